@@ -16,6 +16,12 @@ pub const CONTAINER_ID_MAX: usize = 128;
 /// Longest interface name, in bytes (the kernel's `IFNAMSIZ` less the final zero).
 pub const IF_NAME_MAX: usize = 15;
 
+/// The pod's IPv6 gateway: the same link-local address on every host end.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The pod's IPv4 gateway, on link by decree.
+pub const GATEWAY4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
 /// One of the two address families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {

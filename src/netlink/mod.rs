@@ -1,0 +1,95 @@
+//! The kernel's routing tables and links, by raw rtnetlink.
+//!
+//! Owns every netlink type of the process: callers speak in terms of `addr` and `plan`. Each verb may be repeated. Must not
+//! know leases, requests or threads of the agent, and must not change anything that does not bear flock's mark.
+
+pub mod apply;
+pub mod conn;
+pub mod events;
+pub mod link;
+pub mod show;
+
+use std::fmt;
+use std::io;
+
+/// A netlink request that failed: what was asked, and the kernel's own reason.
+#[derive(Debug)]
+pub struct NetlinkError {
+    /// What was to be done, to what, as an operator would say it.
+    pub what: String,
+    /// Why it was not.
+    pub cause: Cause,
+}
+
+/// The reason of a [`NetlinkError`].
+#[derive(Debug)]
+pub enum Cause {
+    /// The kernel refused: its error number, and its text where it gave one (extended acknowledgement).
+    Kernel {
+        /// The error number, positive.
+        errno: i32,
+        /// The kernel's own words.
+        text: Option<String>,
+    },
+    /// The socket failed.
+    Socket(io::Error),
+    /// No answer by the deadline. The request may or may not have had effect.
+    Late,
+    /// The answer could not be read.
+    Garbled(String),
+    /// A dump was interrupted by changes more often than is worth repeating.
+    Restless,
+}
+
+// The error numbers that callers ask about (linux/errno.h; the same on every architecture that flock is built for).
+const ENOENT: i32 = 2;
+const ESRCH: i32 = 3;
+const ENXIO: i32 = 6;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EOPNOTSUPP: i32 = 95;
+const EAFNOSUPPORT: i32 = 97;
+const EADDRNOTAVAIL: i32 = 99;
+
+impl NetlinkError {
+    fn errno(&self) -> Option<i32> {
+        match &self.cause {
+            Cause::Kernel { errno, .. } => Some(*errno),
+            Cause::Socket(error) => error.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    /// The thing to be removed or read is not there.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.errno(), Some(ENOENT | ESRCH | ENXIO | ENODEV | EADDRNOTAVAIL))
+    }
+
+    /// The thing to be made is there already.
+    pub fn is_exists(&self) -> bool {
+        self.errno() == Some(EEXIST)
+    }
+
+    /// This kernel, as it was started, does not know the thing at all (IPv6 switched off, for one).
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(EOPNOTSUPP | EAFNOSUPPORT))
+    }
+}
+
+impl fmt::Display for NetlinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.what)?;
+        match &self.cause {
+            Cause::Kernel { errno, text } => {
+                write!(f, "{}", io::Error::from_raw_os_error(*errno))?;
+                text.as_ref().map_or(Ok(()), |text| write!(f, ": {text}"))
+            }
+            Cause::Socket(error) => write!(f, "netlink socket: {error}"),
+            Cause::Late => f.write_str("the kernel did not answer in time"),
+            Cause::Garbled(why) => write!(f, "the kernel's answer could not be read: {why}"),
+            Cause::Restless => f.write_str("the table kept changing while it was read"),
+        }
+    }
+}
+
+impl std::error::Error for NetlinkError {}

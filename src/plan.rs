@@ -1,0 +1,219 @@
+//! From a lease to an ordered list of changes in the kernel: what both ends of the pod's link look like.
+//!
+//! Pure data, so that the order and the reasons can be read in one place; `netlink` carries it out, and `recover` and
+//! CHECK compare against it. Nothing here asks the kernel.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::addr::{Attachment, GATEWAY4, GATEWAY6, IfName, LinkEnd, Mac, fnv1a32};
+use crate::lease::Lease;
+
+/// The route protocol number that marks every route of flock (`proto 102` in `ip route`). Free in the kernel's and in
+/// iproute2's tables; only routes that bear it are ever changed or removed.
+pub const ROUTE_PROTOCOL: u8 = 102;
+
+/// The metric of the unreachable routes of the node's prefixes: the last choice, so that any other route wins.
+pub const UNREACHABLE_METRIC: u32 = u32::MAX;
+
+/// One change of one link, in words that both families share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Write a text beside the link, where `ip link` and recovery can read it.
+    Alias(String),
+    /// Switch off the link-local address that the kernel would make by itself, and its duplicate address detection.
+    NoAutoAddress,
+    /// Bring the link up.
+    Up,
+    /// Give the link an address, without duplicate address detection and without a prefix route.
+    Address {
+        /// The address.
+        ip: IpAddr,
+        /// Its prefix length.
+        prefix_len: u8,
+        /// Who may use it.
+        reach: Reach,
+    },
+    /// A permanent neighbour, so that the first packet waits for nobody.
+    Neighbour {
+        /// Who.
+        ip: IpAddr,
+        /// Where.
+        mac: Mac,
+    },
+    /// A route through this link, in the main table.
+    Route {
+        /// The destination.
+        to: IpNet,
+        /// The gateway, taken to be on link; none for a direct route.
+        via: Option<IpAddr>,
+        /// The metric; none for the kernel's default.
+        metric: Option<u32>,
+    },
+}
+
+/// How far an address is meant to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// A pod's own address.
+    Global,
+    /// A link-local address.
+    Link,
+    /// Answers ARP for pods, and must never become the source address of the host's own packets.
+    Host,
+}
+
+/// The whole link of one lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wiring {
+    /// Name of the host end.
+    pub host_link: IfName,
+    /// Hardware address of the host end.
+    pub host_mac: Mac,
+    /// Name of the pod end.
+    pub ifname: IfName,
+    /// Hardware address of the pod end.
+    pub pod_mac: Mac,
+    /// MTU of both ends, in bytes.
+    pub mtu: u32,
+    /// What happens to the host end after creation, in order.
+    pub host: Vec<Change>,
+    /// What happens to the pod end after that, in order.
+    pub pod: Vec<Change>,
+}
+
+/// The link that `lease` asks for.
+pub fn wiring(lease: &Lease) -> Wiring {
+    let pod_mac = lease.pod_mac.unwrap_or_else(|| lease.attachment.mac(LinkEnd::Pod));
+    Wiring {
+        host_link: lease.host_link.clone(),
+        host_mac: lease.host_mac,
+        ifname: lease.attachment.ifname.clone(),
+        pod_mac,
+        mtu: lease.mtu,
+        host: host_end(lease),
+        pod: pod_end(lease, pod_mac),
+    }
+}
+
+/// The changes of the host end. All of them may be repeated on a link that has them already.
+pub fn host_end(lease: &Lease) -> Vec<Change> {
+    let mut changes = vec![Change::Alias(alias(&lease.attachment)), Change::NoAutoAddress, Change::Up];
+    // The gateway addresses stand on the host end itself: the permanent neighbours below make the first packet fast, and
+    // these make the link heal when something in the pod drops them or asks by itself. A /128 rather than fe80::1/64:
+    // the latter joins a list of equal prefix routes that every further link has to walk, and doubles the time to
+    // delete a link. Proxy ARP would answer too, but only after up to 0.8 s.
+    if lease.ipv6.is_some() {
+        changes.push(Change::Address { ip: GATEWAY6.into(), prefix_len: 128, reach: Reach::Link });
+    }
+    if lease.ipv4.is_some() {
+        changes.push(Change::Address { ip: GATEWAY4.into(), prefix_len: 32, reach: Reach::Host });
+    }
+    for ip in lease.addresses() {
+        if let Some(mac) = lease.pod_mac {
+            changes.push(Change::Neighbour { ip, mac });
+        }
+        changes.push(Change::Route { to: IpNet::from(ip), via: None, metric: None });
+    }
+    changes
+}
+
+fn pod_end(lease: &Lease, pod_mac: Mac) -> Vec<Change> {
+    let mut changes = vec![Change::NoAutoAddress, Change::Up];
+    // An IPv6 host needs a link-local address (RFC 4291, section 2.1); made here, it is usable at once.
+    if lease.ipv6.is_some() {
+        changes.push(Change::Address { ip: pod_mac.link_local().into(), prefix_len: 64, reach: Reach::Link });
+    }
+    let metric = default_route_metric(&lease.attachment.ifname);
+    for ip in lease.addresses() {
+        let (prefix_len, gateway, everywhere): (u8, IpAddr, IpNet) = match ip {
+            IpAddr::V6(_) => (128, GATEWAY6.into(), Ipv6Net::default().into()),
+            IpAddr::V4(_) => (32, GATEWAY4.into(), Ipv4Net::default().into()),
+        };
+        changes.push(Change::Address { ip, prefix_len, reach: Reach::Global });
+        changes.push(Change::Neighbour { ip: gateway, mac: lease.host_mac });
+        changes.push(Change::Route { to: everywhere, via: Some(gateway), metric });
+    }
+    changes
+}
+
+/// `eth0` gets the ordinary metric. Further interfaces of the same pod get worse ones, different by name, since two
+/// default routes with one metric cannot stand side by side.
+fn default_route_metric(ifname: &IfName) -> Option<u32> {
+    match ifname.as_str() {
+        "eth0" => None,
+        other => Some(2048 + fnv1a32(other.as_bytes()) % 2048),
+    }
+}
+
+/// The text beside the host end, from which recovery reads whose link it is.
+pub fn alias(attachment: &Attachment) -> String {
+    format!("flock:{attachment}")
+}
+
+/// The reverse of [`alias`]; none for a text that flock did not write.
+pub fn attachment_of_alias(alias: &str) -> Option<Attachment> {
+    alias.strip_prefix("flock:")?.parse().ok()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::lease::Phase;
+
+    pub(crate) fn lease(key: &str) -> Lease {
+        let attachment: Attachment = key.parse().expect("a well-formed key");
+        Lease {
+            phase: Phase::Committed,
+            network: "flock".into(),
+            netns: "/run/netns/x".into(),
+            host_link: attachment.host_link(0),
+            host_mac: attachment.mac(LinkEnd::Host),
+            pod_mac: Some(attachment.mac(LinkEnd::Pod)),
+            mtu: 1500,
+            ipv6: Some("2001:db8::5".parse().expect("literal")),
+            ipv4: Some("10.0.0.5".parse().expect("literal")),
+            pod: None,
+            since: 7,
+            call: None,
+            attachment,
+        }
+    }
+
+    #[test]
+    fn an_alias_leads_back_to_its_attachment() {
+        let lease = lease("abc/eth0");
+        assert_eq!(attachment_of_alias(&alias(&lease.attachment)), Some(lease.attachment));
+        for foreign in ["", "flock", "flock:", "flock:a", "other:abc/eth0", "flock:../x/eth0"] {
+            assert_eq!(attachment_of_alias(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_link_is_quiet_before_it_is_up_and_has_addresses_before_routes() {
+        let wiring = wiring(&lease("abc/eth0"));
+        for changes in [&wiring.host, &wiring.pod] {
+            let at = |wanted: fn(&Change) -> bool| changes.iter().position(wanted).expect("present");
+            assert!(at(|c| *c == Change::NoAutoAddress) < at(|c| *c == Change::Up));
+            assert!(at(|c| *c == Change::Up) < at(|c| matches!(c, Change::Address { .. })));
+            assert!(at(|c| matches!(c, Change::Address { .. })) < at(|c| matches!(c, Change::Route { .. })));
+        }
+    }
+
+    #[test]
+    fn a_family_that_the_pod_lacks_leaves_no_trace() {
+        let mut single = lease("abc/eth0");
+        single.ipv4 = None;
+        let text = format!("{:?}", wiring(&single));
+        assert!(!text.contains("169.254") && !text.contains("10.0.0.5"), "{text}");
+    }
+
+    #[test]
+    fn a_second_interface_has_a_worse_default_route() {
+        let metric = |key: &str| default_route_metric(&key.parse().expect("name"));
+        assert_eq!(metric("eth0"), None);
+        assert!(metric("net1") > Some(1024));
+        assert_ne!(metric("net1"), metric("net2"));
+    }
+}
