@@ -1,0 +1,18 @@
+//! The CNI protocol as values: what a runtime says to the plugin, and what the plugin may answer.
+//!
+//! ```text
+//! environment -> env::Invocation -> args::PodArgs     (who, where, for which pod)
+//! stdin       -> netconf::NetConf                     (which network, which version)
+//! agent       -> result::WireResult -> stdout         (in the version that was asked for)
+//! any failure -> error::Error       -> stdout
+//! ```
+//!
+//! Everything here turns text into checked values or values into text. It must not open, read, connect, wait or log,
+//! and it must not know the agent: both halves of the program use it.
+
+pub mod args;
+pub mod env;
+pub mod error;
+pub mod netconf;
+pub mod result;
+pub mod version;
