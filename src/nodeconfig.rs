@@ -1,0 +1,464 @@
+//! The NodeConfig manifest: its shape on the wire, and the checked value that the agent works with.
+//!
+//! Serde stops at [`Manifest`]; a [`NodeConfig`] has been checked and needs no second look. This file is strict on
+//! purpose: a misspelt `cidr4` that is silently absent costs more than one that is refused, and a refused manifest
+//! harms nobody, since the last good one stays in force. It must not know where the text came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::addr::{AddrError, Family, parse_prefix4, parse_prefix6};
+use crate::annotations::{Defaults, Excerpt, IP_ALGO};
+
+/// The only `apiVersion`.
+pub const API_VERSION: &str = "flock.fritzlab.net/v1alpha1";
+
+/// The only `kind`.
+pub const KIND: &str = "NodeConfig";
+
+/// Longest manifest text, in bytes: more than the API server would store.
+pub const TEXT_MAX: usize = 2 << 20;
+
+/// Smallest MTU with IPv6 (RFC 8200, section 5), in bytes.
+pub const MTU_MIN6: u32 = 1280;
+
+/// Smallest MTU without IPv6, in bytes: what every IPv4 host must be able to receive (RFC 791).
+pub const MTU_MIN4: u32 = 576;
+
+/// Largest MTU, in bytes: the longest packet that both families' headers can describe.
+pub const MTU_MAX: u32 = 65535;
+
+/// Longest message of the YAML reader that is passed on, in characters.
+const MESSAGE_MAX: usize = 400;
+
+/// A manifest as it is written. Nothing is checked but types and names of fields.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Manifest {
+    /// Must be [`API_VERSION`].
+    pub api_version: String,
+    /// Must be [`KIND`].
+    pub kind: String,
+    /// Fields beside the two that are used may have any name and type: the API server has many.
+    pub metadata: Metadata,
+    /// What the operator wants.
+    pub spec: Spec,
+    /// What an agent wrote back; not read.
+    pub status: Option<IgnoredAny>,
+}
+
+/// The part of `metadata` that is used.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Metadata {
+    /// The node's name.
+    pub name: String,
+    /// Of these, only `ip-algo` is used.
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// `spec` as it is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Spec {
+    /// The node's IPv6 range.
+    pub cidr6: Option<String>,
+    /// The node's IPv4 range.
+    pub cidr4: Option<String>,
+    /// What holds for pods that say nothing.
+    pub defaults: Option<SpecDefaults>,
+    /// The MTU of pod links, in bytes.
+    pub mtu: Option<i64>,
+}
+
+/// `spec.defaults` as it is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SpecDefaults {
+    /// Pods get an IPv6 address.
+    pub ipv6: Option<bool>,
+    /// Pods get an IPv4 address.
+    pub ipv4: Option<bool>,
+}
+
+/// A checked NodeConfig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// The node's name. Not empty.
+    pub name: String,
+    /// The IPv6 range, /16 to /126. At least one of the two ranges is there.
+    pub cidr6: Option<Ipv6Net>,
+    /// The IPv4 range, /8 to /30.
+    pub cidr4: Option<Ipv4Net>,
+    /// The MTU of pod links in bytes, up to [`MTU_MAX`], at least [`MTU_MIN6`] (without `cidr6`: [`MTU_MIN4`]);
+    /// `None`: the uplink's.
+    pub mtu: Option<u32>,
+    /// What holds for pods that say nothing. A family without a range is off here, so that such pods live on the
+    /// other; a pod that asks for it by annotation is refused by the allocator. Both may be off: then each pod
+    /// must say what it wants.
+    pub defaults: Defaults,
+}
+
+/// Why a text or a manifest is not a NodeConfig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Longer than [`TEXT_MAX`]: its length in bytes.
+    TooLong(usize),
+    /// No document in the text.
+    Empty,
+    /// More than one document in the text.
+    ManyDocuments,
+    /// The reader refused it, for its syntax, for a type, or for a field that does not exist.
+    Unreadable {
+        /// The line, from 1, if the reader knows.
+        line: Option<usize>,
+        /// The reader's text, which names line, column and field.
+        message: String,
+    },
+    /// A field whose value breaks a rule.
+    Field {
+        /// Where, such as `spec.cidr6`.
+        path: &'static str,
+        /// The value.
+        value: Excerpt,
+        /// What is wrong with it.
+        rule: FieldRule,
+    },
+    /// Neither `spec.cidr6` nor `spec.cidr4`.
+    NoRange,
+    /// A default that is true for a family that has no range.
+    DefaultWithoutRange(Family),
+}
+
+/// A rule that a field's value breaks. The text reads on from the value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldRule {
+    /// Only this value is possible.
+    MustBe(&'static str),
+    /// Something must be there.
+    Required,
+    /// Not a prefix that fits.
+    Prefix(AddrError),
+    /// Outside these bounds.
+    Between(u32, u32),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::TooLong(len) => write!(f, "the manifest has {len} bytes, and {TEXT_MAX} are allowed"),
+            ConfigError::Empty => f.write_str("the manifest is empty"),
+            ConfigError::ManyDocuments => {
+                f.write_str("the manifest has more than one YAML document: one file describes one node")
+            }
+            ConfigError::Unreadable { message, .. } => f.write_str(message),
+            ConfigError::Field { path, value, rule } => write!(f, "{path}: {value} {rule}"),
+            ConfigError::NoRange => f.write_str("spec has neither cidr6 nor cidr4, and at least one is needed"),
+            ConfigError::DefaultWithoutRange(Family::V6) => {
+                f.write_str("spec.defaults.ipv6 is true but spec.cidr6 is absent")
+            }
+            ConfigError::DefaultWithoutRange(Family::V4) => {
+                f.write_str("spec.defaults.ipv4 is true but spec.cidr4 is absent")
+            }
+        }
+    }
+}
+
+impl fmt::Display for FieldRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FieldRule::MustBe(value) => write!(f, "must be {value}"),
+            FieldRule::Required => f.write_str("is required"),
+            FieldRule::Prefix(why) => why.fmt(f),
+            FieldRule::Between(min, max) => write!(f, "must be between {min} and {max}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads a manifest in YAML or JSON, which YAML contains, and checks it.
+///
+/// # Errors
+/// [`ConfigError`]; errors of syntax, type and field names carry the line.
+pub fn parse(text: &str) -> Result<NodeConfig, ConfigError> {
+    if text.len() > TEXT_MAX {
+        return Err(ConfigError::TooLong(text.len()));
+    }
+    // A Deployment given by mistake must hear that its kind is wrong, not that `spec.replicas` does not exist. So
+    // the head is read, leniently, before the whole.
+    let head: Head = document(text)?.ok_or(ConfigError::Empty)?;
+    check_head(head.api_version.as_deref().unwrap_or_default(), head.kind.as_deref().unwrap_or_default())?;
+    let manifest: Manifest = document(text)?.ok_or(ConfigError::Empty)?;
+    manifest.try_into()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    api_version: Option<String>,
+    kind: Option<String>,
+}
+
+/// The only document of a text; `None` for no document and for one without content.
+fn document<'de, T: Deserialize<'de>>(text: &'de str) -> Result<Option<T>, ConfigError> {
+    let mut documents = yaml_serde::Deserializer::from_str(text);
+    let Some(first) = documents.next() else { return Ok(None) };
+    let value = Option::<T>::deserialize(first).map_err(unreadable)?;
+    match documents.next() {
+        None => Ok(value),
+        Some(_) => Err(ConfigError::ManyDocuments),
+    }
+}
+
+fn unreadable(error: yaml_serde::Error) -> ConfigError {
+    // The message repeats parts of the text, so it is made fit for one line.
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    ConfigError::Unreadable {
+        line: error.location().map(|place| place.line()),
+        message: error.to_string().chars().map(printable).take(MESSAGE_MAX).collect(),
+    }
+}
+
+fn check_head(api_version: &str, kind: &str) -> Result<(), ConfigError> {
+    for (path, value, want) in [("apiVersion", api_version, API_VERSION), ("kind", kind, KIND)] {
+        if value != want {
+            return Err(ConfigError::Field { path, value: Excerpt::of(value), rule: FieldRule::MustBe(want) });
+        }
+    }
+    Ok(())
+}
+
+impl TryFrom<Manifest> for NodeConfig {
+    type Error = ConfigError;
+
+    fn try_from(manifest: Manifest) -> Result<Self, ConfigError> {
+        let Manifest { api_version, kind, metadata, spec, status: _ } = manifest;
+        check_head(&api_version, &kind)?;
+        if metadata.name.is_empty() {
+            let value = Excerpt::of(&metadata.name);
+            return Err(ConfigError::Field { path: "metadata.name", value, rule: FieldRule::Required });
+        }
+        let cidr6 = spec.cidr6.map(|text| prefix("spec.cidr6", &text, range6)).transpose()?;
+        let cidr4 = spec.cidr4.map(|text| prefix("spec.cidr4", &text, range4)).transpose()?;
+        if cidr6.is_none() && cidr4.is_none() {
+            return Err(ConfigError::NoRange);
+        }
+        let mtu_min = if cidr6.is_some() { MTU_MIN6 } else { MTU_MIN4 };
+        let mtu = spec.mtu.map(|value| mtu(value, mtu_min)).transpose()?;
+
+        let asked = spec.defaults.unwrap_or_default();
+        let default = |family, asked: Option<bool>, has_range: bool| match (asked, has_range) {
+            (Some(true), false) => Err(ConfigError::DefaultWithoutRange(family)),
+            (asked, _) => Ok(asked.unwrap_or(has_range)),
+        };
+        let defaults = Defaults {
+            ipv6: default(Family::V6, asked.ipv6, cidr6.is_some())?,
+            ipv4: default(Family::V4, asked.ipv4, cidr4.is_some())?,
+            ip_algo: metadata.annotations.and_then(|mut all| all.remove(IP_ALGO)),
+        };
+        Ok(NodeConfig { name: metadata.name, cidr6, cidr4, mtu, defaults })
+    }
+}
+
+fn prefix<N>(path: &'static str, text: &str, parse: fn(&str) -> Result<N, AddrError>) -> Result<N, ConfigError> {
+    let wrong = |why| ConfigError::Field { path, value: Excerpt::of(text), rule: FieldRule::Prefix(why) };
+    parse(text).map_err(wrong)
+}
+
+fn range6(text: &str) -> Result<Ipv6Net, AddrError> {
+    let net = parse_prefix6(text)?;
+    let rule = match net.prefix_len() {
+        16..=126 => return Ok(net),
+        127.. => "is too small: it leaves no address for a pod, and the smallest range is /126",
+        _ => "is too large for one node: the largest range is /16",
+    };
+    Err(AddrError::PrefixLength(rule.into()))
+}
+
+fn range4(text: &str) -> Result<Ipv4Net, AddrError> {
+    let net = parse_prefix4(text)?;
+    let rule = match net.prefix_len() {
+        8..=30 => return Ok(net),
+        31.. => {
+            "is too small: network, gateway and broadcast address leave nothing for a pod, \
+             and the smallest range is /30"
+        }
+        _ => "is too large for one node: the largest range is /8",
+    };
+    Err(AddrError::PrefixLength(rule.into()))
+}
+
+fn mtu(value: i64, min: u32) -> Result<u32, ConfigError> {
+    u32::try_from(value).ok().filter(|mtu| (min..=MTU_MAX).contains(mtu)).ok_or_else(|| ConfigError::Field {
+        path: "spec.mtu",
+        value: Excerpt::of(&value.to_string()),
+        rule: FieldRule::Between(min, MTU_MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: host001}\n";
+    const CIDR6: &str = "2001:db8:1:f001::/64";
+
+    fn spec(spec: &str) -> Result<NodeConfig, ConfigError> {
+        parse(&format!("{HEAD}spec: {spec}\n"))
+    }
+
+    fn refusal(text: &str) -> String {
+        parse(text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn a_full_manifest_becomes_a_node_config() {
+        let text = "---\n\
+            apiVersion: flock.fritzlab.net/v1alpha1\n\
+            kind: NodeConfig\n\
+            metadata:\n\
+            \x20 name: host001\n\
+            \x20 uid: 7b3c\n\
+            \x20 generation: 4\n\
+            \x20 managedFields: [{manager: kubectl, fieldsV1: {'f:spec': {}}}]\n\
+            \x20 annotations:\n\
+            \x20   flock.fritzlab.net/ip-algo: namespace,app,image\n\
+            \x20   example.com/note: x\n\
+            spec:\n\
+            \x20 cidr6: 2001:db8:1:f001::/64\n\
+            \x20 cidr4: 10.25.214.0/24\n\
+            \x20 defaults: {ipv6: true, ipv4: false}\n\
+            \x20 mtu: 1500\n\
+            status: {conditions: [{type: Ready}], observedGeneration: 3}\n";
+        let want = NodeConfig {
+            name: "host001".into(),
+            cidr6: CIDR6.parse().ok(),
+            cidr4: "10.25.214.0/24".parse().ok(),
+            mtu: Some(1500),
+            defaults: Defaults { ipv6: true, ipv4: false, ip_algo: Some("namespace,app,image".into()) },
+        };
+        assert_eq!(parse(text), Ok(want));
+    }
+
+    #[test]
+    fn json_is_read_too() {
+        let text = r#"{"apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig",
+            "metadata": {"name": "h", "annotations": null}, "spec": {"cidr4": "10.0.0.0/8", "mtu": 9000}}"#;
+        let config = parse(text).expect("well-formed");
+        assert_eq!((config.name.as_str(), config.cidr6, config.mtu), ("h", None, Some(9000)));
+        let manifest: Manifest = serde_json::from_str(text).expect("the same shape for a JSON reader");
+        assert_eq!(NodeConfig::try_from(manifest), Ok(config));
+    }
+
+    #[test]
+    fn defaults_are_the_families_that_the_node_has() {
+        for (text, ipv6, ipv4) in [
+            ("{cidr6: '2001:db8::/64', cidr4: 10.0.0.0/24}", true, true),
+            ("{cidr6: '2001:db8::/64'}", true, false),
+            ("{cidr4: 10.0.0.0/24}", false, true),
+            ("{cidr4: 10.0.0.0/24, defaults: {ipv6: false}}", false, true),
+            ("{cidr4: 10.0.0.0/24, defaults: {}}", false, true),
+            ("{cidr6: '2001:db8::/64', cidr4: 10.0.0.0/24, defaults: {ipv4: false}}", true, false),
+            ("{cidr4: 10.0.0.0/24, defaults: {ipv4: false}}", false, false),
+        ] {
+            let defaults = spec(text).expect("well-formed").defaults;
+            assert_eq!((defaults.ipv6, defaults.ipv4), (ipv6, ipv4), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_refused_by_path_value_and_rule() {
+        for (text, says) in [
+            ("{}", "spec has neither cidr6 nor cidr4"),
+            ("{cidr6: null}", "spec has neither"),
+            ("{cidr6: '2001:db8::1/64'}", "spec.cidr6: \"2001:db8::1/64\" has bits set behind"),
+            ("{cidr6: 10.0.0.0/24}", "spec.cidr6: \"10.0.0.0/24\" is not an IPv6 prefix"),
+            ("{cidr6: '2001:db8::/127'}", "the smallest range is /126"),
+            ("{cidr6: '2000::/15'}", "the largest range is /16"),
+            ("{cidr6: 'fe80::/64'}", "overlaps the link-local range"),
+            ("{cidr4: ''}", "spec.cidr4: \"\" is not an IPv4 prefix"),
+            ("{cidr4: 10.0.0.0/31}", "network, gateway and broadcast address leave nothing"),
+            ("{cidr4: 10.0.0.0/32}", "the smallest range is /30"),
+            ("{cidr4: 10.0.0.0/7}", "the largest range is /8"),
+            ("{cidr6: '2001:db8::/64', mtu: 1279}", "spec.mtu: \"1279\" must be between 1280 and 65535"),
+            ("{cidr4: 10.0.0.0/24, mtu: 575}", "spec.mtu: \"575\" must be between 576 and 65535"),
+            ("{cidr4: 10.0.0.0/24, mtu: 65536}", "spec.mtu: \"65536\" must be"),
+            ("{cidr4: 10.0.0.0/24, mtu: -1}", "spec.mtu: \"-1\" must be"),
+            ("{cidr4: 10.0.0.0/24, defaults: {ipv6: true}}", "spec.defaults.ipv6 is true but spec.cidr6 is absent"),
+            ("{cidr6: '2001:db8::/64', defaults: {ipv4: true}}", "spec.defaults.ipv4 is true but spec.cidr4 is absent"),
+        ] {
+            let error = spec(text).expect_err("must be refused").to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        for good in ["{cidr4: 10.0.0.0/30, mtu: 576}", "{cidr4: 10.0.0.0/8}", "{cidr6: '2001:db8::/126', mtu: 1280}"] {
+            assert!(spec(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn another_kind_of_object_hears_so_first() {
+        let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\nspec: {replicas: 3}\n";
+        assert_eq!(refusal(deployment), format!("apiVersion: \"apps/v1\" must be {API_VERSION}"));
+        let other = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfigList\n";
+        assert_eq!(refusal(other), "kind: \"NodeConfigList\" must be NodeConfig");
+        assert_eq!(refusal("{}"), format!("apiVersion: \"\" must be {API_VERSION}"));
+        let manifest = Manifest { kind: KIND.into(), ..Manifest::default() };
+        assert!(NodeConfig::try_from(manifest).is_err());
+    }
+
+    #[test]
+    fn the_name_is_required() {
+        let text = format!("apiVersion: {API_VERSION}\nkind: {KIND}\nspec: {{cidr4: 10.0.0.0/24}}\n");
+        assert_eq!(refusal(&text), "metadata.name: \"\" is required");
+    }
+
+    #[test]
+    fn errors_of_syntax_and_type_carry_their_line() {
+        for (tail, line, says) in [
+            ("spec:\n  cidr4: 10.0.0.0/24\n  cird6: x\n", 6, "cird6"),
+            ("spec:\n  cidr4: 10.0.0.0/24\n  defaults:\n    ipv7: true\n", 7, "ipv7"),
+            ("spec:\n  cidr4: 10.0.0.0/24\n  defaults: {ipv4: yes please}\n", 6, "spec.defaults.ipv4"),
+            ("spec:\n  cidr4: 10.0.0.0/24\n  mtu: large\n", 6, "spec.mtu"),
+            ("spec:\n  cidr4: [10.0.0.0/24]\n", 5, "spec.cidr4"),
+            ("spec:\n  cidr4: 10.0.0.0/24\n  cidr4: 10.0.1.0/24\n", 5, "duplicate"),
+            ("sepc: {}\n", 4, "sepc"),
+            ("spec: {cidr4: 10.0.0.0/24\n", 5, "did not find"),
+            ("spec:\n\tcidr4: 10.0.0.0/24\n", 5, "cannot start any token"),
+        ] {
+            let error = parse(&format!("{HEAD}{tail}")).expect_err("must be refused");
+            let ConfigError::Unreadable { line: Some(at), message } = error else { panic!("{tail}: {error:?}") };
+            assert!(message.contains(says) && message.contains("line"), "{tail}: {message}");
+            assert_eq!(at, line, "{tail}: {message}");
+        }
+    }
+
+    #[test]
+    fn one_text_holds_one_document() {
+        let one = format!("{HEAD}spec: {{cidr4: 10.0.0.0/24}}\n");
+        assert!(parse(&format!("# a comment\n---\n{one}...\n")).is_ok());
+        assert_eq!(parse(&format!("{one}---\n{one}")), Err(ConfigError::ManyDocuments));
+        assert_eq!(parse(&format!("{one}---\n")), Err(ConfigError::ManyDocuments));
+        for empty in ["", "\n", "# nothing\n", "---\n", "null\n"] {
+            assert_eq!(parse(empty), Err(ConfigError::Empty), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_texts_are_refused_without_harm() {
+        assert!(matches!(parse(&" ".repeat(TEXT_MAX + 1)), Err(ConfigError::TooLong(_))));
+        let deep = format!("{HEAD}spec: {}", "[".repeat(10_000));
+        let mut laughs = String::from("a0: &a0 [x, x]\n");
+        for n in 1..60 {
+            laughs.push_str(&format!("a{n}: &a{n} [*a{0}, *a{0}]\n", n - 1));
+        }
+        for text in [deep, format!("{HEAD}{laughs}"), "hello".into(), "[]".into(), format!("{HEAD}\u{0}")] {
+            let error = parse(&text).expect_err("must be refused");
+            assert!(error.to_string().chars().count() <= MESSAGE_MAX, "{error}");
+        }
+    }
+}
