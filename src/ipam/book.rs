@@ -1,0 +1,157 @@
+//! Who has which address of one family: held, resting, or kept away from pods.
+//!
+//! An address is free when no list here has it. Held and resting exclude each other; a reserved one may be held as
+//! well, when the host took an address that a pod already has. This file must not know ranges.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::REST_MS;
+
+/// The lists of one family. `A` is the address as a number.
+#[derive(Debug, Clone)]
+pub(super) struct Book<A> {
+    held: BTreeSet<A>,
+    /// When each resting address was released, in milliseconds.
+    resting: BTreeMap<A, u64>,
+    /// The same, oldest first.
+    queue: BTreeSet<(u64, A)>,
+    reserved: BTreeSet<A>,
+}
+
+impl<A> Default for Book<A> {
+    fn default() -> Self {
+        Book { held: BTreeSet::new(), resting: BTreeMap::new(), queue: BTreeSet::new(), reserved: BTreeSet::new() }
+    }
+}
+
+impl<A: Ord + Copy> Book<A> {
+    pub(super) fn is_free(&self, at: A) -> bool {
+        !self.held.contains(&at) && !self.resting.contains_key(&at) && !self.reserved.contains(&at)
+    }
+
+    /// Marks as held, whatever it was.
+    pub(super) fn hold(&mut self, at: A) {
+        self.wake(at);
+        self.held.insert(at);
+    }
+
+    /// Held becomes resting; says whether it was held.
+    pub(super) fn release(&mut self, at: A, now: u64) -> bool {
+        let was_held = self.held.remove(&at);
+        if was_held {
+            self.rest(at, now);
+        }
+        was_held
+    }
+
+    /// Held becomes free; says whether it was held.
+    pub(super) fn give_back(&mut self, at: A) -> bool {
+        self.held.remove(&at)
+    }
+
+    /// Resting since `since`, unless it is held or was released later than that.
+    pub(super) fn restore_rest(&mut self, at: A, since: u64) {
+        let later = self.resting.get(&at).is_some_and(|known| *known >= since);
+        if !self.held.contains(&at) && !later {
+            self.wake(at);
+            self.rest(at, since);
+        }
+    }
+
+    fn rest(&mut self, at: A, since: u64) {
+        self.resting.insert(at, since);
+        self.queue.insert((since, at));
+    }
+
+    fn wake(&mut self, at: A) {
+        if let Some(since) = self.resting.remove(&at) {
+            self.queue.remove(&(since, at));
+        }
+    }
+
+    /// Takes one that has rested for long enough off the list.
+    pub(super) fn pop_rested(&mut self, now: u64) -> Option<A> {
+        self.limit_future(now);
+        let (since, at) = self.queue.first().copied()?;
+        if !rested(since, now) {
+            return None;
+        }
+        self.wake(at);
+        Some(at)
+    }
+
+    /// A release time in the future (a clock that was set back) would make a rest that may never end. It counts as
+    /// released now.
+    fn limit_future(&mut self, now: u64) {
+        while let Some((since, at)) = self.queue.last().copied().filter(|(since, _)| *since > now) {
+            self.queue.remove(&(since, at));
+            self.rest(at, now);
+        }
+    }
+
+    /// The resting address that was released first among those that `fits` and that are not reserved, and when.
+    pub(super) fn oldest_resting(&self, fits: impl Fn(A) -> bool) -> Option<(A, u64)> {
+        let found = self.queue.iter().find(|(_, at)| fits(*at) && !self.reserved.contains(at));
+        found.map(|(since, at)| (*at, *since))
+    }
+
+    /// Replaces the reserved ones; gives those that were and those that are.
+    pub(super) fn reserve(&mut self, new: BTreeSet<A>) -> (BTreeSet<A>, &BTreeSet<A>) {
+        (std::mem::replace(&mut self.reserved, new), &self.reserved)
+    }
+
+    /// Every address that is not free, some twice.
+    pub(super) fn taken(&self) -> impl Iterator<Item = A> + '_ {
+        self.held.iter().chain(self.resting.keys()).chain(&self.reserved).copied()
+    }
+
+    /// How many entries all lists have together: at least as many as there are addresses that are not free.
+    pub(super) fn entries(&self) -> u128 {
+        // A length in memory fits, so the conversion cannot lose anything.
+        [self.held.len(), self.resting.len(), self.reserved.len()].iter().map(|len| *len as u128).sum()
+    }
+
+    /// Counts among the addresses that `fits`.
+    pub(super) fn tally(&self, now: u64, fits: impl Fn(A) -> bool) -> Tally {
+        let mut tally = Tally::default();
+        for at in self.held.iter().filter(|at| fits(**at)) {
+            tally.held += 1;
+            tally.blocked += u64::from(!self.reserved.contains(at));
+        }
+        for (at, _) in self.resting.iter().filter(|(at, since)| fits(**at) && !rested(**since, now)) {
+            tally.resting += 1;
+            tally.blocked += u64::from(!self.reserved.contains(at));
+        }
+        tally.reserved = count(self.reserved.iter().filter(|at| fits(**at)));
+        tally.blocked += tally.reserved;
+        tally
+    }
+
+    /// How many are held, wherever they are.
+    pub(super) fn held(&self) -> u64 {
+        count(self.held.iter())
+    }
+
+    /// How many still rest at `now`, wherever they are.
+    pub(super) fn resting(&self, now: u64) -> u64 {
+        count(self.resting.values().filter(|since| !rested(**since, now)))
+    }
+}
+
+fn rested(since: u64, now: u64) -> bool {
+    since.checked_add(REST_MS).is_some_and(|end| end <= now)
+}
+
+fn count(items: impl Iterator) -> u64 {
+    items.fold(0, |sum, _| sum + 1)
+}
+
+/// Counts of one range.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) held: u64,
+    pub(super) resting: u64,
+    pub(super) reserved: u64,
+    /// Not free, each address once.
+    pub(super) blocked: u64,
+}

@@ -1,0 +1,348 @@
+//! Which addresses are taken, and which is next.
+//!
+//! ```text
+//! free --allocate--> held --release--> resting --30 s--> free
+//!   ^                 |                   |
+//!   +----give_back----+    <--allocate----+  (only when nothing is free)
+//! ```
+//!
+//! Everything is in memory; the store is the truth, and at start its addresses are put in with [`Ipam::hold`]. Time and
+//! randomness are arguments. This module must not know pods, links or files: an address has no owner here.
+
+mod bitmap;
+mod book;
+#[cfg(test)]
+mod tests;
+mod v4;
+mod v6;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::addr::Family;
+use crate::embed::{Algo, EmbedError, Identity};
+
+/// How long a released address rests before it is used again, in milliseconds: longer than peers and routers
+/// remember a neighbour that they do not confirm, so that late packets for the old pod do not reach a new one.
+pub const REST_MS: u64 = 30_000;
+
+/// How many CIDRs of an annotation an error repeats.
+const CIDRS_SHOWN: usize = 4;
+
+/// Where randomness comes from.
+pub trait Draw {
+    /// 128 bits, uniform and independent of each other call's.
+    fn draw(&mut self) -> u128;
+}
+
+/// What one pod is to get. A family that is `None` is not wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Request {
+    /// Wants an IPv6 address.
+    pub ipv6: Option<Want6>,
+    /// Wants an IPv4 address.
+    pub ipv4: Option<Want4>,
+}
+
+/// How an IPv6 address is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Want6 {
+    /// Where from: the first that meets the node's range counts; empty: the node's range.
+    pub cidrs: Vec<Ipv6Net>,
+    /// What the host part is to show; `None`: it is random.
+    pub embed: Option<(Algo, Identity)>,
+}
+
+/// How an IPv4 address is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Want4 {
+    /// Where from: the first that meets the node's range counts; empty: the node's range.
+    pub cidrs: Vec<Ipv4Net>,
+}
+
+/// What a pod got: exactly the families that it wanted. The addresses are held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allocation {
+    /// The IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// The IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// What an operator should know about the choice.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something about an allocation that an operator should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warning {
+    /// The identity cannot be shown in this range or of this pod; the host part is random.
+    NotEmbedded(EmbedError),
+    /// All values of the last digit are taken for this identity in this range; the host part is random.
+    EmbeddedExhausted(Ipv6Net),
+    /// Nothing else was free, so an address is used again before it rested for [`REST_MS`].
+    RestReused {
+        /// The address.
+        address: IpAddr,
+        /// How long it rested, in milliseconds.
+        rested_ms: u64,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::NotEmbedded(why) => write!(f, "the host part is random: {why}"),
+            Warning::EmbeddedExhausted(range) => {
+                write!(f, "the host part is random: all 16 addresses of this identity in {range} are taken")
+            }
+            Warning::RestReused { address, rested_ms } => {
+                write!(f, "{address} is used again after {rested_ms} ms, as nothing else is free")
+            }
+        }
+    }
+}
+
+/// Why a pod gets no address. Nothing was taken, in either family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IpamError {
+    /// The node has no range of this family.
+    NoRange(Family),
+    /// None of the pod's ranges meets the node's.
+    Disjoint {
+        /// The node's range.
+        node: IpNet,
+        /// The pod's ranges, all of the same family.
+        wanted: Vec<IpNet>,
+    },
+    /// An IPv4 block without a usable address: longer than /30.
+    TooSmall(Ipv4Net),
+    /// Every usable address of the range is taken. In a very small IPv6 range none may be usable at all.
+    Exhausted {
+        /// The effective range.
+        range: IpNet,
+        /// How many addresses of it a pod may have, saturating.
+        usable: u128,
+        /// How many of those pods hold.
+        held: u64,
+        /// How many of those the host itself has.
+        reserved: u64,
+    },
+}
+
+impl fmt::Display for IpamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IpamError::NoRange(family) => {
+                let field = match family {
+                    Family::V6 => "cidr6",
+                    Family::V4 => "cidr4",
+                };
+                write!(f, "the pod wants {family}, but this node has no {family} range (spec.{field} is absent)")
+            }
+            IpamError::Disjoint { node, wanted } => {
+                write!(f, "the node's range {node} has nothing in common with the pod's ")?;
+                for (place, cidr) in wanted.iter().take(CIDRS_SHOWN).enumerate() {
+                    write!(f, "{}{cidr}", if place > 0 { ", " } else { "" })?;
+                }
+                match wanted.len().saturating_sub(CIDRS_SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+            IpamError::TooSmall(block) => write!(
+                f,
+                "{block} is too small: network, gateway and broadcast address leave nothing for a pod, \
+                 and the smallest block is /30"
+            ),
+            IpamError::Exhausted { range, usable, held, reserved } => write!(
+                f,
+                "no address is free in {range}: of {usable} usable, pods hold {held} and the host has {reserved}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for IpamError {}
+
+/// Counts per family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// IPv6.
+    pub ipv6: FamilyCounts,
+    /// IPv4.
+    pub ipv4: FamilyCounts,
+}
+
+/// Counts of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FamilyCounts {
+    /// Held addresses, also those outside the node's range.
+    pub allocated: u64,
+    /// Addresses of the node's range that a pod may have and that are neither held, resting nor the host's;
+    /// saturating.
+    pub free: u64,
+    /// Resting addresses, also those outside the node's range.
+    pub resting: u64,
+}
+
+/// The addresses of one node.
+///
+/// All times are milliseconds of one clock that the caller chooses. It should not go backwards; if it does, a rest
+/// lasts at most [`REST_MS`] longer.
+#[derive(Debug, Clone, Default)]
+pub struct Ipam {
+    v6: v6::Pool6,
+    v4: v4::Pool4,
+}
+
+impl Ipam {
+    /// An empty table. An IPv4 range costs up to an eighth of a byte of memory per address, as far as it is used.
+    pub fn new(cidr6: Option<Ipv6Net>, cidr4: Option<Ipv4Net>) -> Self {
+        let mut ipam = Ipam::default();
+        ipam.set_ranges(cidr6, cidr4);
+        ipam
+    }
+
+    /// Replaces the node's ranges. Held addresses stay held, resting ones rest on, wherever they are; later
+    /// allocations come from the new ranges.
+    pub fn set_ranges(&mut self, cidr6: Option<Ipv6Net>, cidr4: Option<Ipv4Net>) {
+        self.v6.set_range(cidr6);
+        self.v4.set_range(cidr4);
+    }
+
+    /// Replaces the set of addresses that are the host's own, which no pod may get. One that a pod holds already
+    /// stays held.
+    pub fn reserve(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let (mut six, mut four) = (BTreeSet::new(), BTreeSet::new());
+        for address in addresses {
+            match address {
+                IpAddr::V6(address) => six.insert(address.to_bits()),
+                IpAddr::V4(address) => four.insert(address.to_bits()),
+            };
+        }
+        self.v6.reserve(six);
+        self.v4.reserve(four);
+    }
+
+    /// Marks an address as in use, whatever it was, also outside the ranges. Holding twice is holding.
+    pub fn hold(&mut self, address: IpAddr) {
+        match address {
+            IpAddr::V6(address) => self.v6.hold(address.to_bits()),
+            IpAddr::V4(address) => self.v4.hold(address.to_bits()),
+        }
+    }
+
+    /// A held address begins to rest; any other stays what it is. Says whether it was held.
+    pub fn release(&mut self, address: IpAddr, now: u64) -> bool {
+        match address {
+            IpAddr::V6(address) => self.v6.release(address.to_bits(), now),
+            IpAddr::V4(address) => self.v4.release(address.to_bits(), now),
+        }
+    }
+
+    /// Puts in, at start, an address that was released at `released_at`. A held one stays held, and of two
+    /// releases the later counts.
+    pub fn restore_rest(&mut self, address: IpAddr, released_at: u64) {
+        match address {
+            IpAddr::V6(address) => self.v6.restore_rest(address.to_bits(), released_at),
+            IpAddr::V4(address) => self.v4.restore_rest(address.to_bits(), released_at),
+        }
+    }
+
+    /// A held address is free at once: for one that no packet ever carried. Any other stays what it is. Says whether
+    /// it was held.
+    pub fn give_back(&mut self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V6(address) => self.v6.give_back(address.to_bits()),
+            IpAddr::V4(address) => self.v4.give_back(address.to_bits()),
+        }
+    }
+
+    /// Takes an address of each family that is wanted, or none at all.
+    ///
+    /// It fails for want of addresses only when the effective range has none that is free or resting.
+    ///
+    /// # Errors
+    /// [`IpamError`], for IPv6 first.
+    pub fn allocate(&mut self, want: &Request, now: u64, draw: &mut impl Draw) -> Result<Allocation, IpamError> {
+        let mut warnings = Vec::new();
+        // Both are chosen before either is taken, so that a failure of one leaves no trace of the other: not even
+        // a resting address loses its rest.
+        let six = want.ipv6.as_ref().map(|want| self.v6.pick(want, now, draw, &mut warnings)).transpose()?;
+        let four = want.ipv4.as_ref().map(|want| self.v4.pick(&want.cidrs, now)).transpose()?;
+        if let Some(pick) = &six {
+            self.v6.take(pick.address);
+            warnings.extend(pick.reused(now));
+        }
+        if let Some(pick) = &four {
+            self.v4.take(pick.address);
+            warnings.extend(pick.reused(now));
+        }
+        Ok(Allocation { ipv6: six.map(|pick| pick.address), ipv4: four.map(|pick| pick.address), warnings })
+    }
+
+    /// How full the node is at `now`. Costs a pass over all held addresses.
+    pub fn counts(&self, now: u64) -> Counts {
+        Counts { ipv6: self.v6.counts(now), ipv4: self.v4.counts(now) }
+    }
+}
+
+/// An address that was chosen and not yet taken.
+struct Pick<A> {
+    address: A,
+    /// When it was released, if it still rests.
+    rested_since: Option<u64>,
+}
+
+impl<A: Copy + Into<IpAddr>> Pick<A> {
+    fn reused(&self, now: u64) -> Option<Warning> {
+        let since = self.rested_since?;
+        Some(Warning::RestReused { address: self.address.into(), rested_ms: now.saturating_sub(since) })
+    }
+}
+
+/// What the range arithmetic needs of a network of either family. A wrong family cannot occur: both sides have one
+/// type.
+trait Net: Copy + Into<IpNet> {
+    fn covers(&self, other: &Self) -> bool;
+    fn trunc(&self) -> Self;
+}
+
+impl Net for Ipv4Net {
+    fn covers(&self, other: &Self) -> bool {
+        self.contains(other)
+    }
+
+    fn trunc(&self) -> Self {
+        Ipv4Net::trunc(self)
+    }
+}
+
+impl Net for Ipv6Net {
+    fn covers(&self, other: &Self) -> bool {
+        self.contains(other)
+    }
+
+    fn trunc(&self) -> Self {
+        Ipv6Net::trunc(self)
+    }
+}
+
+/// Where an allocation comes from: the node's range, or the first of the pod's that meets it if that is narrower.
+fn effective<N: Net>(node: N, wanted: &[N]) -> Result<N, IpamError> {
+    if wanted.is_empty() {
+        return Ok(node);
+    }
+    for cidr in wanted {
+        let cidr = cidr.trunc();
+        if cidr.covers(&node) {
+            return Ok(node);
+        }
+        if node.covers(&cidr) {
+            return Ok(cidr);
+        }
+    }
+    Err(IpamError::Disjoint { node: node.into(), wanted: wanted.iter().map(|cidr| (*cidr).into()).collect() })
+}
