@@ -1,0 +1,268 @@
+//! Deletes that arrived while the agent was away, as durable notes in a directory beside its socket.
+//!
+//! A runtime repeats a failed DEL for ever, or never: so the plugin answers success once the note is durable, and the
+//! agent carries it out before it serves an ADD. The lock closes the gap between the two: whoever writes a note holds it
+//! shared and has just seen that nobody listens; the agent listens first and then takes it alone for a moment, after which
+//! no note can appear that its list lacks. Must not talk to the agent or the kernel.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{Attachment, fnv1a64};
+use crate::boot;
+use crate::disk::{DiskError, make_private_dir};
+
+/// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
+pub const MAX_NOTES: usize = 1024;
+
+/// A note is some 200 bytes.
+const MAX_NOTE_BYTES: u64 = 4096;
+
+const VERSION: u32 = 1;
+const LOCK: &str = "lock";
+const SUFFIX: &str = ".delete";
+
+/// A delete that was promised to the runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What is to be deleted.
+    pub attachment: Attachment,
+    /// When it was asked, in milliseconds of the boot clock: a lease made later is a newer sandbox and stays.
+    pub at: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    boot: String,
+    container_id: String,
+    ifname: String,
+    at: u64,
+}
+
+/// Why a note could not be written or read.
+#[derive(Debug)]
+pub enum IntentError {
+    /// The file system failed.
+    Disk(DiskError),
+    /// Too many notes wait already.
+    Full,
+    /// The lock was not to be had in time.
+    Locked(PathBuf),
+}
+
+impl fmt::Display for IntentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IntentError::Disk(error) => write!(f, "{error}"),
+            IntentError::Full => write!(f, "{MAX_NOTES} deletes wait for the agent already"),
+            IntentError::Locked(path) => write!(f, "lock {} is held by somebody else", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for IntentError {}
+
+impl From<DiskError> for IntentError {
+    fn from(error: DiskError) -> IntentError {
+        IntentError::Disk(error)
+    }
+}
+
+/// The directory of notes.
+#[derive(Debug)]
+pub struct Intents {
+    path: PathBuf,
+}
+
+/// The right to write notes, while held.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    intents: &'a Intents,
+    /// Closing it releases the lock.
+    _lock: File,
+}
+
+/// What lies in the directory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Notes of this boot, oldest first.
+    pub notes: Vec<Note>,
+    /// Files that are no notes of ours, and why. They are left where they are.
+    pub strangers: Vec<(PathBuf, String)>,
+}
+
+impl Intents {
+    /// The directory that belongs to the agent's `socket`.
+    pub fn beside(socket: &Path) -> Intents {
+        Intents { path: socket.with_file_name("deletes") }
+    }
+
+    /// Takes the lock for writing. The caller tries the agent's socket once more before it writes.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or the lock is not to be had by `deadline`.
+    pub fn writing(&self, deadline: Instant) -> Result<Writing<'_>, IntentError> {
+        let lock = self.lock(FlockOperation::NonBlockingLockShared, deadline)?;
+        Ok(Writing { intents: self, _lock: lock })
+    }
+
+    /// Everything that waits. The caller listens on the agent's socket already.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read, or the lock is not to be had by `deadline`.
+    pub fn waiting(&self, deadline: Instant) -> Result<Waiting, IntentError> {
+        let _alone = self.lock(FlockOperation::NonBlockingLockExclusive, deadline)?;
+        let mut waiting = Waiting::default();
+        let boot = boot::id().map_err(|error| self.error("read the boot id for", error))?;
+        for name in self.names()? {
+            let path = self.path.join(&name);
+            match read_note(&path) {
+                // A note of an earlier boot: the pod is gone with it.
+                Ok(content) if content.boot != boot => self.remove(&path)?,
+                Ok(content) => match content.note() {
+                    Some(note) if name == file_name(&note.attachment) => waiting.notes.push(note),
+                    _ => waiting.strangers.push((path, "its name and its content disagree".into())),
+                },
+                Err(why) => waiting.strangers.push((path, why)),
+            }
+        }
+        waiting.notes.sort_by_key(|note| note.at);
+        Ok(waiting)
+    }
+
+    /// Removes a note that has been carried out, unless a newer one took its place meanwhile.
+    ///
+    /// # Errors
+    /// The file is still there; carrying it out again does no harm.
+    pub fn done(&self, note: &Note) -> Result<(), IntentError> {
+        let path = self.path.join(file_name(&note.attachment));
+        match read_note(&path) {
+            Ok(content) if content.at > note.at => Ok(()),
+            _ => self.remove(&path),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<String>, IntentError> {
+        let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| self.error("list", error))?;
+            names.extend(entry.file_name().into_string().ok().filter(|name| name.ends_with(SUFFIX)));
+        }
+        Ok(names)
+    }
+
+    fn lock(&self, operation: FlockOperation, deadline: Instant) -> Result<File, IntentError> {
+        make_private_dir(&self.path)?;
+        let path = self.path.join(LOCK);
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path);
+        let file = opened.map_err(|error| self.error("open the lock of", error))?;
+        loop {
+            match flock(&file, operation) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(rustix::io::Errno::AGAIN) => return Err(IntentError::Locked(path)),
+                Err(error) => return Err(self.error("lock", error.into())),
+            }
+        }
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), IntentError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("remove a note from", error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn error(&self, operation: &'static str, error: io::Error) -> IntentError {
+        DiskError { operation, path: self.path.clone(), error }.into()
+    }
+}
+
+impl Writing<'_> {
+    /// Writes the note that `attachment` is to be deleted, and waits until it is durable. Again for the same attachment, it
+    /// replaces the former note.
+    ///
+    /// # Errors
+    /// Nothing was promised: the caller must not report success.
+    pub fn write(&self, attachment: &Attachment) -> Result<(), IntentError> {
+        let name = file_name(attachment);
+        let names = self.intents.names()?;
+        if names.len() >= MAX_NOTES && !names.contains(&name) {
+            return Err(IntentError::Full);
+        }
+        let boot = boot::id().map_err(|error| self.intents.error("read the boot id for", error))?;
+        let content = Content {
+            version: VERSION,
+            boot,
+            container_id: attachment.container_id.to_string(),
+            ifname: attachment.ifname.to_string(),
+            at: boot::now_ms(),
+        };
+        // Other writers hold the lock too; the process id keeps their temporary files apart.
+        let temporary = self.intents.path.join(format!("{name}.{}", std::process::id()));
+        let json =
+            serde_json::to_vec(&content).map_err(|error| self.intents.error("encode a note for", error.into()))?;
+        let written = write_durably(&temporary, &json)
+            .and_then(|()| fs::rename(&temporary, self.intents.path.join(&name)))
+            .and_then(|()| File::open(&self.intents.path)?.sync_all());
+        if written.is_err() {
+            fs::remove_file(&temporary).ok();
+        }
+        written.map_err(|error| self.intents.error("write a note into", error))
+    }
+}
+
+impl Content {
+    fn note(&self) -> Option<Note> {
+        let attachment =
+            Attachment { container_id: self.container_id.parse().ok()?, ifname: self.ifname.parse().ok()? };
+        Some(Note { attachment, at: self.at })
+    }
+}
+
+/// A hash, so that nothing that the runtime sent becomes part of a path.
+fn file_name(attachment: &Attachment) -> String {
+    format!("{:016x}{SUFFIX}", fnv1a64(attachment.to_string().as_bytes()))
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn read_note(path: &Path) -> Result<Content, String> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| error.to_string())?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err("it is not a regular file".into());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_NOTE_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let content: Content = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if content.version == VERSION { Ok(content) } else { Err(format!("it is of version {}", content.version)) }
+}

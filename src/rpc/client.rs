@@ -1,0 +1,139 @@
+//! The plugin's side: one call, within its deadline, over as many connections as it takes while the agent restarts.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use crate::rpc::frame::{self, FrameError};
+use crate::rpc::message::{Request, Response, encode};
+use crate::rpc::{CONNECT, FRAME_MAX};
+
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections on which a call may be lost before it counts as failed. An agent that dies of a request should not be
+/// asked for ever.
+const MAX_LOST: u32 = 3;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum CallError {
+    /// Nobody listens.
+    Absent {
+        /// The socket.
+        socket: PathBuf,
+        /// The last reason.
+        error: io::Error,
+    },
+    /// The agent took the request and went away, each time.
+    Lost {
+        /// The socket.
+        socket: PathBuf,
+        /// The last reason.
+        error: FrameError,
+    },
+    /// The agent took the request and did not answer in time.
+    Late {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The answer is no message.
+    Garbled {
+        /// The socket.
+        socket: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The request is longer than a frame can be.
+    TooLong,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Absent { socket, error } => {
+                write!(f, "flock-agent does not listen on {} ({error}); is the service running?", socket.display())
+            }
+            CallError::Lost { socket, error } => {
+                write!(f, "flock-agent on {} went away during the call: {error}", socket.display())
+            }
+            CallError::Late { socket } => {
+                write!(f, "flock-agent on {} did not answer in time", socket.display())
+            }
+            CallError::Garbled { socket, why } => {
+                write!(f, "the answer of flock-agent on {} could not be read: {why}", socket.display())
+            }
+            CallError::TooLong => write!(f, "the request is longer than {FRAME_MAX} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// Sends `request` to the agent on `socket` and returns its answer.
+///
+/// A socket that is missing or refuses is tried again for [`CONNECT`]; a connection that ends without an answer is
+/// replaced by a new one: the agent restarts. Everything ends by `deadline`.
+///
+/// # Errors
+/// Every variant of [`CallError`].
+pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Response, CallError> {
+    let late = || CallError::Late { socket: socket.into() };
+    let line = encode(request).map_err(|_| CallError::TooLong)?;
+    if line.len() > FRAME_MAX {
+        return Err(CallError::TooLong);
+    }
+    let mut lost = 0;
+    loop {
+        let mut stream = reach(socket, deadline)?;
+        let answer = frame::write(&mut stream, &line, deadline).and_then(|()| frame::read(&mut stream, deadline));
+        match answer {
+            Ok(line) => {
+                let garbled =
+                    |why: serde_json::Error| CallError::Garbled { socket: socket.into(), why: why.to_string() };
+                return serde_json::from_slice(&line).map_err(garbled);
+            }
+            Err(FrameError::Late(_)) => return Err(late()),
+            Err(FrameError::TooLong) => {
+                return Err(CallError::Garbled { socket: socket.into(), why: FrameError::TooLong.to_string() });
+            }
+            Err(error @ (FrameError::Closed(_) | FrameError::Io(_))) => {
+                lost += 1;
+                if lost >= MAX_LOST {
+                    return Err(CallError::Lost { socket: socket.into(), error });
+                }
+            }
+        }
+    }
+}
+
+/// A connection, within [`CONNECT`] and `deadline`.
+fn reach(socket: &Path, deadline: Instant) -> Result<UnixStream, CallError> {
+    let until = deadline.min(Instant::now() + CONNECT);
+    loop {
+        match connect_once(socket, until) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Instant::now() + PAUSE >= until => {
+                return Err(CallError::Absent { socket: socket.into(), error });
+            }
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+}
+
+fn connect_once(socket: &Path, until: Instant) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(socket)?;
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connecting to a socket with a full backlog blocks, and the send timeout is what bounds it.
+    let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    set_socket_timeout(fd.as_fd(), Timeout::Send, Some(left))?;
+    connect(&fd, &address)?;
+    Ok(UnixStream::from(fd))
+}

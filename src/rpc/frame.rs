@@ -1,0 +1,96 @@
+//! One line over a stream, with a length limit and a deadline that a slow peer cannot stretch.
+
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::rpc::FRAME_MAX;
+
+/// Why no frame was exchanged.
+#[derive(Debug)]
+pub enum FrameError {
+    /// The peer closed the connection before the frame was complete; how many bytes had come.
+    Closed(usize),
+    /// The deadline passed; how many bytes had come or gone.
+    Late(usize),
+    /// The frame is longer than [`FRAME_MAX`].
+    TooLong,
+    /// The connection failed.
+    Io(io::Error),
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::Closed(bytes) => write!(f, "connection closed after {bytes} bytes"),
+            FrameError::Late(bytes) => write!(f, "time limit reached after {bytes} bytes"),
+            FrameError::TooLong => write!(f, "message is longer than {FRAME_MAX} bytes"),
+            FrameError::Io(error) => write!(f, "connection failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// Reads up to a line end, which is not returned. Bytes behind it are ignored.
+///
+/// # Errors
+/// Every variant of [`FrameError`].
+pub fn read(stream: &mut UnixStream, deadline: Instant) -> Result<Vec<u8>, FrameError> {
+    let mut frame = Vec::new();
+    let mut piece = [0u8; 16 * 1024];
+    loop {
+        let left = left(deadline).ok_or(FrameError::Late(frame.len()))?;
+        stream.set_read_timeout(Some(left)).map_err(FrameError::Io)?;
+        let piece = match stream.read(&mut piece) {
+            Ok(0) => return Err(FrameError::Closed(frame.len())),
+            Ok(length) => piece.get(..length).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(FrameError::Late(frame.len())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if is_closed(&error) => return Err(FrameError::Closed(frame.len())),
+            Err(error) => return Err(FrameError::Io(error)),
+        };
+        let end = piece.iter().position(|byte| *byte == b'\n');
+        frame.extend_from_slice(piece.get(..end.unwrap_or(piece.len())).unwrap_or_default());
+        if frame.len() >= FRAME_MAX {
+            return Err(FrameError::TooLong);
+        }
+        if end.is_some() {
+            return Ok(frame);
+        }
+    }
+}
+
+/// Writes a frame, line end included.
+///
+/// # Errors
+/// Every variant of [`FrameError`]; part of the frame may have gone.
+pub fn write(stream: &mut UnixStream, frame: &[u8], deadline: Instant) -> Result<(), FrameError> {
+    if frame.len() > FRAME_MAX {
+        return Err(FrameError::TooLong);
+    }
+    let mut gone = 0;
+    while let Some(rest) = frame.get(gone..).filter(|rest| !rest.is_empty()) {
+        let left = left(deadline).ok_or(FrameError::Late(gone))?;
+        stream.set_write_timeout(Some(left)).map_err(FrameError::Io)?;
+        match stream.write(rest) {
+            Ok(length) => gone += length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(FrameError::Late(gone)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_closed(&error) => return Err(FrameError::Closed(gone)),
+            Err(error) => return Err(FrameError::Io(error)),
+        }
+    }
+    Ok(())
+}
+
+/// None when the deadline has passed. At least a millisecond otherwise, since a timeout of zero means none.
+fn left(deadline: Instant) -> Option<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    (!left.is_zero()).then(|| left.max(Duration::from_millis(1)))
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,196 @@
+//! Requests and responses as they stand on the wire.
+//!
+//! The keys are those of the Go flock, so that either half can be replaced first: `op`, `container_id`, `netns`, `ifname`, `args`,
+//! `path`, `stdin_data` (base64); `result`, `error`. Added here, and ignored by the Go flock: `call`, `code`, `details`. Unknown keys
+//! are ignored on both sides.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// The verbs that reach the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Op {
+    /// Attach.
+    Add,
+    /// Detach.
+    Del,
+    /// Compare.
+    Check,
+    /// Detach what is not listed.
+    Gc,
+    /// Tell whether ADD can be served.
+    Status,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Op::Add => "ADD",
+            Op::Del => "DEL",
+            Op::Check => "CHECK",
+            Op::Gc => "GC",
+            Op::Status => "STATUS",
+        })
+    }
+}
+
+/// One call: the CNI environment and standard input, as the runtime gave them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The verb.
+    pub op: Op,
+    /// `CNI_CONTAINERID`.
+    #[serde(default)]
+    pub container_id: String,
+    /// `CNI_NETNS`.
+    #[serde(default)]
+    pub netns: String,
+    /// `CNI_IFNAME`.
+    #[serde(default)]
+    pub ifname: String,
+    /// `CNI_ARGS`, unparsed.
+    #[serde(default)]
+    pub args: String,
+    /// `CNI_PATH`.
+    #[serde(default)]
+    pub path: String,
+    /// The network configuration, byte by byte.
+    #[serde(default, serialize_with = "to_base64", deserialize_with = "from_base64")]
+    pub stdin_data: Vec<u8>,
+    /// Marks one run of the plugin: a call that is repeated over a new connection is the same call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Response {
+    /// A CNI result in the 1.0/1.1 form, unparsed; ADD only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<RawValue>>,
+    /// What went wrong; empty or absent for success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The CNI error code of `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u32>,
+    /// More about `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
+}
+
+impl Response {
+    /// Success of a verb without result.
+    pub fn done() -> Response {
+        Response::default()
+    }
+
+    /// A failure.
+    pub fn failed(code: u32, error: impl Into<String>, details: impl Into<String>) -> Response {
+        Response {
+            result: None,
+            error: Some(error.into()),
+            code: Some(code),
+            details: Some(details.into()).filter(|details| !details.is_empty()),
+        }
+    }
+}
+
+/// A message as one line. Line ends inside texts are escaped by JSON, so the only one is at the end.
+///
+/// # Errors
+/// None that a message of this file can cause.
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    // Go writes an empty slice that was never made as null.
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    STANDARD.decode(text.unwrap_or_default()).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            op: Op::Add,
+            container_id: "abc".into(),
+            netns: "/run/netns/x".into(),
+            ifname: "eth0".into(),
+            args: "K8S_POD_NAME=p".into(),
+            path: "/opt/cni/bin".into(),
+            stdin_data: b"{\n\"a\": \"\xe2\x80\xa8\"}".to_vec(),
+            call: None,
+        }
+    }
+
+    #[test]
+    fn the_wire_is_what_the_go_flock_reads() {
+        let line = encode(&request()).expect("encodes");
+        assert_eq!(
+            String::from_utf8_lossy(&line),
+            "{\"op\":\"ADD\",\"container_id\":\"abc\",\"netns\":\"/run/netns/x\",\"ifname\":\"eth0\",\"args\":\"K8S_POD_NAME=p\",\
+             \"path\":\"/opt/cni/bin\",\"stdin_data\":\"ewoiYSI6ICLigKgifQ==\"}\n"
+        );
+        assert_eq!(encode(&Response::done()).expect("encodes"), b"{}\n");
+        let failed = encode(&Response::failed(11, "not ready", "")).expect("encodes");
+        assert_eq!(failed, b"{\"error\":\"not ready\",\"code\":11}\n");
+    }
+
+    #[test]
+    fn what_the_go_flock_writes_is_read() {
+        let go =
+            r#"{"op":"DEL","container_id":"abc","netns":"","ifname":"eth0","args":"","path":"","stdin_data":null}"#;
+        let request: Request = serde_json::from_str(go).expect("decodes");
+        assert_eq!((request.op, request.stdin_data.len()), (Op::Del, 0));
+        let response: Response = serde_json::from_str(r#"{"result":{"cniVersion":"1.0.0"}}"#).expect("decodes");
+        assert_eq!(response.result.map(|r| r.get().to_owned()).as_deref(), Some(r#"{"cniVersion":"1.0.0"}"#));
+        let response: Response = serde_json::from_str(r#"{"result":null,"error":""}"#).expect("decodes");
+        assert!(response.result.is_none());
+        let response: Response = serde_json::from_str(r#"{"error":"boom","later":[1]}"#).expect("decodes");
+        assert_eq!((response.error.as_deref(), response.code), (Some("boom"), None));
+    }
+
+    // covers: S-18
+    #[test]
+    fn every_message_comes_back_as_it_was() {
+        for op in [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status] {
+            let sent = Request { op, call: Some("c".into()), ..request() };
+            let line = encode(&sent).expect("encodes");
+            assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            assert_eq!(serde_json::from_slice::<Request>(&line).expect("decodes"), sent);
+        }
+        for sent in [
+            Response::done(),
+            Response::failed(7, "a\nb", "c"),
+            Response {
+                result: Some(RawValue::from_string(r#"{"ips":[]}"#.into()).expect("JSON")),
+                ..Response::default()
+            },
+        ] {
+            let line = encode(&sent).expect("encodes");
+            let got: Response = serde_json::from_slice(&line).expect("decodes");
+            assert_eq!(encode(&got).expect("encodes"), line);
+        }
+    }
+
+    #[test]
+    fn an_unknown_verb_is_named() {
+        let error = serde_json::from_str::<Request>(r#"{"op":"FLY"}"#).expect_err("unknown").to_string();
+        assert!(error.contains("FLY"), "{error}");
+    }
+}
