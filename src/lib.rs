@@ -11,3 +11,26 @@
 
 // The pure core.
 pub mod addr;
+pub mod annotations;
+pub mod cni;
+pub mod embed;
+pub mod ipam;
+pub mod lease;
+pub mod nodeconfig;
+pub mod plan;
+pub mod recover;
+
+// The edges.
+pub mod boot;
+pub mod disk;
+pub mod intents;
+pub mod log;
+pub mod netlink;
+pub mod netns;
+pub mod rpc;
+pub mod store;
+pub mod sysctl;
+
+// The two programs.
+pub mod agent;
+pub mod plugin;

@@ -1,2 +1,4 @@
-//! Placeholder.
-fn main() {}
+//! The CNI plugin; everything is in `flock::plugin`.
+fn main() -> std::process::ExitCode {
+    flock::plugin::run()
+}

@@ -1,0 +1,120 @@
+//! The CNI configuration of the runtime: composed, and put in place so that a runtime sees the old or the new one whole.
+//!
+//! Written only when the agent was told a directory, and only once it can serve. Never removed here: without it a runtime
+//! could not delete its pods.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::disk::DiskError;
+use crate::rpc::DEFAULT_SOCKET;
+
+/// Sorts before the files of other CNIs; the first one decides.
+pub const FILE_NAME: &str = "01-flock.conflist";
+
+/// The configuration as it is shipped.
+const SHIPPED: &str = include_str!("../../cni-conf/01-flock.conflist");
+
+/// Where runtimes look for plugins unless told otherwise.
+const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
+
+/// The configuration for this host: as shipped, with the agent's socket if it is an unusual one, and with `portmap` behind
+/// flock where that plugin is installed.
+pub fn compose(socket: &Path) -> String {
+    let portmap = PLUGIN_DIRS.iter().any(|dir| Path::new(dir).join("portmap").is_file());
+    compose_with(socket, portmap)
+}
+
+fn compose_with(socket: &Path, portmap: bool) -> String {
+    if socket == Path::new(DEFAULT_SOCKET) && !portmap {
+        return SHIPPED.to_owned();
+    }
+    // A test holds the shipped text to be the object that this expects.
+    let mut list: Value = serde_json::from_str(SHIPPED).unwrap_or_default();
+    if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
+        if socket != Path::new(DEFAULT_SOCKET)
+            && let Some(flock) = plugins.first_mut().and_then(Value::as_object_mut)
+        {
+            flock.insert("socket".into(), json!(socket.to_string_lossy()));
+        }
+        if portmap {
+            plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+        }
+    }
+    format!("{list:#}\n")
+}
+
+/// Puts `text` in place in `dir`, which must exist. Tells whether anything had to be written; equal content is left alone,
+/// since every change makes runtimes load their configuration anew.
+///
+/// # Errors
+/// The old file, if any, is in force.
+pub fn install(dir: &Path, text: &str) -> Result<bool, DiskError> {
+    let target = dir.join(FILE_NAME);
+    if fs::read_to_string(&target).is_ok_and(|present| present == text) {
+        return Ok(false);
+    }
+    // Beside its name and with an ending that no runtime loads: a rename from another directory would go unnoticed.
+    let temporary = dir.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
+    let written = write(&temporary, &target, dir, text);
+    if written.is_err() {
+        fs::remove_file(&temporary).ok();
+    }
+    written.map(|()| true)
+}
+
+fn write(temporary: &Path, target: &Path, dir: &Path, text: &str) -> Result<(), DiskError> {
+    let fail = |operation, path: &Path| {
+        let path: PathBuf = path.into();
+        move |error: io::Error| DiskError { operation, path, error }
+    };
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail("remove", temporary)(error)),
+        _ => {}
+    }
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(temporary);
+    let mut file = opened.map_err(fail("create", temporary))?;
+    file.write_all(text.as_bytes()).map_err(fail("write", temporary))?;
+    // The mode above is cut by the umask.
+    file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(fail("set the mode of", temporary))?;
+    file.sync_all().map_err(fail("sync", temporary))?;
+    fs::rename(temporary, target).map_err(fail("rename", temporary))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail("sync", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cni::version::Version;
+
+    fn plugins(list: &Value) -> Vec<&str> {
+        list["plugins"].as_array().expect("a list").iter().filter_map(|p| p["type"].as_str()).collect()
+    }
+
+    // covers: C-08 C-09 C-10
+    #[test]
+    fn the_shipped_configuration_suits_old_and_new_runtimes() {
+        let list: Value = serde_json::from_str(SHIPPED).expect("JSON");
+        assert_eq!(list["name"], "flock", "no dash: cache file names join their parts by one");
+        assert_eq!(list["cniVersion"], "0.4.0", "the lowest with CHECK, for runtimes that know no list of versions");
+        let versions: Vec<&str> = Version::ALL.iter().map(|v| v.as_str()).collect();
+        assert_eq!(list["cniVersions"], json!(versions));
+        assert_eq!(list["loadOnlyInlinedPlugins"], true);
+        assert_eq!((&list["disableCheck"], &list["disableGC"]), (&Value::Null, &Value::Null));
+        assert_eq!(plugins(&list), ["flock"]);
+        assert_eq!(list["plugins"][0]["capabilities"], json!({"io.kubernetes.cri.pod-annotations": true}));
+    }
+
+    #[test]
+    fn portmap_is_chained_where_it_is_installed_and_the_socket_named_where_it_is_unusual() {
+        assert_eq!(compose_with(Path::new(DEFAULT_SOCKET), false), SHIPPED);
+        let list: Value = serde_json::from_str(&compose_with(Path::new("/run/x/y.sock"), true)).expect("JSON");
+        assert_eq!(plugins(&list), ["flock", "portmap"]);
+        assert_eq!(list["plugins"][0]["socket"], "/run/x/y.sock");
+        assert_eq!(list["plugins"][1]["capabilities"], json!({"portMappings": true}));
+    }
+}

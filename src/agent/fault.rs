@@ -1,0 +1,203 @@
+//! A request that failed: at which step, why, and the one map from reasons to CNI codes and words.
+//!
+//! Must not decide anything else, and is the only place of the agent that knows codes.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::addr::{Attachment, IfName};
+use crate::annotations::AnnotationError;
+use crate::cni::error::{Code, Error, quote};
+use crate::ipam::IpamError;
+use crate::netlink::NetlinkError;
+use crate::netns::NetnsError;
+use crate::rpc::message::Response;
+use crate::store::StoreError;
+use crate::sysctl::SysctlError;
+
+/// The steps of a request, in the order of an ADD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Read what was asked.
+    Receive,
+    /// Find out what the pod wants.
+    Intent,
+    /// Take addresses and record them.
+    Reserve,
+    /// Make the node forward.
+    Host,
+    /// Make the link.
+    Wire,
+    /// Record that it stands.
+    Commit,
+    /// Tell the caller.
+    Answer,
+    /// Remove the link.
+    Unwire,
+    /// Compare.
+    Compare,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Receive => "receive",
+            Step::Intent => "intent",
+            Step::Reserve => "reserve",
+            Step::Host => "host",
+            Step::Wire => "wire",
+            Step::Commit => "commit",
+            Step::Answer => "answer",
+            Step::Unwire => "unwire",
+            Step::Compare => "compare",
+        })
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug)]
+pub enum Cause {
+    /// What the runtime sent cannot be used; worded where it was read.
+    Request(Error),
+    /// No usable NodeConfig yet.
+    NotConfigured,
+    /// The agent is ending.
+    Stopping,
+    /// The request's time is over.
+    Late,
+    /// The caller has gone away.
+    CallerGone,
+    /// The attachment exists.
+    Attached(Attachment),
+    /// The pod has an interface of this name, not made by flock.
+    InterfaceExists(IfName),
+    /// The host has a link of this name, not made by flock.
+    HostLinkExists(IfName),
+    /// An annotation of the pod.
+    Annotation(AnnotationError),
+    /// No address.
+    Ipam(IpamError),
+    /// The record.
+    Store(StoreError),
+    /// The namespace.
+    Netns(NetnsError),
+    /// The kernel.
+    Netlink(NetlinkError),
+    /// A kernel setting.
+    Sysctl(SysctlError),
+    /// CHECK: no record.
+    Unknown(Attachment),
+    /// CHECK: record or kernel differ from the result of ADD; what is missing or wrong.
+    Differs(String),
+    /// GC: attachments that stand and are not in the runtime's list, or could not be removed.
+    Kept(Vec<String>),
+    /// The host has an address that a pod would get. Cannot happen while the host's addresses are reserved.
+    HostAddress(IpAddr),
+}
+
+/// A failed request.
+#[derive(Debug)]
+pub struct Fault {
+    /// Where.
+    pub step: Step,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl Fault {
+    /// A cause at a step.
+    pub fn new(step: Step, cause: impl Into<Cause>) -> Fault {
+        Fault { step, cause: cause.into() }
+    }
+
+    /// The error object for the runtime: code, a short text that is the same for many pods, and the particulars.
+    pub fn to_error(&self) -> Error {
+        let (code, msg, details) = match &self.cause {
+            Cause::Request(error) => return error.clone(),
+            Cause::NotConfigured => (
+                Code::TryAgainLater,
+                "node is not configured yet",
+                "flock-agent has no valid NodeConfig; its log says why".to_owned(),
+            ),
+            Cause::Stopping => (Code::TryAgainLater, "flock-agent is stopping", String::new()),
+            Cause::Late => (Code::TryAgainLater, "time limit reached", format!("at step {}", self.step)),
+            Cause::CallerGone => (Code::TryAgainLater, "caller has gone away", format!("at step {}", self.step)),
+            Cause::Attached(attachment) => (
+                Code::InvalidEnvironment,
+                "CNI_IFNAME is attached already",
+                format!("container {} has interface {}; DEL comes first", attachment.container_id, attachment.ifname),
+            ),
+            Cause::InterfaceExists(ifname) => (
+                Code::InvalidEnvironment,
+                "CNI_IFNAME exists in CNI_NETNS",
+                format!("interface {ifname} was not made by flock and stays as it is"),
+            ),
+            Cause::HostLinkExists(name) => (
+                Code::Internal,
+                "host link name is taken",
+                format!("link {name} was not made by flock and stays as it is; remove it if nobody needs it"),
+            ),
+            Cause::Annotation(error) => (Code::InvalidConfig, "pod annotation cannot be used", error.to_string()),
+            Cause::Ipam(error) => match error {
+                IpamError::Exhausted { .. } => (Code::TryAgainLater, "no free address", error.to_string()),
+                _ => (Code::InvalidConfig, "no address can be allocated", error.to_string()),
+            },
+            Cause::Store(error) => (Code::TryAgainLater, "state cannot be recorded", error.to_string()),
+            Cause::Netns(error) => {
+                let code = match error {
+                    NetnsError::Own(_) => Code::InvalidNetns,
+                    _ => Code::InvalidEnvironment,
+                };
+                (code, "CNI_NETNS cannot be used", error.to_string())
+            }
+            Cause::Netlink(error) => (Code::Internal, "link cannot be programmed", error.to_string()),
+            Cause::Sysctl(error) => (Code::Internal, "kernel setting cannot be changed", error.to_string()),
+            Cause::Unknown(attachment) => {
+                (Code::UnknownContainer, "container is unknown", format!("no record of {attachment}"))
+            }
+            Cause::Differs(what) => (Code::Internal, "attachment is damaged", what.clone()),
+            Cause::Kept(what) => (Code::Internal, "some attachments were kept", what.join("; ")),
+            Cause::HostAddress(ip) => (Code::TryAgainLater, "address belongs to the host", ip.to_string()),
+        };
+        Error::new(code, msg).with_details(details)
+    }
+
+    /// The answer to the plugin.
+    pub fn to_response(&self) -> Response {
+        let error = self.to_error();
+        Response::failed(error.code().number(), error.msg(), error.details())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.to_error())
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// A value that a user wrote, for a text.
+pub fn shown(value: &str) -> String {
+    quote(value)
+}
+
+macro_rules! from {
+    ($($source:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$source> for Cause {
+            fn from(error: $source) -> Cause {
+                Cause::$variant(error)
+            }
+        })*
+    };
+}
+
+from! {
+    Error => Request,
+    AnnotationError => Annotation,
+    IpamError => Ipam,
+    StoreError => Store,
+    NetnsError => Netns,
+    NetlinkError => Netlink,
+    SysctlError => Sysctl,
+}

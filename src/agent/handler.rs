@@ -1,0 +1,396 @@
+//! The verbs. Each request runs its steps in order on its own thread, under the claim of its attachment and one deadline:
+//!
+//! - ADD: receive, intent, reserve (record: pending), wire, commit (record: committed), answer;
+//! - DEL: receive, unwire, release. Undo of a failed ADD is this same path.
+//!
+//! An address is recorded before a packet can carry it, and free only after its link is gone. Must not touch files or
+//! sockets itself.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use ipnet::IpNet;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::addr::{Attachment, LinkEnd};
+use crate::agent::attach::{own_link, unwire, wire};
+use crate::agent::compare;
+use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::host;
+use crate::agent::ledger::{Claim, Ledger, Wish};
+use crate::agent::view::{Present, View};
+use crate::annotations;
+use crate::cni::args;
+use crate::cni::env::Command;
+use crate::cni::error::{Code, Error};
+use crate::cni::netconf::{self, NetConf, ValidAttachments};
+use crate::cni::result::AddResult;
+use crate::embed::Identity;
+use crate::ipam;
+use crate::lease::{Lease, Phase, PodName};
+use crate::log;
+use crate::netlink::events::LinkRemover;
+use crate::netns::Netns;
+use crate::rpc::agent_limit;
+use crate::rpc::message::{Op, Request, Response};
+use crate::rpc::server::{Call, Handler};
+
+/// The handlers of a running agent.
+#[derive(Debug)]
+pub struct Verbs {
+    ledger: Ledger,
+    remover: LinkRemover,
+    present: Present,
+    /// The prefixes that the host has been prepared for.
+    prepared: Mutex<Vec<IpNet>>,
+}
+
+/// What one request did, for its line in the log.
+#[derive(Debug, Default)]
+struct Trace {
+    attachment: Option<Attachment>,
+    pod: Option<PodName>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Handler for Verbs {
+    fn handle(&self, call: &Call<'_>) -> Response {
+        let began = Instant::now();
+        let mut trace = Trace::default();
+        let outcome = match call.request.op {
+            Op::Add => self.add(call, &mut trace),
+            Op::Del => self.del(call.request, call.deadline, &mut trace).map(|()| None),
+            Op::Check => self.check(call, &mut trace).map(|()| None),
+            Op::Gc => self.gc(call).map(|()| None),
+            Op::Status => self.status(call.deadline).map(|()| None),
+        };
+        log_request(call.request.op, &trace, began, outcome.as_ref().err());
+        match outcome {
+            Ok(result) => Response { result, ..Response::done() },
+            Err(fault) => fault.to_response(),
+        }
+    }
+
+    fn undelivered(&self, request: &Request) {
+        if request.op != Op::Add {
+            return;
+        }
+        // The runtime takes this ADD for failed. Its DEL may come, or never.
+        let deadline = Instant::now() + agent_limit(Op::Del);
+        let undone = key(request).map_err(|e| Fault::new(Step::Receive, e)).and_then(|attachment| {
+            let claim = self.claim(&attachment, deadline)?;
+            self.take_down(&claim, &attachment, deadline)
+        });
+        log::warn("answer not delivered, attachment undone")
+            .with("cid", &request.container_id)
+            .with("if", &request.ifname)
+            .with_some("err", undone.err())
+            .write_limited();
+    }
+}
+
+impl Verbs {
+    /// Handlers over the agent's parts.
+    pub fn new(ledger: Ledger, remover: LinkRemover, present: Present) -> Verbs {
+        Verbs { ledger, remover, present, prepared: Mutex::default() }
+    }
+
+    fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
+        self.ledger.claim(attachment, deadline).map_err(|cause| Fault { step: Step::Receive, cause })
+    }
+
+    fn add(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Option<Box<RawValue>>, Fault> {
+        let at = |step: Step| move |cause: Cause| Fault { step, cause };
+        let request = call.request;
+        let conf = receive(request, Command::Add)?;
+        conf.check_first_in_chain().map_err(|e| Fault::new(Step::Receive, e))?;
+        let attachment = key(request).map_err(|e| Fault::new(Step::Receive, e))?;
+        trace.attachment = Some(attachment.clone());
+        let pod = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;
+        let pod = pod.map(|pod| PodName { namespace: pod.namespace, name: pod.name });
+        trace.pod.clone_from(&pod);
+
+        let view = self.present.get().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
+        let addresses = intent(&conf, pod.as_ref(), &view).map_err(at(Step::Intent))?;
+        let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
+
+        let claim = self.claim(&attachment, call.deadline)?;
+        if let Some(lease) = self.ledger.find(&attachment, call.deadline).map_err(at(Step::Reserve))? {
+            if lease.phase == Phase::Committed && lease.call.is_some() && lease.call == request.call {
+                // The same run of the plugin, over a new connection: its first answer was lost.
+                trace.addresses = lease.addresses().collect();
+                return Ok(answer(&lease));
+            }
+            if self.stands(&lease, call.deadline)? {
+                return Err(at(Step::Reserve)(Cause::Attached(attachment)));
+            }
+            // Its namespace has gone, and its DEL never came.
+            self.take_down(&claim, &attachment, call.deadline)?;
+        }
+        self.prepare_host(&view, call.deadline)?;
+        let wish = Wish {
+            attachment: attachment.clone(),
+            network: conf.name,
+            netns: request.netns.clone(),
+            pod,
+            mtu: view.mtu,
+            call: request.call.clone(),
+            addresses,
+        };
+        let reserved = self.ledger.reserve(wish, call.deadline).map_err(at(Step::Reserve))?;
+        for warning in &reserved.warnings {
+            log::warn("address chosen in another way than asked")
+                .with("cid", &attachment.container_id)
+                .with("why", warning)
+                .write_limited();
+        }
+        let mut lease = reserved.lease;
+        trace.addresses = lease.addresses().collect();
+        let wired = wire(&lease, &netns, &self.remover, call.deadline).and_then(|()| {
+            if call.caller_gone() {
+                return Err(at(Step::Commit)(Cause::CallerGone));
+            }
+            lease.phase = Phase::Committed;
+            self.ledger.record(lease.clone(), call.deadline).map_err(at(Step::Commit))
+        });
+        if let Err(fault) = wired {
+            self.undo(&claim, &attachment);
+            return Err(fault);
+        }
+        Ok(answer(&lease))
+    }
+
+    /// Takes back a failed ADD, on time of its own: the request's may be over.
+    fn undo(&self, claim: &Claim, attachment: &Attachment) {
+        let deadline = Instant::now() + agent_limit(Op::Del);
+        if let Err(fault) = self.take_down(claim, attachment, deadline) {
+            // The record stays, so the next DEL, round or start finds it.
+            log::warn("failed ADD not undone yet")
+                .with("cid", &attachment.container_id)
+                .with("if", &attachment.ifname)
+                .with("err", fault)
+                .write_limited();
+        }
+    }
+
+    fn del(&self, request: &Request, deadline: Instant, trace: &mut Trace) -> Result<(), Fault> {
+        receive(request, Command::Del)?;
+        let attachment = key(request).map_err(|e| Fault::new(Step::Receive, e))?;
+        trace.attachment = Some(attachment.clone());
+        let claim = self.claim(&attachment, deadline)?;
+        self.take_down(&claim, &attachment, deadline)
+    }
+
+    /// DEL of whatever there is of `attachment`: first the link, then the lease. Its namespace is never entered: the path
+    /// may have come to name another pod's.
+    fn take_down(&self, _: &Claim, attachment: &Attachment, deadline: Instant) -> Result<(), Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Unwire, cause };
+        let Some(lease) = self.ledger.find(attachment, deadline).map_err(fail)? else {
+            // Without a record there can still be a link, if the state was lost while we ran.
+            return unwire(&attachment.host_link(0), attachment.mac(LinkEnd::Host), &self.remover, deadline);
+        };
+        unwire(&lease.host_link, lease.host_mac, &self.remover, deadline)?;
+        match self.ledger.release(attachment, deadline) {
+            Err(Cause::Store(error)) => {
+                log::warn("end of a lease not durable yet")
+                    .with("cid", &attachment.container_id)
+                    .with("err", error)
+                    .write_limited();
+                Ok(())
+            }
+            other => other.map_err(fail),
+        }
+    }
+
+    /// DEL of an attachment unless it was made after `not_after` (milliseconds of the boot clock): for delete notes and
+    /// for leases whose link has gone. True if something was removed.
+    ///
+    /// # Errors
+    /// It may still be there.
+    pub fn remove(&self, attachment: &Attachment, not_after: u64, deadline: Instant) -> Result<bool, Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Unwire, cause };
+        let claim = self.claim(attachment, deadline)?;
+        match self.ledger.find(attachment, deadline).map_err(fail)? {
+            Some(lease) if lease.since > not_after => Ok(false),
+            found => self.take_down(&claim, attachment, deadline).map(|()| found.is_some()),
+        }
+    }
+
+    /// The host end of this lease is in the kernel.
+    fn stands(&self, lease: &Lease, deadline: Instant) -> Result<bool, Fault> {
+        let link = own_link(&lease.host_link, lease.host_mac, deadline);
+        Ok(link.map_err(|cause| Fault { step: Step::Reserve, cause })?.is_some())
+    }
+
+    fn check(&self, call: &Call<'_>, trace: &mut Trace) -> Result<(), Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Compare, cause };
+        let request = call.request;
+        let conf = receive(request, Command::Check)?;
+        let prev = conf.expected_state().map_err(|e| Fault::new(Step::Receive, e))?;
+        let attachment = key(request).map_err(|e| Fault::new(Step::Receive, e))?;
+        trace.attachment = Some(attachment.clone());
+        let _claim = self.claim(&attachment, call.deadline)?;
+        let lease = self.ledger.find(&attachment, call.deadline).map_err(fail)?;
+        let lease = lease.ok_or_else(|| fail(Cause::Unknown(attachment)))?;
+        trace.addresses = lease.addresses().collect();
+        let netns = Netns::open(Path::new(&request.netns)).map_err(|e| fail(e.into()))?;
+        compare::result(&lease, &request.netns, prev)
+            .and_then(|()| compare::kernel(&lease, &netns, call.deadline))
+            .map_err(fail)
+    }
+
+    /// Removes what the runtime no longer knows, within its network. What still stands is kept and reported: a list that
+    /// lacks a running pod is likelier to be wrong than the kernel.
+    fn gc(&self, call: &Call<'_>) -> Result<(), Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Compare, cause };
+        let conf = receive(call.request, Command::Gc)?;
+        let ValidAttachments::Set { valid, ignored, examples } = &conf.valid_attachments else { return Ok(()) };
+        if *ignored > 0 {
+            log::warn("GC: entries that name no attachment")
+                .with("entries", ignored)
+                .with("such_as", examples.join(", "))
+                .write_limited();
+        }
+        let began = crate::boot::now_ms();
+        let (leases, _) = self.ledger.leases(call.deadline).map_err(fail)?;
+        let mut kept = Vec::new();
+        for lease in leases {
+            if lease.network != conf.name || valid.contains(&lease.attachment) {
+                continue;
+            }
+            let link = own_link(&lease.host_link, lease.host_mac, call.deadline);
+            match link {
+                Ok(Some(link)) if link.carrier => kept.push(format!("{} is alive", lease.attachment)),
+                Ok(_) => match self.remove(&lease.attachment, began, call.deadline) {
+                    Ok(_) => log::info("GC: attachment removed").with("cid", &lease.attachment.container_id).write(),
+                    Err(fault) => kept.push(format!("{}: {fault}", lease.attachment)),
+                },
+                Err(cause) => kept.push(format!("{}: {}", lease.attachment, fail(cause))),
+            }
+        }
+        if kept.is_empty() { Ok(()) } else { Err(fail(Cause::Kept(kept))) }
+    }
+
+    /// Speaks of the agent and its NodeConfig, never of a full pool: a STATUS error evicts the pods of the node.
+    fn status(&self, deadline: Instant) -> Result<(), Fault> {
+        let unavailable = |details: String| {
+            let error = Error::new(Code::NotAvailable, "ADD cannot be served").with_details(details);
+            Fault::new(Step::Receive, error)
+        };
+        if self.present.get().is_none() {
+            return Err(unavailable("no valid NodeConfig yet; the log of flock-agent says why".into()));
+        }
+        match self.ledger.counts(deadline) {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(unavailable(Fault { step: Step::Receive, cause }.to_string())),
+        }
+    }
+
+    /// Makes the host ready for `view` unless it is. Concurrent callers may both do it; doing it twice is harmless.
+    ///
+    /// # Errors
+    /// A setting or route could not be made.
+    pub fn prepare_host(&self, view: &View, deadline: Instant) -> Result<(), Fault> {
+        let prefixes = view.prefixes();
+        if *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) == prefixes {
+            return Ok(());
+        }
+        let changed = host::prepare(&prefixes, deadline)?;
+        if !changed.is_empty() {
+            log::info("host prepared").with("changed", changed.join(", ")).write();
+        }
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = prefixes;
+        Ok(())
+    }
+
+    /// Whether pods are served already, so that a changed NodeConfig has to reach the host at once.
+    pub fn has_prepared_host(&self) -> bool {
+        !self.prepared.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// The part of the agent that records.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The part of the agent that removes links.
+    pub fn remover(&self) -> &LinkRemover {
+        &self.remover
+    }
+}
+
+fn receive(request: &Request, command: Command) -> Result<NetConf, Fault> {
+    netconf::parse(&request.stdin_data, command).map_err(|e| Fault::new(Step::Receive, e))
+}
+
+/// The attachment, checked again: the caller may be something else than the plugin.
+fn key(request: &Request) -> Result<Attachment, Error> {
+    let bad = |variable: &str, value: &str, why: crate::addr::AddrError| {
+        Error::new(Code::InvalidEnvironment, format!("{variable} {why}"))
+            .with_details(crate::agent::fault::shown(value))
+    };
+    Ok(Attachment {
+        container_id: request.container_id.parse().map_err(|e| bad("CNI_CONTAINERID", &request.container_id, e))?,
+        ifname: request.ifname.parse().map_err(|e| bad("CNI_IFNAME", &request.ifname, e))?,
+    })
+}
+
+/// What the pod wants, in the allocator's words.
+fn intent(conf: &NetConf, pod: Option<&PodName>, view: &View) -> Result<ipam::Request, Cause> {
+    let none = std::collections::BTreeMap::new();
+    let annotations = conf.annotations.as_ref().unwrap_or(&none);
+    let (intent, warnings) = annotations::intent(annotations, &view.config.defaults)?;
+    for warning in warnings {
+        log::warn("annotation ignored")
+            .with_some("pod", pod.map(|pod| format!("{}/{}", pod.namespace, pod.name)))
+            .with("why", warning)
+            .write_limited();
+    }
+    // Controller and image are known to the API server only; without it a pod that wants them shown gets a random address.
+    let identity = || Identity { namespace: pod.map(|pod| pod.namespace.clone()), app: None, image: None };
+    Ok(ipam::Request {
+        ipv6: intent
+            .ipv6
+            .then(|| ipam::Want6 { cidrs: intent.cidr6, embed: intent.algo.map(|algo| (algo, identity())) }),
+        ipv4: intent.ipv4.then_some(ipam::Want4 { cidrs: intent.cidr4 }),
+    })
+}
+
+fn answer(lease: &Lease) -> Option<Box<RawValue>> {
+    let result = AddResult {
+        host_link: lease.host_link.clone(),
+        host_mac: lease.host_mac,
+        ifname: lease.attachment.ifname.clone(),
+        pod_mac: lease.pod_mac.unwrap_or_else(|| lease.attachment.mac(LinkEnd::Pod)),
+        netns: lease.netns.clone(),
+        mtu: lease.mtu,
+        ipv6: lease.ipv6,
+        ipv4: lease.ipv4,
+    };
+    // The types of a result hold nothing that JSON cannot express.
+    to_raw_value(&result.to_wire()).ok()
+}
+
+fn log_request(op: Op, trace: &Trace, began: Instant, fault: Option<&Fault>) {
+    let line = match (fault, op) {
+        (Some(_), _) => log::warn("request failed"),
+        // Runtimes ask every five seconds.
+        (None, Op::Status | Op::Check) => log::debug("request served"),
+        (None, _) => log::info("request served"),
+    };
+    let addresses: Vec<String> = trace.addresses.iter().map(ToString::to_string).collect();
+    let line = line
+        .with("op", op)
+        .with_some("cid", trace.attachment.as_ref().map(|a| &a.container_id))
+        .with_some("if", trace.attachment.as_ref().map(|a| &a.ifname))
+        .with_some("pod", trace.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)))
+        .with_some("addr", (!addresses.is_empty()).then(|| addresses.join(",")))
+        .with("ms", format!("{:.1}", began.elapsed().as_secs_f64() * 1000.0));
+    match fault {
+        Some(fault) => line.with("step", fault.step).with("err", fault).write_limited(),
+        None => line.write(),
+    }
+}

@@ -1,0 +1,254 @@
+//! The node daemon: its threads, and how its parts are put together.
+//!
+//! | thread | owns |
+//! |---|---|
+//! | main | the start, signals, the end |
+//! | `ledger` | allocator and store; the single writer |
+//! | `accept`, one `conn` per request (at most 128) | nothing: values in, values out |
+//! | `link-events` | the kernel's announcements of removed links |
+//! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
+//! | `node` | the NodeConfig file and the host's facts; writes the view |
+//! | `reconcile` | nothing: compares, and acts through the verbs |
+//! | `netns`, throw-away | one visit to a pod's namespace |
+//!
+//! A panic anywhere aborts the process: a daemon that lost one thread is worse than a restart, and the state bears it.
+
+pub mod attach;
+pub mod compare;
+pub mod conflist;
+pub mod fault;
+pub mod flags;
+pub mod handler;
+pub mod host;
+pub mod ledger;
+pub mod node;
+pub mod notify;
+pub mod reconcile;
+pub mod view;
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::agent::fault::Fault;
+use crate::agent::flags::{Asked, FlagError, Flags, HELP};
+use crate::agent::handler::Verbs;
+use crate::agent::ledger::Ledger;
+use crate::agent::node::{Node, Places};
+use crate::agent::reconcile::Reconciler;
+use crate::agent::view::Present;
+use crate::boot;
+use crate::disk::{Directory, DiskError};
+use crate::ipam::Draw;
+use crate::log;
+use crate::netlink::NetlinkError;
+use crate::netlink::events::LinkRemover;
+use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server, Unready};
+use crate::store::{Finding, Store, StoreError};
+
+/// How long requests in service may take after SIGTERM. Below the time that the unit gives.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Why the agent does not run.
+#[derive(Debug)]
+enum StartError {
+    Flags(FlagError),
+    Directory(DiskError),
+    Locked(PathBuf),
+    Boot(io::Error),
+    Store(StoreError),
+    Bind(BindError),
+    Netlink(NetlinkError),
+    Recovery(Fault),
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Flags(error) => write!(f, "{error}; flock-agent --help lists the flags"),
+            StartError::Directory(error) => write!(f, "{error}"),
+            StartError::Locked(path) => write!(f, "another agent keeps its state here: {} is locked", path.display()),
+            StartError::Boot(error) => write!(f, "the boot id cannot be read: {error}"),
+            StartError::Store(error) => write!(f, "{error}"),
+            StartError::Bind(error) => write!(f, "{error}"),
+            StartError::Netlink(error) => write!(f, "{error}"),
+            StartError::Recovery(error) => write!(f, "record and kernel cannot be compared: {error}"),
+            StartError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
+        }
+    }
+}
+
+/// Runs the agent until SIGTERM or SIGINT, and returns the process's exit code: 0 for an orderly end, 2 for a command line
+/// that is not understood, 1 for everything else.
+pub fn run() -> ExitCode {
+    let flags = match flags::parse(std::env::args_os().skip(1)) {
+        Ok(Asked::Run(flags)) => flags,
+        Ok(Asked::Help) => return print(HELP),
+        Ok(Asked::Version) => return print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(error) => {
+            complain(&StartError::Flags(error));
+            return ExitCode::from(2);
+        }
+    };
+    log::start(flags.log_level, flags.log_format);
+    match serve(*flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error("flock-agent cannot run").with("err", &error).write();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(error: &StartError) {
+    writeln!(io::stderr(), "flock-agent: {error}").ok();
+}
+
+fn serve(flags: Flags) -> Result<(), StartError> {
+    let began = Instant::now();
+    // Signals first: one that comes during the start ends the agent in order, right after it.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
+    let disk = Directory::open(&flags.state_dir).map_err(StartError::Directory)?;
+    let _lock = lock(&flags.state_dir)?;
+    let boot_id = boot::id().map_err(StartError::Boot)?;
+    let (store, findings) = Store::open(disk, &boot_id, boot::now_ms()).map_err(StartError::Store)?;
+    findings.iter().for_each(report);
+    let leases = store.leases().count();
+
+    // From here on callers queue instead of being refused.
+    if let Some(parent) = flags.socket.parent() {
+        crate::disk::make_private_dir(parent).map_err(StartError::Directory)?;
+    }
+    let listener = Listener::bind(&flags.socket).map_err(StartError::Bind)?;
+    let ledger = Ledger::start(store, KernelDraw).map_err(StartError::Thread)?;
+    let remover = LinkRemover::start().map_err(StartError::Netlink)?;
+    let present = Present::default();
+    let verbs = Arc::new(Verbs::new(ledger, remover, present.clone()));
+    let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket);
+    reconciler.import(&flags.import).map_err(StartError::Recovery)?;
+    reconciler.start().map_err(StartError::Recovery)?;
+
+    let node_name = flags.node_name.unwrap_or_else(host_name);
+    let places = Places {
+        node_name: node_name.clone(),
+        node_config: flags.node_config,
+        socket: flags.socket.clone(),
+        cni_conf_dir: flags.cni_conf_dir,
+    };
+    let mut node = Node::new(places, verbs.clone(), present.clone());
+    // The file is read before the first request, but the agent is ready without it: DEL and STATUS need no configuration.
+    node.round();
+    let server =
+        Server::start(listener, Arc::new(Unready), Limits::default(), notices()).map_err(StartError::Thread)?;
+    server.swap(verbs);
+
+    let (stop_node, node_stopped) = channel();
+    let (stop_reconcile, reconcile_stopped) = channel();
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        thread::Builder::new().name(name.into()).spawn(work).map_err(StartError::Thread)
+    };
+    let node = spawn("node", Box::new(move || node.keep(&node_stopped)))?;
+    let reconcile = spawn("reconcile", Box::new(move || reconciler.keep(&reconcile_stopped)))?;
+
+    log::info("flock-agent listens")
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("node", node_name)
+        .with("socket", flags.socket.display())
+        .with("leases", leases)
+        .with("ms", began.elapsed().as_millis())
+        .write();
+    notify::send(if present.get().is_some() {
+        "READY=1\nSTATUS=serving pods"
+    } else {
+        "READY=1\nSTATUS=waiting for a NodeConfig"
+    });
+
+    let signal = signals.forever().next();
+    notify::send("STOPPING=1\nSTATUS=finishing requests in service");
+    log::info("flock-agent stops").with_some("signal", signal).write();
+    drop((stop_node, stop_reconcile));
+    let left = server.stop(Instant::now() + DRAIN);
+    for thread in [node, reconcile] {
+        // A panic would have ended the process.
+        thread.join().ok();
+    }
+    if left > 0 {
+        log::warn("requests were still in service").with("requests", left).write();
+    }
+    Ok(())
+}
+
+/// One agent per state directory. Held until the process ends, however it ends.
+fn lock(dir: &Path) -> Result<File, StartError> {
+    let path = dir.join("lock");
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file =
+        opened.map_err(|error| StartError::Directory(DiskError { operation: "open", path: path.clone(), error }))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(StartError::Locked(path)),
+    }
+}
+
+fn report(finding: &Finding) {
+    match finding {
+        Finding::OtherBoot => log::info("state of an earlier boot dropped").write(),
+        Finding::TornTail => log::info("last record was cut off and never in force").write(),
+        Finding::Damaged { lines, kept_as } => {
+            log::error("state was damaged; what could be read is in force, and the kernel tells the rest")
+                .with("unreadable_lines", lines)
+                .with("kept_as", kept_as)
+                .write()
+        }
+    }
+}
+
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+fn notices() -> Notify {
+    Arc::new(|notice| match notice {
+        Notice::Accept(error) => log::warn("connection cannot be accepted").with("err", error).write_limited(),
+        Notice::Stranger(uid) => {
+            log::warn("caller refused: neither root nor this user").with("uid", uid).write_limited()
+        }
+        Notice::Request(error) => log::warn("request did not arrive").with("err", error).write_limited(),
+        Notice::Answer(error) => log::warn("answer did not leave").with("err", error).write_limited(),
+    })
+}
+
+/// Random numbers of the kernel.
+#[derive(Debug, Clone, Copy)]
+struct KernelDraw;
+
+impl Draw for KernelDraw {
+    fn draw(&mut self) -> u128 {
+        let mut bytes = [0u8; 16];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            // Once seeded at boot, the kernel's generator only ever fails by a signal.
+            filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+        }
+        u128::from_ne_bytes(bytes)
+    }
+}

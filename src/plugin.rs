@@ -1,0 +1,252 @@
+//! The CNI plugin: environment and standard input to one call of the agent, its answer to standard output.
+//!
+//! Standard output is the protocol and nothing else: written once, in full, or the exit code tells. Holds no state, takes no
+//! decision about addresses or links, and must not log: a runtime drops standard error where it matters.
+
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+use std::panic;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::addr::Attachment;
+use crate::cni::env::{self, Command, Invocation};
+use crate::cni::error::{Code, Error};
+use crate::cni::netconf::{self, NetConf, STDIN_MAX};
+use crate::cni::result::WireResult;
+use crate::cni::version::{self, Version};
+use crate::intents::Intents;
+use crate::rpc::client::{self, CallError};
+use crate::rpc::message::{Op, Request, Response};
+use crate::rpc::{DEFAULT_SOCKET, plugin_limit};
+
+/// VERSION is asked by programs, which send their configuration at once, and by people, who send none.
+const VERSION_STDIN: Duration = Duration::from_millis(300);
+
+/// For GC, STATUS and VERSION of a runtime that keeps its end of standard input open.
+const STDIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// For the note of a delete that the agent does not answer, taken off the time that the agent gets.
+const NOTE_RESERVE: Duration = Duration::from_secs(2);
+
+/// How long DEL waits for an agent that has taken the call and does not answer, before it leaves a note instead.
+const DEL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A failure, with the version that its error object should have.
+struct Failure {
+    version: Option<Version>,
+    error: Error,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { version: None, error }
+    }
+}
+
+/// Runs one call and returns the exit code: 0 for success, 1 with an error object on standard output.
+pub fn run() -> ExitCode {
+    let began = Instant::now();
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+        let error = Error::new(Code::Internal, "flock has a defect, please report it").with_details(place);
+        print(&error.to_json(None)).ok();
+    }));
+    let failure = match call(began) {
+        Ok(None) => return ExitCode::SUCCESS,
+        Ok(Some(text)) => match print(&text) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(_) => return ExitCode::FAILURE,
+        },
+        Err(failure) => failure,
+    };
+    print(&failure.error.to_json(failure.version)).ok();
+    ExitCode::FAILURE
+}
+
+/// The text for standard output, if any.
+fn call(began: Instant) -> Result<Option<String>, Failure> {
+    let Some(invocation) = env::parse(|name| std::env::var_os(name))? else {
+        // A person has started it. What a runtime would take for an answer stays empty.
+        writeln!(io::stderr(), "{}", version::about()).ok();
+        return Ok(None);
+    };
+    let command = invocation.command();
+    let op = match command {
+        Command::Add => Op::Add,
+        Command::Del => Op::Del,
+        Command::Check => Op::Check,
+        Command::Gc => Op::Gc,
+        Command::Status => Op::Status,
+        Command::Version => {
+            let stdin = read_stdin(began + VERSION_STDIN, true)?;
+            return Ok(Some(version::answer(&stdin)));
+        }
+    };
+    let deadline = began + plugin_limit(op);
+    let stdin = read_stdin(deadline.min(began + STDIN_LIMIT), false)?;
+    let version = netconf::version_of(&stdin);
+    let fail = |error: Error| Failure { version, error };
+    let conf = netconf::parse(&stdin, command).map_err(fail)?;
+    if op == Op::Add {
+        conf.check_first_in_chain().map_err(fail)?;
+    }
+    let request = request(op, &invocation, stdin);
+    let socket = conf.socket.as_deref().unwrap_or(DEFAULT_SOCKET);
+    let response = match op {
+        Op::Del => match delete(Path::new(socket), &request, &invocation, deadline).map_err(fail)? {
+            Some(response) => response,
+            None => return Ok(None),
+        },
+        _ => client::call(Path::new(socket), &request, deadline).map_err(|error| fail(unanswered(op, &error)))?,
+    };
+    let result = understand(op, &conf, response).map_err(fail)?;
+    if let Some(text) = &result
+        && print(text).is_err()
+    {
+        // The runtime will take this ADD for failed, so the agent must, too.
+        let undo = Request { op: Op::Del, ..request };
+        client::call(Path::new(socket), &undo, Instant::now() + plugin_limit(Op::Del)).ok();
+        return Err(fail(Error::new(Code::Io, "the result cannot be written to standard output")));
+    }
+    Ok(None)
+}
+
+fn request(op: Op, invocation: &Invocation, stdin_data: Vec<u8>) -> Request {
+    let attachment = invocation.attachment();
+    Request {
+        op,
+        container_id: attachment.map(|a| a.container_id.to_string()).unwrap_or_default(),
+        netns: invocation.netns().unwrap_or_default().to_owned(),
+        ifname: attachment.map(|a| a.ifname.to_string()).unwrap_or_default(),
+        args: invocation.args.clone(),
+        path: invocation.path.clone(),
+        stdin_data,
+        call: (op == Op::Add).then(call_id),
+    }
+}
+
+/// Different for each run of the plugin, the same for its repetitions.
+fn call_id() -> String {
+    let mut bytes = [0u8; 16];
+    // Without random bytes the process id still tells runs apart that matter: those that repeat within seconds.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();
+    format!("{:032x}.{}", u128::from_ne_bytes(bytes), std::process::id())
+}
+
+/// DEL. Where no agent answers, a durable note takes its place, and the delete counts as done: a runtime would repeat a
+/// failed one for ever, or never.
+fn delete(
+    socket: &Path,
+    request: &Request,
+    invocation: &Invocation,
+    deadline: Instant,
+) -> Result<Option<Response>, Error> {
+    let patience = deadline.min(Instant::now() + DEL_PATIENCE);
+    let unanswered_call = match client::call(socket, request, patience) {
+        Ok(response) => return Ok(Some(response)),
+        Err(error @ CallError::TooLong) => return Err(unanswered(Op::Del, &error)),
+        Err(error) => error,
+    };
+    let Some(attachment) = invocation.attachment() else { return Err(unanswered(Op::Del, &unanswered_call)) };
+    match note(socket, request, attachment, deadline, &unanswered_call) {
+        Ok(response) => Ok(response),
+        Err(why) => Err(unanswered(Op::Del, &unanswered_call).with_details(format!("{unanswered_call}; {why}"))),
+    }
+}
+
+fn note(
+    socket: &Path,
+    request: &Request,
+    attachment: &Attachment,
+    deadline: Instant,
+    unanswered_call: &CallError,
+) -> Result<Option<Response>, crate::intents::IntentError> {
+    let intents = Intents::beside(socket);
+    let writing = intents.writing(deadline)?;
+    // With the lock held, an agent that starts now is either seen here or reads the note.
+    if matches!(unanswered_call, CallError::Absent { .. })
+        && let Ok(stream) = std::os::unix::net::UnixStream::connect(socket)
+    {
+        drop(stream);
+        let until = deadline.checked_sub(NOTE_RESERVE).unwrap_or(deadline);
+        if let Ok(response) = client::call(socket, request, until) {
+            return Ok(Some(response));
+        }
+    }
+    writing.write(attachment)?;
+    Ok(None)
+}
+
+/// No answer, in the words of CNI.
+fn unanswered(op: Op, error: &CallError) -> Error {
+    let code = match (op, error) {
+        (_, CallError::TooLong) => Code::InvalidConfig,
+        (Op::Status, _) => Code::NotAvailable,
+        _ => Code::TryAgainLater,
+    };
+    Error::new(code, "flock-agent does not answer").with_details(error.to_string())
+}
+
+/// The agent's answer in the words of CNI, and for ADD the result in the version that was asked for.
+fn understand(op: Op, conf: &NetConf, response: Response) -> Result<Option<String>, Error> {
+    if let Some(msg) = response.error.filter(|msg| !msg.is_empty()) {
+        let code = response.code.map_or(Code::Internal, Code::from_number);
+        return Err(Error::new(code, msg).with_details(response.details.unwrap_or_default()));
+    }
+    if op != Op::Add {
+        return Ok(None);
+    }
+    let Some(result) = response.result else {
+        return Err(Error::new(Code::Internal, "flock-agent returned no result"));
+    };
+    WireResult::from_json(result.get())?.to_json(conf.version).map(Some)
+}
+
+/// Standard input until its end, at most [`STDIN_MAX`] bytes, by `deadline`. With `first_value`, the deadline is no error and
+/// a complete JSON value is enough.
+fn read_stdin(deadline: Instant, first_value: bool) -> Result<Vec<u8>, Error> {
+    let stdin = io::stdin();
+    let mut bytes = Vec::new();
+    let mut piece = [0u8; 16 * 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+        let timeout = rustix::time::Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) if first_value => return Ok(bytes),
+            Ok(0) => return Err(Error::new(Code::Io, "standard input does not end")),
+            Err(rustix::io::Errno::INTR) => continue,
+            _ => {}
+        }
+        match rustix::io::read(stdin.as_fd(), &mut piece) {
+            Ok(0) => return Ok(bytes),
+            Ok(length) => bytes.extend_from_slice(piece.get(..length).unwrap_or_default()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) if first_value => return Ok(bytes),
+            Err(error) => {
+                return Err(Error::new(Code::Io, "standard input cannot be read").with_details(error.to_string()));
+            }
+        }
+        if bytes.len() > STDIN_MAX {
+            let error = Error::new(Code::InvalidConfig, "network configuration is too long");
+            return Err(error.with_details(format!("more than {STDIN_MAX} bytes")));
+        }
+        if first_value && serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok() {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Writes all of `text` and a line end to standard output, past any buffer.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(format!("{text}\n").as_bytes())?;
+    stdout.flush()
+}
