@@ -1,0 +1,32 @@
+# The two commands of a newcomer are `make demo` and `make test`. Everything else is for those who work on flock.
+
+TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
+RELEASE := target/$(TARGET)/release
+
+.PHONY: demo test lint build tools sizes
+
+demo: build tools ## Three pods on a private host, with the real agent and the real plugin
+	@demo/run $(RELEASE)
+
+test: tools ## Every test that needs nothing but this machine
+	@cargo test --no-run --quiet
+	@tests/sandbox cargo test --quiet
+
+build: rust ## Both static binaries
+	@cargo build --release --quiet
+
+lint: rust ## Format, clippy and documentation, with warnings denied
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
+
+sizes: build ## What the binaries weigh, and how many crates the agent is made of
+	@stat -c '%n %s bytes' $(RELEASE)/flock $(RELEASE)/flock-agent
+	@echo "crates $$(cargo tree --edges normal --prefix none | sort -u | wc -l)"
+
+tools: rust
+	@demo/need cc:gcc ip:iproute2 unshare:util-linux column:bsdextrautils ping:iputils-ping nft:nftables systemd-analyze:systemd
+
+.PHONY: rust
+rust:
+	@command -v cargo >/dev/null || { echo "Rust 1.91 or newer is needed: https://rustup.rs" >&2; exit 1; }
