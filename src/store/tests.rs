@@ -1,1 +1,333 @@
+//! What survives: every disk operation in turn fails, or is the last one before the power goes, with every way to lose what
+//! was not synced. Arithmetic, not chance: the operations are counted once, and then each of them is the bad one.
 
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::lease::Phase;
+use crate::plan::tests::lease;
+
+const BOOT: &str = "boot-1";
+
+/// How a disk goes bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Never,
+    /// The n-th operation is refused, once. An append may have got this many bytes through.
+    Refuse {
+        at: usize,
+        written: usize,
+    },
+    /// From the n-th operation on nothing works any more: the machine is about to stop. As above.
+    Stop {
+        at: usize,
+        written: usize,
+    },
+}
+
+/// What is in the files, and how much of it is durable.
+#[derive(Debug, Clone, Default)]
+struct Media {
+    /// Content, and the length that a sync has reached.
+    files: BTreeMap<String, (Vec<u8>, usize)>,
+}
+
+impl Media {
+    /// As found after a power cut: of each file, what was synced and `kept` of the bytes behind.
+    fn after_power_cut(&self, kept: usize) -> Media {
+        let cut = |(content, synced): &(Vec<u8>, usize)| {
+            let length = content.len().min(synced + kept);
+            (content[..length].to_vec(), length)
+        };
+        Media { files: self.files.iter().map(|(name, file)| (name.clone(), cut(file))).collect() }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct BadDisk {
+    media: Arc<Mutex<Media>>,
+    operations: Arc<Mutex<usize>>,
+    fault: Fault,
+}
+
+impl BadDisk {
+    fn new(media: Media, fault: Fault) -> BadDisk {
+        BadDisk { media: Arc::new(Mutex::new(media)), operations: Arc::default(), fault }
+    }
+
+    fn count(&self) -> usize {
+        *self.operations.lock().expect("unpoisoned")
+    }
+
+    fn media(&self) -> Media {
+        self.media.lock().expect("unpoisoned").clone()
+    }
+
+    /// Counts the operation. The number of bytes that get through, if it is a bad one.
+    fn step(&self) -> Option<usize> {
+        let mut operations = self.operations.lock().expect("unpoisoned");
+        *operations += 1;
+        match self.fault {
+            Fault::Refuse { at, written } if *operations == at => Some(written),
+            Fault::Stop { at, written } if *operations == at => Some(written),
+            Fault::Stop { at, .. } if *operations > at => Some(0),
+            _ => None,
+        }
+    }
+}
+
+fn refused() -> DiskError {
+    DiskError { operation: "touch", path: "disk".into(), error: io::ErrorKind::StorageFull.into() }
+}
+
+impl Disk for BadDisk {
+    fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.media().files.get(name).map(|(content, _)| content.clone()))
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        let bad = self.step();
+        let mut media = self.media.lock().expect("unpoisoned");
+        let (content, _) = media.files.entry(name.into()).or_default();
+        content.extend_from_slice(&bytes[..bad.unwrap_or(bytes.len()).min(bytes.len())]);
+        if bad.is_some() { Err(refused()) } else { Ok(()) }
+    }
+
+    fn sync(&mut self, name: &str) -> Result<(), DiskError> {
+        if self.step().is_some() {
+            return Err(refused());
+        }
+        if let Some((content, synced)) = self.media.lock().expect("unpoisoned").files.get_mut(name) {
+            *synced = content.len();
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+        if self.step().is_some() {
+            return Err(refused());
+        }
+        let mut media = self.media.lock().expect("unpoisoned");
+        let file = media.files.remove(from).ok_or_else(refused)?;
+        media.files.insert(to.into(), file);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        if self.step().is_some() {
+            return Err(refused());
+        }
+        self.media.lock().expect("unpoisoned").files.remove(name);
+        Ok(())
+    }
+}
+
+fn opened(disk: BadDisk) -> (Store<BadDisk>, Vec<Finding>) {
+    Store::open(disk, BOOT, 1).expect("opens")
+}
+
+fn contents(store: &Store<BadDisk>) -> BTreeMap<String, Lease> {
+    store.leases().map(|lease| (lease.attachment.to_string(), lease.clone())).collect()
+}
+
+/// A day in the life of a node. Returns what was acknowledged, and the change that was not, if any: of that one either
+/// outcome is right.
+fn day(store: &mut Store<BadDisk>) -> (BTreeMap<String, Lease>, Option<String>) {
+    let mut promised = BTreeMap::new();
+    for n in 0..6u8 {
+        let mut lease = lease(&format!("pod{}/eth0", n % 4));
+        lease.ipv4 = Some([10, 0, 0, n].into());
+        let key = lease.attachment.to_string();
+        for phase in [Phase::Pending, Phase::Committed] {
+            lease.phase = phase;
+            if store.put(lease.clone()).is_err() {
+                return (promised, Some(key));
+            }
+            promised.insert(key.clone(), lease.clone());
+        }
+        if n % 2 == 1 {
+            if store.free(&lease.attachment, u64::from(n)).is_err() {
+                return (promised, Some(key));
+            }
+            promised.remove(&key);
+        }
+    }
+    (promised, None)
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_power_cut_at_any_operation() {
+    let healthy = BadDisk::new(Media::default(), Fault::Never);
+    day(&mut opened(healthy.clone()).0);
+    let operations = healthy.count();
+    assert!(operations > 20);
+    for at in 1..=operations {
+        for written in [0, 1, 17, 80, usize::MAX] {
+            let disk = BadDisk::new(Media::default(), Fault::Stop { at, written });
+            let Ok((mut store, _)) = Store::open(disk.clone(), BOOT, 1) else { continue };
+            let (promised, doubtful) = day(&mut store);
+            for kept in [0, 1, 40, usize::MAX / 2] {
+                let case = format!("stop at {at}, {written} bytes through, {kept} kept");
+                let (survivor, _) = opened(BadDisk::new(disk.media().after_power_cut(kept), Fault::Never));
+                let mut found = contents(&survivor);
+                let mut expected = promised.clone();
+                if let Some(key) = &doubtful {
+                    found.remove(key);
+                    expected.remove(key);
+                }
+                assert_eq!(found, expected, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refused_operation_costs_that_change_and_no_other() {
+    let healthy = BadDisk::new(Media::default(), Fault::Never);
+    day(&mut opened(healthy.clone()).0);
+    // The first operations make the store; a node whose state cannot be made does not start.
+    for at in 5..=healthy.count() {
+        for written in [0, 30] {
+            let disk = BadDisk::new(Media::default(), Fault::Refuse { at, written });
+            let (mut store, _) = opened(disk.clone());
+            let (promised, doubtful) = day(&mut store);
+            let key = doubtful.unwrap_or_else(|| panic!("operation {at} was refused and nobody noticed"));
+            // The disk works again, and so does the store, with everything that it had promised.
+            let other = lease("later/eth0");
+            store.put(other.clone()).expect("the next change goes through");
+            let mut expected = promised;
+            expected.insert(other.attachment.to_string(), other);
+            let in_memory = contents(&store);
+            let (reopened, findings) = opened(BadDisk::new(disk.media().after_power_cut(0), Fault::Never));
+            assert_eq!(findings, [], "the log is whole");
+            assert_eq!(contents(&reopened), in_memory, "at {at}");
+            let without = |mut map: BTreeMap<String, Lease>| {
+                map.remove(&key);
+                map
+            };
+            assert_eq!(without(in_memory), without(expected), "at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_lease_that_could_not_be_recorded_is_not_there() {
+    let disk = BadDisk::new(Media::default(), Fault::Stop { at: 6, written: 9 });
+    let (mut store, _) = opened(disk);
+    assert!(store.put(lease("abc/eth0")).is_err());
+    assert_eq!(store.get(&lease("abc/eth0").attachment), None);
+}
+
+#[test]
+fn freed_addresses_are_remembered_over_a_restart() {
+    let disk = BadDisk::new(Media::default(), Fault::Never);
+    let (mut store, _) = opened(disk.clone());
+    store.put(lease("abc/eth0")).expect("recorded");
+    store.free(&lease("abc/eth0").attachment, 77).expect("recorded");
+    let (reopened, _) = opened(BadDisk::new(disk.media(), Fault::Never));
+    let freed: Vec<_> = reopened.freed().collect();
+    assert_eq!(freed.len(), 1);
+    assert_eq!((freed[0].at, freed[0].ips.len()), (77, 2));
+    let (later, _) =
+        Store::open(BadDisk::new(disk.media(), Fault::Never), BOOT, 77 + FREED_MEMORY_MS + 1).expect("opens");
+    assert_eq!(later.freed().count(), 0, "not for ever");
+}
+
+#[test]
+fn the_log_does_not_grow_with_the_number_of_changes() {
+    let disk = BadDisk::new(Media::default(), Fault::Never);
+    let (mut store, _) = opened(disk.clone());
+    let one = lease("abc/eth0");
+    for now in 0..3 * SLACK as u64 {
+        store.put(one.clone()).expect("recorded");
+        store.free(&one.attachment, now * FREED_MEMORY_MS).expect("recorded");
+    }
+    let lines = disk.media().files[LOG].0.iter().filter(|byte| **byte == b'\n').count();
+    assert!(lines <= SLACK + 10, "{lines} lines for no lease");
+}
+
+#[test]
+fn state_of_an_earlier_boot_is_dropped() {
+    let disk = BadDisk::new(Media::default(), Fault::Never);
+    opened(disk.clone()).0.put(lease("abc/eth0")).expect("recorded");
+    let (store, findings) = Store::open(disk, "boot-2", 1).expect("opens");
+    assert_eq!((store.leases().count(), findings), (0, vec![Finding::OtherBoot]));
+}
+
+fn log_with(lines: &[Vec<u8>]) -> Media {
+    let bytes = lines.concat();
+    let length = bytes.len();
+    Media { files: BTreeMap::from([(LOG.to_owned(), (bytes, length))]) }
+}
+
+fn header() -> Vec<u8> {
+    encode(&Record::Header { version: VERSION, boot: BOOT.into() })
+}
+
+fn put(key: &str) -> Vec<u8> {
+    encode(&Record::Put(Box::new(lease(key))))
+}
+
+#[test]
+fn a_damaged_line_is_set_aside_with_its_file_and_the_rest_stays_in_force() {
+    let mut damaged = put("bad/eth0");
+    damaged[40] ^= 1;
+    let disk = BadDisk::new(log_with(&[header(), put("a/eth0"), damaged, put("b/eth0")]), Fault::Never);
+    let (store, findings) = opened(disk.clone());
+    let kept_as = format!("{LOG}.damaged-1");
+    assert_eq!(findings, [Finding::Damaged { lines: 1, kept_as: kept_as.clone() }]);
+    assert_eq!(contents(&store).into_keys().collect::<Vec<_>>(), ["a/eth0", "b/eth0"]);
+    assert!(disk.media().files.contains_key(&kept_as), "never overwritten");
+    let (_, findings) = opened(BadDisk::new(disk.media(), Fault::Never));
+    assert_eq!(findings, [], "and the fresh log is whole");
+}
+
+#[test]
+fn a_file_that_was_never_ours_is_set_aside() {
+    for foreign in [b"hello\nworld\n".to_vec(), b"\n\n".to_vec(), put("a/eth0")] {
+        let disk = BadDisk::new(log_with(&[foreign]), Fault::Never);
+        let (_, findings) = opened(disk);
+        assert!(matches!(findings.as_slice(), [Finding::Damaged { .. }]), "{findings:?}");
+    }
+}
+
+#[test]
+fn a_log_of_another_version_stops_the_start_and_is_not_touched() {
+    let newer = encode(&Record::Header { version: VERSION + 1, boot: BOOT.into() });
+    let media = log_with(&[newer, put("a/eth0")]);
+    let disk = BadDisk::new(media.clone(), Fault::Never);
+    let error = Store::open(disk.clone(), BOOT, 1).expect_err("refused");
+    assert!(matches!(error, StoreError::Version { found: 2 }), "{error}");
+    assert_eq!(disk.media().files, media.files);
+}
+
+#[test]
+fn an_empty_or_missing_log_is_an_empty_table() {
+    for media in [Media::default(), log_with(&[])] {
+        let (store, findings) = opened(BadDisk::new(media, Fault::Never));
+        assert_eq!((store.leases().count(), findings.len()), (0, 0));
+    }
+}
+
+/// The files of every version that was ever released must open for ever.
+#[test]
+fn files_of_past_versions_open() {
+    let v1 = include_bytes!("../../tests/data/leases-v1.log");
+    let (store, findings) = Store::open(
+        BadDisk::new(log_with(&[v1.to_vec()]), Fault::Never),
+        "5e0c2b2e-7d52-4f0e-9f3e-0a4c6a1d9b11",
+        2_000,
+    )
+    .expect("opens");
+    assert_eq!(findings, []);
+    let by_key: HashMap<String, &Lease> = store.leases().map(|lease| (lease.attachment.to_string(), lease)).collect();
+    assert_eq!(by_key.len(), 2);
+    let web = by_key["4f1d/eth0"];
+    assert_eq!((web.phase, web.mtu, web.since), (Phase::Committed, 1500, 1200));
+    assert_eq!(web.pod.as_ref().map(|pod| pod.name.as_str()), Some("web-0"));
+    assert_eq!(by_key["77aa/net1"].phase, Phase::Pending);
+    assert_eq!(by_key["77aa/net1"].ipv4, None);
+    assert_eq!(store.freed().count(), 1);
+}

@@ -1,0 +1,59 @@
+//! What is shipped beside the binaries fits them: the unit, its flags, the capabilities that it names.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::process::Command;
+
+use support::{FLOCK_AGENT, TempDir, succeed};
+
+const UNIT: &str = include_str!("../systemd/flock-agent.service");
+
+/// The unit with the binary that was built, so that its path exists.
+fn unit_here(dir: &TempDir) -> std::path::PathBuf {
+    let path = dir.path().join("flock-agent.service");
+    std::fs::write(&path, UNIT.replace("/usr/local/bin/flock-agent", FLOCK_AGENT)).expect("writable");
+    path
+}
+
+#[test]
+fn systemd_accepts_the_unit() {
+    let dir = TempDir::new("unit");
+    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(unit_here(&dir)).output();
+    let output = output.expect("systemd-analyze (systemd) starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It also complains about units of the machine that ours is ordered against.
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("flock-agent.service")).collect();
+    assert_eq!(ours, Vec::<&str>::new(), "{said}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn the_unit_exposes_no_more_than_it_did() {
+    let dir = TempDir::new("exposure");
+    let said =
+        succeed(Command::new("systemd-analyze").args(["security", "--offline=yes", "--no-pager"]).arg(unit_here(&dir)));
+    let overall = said.lines().find(|line| line.contains("Overall exposure level")).expect("a score");
+    let score = overall.split(':').nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number");
+    let score: f32 = score.parse().expect("a number");
+    assert!(score <= 2.8, "{overall}");
+}
+
+#[test]
+fn every_flag_of_the_unit_exists() {
+    let help = succeed(Command::new(FLOCK_AGENT).arg("--help"));
+    let flags: Vec<&str> = UNIT.split_whitespace().filter(|word| word.starts_with("--")).collect();
+    assert!(flags.contains(&"--node-config"));
+    for word in UNIT.split(|c: char| c.is_whitespace() || c == '=').filter(|word| word.starts_with("--")) {
+        assert!(help.contains(&format!("  {word} ")), "{word}");
+    }
+}
+
+#[test]
+fn the_agent_describes_itself() {
+    let version = succeed(Command::new(FLOCK_AGENT).arg("--version"));
+    assert_eq!(version, format!("flock-agent {}\n", env!("CARGO_PKG_VERSION")));
+    let wrong = Command::new(FLOCK_AGENT).arg("--nod-config").output().expect("starts");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("\"--nod-config\""));
+}
