@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::addr::Attachment;
 use crate::cni::env::{self, Command, Invocation};
 use crate::cni::error::{Code, Error};
-use crate::cni::netconf::{self, NetConf, STDIN_MAX};
+use crate::cni::netconf::{self, Outline, STDIN_MAX};
 use crate::cni::result::WireResult;
 use crate::cni::version::{self, Version};
 use crate::intents::Intents;
@@ -90,10 +90,7 @@ fn call(began: Instant) -> Result<Option<String>, Failure> {
     let stdin = read_stdin(deadline.min(began + STDIN_LIMIT), false)?;
     let version = netconf::version_of(&stdin);
     let fail = |error: Error| Failure { version, error };
-    let conf = netconf::parse(&stdin, command).map_err(fail)?;
-    if op == Op::Add {
-        conf.check_first_in_chain().map_err(fail)?;
-    }
+    let conf = netconf::outline(&stdin, command).map_err(fail)?;
     let request = request(op, &invocation, stdin);
     let socket = conf.socket.as_deref().unwrap_or(DEFAULT_SOCKET);
     let response = match op {
@@ -192,7 +189,7 @@ fn unanswered(op: Op, error: &CallError) -> Error {
 }
 
 /// The agent's answer in the words of CNI, and for ADD the result in the version that was asked for.
-fn understand(op: Op, conf: &NetConf, response: Response) -> Result<Option<String>, Error> {
+fn understand(op: Op, conf: &Outline, response: Response) -> Result<Option<String>, Error> {
     if let Some(msg) = response.error.filter(|msg| !msg.is_empty()) {
         let code = response.code.map_or(Code::Internal, Code::from_number);
         return Err(Error::new(code, msg).with_details(response.details.unwrap_or_default()));

@@ -106,7 +106,6 @@ impl Verbs {
         let at = |step: Step| move |cause: Cause| Fault { step, cause };
         let request = call.request;
         let conf = receive(request, Command::Add)?;
-        conf.check_first_in_chain().map_err(|e| Fault::new(Step::Receive, e))?;
         let attachment = key(request).map_err(|e| Fault::new(Step::Receive, e))?;
         trace.attachment = Some(attachment.clone());
         let pod = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;

@@ -54,6 +54,7 @@ use crate::ipam::Draw;
 use crate::log;
 use crate::netlink::NetlinkError;
 use crate::netlink::events::LinkRemover;
+use crate::rpc::frame::FrameError;
 use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server, Unready};
 use crate::store::{Finding, Store, StoreError};
 
@@ -232,6 +233,8 @@ fn notices() -> Notify {
         Notice::Stranger(uid) => {
             log::warn("caller refused: neither root nor this user").with("uid", uid).write_limited()
         }
+        // Somebody only looked whether we listen.
+        Notice::Request(FrameError::Closed(0)) => {}
         Notice::Request(error) => log::warn("request did not arrive").with("err", error).write_limited(),
         Notice::Answer(error) => log::warn("answer did not leave").with("err", error).write_limited(),
     })

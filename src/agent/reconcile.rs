@@ -48,8 +48,9 @@ impl Reconciler {
     /// The kernel or the ledger could not be asked. Single repairs that fail are logged and tried again in the rounds.
     pub fn start(&mut self) -> Result<(), Fault> {
         let deadline = Instant::now() + LIMIT;
+        let began = boot::now_ms();
         for repair in self.compare(deadline)? {
-            self.carry_out(&repair, deadline);
+            self.carry_out(&repair, began, deadline);
         }
         match self.intents.waiting(deadline) {
             Ok(waiting) => {
@@ -75,6 +76,7 @@ impl Reconciler {
         if let Ok(waiting) = self.intents.waiting(deadline) {
             self.replay(&waiting, deadline);
         }
+        let began = boot::now_ms();
         let repairs = match self.compare(deadline) {
             Ok(repairs) => repairs,
             Err(fault) => return log::warn("reconcile round failed").with("err", fault).write_limited(),
@@ -85,7 +87,7 @@ impl Reconciler {
                 Repair::Release(attachment) if !self.suspects.contains(&attachment) => {
                     suspects.insert(attachment);
                 }
-                repair => self.carry_out(&repair, deadline),
+                repair => self.carry_out(&repair, began, deadline),
             }
         }
         self.suspects = suspects;
@@ -121,8 +123,8 @@ impl Reconciler {
         Ok(repairs(leases.iter(), &links, &busy, boot::now_ms()))
     }
 
-    fn carry_out(&self, repair: &Repair, deadline: Instant) {
-        let began = boot::now_ms();
+    /// `began` is from before the comparison: what was made since is not what was compared.
+    fn carry_out(&self, repair: &Repair, began: u64, deadline: Instant) {
         let (done, attachment, outcome) = match repair {
             Repair::Undo(attachment) => {
                 ("unfinished ADD undone", attachment, self.verbs.remove(attachment, began, deadline).map(|_| ()))

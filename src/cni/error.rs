@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde_json::json;
+use serde::Serialize;
 
 use crate::cni::version::Version;
 
@@ -99,6 +99,15 @@ pub struct Error {
     details: String,
 }
 
+#[derive(Serialize)]
+struct Object<'a> {
+    #[serde(rename = "cniVersion")]
+    cni_version: &'static str,
+    code: u32,
+    msg: &'a str,
+    details: &'a str,
+}
+
 impl Error {
     /// An error without details.
     pub fn new(code: Code, msg: impl AsRef<str>) -> Error {
@@ -131,13 +140,14 @@ impl Error {
     /// `version` is that of the request. Where it is not known (no environment, no readable configuration), the newest
     /// stands in: the key is required, and no runtime that we know reads it.
     pub fn to_json(&self, version: Option<Version>) -> String {
-        json!({
-            "cniVersion": version.unwrap_or(Version::NEWEST).as_str(),
-            "code": self.code.number(),
-            "msg": self.msg,
-            "details": self.details,
-        })
-        .to_string()
+        let object = Object {
+            cni_version: version.unwrap_or(Version::NEWEST).as_str(),
+            code: self.code.number(),
+            msg: &self.msg,
+            details: &self.details,
+        };
+        // A struct of texts and a number has no way to fail.
+        serde_json::to_string(&object).unwrap_or_default()
     }
 }
 

@@ -40,7 +40,7 @@ pub struct NetConf {
     pub name: String,
     /// `socket` of the agent if it is not the usual one: absolute, at most [`SOCKET_MAX`] bytes, no zero byte.
     pub socket: Option<String>,
-    /// `prevResult`, for ADD, CHECK and DEL. Always there for CHECK; for DEL only when it can be read.
+    /// `prevResult`, for CHECK and DEL. Always there for CHECK; for DEL only when it can be read; ADD is refused with one.
     pub prev_result: Option<WireResult>,
     /// `runtimeConfig["io.kubernetes.cri.pod-annotations"]`, for ADD. `None`: the runtime does not tell. Empty: it
     /// tells that there are none.
@@ -66,28 +66,28 @@ pub enum ValidAttachments {
     },
 }
 
-impl NetConf {
-    /// The rule for ADD: flock makes the interface, so it comes first in a chain. It would have to keep foreign
-    /// interfaces and indexes of an earlier result intact, and no known use asks for that.
-    ///
-    /// [`Code::InvalidConfig`] when there is a `prevResult`.
-    pub fn check_first_in_chain(&self) -> Result<(), Error> {
-        match self.prev_result {
-            None => Ok(()),
-            Some(_) => {
-                let msg = "flock must be the first plugin of the list, but ADD came with a prevResult";
-                Err(Error::new(Code::InvalidConfig, msg))
-            }
-        }
-    }
+/// What the plugin itself needs of a configuration. The rest is the agent's to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// As in [`NetConf`].
+    pub version: Version,
+    /// As in [`NetConf`].
+    pub name: String,
+    /// As in [`NetConf`].
+    pub socket: Option<String>,
+}
 
+impl NetConf {
     /// The rule for CHECK: the state to compare with is required.
     ///
     /// [`Code::InvalidConfig`] when there is no `prevResult`.
     pub fn expected_state(&self) -> Result<&WireResult, Error> {
-        let missing = || Error::new(Code::InvalidConfig, "CHECK needs a prevResult, and the configuration has none");
-        self.prev_result.as_ref().ok_or_else(missing)
+        self.prev_result.as_ref().ok_or_else(no_expected_state)
     }
+}
+
+fn no_expected_state() -> Error {
+    Error::new(Code::InvalidConfig, "CHECK needs a prevResult, and the configuration has none")
 }
 
 /// Reads the configuration for a verb. VERSION has no use for it, see `version::answer`.
@@ -100,23 +100,18 @@ impl NetConf {
 /// - [`Code::Decode`]: not one JSON object of at most [`STDIN_MAX`] bytes of UTF-8, or a value of the wrong type.
 /// - [`Code::IncompatibleVersion`]: no `cniVersion` (by the specification that means 0.1.0), one that flock does not
 ///   know, or one without the verb.
-/// - [`Code::InvalidConfig`]: a bad or missing name, a bad socket, CHECK without `prevResult`.
+/// - [`Code::InvalidConfig`]: a bad or missing name, a bad socket, CHECK without `prevResult`, ADD with one.
 pub fn parse(bytes: &[u8], command: Command) -> Result<NetConf, Error> {
     let object = Object::parse(bytes)?;
-    let version = object.version()?;
-    if !version.supports(command) {
-        let msg = format!("{command} needs CNI version {} or newer", Version::introduced(command));
-        let details = format!("the configuration says {version}");
-        return Err(Error::new(Code::IncompatibleVersion, msg).with_details(details));
-    }
+    let Outline { version, name, socket } = object.outline(command)?;
     let conf = NetConf {
         version,
-        name: object.name()?,
-        socket: object.socket()?,
+        name,
+        socket,
         prev_result: match command {
-            Command::Add | Command::Check => object.prev_result()?,
+            Command::Check => object.prev_result()?,
             Command::Del => object.prev_result().unwrap_or_default(),
-            Command::Gc | Command::Status | Command::Version => None,
+            Command::Add | Command::Gc | Command::Status | Command::Version => None,
         },
         annotations: match command {
             Command::Add => object.annotations()?,
@@ -127,10 +122,12 @@ pub fn parse(bytes: &[u8], command: Command) -> Result<NetConf, Error> {
             _ => ValidAttachments::Absent,
         },
     };
-    if command == Command::Check {
-        conf.expected_state()?;
-    }
     Ok(conf)
+}
+
+/// Reads just the keys that the plugin needs, with the same rules and errors for them as [`parse`].
+pub fn outline(bytes: &[u8], command: Command) -> Result<Outline, Error> {
+    Object::parse(bytes)?.outline(command)
 }
 
 /// The version of a configuration that may be wrong in any other way: for the error object about it.
@@ -168,6 +165,26 @@ impl<'a> Object<'a> {
 
     fn text(&self, key: &str) -> Result<Option<String>, Error> {
         self.get(key).map(|raw| decode(raw, key, "a string")).transpose()
+    }
+
+    fn outline(&self, command: Command) -> Result<Outline, Error> {
+        let version = self.version()?;
+        if !version.supports(command) {
+            let msg = format!("{command} needs CNI version {} or newer", Version::introduced(command));
+            let details = format!("the configuration says {version}");
+            return Err(Error::new(Code::IncompatibleVersion, msg).with_details(details));
+        }
+        let outline = Outline { version, name: self.name()?, socket: self.socket()? };
+        match (command, self.get("prevResult")) {
+            // flock makes the interface, so it comes first in a chain. It would have to keep foreign interfaces and
+            // indexes of an earlier result intact, and no known use asks for that.
+            (Command::Add, Some(_)) => {
+                let msg = "flock must be the first plugin of the list, but ADD came with a prevResult";
+                Err(Error::new(Code::InvalidConfig, msg))
+            }
+            (Command::Check, None) => Err(no_expected_state()),
+            _ => Ok(outline),
+        }
     }
 
     fn version(&self) -> Result<Version, Error> {
@@ -462,17 +479,36 @@ mod tests {
         for version in Version::ALL {
             for claim in ["", r#","cniVersion":"0.3.0""#, r#","cniVersion":"9.9.9""#] {
                 let keys = format!(r#""prevResult":{}"#, text.replace("CNIVERSION", claim));
-                let conf = ok(&with(version.as_str(), &keys), Command::Add);
+                let conf = ok(&with(version.as_str(), &keys), Command::Del);
                 let prev = conf.prev_result.as_ref().expect("a prevResult");
                 let owners: Vec<_> = prev.ips.iter().map(|ip| prev.interface_of(ip).map(|i| i.name.as_str())).collect();
                 assert_eq!(owners, [Some("eth0"), None, None, None]);
                 assert_eq!(prev.interfaces[1].sandbox, "/n");
                 assert_eq!(prev.routes[1].dst.to_string(), "10.0.0.0/8");
-                let error = conf.check_first_in_chain().expect_err("a chain");
-                assert_eq!(error.code(), Code::InvalidConfig);
+                let as_add = with(version.as_str(), &keys);
+                assert_eq!(code(&as_add, Command::Add), 7, "flock comes first in a chain");
+                let outlined =
+                    outline(as_add.as_bytes(), Command::Add).expect_err("the plugin's own look says the same");
+                assert_eq!(outlined.code(), Code::InvalidConfig);
             }
         }
-        assert_eq!(ok(&with("1.0.0", ""), Command::Add).check_first_in_chain(), Ok(()));
+    }
+
+    #[test]
+    fn the_plugins_look_judges_as_the_agents() {
+        for text in [
+            with("1.0.0", ""),
+            with("9.0.0", ""),
+            with("0.3.1", r#""socket":"x""#),
+            "{".into(),
+            r#"{"cniVersion":"1.0.0"}"#.into(),
+        ] {
+            for command in [Command::Add, Command::Del, Command::Check, Command::Gc, Command::Status] {
+                let whole = parse(text.as_bytes(), command).map(|conf| (conf.version, conf.name, conf.socket));
+                let outlined = outline(text.as_bytes(), command).map(|conf| (conf.version, conf.name, conf.socket));
+                assert_eq!(whole, outlined, "{command} {text}");
+            }
+        }
     }
 
     // covers: R-18

@@ -3,7 +3,13 @@
 //!
 //! Everything ends with the value that holds it: the namespaces live as long as one process whose standard input is a
 //! pipe from the test, so not even a killed test leaves anything behind. Needs root, or the root of a user namespace.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::print_stderr,
+    reason = "each test program uses its own part"
+)]
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
