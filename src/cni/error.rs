@@ -242,10 +242,10 @@ mod tests {
         for code in Code::ALL {
             let text = Error::new(code, "cause").with_details("more").to_json(Some(Version::V0_4_0));
             let number = code.number();
-            assert_eq!(text, format!(r#"{{"cniVersion":"0.4.0","code":{number},"details":"more","msg":"cause"}}"#));
+            assert_eq!(text, format!(r#"{{"cniVersion":"0.4.0","code":{number},"msg":"cause","details":"more"}}"#));
         }
         let unknown_version = Error::new(Code::Decode, "cause").to_json(None);
-        assert_eq!(unknown_version, r#"{"cniVersion":"1.1.0","code":6,"details":"","msg":"cause"}"#);
+        assert_eq!(unknown_version, r#"{"cniVersion":"1.1.0","code":6,"msg":"cause","details":""}"#);
         let numbers = Code::ALL.map(Code::number);
         assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51, 999]);
     }

@@ -301,6 +301,11 @@ mod tests {
         parse(text.as_ref(), command).expect_err("a bad configuration").code().number()
     }
 
+    /// CHECK needs a prevResult, and ADD must not have one.
+    fn prev_for(command: Command) -> &'static str {
+        if command == Command::Check { "{}" } else { "null" }
+    }
+
     // covers: S-01 S-04 S-07 S-08 S-09 S-15
     #[test]
     fn a_minimal_configuration_and_one_full_of_foreign_keys_are_the_same() {
@@ -344,7 +349,8 @@ mod tests {
     #[test]
     fn a_network_name_is_needed_by_every_verb() {
         for command in [Command::Add, Command::Del, Command::Check, Command::Gc, Command::Status] {
-            let named = |name: &str| format!(r#"{{"cniVersion":"1.1.0"{name},"prevResult":{{}}}}"#);
+            let prev = prev_for(command);
+            let named = |name: &str| format!(r#"{{"cniVersion":"1.1.0"{name},"prevResult":{prev}}}"#);
             let long = format!(r#","name":"{}""#, "n".repeat(NAME_MAX + 1));
             for bad in [
                 "",
@@ -413,7 +419,7 @@ mod tests {
 
         let bomb = "[".repeat(300_000) + &"]".repeat(300_000);
         assert!(parse(with("1.1.0", &format!(r#""x":{bomb}"#)).as_bytes(), Command::Add).is_ok());
-        assert_eq!(code(with("1.1.0", &format!(r#""prevResult":{bomb}"#)), Command::Add), 6);
+        assert_eq!(code(with("1.1.0", &format!(r#""prevResult":{bomb}"#)), Command::Check), 6);
         assert_eq!(code(with("1.1.0", &format!(r#""name":{bomb}"#)), Command::Add), 6);
         assert_eq!(code("[".repeat(STDIN_MAX), Command::Add), 6);
     }
@@ -422,7 +428,8 @@ mod tests {
     #[test]
     fn annotations_come_from_the_runtime_on_add() {
         let of = |runtime_config: &str, command| {
-            parse(with("1.0.0", &format!(r#""prevResult":{{}},"runtimeConfig":{runtime_config}"#)).as_bytes(), command)
+            let keys = format!(r#""prevResult":{},"runtimeConfig":{runtime_config}"#, prev_for(command));
+            parse(with("1.0.0", &keys).as_bytes(), command)
         };
         let key = format!(r#""{ANNOTATIONS}""#);
         let told = of(&format!(r#"{{{key}:{{"a":"1","b":"x\u0000\n\u2028"}}}}"#), Command::Add).expect("valid");
@@ -445,9 +452,9 @@ mod tests {
     // covers: S-07
     #[test]
     fn the_socket_is_an_absolute_path_that_fits_for_every_verb() {
-        let of = |socket: &str| with("1.1.0", &format!(r#""prevResult":{{}},"socket":{socket}"#));
         let longest = format!("/{}", "s".repeat(SOCKET_MAX - 1));
         for command in [Command::Add, Command::Del, Command::Check, Command::Gc, Command::Status] {
+            let of = |socket: &str| with("1.1.0", &format!(r#""prevResult":{},"socket":{socket}"#, prev_for(command)));
             assert_eq!(ok(&of(&format!("\"{longest}\"")), command).socket.as_ref(), Some(&longest));
             for bad in [&format!("\"{longest}s\""), "\"\"", "\"run/x\"", r#""/a\u0000b""#, "\"@abstract\""] {
                 assert_eq!(code(of(bad), command), 7, "{bad}");
