@@ -490,3 +490,32 @@ fn only_another_network_namespace_can_be_opened_as_a_pods() {
     let other = netns(Path::new("/proc/self/ns/uts"));
     assert!(matches!(other.run(|| panic!("must not run")), Err(NetnsError::NotANamespace(_))));
 }
+
+#[test]
+fn a_wait_for_a_link_that_sends_and_an_address_that_is_taken_in_ends() {
+    let host = Host::new();
+    let pod = host.pod("p");
+    let mut host_conn = conn(&host.netns());
+    let mut pod_conn = conn(&pod_path(&pod));
+    let wiring = wiring("abc", 5);
+    let pair = wire(&mut host_conn, &wiring, &pod);
+    host_conn.wait_until_it_sends(pair.host, "x").expect("both ends are up");
+    for own in ["2001:db8:1:f001::5", "10.25.0.5"] {
+        pod_conn.wait_until_taken_in(ip(own)).expect("it has the address");
+    }
+    let seen = host_conn.link_at(pair.host).expect("asked").expect("found");
+    assert!(seen.sends && seen.carrier, "{seen:?}");
+
+    let soon = || Instant::now() + std::time::Duration::from_millis(50);
+    let mut hasty = netns(&pod_path(&pod)).run(|| Conn::open(soon())).expect("entered").expect("a socket");
+    let error = hasty.wait_until_taken_in(ip("2001:db8:1:f001::6")).expect_err("somebody else's address").to_string();
+    assert!(error.ends_with("the kernel did not answer in time"), "{error}");
+
+    pod.run("ip link set eth0 down");
+    let mut hasty = netns(&host.netns()).run(|| Conn::open(soon())).expect("entered").expect("a socket");
+    let error = hasty.wait_until_it_sends(pair.host, "x").expect_err("the other end is down").to_string();
+    assert_eq!(error, "wait until link x sends: the kernel did not answer in time");
+    host_conn.delete_link(pair.host).expect("removed");
+    let error = host_conn.wait_until_it_sends(pair.host, "x").expect_err("the link is gone");
+    assert!(error.is_gone(), "{error}");
+}

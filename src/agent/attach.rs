@@ -34,7 +34,13 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
         let key = format!("ipv6/conf/{}/disable_ipv6", wiring.ifname);
         netns.run(|| sysctl::ensure(&key, "0")).map_err(|e| fail(e.into()))?.map_err(|e| fail(e.into()))?;
     }
-    pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))
+    pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))?;
+    // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
+    host.wait_until_it_sends(pair.host, wiring.host_link.as_str()).map_err(|e| fail(e.into()))?;
+    match lease.ipv6 {
+        Some(ip) => pod.wait_until_taken_in(ip.into()).map_err(|e| fail(e.into())),
+        None => Ok(()),
+    }
 }
 
 fn ipv6_is_off_by_default() -> Result<bool, SysctlError> {

@@ -1,15 +1,22 @@
 //! Links: make a veth pair in place, find one, remove one.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::thread;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
 
 use super::conn::{Conn, Request};
 use super::{Cause, NetlinkError};
 use crate::addr::{IfName, Mac};
 use crate::plan::Wiring;
+
+/// Between two questions whether a link sends.
+const SENDS_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What the kernel says about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +35,8 @@ pub struct Link {
     pub up: bool,
     /// Up, and so is the other end.
     pub carrier: bool,
+    /// The kernel has taken note of the carrier: only from here on the link sends what it is given.
+    pub sends: bool,
     /// One end of a veth pair.
     pub veth: bool,
     /// Index of the other end, in the other end's namespace.
@@ -110,6 +119,28 @@ impl Conn {
         }
     }
 
+    /// Waits until the link sends what it is given. An end that was up before the other one drops every packet until the
+    /// kernel has worked off the news of its carrier: mostly microseconds, but up to a second on a host where many links
+    /// come and go. Since Linux 6.8 the question alone makes it do so; before, it has to be asked again.
+    ///
+    /// # Errors
+    /// The link has gone, or does not send by the deadline.
+    pub fn wait_until_it_sends(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        loop {
+            let request = Request {
+                message: RouteNetlinkMessage::GetLink(message.clone()),
+                flags: 0,
+                what: format!("wait until link {name} sends"),
+            };
+            if self.run(request)?.into_iter().find_map(as_link).is_some_and(|link| link.sends) {
+                return Ok(());
+            }
+            thread::sleep(SENDS_INTERVAL);
+        }
+    }
+
     /// All links of the namespace.
     ///
     /// # Errors
@@ -148,6 +179,7 @@ fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
         alias: None,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
+        sends: false,
         veth: false,
         peer: None,
     };
@@ -157,6 +189,7 @@ fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::OperState(state) => link.sends = state == State::Up,
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::LinkInfo(infos) => link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}

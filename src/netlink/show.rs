@@ -1,6 +1,8 @@
 //! Reads addresses and routes: for CHECK, for recovery, and to learn about the host.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -13,6 +15,9 @@ use super::NetlinkError;
 use super::apply::family;
 use super::conn::{Conn, Request};
 use crate::plan::ROUTE_PROTOCOL;
+
+/// Between two questions whether an address is taken in.
+const TAKEN_IN_INTERVAL: Duration = Duration::from_micros(100);
 
 /// An address of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +108,24 @@ impl Conn {
     /// # Errors
     /// The kernel could not be asked.
     pub fn route_for(&mut self, ip: IpAddr) -> Result<Option<Route>, NetlinkError> {
+        Ok(self.look_up(ip)?.into_iter().find_map(as_route))
+    }
+
+    /// Waits until this namespace takes in packets to its own address `ip`. The kernel enters a new IPv6 address into the
+    /// table of local addresses a little later than it shows it, duplicate address detection or not; until then it drops
+    /// what comes for it: mostly for microseconds, but for long on a host where many links come and go.
+    ///
+    /// # Errors
+    /// It does not by the deadline.
+    pub fn wait_until_taken_in(&mut self, ip: IpAddr) -> Result<(), NetlinkError> {
+        let local = |answer: &RouteNetlinkMessage| matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local);
+        while !self.look_up(ip)?.iter().any(local) {
+            thread::sleep(TAKEN_IN_INTERVAL);
+        }
+        Ok(())
+    }
+
+    fn look_up(&mut self, ip: IpAddr) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
             address_family: family(ip),
@@ -113,10 +136,9 @@ impl Conn {
         message.attributes.push(RouteAttribute::Destination(ip.into()));
         let what = format!("look up the route to {ip}");
         match self.run(Request { message: RouteNetlinkMessage::GetRoute(message), flags: 0, what }) {
-            Ok(answers) => Ok(answers.into_iter().find_map(as_route)),
             // Besides "no route" these are the errors that an unreachable, prohibit or blackhole route answers with.
-            Err(error) if error.is_gone() || error.is_no_route() => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if error.is_gone() || error.is_no_route() => Ok(Vec::new()),
+            other => other,
         }
     }
 }
