@@ -22,17 +22,20 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let wiring = plan::wiring(lease);
     let mut host = Conn::open(deadline).map_err(|e| fail(e.into()))?;
+    let host_ipv6_off = ipv6_is_off_by_default();
     // One visit to the namespace: the socket that is opened there stays there.
     let visit = netns.run(|| (Conn::open(deadline), ipv6_is_off_by_default()));
-    let (pod, ipv6_off) = visit.map_err(|e| fail(e.into()))?;
+    let (pod, pod_ipv6_off) = visit.map_err(|e| fail(e.into()))?;
     let mut pod = pod.map_err(|e| fail(e.into()))?;
 
     let pair = create(&mut host, &wiring, netns, remover, deadline).map_err(fail)?;
+    // Hosts that switch IPv6 off by default do so for both ends, since namespaces may inherit it. This pod is to have it.
+    if lease.ipv6.is_some() && host_ipv6_off.map_err(|e| fail(e.into()))? {
+        enable_ipv6(&wiring.host_link).map_err(|e| fail(e.into()))?;
+    }
     host.apply(pair.host, wiring.host_link.as_str(), &wiring.host).map_err(|e| fail(e.into()))?;
-    if lease.ipv6.is_some() && ipv6_off.map_err(|e| fail(e.into()))? {
-        // Hosts that switch IPv6 off by default hand that down to new namespaces. This pod is to have it.
-        let key = format!("ipv6/conf/{}/disable_ipv6", wiring.ifname);
-        netns.run(|| sysctl::ensure(&key, "0")).map_err(|e| fail(e.into()))?.map_err(|e| fail(e.into()))?;
+    if lease.ipv6.is_some() && pod_ipv6_off.map_err(|e| fail(e.into()))? {
+        netns.run(|| enable_ipv6(&wiring.ifname)).map_err(|e| fail(e.into()))?.map_err(|e| fail(e.into()))?;
     }
     pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))?;
     // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
@@ -45,6 +48,10 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
 
 fn ipv6_is_off_by_default() -> Result<bool, SysctlError> {
     Ok(sysctl::get("ipv6/conf/default/disable_ipv6")?.as_deref() == Some("1"))
+}
+
+fn enable_ipv6(link: &IfName) -> Result<bool, SysctlError> {
+    sysctl::ensure(&format!("ipv6/conf/{link}/disable_ipv6"), "0")
 }
 
 fn create(
