@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::addr::Attachment;
+use crate::addr::{Attachment, LinkEnd};
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::handler::Verbs;
 use crate::boot;
@@ -191,7 +191,12 @@ impl Reconciler {
             }
         };
         let links = kernel_links(deadline).map_err(fail)?;
-        let ours = |link: &&KernelLink| link.alias.is_none();
+        // The Go flock wrote no alias; ours stands there when the file was taken over once, and the record was lost.
+        let ours = |link: &&KernelLink| match &link.alias {
+            None => true,
+            Some(alias) => plan::attachment_of_alias(alias)
+                .is_some_and(|a| a.host_link(0) == link.name && a.mac(LinkEnd::Host) != link.mac),
+        };
         let leases = import::leases(&bytes, boot::now_ms(), |name| {
             let link = links.iter().filter(ours).find(|link| link.name == *name)?;
             Some(import::HostLink { mac: link.mac, mtu: link.mtu })
@@ -219,7 +224,9 @@ impl Reconciler {
 fn kernel_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
     let mut conn = Conn::open(deadline)?;
     let links = conn.links()?;
-    let routes = conn.own_routes()?;
+    let mut routes = conn.own_routes()?;
+    // Links that were taken over from the Go flock keep the routes that it made.
+    routes.extend(conn.unmarked_routes()?);
     let candidates = links.into_iter().filter(|link| link.veth && link.name.starts_with("flock"));
     Ok(candidates
         .filter_map(|link| {

@@ -72,6 +72,14 @@ impl Conn {
         self.routes(RouteProtocol::from(ROUTE_PROTOCOL))
     }
 
+    /// The routes that bear nobody's number (`proto boot`), as those of the Go flock.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn unmarked_routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
+        self.routes(RouteProtocol::Boot)
+    }
+
     /// All routes of the main table, of both families. As long as the table: not for the path of an ADD.
     ///
     /// # Errors
