@@ -19,24 +19,8 @@ use flock::addr::Attachment;
 use serde_json::Value;
 use support::*;
 
-fn host_addresses() -> [IpAddr; 2] {
-    [HOST6, HOST4].map(|ip| ip.parse().expect("literal"))
-}
-
 fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON of ip")
-}
-
-/// Runs a shell script in the pod's namespace.
-fn script(pod: &Pod<'_>, text: &str) -> String {
-    succeed(pod.host.command("ip").args(["netns", "exec", &pod.name, "sh", "-ec", text]))
-}
-
-#[track_caller]
-fn assert_pings(pod: &Pod<'_>, to: impl IntoIterator<Item = IpAddr>) {
-    for ip in to {
-        assert!(pod.pings(ip), "{} cannot reach {ip}", pod.name);
-    }
 }
 
 #[test]
@@ -67,8 +51,8 @@ fn the_very_first_packet_of_each_of_fifty_pods_arrives() {
         let pod = host.pod(&format!("pod{n}"));
         let attached = host.add(&pod).result();
         // To the pod before this one, which has not said anything to it yet, and to the host.
-        assert_pings(&pod, before);
-        assert_pings(&pod, host_addresses());
+        pod.assert_pings(before);
+        pod.assert_pings(host_addresses());
         before = attached.ips();
     }
 }
@@ -82,17 +66,17 @@ fn a_pod_that_forgets_its_neighbours_finds_them_again() {
     let other = host.add(&b).result();
     for flush in ["ip neigh flush all nud all", "ip neigh flush dev eth0 nud permanent"] {
         for family in ["-4", "-6"] {
-            script(&a, &flush.replace("ip ", &format!("ip {family} ")));
+            a.script(&flush.replace("ip ", &format!("ip {family} ")));
         }
         assert_eq!(a.run("ip neigh show nud permanent"), "");
-        assert_pings(&a, host_addresses());
-        assert_pings(&a, other.ips());
+        a.assert_pings(host_addresses());
+        a.assert_pings(other.ips());
     }
     // And the host's side of the same link.
     for family in ["-4", "-6"] {
         host.run(&format!("ip {family} neigh flush dev {} nud permanent", first.host_link()));
     }
-    assert_pings(&b, first.ips());
+    b.assert_pings(first.ips());
 }
 
 #[test]
@@ -103,29 +87,23 @@ fn a_machine_behind_a_bridge_in_the_pod_takes_over_the_pods_addresses() {
     let attached = host.add(&pod).result();
     let mac = json(&pod.run("ip -j link show eth0"))[0]["address"].as_str().expect("a MAC").to_owned();
     let (v6, v4) = (attached.ipv6().expect("IPv6"), attached.ipv4().expect("IPv4"));
-    script(
-        &pod,
+    pod.script(
         "ip addr flush dev eth0; ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:99; \
          ip link add br0 type bridge; ip link add v0 type veth peer name v1; ip link set v1 netns vm; \
          for l in eth0 v0; do ip link set $l master br0; ip link set $l up; done; ip link set br0 up",
     );
-    script(
-        &vm,
-        &format!(
-            "ip link set v1 address {mac}; ip link set v1 up; ip addr add {v4}/32 dev v1; \
+    vm.script(&format!(
+        "ip link set v1 address {mac}; ip link set v1 up; ip addr add {v4}/32 dev v1; \
              ip -6 addr add {v6}/128 dev v1 nodad; \
              ip route add default via 169.254.1.1 dev v1 onlink; ip -6 route add default via fe80::1 dev v1"
-        ),
-    );
-    wait_for("the bridge to forward", || {
-        script(&pod, "bridge link show").matches("state forwarding").nth(1).map(|_| ())
-    });
+    ));
+    wait_for("the bridge to forward", || pod.script("bridge link show").matches("state forwarding").nth(1).map(|_| ()));
     wait_for("the machine's own link-local address", || {
         let shown = vm.run("ip -6 addr show dev v1 scope link");
         (shown.contains("fe80") && !shown.contains("tentative")).then_some(())
     });
     assert_eq!(vm.run("ip neigh show nud permanent"), "");
-    assert_pings(&vm, host_addresses());
+    vm.assert_pings(host_addresses());
 }
 
 #[test]
@@ -157,8 +135,8 @@ fn two_hundred_pods_at_once_get_addresses_of_their_own_and_give_them_all_back() 
     assert_eq!(host.leases().len(), 200);
     assert_eq!(host.flock_links().len(), 200);
     for (n, pod) in pods.iter().enumerate().step_by(10) {
-        assert_pings(pod, host_addresses());
-        assert_pings(pod, results[&pods[(n + 77) % 200].name].iter().copied());
+        pod.assert_pings(host_addresses());
+        pod.assert_pings(results[&pods[(n + 77) % 200].name].iter().copied());
     }
     at_once(&|_, pod| host.del(pod).done());
     host.assert_empty();
@@ -199,9 +177,7 @@ fn no_address_is_tentative_when_add_returns() {
     let _agent = host.agent().start();
     for n in 0..10 {
         let pod = host.pod(&format!("p{n}"));
-        script(
-            &pod,
-            "cd /proc/sys/net/ipv6/conf/default; echo 2 >accept_dad; echo 3 >dad_transmits; echo 0 >optimistic_dad || :",
+        pod.script("cd /proc/sys/net/ipv6/conf/default; echo 2 >accept_dad; echo 3 >dad_transmits; echo 0 >optimistic_dad || :",
         );
         let attached = host.add(&pod).result();
         let shown = pod.run("ip -6 addr show tentative") + &pod.run("ip -6 addr show dadfailed");
@@ -215,13 +191,12 @@ fn a_pod_whose_namespace_has_ipv6_off_by_default_gets_ipv6() {
     let host = Host::new();
     let _agent = host.agent().start();
     let pod = host.pod("p");
-    script(
-        &pod,
+    pod.script(
         "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6",
     );
     let attached = host.add(&pod).result();
     assert!(attached.ipv6().is_some());
-    assert_pings(&pod, host_addresses());
+    pod.assert_pings(host_addresses());
 }
 
 #[test]
@@ -231,7 +206,7 @@ fn a_host_with_ipv6_off_for_new_links_serves_pods_of_both_families() {
     let _agent = host.agent().start();
     let pod = host.pod("p");
     assert_eq!(host.add(&pod).result().ips().len(), 2);
-    assert_pings(&pod, host_addresses());
+    pod.assert_pings(host_addresses());
     let only4 = host.pod("q");
     host.add(&only4).annotations(&[("ipv6", "false")]).result();
     assert!(only4.pings(HOST4.parse().expect("literal")));
@@ -292,9 +267,9 @@ fn a_second_add_is_refused_and_the_first_keeps_working() {
     }
     assert_eq!(host.leases().len(), 1);
     assert_eq!(other.run("ip -o link").lines().count(), 1);
-    assert_pings(&pod, host_addresses());
+    pod.assert_pings(host_addresses());
     host.add(&other).result();
-    assert_pings(&other, attached.ips());
+    other.assert_pings(attached.ips());
 }
 
 #[test]
@@ -314,12 +289,12 @@ fn two_containers_whose_link_names_meet_live_side_by_side() {
     let first = host.add(&a).result();
     let second = host.add(&b).result();
     assert_ne!(first.host_link(), second.host_link());
-    assert_pings(&a, second.ips());
+    a.assert_pings(second.ips());
     agent.kill();
     let _agent = host.agent().start();
-    assert_pings(&a, second.ips());
+    a.assert_pings(second.ips());
     host.del(&a).done();
-    assert_pings(&b, host_addresses());
+    b.assert_pings(host_addresses());
     host.del(&b).done();
     host.assert_empty();
 }
@@ -334,11 +309,11 @@ fn a_container_can_have_two_interfaces_and_lose_one() {
     host.add(&other).result();
     let all: BTreeSet<IpAddr> = eth0.ips().into_iter().chain(net1.ips()).collect();
     assert_eq!(all.len(), 4);
-    assert_pings(&other, all);
+    other.assert_pings(all);
     host.del(&pod).ifname("net1").done();
     assert_eq!(host.flock_links().len(), 2);
-    assert_pings(&other, eth0.ips());
-    assert_pings(&pod, host_addresses());
+    other.assert_pings(eth0.ips());
+    pod.assert_pings(host_addresses());
     host.del(&pod).done();
     host.del(&other).done();
     host.assert_empty();
@@ -350,7 +325,8 @@ fn del_works_whatever_became_of_the_namespace_and_never_looks_into_another() {
     let _agent = host.agent().start();
     let bystander = host.pod("bystander");
     let kept = host.add(&bystander).result();
-    let spoilers: [(&str, fn(Cni<'_>) -> Cni<'_>); 4] = [
+    type Spoiler = fn(Cni<'_>) -> Cni<'_>;
+    let spoilers: [(&str, Spoiler); 4] = [
         ("empty", |del| del.netns("")),
         ("absent", |del| del.no_env("CNI_NETNS")),
         ("elsewhere", |del| del.netns("/run/netns/nowhere")),
@@ -365,7 +341,7 @@ fn del_works_whatever_became_of_the_namespace_and_never_looks_into_another() {
         }
         assert_eq!(host.leases().len(), 1, "{name}");
         assert_eq!(host.flock_links(), [kept.host_link()], "{name}");
-        assert_pings(&bystander, host_addresses());
+        bystander.assert_pings(host_addresses());
     }
     let gone = host.pod("gone");
     host.add(&gone).result();
@@ -424,7 +400,7 @@ fn a_full_range_says_so_and_takes_the_next_pod_when_one_has_gone() {
     host.cni("STATUS").done();
     host.del(&a).done();
     assert_eq!(host.add(&b).result().ips(), attached.ips());
-    assert_pings(&b, [HOST4.parse().expect("literal")]);
+    b.assert_pings([HOST4.parse().expect("literal")]);
 }
 
 #[test]
@@ -485,7 +461,7 @@ fn garbage_collection_removes_the_dead_keeps_the_living_and_minds_its_own_networ
     let left: Vec<String> = host.leases().iter().map(|lease| lease.attachment.to_string()).collect();
     assert_eq!(left, ["alive/eth0", "foreign/eth0", "valid/eth0"]);
     for pod in [valid, alive] {
-        assert_pings(pod, host_addresses());
+        pod.assert_pings(host_addresses());
     }
     let all = serde_json::json!([
         {"containerID": "valid", "ifname": "eth0"},
@@ -538,7 +514,7 @@ fn check_tells_a_working_pod_from_a_damaged_one() {
         ),
     ] {
         let run = |line: &str| match where_ {
-            "pod" => script(&pod, line),
+            "pod" => pod.script(line),
             _ => host.run(line),
         };
         run(&harm);

@@ -49,6 +49,11 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// The host's own addresses.
+pub fn host_addresses() -> [IpAddr; 2] {
+    [HOST6, HOST4].map(|ip| ip.parse().expect("literal"))
+}
+
 /// A NodeConfig manifest.
 pub fn node_config(cidr6: &str, cidr4: &str) -> String {
     let mut spec = serde_json::Map::new();
@@ -257,6 +262,19 @@ impl Pod<'_> {
         let mut command = self.host.command("ip");
         command.args(["netns", "exec", &self.name, "ping", "-n", "-c", "1", "-W", "1", &to]).stdin(Stdio::null());
         command.output().expect("ping (iputils-ping) starts").status.success()
+    }
+
+    /// One packet to each and back.
+    #[track_caller]
+    pub fn assert_pings(&self, to: impl IntoIterator<Item = IpAddr>) {
+        for ip in to {
+            assert!(self.pings(ip), "{} cannot reach {ip}", self.name);
+        }
+    }
+
+    /// Runs a shell script in the pod, which must succeed, and returns what it printed.
+    pub fn script(&self, text: &str) -> String {
+        succeed(self.host.command("ip").args(["netns", "exec", &self.name, "sh", "-ec", text]))
     }
 
     /// Removes the namespace by hand, as nobody should.

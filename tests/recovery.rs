@@ -1,0 +1,512 @@
+//! Stories of an agent that ends, dies, comes back, or finds its record and the kernel apart.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flock::addr::Attachment;
+use flock::boot;
+use flock::lease::Phase;
+use flock::store::format::{Record, encode};
+use serde_json::json;
+use support::*;
+
+fn log_file(host: &Host) -> PathBuf {
+    host.path("/run/flock/state/leases.log")
+}
+
+fn append(host: &Host, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new().append(true).open(log_file(host)).expect("there is a log");
+    file.write_all(bytes).expect("written");
+}
+
+/// The delete notes that wait.
+fn notes(host: &Host) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(host.path("/run/flock/deletes")) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "delete")).collect()
+}
+
+/// Adds pods of these names and returns them with what they got.
+fn add_pods<'a>(host: &'a Host, names: impl IntoIterator<Item = String>) -> Vec<(Pod<'a>, Attached)> {
+    let pods = names.into_iter().map(|name| host.pod(&name));
+    pods.map(|pod| {
+        let attached = host.add(&pod).result();
+        (pod, attached)
+    })
+    .collect()
+}
+
+fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> + use<> {
+    let prefix = prefix.to_owned();
+    (0..count).map(move |n| format!("{prefix}{n}"))
+}
+
+/// All of them reach the host and their neighbour, and no address occurs twice.
+fn assert_all_work(pods: &[(Pod<'_>, Attached)]) {
+    let all: Vec<IpAddr> = pods.iter().flat_map(|(_, attached)| attached.ips()).collect();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "an address was given twice: {all:?}");
+    for (n, (pod, _)) in pods.iter().enumerate() {
+        pod.assert_pings(host_addresses());
+        pod.assert_pings(pods[(n + 1) % pods.len()].1.ips());
+    }
+}
+
+#[test]
+fn pods_keep_addresses_and_connections_while_the_agent_is_restarted() {
+    for signal in ["TERM", "KILL"] {
+        let host = Host::new();
+        let mut agent = host.agent().start();
+        let mut pods = add_pods(&host, names("old", 5));
+        let leases = host.leases();
+        agent.signal(signal);
+        agent.wait();
+        assert_all_work(&pods);
+        let agent = host.agent().start();
+        assert!(agent.log().contains("leases=5"), "{}", agent.log());
+        assert_eq!(host.leases(), leases);
+        pods.extend(add_pods(&host, names("new", 5)));
+        assert_all_work(&pods);
+        let error = host.add(&pods[0].0).error();
+        assert_eq!(error.code, 4, "a second ADD is refused after a restart, too: {error:?}");
+        for (pod, _) in &pods {
+            host.del(pod).done();
+        }
+        host.assert_empty();
+    }
+}
+
+#[test]
+fn an_agent_that_is_killed_again_and_again_under_load_loses_and_doubles_nothing() {
+    let host = Host::new();
+    let pods: Vec<Pod<'_>> = names("p", 24).map(|name| host.pod(&name)).collect();
+    let mut agent = host.agent().start();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for chunk in pods.chunks(6) {
+            let (host, over) = (&host, &over);
+            scope.spawn(move || {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    for pod in chunk {
+                        // Whatever comes of it, as long as it ends.
+                        host.add(pod).run();
+                    }
+                    for pod in chunk {
+                        host.del(pod).done();
+                    }
+                }
+            });
+        }
+        for round in 0..10 {
+            // Enough for some requests, a different number each time.
+            let served = agent.log().matches("request served").count() + round * 3;
+            let deadline = Instant::now() + PATIENCE;
+            while agent.log().matches("request served").count() < served && Instant::now() < deadline {
+                thread::yield_now();
+            }
+            agent.signal("KILL");
+            agent.wait();
+            agent = host.agent().start();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    for pod in &pods {
+        host.del(pod).done();
+    }
+    host.assert_empty();
+    let pods: Vec<_> = pods
+        .into_iter()
+        .map(|pod| {
+            let attached = host.add(&pod).result();
+            (pod, attached)
+        })
+        .collect();
+    assert_all_work(&pods);
+}
+
+#[test]
+fn a_delete_while_the_agent_is_away_is_promised_kept_and_done_before_the_next_add() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&node_config("", "10.25.214.0/30"))).start();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    let attached = host.add(&a).result();
+    agent.kill();
+    for _ in 0..3 {
+        host.del(&a).done();
+    }
+    assert_eq!(notes(&host).len(), 1);
+    a.vanish();
+    let agent = host.agent().config(Some(&node_config("", "10.25.214.0/30"))).start();
+    // The one address of this range is free again.
+    assert_eq!(host.add(&b).result().ips(), attached.ips());
+    assert_eq!(notes(&host), Vec::<PathBuf>::new());
+    agent.wait_log("noted delete carried out");
+    host.del(&b).done();
+    host.assert_empty();
+}
+
+#[test]
+fn a_delete_while_the_agent_is_away_takes_the_link_of_a_namespace_that_still_stands() {
+    let host = Host::new();
+    host.agent().start().kill();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 3));
+    agent.kill();
+    host.del(&pods[1].0).done();
+    let _agent = host.agent().start();
+    assert_eq!(host.leases().len(), 2);
+    assert_eq!(host.flock_links().len(), 2);
+    pods[0].0.assert_pings(pods[2].1.ips());
+    assert_eq!(pods[1].0.run("ip -o link").lines().count(), 1);
+}
+
+#[test]
+fn a_note_of_an_older_sandbox_never_harms_the_newer_one() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("p");
+    host.add(&pod).result();
+    agent.kill();
+    host.del(&pod).done();
+    let note = notes(&host).pop().expect("a note");
+    let content = fs::read(&note).expect("readable");
+    let agent = host.agent().start();
+    let attached = host.add(&pod).result();
+    // As if the removal of the note had been lost in a crash.
+    fs::write(&note, content).expect("writable");
+    agent.kill();
+    let agent = host.agent().start();
+    agent.wait_log("noted delete carried out");
+    assert_eq!(notes(&host), Vec::<PathBuf>::new());
+    assert_eq!(host.leases().len(), 1);
+    pod.assert_pings(host_addresses());
+    host.add(&host.pod("q")).result();
+    assert_eq!(host.leases()[0].addresses().collect::<Vec<_>>(), attached.ips());
+}
+
+#[test]
+fn files_that_are_no_notes_are_reported_and_left() {
+    let host = Host::new();
+    host.run("mkdir -p /run/flock/deletes");
+    let stranger = host.path("/run/flock/deletes/0123456789abcdef.delete");
+    fs::write(&stranger, "{").expect("writable");
+    let agent = host.agent().start();
+    let line = agent.wait_log("not a delete note");
+    assert!(line.contains("0123456789abcdef.delete"), "{line}");
+    assert!(stranger.exists());
+    host.add(&host.pod("p")).result();
+}
+
+#[test]
+fn a_lost_state_directory_is_read_back_from_the_kernel() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let mut pods = add_pods(&host, names("old", 5));
+    let two = host.add(&pods[0].0).ifname("net1").result();
+    agent.kill();
+    fs::remove_dir_all(host.path("/run/flock/state")).expect("removed");
+    let agent = host.agent().start();
+    agent.wait_log_times("attachment without record adopted", 6);
+    let known: BTreeSet<IpAddr> = host.leases().iter().flat_map(|lease| lease.addresses()).collect();
+    let expected: BTreeSet<IpAddr> = pods.iter().flat_map(|(_, a)| a.ips()).chain(two.ips()).collect();
+    assert_eq!(known, expected);
+    pods.extend(add_pods(&host, names("new", 5)));
+    assert_all_work(&pods);
+    host.del(&pods[0].0).ifname("net1").done();
+    for (pod, _) in &pods {
+        host.del(pod).done();
+    }
+    host.assert_empty();
+}
+
+#[test]
+fn a_damaged_record_is_set_aside_and_its_pod_is_read_back_from_the_kernel() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let mut pods = add_pods(&host, names("p", 3));
+    agent.kill();
+    let text = fs::read_to_string(log_file(&host)).expect("readable");
+    let damaged = text.replace("\"container_id\":\"p1\"", "\"container_id\":\"pX\"");
+    assert_ne!(damaged, text);
+    fs::write(log_file(&host), &damaged).expect("writable");
+    let agent = host.agent().start();
+    agent.wait_log("state was damaged");
+    agent.wait_log("attachment without record adopted");
+    let kept: Vec<PathBuf> = fs::read_dir(host.path("/run/flock/state"))
+        .expect("readable")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.to_string_lossy().contains("damaged"))
+        .collect();
+    assert_eq!(fs::read_to_string(&kept[0]).expect("readable"), damaged);
+    assert_eq!(host.leases().len(), 3);
+    pods.extend(add_pods(&host, names("new", 3)));
+    assert_all_work(&pods);
+}
+
+#[test]
+fn a_record_that_was_cut_off_is_forgotten_and_the_others_stand() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 3));
+    let leases = host.leases();
+    agent.kill();
+    let half = encode(&Record::Put(Box::new(leases[0].clone())));
+    append(&host, &half[..half.len() / 2]);
+    let agent = host.agent().start();
+    agent.wait_log("last record was cut off");
+    assert_eq!(host.leases(), leases);
+    assert_all_work(&pods);
+}
+
+#[test]
+fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 2));
+    agent.kill();
+    let mut lease = host.leases().remove(0);
+    lease.phase = Phase::Pending;
+    append(&host, &encode(&Record::Put(Box::new(lease.clone()))));
+    // And one that had not made a link yet.
+    let mut other = lease.clone();
+    other.attachment = "never-wired/eth0".parse().expect("a key");
+    other.host_link = other.attachment.host_link(0);
+    (other.ipv6, other.ipv4) = (None, "10.25.214.77".parse().ok());
+    append(&host, &encode(&Record::Put(Box::new(other))));
+    let agent = host.agent().start();
+    agent.wait_log_times("unfinished ADD undone", 2);
+    assert_eq!(host.leases().len(), 1);
+    assert_eq!(host.flock_links(), [pods[1].1.host_link()]);
+    pods[1].0.assert_pings(host_addresses());
+    host.add(&pods[0].0).result();
+    pods[0].0.assert_pings(pods[1].1.ips());
+}
+
+#[test]
+fn state_of_an_earlier_boot_is_dropped() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 2));
+    let leases = host.leases();
+    agent.kill();
+    for (pod, _) in &pods {
+        pod.vanish();
+    }
+    wait_for("the links to go", || host.flock_links().is_empty().then_some(()));
+    let mut bytes = encode(&Record::Header { version: 1, boot: "another-boot".into() });
+    for lease in leases {
+        bytes.extend(encode(&Record::Put(Box::new(lease))));
+    }
+    fs::write(log_file(&host), bytes).expect("writable");
+    let agent = host.agent().start();
+    agent.wait_log("state of an earlier boot dropped");
+    host.assert_empty();
+}
+
+#[test]
+fn state_of_a_later_version_is_not_touched_and_the_agent_says_what_to_do() {
+    let host = Host::new();
+    host.agent().start().kill();
+    let boot = boot::id().expect("readable");
+    let bytes = encode(&Record::Header { version: 7, boot });
+    fs::write(log_file(&host), &bytes).expect("writable");
+    let mut agent = host.agent().no_wait().start();
+    assert_eq!(agent.wait().code(), Some(1));
+    let line = agent.wait_log("flock-agent cannot run");
+    assert!(line.contains("format version 7") && line.contains("start the agent that wrote it"), "{line}");
+    assert_eq!(fs::read(log_file(&host)).expect("readable"), bytes);
+}
+
+#[test]
+fn a_second_agent_refuses_and_the_first_goes_on() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 2));
+    for (arguments, why) in [
+        (&[][..], "another agent keeps its state here: /run/flock/state/lock is locked"),
+        (&["--state-dir", "/run/other"][..], "another agent listens on /run/flock/flock.sock"),
+    ] {
+        let mut second = host.agent().args(arguments).no_wait().start();
+        assert_eq!(second.wait().code(), Some(1));
+        let line = second.wait_log("flock-agent cannot run");
+        assert!(line.contains(why), "{line}");
+    }
+    assert_all_work(&pods);
+    host.add(&host.pod("q")).result();
+}
+
+#[test]
+fn sigterm_lets_requests_in_service_come_to_an_end() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let pods: Vec<Pod<'_>> = names("p", 24).map(|name| host.pod(&name)).collect();
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let running: Vec<_> = pods.iter().map(|pod| scope.spawn(|| host.add(pod).run())).collect();
+        agent.wait_log("op=ADD");
+        agent.signal("TERM");
+        running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert!(agent.wait().success());
+    assert!(!agent.log().contains("requests were still in service"), "{}", agent.log());
+    // Each either got its addresses, or was told to come again and left nothing behind.
+    let mut served = 0;
+    for (outcome, pod) in outcomes.iter().zip(&pods) {
+        if outcome.output.status.success() {
+            served += 1;
+            pod.assert_pings(host_addresses());
+        } else {
+            assert_eq!(outcome.failed().code, 11);
+            assert_eq!(pod.run("ip -o link").lines().count(), 1);
+        }
+    }
+    assert!(served > 0);
+    assert_eq!((host.leases().len(), host.flock_links().len()), (served, served));
+    assert!(host.leases().iter().all(|lease| lease.phase == Phase::Committed));
+}
+
+/// A pod as the Go flock left it. Returns its addresses.
+fn go_pod(host: &Host, id: &str, n: u8) -> (Vec<IpAddr>, String) {
+    let pod = host.pod(id);
+    let name = format!("{id}/eth0").parse::<Attachment>().expect("a key").host_link(0);
+    let (v6, v4) = (format!("2001:db8:1:f001::{n}"), format!("10.25.214.{n}"));
+    succeed(host.command("sh").args([
+        "-ec",
+        &format!(
+            "ip link add {name} type veth peer name tmp{n}; ip link set tmp{n} netns {id}; \
+             ip -n {id} link set tmp{n} name eth0; ip -n {id} link set eth0 up; ip link set {name} up; \
+             ip -6 addr add fe80::1/64 dev {name} nodad; \
+             ip -6 route add {v6}/128 dev {name} proto boot; ip route add {v4}/32 dev {name} proto boot; \
+             echo 1 >/proc/sys/net/ipv4/conf/{name}/proxy_arp; \
+             echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; \
+             ip -n {id} -6 addr add {v6}/128 dev eth0 nodad; ip -n {id} addr add {v4}/32 dev eth0; \
+             ip -n {id} -6 route add default via fe80::1 dev eth0; \
+             ip -n {id} route add 169.254.1.1 dev eth0 scope link; \
+             ip -n {id} route add default via 169.254.1.1 dev eth0"
+        ),
+    ]));
+    drop(pod);
+    ([v6, v4].map(|ip| ip.parse().expect("an address")).to_vec(), name.to_string())
+}
+
+fn go_file(host: &Host, entries: &[(&str, u8, &str)]) {
+    let allocations: Vec<_> = entries
+        .iter()
+        .map(|(id, n, state)| {
+            json!({
+                "container_id": id, "namespace": "default", "pod_name": id, "owner_uid": "u",
+                "ip6": format!("2001:db8:1:f001::{n}"), "ip4": format!("10.25.214.{n}"),
+                "state": state, "allocated_at": "2026-04-25T09:25:45-05:00",
+            })
+        })
+        .collect();
+    let file = json!({"version": 1, "node": "host001", "allocations": allocations}).to_string();
+    fs::write(host.path("/run/allocations.json"), file).expect("writable");
+}
+
+#[test]
+fn pods_of_the_go_flock_are_taken_over_while_they_run() {
+    let host = Host::new();
+    let (ips, link) = go_pod(&host, "go1", 2);
+    let (_, unfinished) = go_pod(&host, "go2", 3);
+    go_file(&host, &[("go1", 2, "committed"), ("go2", 3, "pending"), ("long-gone", 4, "committed")]);
+    let agent = host.agent().start();
+    agent.wait_log("attachment of the Go flock taken over");
+    assert_eq!(host.flock_links(), [link.as_str()], "{unfinished} was never finished");
+    let leases = host.leases();
+    assert_eq!(leases.len(), 1);
+    assert_eq!(leases[0].addresses().collect::<Vec<_>>(), ips);
+
+    let go = Pod { host: &host, name: "go1".into() };
+    wait_for("the link-local addresses to settle", || {
+        let pings = host_addresses().into_iter().all(|ip| go.pings(ip));
+        pings.then_some(())
+    });
+    // Its addresses are taken: 10.25.214.2 would be the first one to be given.
+    let pods = add_pods(&host, names("new", 3));
+    assert!(pods.iter().all(|(_, attached)| attached.ips().iter().all(|ip| !ips.contains(ip))));
+    pods[0].0.assert_pings(ips.iter().copied());
+    go.assert_pings(pods[0].1.ips());
+
+    // Once more: nothing to do, and nothing done. Also not with the state lost.
+    agent.stop();
+    let agent = host.agent().start();
+    assert!(!agent.log().contains("repaired") && !agent.log().contains("taken over"), "{}", agent.log());
+    agent.kill();
+    fs::remove_dir_all(host.path("/run/flock/state")).expect("removed");
+    let agent = host.agent().start();
+    assert_eq!(host.leases().len(), 4, "{}", agent.log());
+    go.assert_pings(host_addresses());
+
+    host.del(&go).done();
+    assert!(!host.flock_links().contains(&link));
+    for (pod, _) in &pods {
+        host.del(pod).done();
+    }
+    host.assert_empty();
+}
+
+#[test]
+fn an_allocations_file_that_is_not_understood_is_reported_and_left() {
+    let host = Host::new();
+    fs::write(host.path("/run/allocations.json"), r#"{"version": 2}"#).expect("writable");
+    let agent = host.agent().start();
+    let line = agent.wait_log("allocations cannot be imported");
+    assert!(line.contains("version 2") && line.contains("/run/allocations.json"), "{line}");
+    host.add(&host.pod("p")).result();
+}
+
+#[test]
+fn a_lost_route_or_alias_is_put_back_at_the_next_start() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 2));
+    agent.kill();
+    let link = pods[0].1.host_link();
+    host.run(&format!("ip route del {}", pods[0].1.ipv4().expect("IPv4")));
+    host.run(&format!("ip link set {} down", pods[1].1.host_link()));
+    succeed(host.command("ip").args(["link", "set", &link, "alias", ""]));
+    let agent = host.agent().start();
+    agent.wait_log_times("host end of a link repaired", 2);
+    wait_for("the repaired links to work", || {
+        pods.iter().all(|(pod, _)| host_addresses().into_iter().all(|ip| pod.pings(ip))).then_some(())
+    });
+    assert!(host.run(&format!("ip link show {link}")).contains("alias flock:p0/eth0"));
+    assert_all_work(&pods);
+}
+
+/// The one story that waits for the rounds: they come every twenty seconds, and a link has to be missed twice.
+#[test]
+fn pods_whose_namespaces_vanished_give_their_addresses_back_without_a_delete() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 4));
+    for (pod, _) in &pods[..2] {
+        pod.vanish();
+    }
+    // Meanwhile somebody removes a route of a pod that lives.
+    host.run(&format!("ip route del {}", pods[2].1.ipv4().expect("IPv4")));
+    let deadline = Instant::now() + Duration::from_secs(70);
+    while host.leases().len() > 2 {
+        assert!(Instant::now() < deadline, "never given back:\n{}", agent.log());
+        thread::park_timeout(Duration::from_millis(100));
+    }
+    let left: Vec<String> = host.leases().iter().map(|lease| lease.attachment.to_string()).collect();
+    assert_eq!(left, ["p2/eth0", "p3/eth0"]);
+    agent.wait_log_times("lease of a vanished pod ended", 2);
+    assert_eq!(agent.log().matches("host end of a link repaired").count(), 1, "{}", agent.log());
+    assert_all_work(&pods.into_iter().skip(2).collect::<Vec<_>>());
+}
