@@ -147,13 +147,15 @@ impl fmt::Display for IpamError {
                     write!(f, "{}{cidr}", if place > 0 { ", " } else { "" })?;
                 }
                 match wanted.len().saturating_sub(CIDRS_SHOWN) {
-                    0 => Ok(()),
-                    more => write!(f, " and {more} more"),
+                    0 => {}
+                    more => write!(f, " and {more} more")?,
                 }
+                write!(f, " (its annotation {})", if node.addr().is_ipv6() { "cidr6" } else { "cidr4" })
             }
+            // The node's own range is never that small.
             IpamError::TooSmall(block) => write!(
                 f,
-                "{block} is too small: network, gateway and broadcast address leave nothing for a pod, \
+                "{block} (the pod's annotation cidr4) is too small: network, gateway and broadcast address leave nothing for a pod, \
                  and the smallest block is /30"
             ),
             IpamError::Exhausted { range, usable, held, reserved } => write!(

@@ -388,12 +388,15 @@ fn errors_name_the_family_the_ranges_and_the_counts() {
     says(one(&mut ipam, &four(&[]), 0), "the pod wants IPv4, but this node has no IPv4 range (spec.cidr4");
     says(
         one(&mut ipam, &six(&["2001:db8:1::/64", "2001:db8:2::/64"]), 0),
-        "range 2001:db8::/64 has nothing in common with the pod's 2001:db8:1::/64, 2001:db8:2::/64",
+        "range 2001:db8::/64 has nothing in common with the pod's 2001:db8:1::/64, 2001:db8:2::/64 (its annotation cidr6)",
     );
     says(one(&mut ipam, &six(&["fd00::/8"; 64]), 0), "fd00::/8 and 60 more");
     let mut ipam = node4("10.0.0.0/24");
     says(one(&mut ipam, &six(&[]), 0), "the pod wants IPv6, but");
-    says(one(&mut ipam, &four(&["10.0.0.4/31"]), 0), "10.0.0.4/31 is too small: network, gateway and broadcast");
+    says(
+        one(&mut ipam, &four(&["10.0.0.4/31"]), 0),
+        "10.0.0.4/31 (the pod's annotation cidr4) is too small: network, gateway and broadcast",
+    );
     says(one(&mut ipam, &four(&["10.0.0.4/32"]), 0), "the smallest block is /30");
     let narrow = four(&["10.0.0.4/29"]);
     ipam.reserve([ip("10.0.0.2"), ip("10.0.0.3")]);
