@@ -1,0 +1,500 @@
+//! Stories of what an operator configures, what pods ask for, and what the host keeps for itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use support::*;
+
+fn within(ip: Option<IpAddr>, prefix: &str) -> bool {
+    let prefix: IpNet = prefix.parse().expect("a prefix");
+    ip.is_some_and(|ip| prefix.contains(&ip))
+}
+
+// Annotations of pods.
+
+#[test]
+fn a_pod_can_narrow_down_its_ranges_by_annotation() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    let narrow = [("cidr4", "10.25.214.128/28"), ("cidr6", "2001:db8:1:f001:abcd::/80")];
+    let attached = host.add(&a).annotations(&narrow).result();
+    assert!(within(attached.ipv4(), "10.25.214.128/28"), "{attached:?}");
+    assert!(within(attached.ipv6(), "2001:db8:1:f001:abcd::/80"), "{attached:?}");
+    // Of a list, the first one that the node has counts; a wider one means the node's own.
+    let list = [("cidr4", "192.0.2.0/24, 10.0.0.0/8"), ("cidr6", "2001:db8:ffff::/48,2001:db8:1:f001:1::/80")];
+    let other = host.add(&b).annotations(&list).result();
+    assert!(within(other.ipv4(), CIDR4), "{other:?}");
+    assert!(within(other.ipv6(), "2001:db8:1:f001:1::/80"), "{other:?}");
+    a.assert_pings(other.ips());
+}
+
+#[test]
+fn a_pod_can_do_without_one_family() {
+    for (key, there) in [("ipv4", HOST6), ("ipv6", HOST4)] {
+        let host = Host::new();
+        let _agent = host.agent().start();
+        let pod = host.pod("p");
+        let attached = host.add(&pod).annotations(&[(key, "false")]).result();
+        let there: IpAddr = there.parse().expect("literal");
+        assert_eq!(attached.ips().len(), 1);
+        assert_eq!(attached.ips()[0].is_ipv6(), there.is_ipv6());
+        pod.assert_pings([there]);
+        let other = if there.is_ipv6() { "-4" } else { "-6" };
+        assert_eq!(pod.run(&format!("ip {other} addr show dev eth0")), "", "no trace of the other family");
+        host.del(&pod).done();
+        host.assert_empty();
+    }
+}
+
+#[test]
+fn pods_of_one_namespace_look_alike_by_ip_algo() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let shared = |namespace: &str, name: &str| {
+        let pod = host.pod(name);
+        let add = host.add(&pod).kubernetes(namespace, name).annotations(&[("ip-algo", "namespace")]);
+        let Some(IpAddr::V6(ip)) = add.result().ipv6() else { panic!("IPv6") };
+        // All digits of the host part but the last.
+        ip.to_bits() as u64 >> 4
+    };
+    let (a, b, c) = (shared("mail", "a"), shared("mail", "b"), shared("web", "c"));
+    assert_eq!(a, b);
+    assert_ne!(a, c);
+    // A wrong one stops nothing.
+    host.add(&host.pod("d")).annotations(&[("ip-algo", "colour")]).result();
+}
+
+#[test]
+fn a_wrong_annotation_fails_the_add_with_key_and_value_and_takes_no_address() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let pod = host.pod("p");
+    for (key, value) in [
+        ("ipv4", "maybe"),
+        ("ipv6", "1"),
+        ("cidr4", "10.25.214.0"),
+        ("cidr4", "10.25.214.7/24"),
+        ("cidr4", "2001:db8:1:f001::/64"),
+        ("cidr6", "10.25.214.0/24"),
+        ("cidr6", "zebra"),
+        // Well-formed, and not of this node.
+        ("cidr4", "192.0.2.0/24"),
+        ("cidr6", "2001:db8:ffff::/64"),
+        ("cidr4", "10.25.214.8/31"),
+    ] {
+        let error = host.add(&pod).annotations(&[(key, value)]).error();
+        assert_eq!(error.code, 7, "{key}={value}: {error:?}");
+        assert!(error.text().contains(value), "{key}={value}: {error:?}");
+        assert!(error.text().contains(key), "{key}={value}: {error:?}");
+    }
+    let error = host.add(&pod).annotations(&[("ipv4", "false"), ("ipv6", "false")]).error();
+    assert_eq!(error.code, 7, "{error:?}");
+    assert_eq!((host.leases(), host.flock_links()), (vec![], vec![]));
+    // The first address of the range is still the first one to be given.
+    assert_eq!(host.add(&pod).result().ipv4(), "10.25.214.2".parse().ok());
+}
+
+// The NodeConfig file.
+
+#[test]
+fn an_edited_node_config_counts_for_new_pods_and_leaves_the_old_ones_alone() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    let old = host.add(&a).result();
+    agent.edit_config(&node_config("2001:db8:1:f002::/64", "10.25.215.0/24"));
+    agent.wait_log_times("NodeConfig in force", 2);
+    let new = host.add(&b).result();
+    assert!(within(new.ipv4(), "10.25.215.0/24") && within(new.ipv6(), "2001:db8:1:f002::/64"), "{new:?}");
+    a.assert_pings(new.ips());
+    b.assert_pings(old.ips());
+    let routes = host.run("ip route show proto 102") + &host.run("ip -6 route show proto 102");
+    let unreachable: Vec<&str> = routes.lines().filter_map(|line| line.strip_prefix("unreachable ")).collect();
+    assert!(unreachable.iter().any(|line| line.starts_with("10.25.215.0/24")), "{unreachable:?}");
+    assert!(!unreachable.iter().any(|line| line.starts_with("10.25.214.0/24")), "{unreachable:?}");
+    host.del(&a).done();
+    host.del(&b).done();
+    host.assert_empty();
+}
+
+#[test]
+fn a_bad_edit_keeps_the_last_good_node_config_and_the_log_says_where_and_why() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let bad =
+        "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata:\n  name: host001\nspec:\n  cidr5: x\n";
+    for (times, (text, why)) in [
+        (bad.to_owned(), ["line 6", "cidr5"]),
+        (node_config("2001:db8:1:f001::1/64", ""), ["spec.cidr6", "2001:db8:1:f001::1/64"]),
+        (String::new(), ["NodeConfig is not valid", "empty"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        agent.edit_config(&text);
+        let line = agent.wait_log_times("NodeConfig is not valid", times + 1);
+        assert!(why.iter().all(|why| line.contains(why)), "{line}");
+        assert!(line.contains("the last good one"), "{line}");
+        let attached = host.add(&host.pod(&format!("p{times}"))).result();
+        assert!(within(attached.ipv4(), CIDR4), "{attached:?}");
+        host.cni("STATUS").done();
+    }
+    // The log does not repeat itself while nothing changes.
+    agent.edit_config(&node_config(CIDR6, "10.25.216.0/24"));
+    agent.wait_log_times("NodeConfig in force", 2);
+    assert_eq!(agent.log().matches("NodeConfig is not valid").count(), 3);
+    assert!(within(host.add(&host.pod("q")).result().ipv4(), "10.25.216.0/24"));
+}
+
+#[test]
+fn a_node_without_a_node_config_waits_for_it_and_survives_its_loss() {
+    let host = Host::new();
+    let agent = host.agent().config(None).start();
+    let pod = host.pod("p");
+    let line = agent.wait_log("NodeConfig file cannot be read");
+    assert!(line.contains("/run/node.yaml") && line.contains("No such file"), "{line}");
+    let error = host.add(&pod).error();
+    assert_eq!(error.code, 11, "{error:?}");
+    assert_eq!(host.cni("STATUS").error().code, 50);
+    host.del(&pod).done();
+
+    agent.edit_config(&node_config(CIDR6, CIDR4));
+    agent.wait_log("NodeConfig in force");
+    host.cni("STATUS").done();
+    host.add(&pod).result();
+
+    fs::remove_file(host.path("/run/node.yaml")).expect("removed");
+    let line = agent.wait_log_times("NodeConfig file cannot be read", 2);
+    assert!(line.contains("the last good one"), "{line}");
+    host.cni("STATUS").done();
+    let other = host.pod("q");
+    let attached = host.add(&other).result();
+    pod.assert_pings(attached.ips());
+}
+
+#[test]
+fn a_range_that_shrinks_under_its_pods_takes_nothing_from_them_and_gives_nothing_twice() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&node_config("", "10.25.214.0/29"))).start();
+    let pods = ["a", "b", "c"].map(|name| host.pod(name));
+    let ips: Vec<IpAddr> = pods.iter().flat_map(|pod| host.add(pod).result().ips()).collect();
+    agent.edit_config(&node_config("", "10.25.214.0/30"));
+    agent.wait_log_times("NodeConfig in force", 2);
+    for (n, pod) in pods.iter().enumerate() {
+        pod.assert_pings([ips[(n + 1) % 3]]);
+    }
+    let new = host.pod("new");
+    assert_eq!(host.add(&new).error().code, 11, "the one address of the new range is taken");
+    host.del(&pods[2]).done();
+    assert_eq!(host.add(&new).error().code, 11, "and one outside it is not given");
+    host.del(&pods[0]).done();
+    assert_eq!(host.add(&new).result().ips(), ["10.25.214.2".parse::<IpAddr>().expect("literal")]);
+    // A range that grows again gives what has become free, and nothing that is held.
+    agent.edit_config(&node_config("", "10.25.214.0/29"));
+    agent.wait_log_times("NodeConfig in force", 3);
+    let more: Vec<IpAddr> = (0..3).flat_map(|n| host.add(&host.pod(&format!("m{n}"))).result().ips()).collect();
+    assert!(!more.contains(&ips[1]) && !more.contains(&ips[0]), "{more:?}");
+    pods[1].assert_pings(more);
+}
+
+#[test]
+fn a_family_that_leaves_the_node_config_stays_with_the_pods_that_have_it() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    let both = host.add(&a).result();
+    agent.edit_config(&node_config(CIDR6, ""));
+    agent.wait_log_times("NodeConfig in force", 2);
+    assert_eq!(host.add(&b).result().ips().len(), 1);
+    a.assert_pings(host_addresses());
+    host.del(&a).done();
+    assert_eq!(both.ips().len(), 2);
+}
+
+#[test]
+fn a_pod_never_gets_an_address_of_the_host() {
+    let host = Host::new();
+    host.run("ip addr add 10.25.214.2/32 dev lo");
+    let _agent = host.agent().config(Some(&node_config("", "10.25.214.0/29"))).start();
+    let ips: Vec<IpAddr> = (0..4).flat_map(|n| host.add(&host.pod(&format!("p{n}"))).result().ips()).collect();
+    assert!(!ips.contains(&"10.25.214.2".parse().expect("literal")), "{ips:?}");
+    assert_eq!(host.add(&host.pod("last")).error().code, 11);
+}
+
+// What the host keeps for itself.
+
+/// Links, addresses, routes, rules and nft of somebody else, beside two uplinks.
+fn furnish(host: &Host) {
+    let script = "
+        ip link add up0 type veth peer name up1
+        ip link add other0 type veth peer name other1
+        for l in up0 up1; do ip link set $l addrgenmode none; ip link set $l up; done
+        ip addr add 192.0.2.1/24 dev up0
+        ip -6 addr add 2001:db8:aa::1/64 dev up0 nodad
+        ip route add default via 192.0.2.254 dev up0
+        ip -6 route add default via 2001:db8:aa::fe dev up0
+        ip route add 198.51.100.0/24 via 192.0.2.7 proto static metric 50
+        ip route add unreachable 203.0.113.0/24 proto 186
+        ip route add 198.51.100.0/24 via 192.0.2.9 table 77
+        ip rule add from 198.51.100.0/24 lookup 77
+        ip -6 rule add from 2001:db8:bb::/64 lookup 77
+        nft add table inet foreign
+        nft add chain inet foreign input '{ type filter hook input priority 0; policy accept; }'
+        nft add rule inet foreign input ip saddr 203.0.113.9 drop";
+    succeed(host.command("sh").args(["-ec", script]));
+    wait_for("the links to be in state UP", || host.run("ip link show up0").contains("state UP").then_some(()));
+    wait_for("the links to be in state UP", || host.run("ip link show up1").contains("state UP").then_some(()));
+}
+
+/// The settings of a fingerprint.
+fn sysctls(fingerprint: &str) -> BTreeMap<String, String> {
+    let (_, text) = fingerprint.split_once("## sysctl\n").expect("the last section");
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn sections(fingerprint: &str) -> BTreeMap<String, Value> {
+    let (text, _) = fingerprint.split_once("## sysctl\n").expect("the last section");
+    let parts = text.split("## ").filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, body) = part.split_once('\n').expect("a title");
+            (name.to_owned(), serde_json::from_str(body).unwrap_or_else(|_| json!(body)))
+        })
+        .collect()
+}
+
+#[test]
+fn an_agent_that_serves_nobody_yet_has_changed_nothing_on_the_host() {
+    let host = Host::new();
+    furnish(&host);
+    let before = host.fingerprint();
+    let agent = host.agent().start();
+    host.cni("STATUS").done();
+    host.cni("DEL").container("unknown").ifname("eth0").done();
+    host.cni("GC").conf("cni.dev/valid-attachments", json!([])).done();
+    agent.edit_config(&node_config(CIDR6, "10.25.220.0/24"));
+    agent.wait_log_times("NodeConfig in force", 2);
+    assert_eq!(host.fingerprint(), before);
+    agent.stop();
+    assert_eq!(host.fingerprint(), before);
+}
+
+#[test]
+fn after_a_pods_whole_life_only_the_documented_changes_are_left() {
+    let host = Host::new();
+    furnish(&host);
+    let before = host.fingerprint();
+    let agent = host.agent().start();
+    let pod = host.pod("p");
+    let link = host.add(&pod).result().host_link();
+    pod.assert_pings(host_addresses());
+    host.del(&pod).done();
+    agent.stop();
+    let after = host.fingerprint();
+
+    let (old, new) = (sysctls(&before), sysctls(&after));
+    let changed: Vec<(&String, &String)> = new.iter().filter(|(key, value)| old.get(*key) != Some(value)).collect();
+    // Forwarding, with what the kernel derives from it for each link: forwarding there, and no ICMP redirects.
+    for (key, value) in &changed {
+        let derived = (key.ends_with("/forwarding") && *value == "1") || key.ends_with("/accept_redirects");
+        assert!(key.as_str() == "./ipv4/ip_forward" || derived, "{key}={value}");
+    }
+    for key in ["./ipv4/ip_forward", "./ipv6/conf/all/forwarding"] {
+        assert_eq!(new[key], "1");
+    }
+    assert_eq!(old.keys().collect::<Vec<_>>(), new.keys().collect::<Vec<_>>(), "settings of {link} are gone with it");
+
+    let (old, mut new) = (sections(&before), sections(&after));
+    for family in ["-4", "-6"] {
+        let routes = new.get_mut(&format!("ip -j {family} route show table all")).and_then(Value::as_array_mut);
+        let routes = routes.expect("a list of routes");
+        let count = routes.len();
+        routes.retain(|route| !(route["type"] == "unreachable" && route["protocol"] == "102"));
+        assert_eq!(count - routes.len(), 1, "one unreachable route per prefix");
+        // Links that forward listen to the group of all routers.
+        routes.retain(|route| route["type"] != "anycast");
+    }
+    for (name, value) in &old {
+        assert_eq!(&new[name], value, "{name}");
+    }
+}
+
+#[test]
+fn a_node_of_one_family_leaves_the_other_as_it_is() {
+    for (cidr6, cidr4, other) in [("", CIDR4, "ipv6/conf/all/forwarding"), (CIDR6, "", "ipv4/ip_forward")] {
+        let host = Host::new();
+        let _agent = host.agent().config(Some(&node_config(cidr6, cidr4))).start();
+        let before = host.run(&format!("cat /proc/sys/net/{other}"));
+        host.add(&host.pod("p")).result();
+        assert_eq!(host.run(&format!("cat /proc/sys/net/{other}")), before);
+        assert_eq!(before, "0\n");
+    }
+}
+
+#[test]
+fn an_uplink_keeps_its_router_advertised_default_route() {
+    let host = Host::new();
+    furnish(&host);
+    let script = "
+        ip link add ra0 type veth peer name ra1
+        for l in ra0 ra1; do ip link set $l addrgenmode none; ip link set $l up; done
+        ip -6 route add default via fe80::99 dev ra0 proto ra metric 512
+        ip link add quiet0 type veth peer name quiet1
+        ip link add strict0 type veth peer name strict1
+        for l in strict0 strict1; do ip link set $l addrgenmode none; ip link set $l up; done
+        echo 0 >/proc/sys/net/ipv6/conf/strict0/accept_ra
+        ip -6 route add 2001:db8:cc::/64 dev strict0 proto ra";
+    succeed(host.command("sh").args(["-ec", script]));
+    let accept = || {
+        let all = host.run("grep -r . /proc/sys/net/ipv6/conf --include=accept_ra");
+        let lines =
+            all.lines().filter_map(|line| line.strip_prefix("/proc/sys/net/ipv6/conf/")?.split_once("/accept_ra:"));
+        lines.map(|(link, value)| (link.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let mut expected = accept();
+    assert_eq!((expected["ra0"].as_str(), expected["up0"].as_str()), ("1", "1"));
+    let agent = host.agent().start();
+    assert_eq!(accept(), expected, "not by a mere start");
+    let pod = host.pod("p");
+    host.add(&pod).result();
+    host.del(&pod).done();
+    expected.insert("ra0".into(), "2".into());
+    assert_eq!(accept(), expected);
+    assert!(host.run("ip -6 route show default").contains("via fe80::99 dev ra0 proto ra"));
+    let line = agent.wait_log("host prepared");
+    let (first, then) = (line.find("ra0/accept_ra=2"), line.find("ipv6/conf/all/forwarding=1"));
+    assert!(first.is_some() && first < then, "{line}");
+}
+
+// The runtime's configuration.
+
+fn listing(host: &Host, dir: &str) -> Vec<PathBuf> {
+    fs::read_dir(host.path(dir)).expect("readable").map(|entry| entry.expect("readable").path()).collect()
+}
+
+#[test]
+fn the_runtimes_configuration_appears_once_pods_can_be_served_and_stays() {
+    let host = Host::new();
+    host.run("mkdir -p /run/net.d");
+    let agent = host.agent().config(None).args(&["--cni-conf-dir", "/run/net.d"]).start();
+    assert_eq!(host.cni("STATUS").error().code, 50);
+    assert_eq!(listing(&host, "/run/net.d"), Vec::<PathBuf>::new());
+    agent.edit_config(&node_config(CIDR6, CIDR4));
+    agent.wait_log("CNI configuration written");
+    let file = host.path("/run/net.d/01-flock.conflist");
+    assert_eq!(listing(&host, "/run/net.d"), [file.clone()], "no half file beside it");
+    let text = fs::read_to_string(&file).expect("readable");
+    let list: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&list["name"], &list["plugins"][0]["type"]), (&json!("flock"), &json!("flock")));
+    let written = fs::metadata(&file).expect("there");
+    assert_eq!(written.permissions().mode() & 0o777, 0o644);
+    assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward"), "1\n", "a node that is offered to a runtime forwards");
+
+    // Equal content is left alone by an edit and by a restart: every write makes runtimes load it anew.
+    agent.edit_config(&node_config(CIDR6, "10.25.230.0/24"));
+    agent.wait_log_times("NodeConfig in force", 2);
+    agent.stop();
+    assert!(file.exists(), "without it a runtime could not delete its pods");
+    let agent = host.agent().args(&["--cni-conf-dir", "/run/net.d"]).start();
+    host.add(&host.pod("p")).result();
+    let now = fs::metadata(&file).expect("there");
+    assert_eq!((now.ino(), now.mtime_nsec()), (written.ino(), written.mtime_nsec()));
+    agent.kill();
+
+    // A changed one is put right, in one step.
+    fs::write(&file, "{").expect("writable");
+    let _agent = host.agent().args(&["--cni-conf-dir", "/run/net.d"]).start();
+    assert_eq!(fs::read_to_string(&file).expect("readable"), text);
+    assert_eq!(listing(&host, "/run/net.d").len(), 1);
+}
+
+#[test]
+fn a_directory_for_the_runtimes_configuration_that_comes_late_is_waited_for() {
+    let host = Host::new();
+    let agent = host.agent().args(&["--cni-conf-dir", "/run/late.d"]).start();
+    let line = agent.wait_log("CNI configuration cannot be written");
+    assert!(line.contains("/run/late.d"), "{line}");
+    host.add(&host.pod("p")).result();
+    host.run("mkdir /run/late.d");
+    agent.wait_log("CNI configuration written");
+    assert!(host.path("/run/late.d/01-flock.conflist").exists());
+}
+
+#[test]
+fn an_unusual_socket_is_named_in_the_configuration_and_works() {
+    let host = Host::new();
+    host.run("mkdir -p /run/net.d");
+    let arguments = ["--cni-conf-dir", "/run/net.d", "--socket", "/run/elsewhere/a.sock"];
+    let _agent = host.agent().args(&arguments).start();
+    let text = fs::read_to_string(host.path("/run/net.d/01-flock.conflist")).expect("readable");
+    let list: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(list["plugins"][0]["socket"], "/run/elsewhere/a.sock");
+    let pod = host.pod("p");
+    host.add(&pod).conf("socket", json!("/run/elsewhere/a.sock")).result();
+    let socket = fs::metadata(host.path("/run/elsewhere/a.sock")).expect("there");
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    host.del(&pod).conf("socket", json!("/run/elsewhere/a.sock")).done();
+    host.assert_empty();
+}
+
+// The command line.
+
+fn agent(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(FLOCK_AGENT).args(arguments).stdin(Stdio::null()).output().expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_agent_explains_itself_and_refuses_what_it_does_not_understand() {
+    let (code, stdout, stderr) = agent(&["--help"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("Usage: flock-agent") && stdout.contains("--node-config FILE"), "{stdout}");
+    let (code, stdout, stderr) = agent(&["--version"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, format!("flock-agent {}\n", env!("CARGO_PKG_VERSION")));
+    for (arguments, why) in [
+        (&["--node-confg", "x"][..], "\"--node-confg\""),
+        (&[][..], "--node-config is needed"),
+        (&["--node-config", "x", "--log-level", "loud"][..], "error, warn, info or debug"),
+    ] {
+        let (code, stdout, stderr) = agent(arguments);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""));
+        assert!(stderr.contains(why) && stderr.contains("--help") && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
+#[test]
+fn every_line_of_a_json_log_is_one_object() {
+    let host = Host::new();
+    let agent = host.agent().args(&["--log-format", "json"]).start();
+    let pod = host.pod("p");
+    let attached = host.add(&pod).annotations(&[("colour", "\"red\"\n")]).result();
+    host.add(&pod).error();
+    host.del(&pod).done();
+    let log = agent.stop();
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    assert!(lines.iter().all(|line| ["time", "level", "msg"].iter().all(|key| line[key].is_string())), "{log}");
+    let add = lines.iter().find(|line| line["op"] == "ADD" && line["msg"] == "request served").expect("a line for ADD");
+    assert_eq!((&add["cid"], &add["if"], &add["pod"]), (&json!("p"), &json!("eth0"), &json!("default/p")));
+    assert!(attached.ips().iter().all(|ip| add["addr"].as_str().is_some_and(|text| text.contains(&ip.to_string()))));
+}
