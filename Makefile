@@ -3,7 +3,7 @@
 TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
 RELEASE := target/$(TARGET)/release
 
-.PHONY: demo test lint build tools sizes
+.PHONY: demo test bench lint build tools sizes
 
 demo: build tools ## Three pods on a private host, with the real agent and the real plugin
 	@demo/run $(RELEASE)
@@ -14,6 +14,12 @@ test: tools ## Every test that needs nothing but this machine
 
 build: rust ## Both static binaries
 	@cargo build --release --quiet
+
+bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs Go for that plugin)
+	@demo/need go:golang sysctl:procps
+	@cd benches/reference && CGO_ENABLED=0 go build -o ../../target/reference/ github.com/containernetworking/plugins/plugins/main/ptp github.com/containernetworking/plugins/plugins/ipam/host-local
+	@cargo bench --no-run --quiet
+	@REFERENCE_PLUGINS=$(CURDIR)/target/reference tests/sandbox cargo bench --quiet --bench versus_ptp
 
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check

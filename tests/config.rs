@@ -400,7 +400,7 @@ fn the_runtimes_configuration_appears_once_pods_can_be_served_and_stays() {
     agent.edit_config(&node_config(CIDR6, CIDR4));
     agent.wait_log("CNI configuration written");
     let file = host.path("/run/net.d/01-flock.conflist");
-    assert_eq!(listing(&host, "/run/net.d"), [file.clone()], "no half file beside it");
+    assert_eq!(listing(&host, "/run/net.d"), std::slice::from_ref(&file), "no half file beside it");
     let text = fs::read_to_string(&file).expect("readable");
     let list: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((&list["name"], &list["plugins"][0]["type"]), (&json!("flock"), &json!("flock")));

@@ -1,0 +1,8 @@
+//go:build tools
+
+package reference
+
+import (
+	_ "github.com/containernetworking/plugins/plugins/ipam/host-local"
+	_ "github.com/containernetworking/plugins/plugins/main/ptp"
+)
