@@ -56,6 +56,16 @@ struct Trace {
     addresses: Vec<IpAddr>,
 }
 
+/// What GC did with an attachment.
+enum Collected {
+    /// It is gone.
+    Removed,
+    /// It was made after GC began, so the runtime's list cannot have it.
+    Newer,
+    /// It stands.
+    Alive,
+}
+
 impl Handler for Verbs {
     fn handle(&self, call: &Call<'_>) -> Response {
         let began = Instant::now();
@@ -260,17 +270,31 @@ impl Verbs {
             if lease.network != conf.name || valid.contains(&lease.attachment) {
                 continue;
             }
-            let link = own_link(&lease.host_link, lease.host_mac, call.deadline);
-            match link {
-                Ok(Some(link)) if link.carrier => kept.push(format!("{} is alive", lease.attachment)),
-                Ok(_) => match self.remove(&lease.attachment, began, call.deadline) {
-                    Ok(_) => log::info("GC: attachment removed").with("cid", &lease.attachment.container_id).write(),
-                    Err(fault) => kept.push(format!("{}: {fault}", lease.attachment)),
-                },
-                Err(cause) => kept.push(format!("{}: {}", lease.attachment, fail(cause))),
+            match self.collect(&lease.attachment, began, call.deadline) {
+                Ok(Collected::Removed) => {
+                    log::info("GC: attachment removed").with("cid", &lease.attachment.container_id).write();
+                }
+                Ok(Collected::Newer) => {}
+                Ok(Collected::Alive) => kept.push(format!("{} is alive", lease.attachment)),
+                Err(fault) => kept.push(format!("{}: {fault}", lease.attachment)),
             }
         }
         if kept.is_empty() { Ok(()) } else { Err(fail(Cause::Kept(kept))) }
+    }
+
+    /// One attachment that the runtime's list lacks. Looked at under its claim: an ADD in service would look dead until its
+    /// link is up, and be taken down the moment it succeeds.
+    fn collect(&self, attachment: &Attachment, began: u64, deadline: Instant) -> Result<Collected, Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Compare, cause };
+        let claim = self.claim(attachment, deadline)?;
+        let Some(lease) = self.ledger.find(attachment, deadline).map_err(fail)? else { return Ok(Collected::Removed) };
+        if lease.since > began {
+            return Ok(Collected::Newer);
+        }
+        if own_link(&lease.host_link, lease.host_mac, deadline).map_err(fail)?.is_some_and(|link| link.carrier) {
+            return Ok(Collected::Alive);
+        }
+        self.take_down(&claim, attachment, deadline).map(|()| Collected::Removed)
     }
 
     /// Speaks of the agent and its NodeConfig, never of a full pool: a STATUS error evicts the pods of the node.
