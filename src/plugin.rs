@@ -50,11 +50,7 @@ impl From<Error> for Failure {
 /// Runs one call and returns the exit code: 0 for success, 1 with an error object on standard output.
 pub fn run() -> ExitCode {
     let began = Instant::now();
-    panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
-        let error = Error::new(Code::Internal, "flock has a defect, please report it").with_details(place);
-        print(&error.to_json(None)).ok();
-    }));
+    report_panics();
     let failure = match call(began) {
         Ok(None) => return ExitCode::SUCCESS,
         Ok(Some(text)) => match print(&text) {
@@ -65,6 +61,17 @@ pub fn run() -> ExitCode {
     };
     print(&failure.error.to_json(failure.version)).ok();
     ExitCode::FAILURE
+}
+
+/// Makes a panic a failure like any other: one error object on standard output, and exit code 1 instead of a core dump.
+/// What the panic says stays unsaid, as it may hold anything.
+pub fn report_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+        let error = Error::new(Code::Internal, "flock has a defect, please report it").with_details(place);
+        print(&error.to_json(None)).ok();
+        std::process::exit(1);
+    }));
 }
 
 /// The text for standard output, if any.
