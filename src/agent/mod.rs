@@ -55,7 +55,7 @@ use crate::log;
 use crate::netlink::NetlinkError;
 use crate::netlink::events::LinkRemover;
 use crate::rpc::frame::FrameError;
-use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server, Unready};
+use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server};
 use crate::store::{Finding, Store, StoreError};
 
 /// How long requests in service may take after SIGTERM. Below the time that the unit gives.
@@ -158,9 +158,9 @@ fn serve(flags: Flags) -> Result<(), StartError> {
     let mut node = Node::new(places, verbs.clone(), present.clone());
     // The file is read before the first request, but the agent is ready without it: DEL and STATUS need no configuration.
     node.round();
-    let server =
-        Server::start(listener, Arc::new(Unready), Limits::default(), notices()).map_err(StartError::Thread)?;
-    server.swap(verbs);
+    // With the real handlers from the first request on: a DEL may have queued while the start was under way, and must not
+    // be answered by anything that does not know the record.
+    let server = Server::start(listener, verbs, Limits::default(), notices()).map_err(StartError::Thread)?;
 
     let (stop_node, node_stopped) = channel();
     let (stop_reconcile, reconcile_stopped) = channel();
