@@ -11,6 +11,8 @@
     reason = "each test program uses its own part"
 )]
 
+pub mod scripted;
+
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::IpAddr;
@@ -521,6 +523,23 @@ impl Cni<'_> {
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
         let output = child.wait_with_output().expect("waitable");
         writer.join().expect("no panic");
+        Outcome { output, elapsed: began.elapsed() }
+    }
+
+    /// Runs it with a standard input that stays open behind these bytes, as at a terminal.
+    pub fn run_without_end(&self, input: &[u8]) -> Outcome {
+        let began = Instant::now();
+        let mut child = self
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the plugin starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(input).expect("it reads");
+        let output = child.wait_with_output().expect("waitable");
+        drop(stdin);
         Outcome { output, elapsed: began.elapsed() }
     }
 
