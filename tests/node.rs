@@ -143,6 +143,24 @@ fn two_hundred_pods_at_once_get_addresses_of_their_own_and_give_them_all_back() 
 }
 
 #[test]
+fn the_first_pods_of_a_node_may_come_all_at_once() {
+    for _ in 0..8 {
+        let host = Host::new();
+        let agent = host.agent().start();
+        let pods: Vec<Pod<'_>> = (0..16).map(|n| host.pod(&format!("p{n}"))).collect();
+        thread::scope(|scope| {
+            for pod in &pods {
+                scope.spawn(|| host.add(pod).result());
+            }
+        });
+        let forwarding = host.run("grep -r . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf --include=forwarding");
+        let off: Vec<&str> = forwarding.lines().filter(|line| line.ends_with(":0")).collect();
+        assert_eq!(off, Vec::<&str>::new(), "the host does not forward everywhere");
+        assert_eq!(agent.log().matches("host prepared").count(), 1, "{}", agent.log());
+    }
+}
+
+#[test]
 fn pod_links_have_the_mtu_of_the_node_config() {
     let host = Host::new();
     let config = node_config_spec(serde_json::json!({"cidr6": CIDR6, "cidr4": CIDR4, "mtu": 1380}));

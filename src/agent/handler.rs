@@ -312,20 +312,22 @@ impl Verbs {
         }
     }
 
-    /// Makes the host ready for `view` unless it is. Concurrent callers may both do it; doing it twice is harmless.
+    /// Makes the host ready for `view` unless it is. One caller at a time: while the kernel changes the forwarding setting,
+    /// another reader sees it done already, and of two writers the later can undo it for the links and leave it shown as set.
     ///
     /// # Errors
     /// A setting or route could not be made.
     pub fn prepare_host(&self, view: &View, deadline: Instant) -> Result<(), Fault> {
         let prefixes = view.prefixes();
-        if *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) == prefixes {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if *prepared == prefixes {
             return Ok(());
         }
         let changed = host::prepare(&prefixes, deadline)?;
         if !changed.is_empty() {
             log::info("host prepared").with("changed", changed.join(", ")).write();
         }
-        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = prefixes;
+        *prepared = prefixes;
         Ok(())
     }
 
