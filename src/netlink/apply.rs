@@ -218,3 +218,162 @@ pub(super) fn family(ip: IpAddr) -> AddressFamily {
         IpAddr::V6(_) => AddressFamily::Inet6,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable as _;
+
+    use super::*;
+    use crate::addr::Mac;
+
+    /// The message behind the netlink header, in words of four bytes as they stand in a little-endian machine's memory.
+    #[track_caller]
+    fn check(change: &Change, kind: u16, flags: u16, words: &[u32]) {
+        let request = request(7, "x", change);
+        let mut bytes = vec![0; request.message.buffer_len()];
+        request.message.emit(&mut bytes);
+        let expected: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        assert_eq!((request.message.message_type(), request.flags), (kind, flags), "{change:?}");
+        assert_eq!(bytes, expected, "{change:?}");
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("literal")
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn requests_are_encoded_as_the_kernel_reads_them() {
+        const CREATE_REPLACE: u16 = 0x400 | 0x100;
+        const CREATE_EXCL: u16 = 0x400 | 0x200;
+        check(
+            &Change::Address { ip: ip("2001:db8::5"), prefix_len: 128, reach: Reach::Global },
+            20, // RTM_NEWADDR
+            CREATE_REPLACE,
+            &[
+                0x0a80_0000, // AF_INET6, /128, no flags, scope universe
+                0x0700_0000, // link 7
+                0x1400_0200, // IFA_LOCAL, 20 bytes
+                0x2001_0db8,
+                0,
+                0,
+                5,
+                0x1400_0100, // IFA_ADDRESS, 20 bytes
+                0x2001_0db8,
+                0,
+                0,
+                5,
+                0x0800_0800, // IFA_FLAGS, 8 bytes
+                0x0202_0000, // IFA_F_NODAD, IFA_F_NOPREFIXROUTE
+            ],
+        );
+        check(
+            &Change::Address { ip: ip("169.254.1.1"), prefix_len: 32, reach: Reach::Host },
+            20,
+            CREATE_REPLACE,
+            &[
+                0x0220_00fe, // AF_INET, /32, no flags, scope host
+                0x0700_0000, // link 7
+                0x0800_0200, // IFA_LOCAL
+                0xa9fe_0101,
+                0x0800_0100, // IFA_ADDRESS
+                0xa9fe_0101,
+                0x0800_0800, // IFA_FLAGS
+                0x0202_0000,
+            ],
+        );
+        check(
+            &Change::Neighbour { ip: ip("fe80::1"), mac: Mac([2, 1, 2, 3, 4, 5]) },
+            28, // RTM_NEWNEIGH
+            CREATE_REPLACE,
+            &[
+                0x0a00_0000, // AF_INET6
+                0x0700_0000, // link 7
+                0x8000_0000, // NUD_PERMANENT, no flags, no type
+                0x1400_0100, // NDA_DST, 20 bytes
+                0xfe80_0000,
+                0,
+                0,
+                1,
+                0x0a00_0200, // NDA_LLADDR, 10 bytes and padding
+                0x0201_0203,
+                0x0405_0000,
+            ],
+        );
+        check(
+            &Change::Route { to: "10.0.0.5/32".parse().expect("literal"), via: None, metric: None },
+            24, // RTM_NEWROUTE
+            CREATE_EXCL,
+            &[
+                0x0220_0000, // AF_INET, to /32, from /0, no tos
+                0xfe66_fd01, // table main, protocol 102, scope link, unicast
+                0,           // no flags
+                0x0800_0100, // RTA_DST
+                0x0a00_0005,
+                0x0800_0400, // RTA_OIF
+                0x0700_0000,
+            ],
+        );
+        check(
+            &Change::Route { to: "::/0".parse().expect("literal"), via: Some(ip("fe80::1")), metric: Some(2049) },
+            24,
+            CREATE_EXCL,
+            &[
+                0x0a00_0000, // AF_INET6, to /0
+                0xfe66_0001, // table main, protocol 102, scope universe, unicast
+                0x0400_0000, // RTNH_F_ONLINK
+                0x0800_0400, // RTA_OIF
+                0x0700_0000,
+                0x1400_0500, // RTA_GATEWAY, 20 bytes
+                0xfe80_0000,
+                0,
+                0,
+                1,
+                0x0800_0600, // RTA_PRIORITY
+                0x0108_0000,
+            ],
+        );
+        check(
+            &Change::Up,
+            19, // RTM_SETLINK
+            0,
+            &[
+                0,           // AF_UNSPEC
+                0x0700_0000, // link 7
+                0x0100_0000, // IFF_UP
+                0x0100_0000, // and nothing but IFF_UP
+            ],
+        );
+        check(
+            &Change::NoAutoAddress,
+            19,
+            0,
+            &[
+                0,
+                0x0700_0000,
+                0,
+                0,
+                0x1000_1a00, // IFLA_AF_SPEC, 16 bytes
+                0x0c00_0a00, // AF_INET6, 12 bytes
+                0x0500_0800, // IFLA_INET6_ADDR_GEN_MODE, 5 bytes and padding
+                0x0100_0000, // none
+            ],
+        );
+        check(
+            &Change::Alias("flock:a/eth0".into()),
+            19,
+            0,
+            &[
+                0,
+                0x0700_0000,
+                0,
+                0,
+                0x1100_1400, // IFLA_IFALIAS, 17 bytes and padding
+                0x666c_6f63,
+                0x6b3a_612f,
+                0x6574_6830,
+                0,
+            ],
+        );
+    }
+}
