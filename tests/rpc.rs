@@ -1,0 +1,766 @@
+//! The line between plugin and agent, each end against a peer that does not behave.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flock::rpc::client::{CallError, call};
+use flock::rpc::message::{Op, Request, Response, encode};
+use flock::rpc::server::{BindError, Call, Handler, Limits, Listener, Notice, Server, Unready};
+use flock::rpc::{CONNECT, FRAME_MAX, agent_limit, plugin_limit};
+use serde_json::{Value, json};
+
+use support::scripted::{self, Scripted, a_result, line, read_request, socket_of};
+use support::*;
+
+const OPS: [Op; 5] = [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status];
+
+/// More than any of the short waits below can take on a loaded machine, and far less than the limits that would hide a fault.
+const SOON: Duration = Duration::from_secs(10);
+
+fn request(op: Op) -> Request {
+    Request {
+        op,
+        container_id: "abc".into(),
+        netns: "/run/netns/x".into(),
+        ifname: "eth0".into(),
+        args: String::new(),
+        path: String::new(),
+        stdin_data: br#"{"cniVersion":"1.1.0","name":"flock"}"#.to_vec(),
+        call: None,
+    }
+}
+
+fn status(socket: &Path) -> Result<Response, CallError> {
+    call(socket, &request(Op::Status), Instant::now() + SOON)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The client.
+
+/// Calls a server that does `serve` with its connections, and returns what came of it and how many connections there were.
+fn against(
+    serve: impl Fn(usize, UnixStream) + Send + Sync + 'static,
+    limit: Duration,
+) -> (Result<Response, CallError>, usize) {
+    let dir = TempDir::new("client");
+    let socket = dir.path().join("s");
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    let server = Scripted::start(&socket, move |number, stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        serve(number, stream);
+    });
+    let outcome = call(&socket, &request(Op::Check), Instant::now() + limit);
+    let count = count.load(Ordering::SeqCst);
+    drop(server);
+    (outcome, count)
+}
+
+fn failed(response: &Response) -> (Option<u32>, Option<&str>) {
+    (response.code, response.error.as_deref())
+}
+
+// covers: P-01
+#[test]
+fn the_client_waits_for_an_answer_that_comes_late_or_in_pieces_and_ignores_what_follows_it() {
+    let answer = line(&json!({"error": "x", "code": 7}));
+    let pieces = answer.clone();
+    let (outcome, count) = against(
+        move |_, mut stream| {
+            read_request(&stream);
+            for byte in &pieces {
+                stream.write_all(&[*byte]).unwrap();
+                thread::yield_now();
+            }
+        },
+        SOON,
+    );
+    assert_eq!((failed(&outcome.unwrap()), count), ((Some(7), Some("x")), 1));
+
+    let tail = [&answer[..], b"{\"result\":1}\nxyz"].concat();
+    let (outcome, _) = against(
+        move |_, mut stream| {
+            read_request(&stream);
+            // Not a wait for a fact: lateness is what is tried.
+            thread::sleep(Duration::from_millis(200));
+            stream.write_all(&tail).unwrap();
+        },
+        SOON,
+    );
+    assert_eq!(failed(&outcome.unwrap()), (Some(7), Some("x")));
+}
+
+// covers: P-01
+#[test]
+fn the_client_gives_up_on_an_agent_that_hangs_up_again_and_again() {
+    let half = |bytes: &'static [u8]| {
+        move |_: usize, mut stream: UnixStream| {
+            read_request(&stream);
+            stream.write_all(bytes).unwrap();
+        }
+    };
+    for (outcome, count) in [
+        against(half(b""), SOON),
+        against(half(b"{\"resu"), SOON),
+        against(half(b"{}"), SOON),
+        against(|_, _| {}, SOON),
+    ] {
+        assert!(matches!(outcome, Err(CallError::Lost { .. })), "{outcome:?}");
+        assert_eq!(count, 3);
+    }
+    let twice = |number: usize, mut stream: UnixStream| {
+        read_request(&stream);
+        if number == 2 {
+            stream.write_all(b"{}\n").unwrap();
+        }
+    };
+    assert!(against(twice, SOON).0.is_ok(), "the third connection counts");
+}
+
+// covers: P-01
+#[test]
+fn the_client_takes_garbage_for_no_answer_and_does_not_ask_again() {
+    let endless = Arc::new(vec![b' '; FRAME_MAX + 1]);
+    for bytes in
+        [&b"\n"[..], b"garbage\n", b"\xff\xfe\n", b"[]x\n", b"{\"code\":\"x\"}\n", b"{\"error\":7}\n", &endless]
+    {
+        let bytes = bytes.to_vec();
+        let (outcome, count) = against(
+            move |_, mut stream| {
+                read_request(&stream);
+                stream.write_all(&bytes).ok();
+            },
+            SOON,
+        );
+        assert!(matches!(outcome, Err(CallError::Garbled { .. })), "{outcome:?}");
+        assert_eq!(count, 1, "what it did is not known, and it may have done it");
+    }
+}
+
+// covers: P-01
+#[test]
+fn the_clients_deadline_holds_against_every_kind_of_silence() {
+    let limit = Duration::from_millis(300);
+    type Serve = Box<dyn Fn(usize, UnixStream) + Send + Sync>;
+    let silences: [Serve; 2] = [
+        Box::new(|_, stream| scripted::wait_for_end(stream)),
+        Box::new(|_, mut stream| {
+            while stream.write_all(b" ").is_ok() {
+                // A peer that is slow, but never quiet.
+                thread::sleep(Duration::from_millis(5));
+            }
+        }),
+    ];
+    for serve in silences {
+        let began = Instant::now();
+        let (outcome, _) = against(serve, limit);
+        assert!(matches!(outcome, Err(CallError::Late { .. })), "{outcome:?}");
+        assert!(began.elapsed() < SOON);
+    }
+    // One that does not even read, behind a request that no buffer takes.
+    let dir = TempDir::new("deaf");
+    let socket = dir.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let large = Request { stdin_data: vec![b'x'; 1 << 20], ..request(Op::Check) };
+    let outcome = call(&socket, &large, Instant::now() + limit);
+    assert!(matches!(outcome, Err(CallError::Late { .. })), "{outcome:?}");
+    drop(listener);
+}
+
+// covers: P-01 P-06
+#[test]
+fn the_client_tries_for_a_second_to_reach_an_agent_and_no_longer() {
+    let dir = TempDir::new("reach");
+    let absent = dir.path().join("absent");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let dead = dir.path().join("dead");
+    drop(UnixListener::bind(&dead).unwrap());
+    // A backlog without room, and nobody who accepts.
+    let full = dir.path().join("full");
+    let fd = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&fd, &rustix::net::SocketAddrUnix::new(&full).unwrap()).unwrap();
+    rustix::net::listen(&fd, 0).unwrap();
+    let _first = UnixStream::connect(&full).unwrap();
+    thread::scope(|scope| {
+        for socket in [&absent, &file, &dead, &full] {
+            scope.spawn(move || {
+                let began = Instant::now();
+                let outcome = call(socket, &request(Op::Add), Instant::now() + Duration::from_secs(30));
+                let took = began.elapsed();
+                assert!(matches!(outcome, Err(CallError::Absent { .. })), "{outcome:?}");
+                assert!(took >= CONNECT / 2 && took < CONNECT + SOON, "{} {took:?}", socket.display());
+            });
+        }
+    });
+}
+
+#[test]
+fn the_client_refuses_what_no_frame_can_hold() {
+    let large = Request { stdin_data: vec![b'x'; FRAME_MAX], ..request(Op::Add) };
+    let outcome = call(Path::new("/nonexistent/s"), &large, Instant::now() + SOON);
+    assert!(matches!(outcome, Err(CallError::TooLong)), "{outcome:?}");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The server.
+
+/// Answers at once, but ADD only when told to, and DEL with as much as asked.
+struct Answers {
+    name: &'static str,
+    begun: Sender<()>,
+    go: Mutex<Receiver<()>>,
+    undelivered: Sender<Op>,
+}
+
+/// The other ends of [`Answers`].
+struct Controls {
+    begun: Receiver<()>,
+    go: Sender<()>,
+    undelivered: Receiver<Op>,
+}
+
+fn answers(name: &'static str) -> (Arc<Answers>, Controls) {
+    let (begun, has_begun) = channel();
+    let (go, may_go) = channel();
+    let (undelivered, was_not) = channel();
+    let handler = Answers { name, begun, go: Mutex::new(may_go), undelivered };
+    (Arc::new(handler), Controls { begun: has_begun, go, undelivered: was_not })
+}
+
+impl Handler for Answers {
+    fn handle(&self, call: &Call<'_>) -> Response {
+        if call.request.op == Op::Add {
+            self.begun.send(()).unwrap();
+            self.go.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            if call.caller_gone() {
+                return Response::failed(11, "caller has gone", "");
+            }
+        }
+        let raw = |value: Value| serde_json::value::to_raw_value(&value).ok();
+        match call.request.op {
+            Op::Del => Response { result: raw(json!("x".repeat(call.request.path.len() * 1024))), ..Response::done() },
+            _ => Response { result: raw(json!(self.name)), ..Response::done() },
+        }
+    }
+
+    fn undelivered(&self, request: &Request) {
+        self.undelivered.send(request.op).unwrap();
+    }
+}
+
+struct Serving {
+    _dir: TempDir,
+    socket: PathBuf,
+    server: Server,
+    notices: Arc<Mutex<Vec<String>>>,
+}
+
+fn serve(handler: Arc<dyn Handler>, limits: Limits) -> Serving {
+    let dir = TempDir::new("server");
+    let socket = dir.path().join("s");
+    let notices: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = notices.clone();
+    let notify = Arc::new(move |notice: Notice| sink.lock().unwrap().push(format!("{notice:?}")));
+    let server = Server::start(Listener::bind(&socket).unwrap(), handler, limits, notify).unwrap();
+    Serving { _dir: dir, socket, server, notices }
+}
+
+fn brisk() -> Limits {
+    Limits { connections: 4, arrival: Duration::from_millis(300) }
+}
+
+fn name_of(response: &Response) -> String {
+    serde_json::from_str(response.result.as_ref().expect("a result").get()).unwrap()
+}
+
+/// What the server says before it hangs up, which it must.
+fn rest(mut stream: UnixStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the server does not hang up"),
+        _ => bytes,
+    }
+}
+
+// covers: P-01 P-03
+#[test]
+fn the_server_cuts_off_who_is_slow_or_silent_and_answers_everybody_else() {
+    let serving = serve(answers("a").0, brisk());
+    let connect = || UnixStream::connect(&serving.socket).unwrap();
+    let began = Instant::now();
+    // One that never ends its line, one that says nothing, one that goes on byte by byte for ever.
+    let mut no_end = connect();
+    no_end.write_all(br#"{"op":"STATUS""#).unwrap();
+    let silent = connect();
+    let mut slow = connect();
+    assert!(status(&serving.socket).is_ok(), "answered beside them");
+    while slow.write_all(b" ").is_ok() {
+        assert!(began.elapsed() < PATIENCE, "a byte now and then must not hold a place for ever");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(rest(no_end), b"");
+    assert_eq!(rest(silent), b"");
+    assert!(status(&serving.socket).is_ok());
+    let late = || serving.notices.lock().unwrap().iter().filter(|n| n.contains("Late")).count();
+    wait_for("three notices", || (late() == 3).then_some(()));
+}
+
+// covers: P-01 P-03
+#[test]
+fn the_server_serves_a_request_that_comes_byte_by_byte_in_time() {
+    let serving = serve(answers("a").0, Limits::default());
+    let mut stream = UnixStream::connect(&serving.socket).unwrap();
+    for byte in encode(&request(Op::Status)).unwrap() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert_eq!(read_request(&stream), Some(json!({"result": "a"})));
+}
+
+// covers: P-01 P-02 P-03
+#[test]
+fn the_server_says_what_is_wrong_with_a_request_and_goes_on() {
+    let serving = serve(answers("a").0, brisk());
+    let mut state = 88_172_645_463_325_252_u64;
+    let random: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .flatten()
+    .map(|byte| if byte == b'\n' { 0 } else { byte })
+    .take(100_000)
+    .collect();
+    let deep = "[".repeat(100_000);
+    for bad in [
+        &b""[..],
+        b"{}",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b"\0\0\0",
+        br#"{"op":"FLY"}"#,
+        br#"{"op":"add"}"#,
+        br#"{"op":7}"#,
+        br#"{"op":"DEL","container_id":7}"#,
+        br#"{"op":"DEL","stdin_data":"not base64!"}"#,
+        &random,
+        deep.as_bytes(),
+    ] {
+        let mut stream = UnixStream::connect(&serving.socket).unwrap();
+        stream.write_all(bad).unwrap();
+        stream.write_all(b"\n").unwrap();
+        let answer = read_request(&stream).expect("an answer");
+        assert_eq!(answer["code"], 6, "{} {answer}", String::from_utf8_lossy(&bad[..bad.len().min(40)]));
+        assert!(answer["error"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    // Unknown keys, and fewer than we send.
+    let answer = scripted::ask(&serving.socket, &json!({"op": "STATUS", "later": [1], "call": null}));
+    assert_eq!(answer, Some(json!({"result": "a"})));
+    assert!(status(&serving.socket).is_ok());
+}
+
+// covers: P-01
+#[test]
+fn the_server_bounds_a_frame() {
+    let serving = serve(answers("a").0, Limits::default());
+    let mut stream = UnixStream::connect(&serving.socket).unwrap();
+    let piece = vec![b' '; 1 << 16];
+    let mut sent = 0;
+    while sent < 100 << 20 && stream.write_all(&piece).is_ok() {
+        sent += piece.len();
+    }
+    assert!(sent < 8 << 20, "{sent} bytes were taken");
+    // The refusal, unless the kernel dropped it with the rest.
+    let said = rest(stream);
+    assert!(said.is_empty() || serde_json::from_slice::<Value>(&said).unwrap()["code"] == 6);
+    // The longest that is allowed.
+    let mut longest = br#"{"op":"STATUS"}"#.to_vec();
+    longest.resize(FRAME_MAX - 1, b' ');
+    longest.push(b'\n');
+    let mut stream = UnixStream::connect(&serving.socket).unwrap();
+    stream.write_all(&longest).unwrap();
+    assert_eq!(read_request(&stream), Some(json!({"result": "a"})));
+}
+
+// covers: P-01
+#[test]
+fn more_callers_than_places_wait_their_turn_and_idle_ones_lose_theirs() {
+    let serving = serve(answers("a").0, brisk());
+    let idle: Vec<UnixStream> = (0..20).map(|_| UnixStream::connect(&serving.socket).unwrap()).collect();
+    let gone: Vec<UnixStream> = (0..20).map(|_| UnixStream::connect(&serving.socket).unwrap()).collect();
+    drop(gone);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| assert!(status(&serving.socket).is_ok()));
+        }
+    });
+    for stream in idle {
+        assert_eq!(rest(stream), b"");
+    }
+}
+
+// covers: P-01 A-12 P-05
+#[test]
+fn the_handler_hears_that_its_answer_was_not_taken() {
+    let (handler, controls) = answers("a");
+    let serving = serve(handler, Limits::default());
+    // Gone before the answer.
+    let mut stream = UnixStream::connect(&serving.socket).unwrap();
+    stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+    controls.begun.recv_timeout(PATIENCE).unwrap();
+    drop(stream);
+    controls.go.send(()).unwrap();
+    // A failure needs no undoing; a success that went nowhere does, here one that the caller never reads.
+    let mut stream = UnixStream::connect(&serving.socket).unwrap();
+    let large = Request { path: "x".repeat(1500), ..request(Op::Del) };
+    stream.write_all(&encode(&large).unwrap()).unwrap();
+    assert_eq!(controls.undelivered.recv_timeout(PATIENCE), Ok(Op::Del));
+    // And one that no frame can hold.
+    let larger = Request { path: "x".repeat(2100), ..request(Op::Del) };
+    let mut other = UnixStream::connect(&serving.socket).unwrap();
+    other.write_all(&encode(&larger).unwrap()).unwrap();
+    assert_eq!(controls.undelivered.recv_timeout(PATIENCE), Ok(Op::Del));
+    assert_eq!(rest(other), b"");
+    drop(stream);
+    assert!(status(&serving.socket).is_ok());
+    assert!(controls.undelivered.try_recv().is_err());
+}
+
+#[test]
+fn half_closing_after_the_request_is_not_going_away() {
+    let (handler, controls) = answers("a");
+    let serving = serve(handler, Limits::default());
+    let mut stream = UnixStream::connect(&serving.socket).unwrap();
+    stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    controls.begun.recv_timeout(PATIENCE).unwrap();
+    controls.go.send(()).unwrap();
+    assert_eq!(read_request(&stream), Some(json!({"result": "a"})));
+}
+
+#[test]
+fn other_handlers_take_over_while_a_request_ends_with_its_own() {
+    let (first, controls) = answers("first");
+    let serving = serve(first, Limits::default());
+    thread::scope(|scope| {
+        let adding = scope.spawn(|| call(&serving.socket, &request(Op::Add), Instant::now() + PATIENCE).unwrap());
+        controls.begun.recv_timeout(PATIENCE).unwrap();
+        serving.server.swap(answers("second").0);
+        assert_eq!(name_of(&status(&serving.socket).unwrap()), "second");
+        controls.go.send(()).unwrap();
+        assert_eq!(name_of(&adding.join().unwrap()), "first");
+    });
+    serving.server.swap(Arc::new(Unready));
+    let code = |op| call(&serving.socket, &request(op), Instant::now() + SOON).unwrap().code;
+    assert_eq!(OPS.map(code), [Some(11), None, None, None, Some(50)]);
+}
+
+// covers: P-06
+#[test]
+fn a_stop_lets_requests_in_service_end_and_takes_no_new_ones() {
+    let (handler, controls) = answers("a");
+    let Serving { _dir, socket, server, .. } = serve(handler, Limits::default());
+    thread::scope(|scope| {
+        let adding = scope.spawn(|| call(&socket, &request(Op::Add), Instant::now() + PATIENCE).unwrap());
+        controls.begun.recv_timeout(PATIENCE).unwrap();
+        let stopping = scope.spawn(|| server.stop(Instant::now() + PATIENCE));
+        wait_for("the socket's end", || (!socket.exists()).then_some(()));
+        assert!(UnixStream::connect(&socket).is_err());
+        controls.go.send(()).unwrap();
+        assert_eq!(name_of(&adding.join().unwrap()), "a");
+        assert_eq!(stopping.join().unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_stop_ends_at_its_deadline_and_tells_who_is_left() {
+    let (handler, controls) = answers("a");
+    let Serving { _dir, socket, server, .. } = serve(handler, Limits::default());
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+    controls.begun.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(server.stop(Instant::now() + Duration::from_millis(50)), 1);
+    controls.go.send(()).unwrap();
+}
+
+#[test]
+fn a_socket_is_private_and_replaces_only_a_dead_one() {
+    let dir = TempDir::new("bind");
+    let socket = dir.path().join("s");
+    let first = Listener::bind(&socket).unwrap();
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(Listener::bind(&socket), Err(BindError::InUse(_))));
+    drop(first);
+    let _second = Listener::bind(&socket).unwrap();
+    assert!(UnixStream::connect(&socket).is_ok());
+    let file = dir.path().join("file");
+    std::fs::write(&file, "kept").unwrap();
+    assert!(matches!(Listener::bind(&file), Err(BindError::NotASocket(_))));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    assert!(matches!(Listener::bind(&dir.path().join("no/s")), Err(BindError::Io { .. })));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The plugin against a scripted agent.
+
+fn add(host: &Host) -> Cni<'_> {
+    host.cni("ADD").container("abc").netns("/run/netns/x").ifname("eth0")
+}
+
+fn each(host: &Host) -> [Cni<'_>; 5] {
+    OPS.map(|op| match op {
+        Op::Check => add(host).env("CNI_COMMAND", "CHECK").conf("prevResult", a_result()),
+        _ => add(host).env("CNI_COMMAND", op.to_string()),
+    })
+}
+
+// covers: P-04 X-04 X-06
+#[test]
+fn the_plugin_passes_on_what_the_agent_says_and_999_for_codes_that_it_does_not_know() {
+    let host = Host::new();
+    for (answer, code, details) in [
+        (json!({"error": "e", "code": 11, "details": "d"}), 11, "d"),
+        (json!({"error": "e", "code": 3}), 3, ""),
+        (json!({"error": "e", "code": 51, "details": null}), 51, ""),
+        (json!({"error": "e", "code": 999}), 999, ""),
+        (json!({"error": "e", "code": 12}), 999, ""),
+        (json!({"error": "e", "code": 100, "details": "d"}), 999, "d"),
+        (json!({"error": "e", "code": 0}), 999, ""),
+        (json!({"error": "e"}), 999, ""),
+        // An error wins over a result.
+        (json!({"error": "e", "code": 7, "result": a_result()}), 7, ""),
+    ] {
+        let said = answer.clone();
+        let _agent = Scripted::answering(socket_of(&host), move |_, _| Some(line(&said)));
+        for call in each(&host) {
+            let error = call.error();
+            assert_eq!((error.code, error.msg.as_str(), error.details.as_str()), (code, "e", details), "{answer}");
+        }
+    }
+}
+
+// covers: P-02 R-02 R-04 A-14
+#[test]
+fn the_plugin_prints_the_result_of_a_go_agent_and_never_none() {
+    let host = Host::new();
+    let go = json!({"error": "", "result": {
+        "interfaces": [{"name": "eth0", "mac": "aa:bb:cc:dd:ee:ff", "sandbox": "/run/netns/x"}],
+        "ips": [{"interface": 0, "address": "10.0.0.3/32"}, {"interface": 0, "address": "2001:db8::3/128"}],
+        "dns": {},
+    }});
+    let agent = Scripted::answering(socket_of(&host), move |_, _| Some(line(&go)));
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let result = add(&host).version(version).result();
+        assert_eq!(result.result["cniVersion"], version);
+        assert_eq!(result.ips().len(), 2);
+    }
+    for call in &each(&host)[1..] {
+        call.done();
+    }
+    drop(agent);
+    for none in [
+        json!({}),
+        json!({"result": null}),
+        json!({"result": {}}),
+        json!({"result": {"ips": []}}),
+        json!({"result": []}),
+        json!({"result": {"ips": [{"address": "10.0.0.3/32", "interface": 0}]}}),
+    ] {
+        let said = none.clone();
+        let _agent = Scripted::answering(socket_of(&host), move |_, _| Some(line(&said)));
+        assert_eq!(add(&host).error().code, 999, "{none}");
+    }
+}
+
+// covers: P-06 D-16 K-10 T-03
+#[test]
+fn the_plugin_has_a_code_for_each_way_of_getting_no_answer_and_del_leaves_a_note() {
+    let host = Host::new();
+    let notes = || std::fs::read_dir(host.path("/run/flock/deletes")).into_iter().flatten().count();
+    for bytes in [&b""[..], b"{\"res", b"garbage\n"] {
+        let said = bytes.to_vec();
+        let _agent = Scripted::answering(socket_of(&host), move |_, _| Some(said.clone()));
+        for (call, op) in each(&host).iter().zip(OPS) {
+            match op {
+                Op::Del => call.done(),
+                Op::Status => assert_eq!(call.error().code, 50),
+                _ => assert_eq!(call.error().code, 11, "{op}"),
+            }
+        }
+        assert_eq!(notes(), 2, "the lock and the note");
+        std::fs::remove_dir_all(host.path("/run/flock/deletes")).unwrap();
+    }
+}
+
+// covers: X-15 A-13 T-06 D-16
+#[test]
+fn a_hanging_agent_costs_each_verb_its_limit_and_no_more() {
+    let host = Host::new();
+    let _agent = Scripted::silent(socket_of(&host));
+    thread::scope(|scope| {
+        for (call, op) in each(&host).into_iter().zip(OPS) {
+            scope.spawn(move || {
+                let outcome = call.run();
+                // The process has to be started and read, too.
+                assert!(outcome.elapsed < plugin_limit(op) + Duration::from_secs(2), "{op}: {:?}", outcome.elapsed);
+                match op {
+                    Op::Del => assert_eq!(outcome.succeeded(), "", "the note counts"),
+                    Op::Status => assert_eq!(outcome.failed().code, 50),
+                    _ => assert_eq!(outcome.failed().code, 11, "{op}"),
+                }
+            });
+        }
+    });
+}
+
+// covers: X-15
+#[test]
+fn the_limits_are_those_that_the_runtimes_leave_room_for() {
+    let seconds = OPS.map(|op| plugin_limit(op).as_secs());
+    assert_eq!(seconds, [60, 20, 10, 25, 2]);
+    for op in OPS {
+        assert!(agent_limit(op) < plugin_limit(op), "the agent's own error still arrives");
+    }
+    assert!(CONNECT <= Duration::from_secs(1) && CONNECT < plugin_limit(Op::Status));
+}
+
+// covers: X-15 S-02 S-17
+#[test]
+fn an_input_that_never_ends_costs_status_no_more_than_its_limit() {
+    let host = Host::new();
+    let _agent = Scripted::obliging(socket_of(&host));
+    let outcome = host.cni("STATUS").run_without_end(br#"{"cniVersion":"1.1.0","name":"flock"}"#);
+    assert_eq!(outcome.failed().code, 5);
+    assert!(outcome.elapsed < plugin_limit(Op::Status) + Duration::from_secs(2), "{:?}", outcome.elapsed);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Both, and something in between.
+
+/// Passes calls on to the agent behind, and tells `each` the number of the connection and the answer; only when it says
+/// so, the answer is passed back.
+fn relay(host: &Host, behind: PathBuf, each: impl Fn(usize, &Value) -> bool + Send + Sync + 'static) -> Scripted {
+    Scripted::answering(socket_of(host), move |number, request| {
+        let answer = scripted::ask(&behind, request)?;
+        each(number, &answer).then(|| line(&answer))
+    })
+}
+
+// covers: A-04 P-05
+#[test]
+fn an_answer_that_was_lost_is_given_again_and_nothing_is_made_twice() {
+    let host = Host::new();
+    let behind = ["--socket", "/run/behind/s"];
+    let mut agent = host.agent().args(&behind).start();
+    let pod = host.pod("a");
+    let (tell, told) = channel();
+    let (go, may_go) = channel();
+    let may_go = Mutex::new(may_go);
+    let relay = relay(&host, host.path("/run/behind/s"), move |number, answer| {
+        tell.send(answer.clone()).unwrap();
+        // Lost once by itself, and once with the agent.
+        if number == 1 {
+            may_go.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        }
+        number == 2
+    });
+    let result = thread::scope(|scope| {
+        let adding = scope.spawn(|| host.add(&pod).result());
+        let first: Value = told.recv_timeout(PATIENCE).unwrap();
+        assert!(first["result"].is_object(), "{first}");
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), first, "the same call, the same answer");
+        agent.signal("KILL");
+        agent.wait();
+        agent = host.agent().args(&behind).start();
+        go.send(()).unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), first, "also by the agent's successor");
+        adding.join().unwrap()
+    });
+    let calls: Vec<Value> = relay.seen().iter().map(|request| request["call"].clone()).collect();
+    assert!(calls[0].is_string() && calls.iter().all(|call| *call == calls[0]), "{calls:?}");
+    assert_eq!(host.leases().len(), 1);
+    assert_eq!(host.flock_links(), [result.host_link()]);
+    assert!(pod.pings(HOST6.parse().unwrap()) && pod.pings(HOST4.parse().unwrap()));
+    drop(relay);
+    // Another run of the plugin is another call.
+    let conf = json!("/run/behind/s");
+    assert_eq!(host.add(&pod).conf("socket", conf.clone()).error().code, 4);
+    host.del(&pod).conf("socket", conf).done();
+    host.assert_empty();
+}
+
+// covers: P-06 T-05
+#[test]
+fn calls_in_flight_survive_a_restart_of_the_agent() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let pods: Vec<Pod> = (0..8).map(|i| host.pod(&format!("p{i}"))).collect();
+    for round in 0..4 {
+        agent = thread::scope(|scope| {
+            for pod in &pods {
+                scope.spawn(|| {
+                    host.add(pod).result();
+                    host.del(pod).done();
+                });
+            }
+            agent.signal(if round % 2 == 0 { "TERM" } else { "KILL" });
+            agent.wait();
+            host.agent().start()
+        });
+        host.assert_empty();
+    }
+}
+
+// covers: P-03
+#[test]
+fn only_root_and_the_agents_own_user_are_served() {
+    let host = Host::new();
+    let agent = host.agent().args(&["--socket", "/run/open/flock.sock"]).start();
+    let pod = host.pod("a");
+    let plugin = host.path("/run/open/plugin");
+    std::fs::copy(FLOCK, &plugin).unwrap();
+    host.run("chmod 755 /run/open /run/open/plugin");
+    let stranger = |verb: &str| {
+        let mut command = host.command("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "-i"]);
+        command.args([&format!("CNI_COMMAND={verb}"), "CNI_CONTAINERID=a", "CNI_IFNAME=eth0", "CNI_PATH=/"]);
+        command.args([&format!("CNI_NETNS={}", pod.path()), "/run/open/plugin"]);
+        let conf = json!({"cniVersion": "1.1.0", "name": "flock", "socket": "/run/open/flock.sock"});
+        std::fs::write(host.path("/run/conf"), conf.to_string()).unwrap();
+        let conf = std::fs::File::open(host.path("/run/conf")).unwrap();
+        let output = command.stdin(conf).output().unwrap();
+        let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        error["code"].clone()
+    };
+    // The rights of the socket keep strangers out, and so does the agent where somebody opened it.
+    assert_eq!(stranger("STATUS"), 50);
+    assert!(!agent.log().contains("caller refused"));
+    host.run("chmod 666 /run/open/flock.sock");
+    assert_eq!(stranger("STATUS"), 50);
+    assert_eq!(stranger("ADD"), 11);
+    assert!(agent.wait_log("caller refused").contains("65534"));
+    assert_eq!(stranger("DEL"), 11, "and it can leave no note");
+    host.assert_empty();
+    host.cni("STATUS").conf("socket", json!("/run/open/flock.sock")).done();
+}
