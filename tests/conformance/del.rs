@@ -28,7 +28,8 @@ fn deletes(host: &Host) -> usize {
 fn del_succeeds_whatever_is_missing_already() {
     let host = Host::new();
     let _agent = host.agent().start();
-    let damages: [&dyn Fn(&Pod, &Attached); 6] = [
+    type Damage<'a> = &'a dyn Fn(&Pod, &Attached);
+    let damages: [Damage<'_>; 6] = [
         &|_, made| drop(host.run(&format!("ip link del {}", made.host_link()))),
         &|pod, _| drop(pod.run("ip link del eth0")),
         &|pod, _| pod.vanish(),

@@ -24,7 +24,7 @@ fn held(host: &Host) -> Vec<String> {
 }
 
 /// Pods whose runtime has gone on without a DEL.
-fn dead<'a>(host: &'a Host, names: &[&str]) {
+fn dead(host: &Host, names: &[&str]) {
     for name in names {
         let pod = host.pod(name);
         let link = host.add(&pod).result().host_link();

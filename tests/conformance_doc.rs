@@ -1,0 +1,205 @@
+//! Holds `docs/conformance.md` and the tests together: the document has the rows and their words, the tests say which rows
+//! they show.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
+const COUNT: &str = "<!-- count -->";
+const NOT_COVERED: &str = "not covered: ";
+
+/// Row to the tests that show it, as `file::function`.
+type Covers = BTreeMap<String, Vec<String>>;
+
+/// All Rust files below `dir`, in order.
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    let mut files = Vec::new();
+    for path in entries {
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The name of the test that the lines behind a `covers:` line begin.
+fn test_name<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    if lines.first()?.trim() != "#[test]" {
+        return None;
+    }
+    let function = lines.iter().skip(1).map(|line| line.trim()).find(|line| !line.starts_with("#["))?;
+    let name = function.strip_prefix("fn ")?.split('(').next()?;
+    (!name.is_empty()).then_some(name)
+}
+
+/// Reads the `covers:` lines of one source; complains of those that are not directly above a test.
+fn collect(file: &str, source: &str, covers: &mut Covers, faults: &mut Vec<String>) {
+    let lines: Vec<&str> = source.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        let Some(rows) = line.trim().strip_prefix("// covers: ") else { continue };
+        let Some(name) = test_name(&lines[number + 1..]) else {
+            faults.push(format!("{file}:{}: the line is not directly above #[test] and its function", number + 1));
+            continue;
+        };
+        for row in rows.split_whitespace() {
+            let tests = covers.entry(row.to_owned()).or_default();
+            let test = format!("{file}::{name}");
+            if !tests.contains(&test) {
+                tests.push(test);
+            }
+        }
+    }
+}
+
+fn is_row(id: &str) -> bool {
+    id.split_once('-').is_some_and(|(group, number)| {
+        group.len() == 1
+            && group.bytes().all(|byte| byte.is_ascii_uppercase())
+            && number.len() == 2
+            && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+/// The document as it should be, or what is wrong with it and with the `covers:` lines.
+fn regenerate(document: &str, covers: &Covers) -> Result<String, Vec<String>> {
+    let mut faults = Vec::new();
+    let mut known: Vec<&str> = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
+    let (mut shown, mut total) = (0, 0);
+    for line in document.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let Some(row) = cells.get(1).copied().filter(|cell| is_row(cell)) else {
+            lines.push(line.to_owned());
+            continue;
+        };
+        let &["", _, statement, _, remark, ""] = cells.as_slice() else {
+            faults.push(format!("{row} has not the four cells row, statement, shown by, remark"));
+            continue;
+        };
+        if known.contains(&row) {
+            faults.push(format!("{row} is there twice"));
+        }
+        known.push(row);
+        total += 1;
+        if statement.is_empty() {
+            faults.push(format!("{row} has no statement"));
+        }
+        let reason = remark.strip_prefix(NOT_COVERED.trim_end()).map(str::trim);
+        let tests = covers.get(row);
+        match (tests, reason) {
+            (None, None) => faults.push(format!("{row} is shown by no test and has no \"{NOT_COVERED}reason\"")),
+            (None, Some("")) => faults.push(format!("{row} is not covered for no reason")),
+            (Some(tests), Some(_)) => {
+                faults.push(format!("{row} claims to be not covered, but is shown by {}", tests.join(", ")));
+            }
+            _ => {}
+        }
+        shown += usize::from(tests.is_some());
+        let tests: Vec<String> = tests.into_iter().flatten().map(|test| format!("`{test}`")).collect();
+        lines.push(format!("| {row} | {statement} | {} | {remark} |", tests.join("<br>")));
+    }
+    for (row, tests) in covers {
+        if !known.contains(&row.as_str()) {
+            faults.push(format!("{row} is no row of the document, but {} covers it", tests.join(", ")));
+        }
+    }
+    match lines.iter_mut().find(|line| line.starts_with(COUNT)) {
+        Some(line) => {
+            *line = format!("{COUNT} {total} rows: {shown} shown by tests, {} not covered.", total - shown);
+        }
+        None => faults.push(format!("no line begins with {COUNT}")),
+    }
+    if faults.is_empty() { Ok(lines.join("\n") + "\n") } else { Err(faults) }
+}
+
+#[test]
+fn the_document_says_which_test_shows_each_row() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut covers, mut faults) = (Covers::new(), Vec::new());
+    for directory in ["src", "tests"] {
+        for path in rust_files(&root.join(directory)) {
+            let name = path.strip_prefix(root).unwrap().to_str().expect("a name in UTF-8").to_owned();
+            collect(&name, &fs::read_to_string(&path).unwrap(), &mut covers, &mut faults);
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let present = fs::read_to_string(DOCUMENT).unwrap();
+    let wanted = match regenerate(&present, &covers) {
+        Ok(wanted) => wanted,
+        Err(faults) => panic!("docs/conformance.md and the tests disagree:\n{}", faults.join("\n")),
+    };
+    if present == wanted {
+        return;
+    }
+    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+        fs::write(DOCUMENT, wanted).unwrap();
+        return;
+    }
+    let differing = present.lines().zip(wanted.lines()).filter(|(present, wanted)| present != wanted);
+    let shown: Vec<String> =
+        differing.take(5).map(|(is, should)| format!("is:        {is}\nshould be: {should}")).collect();
+    panic!(
+        "docs/conformance.md is not what the tests say; BLESS=1 cargo test --test conformance_doc rewrites it\n{}",
+        shown.join("\n")
+    );
+}
+
+/// A document with these rows.
+fn document(rows: &str) -> String {
+    format!("{COUNT}\n{rows}")
+}
+
+fn covering(row: &str) -> Covers {
+    Covers::from([(row.to_owned(), vec!["tests/a.rs::f".to_owned()])])
+}
+
+#[test]
+fn a_row_is_filled_in_and_stays_as_it_is_then() {
+    let rows = "| A-01 | It works. |  |  |\n| A-02 | Also. | old | not covered: too hard |\n";
+    let once = regenerate(&document(rows), &covering("A-01")).unwrap();
+    let count = format!("{COUNT} 2 rows: 1 shown by tests, 1 not covered.\n");
+    assert_eq!(
+        once,
+        count + "| A-01 | It works. | `tests/a.rs::f` |  |\n| A-02 | Also. |  | not covered: too hard |\n"
+    );
+    assert_eq!(regenerate(&once, &covering("A-01")).unwrap(), once);
+}
+
+#[test]
+fn every_disagreement_is_named() {
+    for (rows, covers, fault) in [
+        ("| A-01 | It works. |  |  |", Covers::new(), "A-01 is shown by no test"),
+        ("| A-01 | It works. |  | needs more |", Covers::new(), "A-01 is shown by no test"),
+        ("| A-01 | It works. |  | not covered: |", Covers::new(), "for no reason"),
+        ("| A-01 | It works. |  | not covered: hard |", covering("A-01"), "claims to be not covered"),
+        ("| A-01 | It works. |  |  |", covering("A-99"), "A-99 is no row"),
+        ("| A-01 |  |  |  |", covering("A-01"), "no statement"),
+        ("| A-01 | It works. |  |", covering("A-01"), "four cells"),
+        ("| A-01 | It works. |  |  |\n| A-01 | Again. |  |  |", covering("A-01"), "twice"),
+    ] {
+        let faults = regenerate(&document(rows), &covers).expect_err(rows);
+        assert!(faults.iter().any(|text| text.contains(fault)), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_covers_line_stands_directly_above_its_test() {
+    let marker = "// covers:";
+    for (source, tests) in [
+        (format!("{marker} A-01 A-02\n#[test]\nfn f() {{}}\n"), Some(2)),
+        (format!("    {marker} A-01\n    #[test]\n    #[cfg(unix)]\n    fn f(a in 0..1) {{}}\n"), Some(1)),
+        (format!("{marker} A-01\n\n#[test]\nfn f() {{}}\n"), None),
+        (format!("{marker} A-01\nfn f() {{}}\n"), None),
+        (format!("{marker} A-01\n"), None),
+    ] {
+        let (mut covers, mut faults) = (Covers::new(), Vec::new());
+        collect("tests/a.rs", &source, &mut covers, &mut faults);
+        assert_eq!((covers.len(), faults.is_empty()), (tests.unwrap_or(0), tests.is_some()), "{source}");
+    }
+}
