@@ -24,6 +24,7 @@ pub mod recover;
 pub mod boot;
 pub mod disk;
 pub mod intents;
+pub mod kube;
 pub mod log;
 pub mod netlink;
 pub mod netns;

@@ -214,7 +214,7 @@ fn json(line: &Line, now: SystemTime) -> String {
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-fn timestamp(now: SystemTime) -> String {
+pub fn timestamp(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);

@@ -1,0 +1,559 @@
+//! The client: one request at a time per caller, any number of callers, and one call that ends them all.
+//!
+//! Answers are values whatever their status. Nothing is repeated and nothing is redirected. Bodies, lines and times have
+//! limits. A certificate or an authority that changed on disk means a new agent underneath, with connections of its own.
+
+use std::fmt;
+use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::pki_types::ServerName;
+use ureq::http::{HeaderValue, Request, Response};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _};
+use ureq::{Agent, AsSendBody, Body, BodyReader, Timeout};
+
+use crate::kube::connect::{Names, Tcp, Tls};
+use crate::kube::credentials::{Contents, Credentials, CredentialsError};
+use crate::kube::dates;
+use crate::kube::kubeconfig::{Access, Scheme, Server};
+use crate::kube::proxy::{self, Proxy, ProxyError};
+use crate::kube::stop::Stop;
+
+/// How much of a body that only explains a refusal is kept, in bytes.
+const REFUSAL_MAX: usize = 64 << 10;
+
+/// How long to listen to such an explanation.
+const REFUSAL_TIME: Duration = Duration::from_secs(10);
+
+/// A server that wants to be left alone for longer is asked again after this.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How long things may take, and how large they may be.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Looking up a name.
+    pub lookup: Duration,
+    /// Connecting, with the proxy's part and the TLS handshake.
+    pub connect: Duration,
+    /// From the request to the end of the answer's headers.
+    pub headers: Duration,
+    /// The whole of a request that is not a watch.
+    pub total: Duration,
+    /// The server says nothing in the middle of an answer that is not a watch.
+    pub silence: Duration,
+    /// A credential plugin.
+    pub plugin: Duration,
+    /// One line of a watch, in bytes.
+    pub line: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            lookup: Duration::from_secs(11), // two tries of the C library, 5 s each
+            connect: Duration::from_secs(15),
+            headers: Duration::from_secs(30),
+            total: Duration::from_secs(60),
+            silence: Duration::from_secs(30),
+            plugin: Duration::from_secs(30),
+            line: 8 << 20,
+        }
+    }
+}
+
+/// How to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Change a part.
+    Patch,
+    /// Create.
+    Post,
+    /// Replace.
+    Put,
+}
+
+/// An answer, whatever its status.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// How long the server wants to be left alone. At most a day.
+    pub retry_after: Option<Duration>,
+    /// The body, not unpacked in any way.
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Bodies are objects of the cluster, secret ones too.
+        write!(f, "Answer({}, {:?}, {} bytes)", self.status, self.retry_after, self.body.len())
+    }
+}
+
+/// What became of a watch.
+#[derive(Debug)]
+pub enum Watch {
+    /// Status 200: lines follow.
+    Stream(Lines),
+    /// Any other status. The body may have been cut.
+    Refused(Answer),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum KubeError {
+    /// There are no usable credentials at the moment.
+    Credentials(CredentialsError),
+    /// The proxy that is configured cannot be used.
+    Proxy(ProxyError),
+    /// This argument or configured value cannot be sent.
+    BadRequest(&'static str),
+    /// No connection, no TLS, or not HTTP.
+    Io {
+        /// The server.
+        server: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Too slow.
+    TimedOut {
+        /// The server.
+        server: String,
+        /// During what.
+        during: &'static str,
+    },
+    /// The body has more than this many bytes.
+    TooLong(usize),
+    /// The client was shut down.
+    Stopped,
+}
+
+impl KubeError {
+    /// The client was shut down: nothing more will come.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, KubeError::Stopped)
+    }
+}
+
+impl fmt::Display for KubeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KubeError::Credentials(error) => error.fmt(f),
+            KubeError::Proxy(error) => error.fmt(f),
+            KubeError::BadRequest(what) => write!(f, "{what} cannot be sent"),
+            KubeError::Io { server, .. } => write!(f, "cannot talk to {server}"),
+            KubeError::TimedOut { server, during } => write!(f, "{server} took too long to {during}"),
+            KubeError::TooLong(limit) => write!(f, "the answer is longer than {limit} bytes"),
+            KubeError::Stopped => f.write_str("the client was shut down"),
+        }
+    }
+}
+
+impl std::error::Error for KubeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            KubeError::Credentials(error) => error.source(),
+            KubeError::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Why a watch has no next line.
+#[derive(Debug)]
+pub enum StreamError {
+    /// Nothing came for so long.
+    Idle(Duration),
+    /// It broke off: in a line, or without the end that HTTP prescribes.
+    BrokenOff,
+    /// A line has more than this many bytes.
+    TooLong(usize),
+    /// The connection failed.
+    Io(io::Error),
+    /// The client was shut down.
+    Stopped,
+}
+
+impl StreamError {
+    /// The client was shut down: nothing more will come.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, StreamError::Stopped)
+    }
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StreamError::Idle(limit) => write!(f, "the watch was silent for {} s", limit.as_secs()),
+            StreamError::BrokenOff => f.write_str("the watch broke off"),
+            StreamError::TooLong(limit) => write!(f, "a line of the watch is longer than {limit} bytes"),
+            StreamError::Io(_) => f.write_str("the watch failed"),
+            StreamError::Stopped => f.write_str("the client was shut down"),
+        }
+    }
+}
+
+impl std::error::Error for StreamError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StreamError::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A client of one API server. Shared by threads.
+pub struct Client {
+    server: Server,
+    server_name: ServerName<'static>,
+    proxy: Option<Proxy>,
+    user_agent: HeaderValue,
+    limits: Limits,
+    state: Mutex<State>,
+    stop: Arc<Stop>,
+}
+
+struct State {
+    credentials: Credentials,
+    /// The agent, and what its TLS configuration was made of.
+    current: Option<(Contents, Agent)>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("server", &self.server.to_string())
+            .field("proxy", &self.proxy)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client with the usual limits. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// What is configured can never work. What stands in files is looked at later, since it may become good.
+    pub fn new(access: &Access, user_agent: &str) -> Result<Client, KubeError> {
+        Client::with_limits(access, user_agent, Limits::default())
+    }
+
+    /// A client with limits of its own.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_limits(access: &Access, user_agent: &str, limits: Limits) -> Result<Client, KubeError> {
+        let name = access.tls_server_name.as_ref().unwrap_or(&access.server.host).clone();
+        let server_name = ServerName::try_from(name).map_err(|_| KubeError::BadRequest("the server's name"))?;
+        let user_agent = HeaderValue::from_str(user_agent).map_err(|_| KubeError::BadRequest("the user agent"))?;
+        let proxy_url = access.proxy_url.as_ref().map(|url| String::from_utf8_lossy(url.expose()));
+        let proxy = proxy::choose(&access.server, proxy_url.as_deref(), &|name| std::env::var(name).ok());
+        let client = Client {
+            server: access.server.clone(),
+            server_name,
+            proxy: proxy.map_err(KubeError::Proxy)?,
+            user_agent,
+            state: Mutex::new(State { credentials: Credentials::new(access, limits.plugin), current: None }),
+            limits,
+            stop: Arc::default(),
+        };
+        let fixed = client.state.lock().unwrap_or_else(PoisonError::into_inner).credentials.is_fixed();
+        if fixed {
+            client.ready()?;
+        }
+        Ok(client)
+    }
+
+    /// The server, for messages.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Asks for what stands at `path_and_query`, and takes at most so many bytes.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn get(&self, path_and_query: &str, limit_bytes: usize) -> Result<Answer, KubeError> {
+        let request = self.request("GET", path_and_query);
+        self.call(request, (), limit_bytes)
+    }
+
+    /// Writes.
+    ///
+    /// # Errors
+    /// There is no whole answer. Whether the server did it is then unknown.
+    pub fn send(&self, method: Method, path: &str, content_type: &str, body: &[u8]) -> Result<Answer, KubeError> {
+        let method = match method {
+            Method::Patch => "PATCH",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+        };
+        let request = self.request(method, path).header("content-type", content_type);
+        self.call(request, body, self.limits.line)
+    }
+
+    /// Asks for a stream of lines. `idle` is how long the server may be silent in it; the stream as a whole may last.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn watch(&self, path_and_query: &str, idle: Duration) -> Result<Watch, KubeError> {
+        let (agent, authorization) = self.ready()?;
+        let request = build(self.request("GET", path_and_query), authorization.as_ref(), ())?;
+        let request = agent.configure_request(request).timeout_per_read(Some(idle)).build();
+        let response = agent.run(request).map_err(|error| self.error(error))?;
+        self.notice(&response, authorization.as_ref());
+        if response.status() == 200 {
+            let reader = BufReader::with_capacity(16 << 10, response.into_body().into_reader());
+            let stop = self.stop.clone();
+            return Ok(Watch::Stream(Lines {
+                reader,
+                line: Vec::new(),
+                limit: self.limits.line,
+                idle,
+                stop,
+                end: None,
+            }));
+        }
+        let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
+        let (mut body, deadline) = (Vec::new(), Instant::now() + REFUSAL_TIME);
+        let mut reader = response.into_body().into_reader().take(REFUSAL_MAX as u64);
+        let mut buffer = [0; 4096];
+        // The status has said what matters: an explanation that breaks off is one that is short.
+        while let Ok(len @ 1..) = reader.read(&mut buffer) {
+            body.extend(buffer.iter().take(len));
+            if Instant::now() > deadline {
+                break;
+            }
+        }
+        if self.stop.is_stopped() {
+            Err(KubeError::Stopped)
+        } else {
+            Ok(Watch::Refused(Answer { status, retry_after, body }))
+        }
+    }
+
+    /// Ends everything that other threads wait for in this client, within milliseconds, and every later call at once.
+    pub fn shutdown(&self) {
+        self.stop.stop();
+    }
+
+    fn request(&self, method: &str, path_and_query: &str) -> ureq::http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path_and_query}", self.server))
+            .header("user-agent", self.user_agent.clone())
+            .header("accept", "application/json")
+    }
+
+    fn call(
+        &self,
+        request: ureq::http::request::Builder,
+        body: impl AsSendBody,
+        limit: usize,
+    ) -> Result<Answer, KubeError> {
+        let (agent, authorization) = self.ready()?;
+        let request = build(request, authorization.as_ref(), body)?;
+        let request = agent
+            .configure_request(request)
+            .timeout_global(Some(self.limits.total))
+            .timeout_per_read(Some(self.limits.silence))
+            .build();
+        let response = agent.run(request).map_err(|error| self.error(error))?;
+        self.notice(&response, authorization.as_ref());
+        let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
+        let mut body = Vec::new();
+        let reader = response.into_body().into_reader();
+        let read = reader.take((limit as u64).saturating_add(1)).read_to_end(&mut body);
+        read.map_err(|error| self.error(error.into()))?;
+        // A connection that was shut down can look like one that has ended.
+        if self.stop.is_stopped() {
+            return Err(KubeError::Stopped);
+        }
+        if body.len() > limit { Err(KubeError::TooLong(limit)) } else { Ok(Answer { status, retry_after, body }) }
+    }
+
+    /// The agent and the `Authorization` for a request that is made now.
+    fn ready(&self) -> Result<(Agent, Option<HeaderValue>), KubeError> {
+        if self.stop.is_stopped() {
+            return Err(KubeError::Stopped);
+        }
+        let ready = self.state.lock().unwrap_or_else(PoisonError::into_inner).ready(self);
+        ready.map_err(|error| if self.stop.is_stopped() { KubeError::Stopped } else { error })
+    }
+
+    fn notice(&self, response: &Response<Body>, authorization: Option<&HeaderValue>) {
+        if response.status() == 401 {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).credentials.refused(authorization);
+        }
+    }
+
+    fn error(&self, error: ureq::Error) -> KubeError {
+        if self.stop.is_stopped() {
+            return KubeError::Stopped;
+        }
+        let server = self.server.to_string();
+        match error {
+            ureq::Error::Timeout(timeout) => KubeError::TimedOut {
+                server,
+                during: match timeout {
+                    Timeout::Resolve => "find",
+                    Timeout::Connect => "connect to",
+                    Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => "take a request",
+                    Timeout::RecvResponse => "answer",
+                    _ => "finish an answer",
+                },
+            },
+            error => KubeError::Io { server, error: error.into_io() },
+        }
+    }
+
+    fn agent(&self, tls: Tls) -> Result<Agent, KubeError> {
+        let proxy = self.proxy.as_ref().map(|proxy| ureq::Proxy::new(proxy.url()));
+        let proxy = proxy.transpose().map_err(|_| KubeError::BadRequest("the proxy's URL"))?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy)
+            .user_agent(self.user_agent.to_str().unwrap_or_default())
+            .accept_encoding("")
+            .input_buffer_size(16 << 10)
+            .output_buffer_size(8 << 10)
+            .timeout_resolve(Some(self.limits.lookup))
+            .timeout_connect(Some(self.limits.connect))
+            .timeout_send_request(Some(self.limits.headers))
+            .timeout_recv_response(Some(self.limits.headers))
+            .build();
+        let connector = ().chain(ConnectProxyConnector::default()).chain(Tcp(self.stop.clone())).chain(tls);
+        Ok(Agent::with_parts(config, connector, Names(self.stop.clone())))
+    }
+}
+
+impl State {
+    fn ready(&mut self, client: &Client) -> Result<(Agent, Option<HeaderValue>), KubeError> {
+        let authorization = self.credentials.authorization(&client.stop).map_err(KubeError::Credentials)?;
+        let contents = self.credentials.contents().map_err(KubeError::Credentials)?;
+        let agent = match &self.current {
+            Some((current, agent)) if *current == contents => agent.clone(),
+            _ => {
+                let config = match client.server.scheme {
+                    Scheme::Http => None,
+                    Scheme::Https => Some(self.credentials.tls(&contents).map_err(KubeError::Credentials)?),
+                };
+                let (authority, name) = (client.server.authority(), client.server_name.clone());
+                let agent = client.agent(Tls { config, authority, name })?;
+                self.current = Some((contents, agent.clone()));
+                agent
+            }
+        };
+        Ok((agent, authorization))
+    }
+}
+
+fn build<B>(
+    request: ureq::http::request::Builder,
+    authorization: Option<&HeaderValue>,
+    body: B,
+) -> Result<Request<B>, KubeError> {
+    let request = match authorization {
+        Some(value) => request.header("authorization", value.clone()),
+        None => request,
+    };
+    request.body(body).map_err(|_| KubeError::BadRequest("the path or a header"))
+}
+
+/// `Retry-After` in either of its forms. What is neither says nothing.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let text = response.headers().get("retry-after")?.to_str().ok()?.trim();
+    let wanted = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than fit mean a long time.
+        text.parse().map_or(RETRY_AFTER_MAX, Duration::from_secs)
+    } else {
+        dates::http(text)?.duration_since(SystemTime::now()).unwrap_or_default()
+    };
+    Some(wanted.min(RETRY_AFTER_MAX))
+}
+
+/// The lines of a watch. Dropping it closes the connection.
+pub struct Lines {
+    reader: BufReader<BodyReader<'static>>,
+    line: Vec<u8>,
+    limit: usize,
+    idle: Duration,
+    stop: Arc<Stop>,
+    end: Option<End>,
+}
+
+/// How a stream ended.
+enum End {
+    Clean,
+    Broken,
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lines")
+    }
+}
+
+impl Lines {
+    /// The next line without its end; None at a clean end. Blank lines are skipped.
+    ///
+    /// # Errors
+    /// The stream is over, for another reason than its clean end.
+    #[allow(clippy::should_implement_trait, reason = "it fails, and an iterator would go on after that")]
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, StreamError> {
+        match self.end {
+            None => {}
+            Some(End::Clean) => return Ok(None),
+            Some(End::Broken) => return Err(StreamError::BrokenOff),
+        }
+        let next = self.read();
+        if self.stop.is_stopped() {
+            self.end = Some(End::Broken);
+            return Err(StreamError::Stopped);
+        }
+        match &next {
+            Ok(Some(_)) => {}
+            Ok(None) => self.end = Some(End::Clean),
+            Err(_) => self.end = Some(End::Broken),
+        }
+        next
+    }
+
+    fn read(&mut self) -> Result<Option<Vec<u8>>, StreamError> {
+        loop {
+            let available = match self.reader.fill_buf() {
+                Ok(available) => available,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.error(error)),
+            };
+            if available.is_empty() {
+                return if self.line.is_empty() { Ok(None) } else { Err(StreamError::BrokenOff) };
+            }
+            let end = available.iter().position(|byte| *byte == b'\n');
+            let part = available.get(..end.unwrap_or(available.len())).unwrap_or_default();
+            self.line.extend_from_slice(part);
+            let used = part.len() + usize::from(end.is_some());
+            self.reader.consume(used);
+            if self.line.len() > self.limit {
+                return Err(StreamError::TooLong(self.limit));
+            }
+            if end.is_some() {
+                let line = std::mem::take(&mut self.line);
+                if !line.trim_ascii().is_empty() {
+                    return Ok(Some(line));
+                }
+            }
+        }
+    }
+
+    fn error(&self, error: io::Error) -> StreamError {
+        // A limit arrives as an error of kind "other" with ureq's error in it.
+        match ureq::Error::from(error) {
+            ureq::Error::Timeout(_) => StreamError::Idle(self.idle),
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => StreamError::BrokenOff,
+            error => StreamError::Io(error.into_io()),
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Who we are, and whom we trust, as of now: tokens, certificates and keys that others renew while the agent runs.
+//!
+//! Files are read for every request. There are few requests and the files are small, so no timer and no watch on them is
+//! needed, and a renewed file counts at once. What cannot be read or does not fit together is an error value: in the
+//! middle of a rotation it is normal, and the next request tries again.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use ureq::http::HeaderValue;
+
+use crate::kube::exec::{self, PluginError, Said};
+use crate::kube::kubeconfig::{Access, ClientCertificate, Login, Material, Place, Trust, read_bounded};
+use crate::kube::secret::Secret;
+use crate::kube::stop::Stop;
+
+/// Where distributions keep the authorities that they trust. The first that exists counts.
+const SYSTEM: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Why there are no usable credentials at the moment.
+#[derive(Debug)]
+pub enum CredentialsError {
+    /// A file cannot be read.
+    Read {
+        /// The file.
+        place: Place,
+        /// Why.
+        error: io::Error,
+    },
+    /// Something is not the PEM that it should be.
+    Pem {
+        /// Where it stands.
+        place: Place,
+        /// What is wrong.
+        problem: PemProblem,
+    },
+    /// A certificate, or a pair of certificate and key, that the TLS library refuses. After a rotation of only one of
+    /// the two files, they do not belong together.
+    Refused {
+        /// Where it stands.
+        place: Place,
+        /// Why.
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A token that is empty, or has characters that no token has.
+    BadToken(Place),
+    /// No file with the authorities that this machine trusts, and the kubeconfig names none.
+    NoSystemTrust,
+    /// The exec plugin did not help.
+    Plugin(PluginError),
+}
+
+/// What is wrong with a PEM text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PemProblem {
+    /// A section that cannot be decoded.
+    Garbled,
+    /// No certificate in it.
+    NoCertificate,
+    /// No key in it, of the kinds PKCS#8, PKCS#1 and SEC1.
+    NoKey,
+    /// The key is encrypted, and there is nobody to ask.
+    EncryptedKey,
+}
+
+impl fmt::Display for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CredentialsError::Read { place, .. } => write!(f, "cannot read {place}"),
+            CredentialsError::Pem { place, problem } => {
+                let text = match problem {
+                    PemProblem::Garbled => "is not PEM",
+                    PemProblem::NoCertificate => "has no certificate in it",
+                    PemProblem::NoKey => "has no private key in it",
+                    PemProblem::EncryptedKey => "is an encrypted key, and there is nobody to ask for the password",
+                };
+                write!(f, "{place}: {text}")
+            }
+            CredentialsError::Refused { place, .. } => write!(f, "{place}: cannot be used"),
+            CredentialsError::BadToken(place) => write!(f, "{place}: not a token"),
+            CredentialsError::NoSystemTrust => {
+                f.write_str("no certificate-authority is given, and this machine has no list of its own")
+            }
+            CredentialsError::Plugin(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CredentialsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            CredentialsError::Read { error, .. } => Some(error),
+            CredentialsError::Refused { error, .. } => Some(&**error),
+            CredentialsError::Plugin(error) => std::error::Error::source(error),
+            _ => None,
+        }
+    }
+}
+
+/// The credentials of one client. Not shared: it remembers what it last heard.
+pub(super) struct Credentials {
+    trust: Trust,
+    certificate: Option<ClientCertificate>,
+    login: Login,
+    plugin_limit: Duration,
+    /// The last token that a token file held.
+    last_token: Option<Secret>,
+    /// What the plugin said last.
+    said: Option<Said>,
+}
+
+/// The bytes that a TLS configuration is made of. Equal bytes make an equal configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Contents {
+    authorities: Option<Secret>,
+    pair: Option<(Secret, Secret)>,
+}
+
+impl Credentials {
+    pub(super) fn new(access: &Access, plugin_limit: Duration) -> Credentials {
+        Credentials {
+            trust: access.trust.clone(),
+            certificate: access.certificate.clone(),
+            login: access.login.clone(),
+            plugin_limit,
+            last_token: None,
+            said: None,
+        }
+    }
+
+    /// Whether everything for TLS stands in the kubeconfig, so that what is wrong with it will stay wrong.
+    pub(super) fn is_fixed(&self) -> bool {
+        let inline = |material: &Material| material.is_inline();
+        let trust = match &self.trust {
+            Trust::Only(authorities) => inline(authorities),
+            Trust::Anyone => true,
+            Trust::System => false,
+        };
+        trust
+            && self.certificate.as_ref().is_none_or(|pair| inline(&pair.certificate) && inline(&pair.key))
+            && !matches!(self.login, Login::Exec(_))
+    }
+
+    /// The value of the `Authorization` header, as of now. Runs the plugin if there is one and its last word expired.
+    pub(super) fn authorization(&mut self, stop: &Stop) -> Result<Option<HeaderValue>, CredentialsError> {
+        let (scheme, secret, place) = match &self.login {
+            Login::Nothing => return Ok(None),
+            Login::Token(token) => ("Bearer ", token.clone(), Place::Field(PathBuf::new(), "token".into())),
+            Login::Basic(pair) => ("Basic ", pair.clone(), Place::Field(PathBuf::new(), "username".into())),
+            Login::TokenFile { path, until_read } => {
+                let place = Place::File(path.clone());
+                let read = read_bounded(path).map(|bytes| Secret::new(bytes.trim_ascii()));
+                let token = match read {
+                    Ok(token) if !token.expose().is_empty() => token,
+                    // A file that is being replaced may be absent or empty for a moment. The last token is still good.
+                    unusable => match (self.last_token.as_ref().or(until_read.as_ref()), unusable) {
+                        (Some(token), _) => token.clone(),
+                        (None, Ok(_)) => return Err(CredentialsError::BadToken(place)),
+                        (None, Err(error)) => return Err(CredentialsError::Read { place, error }),
+                    },
+                };
+                self.last_token = Some(token.clone());
+                ("Bearer ", token, place)
+            }
+            Login::Exec(plugin) => {
+                let current = self.said.take().filter(|said| said.expires.is_none_or(|at| at > SystemTime::now()));
+                let said = match current {
+                    Some(said) => said,
+                    None => exec::run(plugin, self.plugin_limit, stop).map_err(CredentialsError::Plugin)?,
+                };
+                let token = self.said.insert(said).token.clone();
+                let Some(token) = token else { return Ok(None) };
+                ("Bearer ", token, Place::Plugin(plugin.command.clone()))
+            }
+        };
+        let value = [scheme.as_bytes(), secret.expose()].concat();
+        let mut value = HeaderValue::from_bytes(&value).map_err(|_| CredentialsError::BadToken(place))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// The server did not believe this header: the plugin is asked again, unless it was asked since.
+    pub(super) fn refused(&mut self, header: Option<&HeaderValue>) {
+        let used = header.and_then(|header| header.as_bytes().strip_prefix(b"Bearer "));
+        let token = self.said.as_ref().and_then(|said| said.token.as_ref()).map(Secret::expose);
+        if used == token {
+            self.said = None;
+        }
+    }
+
+    /// What TLS needs, as of now.
+    pub(super) fn contents(&self) -> Result<Contents, CredentialsError> {
+        let authorities = match &self.trust {
+            Trust::Only(material) => Some(read(material)?),
+            Trust::System | Trust::Anyone => None,
+        };
+        let pair = match (self.said.as_ref().and_then(|said| said.pair.clone()), &self.certificate) {
+            (Some(pair), _) => Some(pair),
+            (None, Some(pair)) => Some((read(&pair.certificate)?, read(&pair.key)?)),
+            (None, None) => None,
+        };
+        Ok(Contents { authorities, pair })
+    }
+
+    /// The TLS configuration that is made of these contents.
+    pub(super) fn tls(&self, contents: &Contents) -> Result<Arc<ClientConfig>, CredentialsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let place = match &self.trust {
+            Trust::Only(material) => material.place().clone(),
+            Trust::System | Trust::Anyone => Place::Field(PathBuf::new(), "certificate-authority".into()),
+        };
+        let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| refused(place.clone(), error))?;
+        let builder = match (&self.trust, &contents.authorities) {
+            (Trust::Anyone, _) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+            (_, Some(authorities)) => builder.with_root_certificates(roots(&place, authorities.expose())?),
+            (_, None) => builder.with_root_certificates(system_roots()?),
+        };
+        let mut config = match &contents.pair {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let (certificate_place, key_place) = self.pair_places();
+                let chain = certificates(&certificate_place, certificate.expose())?;
+                let key = private_key(&key_place, key.expose())?;
+                let config = builder.with_client_auth_cert(chain, key);
+                config.map_err(|error| refused(certificate_place, error))?
+            }
+        };
+        // A watch is made anew each few minutes: a full handshake costs 2 ms, remembered sessions cost more memory.
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+
+    fn pair_places(&self) -> (Place, Place) {
+        match (&self.certificate, &self.login) {
+            (_, Login::Exec(plugin)) if self.said.as_ref().is_some_and(|said| said.pair.is_some()) => {
+                (Place::Plugin(plugin.command.clone()), Place::Plugin(plugin.command.clone()))
+            }
+            (Some(pair), _) => (pair.certificate.place().clone(), pair.key.place().clone()),
+            (None, _) => {
+                let place = Place::Field(PathBuf::new(), "client-certificate".into());
+                (place.clone(), place)
+            }
+        }
+    }
+}
+
+fn read(material: &Material) -> Result<Secret, CredentialsError> {
+    material.read().map_err(|error| CredentialsError::Read { place: material.place().clone(), error })
+}
+
+fn refused(place: Place, error: rustls::Error) -> CredentialsError {
+    CredentialsError::Refused { place, error: Box::new(error) }
+}
+
+/// The decoded sections of a PEM text.
+fn sections(place: &Place, pem: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, CredentialsError> {
+    let sections: Result<_, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(pem).collect();
+    sections.map_err(|_| CredentialsError::Pem { place: place.clone(), problem: PemProblem::Garbled })
+}
+
+fn certificates(place: &Place, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+    let sections = sections(place, pem)?.into_iter();
+    let found: Vec<_> = sections.filter_map(|(kind, der)| CertificateDer::from_pem(kind, der)).collect();
+    if found.is_empty() {
+        return Err(CredentialsError::Pem { place: place.clone(), problem: PemProblem::NoCertificate });
+    }
+    Ok(found)
+}
+
+/// Every certificate must be usable: one that is left out shows much later, as a server that nobody knows.
+fn roots(place: &Place, pem: &[u8]) -> Result<RootCertStore, CredentialsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(place, pem)? {
+        store.add(certificate).map_err(|error| refused(place.clone(), error))?;
+    }
+    Ok(store)
+}
+
+/// The authorities of this machine. Its list has whatever the distribution put there, so odd ones are left out.
+fn system_roots() -> Result<RootCertStore, CredentialsError> {
+    let path = SYSTEM.iter().map(PathBuf::from).find(|path| path.exists()).ok_or(CredentialsError::NoSystemTrust)?;
+    let place = Place::File(path.clone());
+    let pem = read_bounded(&path).map_err(|error| CredentialsError::Read { place: place.clone(), error })?;
+    let mut store = RootCertStore::empty();
+    let (usable, _) = store.add_parsable_certificates(certificates(&place, &pem)?);
+    if usable == 0 { Err(CredentialsError::NoSystemTrust) } else { Ok(store) }
+}
+
+fn private_key(place: &Place, pem: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+    // Looked for first: the old form has header lines that are no base64, the new one is a section like any other.
+    let encrypted = pem.windows(9).any(|word| word == b"ENCRYPTED");
+    let problem = if encrypted { PemProblem::EncryptedKey } else { PemProblem::NoKey };
+    let error = || CredentialsError::Pem { place: place.clone(), problem: problem.clone() };
+    let sections = sections(place, pem).map_err(|garbled| if encrypted { error() } else { garbled })?;
+    // An EC key may come with its parameters in a section of their own, a combined file with certificates.
+    sections.into_iter().find_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der)).ok_or_else(error)
+}
+
+/// Believes every certificate, but still checks that the server holds its key.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,332 @@
+//! Exec credential plugins: a program that prints a token, a client certificate, or both.
+//!
+//! The only place that runs other programs. It is given a deadline, its output is bounded, and what it printed never
+//! becomes part of an error. Its standard error is the agent's own, as with every other Kubernetes client.
+
+use std::fmt;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::kube::dates;
+use crate::kube::kubeconfig::Plugin;
+use crate::kube::secret::Secret;
+use crate::kube::stop::{Stop, Stoppable};
+
+/// More than a token and a long certificate chain.
+const OUTPUT_MAX: usize = 256 << 10;
+
+/// What a plugin said.
+#[derive(Clone)]
+pub(super) struct Said {
+    pub(super) token: Option<Secret>,
+    pub(super) pair: Option<(Secret, Secret)>,
+    pub(super) expires: Option<SystemTime>,
+}
+
+/// A plugin that did not help.
+#[derive(Debug)]
+pub struct PluginError {
+    /// The program.
+    pub command: PathBuf,
+    /// What went wrong.
+    pub problem: PluginProblem,
+    /// How to get the program, in the words of the kubeconfig's author.
+    pub install_hint: Option<String>,
+}
+
+/// What went wrong with a plugin.
+#[derive(Debug)]
+pub enum PluginProblem {
+    /// It could not be started or listened to.
+    Io(io::Error),
+    /// It did not end in time.
+    TooSlow(Duration),
+    /// It printed more than this many bytes.
+    TooLong(usize),
+    /// It ended like this.
+    Failed(ExitStatus),
+    /// It did not print an ExecCredential; the line and column that are wrong.
+    NotACredential(usize, usize),
+    /// Its credential is of this version, and not of the one that was asked for.
+    OtherVersion,
+    /// There is neither a token nor a certificate with its key in it.
+    Nothing,
+    /// When it expires is not a date.
+    BadExpiry,
+    /// The client was shut down.
+    Stopped,
+}
+
+impl fmt::Display for PluginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exec plugin {}: ", self.command.display())?;
+        match &self.problem {
+            PluginProblem::Io(_) => {
+                f.write_str("cannot be run")?;
+                match &self.install_hint {
+                    Some(hint) => write!(f, " (hint in the kubeconfig: {hint:.300?})"),
+                    None => Ok(()),
+                }
+            }
+            PluginProblem::TooSlow(limit) => write!(f, "did not end within {} s", limit.as_secs()),
+            PluginProblem::TooLong(limit) => write!(f, "printed more than {limit} bytes"),
+            PluginProblem::Failed(status) => write!(f, "failed with {status}"),
+            PluginProblem::NotACredential(line, column) => {
+                write!(f, "did not print an ExecCredential (line {line}, column {column} of its output)")
+            }
+            PluginProblem::OtherVersion => f.write_str("answered with another kind or version than was asked for"),
+            PluginProblem::Nothing => f.write_str("printed neither a token nor a certificate with its key"),
+            PluginProblem::BadExpiry => f.write_str("printed an expirationTimestamp that is not a date"),
+            PluginProblem::Stopped => f.write_str("the client was shut down"),
+        }
+    }
+}
+
+impl std::error::Error for PluginError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.problem {
+            PluginProblem::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a plugin and reads what it says.
+pub(super) fn run(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Said, PluginError> {
+    let said = output(plugin, limit, stop).and_then(|output| credential(&output, &plugin.api_version));
+    said.map_err(|problem| PluginError {
+        command: plugin.command.clone(),
+        problem,
+        install_hint: plugin.install_hint.clone(),
+    })
+}
+
+fn output(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, PluginProblem> {
+    let mut spec = json!({ "interactive": false });
+    if let (Some(cluster), Some(spec)) = (&plugin.cluster, spec.as_object_mut()) {
+        spec.insert("cluster".into(), cluster.clone());
+    }
+    let told = json!({ "apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec });
+    let mut child = std::process::Command::new(&plugin.command)
+        .args(&plugin.args)
+        .envs(plugin.env.iter().map(|(name, value)| (name, value)))
+        .env("KUBERNETES_EXEC_INFO", told.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .map_err(PluginProblem::Io)?;
+    let listened = listen(&mut child, limit, stop);
+    if listened.is_err() {
+        // The whole group: a shell's own children would otherwise go on. It is not reaped yet, so the number is still its.
+        kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
+    }
+    let status = child.wait().map_err(PluginProblem::Io);
+    let output = listened?;
+    let status = status?;
+    if status.success() { Ok(output) } else { Err(PluginProblem::Failed(status)) }
+}
+
+/// The running program, to be ended from another thread.
+struct Running(OwnedFd);
+
+impl Stoppable for Running {
+    fn stop(&self) {
+        pidfd_send_signal(&self.0, Signal::KILL).ok();
+    }
+}
+
+/// Reads until the program has ended. Programs that it left behind may hold the pipe open: they are not waited for.
+fn listen(child: &mut Child, limit: Duration, stop: &Stop) -> Result<Vec<u8>, PluginProblem> {
+    let io = |error: rustix::io::Errno| PluginProblem::Io(error.into());
+    let deadline = Instant::now() + limit;
+    let running = Arc::new(Running(pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(io)?));
+    let part = Arc::downgrade(&running) as Weak<dyn Stoppable>;
+    stop.register(part).map_err(|_| PluginProblem::Stopped)?;
+    let mut stdout: Option<ChildStdout> = child.stdout.take();
+    let (mut output, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(|_| PluginProblem::TooSlow(limit))?;
+        let (ready, ended, readable) = match &stdout {
+            Some(pipe) => {
+                let mut fds = [PollFd::new(&running.0, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
+                let ready = poll(&mut fds, Some(&left));
+                let [end, pipe] = &fds;
+                (ready, !end.revents().is_empty(), !pipe.revents().is_empty())
+            }
+            None => {
+                let mut fds = [PollFd::new(&running.0, PollFlags::IN)];
+                let ready = poll(&mut fds, Some(&left));
+                let [end] = &fds;
+                (ready, !end.revents().is_empty(), false)
+            }
+        };
+        match ready {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(io(error)),
+            Ok(0) => return Err(PluginProblem::TooSlow(limit)),
+            Ok(_) => {}
+        }
+        if stop.is_stopped() {
+            return Err(PluginProblem::Stopped);
+        }
+        match stdout.as_mut().filter(|_| readable) {
+            Some(pipe) => match pipe.read(&mut buffer) {
+                Ok(0) => stdout = None,
+                Ok(len) => output.extend(buffer.iter().take(len)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(PluginProblem::Io(error)),
+            },
+            None if ended => return Ok(output),
+            None => {}
+        }
+        if output.len() > OUTPUT_MAX {
+            return Err(PluginProblem::TooLong(OUTPUT_MAX));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExecCredential {
+    api_version: String,
+    kind: String,
+    status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    expiration_timestamp: Option<String>,
+    token: Option<String>,
+    client_certificate_data: Option<String>,
+    client_key_data: Option<String>,
+}
+
+fn credential(output: &[u8], api_version: &str) -> Result<Said, PluginProblem> {
+    // The reader's own message quotes what it read.
+    let read = serde_json::from_slice(output).map_err(|e| PluginProblem::NotACredential(e.line(), e.column()));
+    let credential: ExecCredential = read?;
+    if credential.kind != "ExecCredential" || credential.api_version != api_version {
+        return Err(PluginProblem::OtherVersion);
+    }
+    let status = credential.status.ok_or(PluginProblem::Nothing)?;
+    let some = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
+    let token = some(status.token);
+    let pair = match (some(status.client_certificate_data), some(status.client_key_data)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) if token.is_some() => None,
+        _ => return Err(PluginProblem::Nothing),
+    };
+    let expires = status.expiration_timestamp.map(|text| dates::rfc3339(&text).ok_or(PluginProblem::BadExpiry));
+    Ok(Said { token, pair, expires: expires.transpose()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin(script: &str) -> Plugin {
+        Plugin {
+            command: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: vec![("WORD".into(), "hunter2".into())],
+            api_version: "client.authentication.k8s.io/v1".into(),
+            install_hint: Some("get it".into()),
+            cluster: Some(json!({ "server": "https://h" })),
+        }
+    }
+
+    fn said(script: &str) -> Result<Said, String> {
+        let said = run(&plugin(script), Duration::from_secs(10), &Stop::default());
+        said.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_plugin_hears_about_the_cluster_and_answers() {
+        let script = r#"
+            case $KUBERNETES_EXEC_INFO in *'"interactive":false'*) ;; *) exit 3;; esac
+            case $KUBERNETES_EXEC_INFO in *'"cluster":{"server":"https://h"}'*) ;; *) exit 4;; esac
+            printf '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","new":1,"status":'
+            printf '{"token":"%s","expirationTimestamp":"2026-11-24T00:00:00Z"}}' "$WORD""#;
+        let said = said(script).expect("good");
+        assert_eq!(said.token.expect("a token").expose(), b"hunter2");
+        assert!(said.pair.is_none() && said.expires.is_some());
+    }
+
+    #[test]
+    fn what_goes_wrong_is_said_without_secrets() {
+        let status = |status: &str| {
+            format!(
+                r#"echo '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{status}}}'"#
+            )
+        };
+        for (script, want) in [
+            ("echo $WORD".to_owned(), "did not print an ExecCredential (line 1, column 1 of its output)"),
+            ("exit 7".to_owned(), "failed with exit status: 7"),
+            ("kill -9 $$".to_owned(), "failed with signal: 9 (SIGKILL)"),
+            ("yes $WORD".to_owned(), "printed more than 262144 bytes"),
+            (
+                r#"echo '{"apiVersion":"v1","kind":"hunter2"}'"#.to_owned(),
+                "answered with another kind or version than was asked for",
+            ),
+            (status("null"), "printed neither a token nor a certificate with its key"),
+            (status("{}"), "printed neither a token nor a certificate with its key"),
+            (status(r#"{"clientKeyData":"hunter2"}"#), "printed neither a token nor a certificate with its key"),
+            (
+                status(r#"{"token":"hunter2","clientKeyData":"hunter2"}"#),
+                "printed neither a token nor a certificate with its key",
+            ),
+            (
+                status(r#"{"token":"hunter2","expirationTimestamp":"soon"}"#),
+                "printed an expirationTimestamp that is not a date",
+            ),
+        ] {
+            let text = said(&script).err().expect("refused");
+            assert_eq!(text, format!("exec plugin /bin/sh: {want}"));
+        }
+        let absent = Plugin { command: "/nowhere/hunter".into(), ..plugin("") };
+        let error = run(&absent, Duration::from_secs(1), &Stop::default()).err().expect("refused");
+        assert_eq!(
+            error.to_string(),
+            "exec plugin /nowhere/hunter: cannot be run (hint in the kubeconfig: \"get it\")"
+        );
+    }
+
+    #[test]
+    fn a_plugin_that_hangs_is_ended_and_so_are_its_children() {
+        let error = run(&plugin("cat /dev/zero | wc; true"), Duration::from_millis(200), &Stop::default());
+        assert!(matches!(error.err().expect("refused").problem, PluginProblem::TooSlow(_)));
+    }
+
+    #[test]
+    fn a_program_left_behind_is_not_waited_for() {
+        let script = r#"sleep 60 & echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}'"#;
+        let started = Instant::now();
+        assert!(said(script).is_ok());
+        assert!(started.elapsed() < Duration::from_secs(9));
+    }
+
+    #[test]
+    fn shutdown_ends_a_plugin() {
+        let stop = Stop::default();
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| run(&plugin("cat /dev/zero > /dev/null"), Duration::from_secs(60), &stop));
+            stop.stop();
+            let error = running.join().expect("no panic").err().expect("refused");
+            assert!(matches!(error.problem, PluginProblem::Stopped), "{error}");
+        });
+        assert!(matches!(said("true"), Err(text) if text.contains("column")));
+    }
+}

@@ -1,0 +1,28 @@
+//! The Kubernetes API: how to reach it, what to ask, and what is kept of the answers.
+//!
+//! The watch machine and the objects are free of I/O. The client is ureq over rustls with a connector of our own. No value of
+//! this module shows a secret when it is printed. Must not know the agent.
+
+pub mod client;
+mod connect;
+pub mod credentials;
+mod dates;
+pub mod exec;
+pub mod kubeconfig;
+pub mod objects;
+pub mod proxy;
+pub mod reflect;
+pub mod secret;
+mod stop;
+pub mod watch;
+
+/// An error of this module with what caused it, in one line.
+pub fn explained(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,312 @@
+//! The two kinds of objects that an agent reads, reduced to what it needs as they are decoded.
+//!
+//! Unknown fields are ignored here: the API server has pruned what its schema does not know, and a newer schema must not stop
+//! an older agent. What the node's configuration means is decided in `nodeconfig`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::annotations;
+use crate::embed::app_name;
+use crate::kube::watch::Kind;
+use crate::nodeconfig::{Manifest, NodeConfig};
+
+/// The NodeConfig of one node. The server filters.
+#[derive(Debug, Clone)]
+pub struct NodeConfigs {
+    /// The node's name, which is the object's.
+    pub node: String,
+}
+
+/// A NodeConfig as the API server has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeConfigObject {
+    /// Tells this object from an earlier one of the same name.
+    pub uid: String,
+    /// Which edit of `spec` this is.
+    pub generation: i64,
+    /// The configuration, or what is wrong with it, in words for an operator.
+    pub config: Result<NodeConfig, String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Meta {
+    uid: String,
+    generation: i64,
+}
+
+#[derive(Deserialize)]
+struct HasMeta {
+    #[serde(default)]
+    metadata: Meta,
+}
+
+impl Kind for NodeConfigs {
+    type Object = NodeConfigObject;
+
+    fn path(&self) -> String {
+        format!("{}?fieldSelector=metadata.name%3D{}", collection(), encoded(&self.node))
+    }
+
+    fn reduce(&self, raw: &RawValue) -> Result<NodeConfigObject, String> {
+        let meta: HasMeta = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+        Ok(NodeConfigObject { uid: meta.metadata.uid, generation: meta.metadata.generation, config: config(raw.get()) })
+    }
+}
+
+/// Path of all NodeConfigs.
+pub fn collection() -> String {
+    format!("/apis/{}/nodeconfigs", crate::nodeconfig::API_VERSION)
+}
+
+/// A text as part of a URL's query or path.
+pub fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
+}
+
+fn config(text: &str) -> Result<NodeConfig, String> {
+    let object: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let known = |value: &Value, keys: &[&str]| -> Value {
+        let Some(object) = value.as_object() else { return value.clone() };
+        object.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    let mut manifest = known(&object, &["apiVersion", "kind", "metadata", "spec"]);
+    if let Some(metadata) = manifest.get_mut("metadata") {
+        *metadata = known(metadata, &["name", "annotations"]);
+        // The API server lets nothing but texts in; should it ever, the other annotations still count.
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|_, value| value.is_string());
+        }
+    }
+    if let Some(spec) = manifest.get_mut("spec") {
+        *spec = known(spec, &["cidr6", "cidr4", "defaults", "mtu"]);
+        if let Some(defaults) = spec.get_mut("defaults") {
+            *defaults = known(defaults, &["ipv6", "ipv4"]);
+        }
+    }
+    let manifest: Manifest = serde_json::from_value(manifest).map_err(|error| error.to_string())?;
+    NodeConfig::try_from(manifest).map_err(|error| error.to_string())
+}
+
+/// The pods of one node. The server filters.
+#[derive(Debug, Clone)]
+pub struct Pods {
+    /// The node's name.
+    pub node: String,
+}
+
+/// What an agent needs of a pod: a few hundred bytes, whatever the pod weighs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pod {
+    /// Tells this pod from an earlier one of the same name.
+    pub uid: String,
+    /// For the mirror of a static pod: the hash that kubelet uses as its uid.
+    pub config_hash: Option<String>,
+    /// Annotations under flock's prefix.
+    pub annotations: BTreeMap<String, String>,
+    /// Its controller's name without what differs between replicas; the pod's own name if nobody controls it.
+    pub app: String,
+    /// The first container's image, as written.
+    pub image: Option<String>,
+}
+
+impl Pod {
+    /// Whether a call of the runtime for `uid` means this pod. For a static pod the runtime knows only the hash of its file,
+    /// and the pod in the API is a mirror with a uid of its own.
+    pub fn is_meant_by(&self, uid: Option<&str>) -> bool {
+        uid.is_none_or(|uid| uid == self.uid || self.config_hash.is_some())
+    }
+}
+
+#[derive(Deserialize)]
+struct RawPod {
+    metadata: RawPodMeta,
+    #[serde(default)]
+    spec: RawPodSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawPodMeta {
+    name: String,
+    #[serde(default)]
+    uid: String,
+    #[serde(default, deserialize_with = "ours")]
+    annotations: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "hash_label")]
+    labels: Option<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    owner_references: Vec<Owner>,
+}
+
+#[derive(Deserialize, Default)]
+struct RawPodSpec {
+    #[serde(default, deserialize_with = "null_is_default")]
+    containers: Vec<Container>,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    #[serde(default)]
+    image: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Owner {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    controller: Option<bool>,
+}
+
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The annotations that are used; the others may be large, and may be anything.
+fn ours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let all: Option<BTreeMap<String, Value>> = Option::deserialize(deserializer)?;
+    let used = |key: &str| key.starts_with(annotations::PREFIX) || key == CONFIG_HASH || key == CONFIG_MIRROR;
+    let texts = all.unwrap_or_default().into_iter().filter(|(key, _)| used(key));
+    Ok(texts.filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect())
+}
+
+fn hash_label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let all: Option<BTreeMap<String, Value>> = Option::deserialize(deserializer)?;
+    Ok(all.and_then(|all| all.get("pod-template-hash")?.as_str().map(str::to_owned)))
+}
+
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Kind for Pods {
+    type Object = Pod;
+
+    fn path(&self) -> String {
+        format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", encoded(&self.node))
+    }
+
+    fn reduce(&self, raw: &RawValue) -> Result<Pod, String> {
+        let pod: RawPod = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+        let mut annotations = pod.metadata.annotations;
+        let hash = annotations.remove(CONFIG_HASH);
+        let mirror = annotations.remove(CONFIG_MIRROR);
+        let controller = pod.metadata.owner_references.iter().find(|owner| owner.controller == Some(true));
+        let controller = controller.map(|owner| (owner.kind.as_str(), owner.name.as_str()));
+        Ok(Pod {
+            uid: pod.metadata.uid,
+            config_hash: mirror.or(hash),
+            annotations,
+            app: app_name(controller, pod.metadata.labels.as_deref(), &pod.metadata.name),
+            image: pod.spec.containers.into_iter().next().and_then(|container| container.image),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn raw(value: &Value) -> Box<RawValue> {
+        RawValue::from_string(value.to_string()).expect("JSON")
+    }
+
+    fn node_config(value: &Value) -> NodeConfigObject {
+        NodeConfigs { node: "n".into() }.reduce(&raw(value)).expect("an object")
+    }
+
+    fn pod(value: &Value) -> Pod {
+        Pods { node: "n".into() }.reduce(&raw(value)).expect("a pod")
+    }
+
+    #[test]
+    fn the_server_is_asked_for_one_node_only() {
+        let node = "host-1.example".to_owned();
+        assert_eq!(
+            NodeConfigs { node: node.clone() }.path(),
+            "/apis/flock.fritzlab.net/v1alpha1/nodeconfigs?fieldSelector=metadata.name%3Dhost-1.example"
+        );
+        assert_eq!(Pods { node }.path(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dhost-1.example");
+        assert_eq!(encoded("a&b=c/é"), "a%26b%3Dc%2F%C3%A9");
+    }
+
+    #[test]
+    fn a_newer_schema_does_not_stop_an_older_agent() {
+        let object = node_config(&json!({
+            "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig",
+            "metadata": {"name": "n", "uid": "u", "generation": 3, "managedFields": [{"a": 1}],
+                "annotations": {"flock.fritzlab.net/ip-algo": "app", "odd": 7}},
+            "spec": {"cidr6": "2001:db8::/64", "bgp": {"asn": 1}, "defaults": {"ipv6": true, "ipv9": true}},
+            "status": {"conditions": []},
+        }));
+        assert_eq!((object.uid.as_str(), object.generation), ("u", 3));
+        let config = object.config.expect("valid");
+        assert_eq!(config.defaults.ip_algo.as_deref(), Some("app"));
+        assert_eq!(config.cidr6.map(|cidr| cidr.to_string()).as_deref(), Some("2001:db8::/64"));
+    }
+
+    #[test]
+    fn a_bad_configuration_is_an_object_with_a_reason() {
+        for (spec, why) in [
+            (json!({"cidr6": "2001:db8::1/64"}), "2001:db8::/64"),
+            (json!({"cidr4": 7}), "string"),
+            (json!({}), "cidr"),
+            (json!("x"), "spec"),
+        ] {
+            let object = node_config(&json!({
+                "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig", "metadata": {"name": "n"}, "spec": spec,
+            }));
+            let error = object.config.expect_err("refused");
+            assert!(error.contains(why) || !error.is_empty(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_reduced_to_a_few_hundred_bytes() {
+        let reduced = pod(&json!({
+            "metadata": {"name": "web-789df685f-x2x4z", "uid": "u1",
+                "annotations": {"flock.fritzlab.net/ipv4": "false", "big": "x".repeat(1_000_000), "flock.fritzlab.net/odd": 5},
+                "labels": {"pod-template-hash": "789df685f", "app": "other"},
+                "ownerReferences": [{"kind": "Node", "name": "n"}, {"kind": "ReplicaSet", "name": "web-789df685f", "controller": true}]},
+            "spec": {"containers": [{"image": "registry/web:1", "name": "a"}, {"image": "side"}]},
+        }));
+        assert_eq!(
+            reduced,
+            Pod {
+                uid: "u1".into(),
+                config_hash: None,
+                annotations: BTreeMap::from([("flock.fritzlab.net/ipv4".into(), "false".into())]),
+                app: "web".into(),
+                image: Some("registry/web:1".into()),
+            }
+        );
+        let bare =
+            pod(&json!({"metadata": {"name": "p", "annotations": null, "labels": null, "ownerReferences": null}}));
+        assert_eq!((bare.app.as_str(), bare.image), ("p", None));
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_its_mirror() {
+        let ordinary = pod(&json!({"metadata": {"name": "p", "uid": "u1"}}));
+        assert!(ordinary.is_meant_by(Some("u1")) && ordinary.is_meant_by(None));
+        assert!(!ordinary.is_meant_by(Some("u0")), "a pod of the same name that was deleted");
+        let annotations = json!({"kubernetes.io/config.mirror": "h4sh", "kubernetes.io/config.hash": "h4sh"});
+        let mirror = pod(&json!({"metadata": {"name": "p", "uid": "u1", "annotations": annotations}}));
+        assert!(mirror.is_meant_by(Some("h4sh")) && mirror.is_meant_by(Some("u1")));
+        assert_eq!(mirror.annotations.len(), 0);
+    }
+}

@@ -1,0 +1,109 @@
+//! Drives one watch machine: carries out its orders with the client, and publishes its objects when they change.
+//!
+//! One thread per kind. Side effects belong to whoever looks at the published objects: what is lost in a callback would be
+//! lost for good.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::kube::client::{Answer, Client, KubeError, StreamError, Watch};
+use crate::kube::explained;
+use crate::kube::watch::{End, Flow, Kind, Machine, Notice, Objects, Order, Reply};
+
+/// Longest list, in bytes. A node has a few hundred pods of at most 1.5 MiB each, and few of that size.
+const LIST_MAX: usize = 128 * 1024 * 1024;
+
+/// The server sends a bookmark about once a minute. Silent for longer, the connection is dead.
+const IDLE: Duration = Duration::from_secs(150);
+
+/// What a reflector tells.
+pub trait Audience<T> {
+    /// The objects have changed, or are complete for the first time.
+    fn objects(&mut self, objects: Arc<Objects<T>>);
+    /// Something for the log.
+    fn notice(&mut self, notice: Notice);
+}
+
+/// Lists and watches until `stop` says so or is dropped. [`Client::shutdown`] interrupts a request in flight.
+pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience: &mut impl Audience<K::Object>) {
+    let began = Instant::now();
+    let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut machine = Machine::new(kind);
+    let mut published: Option<Arc<Objects<K::Object>>> = None;
+    loop {
+        let mut wait = Duration::ZERO;
+        match machine.next(now(), chance()) {
+            Order::Pause(until) => wait = Duration::from_millis(until.saturating_sub(now())),
+            Order::List(path) => {
+                let reply = reply(client.get(&path, LIST_MAX));
+                machine.listed(&reply, now(), chance());
+            }
+            Order::Watch(path) => match client.watch(&path, IDLE) {
+                Ok(Watch::Stream(mut lines)) => {
+                    let end = loop {
+                        match lines.next() {
+                            Ok(Some(line)) => {
+                                let flow = machine.line(&line, now(), chance());
+                                publish(&mut machine, &mut published, audience);
+                                if flow == Flow::Stop {
+                                    break None;
+                                }
+                            }
+                            Ok(None) => break Some(End::Closed),
+                            Err(StreamError::Idle(_)) => break Some(End::Silent),
+                            Err(_) => break Some(End::Closed),
+                        }
+                    };
+                    if let Some(end) = end {
+                        machine.ended(&end, now(), chance());
+                    }
+                }
+                Ok(Watch::Refused(answer)) => machine.not_watching(&reply(Ok(answer)), now(), chance()),
+                Err(error) => machine.not_watching(&reply(Err(error)), now(), chance()),
+            },
+        }
+        match stop.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) => {}
+            _ => return,
+        }
+        publish(&mut machine, &mut published, audience);
+    }
+}
+
+fn publish<K: Kind>(
+    machine: &mut Machine<K>,
+    published: &mut Option<Arc<Objects<K::Object>>>,
+    audience: &mut impl Audience<K::Object>,
+) {
+    for notice in machine.notices() {
+        audience.notice(notice);
+    }
+    let objects = machine.objects();
+    if machine.is_synced() && published.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &objects)) {
+        audience.objects(objects.clone());
+        *published = Some(objects);
+    }
+}
+
+fn reply(outcome: Result<Answer, KubeError>) -> Reply {
+    match outcome {
+        Ok(answer) => Reply::Status {
+            code: answer.status,
+            retry_after: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            body: answer.body,
+        },
+        // The server restarts, and its versions are as good as before.
+        Err(KubeError::Io { server, error }) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Reply::Refused(format!("cannot talk to {server}: {error}"))
+        }
+        Err(error) => Reply::Broken(explained(&error)),
+    }
+}
+
+fn chance() -> u64 {
+    let mut bytes = [0u8; 8];
+    // A poor random number makes poor jitter, and nothing worse.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();
+    u64::from_ne_bytes(bytes)
+}

@@ -1,0 +1,55 @@
+//! What has to end when the client is shut down: sockets, name lookups, plugins.
+//!
+//! ureq has a list of its own, one for each of its agents. This one outlives agents, since a changed certificate means a
+//! new agent while watches of the old one go on, and it also holds what is no socket.
+
+use std::sync::{Mutex, PoisonError, Weak};
+
+/// The client was shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stopped;
+
+/// Something that another thread may be blocked on.
+pub(super) trait Stoppable: Send + Sync {
+    /// Lets whoever is blocked on it continue, at once.
+    fn stop(&self);
+}
+
+/// The list, and whether it is closed.
+#[derive(Default)]
+pub(super) struct Stop(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    parts: Vec<Weak<dyn Stoppable>>,
+}
+
+impl Stop {
+    /// Adds a part for as long as it lives. Call it before blocking.
+    pub(super) fn register(&self, part: Weak<dyn Stoppable>) -> Result<(), Stopped> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.stopped {
+            return Err(Stopped);
+        }
+        state.parts.retain(|part| part.strong_count() > 0);
+        state.parts.push(part);
+        Ok(())
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).stopped
+    }
+
+    /// Ends everything that is there, and refuses what comes later.
+    pub(super) fn stop(&self) {
+        let parts = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.stopped = true;
+            std::mem::take(&mut state.parts)
+        };
+        for part in parts.iter().filter_map(Weak::upgrade) {
+            part.stop();
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! LIST and WATCH of one kind of object as a state machine: fed with answers and lines, it says what to ask next and keeps
+//! the set of objects. No socket, clock or random number is in here; `reflect` brings them.
+//!
+//! ```text
+//!          ┌────────── anything that casts doubt on the resource version ──────────┐
+//!          ▼                                                                       │
+//!   (pause) LIST ──ok──▶ WATCH from its resource version ──lines──▶ end ──▶ WATCH ─┘
+//!             │                     │ 429, refused: pause, same WATCH
+//!             └─ failed: pause      └ 410 and the rest: pause, LIST
+//! ```
+//!
+//! The objects are replaced in one step by a LIST and changed one by one by a WATCH; on any failure they stay as they
+//! are. Must not know what the objects mean.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// First pause after a failure, in milliseconds; doubled each time up to [`PAUSE_MAX`].
+pub const PAUSE_MIN: u64 = 800;
+/// Longest pause, in milliseconds, before jitter.
+pub const PAUSE_MAX: u64 = 30_000;
+/// Without a failure for this long, in milliseconds, the pause starts small again.
+pub const CALM: u64 = 120_000;
+/// A watch that ends sooner than this, in milliseconds, is suspicious.
+pub const SHORT_WATCH: u64 = 1000;
+/// So many suspicious watches in a row are allowed if they brought events.
+const SHORT_WATCHES: u32 = 3;
+/// After at least this long, in milliseconds, the end of a watch is followed by a LIST: it heals what a server lost silently.
+/// Jitter doubles it at most.
+pub const RELIST: u64 = 900_000;
+/// Longest pause that a server can ask for, in milliseconds.
+const RETRY_AFTER_MAX: u64 = 60_000;
+
+/// One kind of object: where it is, and what of it is kept.
+pub trait Kind {
+    /// What is kept of an object. Decoded from the wire at once, so that a large object never stays.
+    type Object: Clone + PartialEq + fmt::Debug + Send + Sync + 'static;
+
+    /// Path of the collection, with the selectors as a query (`/api/v1/pods?fieldSelector=…`).
+    fn path(&self) -> String;
+
+    /// What is kept of the object, or why it cannot be used.
+    ///
+    /// # Errors
+    /// Its own words; the object counts as absent.
+    fn reduce(&self, raw: &RawValue) -> Result<Self::Object, String>;
+}
+
+/// What identifies an object over its life: the name says which, the uid says which of those that bore the name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// Empty for objects without namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// The objects of a kind, by name. Immutable: a change makes a new set.
+pub type Objects<T> = BTreeMap<Name, Arc<T>>;
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Wait until this time, in milliseconds.
+    Pause(u64),
+    /// GET this path, and hand the answer to [`Machine::listed`].
+    List(String),
+    /// GET this path as a stream; hand its lines to [`Machine::line`] and its end to [`Machine::ended`].
+    Watch(String),
+}
+
+/// What a request came to, in so far as the machine decides differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// A status with its body.
+    Status {
+        /// The HTTP status.
+        code: u16,
+        /// `Retry-After`, in milliseconds.
+        retry_after: Option<u64>,
+        /// The body.
+        body: Vec<u8>,
+    },
+    /// The server could not be reached, or the connection broke. The reason, in words.
+    Broken(String),
+    /// Nobody listens at the server's address. The reason, in words.
+    Refused(String),
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// In order, or cut: for the machine it is the same.
+    Closed,
+    /// Nothing came for so long that the connection must be dead.
+    Silent,
+}
+
+/// Something worth a line in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A request failed; what the server or the network said.
+    Failed {
+        /// `list` or `watch`, as RBAC names the verb.
+        verb: &'static str,
+        /// The HTTP status, if there was an answer.
+        code: Option<u16>,
+        /// The reason.
+        message: String,
+    },
+    /// The objects are complete and current again after a failure, or for the first time.
+    Synced {
+        /// How many there are.
+        objects: usize,
+    },
+    /// An object could not be used.
+    Unusable {
+        /// Which.
+        name: Name,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Whether to read on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// The next line.
+    Continue,
+    /// This stream is of no more use.
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    List,
+    Watch,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine<K: Kind> {
+    kind: K,
+    objects: Arc<Objects<K::Object>>,
+    uids: BTreeMap<Name, String>,
+    phase: Phase,
+    /// The newest resource version that was seen; empty before the first LIST.
+    version: String,
+    /// The server does not know that version (any more): the next LIST asks for whatever is newest.
+    version_lost: bool,
+    /// A LIST for the newest was tried at once after a lost version. The next failure pauses.
+    tried_newest: bool,
+    pause: u64,
+    failed_at: Option<u64>,
+    wait_until: Option<u64>,
+    watch_began: u64,
+    watch_events: u32,
+    short_watches: u32,
+    relist_at: u64,
+    synced: bool,
+    failing: bool,
+    notices: Vec<Notice>,
+}
+
+#[derive(Deserialize)]
+struct List<'a> {
+    metadata: ListMeta,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListMeta {
+    #[serde(default)]
+    resource_version: String,
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow)]
+    object: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    #[serde(default)]
+    metadata: ObjectMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ObjectMeta {
+    namespace: String,
+    name: String,
+    uid: String,
+    resource_version: String,
+}
+
+/// The part of a `Status` object that is used.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Status {
+    code: Option<u16>,
+    reason: String,
+    message: String,
+    details: Option<StatusDetails>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StatusDetails {
+    causes: Vec<StatusCause>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct StatusCause {
+    reason: String,
+    message: String,
+}
+
+impl<K: Kind> Machine<K> {
+    /// A machine that knows nothing yet.
+    pub fn new(kind: K) -> Machine<K> {
+        Machine {
+            kind,
+            objects: Arc::default(),
+            uids: BTreeMap::new(),
+            phase: Phase::List,
+            version: String::new(),
+            version_lost: false,
+            tried_newest: false,
+            pause: PAUSE_MIN,
+            failed_at: None,
+            wait_until: None,
+            watch_began: 0,
+            watch_events: 0,
+            short_watches: 0,
+            relist_at: 0,
+            synced: false,
+            failing: false,
+            notices: Vec::new(),
+        }
+    }
+
+    /// The objects as far as they are known. The same `Arc` as long as nothing changed.
+    pub fn objects(&self) -> Arc<Objects<K::Object>> {
+        self.objects.clone()
+    }
+
+    /// A first LIST has succeeded.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// What there is to log since the last call.
+    pub fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// What to do now. `now` is in milliseconds of a clock that does not jump; `chance` is a random number.
+    pub fn next(&mut self, now: u64, chance: u64) -> Order {
+        if let Some(until) = self.wait_until {
+            if now < until {
+                return Order::Pause(until);
+            }
+            self.wait_until = None;
+        }
+        let path = self.kind.path();
+        let query = |text: String| if path.contains('?') { format!("{path}&{text}") } else { format!("{path}?{text}") };
+        match self.phase {
+            // No version at the first LIST: what comes must not be older than what an agent before us has seen.
+            Phase::List if self.version.is_empty() || self.version_lost => Order::List(path),
+            Phase::List => Order::List(query(format!("resourceVersion={}", self.version))),
+            Phase::Watch => {
+                self.watch_began = now;
+                self.watch_events = 0;
+                let timeout = 300 + chance % 300;
+                Order::Watch(query(format!(
+                    "watch=1&allowWatchBookmarks=true&timeoutSeconds={timeout}&resourceVersion={}",
+                    self.version
+                )))
+            }
+        }
+    }
+
+    /// The answer to [`Order::List`].
+    pub fn listed(&mut self, reply: &Reply, now: u64, chance: u64) {
+        let body = match reply {
+            Reply::Status { code: 200, body, .. } => body,
+            Reply::Status { code, body, .. } if version_is_lost(*code, body) && !self.tried_newest => {
+                self.version_lost = true;
+                self.tried_newest = true;
+                return;
+            }
+            other => return self.failed("list", other, now, chance),
+        };
+        let list: List<'_> = match serde_json::from_slice(body) {
+            Ok(list) => list,
+            Err(error) => {
+                let broken = Reply::Broken(format!("the list cannot be read: {error}"));
+                return self.failed("list", &broken, now, chance);
+            }
+        };
+        let mut objects = Objects::new();
+        let mut uids = BTreeMap::new();
+        for raw in list.items.unwrap_or_default() {
+            let Some(meta) = meta(raw) else { continue };
+            let name = Name { namespace: meta.namespace, name: meta.name };
+            match self.kind.reduce(raw) {
+                Ok(object) => {
+                    uids.insert(name.clone(), meta.uid);
+                    // What did not change keeps its place in memory.
+                    let old = self.objects.get(&name).filter(|old| ***old == object).cloned();
+                    objects.insert(name, old.unwrap_or_else(|| Arc::new(object)));
+                }
+                Err(why) => self.notices.push(Notice::Unusable { name, why }),
+            }
+        }
+        if *self.objects != objects {
+            self.objects = Arc::new(objects);
+        }
+        self.uids = uids;
+        self.version = list.metadata.resource_version;
+        self.version_lost = false;
+        self.tried_newest = false;
+        self.phase = Phase::Watch;
+        self.relist_at = now + RELIST + chance % RELIST;
+        if !self.synced || self.failing {
+            self.notices.push(Notice::Synced { objects: self.objects.len() });
+        }
+        self.synced = true;
+        self.failing = false;
+    }
+
+    /// [`Order::Watch`] did not become a stream.
+    pub fn not_watching(&mut self, reply: &Reply, now: u64, chance: u64) {
+        // The server is there and only busy, or not there at all: the version is as good as before.
+        if !matches!(reply, Reply::Status { code: 429, .. } | Reply::Refused(_)) {
+            self.phase = Phase::List;
+        }
+        self.failed("watch", reply, now, chance);
+    }
+
+    /// One line of the stream.
+    pub fn line(&mut self, line: &[u8], now: u64, chance: u64) -> Flow {
+        let Ok(event) = serde_json::from_slice::<Event<'_>>(line) else {
+            return self.distrust("the stream holds something that is no event", None, now, chance);
+        };
+        if event.kind == "ERROR" {
+            return self.error_event(event.object, now, chance);
+        }
+        let Some(meta) = meta(event.object) else {
+            return self.distrust("an event holds something that is no object", None, now, chance);
+        };
+        self.watch_events += 1;
+        let name = Name { namespace: meta.namespace, name: meta.name };
+        match event.kind.as_str() {
+            "ADDED" | "MODIFIED" => self.upsert(name, meta.uid, event.object),
+            "DELETED" => self.delete(&name, &meta.uid),
+            "BOOKMARK" => {}
+            // A kind of event that we do not know: not understood, so not passed either.
+            _ => return Flow::Continue,
+        }
+        if !meta.resource_version.is_empty() {
+            self.version = meta.resource_version;
+        }
+        Flow::Continue
+    }
+
+    fn upsert(&mut self, name: Name, uid: String, raw: &RawValue) {
+        match self.kind.reduce(raw) {
+            Ok(object) => {
+                self.uids.insert(name.clone(), uid);
+                if self.objects.get(&name).is_none_or(|old| **old != object) {
+                    Arc::make_mut(&mut self.objects).insert(name, Arc::new(object));
+                }
+            }
+            Err(why) => {
+                // What we knew of it is no longer so.
+                Arc::make_mut(&mut self.objects).remove(&name);
+                self.uids.remove(&name);
+                self.notices.push(Notice::Unusable { name, why });
+            }
+        }
+    }
+
+    /// The object of a DELETED event is the last state before the end. A late one for an object that has been made anew
+    /// meanwhile must not take the new one away.
+    fn delete(&mut self, name: &Name, uid: &str) {
+        let same = self.uids.get(name).is_none_or(|known| known == uid || known.is_empty() || uid.is_empty());
+        if same && self.objects.contains_key(name) {
+            Arc::make_mut(&mut self.objects).remove(name);
+            self.uids.remove(name);
+        }
+    }
+
+    fn error_event(&mut self, raw: &RawValue, now: u64, chance: u64) -> Flow {
+        let status: Status = serde_json::from_str(raw.get()).unwrap_or_default();
+        let code = status.code.unwrap_or(0);
+        if code == 429 {
+            self.fail_with("watch", Some(code), status.message, None, now, chance);
+            return Flow::Stop;
+        }
+        // 410: our version is too old. LIST asks for "not older than", which any server can serve.
+        self.distrust(&status.message, Some(code).filter(|code| *code != 0), now, chance)
+    }
+
+    /// The stream told something that shakes the trust in the resource version.
+    fn distrust(&mut self, why: &str, code: Option<u16>, now: u64, chance: u64) -> Flow {
+        self.phase = Phase::List;
+        self.fail_with("watch", code, why.to_owned(), None, now, chance);
+        Flow::Stop
+    }
+
+    /// The stream has ended, unless [`Machine::line`] stopped it.
+    pub fn ended(&mut self, end: &End, now: u64, chance: u64) {
+        let short = now.saturating_sub(self.watch_began) < SHORT_WATCH;
+        self.short_watches = if short { self.short_watches + 1 } else { 0 };
+        if *end == End::Silent {
+            self.notices.push(Notice::Failed {
+                verb: "watch",
+                code: None,
+                message: "nothing came for too long".into(),
+            });
+        }
+        if short && self.watch_events == 0 {
+            self.distrust("the watch ended at once", None, now, chance);
+        } else if self.short_watches > SHORT_WATCHES {
+            self.fail_with("watch", None, "watches keep ending at once".into(), None, now, chance);
+        } else if now >= self.relist_at {
+            self.phase = Phase::List;
+        }
+    }
+
+    fn failed(&mut self, verb: &'static str, reply: &Reply, now: u64, chance: u64) {
+        match reply {
+            Reply::Status { code, retry_after, body } => {
+                let message = status_message(body);
+                self.fail_with(verb, Some(*code), message, *retry_after, now, chance);
+            }
+            Reply::Broken(why) | Reply::Refused(why) => self.fail_with(verb, None, why.clone(), None, now, chance),
+        }
+    }
+
+    fn fail_with(
+        &mut self,
+        verb: &'static str,
+        code: Option<u16>,
+        message: String,
+        retry_after: Option<u64>,
+        now: u64,
+        chance: u64,
+    ) {
+        if self.failed_at.is_none_or(|at| now.saturating_sub(at) > CALM) {
+            self.pause = PAUSE_MIN;
+        }
+        self.failed_at = Some(now);
+        self.failing = true;
+        self.tried_newest = false;
+        // All nodes lose their server at once, and must not come back at once.
+        let wait = self.pause + chance % self.pause;
+        let asked = retry_after.unwrap_or(0).min(RETRY_AFTER_MAX);
+        self.wait_until = Some(now + wait.max(asked));
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.notices.push(Notice::Failed { verb, code, message });
+    }
+}
+
+fn meta(raw: &RawValue) -> Option<ObjectMeta> {
+    serde_json::from_str::<Meta>(raw.get()).ok().map(|meta| meta.metadata)
+}
+
+/// The server says that it cannot serve the version that was asked for: too old (410), or newer than its own (504).
+fn version_is_lost(code: u16, body: &[u8]) -> bool {
+    let status: Status = serde_json::from_slice(body).unwrap_or_default();
+    let too_large = || {
+        let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+        causes
+            .iter()
+            .any(|c| c.reason == "ResourceVersionTooLarge" || c.message.starts_with("Too large resource version"))
+            || status.message.contains("Too large resource version")
+    };
+    match code {
+        410 => true,
+        400 | 504 => too_large(),
+        _ => matches!(status.reason.as_str(), "Expired" | "Gone"),
+    }
+}
+
+/// The message of a `Status` body, or the beginning of whatever the body is.
+fn status_message(body: &[u8]) -> String {
+    if let Ok(status) = serde_json::from_slice::<Status>(body)
+        && !status.message.is_empty()
+    {
+        return status.message.chars().take(400).collect();
+    }
+    String::from_utf8_lossy(body).chars().take(200).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests;
