@@ -42,10 +42,13 @@ fn the_unit_exposes_no_more_than_it_did() {
 #[test]
 fn every_flag_of_the_unit_exists() {
     let help = succeed(Command::new(FLOCK_AGENT).arg("--help"));
-    let flags: Vec<&str> = UNIT.split_whitespace().filter(|word| word.starts_with("--")).collect();
-    assert!(flags.contains(&"--node-config"));
-    for word in UNIT.split(|c: char| c.is_whitespace() || c == '=').filter(|word| word.starts_with("--")) {
-        assert!(help.contains(&format!("  {word} ")), "{word}");
+    let words = UNIT.split(|c: char| c.is_whitespace() || c == '=').filter(|word| word.starts_with("--"));
+    let flags: Vec<&str> = words.collect();
+    for flag in ["--node-config", "--kubeconfig", "--cni-conf-dir"] {
+        assert!(flags.contains(&flag), "{flag}");
+    }
+    for flag in flags {
+        assert!(help.contains(&format!("  {flag} ")), "{flag}");
     }
 }
 

@@ -61,6 +61,8 @@ pub enum Cause {
     Request(Error),
     /// No usable NodeConfig yet.
     NotConfigured,
+    /// The API server has not told of the pod yet, and nobody else tells its annotations.
+    PodUnknown,
     /// The agent is ending.
     Stopping,
     /// The request's time is over.
@@ -118,6 +120,11 @@ impl Fault {
                 Code::TryAgainLater,
                 "node is not configured yet",
                 "flock-agent has no valid NodeConfig; its log says why".to_owned(),
+            ),
+            Cause::PodUnknown => (
+                Code::TryAgainLater,
+                "pod is not known yet",
+                "its annotations come neither from the runtime nor, so far, from the API server".to_owned(),
             ),
             Cause::Stopping => (Code::TryAgainLater, "flock-agent is stopping", String::new()),
             Cause::Late => (Code::TryAgainLater, "time limit reached", format!("at step {}", self.step)),

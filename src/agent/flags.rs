@@ -17,10 +17,12 @@ pub const DEFAULT_IMPORT: &str = "/var/lib/flock/allocations.json";
 pub const HELP: &str = "\
 flock-agent: the node daemon of flock, a routed pod network.
 
-Usage: flock-agent --node-config FILE [flags]
+Usage: flock-agent [flags]
 
-  --node-config FILE    read this node's NodeConfig from FILE (YAML or JSON) and
-                        follow its changes
+  --kubeconfig FILE     reach the Kubernetes API as FILE says (default: the service
+                        account of the pod that the agent runs in)
+  --node-config FILE    without Kubernetes: read this node's NodeConfig from FILE
+                        (YAML or JSON) and follow its changes
   --node-name NAME      this node's name (default: the host name)
   --socket PATH         listen here for the plugin (default: /run/flock/flock.sock)
   --state-dir DIR       keep the allocations here (default: /run/flock/state)
@@ -37,8 +39,10 @@ Usage: flock-agent --node-config FILE [flags]
 /// The command line, understood.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Flags {
+    /// `--kubeconfig`
+    pub kubeconfig: Option<PathBuf>,
     /// `--node-config`
-    pub node_config: PathBuf,
+    pub node_config: Option<PathBuf>,
     /// `--node-name`
     pub node_name: Option<String>,
     /// `--socket`
@@ -84,8 +88,8 @@ pub enum FlagError {
         /// What it can be.
         rule: &'static str,
     },
-    /// A flag that has no default was not given.
-    Missing(&'static str),
+    /// Two flags that contradict each other.
+    Both(&'static str, &'static str),
 }
 
 impl fmt::Display for FlagError {
@@ -95,14 +99,15 @@ impl fmt::Display for FlagError {
             FlagError::NoValue(flag) => write!(f, "{flag} needs a value"),
             FlagError::Twice(flag) => write!(f, "{flag} is given twice"),
             FlagError::Value { flag, value, rule } => write!(f, "{flag} {value:?}: {rule}"),
-            FlagError::Missing(flag) => write!(f, "{flag} is needed"),
+            FlagError::Both(one, other) => write!(f, "{one} and {other} exclude each other"),
         }
     }
 }
 
 impl std::error::Error for FlagError {}
 
-const VALUED: [&str; 8] = [
+const VALUED: [&str; 9] = [
+    "--kubeconfig",
     "--node-config",
     "--node-name",
     "--socket",
@@ -118,7 +123,7 @@ const VALUED: [&str; 8] = [
 /// # Errors
 /// Every variant of [`FlagError`]; the first one found.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, FlagError> {
-    let mut values: [Option<OsString>; 8] = Default::default();
+    let mut values: [Option<OsString>; 9] = Default::default();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         // Flags are ASCII; an argument that is not text is no flag.
@@ -140,10 +145,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Fla
         let value = inline.or_else(|| arguments.next()).filter(|value| !value.is_empty());
         *slot = Some(value.ok_or(FlagError::NoValue(name))?);
     }
-    let [node_config, node_name, socket, state_dir, cni_conf_dir, import, log_format, log_level] = values;
+    let [kubeconfig, node_config, node_name, socket, state_dir, cni_conf_dir, import, log_format, log_level] = values;
+    if kubeconfig.is_some() && node_config.is_some() {
+        return Err(FlagError::Both("--kubeconfig", "--node-config"));
+    }
     let path = |value: Option<OsString>, default: &str| PathBuf::from(value.unwrap_or_else(|| default.into()));
     Ok(Asked::Run(Box::new(Flags {
-        node_config: node_config.ok_or(FlagError::Missing("--node-config"))?.into(),
+        kubeconfig: kubeconfig.map(PathBuf::from),
+        node_config: node_config.map(PathBuf::from),
         node_name: node_name.map(|name| utf8("--node-name", name)).transpose()?,
         socket: absolute("--socket", path(socket, DEFAULT_SOCKET))?,
         state_dir: path(state_dir, DEFAULT_STATE_DIR),
@@ -217,7 +226,7 @@ mod tests {
             ("--node-config", "--node-config needs a value"),
             ("--node-config=", "--node-config needs a value"),
             ("--node-config a --node-config b", "twice"),
-            ("", "--node-config is needed"),
+            ("--node-config a --kubeconfig b", "exclude each other"),
             ("--node-config a --log-level loud", "error, warn, info or debug"),
             ("--node-config a --socket x.sock", "absolute"),
             ("run", "\"run\""),

@@ -6,10 +6,11 @@
 //! An address is recorded before a packet can carry it, and free only after its link is gone. Must not touch files or
 //! sockets itself.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -21,15 +22,17 @@ use crate::agent::compare;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::host;
 use crate::agent::ledger::{Claim, Ledger, Wish};
+use crate::agent::pods::Pods;
 use crate::agent::view::{Present, View};
 use crate::annotations;
-use crate::cni::args;
+use crate::cni::args::{self, PodArgs};
 use crate::cni::env::Command;
 use crate::cni::error::{Code, Error};
 use crate::cni::netconf::{self, NetConf, ValidAttachments};
 use crate::cni::result::AddResult;
-use crate::embed::Identity;
+use crate::embed::{Field, Identity};
 use crate::ipam;
+use crate::kube::objects::Pod;
 use crate::lease::{Lease, Phase, PodName};
 use crate::log;
 use crate::netlink::events::LinkRemover;
@@ -44,6 +47,8 @@ pub struct Verbs {
     ledger: Ledger,
     remover: LinkRemover,
     present: Present,
+    /// The pods of the API server; none without Kubernetes.
+    pods: Option<Pods>,
     /// The prefixes that the host has been prepared for.
     prepared: Mutex<Vec<IpNet>>,
 }
@@ -104,8 +109,8 @@ impl Handler for Verbs {
 
 impl Verbs {
     /// Handlers over the agent's parts.
-    pub fn new(ledger: Ledger, remover: LinkRemover, present: Present) -> Verbs {
-        Verbs { ledger, remover, present, prepared: Mutex::default() }
+    pub fn new(ledger: Ledger, remover: LinkRemover, present: Present, pods: Option<Pods>) -> Verbs {
+        Verbs { ledger, remover, present, pods, prepared: Mutex::default() }
     }
 
     fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
@@ -118,12 +123,12 @@ impl Verbs {
         let conf = receive(request, Command::Add)?;
         let attachment = key(request).map_err(|e| Fault::new(Step::Receive, e))?;
         trace.attachment = Some(attachment.clone());
-        let pod = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;
-        let pod = pod.map(|pod| PodName { namespace: pod.namespace, name: pod.name });
+        let pod_args = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;
+        let pod = pod_args.as_ref().map(|pod| PodName { namespace: pod.namespace.clone(), name: pod.name.clone() });
         trace.pod.clone_from(&pod);
 
         let view = self.present.get().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
-        let addresses = intent(&conf, pod.as_ref(), &view).map_err(at(Step::Intent))?;
+        let addresses = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
 
         let claim = self.claim(&attachment, call.deadline)?;
@@ -226,6 +231,47 @@ impl Verbs {
             Some(lease) if lease.since > not_after => Ok(false),
             found => self.take_down(&claim, attachment, deadline).map(|()| found.is_some()),
         }
+    }
+
+    /// What the pod wants, in the allocator's words.
+    fn intent(
+        &self,
+        conf: &NetConf,
+        pod: Option<&PodArgs>,
+        view: &View,
+        deadline: Instant,
+    ) -> Result<ipam::Request, Cause> {
+        let mut known = None;
+        let mut look = || -> Option<Arc<Pod>> {
+            let (pods, pod) = (self.pods.as_ref()?, pod?);
+            known.get_or_insert_with(|| pods.find(&pod.namespace, &pod.name, pod.uid.as_deref(), deadline)).clone()
+        };
+        let annotations = match (&conf.annotations, &self.pods, pod) {
+            (Some(told), ..) => Cow::Borrowed(told),
+            // Without Kubernetes, or for somebody who is no pod of it, there are none.
+            (None, None, _) | (None, _, None) => Cow::Owned(BTreeMap::new()),
+            (None, Some(_), Some(_)) => Cow::Owned(look().ok_or(Cause::PodUnknown)?.annotations.clone()),
+        };
+        let (intent, warnings) = annotations::intent(&annotations, &view.config.defaults)?;
+        let shown = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        for warning in warnings {
+            log::warn("annotation ignored").with_some("pod", shown.as_ref()).with("why", warning).write_limited();
+        }
+        let embed = intent.algo.map(|algo| {
+            let mut identity = Identity { namespace: pod.map(|pod| pod.namespace.clone()), app: None, image: None };
+            // Controller and image are known to the API server only. A pod that cannot be found gets a random address.
+            if algo.fields().iter().any(|field| *field != Field::Namespace)
+                && let Some(pod) = look()
+            {
+                identity.app = Some(pod.app.clone());
+                identity.image.clone_from(&pod.image);
+            }
+            (algo, identity)
+        });
+        Ok(ipam::Request {
+            ipv6: intent.ipv6.then_some(ipam::Want6 { cidrs: intent.cidr6, embed }),
+            ipv4: intent.ipv4.then_some(ipam::Want4 { cidrs: intent.cidr4 }),
+        })
     }
 
     /// The host end of this lease is in the kernel.
@@ -360,27 +406,6 @@ fn key(request: &Request) -> Result<Attachment, Error> {
     Ok(Attachment {
         container_id: request.container_id.parse().map_err(|e| bad("CNI_CONTAINERID", &request.container_id, e))?,
         ifname: request.ifname.parse().map_err(|e| bad("CNI_IFNAME", &request.ifname, e))?,
-    })
-}
-
-/// What the pod wants, in the allocator's words.
-fn intent(conf: &NetConf, pod: Option<&PodName>, view: &View) -> Result<ipam::Request, Cause> {
-    let none = std::collections::BTreeMap::new();
-    let annotations = conf.annotations.as_ref().unwrap_or(&none);
-    let (intent, warnings) = annotations::intent(annotations, &view.config.defaults)?;
-    for warning in warnings {
-        log::warn("annotation ignored")
-            .with_some("pod", pod.map(|pod| format!("{}/{}", pod.namespace, pod.name)))
-            .with("why", warning)
-            .write_limited();
-    }
-    // Controller and image are known to the API server only; without it a pod that wants them shown gets a random address.
-    let identity = || Identity { namespace: pod.map(|pod| pod.namespace.clone()), app: None, image: None };
-    Ok(ipam::Request {
-        ipv6: intent
-            .ipv6
-            .then(|| ipam::Want6 { cidrs: intent.cidr6, embed: intent.algo.map(|algo| (algo, identity())) }),
-        ipv4: intent.ipv4.then_some(ipam::Want4 { cidrs: intent.cidr4 }),
     })
 }
 

@@ -7,13 +7,16 @@
 //! | `accept`, one `conn` per request (at most 128) | nothing: values in, values out |
 //! | `link-events` | the kernel's announcements of removed links |
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
-//! | `node` | the NodeConfig file and the host's facts; writes the view |
+//! | `node` | the NodeConfig and the host's facts; writes the view |
+//! | `watch-nodeconfigs`, `watch-pods` | one watch machine each; only with Kubernetes |
+//! | `status` | what the API server was told of this node; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `netns`, throw-away | one visit to a pod's namespace |
 //!
 //! A panic anywhere aborts the process: a daemon that lost one thread is worse than a restart, and the state bears it.
 
 pub mod attach;
+pub mod cluster;
 pub mod compare;
 pub mod conflist;
 pub mod fault;
@@ -23,7 +26,10 @@ pub mod host;
 pub mod ledger;
 pub mod node;
 pub mod notify;
+pub mod pods;
 pub mod reconcile;
+pub mod source;
+pub mod status;
 pub mod view;
 
 use std::fmt;
@@ -33,24 +39,33 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
-use std::thread;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::agent::cluster::{Latest, NodeConfigAudience, PodAudience};
 use crate::agent::fault::Fault;
 use crate::agent::flags::{Asked, FlagError, Flags, HELP};
 use crate::agent::handler::Verbs;
 use crate::agent::ledger::Ledger;
-use crate::agent::node::{Node, Places};
+use crate::agent::node::{Node, Places, Wake};
+use crate::agent::pods::Pods;
 use crate::agent::reconcile::Reconciler;
+use crate::agent::source::{ClusterSource, FileSource, Source};
+use crate::agent::status::{Reporter, Verdicts};
 use crate::agent::view::Present;
 use crate::boot;
 use crate::disk::{Directory, DiskError};
 use crate::ipam::Draw;
+use crate::kube::client::{Client, KubeError};
+use crate::kube::explained;
+use crate::kube::kubeconfig::{self, AccessError};
+use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
+use crate::kube::reflect::reflect;
 use crate::log;
 use crate::netlink::NetlinkError;
 use crate::netlink::events::LinkRemover;
@@ -60,6 +75,9 @@ use crate::store::{Finding, Store, StoreError};
 
 /// How long requests in service may take after SIGTERM. Below the time that the unit gives.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// How the agent presents itself to the API server.
+const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Why the agent does not run.
 #[derive(Debug)]
@@ -73,6 +91,8 @@ enum StartError {
     Netlink(NetlinkError),
     Recovery(Fault),
     Thread(io::Error),
+    Access(AccessError),
+    Kube(KubeError),
 }
 
 impl fmt::Display for StartError {
@@ -87,6 +107,12 @@ impl fmt::Display for StartError {
             StartError::Netlink(error) => write!(f, "{error}"),
             StartError::Recovery(error) => write!(f, "record and kernel cannot be compared: {error}"),
             StartError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
+            StartError::Access(AccessError::NotInPod(_)) => f.write_str(
+                "neither --kubeconfig nor --node-config is given, and this is not a pod of a cluster; flock-agent --help lists \
+                 the flags",
+            ),
+            StartError::Access(error) => f.write_str(&explained(error)),
+            StartError::Kube(error) => f.write_str(&explained(error)),
         }
     }
 }
@@ -143,32 +169,46 @@ fn serve(flags: Flags) -> Result<(), StartError> {
     let ledger = Ledger::start(store, KernelDraw).map_err(StartError::Thread)?;
     let remover = LinkRemover::start().map_err(StartError::Netlink)?;
     let present = Present::default();
-    let verbs = Arc::new(Verbs::new(ledger, remover, present.clone()));
+    let node_name = flags.node_name.unwrap_or_else(host_name);
+    let (wake, woken) = channel();
+    let cluster = match flags.node_config {
+        Some(_) => None,
+        None => Some(Cluster::new(flags.kubeconfig.as_deref(), node_name.clone(), wake.clone())?),
+    };
+    let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
+    let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods));
     let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket);
     reconciler.import(&flags.import).map_err(StartError::Recovery)?;
     reconciler.start().map_err(StartError::Recovery)?;
 
-    let node_name = flags.node_name.unwrap_or_else(host_name);
-    let places = Places {
-        node_name: node_name.clone(),
-        node_config: flags.node_config,
-        socket: flags.socket.clone(),
-        cni_conf_dir: flags.cni_conf_dir,
+    let source = match (flags.node_config, &cluster) {
+        (Some(path), _) => Source::File(FileSource::new(path, node_name.clone())),
+        (None, Some(cluster)) => Source::Cluster(ClusterSource::new(cluster.latest.clone())),
+        (None, None) => return Err(StartError::Flags(FlagError::NoValue("--node-config".into()))),
     };
-    let mut node = Node::new(places, verbs.clone(), present.clone());
-    // The file is read before the first request, but the agent is ready without it: DEL and STATUS need no configuration.
+    let places = Places { socket: flags.socket.clone(), state_dir: flags.state_dir, cni_conf_dir: flags.cni_conf_dir };
+    let verdicts = Verdicts::default();
+    let mut node = Node::new(source, places, verbs.clone(), present.clone(), verdicts.clone());
+    if cluster.is_some() {
+        node.recall();
+    }
+    // A file is read before the first request, but the agent is ready without it: DEL and STATUS need no configuration.
     node.round();
     // With the real handlers from the first request on: a DEL may have queued while the start was under way, and must not
     // be answered by anything that does not know the record.
     let server = Server::start(listener, verbs, Limits::default(), notices()).map_err(StartError::Thread)?;
 
-    let (stop_node, node_stopped) = channel();
     let (stop_reconcile, reconcile_stopped) = channel();
-    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-        thread::Builder::new().name(name.into()).spawn(work).map_err(StartError::Thread)
-    };
-    let node = spawn("node", Box::new(move || node.keep(&node_stopped)))?;
-    let reconcile = spawn("reconcile", Box::new(move || reconciler.keep(&reconcile_stopped)))?;
+    let mut threads = vec![
+        spawn("node", move || node.keep(&woken))?,
+        spawn("reconcile", move || reconciler.keep(&reconcile_stopped))?,
+    ];
+    let mut stops = vec![stop_reconcile];
+    if let Some(cluster) = &cluster {
+        let running = cluster.start(ledger, present.clone(), verdicts)?;
+        threads.extend(running.threads);
+        stops.extend(running.stops);
+    }
 
     log::info("flock-agent listens")
         .with("version", env!("CARGO_PKG_VERSION"))
@@ -177,18 +217,19 @@ fn serve(flags: Flags) -> Result<(), StartError> {
         .with("leases", leases)
         .with("ms", began.elapsed().as_millis())
         .write();
-    notify::send(if present.get().is_some() {
-        "READY=1\nSTATUS=serving pods"
-    } else {
-        "READY=1\nSTATUS=waiting for a NodeConfig"
-    });
+    let state = if present.get().is_some() { "serving pods" } else { "waiting for a NodeConfig" };
+    notify::send(&format!("READY=1\nSTATUS={state}"));
 
     let signal = signals.forever().next();
     notify::send("STOPPING=1\nSTATUS=finishing requests in service");
     log::info("flock-agent stops").with_some("signal", signal).write();
-    drop((stop_node, stop_reconcile));
+    drop(stops);
+    wake.send(Wake::Stop).ok();
+    if let Some(cluster) = cluster {
+        cluster.client.shutdown();
+    }
     let left = server.stop(Instant::now() + DRAIN);
-    for thread in [node, reconcile] {
+    for thread in threads {
         // A panic would have ended the process.
         thread.join().ok();
     }
@@ -196,6 +237,58 @@ fn serve(flags: Flags) -> Result<(), StartError> {
         log::warn("requests were still in service").with("requests", left).write();
     }
     Ok(())
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new().name(name.into()).spawn(work).map_err(StartError::Thread)
+}
+
+/// The parts of the agent that exist only with Kubernetes.
+struct Cluster {
+    node: String,
+    client: Arc<Client>,
+    latest: Latest,
+    pods: Pods,
+    wake: Sender<Wake>,
+}
+
+/// Threads, and what ends them when it is dropped.
+struct Running {
+    threads: Vec<JoinHandle<()>>,
+    stops: Vec<Sender<()>>,
+}
+
+impl Cluster {
+    fn new(kubeconfig_file: Option<&Path>, node: String, wake: Sender<Wake>) -> Result<Cluster, StartError> {
+        let access = match kubeconfig_file {
+            Some(path) => kubeconfig::from_file(path),
+            None => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()),
+        };
+        let access = access.map_err(StartError::Access)?;
+        let client = Client::new(&access, USER_AGENT).map_err(StartError::Kube)?;
+        Ok(Cluster { node, client: Arc::new(client), latest: Latest::default(), pods: Pods::default(), wake })
+    }
+
+    /// Starts the threads; each ends when its sender is dropped.
+    fn start(&self, ledger: Ledger, present: Present, verdicts: Verdicts) -> Result<Running, StartError> {
+        let (client, node) = (self.client.clone(), self.node.clone());
+        let (stop_configs, configs_stopped) = channel();
+        let mut audience =
+            NodeConfigAudience { node: node.clone(), latest: self.latest.clone(), wake: self.wake.clone() };
+        let configs = spawn("watch-nodeconfigs", move || {
+            reflect(&client, NodeConfigs { node }, &configs_stopped, &mut audience);
+        })?;
+        let (client, node) = (self.client.clone(), self.node.clone());
+        let (stop_pods, pods_stopped) = channel();
+        let mut audience = PodAudience { pods: self.pods.clone() };
+        let pods = spawn("watch-pods", move || {
+            reflect(&client, PodsOfNode { node }, &pods_stopped, &mut audience);
+        })?;
+        let reporter = Reporter::new(self.client.clone(), self.node.clone(), ledger, present, verdicts);
+        let (stop_status, status_stopped) = channel();
+        let status = spawn("status", move || reporter.keep(&status_stopped))?;
+        Ok(Running { threads: vec![configs, pods, status], stops: vec![stop_configs, stop_pods, stop_status] })
+    }
 }
 
 /// One agent per state directory. Held until the process ends, however it ends.

@@ -1,26 +1,30 @@
-//! Keeps the agent's view of the node up to date: the NodeConfig file, and what the host looks like. One thread.
+//! Keeps the agent's view of the node up to date: its NodeConfig, and what the host looks like. One thread.
 //!
-//! A bad or vanished file never harms: the last good one stays in force, and the log says what is wrong with the new one.
+//! A bad or vanished NodeConfig never harms: the last good one stays in force, and the log and the status say what is wrong
+//! with the new one. The last good one of the API is also kept on disk, for a start without an API server.
 
-use std::fs::{self, File};
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::agent::conflist;
 use crate::agent::handler::Verbs;
 use crate::agent::host::{self, HostFacts};
 use crate::agent::ledger::Ranges;
 use crate::agent::notify;
+use crate::agent::source::{Found, Source};
+use crate::agent::status::{Verdict, Verdicts};
 use crate::agent::view::{Present, View};
+use crate::annotations::IP_ALGO;
+use crate::disk::{Directory, Disk as _, DiskError};
 use crate::log;
-use crate::nodeconfig::{self, NodeConfig};
+use crate::nodeconfig::{self, API_VERSION, KIND, NodeConfig};
 
-/// Between two looks at the file.
-const FILE_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks without being woken.
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Between two looks at the host. Its addresses are kept out of the pods' ranges.
 const HOST_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,40 +32,39 @@ const HOST_INTERVAL: Duration = Duration::from_secs(10);
 /// For one look at the host, and for preparing it.
 const KERNEL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Longest NodeConfig file that is read, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
+/// The last good NodeConfig, in the state directory.
+const LAST_GOOD: &str = "node-config.json";
+/// It, before it takes its name.
+const LAST_GOOD_NEW: &str = "node-config.new";
 
 /// Where things are.
 #[derive(Debug)]
 pub struct Places {
-    /// This node's name.
-    pub node_name: String,
-    /// The NodeConfig file.
-    pub node_config: PathBuf,
     /// The agent's socket.
     pub socket: PathBuf,
+    /// The state directory.
+    pub state_dir: PathBuf,
     /// Where the CNI configuration goes, if anywhere.
     pub cni_conf_dir: Option<PathBuf>,
 }
 
-/// What tells one state of a file from another. Content that changes within one clock tick of the file system, at equal
-/// length and in place, would go unnoticed; writers that rename never do that.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+/// Why the thread is woken. It ends when nobody can wake it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// Something has changed.
+    Look,
+    /// The agent ends.
+    Stop,
 }
 
 /// The thread's state.
 #[derive(Debug)]
 pub struct Node {
+    source: Source,
     places: Places,
     verbs: Arc<Verbs>,
     present: Present,
-    file: Option<Stamp>,
-    file_missing: bool,
+    verdicts: Verdicts,
     config: Option<NodeConfig>,
     facts: Option<HostFacts>,
     looked: Option<Instant>,
@@ -70,13 +73,13 @@ pub struct Node {
 
 impl Node {
     /// A node of which nothing is known yet.
-    pub fn new(places: Places, verbs: Arc<Verbs>, present: Present) -> Node {
+    pub fn new(source: Source, places: Places, verbs: Arc<Verbs>, present: Present, verdicts: Verdicts) -> Node {
         Node {
+            source,
             places,
             verbs,
             present,
-            file: None,
-            file_missing: false,
+            verdicts,
             config: None,
             facts: None,
             looked: None,
@@ -84,70 +87,66 @@ impl Node {
         }
     }
 
-    /// Looks again and again until `stop` says so or is dropped.
-    pub fn keep(mut self, stop: &Receiver<()>) {
-        while matches!(stop.recv_timeout(FILE_INTERVAL), Err(RecvTimeoutError::Timeout)) {
+    /// Looks whenever it is woken, and now and then.
+    pub fn keep(mut self, wake: &Receiver<Wake>) {
+        while matches!(wake.recv_timeout(INTERVAL), Ok(Wake::Look) | Err(RecvTimeoutError::Timeout)) {
             self.round();
         }
     }
 
     /// One look. Does something only when something has changed.
     pub fn round(&mut self) {
-        let config_changed = self.read_file();
+        let config_changed = self.look_at_config();
         let host_changed = self.look_at_host();
         if config_changed || host_changed || self.conflist_failed {
             self.put_in_force();
         }
     }
 
-    fn read_file(&mut self) -> bool {
-        let path = &self.places.node_config;
-        let stamp = match fs::metadata(path) {
-            Ok(metadata) => Stamp {
-                inode: metadata.ino(),
-                length: metadata.len(),
-                modified: (metadata.mtime(), metadata.mtime_nsec()),
-                changed: (metadata.ctime(), metadata.ctime_nsec()),
-            },
-            Err(error) => {
-                if !self.file_missing {
-                    self.file_missing = true;
-                    self.file = None;
-                    log::warn("NodeConfig file cannot be read")
-                        .with("file", path.display())
-                        .with("err", error)
-                        .with("in_force", self.config.as_ref().map_or("none", |_| "the last good one"))
-                        .write();
-                }
-                return false;
-            }
-        };
-        if self.file == Some(stamp) {
-            return false;
-        }
-        self.file = Some(stamp);
-        self.file_missing = false;
-        let config = read_bounded(path).and_then(|text| nodeconfig::parse(&text).map_err(|error| error.to_string()));
-        match config {
+    /// Takes up the last good NodeConfig of an earlier run, if there is one and nothing newer is known.
+    pub fn recall(&mut self) {
+        let read = Directory::open(&self.places.state_dir).and_then(|mut disk| disk.read(LAST_GOOD));
+        let Ok(Some(bytes)) = read else { return };
+        match nodeconfig::parse(&String::from_utf8_lossy(&bytes)) {
             Ok(config) => {
-                if config.name != self.places.node_name {
-                    log::warn("NodeConfig bears another name than this node")
-                        .with("name", &config.name)
-                        .with("node", &self.places.node_name)
-                        .write();
-                }
-                let changed = self.config.as_ref() != Some(&config);
+                log::info("NodeConfig of the last run is in force until the API server is heard").write();
                 self.config = Some(config);
-                changed
+                self.look_at_host();
+                self.put_in_force();
             }
-            Err(why) => {
-                log::error("NodeConfig is not valid")
-                    .with("file", path.display())
-                    .with("err", why)
-                    .with("in_force", self.config.as_ref().map_or("none", |_| "the last good one"))
-                    .write();
+            Err(error) => log::warn("NodeConfig of the last run cannot be used").with("err", error).write(),
+        }
+    }
+
+    fn look_at_config(&mut self) -> bool {
+        let in_force = if self.config.is_some() { "the last good one" } else { "none" };
+        match self.source.look() {
+            Found::Nothing => false,
+            Found::Gone(why) => {
+                log::warn("NodeConfig is gone").with("err", why).with("in_force", in_force).write();
+                self.verdicts.set(Verdict { edit: None, problem: None });
                 false
             }
+            Found::Config { config: Err(why), edit } => {
+                log::error("NodeConfig is not valid").with("err", &why).with("in_force", in_force).write();
+                self.verdicts.set(Verdict { edit, problem: Some(why) });
+                false
+            }
+            Found::Config { config: Ok(config), edit } => {
+                let changed = self.config.as_ref() != Some(&*config);
+                if changed && edit.is_some() {
+                    self.remember(&config);
+                }
+                self.config = Some(*config);
+                self.verdicts.set(Verdict { edit, problem: None });
+                changed
+            }
+        }
+    }
+
+    fn remember(&self, config: &NodeConfig) {
+        if let Err(error) = keep_last_good(&self.places, config) {
+            log::warn("NodeConfig cannot be kept for the next start").with("err", error).write_limited();
         }
     }
 
@@ -197,10 +196,14 @@ impl Node {
             self.conflist_failed = installed.is_err();
             match installed {
                 Ok(true) => {
-                    log::info("CNI configuration written").with("file", dir.join(conflist::FILE_NAME).display()).write()
+                    log::info("CNI configuration written")
+                        .with("file", dir.join(conflist::FILE_NAME).display())
+                        .write();
                 }
                 Ok(false) => {}
-                Err(error) => log::error("CNI configuration cannot be written").with("err", error).write_limited(),
+                Err(error) => {
+                    log::error("CNI configuration cannot be written").with("err", error).write_limited();
+                }
             }
         }
         if first {
@@ -209,12 +212,54 @@ impl Node {
     }
 }
 
-fn read_bounded(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(format!("the file is longer than {MAX_FILE} bytes"));
+fn keep_last_good(places: &Places, config: &NodeConfig) -> Result<(), DiskError> {
+    let mut disk = Directory::open(&places.state_dir)?;
+    disk.remove(LAST_GOOD_NEW)?;
+    disk.append(LAST_GOOD_NEW, manifest(config).as_bytes())?;
+    disk.sync(LAST_GOOD_NEW)?;
+    disk.rename(LAST_GOOD_NEW, LAST_GOOD)
+}
+
+/// The manifest that gives this NodeConfig again.
+fn manifest(config: &NodeConfig) -> String {
+    let mut annotations = serde_json::Map::new();
+    if let Some(algo) = &config.defaults.ip_algo {
+        annotations.insert(IP_ALGO.into(), json!(algo));
     }
-    Ok(text)
+    let mut spec = serde_json::Map::new();
+    spec.insert("defaults".into(), json!({"ipv6": config.defaults.ipv6, "ipv4": config.defaults.ipv4}));
+    let texts = [
+        ("cidr6", config.cidr6.map(|cidr| json!(cidr.to_string()))),
+        ("cidr4", config.cidr4.map(|cidr| json!(cidr.to_string()))),
+    ];
+    for (key, value) in texts.into_iter().chain([("mtu", config.mtu.map(|mtu| json!(mtu)))]) {
+        spec.extend(value.map(|value| (key.to_owned(), value)));
+    }
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": config.name, "annotations": annotations},
+        "spec": spec,
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_good_node_config_comes_back_as_it_was() {
+        for spec in [
+            "{cidr6: '2001:db8::/64', cidr4: 10.0.0.0/24, mtu: 1400}",
+            "{cidr4: 10.0.0.0/24, defaults: {ipv4: false}}",
+            "{cidr6: '2001:db8::/64'}",
+        ] {
+            let text = format!(
+                "apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata: {{name: n, annotations: {{{IP_ALGO}: app}}}}\nspec: {spec}\n"
+            );
+            let config = nodeconfig::parse(&text).expect("valid");
+            assert_eq!(nodeconfig::parse(&manifest(&config)).expect("valid"), config, "{spec}");
+        }
+    }
 }

@@ -140,7 +140,13 @@ impl Host {
 
     /// An agent that is about to be started.
     pub fn agent(&self) -> AgentBuilder<'_> {
-        AgentBuilder { host: self, config: Some(node_config(CIDR6, CIDR4)), arguments: Vec::new(), wait: true }
+        AgentBuilder {
+            host: self,
+            config: Some(node_config(CIDR6, CIDR4)),
+            kubeconfig: None,
+            arguments: Vec::new(),
+            wait: true,
+        }
     }
 
     /// A call of the plugin.
@@ -289,6 +295,7 @@ impl Pod<'_> {
 pub struct AgentBuilder<'a> {
     host: &'a Host,
     config: Option<String>,
+    kubeconfig: Option<String>,
     arguments: Vec<String>,
     wait: bool,
 }
@@ -297,6 +304,12 @@ impl<'a> AgentBuilder<'a> {
     /// With this text as the NodeConfig file; none for no file.
     pub fn config(mut self, config: Option<&str>) -> Self {
         self.config = config.map(str::to_owned);
+        self
+    }
+
+    /// With the Kubernetes API, as this kubeconfig on the host reaches it, instead of a file.
+    pub fn kubeconfig(mut self, path: &str) -> Self {
+        self.kubeconfig = Some(path.to_owned());
         self
     }
 
@@ -317,10 +330,15 @@ impl<'a> AgentBuilder<'a> {
             Some(config) => std::fs::write(self.host.path("/run/node.yaml"), config).expect("writable"),
             None => drop(std::fs::remove_file(self.host.path("/run/node.yaml"))),
         }
+        let source = match &self.kubeconfig {
+            Some(kubeconfig) => ["--kubeconfig", kubeconfig],
+            None => ["--node-config", "/run/node.yaml"],
+        };
         let mut child = self
             .host
             .command(FLOCK_AGENT)
-            .args(["--node-config", "/run/node.yaml", "--node-name", "host001", "--log-level", "debug"])
+            .args(source)
+            .args(["--node-name", "host001", "--log-level", "debug"])
             .args(["--import", "/run/allocations.json"])
             .args(&self.arguments)
             .stdin(Stdio::null())

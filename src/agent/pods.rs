@@ -1,0 +1,80 @@
+//! The pods of this node as the API server knows them, for the ADDs that need one.
+//!
+//! A runtime that hands annotations over makes this nearly idle. Readers wait a few seconds at most; a pod that is bound to a
+//! node is usually seen before its ADD comes.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::kube::objects::Pod;
+use crate::kube::watch::{Name, Objects};
+
+/// How long an ADD waits for its pod.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The view of the pods. Empty until the first list has come.
+#[derive(Debug, Clone, Default)]
+pub struct Pods(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    objects: Mutex<Arc<Objects<Pod>>>,
+    changed: Condvar,
+}
+
+impl Pods {
+    /// Puts another set in place.
+    pub fn set(&self, objects: Arc<Objects<Pod>>) {
+        *self.0.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
+        self.0.changed.notify_all();
+    }
+
+    /// The pod that a runtime means, waited for until `deadline` and at most [`PATIENCE`].
+    pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>, deadline: Instant) -> Option<Arc<Pod>> {
+        let key = Name { namespace: namespace.into(), name: name.into() };
+        let until = deadline.min(Instant::now() + PATIENCE);
+        let mut objects = self.0.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(pod) = objects.get(&key).filter(|pod| pod.is_meant_by(uid)) {
+                return Some(pod.clone());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            objects = self.0.changed.wait_timeout(objects, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    fn set_with(uid: &str) -> Arc<Objects<Pod>> {
+        let pod =
+            Pod { uid: uid.into(), config_hash: None, annotations: Default::default(), app: "a".into(), image: None };
+        Arc::new(Objects::from([(Name { namespace: "ns".into(), name: "p".into() }, Arc::new(pod))]))
+    }
+
+    #[test]
+    fn an_add_that_overtakes_its_pod_waits_for_it() {
+        let pods = Pods::default();
+        let later = pods.clone();
+        let setter = thread::spawn(move || {
+            later.set(set_with("old"));
+            later.set(set_with("new"));
+        });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let found = pods.find("ns", "p", Some("new"), deadline).expect("found");
+        assert_eq!(found.uid, "new", "not the one of the same name that is about to go");
+        setter.join().expect("no panic");
+    }
+
+    #[test]
+    fn the_wait_ends_with_the_request() {
+        let deadline = Instant::now() + Duration::from_millis(20);
+        assert!(Pods::default().find("ns", "p", None, deadline).is_none());
+    }
+}

@@ -1,0 +1,245 @@
+//! The node's report: the status of its NodeConfig in the API, so that `kubectl get nodeconfigs` tells how the node is.
+//!
+//! One thread, never in the way of a request: written when it has changed, at most once a second, and tried again later when
+//! the server does not take it.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::agent::ledger::Ledger;
+use crate::agent::source::Edit;
+use crate::agent::view::Present;
+use crate::ipam::FamilyCounts;
+use crate::kube::client::{Client, Method};
+use crate::kube::explained;
+use crate::kube::objects::{NodeConfigs, collection, encoded};
+use crate::kube::watch::Kind as _;
+use crate::log;
+
+/// Between two looks at what there is to report.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pods come and go more often than anybody reads a count.
+const COUNTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After a write that the server did not take.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// For the ledger's answer.
+const LEDGER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest answer that is read, in bytes.
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
+
+/// What is thought of the newest NodeConfig.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which edit of which object; none when there is no object to report on.
+    pub edit: Option<Edit>,
+    /// Why it is not in force.
+    pub problem: Option<String>,
+}
+
+/// The place of the newest verdict.
+#[derive(Debug, Clone, Default)]
+pub struct Verdicts(Arc<Mutex<Verdict>>);
+
+impl Verdicts {
+    /// Puts another one in place.
+    pub fn set(&self, verdict: Verdict) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
+    }
+
+    fn get(&self) -> Verdict {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// One condition, in the words of the Kubernetes API conventions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition {
+    kind: &'static str,
+    status: bool,
+    reason: &'static str,
+    message: String,
+    /// When `status` became what it is, RFC 3339.
+    since: String,
+}
+
+/// The writer's state.
+#[derive(Debug)]
+pub struct Reporter {
+    client: Arc<Client>,
+    node: String,
+    ledger: Ledger,
+    present: Present,
+    verdicts: Verdicts,
+    /// What the server has taken, and for which object.
+    written: Option<(Edit, Value)>,
+    /// The conditions as they were last written, for their times.
+    conditions: Vec<(String, bool, String)>,
+    counted: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Reporter {
+    /// A reporter that has written nothing yet.
+    pub fn new(client: Arc<Client>, node: String, ledger: Ledger, present: Present, verdicts: Verdicts) -> Reporter {
+        Reporter {
+            client,
+            node,
+            ledger,
+            present,
+            verdicts,
+            written: None,
+            conditions: Vec::new(),
+            counted: None,
+            not_before: None,
+        }
+    }
+
+    /// Reports until `stop` says so or is dropped.
+    pub fn keep(mut self, stop: &Receiver<()>) {
+        while matches!(stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
+            self.round();
+        }
+    }
+
+    fn round(&mut self) {
+        let verdict = self.verdicts.get();
+        let Some(edit) = verdict.edit.clone() else { return };
+        if self.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
+        let same_edit = self.written.as_ref().is_some_and(|(written, _)| *written == edit);
+        if same_edit && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
+            return;
+        }
+        if self.written.as_ref().is_none_or(|(written, _)| written.uid != edit.uid) {
+            self.conditions = self.conditions_on_server();
+        }
+        self.counted = Some(Instant::now());
+        let Some(status) = self.status(&verdict, &edit) else { return };
+        if self.written.as_ref() == Some(&(edit.clone(), status.clone())) {
+            return;
+        }
+        match self.write(&status) {
+            Ok(()) => self.written = Some((edit, status)),
+            Err(why) => {
+                self.not_before = Some(Instant::now() + RETRY);
+                log::warn("status of the NodeConfig cannot be written").with("err", why).write_limited();
+            }
+        }
+    }
+
+    fn status(&mut self, verdict: &Verdict, edit: &Edit) -> Option<Value> {
+        let deadline = Instant::now() + LEDGER_LIMIT;
+        let (leases, _) = self.ledger.leases(deadline).ok()?;
+        let counts = self.ledger.counts(deadline).ok()?;
+        let now = log::timestamp(SystemTime::now());
+        let conditions = judge(verdict, self.present.get().is_some());
+        let conditions: Vec<Condition> = conditions
+            .into_iter()
+            .map(|condition| {
+                let before = self.conditions.iter().find(|(kind, ..)| kind == condition.kind);
+                let unchanged = before.filter(|(_, status, _)| *status == condition.status);
+                let since = unchanged.map_or_else(|| now.clone(), |(.., since)| since.clone());
+                Condition { since, ..condition }
+            })
+            .collect();
+        self.conditions = conditions.iter().map(|c| (c.kind.to_owned(), c.status, c.since.clone())).collect();
+        let conditions: Vec<Value> = conditions
+            .iter()
+            .map(|c| {
+                json!({
+                    "type": c.kind,
+                    "status": if c.status { "True" } else { "False" },
+                    "reason": c.reason,
+                    "message": c.message,
+                    "lastTransitionTime": c.since,
+                    "observedGeneration": edit.generation,
+                })
+            })
+            .collect();
+        let family = |counts: &FamilyCounts| json!({"allocated": counts.allocated, "free": counts.free.to_string()});
+        Some(json!({
+            "observedGeneration": edit.generation,
+            "agentVersion": env!("CARGO_PKG_VERSION"),
+            "pods": leases.len(),
+            "ipv6": family(&counts.ipv6),
+            "ipv4": family(&counts.ipv4),
+            "conditions": conditions,
+        }))
+    }
+
+    /// A merge patch of the whole status, which is this agent's alone: no version to conflict about.
+    fn write(&self, status: &Value) -> Result<(), String> {
+        let path = format!("{}/{}/status", collection(), encoded(&self.node));
+        let body = json!({"status": status}).to_string();
+        let sent = self.client.send(Method::Patch, &path, "application/merge-patch+json", body.as_bytes());
+        match sent {
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(answer) => Err(format!("{}: {}", answer.status, excerpt(&answer.body))),
+            Err(error) => Err(explained(&error)),
+        }
+    }
+
+    /// The times of an earlier run of the agent.
+    fn conditions_on_server(&self) -> Vec<(String, bool, String)> {
+        let path = NodeConfigs { node: self.node.clone() }.path();
+        let Ok(answer) = self.client.get(&path, ANSWER_MAX) else { return Vec::new() };
+        let list: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let conditions = list.pointer("/items/0/status/conditions").and_then(Value::as_array);
+        let read = |condition: &Value| {
+            let text = |key: &str| condition.get(key)?.as_str().map(str::to_owned);
+            Some((text("type")?, text("status")? == "True", text("lastTransitionTime")?))
+        };
+        conditions.into_iter().flatten().filter_map(read).collect()
+    }
+}
+
+fn judge(verdict: &Verdict, serving: bool) -> [Condition; 2] {
+    let condition = |kind, status, reason, message: &str| Condition {
+        kind,
+        status,
+        reason,
+        message: message.to_owned(),
+        since: String::new(),
+    };
+    let valid = match &verdict.problem {
+        None => condition("Valid", true, "Accepted", "in force"),
+        Some(problem) => condition("Valid", false, "Invalid", problem),
+    };
+    let ready = match (&verdict.problem, serving) {
+        (None, true) => condition("Ready", true, "Serving", "pods get addresses"),
+        (Some(_), true) => condition("Ready", true, "LastGood", "the last valid configuration is in force"),
+        (_, false) => condition("Ready", false, "NotConfigured", "no valid configuration has been seen"),
+    };
+    [ready, valid]
+}
+
+fn excerpt(body: &[u8]) -> String {
+    let status: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = status.get("message").and_then(Value::as_str).map(str::to_owned);
+    text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_edit_is_invalid_and_the_node_stays_ready() {
+        let bad = Verdict { edit: None, problem: Some("spec.cidr6 …".into()) };
+        let [ready, valid] = judge(&bad, true);
+        assert_eq!((ready.status, ready.reason, valid.status, valid.reason), (true, "LastGood", false, "Invalid"));
+        assert_eq!(valid.message, "spec.cidr6 …");
+        let [ready, _] = judge(&bad, false);
+        assert_eq!((ready.status, ready.reason), (false, "NotConfigured"));
+        let [ready, valid] = judge(&Verdict::default(), true);
+        assert!(ready.status && valid.status);
+    }
+}
