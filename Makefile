@@ -3,7 +3,7 @@
 TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
 RELEASE := target/$(TARGET)/release
 
-.PHONY: demo test bench lint build tools sizes
+.PHONY: demo test test-kube bench lint build tools sizes
 
 demo: build tools ## Three pods on a private host, with the real agent and the real plugin
 	@demo/run $(RELEASE)
@@ -20,6 +20,12 @@ bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs G
 	@cd benches/reference && CGO_ENABLED=0 go build -o ../../target/reference/ github.com/containernetworking/plugins/plugins/main/ptp github.com/containernetworking/plugins/plugins/ipam/host-local
 	@cargo bench --no-run --quiet
 	@REFERENCE_PLUGINS=$(CURDIR)/target/reference tests/sandbox cargo bench --quiet --bench versus_ptp
+
+test-kube: tools ## Stories with a real API server, which is built from its published modules the first time (needs Go)
+	@demo/need setpriv:util-linux
+	@tests/kube/assets >/dev/null
+	@cargo test --no-run --quiet --test kube
+	@tests/sandbox cargo test --quiet --test kube -- --test-threads 2
 
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check

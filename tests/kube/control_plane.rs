@@ -1,0 +1,257 @@
+//! A real control plane inside a [`Host`]'s namespaces: etcd, kube-apiserver with TLS and RBAC, and kubectl to speak with it.
+//!
+//! The binaries come from `tests/kube/assets`. Since the host is private, ports are fixed; since each test has its own, it may
+//! kill, stop and restore what it likes. There is no controller manager and no kubelet: pods are objects and nothing more.
+
+#![allow(unreachable_pub)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use flock::netns::Netns;
+use serde_json::Value;
+
+use crate::support::{Host, succeed};
+
+const URL: &str = "https://127.0.0.1:6443";
+const ADMIN: &str = "admin-token";
+
+/// Starting one takes some ten seconds on a quiet machine.
+const START: Duration = Duration::from_secs(120);
+
+/// The directory of the binaries, built if need be.
+fn assets() -> &'static str {
+    static ASSETS: OnceLock<String> = OnceLock::new();
+    ASSETS.get_or_init(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kube/assets");
+        let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/kube/assets starts");
+        assert!(output.status.success(), "tests/kube/assets failed");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    })
+}
+
+/// A control plane.
+pub struct ControlPlane<'a> {
+    host: &'a Host,
+    etcd: Option<Child>,
+    api: Option<Child>,
+}
+
+impl<'a> ControlPlane<'a> {
+    /// One that is ready, with flock's CRD and RBAC applied.
+    pub fn start(host: &'a Host) -> ControlPlane<'a> {
+        let mut plane = ControlPlane::bare(host);
+        plane.kubectl_ok(&["create", "namespace", "kube-system"], true);
+        plane.apply_deploy();
+        plane
+    }
+
+    /// One that is ready, and empty.
+    pub fn bare(host: &'a Host) -> ControlPlane<'a> {
+        let dir = host.path("/run/k8s");
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join("tokens.csv"), format!("{ADMIN},admin,1,system:masters\n")).expect("writable");
+        let mut plane = ControlPlane { host, etcd: None, api: None };
+        plane.start_etcd();
+        plane.start_api();
+        plane
+    }
+
+    fn apply_deploy(&mut self) {
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+        self.kubectl_ok(&["apply", "-f", deploy], false);
+        self.kubectl_ok(
+            &["wait", "--for=condition=Established", "crd/nodeconfigs.flock.fritzlab.net", "--timeout=60s"],
+            false,
+        );
+    }
+
+    fn spawn(&self, program: &str, args: &[&str]) -> Child {
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.host.path(&format!("/run/k8s/{program}.log")))
+            .expect("a log");
+        let errors = log.try_clone().expect("a second handle");
+        // In the directory of its files, and not longer alive than the test.
+        let mut command = self.host.command("setpriv");
+        command.args(["--pdeathsig", "KILL", "sh", "-c", "cd /run/k8s && exec \"$0\" \"$@\""]);
+        command.arg(format!("{}/{program}", assets())).args(args);
+        command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts")
+    }
+
+    pub fn start_etcd(&mut self) {
+        self.etcd = Some(self.spawn(
+            "etcd",
+            &[
+                "--data-dir=etcd",
+                "--unsafe-no-fsync",
+                "--log-level=warn",
+                "--listen-client-urls=http://127.0.0.1:2379",
+                "--advertise-client-urls=http://127.0.0.1:2379",
+                "--listen-peer-urls=http://127.0.0.1:0",
+            ],
+        ));
+    }
+
+    pub fn stop_etcd(&mut self) {
+        end(&mut self.etcd, "TERM");
+    }
+
+    /// Starts the API server and waits until it is ready.
+    pub fn start_api(&mut self) {
+        self.api = Some(self.spawn(
+            "kube-apiserver",
+            &[
+                "--etcd-servers=http://127.0.0.1:2379",
+                "--bind-address=127.0.0.1",
+                "--advertise-address=127.0.0.1",
+                "--secure-port=6443",
+                "--cert-dir=.",
+                "--endpoint-reconciler-type=none",
+                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+                "--token-auth-file=tokens.csv",
+                "--authorization-mode=RBAC",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-account-signing-key-file=apiserver.key",
+                "--service-account-key-file=apiserver.key",
+                "--disable-admission-plugins=ServiceAccount",
+                // With the default, an open watch delays the end by a minute.
+                "--shutdown-watch-termination-grace-period=100ms",
+            ],
+        ));
+        let deadline = Instant::now() + START;
+        while !self.kubectl(&["get", "--raw", "/readyz"]).status.success() {
+            let log = || fs::read_to_string(self.host.path("/run/k8s/kube-apiserver.log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "the API server did not become ready:\n{}", log());
+            let ended = self.api.as_mut().is_some_and(|api| api.try_wait().expect("waitable").is_some());
+            assert!(!ended, "the API server ended:\n{}", log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Ends the API server, with `TERM` in order or with `KILL` at once.
+    pub fn stop_api(&mut self, signal: &str) {
+        end(&mut self.api, signal);
+    }
+
+    /// Sends the API server a signal that does not end it.
+    pub fn signal_api(&self, signal: &str) {
+        let pid = self.api.as_ref().expect("it runs").id().to_string();
+        succeed(Command::new("kill").args(["-s", signal, &pid]));
+    }
+
+    /// The data of etcd, for a later [`ControlPlane::restore`]. etcd must be stopped.
+    pub fn backup(&self) {
+        self.host.run("cp -a /run/k8s/etcd /run/k8s/etcd.backup");
+    }
+
+    /// Puts the backup in place. etcd must be stopped.
+    pub fn restore(&self) {
+        self.host.run("rm -rf /run/k8s/etcd");
+        self.host.run("cp -a /run/k8s/etcd.backup /run/k8s/etcd");
+    }
+
+    /// Runs kubectl as the administrator.
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        let mut command = self.host.command(&format!("{}/kubectl", assets()));
+        command.args(["--server", URL, "--token", ADMIN, "--request-timeout=10s", "--cache-dir=/run/k8s/cache"]);
+        command.arg("--certificate-authority=/run/k8s/apiserver.crt").args(args).stdin(Stdio::null());
+        command.output().expect("kubectl starts")
+    }
+
+    fn kubectl_ok(&self, args: &[&str], may_exist: bool) -> String {
+        let output = self.kubectl(args);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let fine = output.status.success() || (may_exist && errors.contains("AlreadyExists"));
+        assert!(fine, "kubectl {args:?}: {errors}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs a kubectl command line (split at blanks) that must succeed.
+    pub fn run(&self, line: &str) -> String {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        self.kubectl_ok(&args, false)
+    }
+
+    /// Applies a manifest. The error text, if the API server refuses it.
+    pub fn apply(&self, manifest: &str) -> Result<(), String> {
+        let file: PathBuf = self.host.path("/run/k8s/manifest.json");
+        fs::write(&file, manifest).expect("writable");
+        let output = self.kubectl(&["apply", "-f", "/run/k8s/manifest.json"]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// Writes a kubeconfig for `token` and returns its path on the host.
+    pub fn kubeconfig(&self, name: &str, token: &str) -> String {
+        self.kubeconfig_with(name, &format!("token: '{token}'"))
+    }
+
+    /// Writes a kubeconfig whose user is `user` (YAML, flow style) and returns its path on the host.
+    pub fn kubeconfig_with(&self, name: &str, user: &str) -> String {
+        let path = format!("/run/k8s/{name}.kubeconfig");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: '{URL}', \
+             certificate-authority: apiserver.crt}}\nusers:\n- name: u\n  user: {{{user}}}\ncontexts:\n- name: c\n  \
+             context: {{cluster: k, user: u}}\n"
+        );
+        fs::write(self.host.path(&path), text).expect("writable");
+        path
+    }
+
+    /// Makes etcd forget everything but the newest revision.
+    pub fn compact(&self) {
+        // The API of etcd as its gateway speaks it in JSON; `curl` and `etcdctl` may be absent.
+        let status = etcd(&self.host.netns(), "/v3/kv/range", r#"{"key":"AA=="}"#);
+        let revision = status["header"]["revision"].as_str().expect("a revision").to_owned();
+        etcd(&self.host.netns(), "/v3/kv/compaction", &format!(r#"{{"revision":"{revision}","physical":true}}"#));
+    }
+
+    /// A token of the service account that `deploy/` makes.
+    pub fn agent_token(&self) -> String {
+        self.run("create token flock-agent --namespace kube-system --duration=1h").trim().to_owned()
+    }
+}
+
+/// One request to etcd, from inside its namespace.
+fn etcd(netns: &std::path::Path, path: &str, body: &str) -> Value {
+    let netns = Netns::open(netns).expect("the host's namespace");
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: etcd\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = netns
+        .run(|| {
+            let mut stream = TcpStream::connect("127.0.0.1:2379")?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok::<_, std::io::Error>(answer)
+        })
+        .expect("entered")
+        .expect("etcd answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    assert!(head.contains(" 200 "), "{answer}");
+    serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {answer}"))
+}
+
+fn end(child: &mut Option<Child>, signal: &str) {
+    if let Some(mut child) = child.take() {
+        succeed(Command::new("kill").args(["-s", signal, &child.id().to_string()]));
+        child.wait().expect("waitable");
+    }
+}
+
+impl Drop for ControlPlane<'_> {
+    fn drop(&mut self) {
+        for child in [&mut self.api, &mut self.etcd].into_iter().flatten() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
