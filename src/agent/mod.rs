@@ -63,7 +63,7 @@ use crate::disk::{Directory, DiskError};
 use crate::ipam::Draw;
 use crate::kube::client::{Client, KubeError};
 use crate::kube::explained;
-use crate::kube::kubeconfig::{self, AccessError};
+use crate::kube::kubeconfig::{self, Access, AccessError};
 use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
 use crate::log;
@@ -129,8 +129,16 @@ pub fn run() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Before anything is touched: without a source of its NodeConfig this start was a mistake.
+    let access = match access(&flags) {
+        Ok(access) => access,
+        Err(error) => {
+            complain(&StartError::Access(error));
+            return ExitCode::from(2);
+        }
+    };
     log::start(flags.log_level, flags.log_format);
-    match serve(*flags) {
+    match serve(*flags, access) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error("flock-agent cannot run").with("err", &error).write();
@@ -150,7 +158,16 @@ fn complain(error: &StartError) {
     writeln!(io::stderr(), "flock-agent: {error}").ok();
 }
 
-fn serve(flags: Flags) -> Result<(), StartError> {
+/// The way to the Kubernetes API; none for a node that has its NodeConfig in a file.
+fn access(flags: &Flags) -> Result<Option<Access>, AccessError> {
+    match (&flags.node_config, &flags.kubeconfig) {
+        (Some(_), _) => Ok(None),
+        (None, Some(path)) => kubeconfig::from_file(path).map(Some),
+        (None, None) => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()).map(Some),
+    }
+}
+
+fn serve(flags: Flags, access: Option<Access>) -> Result<(), StartError> {
     let began = Instant::now();
     // Signals first: one that comes during the start ends the agent in order, right after it.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
@@ -171,10 +188,7 @@ fn serve(flags: Flags) -> Result<(), StartError> {
     let present = Present::default();
     let node_name = flags.node_name.unwrap_or_else(host_name);
     let (wake, woken) = channel();
-    let cluster = match flags.node_config {
-        Some(_) => None,
-        None => Some(Cluster::new(flags.kubeconfig.as_deref(), node_name.clone(), wake.clone())?),
-    };
+    let cluster = access.map(|access| Cluster::new(&access, node_name.clone(), wake.clone())).transpose()?;
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods));
     let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket);
@@ -259,13 +273,8 @@ struct Running {
 }
 
 impl Cluster {
-    fn new(kubeconfig_file: Option<&Path>, node: String, wake: Sender<Wake>) -> Result<Cluster, StartError> {
-        let access = match kubeconfig_file {
-            Some(path) => kubeconfig::from_file(path),
-            None => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()),
-        };
-        let access = access.map_err(StartError::Access)?;
-        let client = Client::new(&access, USER_AGENT).map_err(StartError::Kube)?;
+    fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Cluster, StartError> {
+        let client = Client::new(access, USER_AGENT).map_err(StartError::Kube)?;
         Ok(Cluster { node, client: Arc::new(client), latest: Latest::default(), pods: Pods::default(), wake })
     }
 

@@ -123,7 +123,7 @@ impl Node {
         match self.source.look() {
             Found::Nothing => false,
             Found::Gone(why) => {
-                log::warn("NodeConfig is gone").with("err", why).with("in_force", in_force).write();
+                log::warn("NodeConfig is missing").with("err", why).with("in_force", in_force).write();
                 self.verdicts.set(Verdict { edit: None, problem: None });
                 false
             }

@@ -74,7 +74,7 @@ fn a_node_config_is_applied_edited_deleted_and_made_again() {
     assert!(host.add(&b).annotations(&[]).result().ipv4().expect("an address").to_string().starts_with("10.26.0."));
 
     plane.run("delete nodeconfig host001");
-    agent.wait_log("NodeConfig is gone");
+    agent.wait_log("NodeConfig is missing");
     let c = host.pod("c");
     assert!(host.add(&c).annotations(&[]).result().ipv4().expect("an address").to_string().starts_with("10.26.0."));
 
