@@ -135,10 +135,10 @@ fn request(op: Op, invocation: &Invocation, stdin_data: Vec<u8>) -> Request {
 
 /// Different for each run of the plugin, the same for its repetitions.
 fn call_id() -> String {
-    let mut bytes = [0u8; 16];
+    let mut bytes = [0u8; 8];
     // Without random bytes the process id still tells runs apart that matter: those that repeat within seconds.
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();
-    format!("{:032x}.{}", u128::from_ne_bytes(bytes), std::process::id())
+    format!("{:016x}.{}", u64::from_ne_bytes(bytes), std::process::id())
 }
 
 /// DEL. Where no agent answers, a durable note takes its place, and the delete counts as done: a runtime would repeat a
