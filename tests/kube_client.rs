@@ -1,0 +1,1065 @@
+//! The API client against a scripted TLS server: every way in which a server, a proxy, a file or a plugin may behave.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Watch};
+use flock::kube::credentials::{CredentialsError, PemProblem};
+use flock::kube::kubeconfig::{Access, from_text};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use support::{PATIENCE, TempDir};
+
+/// So long that a test which waits for it has failed.
+const LONG: Duration = Duration::from_secs(120);
+
+/// "Within milliseconds", on a machine that also does other things.
+const PROMPT: Duration = Duration::from_secs(2);
+
+const END: &str = "0\r\n\r\n";
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
+}
+
+fn der(name: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(data(name)).unwrap()
+}
+
+/// What clients the server lets in, and what it speaks.
+#[derive(Clone, Copy)]
+enum Wants {
+    Anyone,
+    Certificate,
+    OldTls,
+}
+
+fn tls(name: &str, wants: Wants) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone());
+    let builder = match wants {
+        Wants::OldTls => builder.with_protocol_versions(&[&rustls::version::TLS12]),
+        _ => builder.with_safe_default_protocol_versions(),
+    };
+    let builder = match wants {
+        Wants::Certificate => {
+            let mut roots = RootCertStore::empty();
+            roots.add(der("ca.crt")).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            builder.unwrap().with_client_cert_verifier(verifier)
+        }
+        _ => builder.unwrap().with_no_client_auth(),
+    };
+    let key = PrivateKeyDer::from_pem_file(data(&format!("{name}.key"))).unwrap();
+    Arc::new(builder.with_single_cert(vec![der(&format!("{name}.crt"))], key).unwrap())
+}
+
+/// One connection, as the server sees it.
+struct Conn {
+    stream: StreamOwned<ServerConnection, TcpStream>,
+    /// From 0.
+    number: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Request {
+    head: String,
+    body: Vec<u8>,
+    connection: usize,
+}
+
+impl Request {
+    fn line(&self) -> &str {
+        self.head.lines().next().unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+impl Conn {
+    /// The next request; None when the client has left.
+    fn request(&mut self) -> Option<Request> {
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            match self.stream.read(&mut byte) {
+                Ok(1) => head.push(byte[0]),
+                _ => return None,
+            }
+        }
+        let mut request = Request { head: String::from_utf8(head).unwrap(), body: Vec::new(), connection: self.number };
+        let len = request.header("content-length").map_or(0, |len| len.parse().unwrap());
+        request.body.resize(len, 0);
+        self.stream.read_exact(&mut request.body).unwrap();
+        Some(request)
+    }
+
+    /// The client may have gone: that is for the client to explain.
+    fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).and_then(|()| self.stream.flush()).ok();
+    }
+
+    fn answer(&mut self, status: &str, headers: &str, body: impl AsRef<[u8]>) {
+        let body = body.as_ref();
+        self.say(format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len()));
+        self.say(body);
+    }
+
+    fn begin(&mut self) {
+        self.say("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
+    }
+
+    fn chunk(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        self.say([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat());
+    }
+
+    /// Silence until the client leaves.
+    fn wait_for_end(&mut self) {
+        while matches!(self.stream.read(&mut [0; 64]), Ok(1..)) {}
+    }
+
+    /// Every request is answered so, until the client leaves.
+    fn answer_all(&mut self, mut answer: impl FnMut(&mut Conn, Request)) {
+        while let Some(request) = self.request() {
+            answer(self, request);
+        }
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    seen: Receiver<Request>,
+}
+
+impl Server {
+    /// A server that treats each connection as `script` says, each in a thread of its own.
+    fn start(config: Arc<ServerConfig>, address: &str, script: impl Fn(Conn) + Send + Sync + 'static) -> SocketAddr {
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = Arc::new(script);
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let (config, script, stream) = (config.clone(), script.clone(), stream.unwrap());
+                thread::spawn(move || {
+                    let connection = ServerConnection::new(config).unwrap();
+                    script(Conn { stream: StreamOwned::new(connection, stream), number });
+                });
+            }
+        });
+        address
+    }
+
+    /// The usual server.
+    fn new(script: impl Fn(Conn) + Send + Sync + 'static) -> SocketAddr {
+        Server::start(tls("server", Wants::Anyone), "127.0.0.1", script)
+    }
+
+    /// A server that answers every request so, and remembers what it saw.
+    fn answering(answer: impl Fn(&mut Conn, &Request) + Send + Sync + 'static) -> Server {
+        let (sender, seen) = channel();
+        let sender = Mutex::new(sender);
+        let address = Server::new(move |mut conn| {
+            conn.answer_all(|conn, request| {
+                sender.lock().unwrap().send(request.clone()).unwrap();
+                answer(conn, &request);
+            });
+        });
+        Server { address, seen }
+    }
+
+    fn ok() -> Server {
+        Server::answering(|conn, _| conn.answer("200 OK", "", "{}"))
+    }
+
+    fn next(&self) -> Request {
+        self.seen.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+fn access(server: &str, cluster: &str, user: &str) -> Access {
+    let text = format!(
+        "current-context: a\ncontexts: [{{name: a, context: {{cluster: b, user: c}}}}]\nclusters:\n- name: b\n  cluster:\n    \
+         server: {server}\n    {}\nusers:\n- name: c\n  user:\n    {}\n",
+        cluster.replace('\n', "\n    "),
+        user.replace('\n', "\n    ")
+    );
+    from_text(&text, &data("kubeconfig")).unwrap()
+}
+
+fn limits() -> Limits {
+    Limits {
+        lookup: PATIENCE,
+        connect: LONG,
+        headers: LONG,
+        total: LONG,
+        silence: LONG,
+        plugin: PATIENCE,
+        line: 8 << 20,
+    }
+}
+
+fn client_with(access: &Access, limits: Limits) -> Client {
+    Client::with_limits(access, "flock-test/1", limits).unwrap()
+}
+
+fn client_of(address: SocketAddr, user: &str) -> Client {
+    client_with(&access(&format!("https://{address}"), "certificate-authority: ca.crt", user), limits())
+}
+
+fn client(address: SocketAddr) -> Client {
+    client_of(address, "{}")
+}
+
+fn watch(client: &Client, path: &str, idle: Duration) -> Lines {
+    match client.watch(path, idle).unwrap() {
+        Watch::Stream(lines) => lines,
+        Watch::Refused(answer) => panic!("{answer:?}"),
+    }
+}
+
+fn rest(lines: &mut Lines) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(line) = lines.next().unwrap() {
+        all.push(String::from_utf8(line).unwrap());
+    }
+    all
+}
+
+/// An error with everything behind it.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error} {error:?}");
+        cause = error.source();
+    }
+    text
+}
+
+// Requests and answers.
+
+#[test]
+fn a_request_says_what_it_should_and_no_more() {
+    let server = Server::ok();
+    let access = access(&format!("https://{}/base/", server.address), "certificate-authority: ca.crt", "token: t0k");
+    let client = client_with(&access, limits());
+    let answer = client.get("/api/v1/pods?fieldSelector=a%3Db&x=1", 100).unwrap();
+    assert_eq!(answer, Answer { status: 200, retry_after: None, body: b"{}".to_vec() });
+    let seen = server.next();
+    assert_eq!(seen.line(), "GET /base/api/v1/pods?fieldSelector=a%3Db&x=1 HTTP/1.1");
+    assert_eq!(seen.header("host"), Some(server.address.to_string().as_str()));
+    assert_eq!(seen.header("user-agent"), Some("flock-test/1"));
+    assert_eq!(seen.header("accept"), Some("application/json"));
+    assert_eq!(seen.header("accept-encoding"), None);
+    assert_eq!(seen.header("authorization"), Some("Bearer t0k"));
+    client.send(Method::Patch, "/status", "application/merge-patch+json", b"{\"a\":1}").unwrap();
+    let seen = server.next();
+    assert_eq!(seen.line(), "PATCH /base/status HTTP/1.1");
+    assert_eq!(seen.header("content-type"), Some("application/merge-patch+json"));
+    assert_eq!((seen.body.as_slice(), seen.connection), (&b"{\"a\":1}"[..], 0));
+    client.send(Method::Post, "/p", "a/b", &[b'x'; 100_000]).unwrap();
+    assert_eq!(server.next().body.len(), 100_000);
+    client.send(Method::Put, "/p", "a/b", b"").unwrap();
+    assert_eq!(server.next().line(), "PUT /base/p HTTP/1.1");
+    assert!(matches!(client.get("/a b", 100), Err(KubeError::BadRequest(_))));
+}
+
+/// Status, headers, and what `Retry-After` means in seconds.
+const REFUSALS: &[(&str, &str, Option<u64>)] = &[
+    ("401 Unauthorized", "", None),
+    ("403 Forbidden", "Retry-After: 0\r\n", Some(0)),
+    ("404 Not Found", "", None),
+    ("410 Gone", "", None),
+    ("429 Too Many Requests", "Retry-After: 5\r\nConnection: close\r\n", Some(5)),
+    ("429 Too Many Requests", "Retry-After: 99999999999999999999999999\r\n", Some(24 * 3600)),
+    ("429 Too Many Requests", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n", Some(0)),
+    ("429 Too Many Requests", "Retry-After: Wed, 21 Oct 2215 07:28:00 GMT\r\n", Some(24 * 3600)),
+    ("503 Service Unavailable", "Retry-After: -1\r\n", None),
+    ("503 Service Unavailable", "Retry-After: soon\r\n", None),
+    ("503 Service Unavailable", "Retry-After:\r\n", None),
+    ("504 Gateway Timeout", "", None),
+    ("302 Found", "Location: /elsewhere\r\n", None),
+    ("307 Temporary Redirect", "Location: https://192.0.2.1/elsewhere\r\n", None),
+];
+
+#[test]
+fn statuses_are_values_retry_after_has_many_forms_and_nothing_is_redirected() {
+    let server = Server::answering(|conn, request| {
+        let case: usize = request.line().split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+        conn.answer(REFUSALS[case].0, REFUSALS[case].1, "<html>why</html>");
+    });
+    let client = client(server.address);
+    for (case, (status, _, seconds)) in REFUSALS.iter().enumerate() {
+        let want = Answer {
+            status: status[..3].parse().unwrap(),
+            retry_after: seconds.map(Duration::from_secs),
+            body: b"<html>why</html>".to_vec(),
+        };
+        let path = format!("/{case}");
+        assert_eq!(client.get(&path, 100).unwrap(), want);
+        match client.watch(&path, LONG).unwrap() {
+            Watch::Refused(answer) => assert_eq!(answer, want),
+            Watch::Stream(_) => panic!("{status}"),
+        }
+        let sent = client.send(Method::Patch, &path, "a/b", b"x").unwrap();
+        assert_eq!(sent, want);
+    }
+    assert_eq!(server.seen.try_iter().count(), 3 * REFUSALS.len());
+}
+
+#[test]
+fn bodies_have_a_limit_and_must_be_whole() {
+    let server = Server::answering(|conn, request| match request.line() {
+        "GET /long HTTP/1.1" => conn.answer("200 OK", "", [b'x'; 100_000]),
+        "GET /chunks HTTP/1.1" => {
+            conn.begin();
+            (0..100).for_each(|_| conn.chunk([b'x'; 1000]));
+            conn.say(END);
+        }
+        _ => {
+            conn.say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+            conn.stream.conn.send_close_notify();
+            conn.say("");
+            conn.stream.sock.shutdown(Shutdown::Both).unwrap();
+        }
+    });
+    let client = client(server.address);
+    for path in ["/long", "/chunks"] {
+        assert_eq!(client.get(path, 100_000).unwrap().body.len(), 100_000);
+        assert!(matches!(client.get(path, 99_999), Err(KubeError::TooLong(99_999))));
+        assert_eq!(client.get(path, usize::MAX).unwrap().body.len(), 100_000);
+    }
+    let error = client.get("/half", 100).unwrap_err();
+    assert!(matches!(error, KubeError::Io { .. }), "{error:?}");
+}
+
+#[test]
+fn a_connection_is_used_again_unless_the_server_closed_it() {
+    let (closed, when_closed) = channel();
+    let closed = Mutex::new(closed);
+    let (sender, seen) = channel();
+    let sender = Mutex::new(sender);
+    let address = Server::new(move |mut conn| {
+        for _ in 0..3 {
+            let Some(request) = conn.request() else { return };
+            sender.lock().unwrap().send(request.connection).unwrap();
+            conn.answer("200 OK", "", "{}");
+        }
+        conn.stream.sock.shutdown(Shutdown::Both).unwrap();
+        closed.lock().unwrap().send(()).unwrap();
+    });
+    let client = client(address);
+    for _ in 0..3 {
+        client.get("/", 10).unwrap();
+    }
+    when_closed.recv_timeout(PATIENCE).unwrap();
+    client.get("/", 10).unwrap();
+    assert_eq!(seen.try_iter().collect::<Vec<_>>(), [0, 0, 0, 1]);
+}
+
+#[test]
+fn an_old_server_is_good_enough() {
+    let address = Server::start(tls("server", Wants::OldTls), "127.0.0.1", |mut conn| {
+        conn.answer_all(|conn, _| conn.answer("200 OK", "", "{}"));
+    });
+    assert_eq!(client(address).get("/", 10).unwrap().status, 200);
+}
+
+// Watches.
+
+#[test]
+fn lines_arrive_whole_however_they_are_cut() {
+    let text = "{\"a\":1}\n\n{\"ü\":\"\u{1f426}\"}\n  \n\r\n{}\n";
+    let address = Server::new(move |mut conn| {
+        conn.answer_all(|conn, request| {
+            let size: usize = request.line().split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+            conn.begin();
+            text.as_bytes().chunks(size).for_each(|part| conn.chunk(part));
+            conn.say(END);
+        });
+    });
+    let client = client(address);
+    for size in [1, 2, 3, 5, 8, 13, 1000] {
+        let mut lines = watch(&client, &format!("/{size}"), LONG);
+        assert_eq!(rest(&mut lines), ["{\"a\":1}", "{\"ü\":\"\u{1f426}\"}", "{}"]);
+        assert!(matches!(lines.next(), Ok(None)), "an end stays one");
+    }
+}
+
+#[test]
+fn a_line_arrives_before_the_next_is_sent() {
+    let (sender, go_on) = channel();
+    let go_on = Mutex::new(go_on);
+    let address = Server::new(move |mut conn| {
+        conn.answer_all(|conn, _| {
+            conn.begin();
+            for line in ["1\n", "2\n"] {
+                conn.chunk(line);
+                go_on.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            }
+            conn.say(END);
+        });
+    });
+    let client = client(address);
+    let mut lines = watch(&client, "/", LONG);
+    for want in [Some("1"), Some("2"), None] {
+        assert_eq!(lines.next().unwrap().as_deref(), want.map(str::as_bytes));
+        sender.send(()).unwrap();
+    }
+}
+
+#[test]
+fn long_lines_have_a_limit() {
+    let address = Server::new(|mut conn| {
+        conn.answer_all(|conn, _| {
+            conn.begin();
+            let line = [vec![b'x'; 3 << 20], b"\nnext\n".to_vec()].concat();
+            line.chunks(10_000).for_each(|part| conn.chunk(part));
+            conn.say(END);
+        });
+    });
+    let mut lines = watch(&client(address), "/", LONG);
+    assert_eq!(lines.next().unwrap().unwrap().len(), 3 << 20);
+    assert_eq!(rest(&mut lines), ["next"]);
+    for (line, good) in [(3 << 20, true), ((3 << 20) - 1, false)] {
+        let access = access(&format!("https://{address}"), "certificate-authority: ca.crt", "{}");
+        let client = client_with(&access, Limits { line, ..limits() });
+        let first = watch(&client, "/", LONG).next();
+        match first {
+            Ok(Some(_)) => assert!(good),
+            Err(StreamError::TooLong(limit)) => assert!(!good && limit == line),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_way_to_break_off_is_noticed() {
+    let address = Server::new(|mut conn| {
+        let Some(request) = conn.request() else { return };
+        conn.begin();
+        conn.chunk("{}\n");
+        match request.line().split(' ').nth(1).unwrap() {
+            "/half" => {
+                conn.chunk("{\"a\":");
+                conn.say(END);
+                conn.wait_for_end();
+            }
+            "/fin" => conn.stream.sock.shutdown(Shutdown::Both).unwrap(),
+            "/close-notify" => {
+                conn.stream.conn.send_close_notify();
+                conn.say("");
+                conn.stream.sock.shutdown(Shutdown::Both).unwrap();
+            }
+            "/inside" => {
+                conn.say("ff\r\nabc");
+                conn.stream.sock.shutdown(Shutdown::Both).unwrap();
+            }
+            "/reset" => {
+                rustix::net::sockopt::set_socket_linger(&conn.stream.sock, Some(Duration::ZERO)).unwrap();
+            }
+            "/garbage" => {
+                conn.say("xyz\r\nabc\r\n");
+                conn.wait_for_end();
+            }
+            other => panic!("{other}"),
+        }
+    });
+    for path in ["/half", "/fin", "/close-notify", "/inside", "/reset", "/garbage"] {
+        // A client for each: after a final chunk the connection would be used again.
+        let mut lines = watch(&client(address), path, LONG);
+        let error = loop {
+            match lines.next() {
+                Ok(Some(line)) => assert_eq!(line, b"{}"),
+                Ok(None) => panic!("{path} looks like a clean end"),
+                Err(error) => break error,
+            }
+        };
+        let broken_off = matches!(error, StreamError::BrokenOff);
+        assert!(broken_off || matches!(error, StreamError::Io(_)), "{path}: {error:?}");
+        assert!(broken_off || ["/reset", "/garbage"].contains(&path), "{path}: {error:?}");
+        assert!(matches!(lines.next(), Err(StreamError::BrokenOff)), "{path}: a failure stays one");
+    }
+}
+
+#[test]
+fn silence_in_a_watch_is_its_own_error() {
+    let address = Server::new(|mut conn| {
+        conn.request().unwrap();
+        conn.begin();
+        conn.chunk("{}\n");
+        conn.wait_for_end();
+    });
+    let client = client(address);
+    let idle = Duration::from_millis(200);
+    let mut lines = watch(&client, "/", idle);
+    assert_eq!(lines.next().unwrap().unwrap(), b"{}");
+    let began = Instant::now();
+    match lines.next() {
+        Err(StreamError::Idle(limit)) => assert_eq!(limit, idle),
+        other => panic!("{other:?}"),
+    }
+    assert!(began.elapsed() >= idle - Duration::from_millis(50));
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up() {
+    let mute = Server::new(|mut conn| conn.wait_for_end());
+    let short = Duration::from_millis(200);
+    let access_to = |address: SocketAddr| access(&format!("https://{address}"), "certificate-authority: ca.crt", "{}");
+    let client = client_with(&access_to(mute), Limits { headers: short, ..limits() });
+    let text = |error: KubeError| error.to_string();
+    assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to answer"));
+    assert!(text(client.watch("/", LONG).unwrap_err()).ends_with("took too long to answer"));
+    // In the middle of an answer.
+    let slow = Server::new(|mut conn| {
+        conn.request().unwrap();
+        conn.say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+        conn.wait_for_end();
+    });
+    let client = client_with(&access_to(slow), Limits { silence: short, ..limits() });
+    assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to finish an answer"));
+    let client = client_with(&access_to(slow), Limits { total: short, ..limits() });
+    assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to finish an answer"));
+    // It listens, and never speaks TLS.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = client_with(&access_to(listener.local_addr().unwrap()), Limits { connect: short, ..limits() });
+    assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to connect to"));
+    // It does not even accept.
+    let (full, _occupied) = full_listener();
+    let client = client_with(&access_to(full.local_addr().unwrap()), Limits { connect: short, ..limits() });
+    assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to connect to"));
+    // Nobody is there.
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = client_with(&access_to(address), limits()).get("/", 10).unwrap_err();
+    assert!(whole(&error).contains("refused"), "{}", whole(&error));
+}
+
+/// A listener whose queue is full, so that connecting to it takes for ever.
+fn full_listener() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut occupied = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+        occupied.push(stream);
+    }
+    (listener, occupied)
+}
+
+// Shutdown.
+
+/// Runs `blocked` in a thread, waits until `reached` says that it is there, shuts down, and wants it to end at once.
+fn shut_down_while<T: Send>(client: &Client, reached: impl FnOnce(), blocked: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(blocked);
+        reached();
+        let began = Instant::now();
+        client.shutdown();
+        let end = thread.join().unwrap();
+        assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
+        assert!(client.get("/", 10).unwrap_err().is_stopped());
+        assert!(client.watch("/", LONG).unwrap_err().is_stopped());
+        assert!(client.send(Method::Put, "/", "a/b", b"").unwrap_err().is_stopped());
+        end
+    })
+}
+
+#[test]
+fn shutdown_ends_a_watch() {
+    let address = Server::new(|mut conn| {
+        conn.request().unwrap();
+        conn.begin();
+        conn.chunk("{}\n");
+        conn.wait_for_end();
+    });
+    let client = client(address);
+    let (sender, reached) = channel();
+    let error = shut_down_while(
+        &client,
+        || reached.recv_timeout(PATIENCE).unwrap(),
+        || {
+            let mut lines = watch(&client, "/", LONG);
+            lines.next().unwrap();
+            sender.send(()).unwrap();
+            lines.next().unwrap_err()
+        },
+    );
+    assert!(error.is_stopped(), "{error:?}");
+}
+
+#[test]
+fn shutdown_ends_the_wait_for_headers_and_for_a_body() {
+    for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "HTTP/1.1 200 OK\r\n\r\nuntil the end"] {
+        let (sender, reached) = channel();
+        let sender = Mutex::new(sender);
+        let address = Server::new(move |mut conn| {
+            conn.request().unwrap();
+            conn.say(answer);
+            sender.lock().unwrap().send(()).unwrap();
+            conn.wait_for_end();
+        });
+        let client = client(address);
+        let error = shut_down_while(&client, || reached.recv_timeout(PATIENCE).unwrap(), || client.get("/", 100));
+        assert!(error.unwrap_err().is_stopped());
+    }
+}
+
+#[test]
+fn shutdown_ends_a_handshake_and_a_connect() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = client(mute.local_addr().unwrap());
+    let mut accepted = None;
+    let error = shut_down_while(&client, || accepted = Some(mute.accept().unwrap()), || client.get("/", 100));
+    assert!(error.unwrap_err().is_stopped());
+
+    let (full, _occupied) = full_listener();
+    let client = self::client(full.local_addr().unwrap());
+    // Nobody can tell from outside when it blocks; before or after, it must end.
+    let error = shut_down_while(&client, || (), || client.get("/", 100));
+    assert!(error.unwrap_err().is_stopped());
+}
+
+#[test]
+fn shutdown_ends_a_plugin() {
+    let dir = TempDir::new("kube-plugin-stop");
+    let mark = dir.path().join("mark");
+    let plugin = script(&dir, &format!("touch {}; exec cat /dev/zero > /dev/null", mark.display()));
+    let client = client_of(([127, 0, 0, 1], 9).into(), &exec(&plugin));
+    let reached = || support::wait_for("the plugin", || mark.exists().then_some(()));
+    assert!(shut_down_while(&client, reached, || client.get("/", 100)).unwrap_err().is_stopped());
+}
+
+#[test]
+fn shutdown_ends_watches_that_began_before_a_rotation() {
+    let address = Server::new(|mut conn| {
+        let request = conn.request().unwrap();
+        if request.line().starts_with("GET /watch ") {
+            conn.begin();
+            conn.chunk("{}\n");
+            conn.wait_for_end();
+        } else {
+            conn.answer("200 OK", "", "{}");
+        }
+    });
+    let dir = TempDir::new("kube-rotated-stop");
+    let authority = dir.path().join("ca.crt");
+    fs::copy(data("ca.crt"), &authority).unwrap();
+    let cluster = format!("certificate-authority: {}", authority.display());
+    let client = client_with(&access(&format!("https://{address}"), &cluster, "{}"), limits());
+    let mut lines = watch(&client, "/watch", LONG);
+    lines.next().unwrap();
+    append(&authority, "other-ca.crt");
+    client.get("/", 10).unwrap();
+    let error = shut_down_while(&client, || (), move || lines.next().unwrap_err());
+    assert!(error.is_stopped(), "{error:?}");
+}
+
+// Credentials that change.
+
+fn append(file: &Path, name: &str) {
+    let whole = [fs::read(file).unwrap(), fs::read(data(name)).unwrap()].concat();
+    fs::write(file, whole).unwrap();
+}
+
+#[test]
+fn a_new_token_counts_at_once_and_on_the_same_connection() {
+    let dir = TempDir::new("kube-token");
+    let path = dir.path().join("token");
+    let server = Server::ok();
+    let client = client_of(server.address, &format!("tokenFile: {}", path.display()));
+    let error = client.get("/", 10).unwrap_err();
+    assert!(matches!(error, KubeError::Credentials(CredentialsError::Read { .. })), "{error:?}");
+    let said = |want: &str| {
+        client.get("/", 10).unwrap();
+        let seen = server.next();
+        assert_eq!((seen.header("authorization"), seen.connection), (Some(want), 0));
+    };
+    fs::write(&path, "one\n").unwrap();
+    said("Bearer one");
+    fs::write(&path, "two").unwrap();
+    said("Bearer two");
+    // Being replaced: the last one is still good.
+    fs::write(&path, "").unwrap();
+    said("Bearer two");
+    fs::remove_file(&path).unwrap();
+    said("Bearer two");
+    fs::write(&path, "three").unwrap();
+    said("Bearer three");
+    fs::write(&path, "hunter2\nhunter2").unwrap();
+    let error = client.get("/", 10).unwrap_err();
+    assert!(matches!(error, KubeError::Credentials(CredentialsError::BadToken(_))), "{error:?}");
+    assert!(!whole(&error).contains("hunter2"));
+}
+
+/// A server that lets in who has a certificate, and answers with it.
+fn mirror() -> SocketAddr {
+    Server::start(tls("server", Wants::Certificate), "127.0.0.1", |mut conn| {
+        conn.answer_all(|conn, _| {
+            let shown = conn.stream.conn.peer_certificates().unwrap()[0].to_vec();
+            conn.answer("200 OK", "", shown);
+        });
+    })
+}
+
+#[test]
+fn every_kind_of_key_is_understood() {
+    let address = mirror();
+    let kinds = ["pkcs8", "sec1", "sec1-params", "pkcs1", "rsa-pkcs8", "ed25519"];
+    for name in kinds.map(|kind| format!("client-{kind}")) {
+        let user = format!("client-certificate: {name}.crt\nclient-key: {name}.key");
+        let shown = client_of(address, &user).get("/", 10_000).unwrap().body;
+        assert_eq!(shown, der(&format!("{name}.crt")).to_vec(), "{name}");
+        let [certificate, key] = ["crt", "key"].map(|end| base64(&fs::read(data(&format!("{name}.{end}"))).unwrap()));
+        let user = format!("client-certificate-data: {certificate}\nclient-key-data: {key}");
+        assert!(client_of(address, &user).get("/", 10_000).is_ok(), "{name} inline");
+    }
+    let error = client(address).get("/", 10_000).unwrap_err();
+    assert!(matches!(error, KubeError::Io { .. }), "no certificate: {error:?}");
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[test]
+fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_is_an_error() {
+    let address = mirror();
+    let dir = TempDir::new("kube-rotation");
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    let user = format!("client-certificate: {}\nclient-key: {}", certificate.display(), key.display());
+    let client = client_of(address, &user);
+    let shows = |name: &str| assert_eq!(client.get("/", 10_000).unwrap().body, der(name).to_vec());
+    let error = || match client.get("/", 10_000).unwrap_err() {
+        KubeError::Credentials(error) => error,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(error(), CredentialsError::Read { .. }));
+    fs::copy(data("client-sec1.crt"), &certificate).unwrap();
+    fs::copy(data("client-sec1.key"), &key).unwrap();
+    shows("client-sec1.crt");
+    fs::copy(data("client-pkcs8.crt"), &certificate).unwrap();
+    let halfway = error();
+    assert!(matches!(halfway, CredentialsError::Refused { .. }), "{halfway:?}");
+    assert!(whole(&halfway).contains("cert.pem") && whole(&halfway).contains("KeyMismatch"), "{}", whole(&halfway));
+    fs::copy(data("client-pkcs8.key"), &key).unwrap();
+    shows("client-pkcs8.crt");
+    // The other way round, with one kind of key after another.
+    fs::copy(data("client-pkcs1.key"), &key).unwrap();
+    assert!(matches!(error(), CredentialsError::Refused { .. }));
+    fs::copy(data("client-pkcs1.crt"), &certificate).unwrap();
+    shows("client-pkcs1.crt");
+    // What is no key.
+    for (content, want) in [
+        ("encrypted.key", PemProblem::EncryptedKey),
+        ("encrypted-pkcs1.key", PemProblem::EncryptedKey),
+        ("client-pkcs1.crt", PemProblem::NoKey),
+        ("make", PemProblem::NoKey),
+    ] {
+        fs::copy(data(content), &key).unwrap();
+        match error() {
+            CredentialsError::Pem { problem, .. } => assert_eq!(problem, want, "{content}"),
+            other => panic!("{content}: {other:?}"),
+        }
+    }
+    fs::write(&key, "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n").unwrap();
+    assert!(matches!(error(), CredentialsError::Pem { problem: PemProblem::Garbled, .. }));
+    fs::write(&key, "-----BEGIN PRIVATE KEY-----\nQUJD\n-----END PRIVATE KEY-----\n").unwrap();
+    assert!(matches!(error(), CredentialsError::Refused { .. }));
+    // Certificate and key in one file, as the kubelet keeps them.
+    fs::copy(data("client-sec1-params.key"), &key).unwrap();
+    append(&key, "client-sec1-params.crt");
+    fs::copy(&key, &certificate).unwrap();
+    shows("client-sec1-params.crt");
+}
+
+#[test]
+fn authorities_are_counted_and_renewed() {
+    let server = Server::ok();
+    let dir = TempDir::new("kube-ca");
+    let path = dir.path().join("ca.crt");
+    let cluster = format!("certificate-authority: {}", path.display());
+    let client = client_with(&access(&format!("https://{}", server.address), &cluster, "{}"), limits());
+    let problem = || match client.get("/", 10).unwrap_err() {
+        KubeError::Credentials(CredentialsError::Pem { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    };
+    fs::write(&path, "").unwrap();
+    assert_eq!(problem(), PemProblem::NoCertificate);
+    fs::write(&path, "not a certificate").unwrap();
+    assert_eq!(problem(), PemProblem::NoCertificate);
+    fs::write(&path, "-----BEGIN CERTIFICATE-----\n%%\n-----END CERTIFICATE-----\n").unwrap();
+    assert_eq!(problem(), PemProblem::Garbled);
+    fs::write(&path, "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n").unwrap();
+    assert!(matches!(client.get("/", 10).unwrap_err(), KubeError::Credentials(CredentialsError::Refused { .. })));
+    fs::copy(data("other-ca.crt"), &path).unwrap();
+    let error = client.get("/", 10).unwrap_err();
+    assert!(matches!(error, KubeError::Io { .. }) && whole(&error).contains("UnknownIssuer"), "{}", whole(&error));
+    append(&path, "ca.crt");
+    assert_eq!(client.get("/", 10).unwrap().status, 200);
+    // The good one is withdrawn: the connection that it had allowed is not used any more.
+    fs::copy(data("other-ca.crt"), &path).unwrap();
+    assert!(client.get("/", 10).is_err());
+}
+
+#[test]
+fn what_is_wrong_inside_the_kubeconfig_is_said_at_once() {
+    let cluster = format!("certificate-authority-data: {}", base64(b"nonsense"));
+    let error = Client::new(&access("https://127.0.0.1:9", &cluster, "{}"), "x").unwrap_err();
+    assert!(
+        error.to_string().ends_with("kubeconfig: clusters[b].certificate-authority-data: has no certificate in it"),
+        "{error}"
+    );
+    let error = Client::new(&access("https://127.0.0.1:9", "proxy-url: socks5://p", "{}"), "x").unwrap_err();
+    assert!(matches!(error, KubeError::Proxy(_)));
+    let error = Client::new(&access("https://a_.-:9", "insecure-skip-tls-verify: true", "{}"), "x").unwrap_err();
+    assert!(matches!(error, KubeError::BadRequest("the server's name")), "{error:?}");
+    let error = Client::new(&access("https://a:9", "insecure-skip-tls-verify: true", "{}"), "a\nb").unwrap_err();
+    assert!(matches!(error, KubeError::BadRequest("the user agent")), "{error:?}");
+}
+
+// Names.
+
+#[test]
+fn servers_go_by_address_and_by_name() {
+    let ok = |conn: Conn| {
+        let mut conn = conn;
+        conn.answer_all(|conn, request| {
+            let host = request.header("host").unwrap().to_owned();
+            conn.answer("200 OK", "", host);
+        });
+    };
+    let v4 = Server::start(tls("server", Wants::Anyone), "127.0.0.1", ok);
+    let v6 = Server::start(tls("server", Wants::Anyone), "::1", ok);
+    for host in [v4.to_string(), v6.to_string(), format!("localhost:{}", v4.port())] {
+        let access = access(&format!("https://{host}"), "certificate-authority: ca.crt", "{}");
+        assert_eq!(client_with(&access, limits()).get("/", 100).unwrap().body, host.as_bytes(), "{host}");
+    }
+    let named = Server::start(tls("named", Wants::Anyone), "127.0.0.1", ok);
+    let client = |cluster: &str| client_with(&access(&format!("https://{named}"), cluster, "{}"), limits());
+    let error = client("certificate-authority: ca.crt").get("/", 100).unwrap_err();
+    assert!(whole(&error).contains("not valid for name"), "{}", whole(&error));
+    let cluster = "certificate-authority: ca.crt\ntls-server-name: kubernetes.default.svc";
+    assert_eq!(client(cluster).get("/", 100).unwrap().body, named.to_string().as_bytes(), "the URL's host is still it");
+    let wrong = "certificate-authority: ca.crt\ntls-server-name: other.default.svc";
+    assert!(client(wrong).get("/", 100).is_err());
+    assert_eq!(client("insecure-skip-tls-verify: true").get("/", 100).unwrap().status, 200);
+    let unknown = access("https://no-such-host.invalid", "certificate-authority: ca.crt", "{}");
+    assert!(matches!(client_with(&unknown, limits()).get("/", 1), Err(KubeError::Io { .. })));
+}
+
+#[test]
+fn a_local_proxy_may_speak_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+    });
+    let client = client_with(&access(&format!("http://{address}"), "extensions: []", "{}"), limits());
+    assert_eq!(client.get("/", 10).unwrap().body, b"{}");
+}
+
+// Proxies.
+
+fn read_head(stream: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A proxy that answers CONNECT so, and then connects to where it was asked to.
+fn proxy(answer: &'static str) -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, seen) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut near = stream.unwrap();
+            let head = read_head(&mut near);
+            let target = head.split(' ').nth(1).unwrap().to_owned();
+            sender.send(head).unwrap();
+            near.write_all(answer.as_bytes()).unwrap();
+            if !answer.starts_with("HTTP/1.1 200") {
+                continue;
+            }
+            let far = TcpStream::connect(target).unwrap();
+            let (mut near_in, mut far_in) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            let (mut near_out, mut far_out) = (near, far);
+            thread::spawn(move || io::copy(&mut near_in, &mut far_out));
+            thread::spawn(move || {
+                io::copy(&mut far_in, &mut near_out).ok();
+                near_out.shutdown(Shutdown::Both).ok();
+            });
+        }
+    });
+    (address, seen)
+}
+
+#[test]
+fn a_proxy_is_asked_to_connect_and_sees_nothing_else() {
+    let server = Server::answering(|conn, request| {
+        if request.line().starts_with("GET /watch") {
+            conn.begin();
+            conn.chunk("{}\n");
+            conn.wait_for_end();
+        } else {
+            conn.answer("200 OK", "", "{}");
+        }
+    });
+    let (address, seen) = proxy("HTTP/1.1 200 Connection established\r\n\r\n");
+    let cluster = format!("certificate-authority: ca.crt\nproxy-url: http://user:hunter2@{address}");
+    let client = client_with(&access(&format!("https://{}", server.address), &cluster, "token: t0k"), limits());
+    assert_eq!(client.get("/", 10).unwrap().status, 200);
+    let head = seen.recv_timeout(PATIENCE).unwrap();
+    assert!(head.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", server.address)), "{head}");
+    assert!(head.contains(&format!("Proxy-Authorization: Basic {}\r\n", base64(b"user:hunter2"))), "{head}");
+    assert!(!head.contains("t0k"));
+    assert_eq!(server.next().header("authorization"), Some("Bearer t0k"));
+    // And it is no obstacle to an end.
+    let mut lines = watch(&client, "/watch", LONG);
+    lines.next().unwrap();
+    assert!(shut_down_while(&client, || (), move || lines.next().unwrap_err()).is_stopped());
+    assert!(!format!("{client:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_proxy_that_refuses_is_named_without_its_password() {
+    let (address, _seen) = proxy("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n");
+    let cluster = format!("certificate-authority: ca.crt\nproxy-url: http://user:hunter2@{address}");
+    let client = client_with(&access("https://192.0.2.1:6443", &cluster, "token: hunter2"), limits());
+    let text = whole(&client.get("/", 10).unwrap_err());
+    assert!(text.contains("407") && !text.contains("hunter2"), "{text}");
+}
+
+// Plugins.
+
+fn script(dir: &TempDir, text: &str) -> PathBuf {
+    let path = dir.path().join("plugin");
+    // Written under another name by another program: a file that this process, or a child just forked elsewhere in it,
+    // still has open for writing cannot be run.
+    let made = std::process::Command::new("sh")
+        .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text])
+        .arg(&path)
+        .status();
+    assert!(made.unwrap().success());
+    assert!(fs::metadata(&path).unwrap().permissions().mode() & 0o100 != 0);
+    path
+}
+
+fn exec(path: &Path) -> String {
+    format!(
+        "exec:\n  apiVersion: client.authentication.k8s.io/v1\n  command: {}\n  interactiveMode: Never\n  env: [{{name: SECRET, value: hunter2}}]",
+        path.display()
+    )
+}
+
+#[test]
+fn a_plugin_runs_when_it_must_and_not_more_often() {
+    let dir = TempDir::new("kube-plugin");
+    let (runs, expiry) = (dir.path().join("runs"), dir.path().join("expiry"));
+    let plugin = script(
+        &dir,
+        &format!(
+            "echo run >> {0}\nprintf '{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",\"status\":{{\"token\":\"%s-%s\"%s}}}}' \
+             \"$SECRET\" $(wc -l < {0}) \"$(cat {1})\"",
+            runs.display(),
+            expiry.display()
+        ),
+    );
+    fs::write(&expiry, ",\"expirationTimestamp\":\"2020-01-01T00:00:00Z\"").unwrap();
+    let server = Server::answering(|conn, request| match request.header("authorization") {
+        Some("Bearer hunter2-3") => conn.answer("401 Unauthorized", "", ""),
+        _ => conn.answer("200 OK", "", "{}"),
+    });
+    let client = client_of(server.address, &exec(&plugin));
+    let said = |status: u16, want: &str| {
+        assert_eq!(client.get("/", 10).unwrap().status, status);
+        assert_eq!(server.next().header("authorization"), Some(want));
+    };
+    // Expired when it comes: asked each time.
+    said(200, "Bearer hunter2-1");
+    said(200, "Bearer hunter2-2");
+    fs::write(&expiry, ",\"expirationTimestamp\":\"2220-01-01T00:00:00Z\"").unwrap();
+    // The server does not believe the third: asked again.
+    said(401, "Bearer hunter2-3");
+    said(200, "Bearer hunter2-4");
+    said(200, "Bearer hunter2-4");
+    assert_eq!(fs::read_to_string(&runs).unwrap().lines().count(), 4);
+    assert!(!format!("{client:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_plugin_may_bring_a_certificate() {
+    let dir = TempDir::new("kube-plugin-cert");
+    let quoted = |name: &str| serde_json::to_string(&fs::read_to_string(data(name)).unwrap()).unwrap();
+    let reply = |certificate: &str| {
+        format!(
+            "{{\"apiVersion\":\"client.authentication.k8s.io/v1\",\"kind\":\"ExecCredential\",\"status\":{{\"clientCertificateData\":{},\"clientKeyData\":{}}}}}",
+            quoted(certificate),
+            quoted("client-pkcs8.key")
+        )
+    };
+    let path = dir.path().join("reply");
+    let plugin = script(&dir, &format!("cat {}", path.display()));
+    fs::write(&path, reply("client-pkcs8.crt")).unwrap();
+    let address = mirror();
+    let client = client_of(address, &exec(&plugin));
+    assert_eq!(client.get("/", 10_000).unwrap().body, der("client-pkcs8.crt").to_vec());
+    fs::write(&path, reply("client-sec1.crt")).unwrap();
+    let error = client_of(address, &exec(&plugin)).get("/", 10).unwrap_err();
+    assert!(matches!(error, KubeError::Credentials(CredentialsError::Refused { .. })), "{error:?}");
+    fs::write(&path, "hunter2").unwrap();
+    let error = client_of(address, &exec(&plugin)).get("/", 10).unwrap_err();
+    assert!(matches!(error, KubeError::Credentials(CredentialsError::Plugin(_))), "{error:?}");
+    assert!(!whole(&error).contains("hunter2"));
+}
+
+// Secrets.
+
+#[test]
+fn nothing_that_is_printed_holds_a_secret() {
+    let server = Server::answering(|conn, request| {
+        // A server that repeats what it heard.
+        let heard = request.head.clone();
+        conn.answer("401 Unauthorized", "", heard);
+    });
+    let user = "token: hunter2";
+    let access = access(&format!("https://{}", server.address), "certificate-authority: ca.crt", user);
+    let client = client_with(&access, limits());
+    let answer = client.get("/", 10_000).unwrap();
+    assert!(String::from_utf8_lossy(&answer.body).contains("hunter2"));
+    let refused = client.watch("/", LONG).unwrap();
+    let long = client.get("/", 10).unwrap_err();
+    client.shutdown();
+    for shown in [
+        format!("{client:?}"),
+        format!("{access:?}"),
+        format!("{answer:?}"),
+        format!("{refused:?}"),
+        whole(&long),
+        whole(&client.get("/", 10).unwrap_err()),
+    ] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
