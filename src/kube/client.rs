@@ -501,7 +501,10 @@ impl Lines {
     ///
     /// # Errors
     /// The stream is over, for another reason than its clean end.
-    #[allow(clippy::should_implement_trait, reason = "it fails, and an iterator would go on after that")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an end and a failure are told apart by `?`, not by Option<Result>"
+    )]
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, StreamError> {
         match self.end {
             None => {}

@@ -333,3 +333,36 @@ impl Transport for TlsTransport {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_connection_notices_within_twenty_seconds_that_the_other_side_is_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let connection = Tcp(Arc::default()).open(address, Duration::from_secs(10)).expect("connected");
+        let socket = &connection.0;
+        assert!(sockopt::socket_keepalive(socket).expect("an option"));
+        let idle = sockopt::tcp_keepidle(socket).expect("an option");
+        let interval = sockopt::tcp_keepintvl(socket).expect("an option");
+        let probes = sockopt::tcp_keepcnt(socket).expect("an option");
+        assert!(idle + interval * probes <= Duration::from_secs(20));
+        assert!((15_000..=20_000).contains(&sockopt::tcp_user_timeout(socket).expect("an option")));
+        assert!(sockopt::tcp_nodelay(socket).expect("an option"));
+    }
+
+    #[test]
+    fn nothing_begins_after_the_end() {
+        let stop = Arc::new(Stop::default());
+        stop.stop();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        assert!(Tcp(stop.clone()).open(address, Duration::from_secs(10)).is_err());
+        let uri: Uri = "https://localhost:1".parse().expect("a URL");
+        let config = ureq::Agent::config_builder().build();
+        assert!(Names(stop).resolve(&uri, &config, NextTimeout::default()).is_err());
+    }
+}
