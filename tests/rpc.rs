@@ -735,6 +735,9 @@ fn calls_in_flight_survive_a_restart_of_the_agent() {
 // covers: P-03
 #[test]
 fn only_root_and_the_agents_own_user_are_served() {
+    if one_user_only() {
+        return;
+    }
     let host = Host::new();
     let agent = host.agent().args(&["--socket", "/run/open/flock.sock"]).start();
     let pod = host.pod("a");

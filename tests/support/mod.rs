@@ -56,6 +56,11 @@ pub fn host_addresses() -> [IpAddr; 2] {
     [HOST6, HOST4].map(|ip| ip.parse().expect("literal"))
 }
 
+/// Whether there is only one user id, as `tests/sandbox` says of namespaces that an ordinary user has made.
+pub fn one_user_only() -> bool {
+    std::env::var_os("FLOCK_TEST_ONE_USER").is_some()
+}
+
 /// A NodeConfig manifest.
 pub fn node_config(cidr6: &str, cidr4: &str) -> String {
     let mut spec = serde_json::Map::new();
