@@ -16,13 +16,14 @@ build: rust ## Both static binaries
 	@cargo build --release --quiet
 
 bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs Go for that plugin)
-	@demo/need go:golang sysctl:procps
+	@command -v go >/dev/null || { echo "Go 1.25 or newer is needed for the reference plugins: https://go.dev" >&2; exit 1; }
+	@demo/need sysctl:procps
 	@cd benches/reference && CGO_ENABLED=0 go build -o ../../target/reference/ github.com/containernetworking/plugins/plugins/main/ptp github.com/containernetworking/plugins/plugins/ipam/host-local
 	@cargo bench --no-run --quiet
 	@REFERENCE_PLUGINS=$(CURDIR)/target/reference tests/sandbox cargo bench --quiet --bench versus_ptp
 
 test-kube: tools ## Stories with a real API server, which is built from its published modules the first time (needs Go)
-	@demo/need setpriv:util-linux
+	@demo/need setpriv:util-linux openssl:openssl
 	@tests/kube/assets >/dev/null
 	@cargo test --no-run --quiet --test kube
 	@tests/sandbox cargo test --quiet --test kube -- --test-threads 2
@@ -30,6 +31,7 @@ test-kube: tools ## Stories with a real API server, which is built from its publ
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --test kube -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of

@@ -57,6 +57,9 @@ impl<'a> ControlPlane<'a> {
         fs::create_dir_all(&dir).expect("a directory");
         fs::write(dir.join("tokens.csv"), format!("{ADMIN},admin,1,system:masters\n")).expect("writable");
         let mut plane = ControlPlane { host, etcd: None, api: None };
+        plane.openssl(
+            "req -x509 -newkey rsa:2048 -nodes -keyout client-ca.key -out client-ca.crt -days 2 -subj /CN=clients",
+        );
         plane.start_etcd();
         plane.start_api();
         plane
@@ -116,6 +119,7 @@ impl<'a> ControlPlane<'a> {
                 "--endpoint-reconciler-type=none",
                 "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
                 "--token-auth-file=tokens.csv",
+                "--client-ca-file=client-ca.crt",
                 "--authorization-mode=RBAC",
                 "--service-account-issuer=https://kubernetes.default.svc",
                 "--service-account-signing-key-file=apiserver.key",
@@ -202,6 +206,20 @@ impl<'a> ControlPlane<'a> {
         );
         fs::write(self.host.path(&path), text).expect("writable");
         path
+    }
+
+    fn openssl(&self, line: &str) {
+        let mut command = self.host.command("sh");
+        succeed(command.args(["-c", &format!("cd /run/k8s && openssl {line} 2>&1")]));
+    }
+
+    /// Writes `agent.crt` and `agent.key` for the user `name`, in place of whatever they were.
+    pub fn client_certificate(&self, name: &str) {
+        self.openssl(&format!("req -newkey rsa:2048 -nodes -keyout agent.key -out agent.csr -subj /CN={name}"));
+        // An extension makes it a certificate of version 3; rustls knows no other.
+        fs::write(self.host.path("/run/k8s/agent.ext"), "basicConstraints=CA:FALSE\n").expect("writable");
+        let authority = "-CA client-ca.crt -CAkey client-ca.key -CAcreateserial";
+        self.openssl(&format!("x509 -req -in agent.csr {authority} -days 1 -extfile agent.ext -out agent.crt"));
     }
 
     /// Makes etcd forget everything but the newest revision.

@@ -1,5 +1,12 @@
 //! Stories with a real Kubernetes API server: kubectl on one side, the agent on the other. Run by `make test-kube`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod control_plane;
 #[path = "../support/mod.rs"]
@@ -400,5 +407,27 @@ fn a_rotated_token_is_used_without_a_restart() {
     plane.apply(&node_config("2001:db8:3::/64", "10.3.0.0/24")).expect("accepted");
     agent.wait_log("cidr4=10.3.0.0/24");
     assert!(!agent.log().contains(next.trim()), "no token in any log");
+    agent.stop();
+}
+
+#[test]
+fn a_rotated_client_certificate_is_used_without_a_restart() {
+    let host = Host::new();
+    let mut plane = ControlPlane::start(&host);
+    plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
+    plane.run("create clusterrolebinding by-certificate --clusterrole=flock-agent --user=node-host001");
+    plane.client_certificate("somebody-else");
+    let kubeconfig = plane.kubeconfig_with("certificate", "client-certificate: agent.crt, client-key: agent.key");
+    let agent = host.agent().config(None).kubeconfig(&kubeconfig).start();
+    let line = agent.wait_log("RBAC is too small");
+    assert!(line.contains("somebody-else"), "{line}");
+    plane.client_certificate("node-host001");
+    wait_for_long("the new certificate", 90, || agent.log().contains("NodeConfig in force").then_some(()));
+    // And the next one, over a restart of the server, with watches open.
+    plane.client_certificate("node-host001");
+    plane.stop_api("TERM");
+    plane.start_api();
+    plane.apply(&node_config("2001:db8:4::/64", "10.4.0.0/24")).expect("accepted");
+    wait_for_long("the edit", 90, || agent.log().contains("cidr4=10.4.0.0/24").then_some(()));
     agent.stop();
 }
