@@ -162,6 +162,7 @@ impl Server {
         thread::spawn(move || {
             for (number, stream) in listener.incoming().enumerate() {
                 let (config, script, stream) = (config.clone(), script.clone(), stream.unwrap());
+                stream.set_nodelay(true).unwrap();
                 thread::spawn(move || {
                     let connection = ServerConnection::new(config).unwrap();
                     script(Conn { stream: StreamOwned::new(connection, stream), number });
@@ -837,6 +838,14 @@ fn what_is_wrong_inside_the_kubeconfig_is_said_at_once() {
         error.to_string().ends_with("kubeconfig: clusters[b].certificate-authority-data: has no certificate in it"),
         "{error}"
     );
+    let inline = format!("certificate-authority-data: {}", base64(&fs::read(data("ca.crt")).unwrap()));
+    let error = Client::new(&access("https://127.0.0.1:9", &inline, "token: \"hunter2\\nhunter2\""), "x").unwrap_err();
+    assert!(matches!(&error, KubeError::Credentials(CredentialsError::BadToken(_))), "{error:?}");
+    assert!(!whole(&error).contains("hunter2"));
+    // What stands in files may become good.
+    for user in ["tokenFile: absent", "client-certificate: absent\nclient-key: absent"] {
+        assert!(Client::new(&access("https://127.0.0.1:9", &inline, user), "x").is_ok(), "{user}");
+    }
     let error = Client::new(&access("https://127.0.0.1:9", "proxy-url: socks5://p", "{}"), "x").unwrap_err();
     assert!(matches!(error, KubeError::Proxy(_)));
     let error = Client::new(&access("https://a_.-:9", "insecure-skip-tls-verify: true", "{}"), "x").unwrap_err();

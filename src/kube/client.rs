@@ -257,10 +257,8 @@ impl Client {
             limits,
             stop: Arc::default(),
         };
-        let fixed = client.state.lock().unwrap_or_else(PoisonError::into_inner).credentials.is_fixed();
-        if fixed {
-            client.ready()?;
-        }
+        let checked = client.state.lock().unwrap_or_else(PoisonError::into_inner).credentials.check_fixed(&client.stop);
+        checked.map_err(KubeError::Credentials)?;
         Ok(client)
     }
 

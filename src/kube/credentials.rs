@@ -143,17 +143,21 @@ impl Credentials {
         }
     }
 
-    /// Whether everything for TLS stands in the kubeconfig, so that what is wrong with it will stay wrong.
-    pub(super) fn is_fixed(&self) -> bool {
-        let inline = |material: &Material| material.is_inline();
+    /// Tries what stands in the kubeconfig itself, since what is wrong with that will stay wrong. Files are not looked at.
+    pub(super) fn check_fixed(&mut self, stop: &Stop) -> Result<(), CredentialsError> {
+        if matches!(self.login, Login::Token(_) | Login::Basic(_)) {
+            self.authorization(stop)?;
+        }
         let trust = match &self.trust {
-            Trust::Only(authorities) => inline(authorities),
+            Trust::Only(authorities) => authorities.is_inline(),
             Trust::Anyone => true,
             Trust::System => false,
         };
-        trust
-            && self.certificate.as_ref().is_none_or(|pair| inline(&pair.certificate) && inline(&pair.key))
-            && !matches!(self.login, Login::Exec(_))
+        let pair = self.certificate.as_ref();
+        if trust && pair.is_none_or(|pair| pair.certificate.is_inline() && pair.key.is_inline()) {
+            self.tls(&self.contents()?)?;
+        }
+        Ok(())
     }
 
     /// The value of the `Authorization` header, as of now. Runs the plugin if there is one and its last word expired.

@@ -140,7 +140,7 @@ pub struct Material {
 pub enum Place {
     /// This file holds it.
     File(PathBuf),
-    /// This field of this kubeconfig holds it.
+    /// This field of this kubeconfig holds it. Without a path it is the one that is in use.
     Field(PathBuf, String),
     /// The plugin said it.
     Plugin(PathBuf),
@@ -150,6 +150,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Place::File(path) => write!(f, "{}", path.display()),
+            Place::Field(path, field) if path.as_os_str().is_empty() => write!(f, "the kubeconfig's {field}"),
             Place::Field(path, field) => write!(f, "{}: {field}", path.display()),
             Place::Plugin(path) => write!(f, "exec plugin {}", path.display()),
         }
