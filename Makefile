@@ -3,7 +3,7 @@
 TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
 RELEASE := target/$(TARGET)/release
 
-.PHONY: demo test test-kube bench lint build tools sizes
+.PHONY: demo test test-kube bench bench-kube lint build tools sizes
 
 demo: build tools ## Three pods on a private host, with the real agent and the real plugin
 	@demo/run $(RELEASE)
@@ -27,6 +27,10 @@ test-kube: tools ## Stories with a real API server, which is built from its publ
 	@tests/kube/assets >/dev/null
 	@cargo test --no-run --quiet --test kube
 	@tests/sandbox cargo test --quiet --test kube -- --test-threads 2
+
+bench-kube: tools ## Memory of a release agent with two watches and 110 pods, and times to converge
+	@tests/kube/assets >/dev/null
+	@tests/sandbox cargo test --quiet --release --test kube -- --nocapture --test-threads 1 pods_and_configs a_node_config pods_come
 
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check

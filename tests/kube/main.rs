@@ -198,7 +198,22 @@ fn pods_and_configs_of_other_nodes_never_reach_this_one() {
     plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
     let agent = agent_of(&host, &plane);
     agent.wait_log("NodeConfig in force");
+    let own: Vec<Value> = (0..110)
+        .map(|n| {
+            let pod = pod_object(&format!("own-{n}"), "host001", &json!({"pad": "x".repeat(2000)}), &json!({}));
+            serde_json::from_str(&pod).expect("JSON")
+        })
+        .collect();
+    let create = |items: Vec<Value>| {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        fs::write(host.path("/run/k8s/list.json"), list.to_string()).expect("writable");
+        plane.run("create -f /run/k8s/list.json");
+    };
+    create(own);
+    let last = host.pod("last");
+    host.add(&last).kubernetes("default", "own-109").result();
     let before = rss_kib(agent.pid());
+    println!("agent with two watches and 110 pods: {before} KiB");
     for batch in 0..10 {
         let mut items = Vec::new();
         for n in 0..200 {
@@ -211,9 +226,7 @@ fn pods_and_configs_of_other_nodes_never_reach_this_one() {
             config["metadata"]["name"] = json!(format!("node-{batch}-{n}"));
             items.push(config);
         }
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-        fs::write(host.path("/run/k8s/list.json"), list.to_string()).expect("writable");
-        plane.run("create -f /run/k8s/list.json");
+        create(items);
     }
     // Something of ours behind all of that: when it has arrived, nothing else is on its way.
     plane.apply(&pod_object("mine", "host001", &json!({}), &json!({}))).expect("accepted");
