@@ -299,6 +299,7 @@ mod tests {
         assert_eq!((bare.app.as_str(), bare.image), ("p", None));
     }
 
+    // covers: E-25
     #[test]
     fn a_static_pod_is_known_by_its_mirror() {
         let ordinary = pod(&json!({"metadata": {"name": "p", "uid": "u1"}}));
