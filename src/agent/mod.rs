@@ -39,6 +39,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -237,6 +238,9 @@ fn serve(flags: Flags, access: Option<Access>) -> Result<(), StartError> {
     let signal = signals.forever().next();
     notify::send("STOPPING=1\nSTATUS=finishing requests in service");
     log::info("flock-agent stops").with_some("signal", signal).write();
+    if let Some(cluster) = &cluster {
+        cluster.stopping.store(true, Ordering::Relaxed);
+    }
     drop(stops);
     wake.send(Wake::Stop).ok();
     if let Some(cluster) = cluster {
@@ -264,6 +268,17 @@ struct Cluster {
     latest: Latest,
     pods: Pods,
     wake: Sender<Wake>,
+    /// The agent is about to end, and so may its watches.
+    stopping: Arc<AtomicBool>,
+}
+
+/// A watch that has ended while the agent runs takes the agent with it: the service manager starts both anew, while an agent
+/// that hears nothing any more would look healthy.
+fn end_with(stopping: &AtomicBool) {
+    if !stopping.load(Ordering::Relaxed) {
+        log::error("watch has ended for good, the agent ends with it").write();
+        std::process::exit(1);
+    }
 }
 
 /// Threads, and what ends them when it is dropped.
@@ -275,7 +290,14 @@ struct Running {
 impl Cluster {
     fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Cluster, StartError> {
         let client = Client::new(access, USER_AGENT).map_err(StartError::Kube)?;
-        Ok(Cluster { node, client: Arc::new(client), latest: Latest::default(), pods: Pods::default(), wake })
+        Ok(Cluster {
+            node,
+            client: Arc::new(client),
+            latest: Latest::default(),
+            pods: Pods::default(),
+            wake,
+            stopping: Arc::default(),
+        })
     }
 
     /// Starts the threads; each ends when its sender is dropped.
@@ -284,14 +306,18 @@ impl Cluster {
         let (stop_configs, configs_stopped) = channel();
         let mut audience =
             NodeConfigAudience { node: node.clone(), latest: self.latest.clone(), wake: self.wake.clone() };
+        let stopping = self.stopping.clone();
         let configs = spawn("watch-nodeconfigs", move || {
             reflect(&client, NodeConfigs { node }, &configs_stopped, &mut audience);
+            end_with(&stopping);
         })?;
         let (client, node) = (self.client.clone(), self.node.clone());
         let (stop_pods, pods_stopped) = channel();
         let mut audience = PodAudience { pods: self.pods.clone() };
+        let stopping = self.stopping.clone();
         let pods = spawn("watch-pods", move || {
             reflect(&client, PodsOfNode { node }, &pods_stopped, &mut audience);
+            end_with(&stopping);
         })?;
         let reporter = Reporter::new(self.client.clone(), self.node.clone(), ledger, present, verdicts);
         let (stop_status, status_stopped) = channel();

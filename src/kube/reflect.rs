@@ -25,7 +25,8 @@ pub trait Audience<T> {
     fn notice(&mut self, notice: Notice);
 }
 
-/// Lists and watches until `stop` says so or is dropped. [`Client::shutdown`] interrupts a request in flight.
+/// Lists and watches until `stop` says so or is dropped, or the client is shut down, which interrupts a request in flight.
+/// Nothing else ends it.
 pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience: &mut impl Audience<K::Object>) {
     let began = Instant::now();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -36,8 +37,11 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
         match machine.next(now(), chance()) {
             Order::Pause(until) => wait = Duration::from_millis(until.saturating_sub(now())),
             Order::List(path) => {
-                let reply = reply(client.get(&path, LIST_MAX));
-                machine.listed(&reply, now(), chance());
+                let answer = client.get(&path, LIST_MAX);
+                if matches!(answer, Err(KubeError::Stopped)) {
+                    return;
+                }
+                machine.listed(&reply(answer), now(), chance());
             }
             Order::Watch(path) => match client.watch(&path, IDLE) {
                 Ok(Watch::Stream(mut lines)) => {
@@ -60,6 +64,7 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
                     }
                 }
                 Ok(Watch::Refused(answer)) => machine.not_watching(&reply(Ok(answer)), now(), chance()),
+                Err(KubeError::Stopped) => return,
                 Err(error) => machine.not_watching(&reply(Err(error)), now(), chance()),
             },
         }
