@@ -131,15 +131,15 @@ pub fn run() -> ExitCode {
         }
     };
     // Before anything is touched: without a source of its NodeConfig this start was a mistake.
-    let access = match access(&flags) {
-        Ok(access) => access,
+    let origin = match origin(&flags) {
+        Ok(origin) => origin,
         Err(error) => {
             complain(&StartError::Access(error));
             return ExitCode::from(2);
         }
     };
     log::start(flags.log_level, flags.log_format);
-    match serve(*flags, access) {
+    match serve(*flags, origin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error("flock-agent cannot run").with("err", &error).write();
@@ -159,16 +159,22 @@ fn complain(error: &StartError) {
     writeln!(io::stderr(), "flock-agent: {error}").ok();
 }
 
-/// The way to the Kubernetes API; none for a node that has its NodeConfig in a file.
-fn access(flags: &Flags) -> Result<Option<Access>, AccessError> {
+/// Where the NodeConfig comes from.
+enum Origin {
+    File(PathBuf),
+    Api(Box<Access>),
+}
+
+fn origin(flags: &Flags) -> Result<Origin, AccessError> {
+    let api = |access| Origin::Api(Box::new(access));
     match (&flags.node_config, &flags.kubeconfig) {
-        (Some(_), _) => Ok(None),
-        (None, Some(path)) => kubeconfig::from_file(path).map(Some),
-        (None, None) => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()).map(Some),
+        (Some(path), _) => Ok(Origin::File(path.clone())),
+        (None, Some(path)) => kubeconfig::from_file(path).map(api),
+        (None, None) => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()).map(api),
     }
 }
 
-fn serve(flags: Flags, access: Option<Access>) -> Result<(), StartError> {
+fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     let began = Instant::now();
     // Signals first: one that comes during the start ends the agent in order, right after it.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
@@ -189,18 +195,19 @@ fn serve(flags: Flags, access: Option<Access>) -> Result<(), StartError> {
     let present = Present::default();
     let node_name = flags.node_name.unwrap_or_else(host_name);
     let (wake, woken) = channel();
-    let cluster = access.map(|access| Cluster::new(&access, node_name.clone(), wake.clone())).transpose()?;
+    let (source, cluster) = match origin {
+        Origin::File(path) => (Source::File(FileSource::new(path, node_name.clone())), None),
+        Origin::Api(access) => {
+            let cluster = Cluster::new(&access, node_name.clone(), wake.clone())?;
+            (Source::Cluster(ClusterSource::new(cluster.latest.clone())), Some(cluster))
+        }
+    };
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods));
     let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket);
     reconciler.import(&flags.import).map_err(StartError::Recovery)?;
     reconciler.start().map_err(StartError::Recovery)?;
 
-    let source = match (flags.node_config, &cluster) {
-        (Some(path), _) => Source::File(FileSource::new(path, node_name.clone())),
-        (None, Some(cluster)) => Source::Cluster(ClusterSource::new(cluster.latest.clone())),
-        (None, None) => return Err(StartError::Flags(FlagError::NoValue("--node-config".into()))),
-    };
     let places = Places { socket: flags.socket.clone(), state_dir: flags.state_dir, cni_conf_dir: flags.cni_conf_dir };
     let verdicts = Verdicts::default();
     let mut node = Node::new(source, places, verbs.clone(), present.clone(), verdicts.clone());
