@@ -55,6 +55,17 @@ pub trait Disk: Send {
     /// # Errors
     /// The file may still be there.
     fn remove(&mut self, name: &str) -> Result<(), DiskError>;
+
+    /// Gives the file `name` this content, whole and durable. It is written as `fresh` first, a name for this alone.
+    ///
+    /// # Errors
+    /// The old or the new content is in force, each whole.
+    fn replace(&mut self, fresh: &str, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.remove(fresh)?;
+        self.append(fresh, bytes)?;
+        self.sync(fresh)?;
+        self.rename(fresh, name)
+    }
 }
 
 /// A real directory.

@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["addr", "disk", "lease"]),
     ("intents", &["addr", "boot", "disk"]),
     ("kube", &["annotations", "embed", "nodeconfig"]),
-    ("rpc", &[]),
+    ("rpc", &["cni"]),
     // The two programs.
     (
         "agent",

@@ -3,11 +3,10 @@
 //! Must not decide anything else, and is the only place of the agent that knows codes.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use crate::addr::{Attachment, IfName};
 use crate::annotations::AnnotationError;
-use crate::cni::error::{Code, Error, quote};
+use crate::cni::error::{Code, Error};
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
 use crate::netns::NetnsError;
@@ -93,8 +92,6 @@ pub enum Cause {
     Differs(String),
     /// GC: attachments that stand and are not in the runtime's list, or could not be removed.
     Kept(Vec<String>),
-    /// The host has an address that a pod would get. Cannot happen while the host's addresses are reserved.
-    HostAddress(IpAddr),
 }
 
 /// A failed request.
@@ -164,7 +161,6 @@ impl Fault {
             }
             Cause::Differs(what) => (Code::Internal, "attachment is damaged", what.clone()),
             Cause::Kept(what) => (Code::Internal, "some attachments were kept", what.join("; ")),
-            Cause::HostAddress(ip) => (Code::TryAgainLater, "address belongs to the host", ip.to_string()),
         };
         Error::new(code, msg).with_details(details)
     }
@@ -183,11 +179,6 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
-
-/// A value that a user wrote, for a text.
-pub fn shown(value: &str) -> String {
-    quote(value)
-}
 
 macro_rules! from {
     ($($source:ty => $variant:ident),* $(,)?) => {

@@ -27,7 +27,7 @@ use crate::agent::view::{Present, View};
 use crate::annotations;
 use crate::cni::args::{self, PodArgs};
 use crate::cni::env::Command;
-use crate::cni::error::{Code, Error};
+use crate::cni::error::{Code, Error, quote};
 use crate::cni::netconf::{self, NetConf, ValidAttachments};
 use crate::cni::result::AddResult;
 use crate::embed::{Field, Identity};
@@ -400,8 +400,7 @@ fn receive(request: &Request, command: Command) -> Result<NetConf, Fault> {
 /// The attachment, checked again: the caller may be something else than the plugin.
 fn key(request: &Request) -> Result<Attachment, Error> {
     let bad = |variable: &str, value: &str, why: crate::addr::AddrError| {
-        Error::new(Code::InvalidEnvironment, format!("{variable} {why}"))
-            .with_details(crate::agent::fault::shown(value))
+        Error::new(Code::InvalidEnvironment, format!("{variable} {why}")).with_details(quote(value))
     };
     Ok(Attachment {
         container_id: request.container_id.parse().map_err(|e| bad("CNI_CONTAINERID", &request.container_id, e))?,

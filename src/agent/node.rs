@@ -213,11 +213,7 @@ impl Node {
 }
 
 fn keep_last_good(places: &Places, config: &NodeConfig) -> Result<(), DiskError> {
-    let mut disk = Directory::open(&places.state_dir)?;
-    disk.remove(LAST_GOOD_NEW)?;
-    disk.append(LAST_GOOD_NEW, manifest(config).as_bytes())?;
-    disk.sync(LAST_GOOD_NEW)?;
-    disk.rename(LAST_GOOD_NEW, LAST_GOOD)
+    Directory::open(&places.state_dir)?.replace(LAST_GOOD_NEW, LAST_GOOD, manifest(config).as_bytes())
 }
 
 /// The manifest that gives this NodeConfig again.

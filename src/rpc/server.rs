@@ -17,21 +17,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::sockopt::socket_peercred;
 
+use crate::cni::error::Code;
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Op, Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit};
 
 /// Requests in service at once, unless told otherwise.
 pub const MAX_CONNECTIONS: usize = 128;
-
-/// CNI code "try again later".
-const TRY_AGAIN_LATER: u32 = 11;
-/// CNI code "failed to decode".
-const DECODE: u32 = 6;
-/// CNI code "the plugin is not available".
-const NOT_AVAILABLE: u32 = 50;
-/// Code of the CNI library for internal errors.
-const INTERNAL: u32 = 999;
 
 /// How long a caller may take to receive its answer.
 const ANSWER_DEPARTURE: Duration = Duration::from_secs(5);
@@ -73,8 +65,12 @@ pub struct Unready;
 impl Handler for Unready {
     fn handle(&self, call: &Call<'_>) -> Response {
         match call.request.op {
-            Op::Add => Response::failed(TRY_AGAIN_LATER, "flock-agent is not ready", "it has just started"),
-            Op::Status => Response::failed(NOT_AVAILABLE, "flock-agent is not ready", "it has just started"),
+            Op::Add => {
+                Response::failed(Code::TryAgainLater.number(), "flock-agent is not ready", "it has just started")
+            }
+            Op::Status => {
+                Response::failed(Code::NotAvailable.number(), "flock-agent is not ready", "it has just started")
+            }
             Op::Del | Op::Check | Op::Gc => Response::done(),
         }
     }
@@ -286,7 +282,7 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
     let request = match frame::read(&mut stream, Instant::now() + shared.limits.arrival) {
         Ok(line) => serde_json::from_slice::<Request>(&line),
         Err(FrameError::TooLong) => {
-            let refusal = Response::failed(DECODE, "request refused", FrameError::TooLong.to_string());
+            let refusal = Response::failed(Code::Decode.number(), "request refused", FrameError::TooLong.to_string());
             answer(&mut stream, &refusal).ok();
             return (shared.notify)(Notice::Request(FrameError::TooLong));
         }
@@ -295,7 +291,8 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
     let request = match request {
         Ok(request) => request,
         Err(error) => {
-            let refusal = Response::failed(DECODE, "request refused", format!("no request of flock: {error}"));
+            let refusal =
+                Response::failed(Code::Decode.number(), "request refused", format!("no request of flock: {error}"));
             answer(&mut stream, &refusal).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
             return;
         }
@@ -312,7 +309,8 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
 }
 
 fn answer(stream: &mut UnixStream, response: &Response) -> Result<(), FrameError> {
-    let line = encode(response).or_else(|_| encode(&Response::failed(INTERNAL, "the answer cannot be encoded", "")));
+    let line = encode(response)
+        .or_else(|_| encode(&Response::failed(Code::Internal.number(), "the answer cannot be encoded", "")));
     frame::write(stream, &line.unwrap_or_default(), Instant::now() + ANSWER_DEPARTURE)
 }
 

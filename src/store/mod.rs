@@ -238,10 +238,7 @@ impl<D: Disk> Store<D> {
             bytes.extend(encode(&Record::Put(Box::new(lease.clone()))));
             records += 1;
         }
-        self.disk.remove(FRESH)?;
-        self.disk.append(FRESH, &bytes)?;
-        self.disk.sync(FRESH)?;
-        self.disk.rename(FRESH, LOG)?;
+        self.disk.replace(FRESH, LOG, &bytes)?;
         self.records = records;
         self.broken = false;
         Ok(())
