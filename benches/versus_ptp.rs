@@ -1,4 +1,5 @@
-//! How long ADD and DEL take, beside the reference plugin `ptp` with `host-local` in the same run. Run by `make bench`.
+//! How long ADD and DEL take, beside the reference plugin `ptp` with `host-local` in the same run, and how long a restart
+//! of the agent takes with 250 pods. Run by `make bench`.
 //!
 //! Absolute numbers mean little on another machine, or in another hour: read the ratios. `ptp` is given what favours it: no
 //! duplicate address detection, an empty range, a tmpfs for its files. Both plugins are executed directly, in one private
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 120;
 /// Pods of one burst.
 const BURST: usize = 128;
+/// Pods that stand while the agent is restarted.
+const PODS: usize = 250;
 /// Between two calls, so that the machine is as calm as a node.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -65,7 +68,7 @@ fn main() {
         burst(&[&flock, &ptp], callers);
     }
     println!("agent: {} KiB resident after {} attachments", resident(&agent), ROUNDS + 6 * BURST);
-    stop(agent);
+    restart(agent, &flock);
 }
 
 fn run(line: &str) {
@@ -88,6 +91,31 @@ fn start_agent() -> Child {
     }
     thread::spawn(move || log.lines().map_while(Result::ok).for_each(drop));
     agent
+}
+
+/// From the start of the process to its first answer, after `kill -9`, with its record and without.
+fn restart(mut agent: Child, flock: &Plugin) {
+    let pods: Vec<String> = (0..PODS).map(|n| format!("r{n}")).collect();
+    for pod in &pods {
+        run(&format!("ip netns add {pod}"));
+        call(flock, "ADD", pod);
+    }
+    println!("restart with {PODS} pods, milliseconds until it serves, 5 times");
+    for (what, with_record) in [("with its record", true), ("from the kernel alone", false)] {
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            agent.kill().expect("killable");
+            agent.wait().expect("waitable");
+            if !with_record {
+                fs::remove_dir_all("/run/flock/state").expect("removable");
+            }
+            let began = Instant::now();
+            agent = start_agent();
+            times.push(began.elapsed().as_millis().to_string());
+        }
+        println!("  {what:<40} {}", times.join(" "));
+    }
+    stop(agent);
 }
 
 fn stop(mut agent: Child) {

@@ -3,10 +3,14 @@
 //! Names are plain file names inside one directory, chosen by this program. Must not know formats.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::failpoint;
 
 /// An operation on a file of the directory that failed.
 #[derive(Debug)]
@@ -35,6 +39,11 @@ pub trait Disk: Send {
     /// # Errors
     /// The file is there and cannot be read.
     fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError>;
+    /// The names of everything in the directory, in no order.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    fn names(&mut self) -> Result<Vec<String>, DiskError>;
     /// Adds bytes at the end of the file, which is made if it is missing.
     ///
     /// # Errors
@@ -56,14 +65,22 @@ pub trait Disk: Send {
     /// The file may still be there.
     fn remove(&mut self, name: &str) -> Result<(), DiskError>;
 
+    /// Writes a file anew, whole and durable. Not for a file that somebody may want to read meanwhile.
+    ///
+    /// # Errors
+    /// There may be no such file, or a part of it.
+    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.remove(name)?;
+        self.append(name, bytes)?;
+        self.sync(name)
+    }
+
     /// Gives the file `name` this content, whole and durable. It is written as `fresh` first, a name for this alone.
     ///
     /// # Errors
     /// The old or the new content is in force, each whole.
     fn replace(&mut self, fresh: &str, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        self.remove(fresh)?;
-        self.append(fresh, bytes)?;
-        self.sync(fresh)?;
+        self.write(fresh, bytes)?;
         self.rename(fresh, name)
     }
 }
@@ -80,7 +97,7 @@ impl Directory {
     /// The directory at `path`, made with mode 0700 if it is missing.
     ///
     /// # Errors
-    /// It could not be made.
+    /// It could not be made, or is not safe to use.
     pub fn open(path: &Path) -> Result<Directory, DiskError> {
         make_private_dir(path)?;
         Ok(Directory { path: path.into(), open: None })
@@ -93,7 +110,8 @@ impl Directory {
                 .append(true)
                 .create(true)
                 .mode(0o600)
-                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+                // A link is not followed, and a FIFO does not block.
+                .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
                 .open(self.path.join(name))
                 .map_err(|error| self.error("open", name, error))?,
         };
@@ -105,7 +123,9 @@ impl Directory {
     }
 
     fn sync_names(&self) -> Result<(), DiskError> {
-        let synced = File::open(&self.path).and_then(|directory| directory.sync_all());
+        let synced = failpoint::pass("disk.sync-names")
+            .and_then(|()| File::open(&self.path))
+            .and_then(|directory| directory.sync_all());
         synced.map_err(|error| self.error("sync", "", error))
     }
 }
@@ -113,10 +133,7 @@ impl Directory {
 impl Disk for Directory {
     fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
         let mut bytes = Vec::new();
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed())
-            .open(self.path.join(name));
+        let opened = failpoint::pass("disk.read").and_then(|()| open_regular(&self.path.join(name), OFlags::NOFOLLOW));
         match opened.and_then(|mut file| file.read_to_end(&mut bytes)) {
             Ok(_) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -124,26 +141,36 @@ impl Disk for Directory {
         }
     }
 
+    fn names(&mut self) -> Result<Vec<String>, DiskError> {
+        let names = fs::read_dir(&self.path).and_then(|entries| {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<_>>()
+        });
+        names.map_err(|error| self.error("list", "", error))
+    }
+
     fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        let written = self.file(name)?.write_all(bytes);
-        written.map_err(|error| self.error("append to", name, error))
+        let file = self.file(name)?;
+        let written = failpoint::pass("disk.append").and_then(|()| file.write_all(bytes));
+        written.and_then(|()| failpoint::pass("disk.appended")).map_err(|error| self.error("append to", name, error))
     }
 
     fn sync(&mut self, name: &str) -> Result<(), DiskError> {
-        let synced = self.file(name)?.sync_data();
-        synced.map_err(|error| self.error("sync", name, error))
+        let file = self.file(name)?;
+        let synced = failpoint::pass("disk.sync").and_then(|()| file.sync_data());
+        synced.and_then(|()| failpoint::pass("disk.synced")).map_err(|error| self.error("sync", name, error))
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
         self.open = None;
-        let renamed = fs::rename(self.path.join(from), self.path.join(to));
-        renamed.map_err(|error| self.error("rename", from, error))?;
+        let renamed =
+            failpoint::pass("disk.rename").and_then(|()| fs::rename(self.path.join(from), self.path.join(to)));
+        renamed.and_then(|()| failpoint::pass("disk.renamed")).map_err(|error| self.error("rename", from, error))?;
         self.sync_names()
     }
 
     fn remove(&mut self, name: &str) -> Result<(), DiskError> {
         self.open = None;
-        match fs::remove_file(self.path.join(name)) {
+        match failpoint::pass("disk.remove").and_then(|()| fs::remove_file(self.path.join(name))) {
             Ok(()) => self.sync_names(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.error("remove", name, error)),
@@ -151,11 +178,50 @@ impl Disk for Directory {
     }
 }
 
-/// Makes a directory, and those above it, that only its owner may enter.
+/// Opens a file for reading that another hand may have put there: what is no regular file is an error, and nothing, not even
+/// a FIFO, makes the caller wait. `further` is for [`OFlags::NOFOLLOW`].
 ///
 /// # Errors
-/// It could not be made.
+/// It is missing, cannot be opened, or is something else.
+pub fn open_regular(path: &Path, further: OFlags) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | further).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
+}
+
+/// Makes a directory, and those above it, that only its owner may enter. One that is there already is taken as it is if
+/// nobody but this user and root can change what it holds: others could put a link in the place of any file. That others
+/// may look into it does no harm, since every file of flock has mode 0600, and the directory may be an administrator's.
+///
+/// # Errors
+/// It could not be made, or is not safe to use; the text says what to do.
 pub fn make_private_dir(path: &Path) -> Result<(), DiskError> {
+    let fail = |operation| move |error| DiskError { operation, path: path.into(), error };
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| DiskError { operation: "make directory", path: path.into(), error })
+    // Something else of that name is an error of `create` as well, which says less about it.
+    let found = match (fs::symlink_metadata(path), made) {
+        (Ok(found), _) => found,
+        (Err(_), Err(error)) => return Err(fail("make directory")(error)),
+        (Err(error), Ok(())) => return Err(fail("look at directory")(error)),
+    };
+    check_private(&found).map_err(|why| fail("use directory")(io::Error::other(why)))
+}
+
+fn check_private(found: &Metadata) -> Result<(), String> {
+    if !found.is_dir() {
+        let kind = if found.is_symlink() { "a symbolic link" } else { "something else" };
+        return Err(format!("it is {kind}; remove it, or name a directory"));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own && found.uid() != 0 {
+        return Err(format!("it belongs to user {}; remove it, or chown it to root", found.uid()));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(format!("others may write into it (mode {:04o}); chmod go-w", found.mode() & 0o7777));
+    }
+    Ok(())
 }

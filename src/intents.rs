@@ -3,7 +3,10 @@
 //! A runtime repeats a failed DEL for ever, or never: so the plugin answers success once the note is durable, and the
 //! agent carries it out before it serves an ADD. The lock closes the gap between the two: whoever writes a note holds it
 //! shared and has just seen that nobody listens; the agent listens first and then takes it alone for a moment, after which
-//! no note can appear that its list lacks. Must not talk to the agent or the kernel.
+//! no note can appear that its list lacks. The lock is on the directory itself: it needs no file.
+//!
+//! A note must not fail for want of space, since then the runtime's delete would. So the agent keeps spare notes there,
+//! files of one page that a writer only has to overwrite and rename. Must not talk to the agent or the kernel.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -18,16 +21,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Attachment, fnv1a64};
 use crate::boot;
-use crate::disk::{DiskError, make_private_dir};
+use crate::disk::{DiskError, make_private_dir, open_regular};
+use crate::failpoint;
 
 /// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
 pub const MAX_NOTES: usize = 1024;
 
-/// A note is some 200 bytes.
-const MAX_NOTE_BYTES: u64 = 4096;
+/// A note is some 200 bytes. A spare one is as long as this, one page, and filled up with blanks.
+const NOTE_BYTES: usize = 4096;
+/// Of the reason why a file is no note.
+const REASON_MAX: usize = 200;
+
+/// Spare notes. A node deletes fewer pods than this in the minutes of a restart, and they take half a megabyte.
+const SPARES: usize = 128;
+const SPARE: &str = "spare-";
+
+/// How long the agent waits for writers, who hold the lock for milliseconds. Whoever holds it longer is stuck.
+const WRITERS: Duration = Duration::from_secs(2);
 
 const VERSION: u32 = 1;
-const LOCK: &str = "lock";
 const SUFFIX: &str = ".delete";
 
 /// A delete that was promised to the runtime.
@@ -64,7 +76,7 @@ impl fmt::Display for IntentError {
         match self {
             IntentError::Disk(error) => write!(f, "{error}"),
             IntentError::Full => write!(f, "{MAX_NOTES} deletes wait for the agent already"),
-            IntentError::Locked(path) => write!(f, "lock {} is held by somebody else", path.display()),
+            IntentError::Locked(path) => write!(f, "{} is locked by somebody else", path.display()),
         }
     }
 }
@@ -98,6 +110,8 @@ pub struct Waiting {
     pub notes: Vec<Note>,
     /// Files that are no notes of ours, and why. They are left where they are.
     pub strangers: Vec<(PathBuf, String)>,
+    /// Somebody holds the lock and does not let go: a note may appear that is not listed here.
+    pub incomplete: bool,
 }
 
 impl Intents {
@@ -115,14 +129,25 @@ impl Intents {
         Ok(Writing { intents: self, _lock: lock })
     }
 
-    /// Everything that waits. The caller listens on the agent's socket already.
+    /// Everything that waits. The caller listens on the agent's socket already. Ends within seconds.
     ///
     /// # Errors
-    /// The directory cannot be made or read, or the lock is not to be had by `deadline`.
-    pub fn waiting(&self, deadline: Instant) -> Result<Waiting, IntentError> {
-        let _alone = self.lock(FlockOperation::NonBlockingLockExclusive, deadline)?;
+    /// The directory cannot be made or read.
+    pub fn waiting(&self) -> Result<Waiting, IntentError> {
         let mut waiting = Waiting::default();
+        let _alone = match self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS) {
+            Ok(lock) => Some(lock),
+            // The lock only closes a gap. A stuck process must not keep the agent from its start.
+            Err(IntentError::Locked(_)) => {
+                waiting.incomplete = true;
+                None
+            }
+            Err(error) => return Err(error),
+        };
         let boot = boot::id().map_err(|error| self.error("read the boot id for", error))?;
+        if !waiting.incomplete {
+            self.clear_halves()?;
+        }
         for name in self.names()? {
             let path = self.path.join(&name);
             match read_note(&path) {
@@ -151,6 +176,41 @@ impl Intents {
         }
     }
 
+    /// Removes what writers left that were killed before their note was whole: nobody was promised anything. With the lock
+    /// held alone, there is no other writer.
+    fn clear_halves(&self) -> Result<(), IntentError> {
+        let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.rsplit_once('.').is_some_and(|(note, pid)| note.ends_with(SUFFIX) && pid.parse::<u32>().is_ok()) {
+                self.remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the spare notes that are missing, as long as there is room.
+    ///
+    /// # Errors
+    /// Some are missing still.
+    pub fn refill(&self) -> Result<(), IntentError> {
+        // Alone, since a writer may turn a spare note into a note at any time.
+        let _alone = self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS)?;
+        failpoint::pass("note.refill").map_err(|error| self.error("keep spare notes in", error))?;
+        for number in 0..SPARES {
+            let path = self.path.join(format!("{SPARE}{number}"));
+            if fs::symlink_metadata(&path).is_ok_and(|spare| spare.len() == NOTE_BYTES as u64) {
+                continue;
+            }
+            let filled = open_anew(&path).and_then(|mut file| file.write_all(&[b' '; NOTE_BYTES]));
+            if let Err(error) = filled {
+                fs::remove_file(&path).ok();
+                return Err(self.error("keep spare notes in", error));
+            }
+        }
+        Ok(())
+    }
+
     fn names(&self) -> Result<Vec<String>, IntentError> {
         let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
         let mut names = Vec::new();
@@ -162,30 +222,24 @@ impl Intents {
     }
 
     fn lock(&self, operation: FlockOperation, deadline: Instant) -> Result<File, IntentError> {
+        // Who could change the directory above could put another one in the place of this.
+        self.path.parent().map_or(Ok(()), make_private_dir)?;
         make_private_dir(&self.path)?;
-        let path = self.path.join(LOCK);
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path);
-        let file = opened.map_err(|error| self.error("open the lock of", error))?;
+        let file = File::open(&self.path).map_err(|error| self.error("open", error))?;
         loop {
             match flock(&file, operation) {
                 Ok(()) => return Ok(file),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(5));
                 }
-                Err(rustix::io::Errno::AGAIN) => return Err(IntentError::Locked(path)),
+                Err(rustix::io::Errno::AGAIN) => return Err(IntentError::Locked(self.path.clone())),
                 Err(error) => return Err(self.error("lock", error.into())),
             }
         }
     }
 
     fn remove(&self, path: &Path) -> Result<(), IntentError> {
-        match fs::remove_file(path) {
+        match failpoint::pass("note.remove").and_then(|()| fs::remove_file(path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("remove a note from", error)),
             _ => Ok(()),
         }
@@ -220,13 +274,33 @@ impl Writing<'_> {
         let temporary = self.intents.path.join(format!("{name}.{}", std::process::id()));
         let json =
             serde_json::to_vec(&content).map_err(|error| self.intents.error("encode a note for", error.into()))?;
-        let written = write_durably(&temporary, &json)
+        let written = failpoint::pass("note.write")
+            .and_then(|()| write_durably(&temporary, &json))
+            .or_else(|error| if no_room(&error) { self.use_spare(&temporary, &json, error) } else { Err(error) })
+            .and_then(|()| failpoint::pass("note.rename"))
             .and_then(|()| fs::rename(&temporary, self.intents.path.join(&name)))
+            .and_then(|()| failpoint::pass("note.sync"))
             .and_then(|()| File::open(&self.intents.path)?.sync_all());
         if written.is_err() {
             fs::remove_file(&temporary).ok();
         }
         written.map_err(|error| self.intents.error("write a note into", error))
+    }
+
+    /// As [`write_durably`], in a file that has its room already. `full` is why that is needed.
+    fn use_spare(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
+        for number in 0..SPARES {
+            // Of several writers, one gets each.
+            if fs::rename(self.intents.path.join(format!("{SPARE}{number}")), path).is_err() {
+                continue;
+            }
+            // Not cut short: the page would go, and somebody else might take it. Behind the note there are blanks.
+            let mut file =
+                OpenOptions::new().write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+            file.write_all(bytes)?;
+            return file.sync_all();
+        }
+        Err(full)
     }
 }
 
@@ -243,26 +317,33 @@ fn file_name(attachment: &Attachment) -> String {
     format!("{:016x}{SUFFIX}", fnv1a64(attachment.to_string().as_bytes()))
 }
 
+/// No block, no inode, or no quota.
+fn no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A file that was not there before: neither a link nor anything else that somebody has put there is followed.
+fn open_anew(path: &Path) -> io::Result<File> {
+    // Left by a plugin that was killed and had the same process id.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path)?;
+    let mut file = open_anew(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
 
 fn read_note(path: &Path) -> Result<Content, String> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| error.to_string())?;
-    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err("it is not a regular file".into());
-    }
+    let file = open_regular(path, OFlags::NOFOLLOW).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    file.take(MAX_NOTE_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    let content: Content = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    file.take(NOTE_BYTES as u64).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    // The text repeats what somebody wrote, and that can be long.
+    let excerpt = |error: serde_json::Error| error.to_string().chars().take(REASON_MAX).collect::<String>();
+    let content: Content = serde_json::from_slice(&bytes).map_err(excerpt)?;
     if content.version == VERSION { Ok(content) } else { Err(format!("it is of version {}", content.version)) }
 }

@@ -23,11 +23,13 @@ pub mod recover;
 // The edges.
 pub mod boot;
 pub mod disk;
+pub mod failpoint;
 pub mod intents;
 pub mod kube;
 pub mod log;
 pub mod netlink;
 pub mod netns;
+pub mod pulse;
 pub mod rpc;
 pub mod store;
 pub mod sysctl;

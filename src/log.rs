@@ -89,8 +89,9 @@ struct Window {
 }
 
 /// Lines of one limited kind in one window.
-const LIMIT: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(10);
+pub const LIMIT: u32 = 10;
+/// How long such a window is.
+pub const WINDOW: Duration = Duration::from_secs(10);
 
 /// Sets level and format for the rest of the process; later calls change nothing. Before it, nothing is written.
 pub fn start(level: Level, format: Format) {

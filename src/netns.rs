@@ -12,6 +12,8 @@ use std::thread;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::failpoint;
+
 /// File system of namespace files (`NSFS_MAGIC`).
 const NSFS: i64 = 0x6e73_6673;
 
@@ -94,6 +96,7 @@ impl Netns {
         thread::scope(|scope| {
             let inside = thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
                 move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?;
+                failpoint::pass("netns.entered").ok();
                 Ok(work())
             });
             let joined = inside.map_err(enter)?.join();

@@ -181,13 +181,20 @@ impl fmt::Display for FieldRule {
 
 impl std::error::Error for ConfigError {}
 
-/// Reads a manifest in YAML or JSON, which YAML contains, and checks it.
+/// Reads a manifest in YAML or JSON, and checks it.
 ///
 /// # Errors
 /// [`ConfigError`]; errors of syntax, type and field names carry the line.
 pub fn parse(text: &str) -> Result<NodeConfig, ConfigError> {
     if text.len() > TEXT_MAX {
         return Err(ConfigError::TooLong(text.len()));
+    }
+    // Not all JSON is YAML: escaped surrogate pairs and long keys, which other programs write, are not. What is wrong with
+    // a text is left to the YAML reader, which knows the line.
+    if text.trim_ascii_start().starts_with('{')
+        && let Ok(manifest) = serde_json::from_str::<Manifest>(text)
+    {
+        return manifest.try_into();
     }
     // A Deployment given by mistake must hear that its kind is wrong, not that `spec.replicas` does not exist. So
     // the head is read, leniently, before the whole.
@@ -353,6 +360,22 @@ mod tests {
         assert_eq!((config.name.as_str(), config.cidr6, config.mtu), ("h", None, Some(9000)));
         let manifest: Manifest = serde_json::from_str(text).expect("the same shape for a JSON reader");
         assert_eq!(NodeConfig::try_from(manifest), Ok(config));
+    }
+
+    // What other programs write without being asked is not always YAML.
+    #[test]
+    fn json_that_a_yaml_reader_refuses_is_read() {
+        let note = |key: &str, value: &str| {
+            format!(
+                r#"{{"apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig", "spec": {{"cidr4": "10.0.0.0/8"}},
+                "metadata": {{"name": "h", "annotations": {{"{key}": "{value}"}}}}}}"#
+            )
+        };
+        for text in [note("bird", r"\ud83d\udc26"), note("odd", "\u{7f}\u{85}"), note(&"k".repeat(1100), "long")] {
+            assert_eq!(parse(&text).map(|config| config.name).as_deref(), Ok("h"), "{text}");
+        }
+        let wrong = note("bird", r"\ud83d\udc26").replace("10.0.0.0", "10.0.0.1");
+        assert!(refusal(&wrong).contains("spec.cidr4"), "{}", refusal(&wrong));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Pure data, so that the order and the reasons can be read in one place; `netlink` carries it out, and `recover` and
 //! CHECK compare against it. Nothing here asks the kernel.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -62,6 +63,19 @@ pub enum Reach {
     Link,
     /// Answers ARP for pods, and must never become the source address of the host's own packets.
     Host,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Alias(text) => write!(f, "alias {text}"),
+            Change::NoAutoAddress => f.write_str("no address generation"),
+            Change::Up => f.write_str("up"),
+            Change::Address { ip, .. } => write!(f, "address {ip}"),
+            Change::Neighbour { ip, .. } => write!(f, "neighbour {ip}"),
+            Change::Route { to, .. } => write!(f, "route {to}"),
+        }
+    }
 }
 
 /// The whole link of one lease.

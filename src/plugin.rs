@@ -170,16 +170,19 @@ fn note(
     unanswered_call: &CallError,
 ) -> Result<Option<Response>, crate::intents::IntentError> {
     let intents = Intents::beside(socket);
-    let writing = intents.writing(deadline)?;
+    let mut writing = intents.writing(deadline)?;
     // With the lock held, an agent that starts now is either seen here or reads the note.
     if matches!(unanswered_call, CallError::Absent { .. })
         && let Ok(stream) = std::os::unix::net::UnixStream::connect(socket)
     {
         drop(stream);
+        // It takes the lock alone before it serves anybody, so with the lock held we would wait for each other.
+        drop(writing);
         let until = deadline.checked_sub(NOTE_RESERVE).unwrap_or(deadline);
         if let Ok(response) = client::call(socket, request, until) {
             return Ok(Some(response));
         }
+        writing = intents.writing(deadline)?;
     }
     writing.write(attachment)?;
     Ok(None)

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::addr::{Attachment, IfName, LinkEnd, Mac};
 use crate::lease::{Lease, Phase};
-use crate::plan;
+use crate::plan::{self, Change};
 
 /// A link of the host that could be ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +22,29 @@ pub struct KernelLink {
     pub mtu: u32,
     /// The text beside it.
     pub alias: Option<String>,
+    /// Administratively up.
+    pub up: bool,
     /// The single addresses that lead through it.
     pub addresses: Vec<IpAddr>,
+    /// The addresses that it bears itself.
+    pub own: Vec<IpAddr>,
+    /// Its permanent neighbours.
+    pub neighbours: Vec<(IpAddr, Mac)>,
+}
+
+impl KernelLink {
+    /// The kernel shows what this change asks for.
+    fn has(&self, change: &Change) -> bool {
+        match change {
+            Change::Alias(text) => self.alias.as_ref() == Some(text),
+            Change::Up => self.up,
+            Change::Address { ip, .. } => self.own.contains(ip),
+            Change::Neighbour { ip, mac } => self.neighbours.contains(&(*ip, *mac)),
+            Change::Route { to, .. } => self.addresses.contains(&to.addr()),
+            // Matters only when a link comes up for the first time.
+            Change::NoAutoAddress => true,
+        }
+    }
 }
 
 /// One thing to put right.
@@ -39,6 +60,8 @@ pub enum Repair {
         attachment: Attachment,
         /// Its index.
         index: u32,
+        /// What it lacks.
+        lacks: Vec<Change>,
     },
     /// The link stands, and nothing is recorded of it: the state was lost. Record it.
     Adopt(Box<Lease>),
@@ -84,10 +107,10 @@ pub fn repairs<'a>(
             (Phase::Pending, _) => repairs.push(Repair::Undo(attachment)),
             (Phase::Committed, None) => repairs.push(Repair::Release(attachment)),
             (Phase::Committed, Some(link)) => {
-                let routed = lease.addresses().all(|ip| link.addresses.contains(&ip));
-                let named = link.alias.as_deref() == Some(&plan::alias(&lease.attachment));
-                if !routed || !named {
-                    repairs.push(Repair::Rewire { attachment, index: link.index });
+                let mut lacks = plan::host_end(lease);
+                lacks.retain(|change| !link.has(change));
+                if !lacks.is_empty() {
+                    repairs.push(Repair::Rewire { attachment, index: link.index, lacks });
                 }
             }
         }
@@ -134,6 +157,7 @@ fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::{GATEWAY4, GATEWAY6};
     use crate::plan::tests::lease;
 
     fn link_of(lease: &Lease) -> KernelLink {
@@ -143,7 +167,10 @@ mod tests {
             mac: lease.host_mac,
             mtu: lease.mtu,
             alias: Some(plan::alias(&lease.attachment)),
+            up: true,
             addresses: lease.addresses().collect(),
+            own: vec![GATEWAY6.into(), GATEWAY4.into()],
+            neighbours: lease.addresses().map(|ip| (ip, lease.pod_mac.expect("given"))).collect(),
         }
     }
 
@@ -177,14 +204,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_route_is_put_back() {
+    fn whatever_the_host_end_has_lost_is_named() {
         let lease = lease("abc/eth0");
-        let mut link = link_of(&lease);
-        link.addresses.pop();
-        assert_eq!(
-            found(std::slice::from_ref(&lease), &[link]),
-            [Repair::Rewire { attachment: lease.attachment, index: 7 }]
-        );
+        let check = |damage: fn(&mut KernelLink), expected: &str| {
+            let mut link = link_of(&lease);
+            damage(&mut link);
+            let repairs = found(std::slice::from_ref(&lease), &[link]);
+            let [Repair::Rewire { lacks, .. }] = repairs.as_slice() else { panic!("{repairs:?}") };
+            assert_eq!(lacks.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+        };
+        check(|link| link.alias = None, "alias flock:abc/eth0");
+        check(|link| link.up = false, "up");
+        check(|link| link.addresses.truncate(1), "route 10.0.0.5/32");
+        check(|link| link.addresses.retain(IpAddr::is_ipv4), "route 2001:db8::5/128");
+        check(|link| link.own.truncate(1), "address 169.254.1.1");
+        check(|link| link.own.retain(IpAddr::is_ipv4), "address fe80::1");
+        check(|link| link.neighbours.truncate(1), "neighbour 10.0.0.5");
+        check(|link| link.neighbours[0].1 = Mac([2, 9, 9, 9, 9, 9]), "neighbour 2001:db8::5");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::fmt;
 use std::fs;
 use std::io;
 
+use crate::failpoint;
+
 /// A key that could not be read or written.
 #[derive(Debug)]
 pub struct SysctlError {
@@ -48,7 +50,7 @@ pub fn ensure(key: &str, value: &str) -> Result<bool, SysctlError> {
     if get(key)?.as_deref() == Some(value) {
         return Ok(false);
     }
-    match fs::write(path(key), value) {
+    match failpoint::pass("sysctl.write").and_then(|()| fs::write(path(key), value)) {
         Ok(()) => Ok(true),
         Err(error) => Err(SysctlError { key: key.into(), value: Some(value.into()), error }),
     }

@@ -12,15 +12,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flock::addr::Attachment;
-use flock::boot;
-use flock::lease::Phase;
+use flock::lease::{Lease, Phase};
 use flock::store::format::{Record, encode};
 use serde_json::json;
 use support::*;
@@ -297,6 +297,103 @@ fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
 }
 
 #[test]
+fn what_somebody_takes_from_the_host_end_of_a_living_pod_comes_back_and_is_said() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 2));
+    let (pod, attached) = &pods[0];
+    let (ip6, ip4, link) = (attached.ipv6().expect("v6"), attached.ipv4().expect("v4"), attached.host_link());
+    let damages = [
+        (format!("ip -6 route del {ip6} proto 102"), format!("lacks=\"route {ip6}/128\"")),
+        (format!("ip -4 route del {ip4} proto 102"), format!("lacks=\"route {ip4}/32\"")),
+        (format!("ip neigh del {ip6} dev {link}"), format!("lacks=\"neighbour {ip6}\"")),
+        (
+            format!("ip neigh replace {ip4} dev {link} lladdr 02:00:00:00:00:01 nud permanent"),
+            format!("lacks=\"neighbour {ip4}\""),
+        ),
+        (format!("ip addr del fe80::1/128 dev {link}"), "lacks=\"address fe80::1\"".to_owned()),
+        (format!("ip addr del 169.254.1.1/32 dev {link}"), "lacks=\"address 169.254.1.1, ".to_owned()),
+        (format!("ip link set {link} alias somebody"), "lacks=\"alias flock:p0/eth0\"".to_owned()),
+        (format!("ip link set {link} down"), "lacks=\"up, ".to_owned()),
+    ];
+    for (damage, said) in &damages {
+        host.run(damage);
+        agent.signal("HUP");
+        let line = agent.wait_log(said);
+        assert!(line.contains("warn") && line.contains("cid=p0"), "{line}");
+        host.assert_sound(damage);
+        pod.assert_pings(host_addresses());
+        pod.assert_pings(pods[1].1.ips());
+    }
+    let other = agent.log().lines().filter(|line| line.contains("lacks=") && line.contains("cid=p1")).count();
+    assert_eq!(other, 0, "nothing was wrong with the other pod");
+}
+
+#[test]
+fn what_somebody_takes_from_a_host_that_serves_pods_comes_back_and_is_said() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    agent.signal("HUP");
+    agent.wait_log("looking again");
+    let pods = add_pods(&host, names("p", 2));
+    for (n, (damage, said)) in [
+        ("sysctl -q net.ipv4.ip_forward=0", "net/ipv4/ip_forward=1"),
+        ("sysctl -q net.ipv6.conf.all.forwarding=0", "net/ipv6/conf/all/forwarding=1"),
+        (
+            "ip -6 route del unreachable 2001:db8:1:f001::/64 proto 102 metric 4294967295",
+            "unreachable 2001:db8:1:f001::/64",
+        ),
+        ("ip -4 route del unreachable 10.25.214.0/24 proto 102 metric 4294967295", "unreachable 10.25.214.0/24"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        host.run(damage);
+        agent.signal("HUP");
+        let line = agent.wait_log_times("host had lost what pods need", n + 1);
+        assert!(line.contains(said), "{line}");
+        assert_all_work(&pods);
+    }
+}
+
+#[test]
+fn a_node_with_250_pods_comes_back_from_its_record_or_from_the_kernel_and_no_pod_loses_a_packet() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&node_config(CIDR6, "10.25.214.0/23"))).start();
+    let pods: Vec<Pod<'_>> = names("p", 250).map(|name| host.pod(&name)).collect();
+    thread::scope(|scope| {
+        for chunk in pods.chunks(63) {
+            let host = &host;
+            scope.spawn(move || chunk.iter().for_each(|pod| drop(host.add(pod).result())));
+        }
+    });
+    let leases = host.leases();
+    assert_eq!(leases.len(), 250);
+    // One packet every 10 ms from one pod to another, through two restarts.
+    let target = leases.iter().find(|lease| lease.netns.ends_with("/p249")).and_then(|lease| lease.ipv6).expect("v6");
+    let mut command = host.command("ip");
+    command.args(["netns", "exec", "p0", "ping", "-n", "-q", "-i", "0.01", &target.to_string()]);
+    let mut ping = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("ping starts");
+    agent.kill();
+    let agent = host.agent().config(Some(&node_config(CIDR6, "10.25.214.0/23"))).start();
+    assert!(agent.log().contains("leases=250"), "{}", agent.log());
+    host.assert_sound("restarted with its record");
+    assert_eq!(host.leases(), leases, "nothing was to repair");
+    agent.kill();
+    fs::remove_dir_all(host.path("/run/flock/state")).expect("removed");
+    let agent = host.agent().config(Some(&node_config(CIDR6, "10.25.214.0/23"))).start();
+    agent.wait_log("attachment without record adopted");
+    host.assert_sound("restarted without its record");
+    let held = |leases: &[Lease]| leases.iter().flat_map(Lease::addresses).collect::<BTreeSet<IpAddr>>();
+    assert_eq!(held(&host.leases()), held(&leases));
+    succeed(Command::new("kill").args(["-s", "INT", &ping.id().to_string()]));
+    let mut said = String::new();
+    ping.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+    ping.wait().expect("waitable");
+    assert!(said.contains(" 0% packet loss"), "{said}");
+}
+
+#[test]
 fn state_of_an_earlier_boot_is_dropped() {
     let host = Host::new();
     let agent = host.agent().start();
@@ -318,26 +415,12 @@ fn state_of_an_earlier_boot_is_dropped() {
 }
 
 #[test]
-fn state_of_a_later_version_is_not_touched_and_the_agent_says_what_to_do() {
-    let host = Host::new();
-    host.agent().start().kill();
-    let boot = boot::id().expect("readable");
-    let bytes = encode(&Record::Header { version: 7, boot });
-    fs::write(log_file(&host), &bytes).expect("writable");
-    let mut agent = host.agent().no_wait().start();
-    assert_eq!(agent.wait().code(), Some(1));
-    let line = agent.wait_log("flock-agent cannot run");
-    assert!(line.contains("format version 7") && line.contains("start the agent that wrote it"), "{line}");
-    assert_eq!(fs::read(log_file(&host)).expect("readable"), bytes);
-}
-
-#[test]
 fn a_second_agent_refuses_and_the_first_goes_on() {
     let host = Host::new();
     let _agent = host.agent().start();
     let pods = add_pods(&host, names("p", 2));
     for (arguments, why) in [
-        (&[][..], "another agent keeps its state here: /run/flock/state/lock is locked"),
+        (&[][..], "another agent keeps its state here: /run/flock/state is locked"),
         (&["--state-dir", "/run/other"][..], "another agent listens on /run/flock/flock.sock"),
     ] {
         let mut second = host.agent().args(arguments).no_wait().start();

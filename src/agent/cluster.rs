@@ -83,7 +83,7 @@ impl Audience<Pod> for PodAudience {
 fn report(resource: &'static str, notice: &Notice) {
     match notice {
         Notice::Synced { objects } => {
-            log::info("API server heard").with("resource", resource).with("objects", objects).write();
+            log::info("API server heard").with("resource", resource).with("objects", objects).write_limited();
         }
         Notice::Unusable { name, why } => log::warn("object of the API server cannot be used")
             .with("resource", resource)
@@ -97,7 +97,11 @@ fn report(resource: &'static str, notice: &Notice) {
             .write_limited(),
         // An old resource version is everyday life.
         Notice::Failed { verb, code: Some(410), message } => {
-            log::debug("watch begins anew").with("verb", verb).with("resource", resource).with("why", message).write();
+            log::debug("watch begins anew")
+                .with("verb", verb)
+                .with("resource", resource)
+                .with("why", message)
+                .write_limited();
         }
         Notice::Failed { verb, code, message } => log::warn("API server cannot be asked")
             .with("verb", verb)

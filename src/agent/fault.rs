@@ -7,11 +7,12 @@ use std::fmt;
 use crate::addr::{Attachment, IfName};
 use crate::annotations::AnnotationError;
 use crate::cni::error::{Code, Error};
+use crate::disk::DiskError;
+use crate::failpoint;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
 use crate::netns::NetnsError;
 use crate::rpc::message::Response;
-use crate::store::StoreError;
 use crate::sysctl::SysctlError;
 
 /// The steps of a request, in the order of an ADD.
@@ -33,13 +34,30 @@ pub enum Step {
     Answer,
     /// Remove the link.
     Unwire,
+    /// End the lease.
+    Release,
     /// Compare.
     Compare,
 }
 
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Step {
+    /// Marks that the step begins here, for tests that kill or hold the agent at each.
+    pub fn begin(self) {
+        failpoint::pass(self.name()).ok();
+    }
+
+    /// What an operator would call it when the kernel did not do its part of the step.
+    fn kernel_refused(self) -> &'static str {
+        match self {
+            Step::Unwire => "link cannot be removed",
+            Step::Host => "host cannot be prepared",
+            Step::Compare => "kernel cannot be asked",
+            _ => "link cannot be programmed",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
             Step::Receive => "receive",
             Step::Intent => "intent",
             Step::Reserve => "reserve",
@@ -48,8 +66,15 @@ impl fmt::Display for Step {
             Step::Commit => "commit",
             Step::Answer => "answer",
             Step::Unwire => "unwire",
+            Step::Release => "release",
             Step::Compare => "compare",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -79,7 +104,7 @@ pub enum Cause {
     /// No address.
     Ipam(IpamError),
     /// The record.
-    Store(StoreError),
+    Store(DiskError),
     /// The namespace.
     Netns(NetnsError),
     /// The kernel.
@@ -154,7 +179,10 @@ impl Fault {
                 };
                 (code, "CNI_NETNS cannot be used", error.to_string())
             }
-            Cause::Netlink(error) => (Code::Internal, "link cannot be programmed", error.to_string()),
+            Cause::Netlink(error) => {
+                let code = if error.is_passing() { Code::TryAgainLater } else { Code::Internal };
+                (code, self.step.kernel_refused(), format!("{error}{}", remedy(error)))
+            }
             Cause::Sysctl(error) => (Code::Internal, "kernel setting cannot be changed", error.to_string()),
             Cause::Unknown(attachment) => {
                 (Code::UnknownContainer, "container is unknown", format!("no record of {attachment}"))
@@ -169,6 +197,17 @@ impl Fault {
     pub fn to_response(&self) -> Response {
         let error = self.to_error();
         Response::failed(error.code().number(), error.msg(), error.details())
+    }
+}
+
+/// What to do about it, where that is known.
+fn remedy(error: &NetlinkError) -> &'static str {
+    if error.is_denied() {
+        "; flock-agent needs CAP_NET_ADMIN"
+    } else if error.is_exists() {
+        "; what is in the way was not made by flock and stays as it is"
+    } else {
+        ""
     }
 }
 
@@ -194,7 +233,7 @@ from! {
     Error => Request,
     AnnotationError => Annotation,
     IpamError => Ipam,
-    StoreError => Store,
+    DiskError => Store,
     NetnsError => Netns,
     NetlinkError => Netlink,
     SysctlError => Sysctl,

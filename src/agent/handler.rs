@@ -80,7 +80,7 @@ impl Handler for Verbs {
             Op::Del => self.del(call.request, call.deadline, &mut trace).map(|()| None),
             Op::Check => self.check(call, &mut trace).map(|()| None),
             Op::Gc => self.gc(call).map(|()| None),
-            Op::Status => self.status(call.deadline).map(|()| None),
+            Op::Status => self.status().map(|()| None),
         };
         log_request(call.request.op, &trace, began, outcome.as_ref().err());
         match outcome {
@@ -120,6 +120,7 @@ impl Verbs {
     fn add(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Option<Box<RawValue>>, Fault> {
         let at = |step: Step| move |cause: Cause| Fault { step, cause };
         let request = call.request;
+        Step::Receive.begin();
         let conf = receive(request, Command::Add)?;
         let attachment = key(request).map_err(|e| Fault::new(Step::Receive, e))?;
         trace.attachment = Some(attachment.clone());
@@ -127,6 +128,7 @@ impl Verbs {
         let pod = pod_args.as_ref().map(|pod| PodName { namespace: pod.namespace.clone(), name: pod.name.clone() });
         trace.pod.clone_from(&pod);
 
+        Step::Intent.begin();
         let view = self.present.get().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
         let addresses = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
@@ -144,7 +146,9 @@ impl Verbs {
             // Its namespace has gone, and its DEL never came.
             self.take_down(&claim, &attachment, call.deadline)?;
         }
+        Step::Host.begin();
         self.prepare_host(&view, call.deadline)?;
+        Step::Reserve.begin();
         let wish = Wish {
             attachment: attachment.clone(),
             network: conf.name,
@@ -163,7 +167,9 @@ impl Verbs {
         }
         let mut lease = reserved.lease;
         trace.addresses = lease.addresses().collect();
+        Step::Wire.begin();
         let wired = wire(&lease, &netns, &self.remover, call.deadline).and_then(|()| {
+            Step::Commit.begin();
             if call.caller_gone() {
                 return Err(at(Step::Commit)(Cause::CallerGone));
             }
@@ -174,6 +180,7 @@ impl Verbs {
             self.undo(&claim, &attachment);
             return Err(fault);
         }
+        Step::Answer.begin();
         Ok(answer(&lease))
     }
 
@@ -195,18 +202,23 @@ impl Verbs {
         let attachment = key(request).map_err(|e| Fault::new(Step::Receive, e))?;
         trace.attachment = Some(attachment.clone());
         let claim = self.claim(&attachment, deadline)?;
+        let found = self.ledger.find(&attachment, deadline);
+        let found = found.map_err(|cause| Fault { step: Step::Unwire, cause })?;
+        trace.addresses = found.iter().flat_map(Lease::addresses).collect();
         self.take_down(&claim, &attachment, deadline)
     }
 
     /// DEL of whatever there is of `attachment`: first the link, then the lease. Its namespace is never entered: the path
     /// may have come to name another pod's.
     fn take_down(&self, _: &Claim, attachment: &Attachment, deadline: Instant) -> Result<(), Fault> {
+        Step::Unwire.begin();
         let fail = |cause: Cause| Fault { step: Step::Unwire, cause };
         let Some(lease) = self.ledger.find(attachment, deadline).map_err(fail)? else {
             // Without a record there can still be a link, if the state was lost while we ran.
             return unwire(&attachment.host_link(0), attachment.mac(LinkEnd::Host), &self.remover, deadline);
         };
         unwire(&lease.host_link, lease.host_mac, &self.remover, deadline)?;
+        Step::Release.begin();
         match self.ledger.release(attachment, deadline) {
             Err(Cause::Store(error)) => {
                 log::warn("end of a lease not durable yet")
@@ -215,7 +227,7 @@ impl Verbs {
                     .write_limited();
                 Ok(())
             }
-            other => other.map_err(fail),
+            other => other.map_err(|cause| Fault { step: Step::Release, cause }),
         }
     }
 
@@ -309,6 +321,7 @@ impl Verbs {
                 .with("such_as", examples.join(", "))
                 .write_limited();
         }
+        Step::Compare.begin();
         let began = crate::boot::now_ms();
         let (leases, _) = self.ledger.leases(call.deadline).map_err(fail)?;
         let mut kept = Vec::new();
@@ -343,19 +356,15 @@ impl Verbs {
         self.take_down(&claim, attachment, deadline).map(|()| Collected::Removed)
     }
 
-    /// Speaks of the agent and its NodeConfig, never of a full pool: a STATUS error evicts the pods of the node.
-    fn status(&self, deadline: Instant) -> Result<(), Fault> {
-        let unavailable = |details: String| {
-            let error = Error::new(Code::NotAvailable, "ADD cannot be served").with_details(details);
-            Fault::new(Step::Receive, error)
-        };
-        if self.present.get().is_none() {
-            return Err(unavailable("no valid NodeConfig yet; the log of flock-agent says why".into()));
+    /// Speaks of the agent and its NodeConfig, never of a full pool, and never asks the ledger, which may be waiting for a
+    /// slow disk: a STATUS error evicts the pods of the node.
+    fn status(&self) -> Result<(), Fault> {
+        if self.present.get().is_some() {
+            return Ok(());
         }
-        match self.ledger.counts(deadline) {
-            Ok(_) => Ok(()),
-            Err(cause) => Err(unavailable(Fault { step: Step::Receive, cause }.to_string())),
-        }
+        let error = Error::new(Code::NotAvailable, "ADD cannot be served");
+        let error = error.with_details("no valid NodeConfig yet; the log of flock-agent says why");
+        Err(Fault::new(Step::Receive, error))
     }
 
     /// Makes the host ready for `view` unless it is. One caller at a time: while the kernel changes the forwarding setting,
@@ -374,6 +383,24 @@ impl Verbs {
             log::info("host prepared").with("changed", changed.join(", ")).write();
         }
         *prepared = prefixes;
+        Ok(())
+    }
+
+    /// Puts back what the host was prepared with and has lost since. Does nothing on a host that serves no pods yet.
+    ///
+    /// # Errors
+    /// A setting or route could not be made.
+    pub fn keep_host_prepared(&self, deadline: Instant) -> Result<(), Fault> {
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if prepared.is_empty() {
+            return Ok(());
+        }
+        let changed = host::prepare(&prepared, deadline)?;
+        if !changed.is_empty() {
+            log::warn("host had lost what pods need, and has it again")
+                .with("changed", changed.join(", "))
+                .write_limited();
+        }
         Ok(())
     }
 
@@ -428,6 +455,8 @@ fn log_request(op: Op, trace: &Trace, began: Instant, fault: Option<&Fault>) {
         (Some(_), _) => log::warn("request failed"),
         // Runtimes ask every five seconds.
         (None, Op::Status | Op::Check) => log::debug("request served"),
+        // Runtimes repeat deletes, and nothing was there to be changed.
+        (None, Op::Del) if trace.addresses.is_empty() => log::debug("request served"),
         (None, _) => log::info("request served"),
     };
     let addresses: Vec<String> = trace.addresses.iter().map(ToString::to_string).collect();

@@ -15,10 +15,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use crate::addr::{Attachment, IfName, LinkEnd};
 use crate::agent::fault::Cause;
 use crate::boot;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError};
 use crate::ipam::{self, Draw, Ipam};
 use crate::lease::{Lease, Phase, PodName};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// How many names are tried for a host link before two attachments count as inseparable.
 const LINK_NAMES: u8 = 16;
@@ -62,16 +62,27 @@ pub struct Ranges {
     pub host: Vec<IpAddr>,
 }
 
+/// How full the node is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Filling {
+    /// Recorded leases, pending ones too.
+    pub leases: usize,
+    /// Addresses of both families.
+    pub addresses: ipam::Counts,
+}
+
 enum Command {
     Claim { attachment: Attachment, reply: Sender<Claim> },
     Unclaim(Attachment),
     Find { attachment: Attachment, reply: Sender<Option<Lease>> },
     Leases { reply: Sender<(Vec<Lease>, HashSet<Attachment>)> },
     Reserve { wish: Box<Wish>, reply: Sender<Result<Reserved, Cause>> },
-    Record { lease: Box<Lease>, reply: Sender<Result<(), StoreError>> },
-    Release { attachment: Attachment, reply: Sender<Result<(), StoreError>> },
+    Record { lease: Box<Lease>, reply: Sender<Result<(), DiskError>> },
+    Adopt { lease: Box<Lease>, reply: Sender<Result<(), DiskError>> },
+    Release { attachment: Attachment, reply: Sender<Result<(), DiskError>> },
+    Settle { reply: Sender<Result<bool, DiskError>> },
     Configure(Ranges),
-    Counts { reply: Sender<ipam::Counts> },
+    Filling { reply: Sender<Filling> },
 }
 
 /// The handle.
@@ -162,12 +173,20 @@ impl Ledger {
         self.ask(deadline, |reply| Command::Reserve { wish: Box::new(wish), reply })?
     }
 
-    /// Records a lease as it is: a commit, or one that was found in the kernel. Its addresses count as taken.
+    /// Records a lease as it is now. Its addresses count as taken.
     ///
     /// # Errors
     /// It is not durable, and the former record is in force.
     pub fn record(&self, lease: Lease, deadline: Instant) -> Result<(), Cause> {
         Ok(self.ask(deadline, |reply| Command::Record { lease: Box::new(lease), reply })??)
+    }
+
+    /// Takes over a lease that was found in the kernel. Its addresses count as taken.
+    ///
+    /// # Errors
+    /// It is in force all the same unless this is [`Cause::Late`]; only the record of it may not be durable.
+    pub fn adopt(&self, lease: Lease, deadline: Instant) -> Result<(), Cause> {
+        Ok(self.ask(deadline, |reply| Command::Adopt { lease: Box::new(lease), reply })??)
     }
 
     /// Ends a lease; its addresses rest from now on. The caller has seen that its link is gone.
@@ -178,17 +197,25 @@ impl Ledger {
         Ok(self.ask(deadline, |reply| Command::Release { attachment: attachment.clone(), reply })??)
     }
 
+    /// Makes durable what is in force and is not on the disk yet, because the disk failed. True if there was something.
+    ///
+    /// # Errors
+    /// The disk fails still, or [`Cause::Late`].
+    pub fn settle(&self, deadline: Instant) -> Result<bool, Cause> {
+        Ok(self.ask(deadline, |reply| Command::Settle { reply })??)
+    }
+
     /// Puts the node's ranges in force for allocations from now on.
     pub fn configure(&self, ranges: Ranges) {
         self.commands.send(Command::Configure(ranges)).ok();
     }
 
-    /// How full the ranges are. Also tells that the ledger lives.
+    /// How full the node is. Also tells that the ledger lives.
     ///
     /// # Errors
     /// [`Cause::Late`].
-    pub fn counts(&self, deadline: Instant) -> Result<ipam::Counts, Cause> {
-        self.ask(deadline, |reply| Command::Counts { reply })
+    pub fn filling(&self, deadline: Instant) -> Result<Filling, Cause> {
+        self.ask(deadline, |reply| Command::Filling { reply })
     }
 }
 
@@ -224,15 +251,22 @@ impl<D: Disk, R: Draw> Books<D, R> {
                 Command::Record { lease, reply } => {
                     reply.send(self.record(*lease)).ok();
                 }
+                Command::Adopt { lease, reply } => {
+                    reply.send(self.adopt(*lease)).ok();
+                }
                 Command::Release { attachment, reply } => {
                     reply.send(self.release(&attachment)).ok();
+                }
+                Command::Settle { reply } => {
+                    reply.send(self.store.settle()).ok();
                 }
                 Command::Configure(ranges) => {
                     self.ipam.set_ranges(ranges.cidr6, ranges.cidr4);
                     self.ipam.reserve(ranges.host);
                 }
-                Command::Counts { reply } => {
-                    reply.send(self.ipam.counts(boot::now_ms())).ok();
+                Command::Filling { reply } => {
+                    let addresses = self.ipam.counts(boot::now_ms());
+                    reply.send(Filling { leases: self.store.leases().count(), addresses }).ok();
                 }
             }
         }
@@ -298,16 +332,26 @@ impl<D: Disk, R: Draw> Books<D, R> {
         Ok(Reserved { lease, warnings })
     }
 
-    fn record(&mut self, lease: Lease) -> Result<(), StoreError> {
+    fn record(&mut self, lease: Lease) -> Result<(), DiskError> {
         self.store.put(lease.clone())?;
+        self.take(lease);
+        Ok(())
+    }
+
+    fn adopt(&mut self, lease: Lease) -> Result<(), DiskError> {
+        let durable = self.store.adopt(lease.clone());
+        self.take(lease);
+        durable
+    }
+
+    fn take(&mut self, lease: Lease) {
         for ip in lease.addresses() {
             self.ipam.hold(ip);
         }
         self.names.insert(lease.host_link, lease.attachment);
-        Ok(())
     }
 
-    fn release(&mut self, attachment: &Attachment) -> Result<(), StoreError> {
+    fn release(&mut self, attachment: &Attachment) -> Result<(), DiskError> {
         let Some(lease) = self.store.get(attachment).cloned() else { return Ok(()) };
         let now = boot::now_ms();
         let freed = self.store.free(attachment, now);

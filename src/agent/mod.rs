@@ -9,6 +9,7 @@
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
 //! | `node` | the NodeConfig and the host's facts; writes the view |
 //! | `watch-nodeconfigs`, `watch-pods` | one watch machine each; only with Kubernetes |
+//! | `watchdog` | what the service manager was told; only with one |
 //! | `status` | what the API server was told of this node; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `netns`, throw-away | one visit to a pod's namespace |
@@ -31,11 +32,11 @@ pub mod reconcile;
 pub mod source;
 pub mod status;
 pub mod view;
+pub mod watchdog;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::agent::cluster::{Latest, NodeConfigAudience, PodAudience};
@@ -59,6 +60,7 @@ use crate::agent::reconcile::Reconciler;
 use crate::agent::source::{ClusterSource, FileSource, Source};
 use crate::agent::status::{Reporter, Verdicts};
 use crate::agent::view::Present;
+use crate::agent::watchdog::Watchdog;
 use crate::boot;
 use crate::disk::{Directory, DiskError};
 use crate::ipam::Draw;
@@ -72,7 +74,7 @@ use crate::netlink::NetlinkError;
 use crate::netlink::events::LinkRemover;
 use crate::rpc::frame::FrameError;
 use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server};
-use crate::store::{Finding, Store, StoreError};
+use crate::store::{Finding, Store, Unusable};
 
 /// How long requests in service may take after SIGTERM. Below the time that the unit gives.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -87,7 +89,6 @@ enum StartError {
     Directory(DiskError),
     Locked(PathBuf),
     Boot(io::Error),
-    Store(StoreError),
     Bind(BindError),
     Netlink(NetlinkError),
     Recovery(Fault),
@@ -103,7 +104,6 @@ impl fmt::Display for StartError {
             StartError::Directory(error) => write!(f, "{error}"),
             StartError::Locked(path) => write!(f, "another agent keeps its state here: {} is locked", path.display()),
             StartError::Boot(error) => write!(f, "the boot id cannot be read: {error}"),
-            StartError::Store(error) => write!(f, "{error}"),
             StartError::Bind(error) => write!(f, "{error}"),
             StartError::Netlink(error) => write!(f, "{error}"),
             StartError::Recovery(error) => write!(f, "record and kernel cannot be compared: {error}"),
@@ -118,7 +118,7 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Runs the agent until SIGTERM or SIGINT, and returns the process's exit code: 0 for an orderly end, 2 for a command line
+/// Runs the agent until SIGTERM or SIGINT (SIGHUP makes it look again at everything), and returns the process's exit code: 0 for an orderly end, 2 for a command line
 /// that is not understood, 1 for everything else.
 pub fn run() -> ExitCode {
     let flags = match flags::parse(std::env::args_os().skip(1)) {
@@ -177,19 +177,28 @@ fn origin(flags: &Flags) -> Result<Origin, AccessError> {
 fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     let began = Instant::now();
     // Signals first: one that comes during the start ends the agent in order, right after it.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
     let disk = Directory::open(&flags.state_dir).map_err(StartError::Directory)?;
     let _lock = lock(&flags.state_dir)?;
     let boot_id = boot::id().map_err(StartError::Boot)?;
-    let (store, findings) = Store::open(disk, &boot_id, boot::now_ms()).map_err(StartError::Store)?;
+    let (mut store, findings) = Store::open(disk, &boot_id, boot::now_ms());
     findings.iter().for_each(report);
+    if let Err(error) = store.settle() {
+        log::error("state cannot be recorded; pods can be deleted, and none added until it can")
+            .with("err", error)
+            .write();
+    }
     let leases = store.leases().count();
 
     // From here on callers queue instead of being refused.
     if let Some(parent) = flags.socket.parent() {
         crate::disk::make_private_dir(parent).map_err(StartError::Directory)?;
     }
-    let listener = Listener::bind(&flags.socket).map_err(StartError::Bind)?;
+    let handed_over = Listener::handed_over(io::stdin(), &flags.socket).map_err(StartError::Bind)?;
+    let listener = match handed_over {
+        Some(listener) => listener,
+        None => Listener::bind(&flags.socket).map_err(StartError::Bind)?,
+    };
     let ledger = Ledger::start(store, KernelDraw).map_err(StartError::Thread)?;
     let remover = LinkRemover::start().map_err(StartError::Netlink)?;
     let present = Present::default();
@@ -220,12 +229,12 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     // be answered by anything that does not know the record.
     let server = Server::start(listener, verbs, Limits::default(), notices()).map_err(StartError::Thread)?;
 
-    let (stop_reconcile, reconcile_stopped) = channel();
-    let mut threads = vec![
-        spawn("node", move || node.keep(&woken))?,
-        spawn("reconcile", move || reconciler.keep(&reconcile_stopped))?,
-    ];
-    let mut stops = vec![stop_reconcile];
+    let parts = vec![("accept", server.pulse()), ("node", node.pulse()), ("reconcile", reconciler.pulse())];
+    let watchdog = Watchdog::new(ledger.clone(), present.clone(), parts);
+    let (reconcile, reconcile_woken) = channel();
+    let mut threads =
+        vec![spawn("node", move || node.keep(&woken))?, spawn("reconcile", move || reconciler.keep(&reconcile_woken))?];
+    let mut stops = Vec::new();
     if let Some(cluster) = &cluster {
         let running = cluster.start(ledger, present.clone(), verdicts)?;
         threads.extend(running.threads);
@@ -239,16 +248,30 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
         .with("leases", leases)
         .with("ms", began.elapsed().as_millis())
         .write();
-    let state = if present.get().is_some() { "serving pods" } else { "waiting for a NodeConfig" };
-    notify::send(&format!("READY=1\nSTATUS={state}"));
+    notify::send("READY=1");
+    if let Some(watchdog) = watchdog {
+        let (stop, stopped) = channel();
+        threads.push(spawn("watchdog", move || watchdog.keep(&stopped))?);
+        stops.push(stop);
+    }
 
-    let signal = signals.forever().next();
+    let signal = loop {
+        match signals.forever().next() {
+            // Look now instead of in some seconds: at the NodeConfig, the host, and the pods.
+            Some(SIGHUP) => {
+                log::info("looking again, as asked by SIGHUP").write();
+                wake.send(Wake::Look).ok();
+                reconcile.send(()).ok();
+            }
+            other => break other,
+        }
+    };
     notify::send("STOPPING=1\nSTATUS=finishing requests in service");
     log::info("flock-agent stops").with_some("signal", signal).write();
     if let Some(cluster) = &cluster {
         cluster.stopping.store(true, Ordering::Relaxed);
     }
-    drop(stops);
+    drop((stops, reconcile));
     wake.send(Wake::Stop).ok();
     if let Some(cluster) = cluster {
         cluster.client.shutdown();
@@ -333,15 +356,15 @@ impl Cluster {
     }
 }
 
-/// One agent per state directory. Held until the process ends, however it ends.
+/// One agent per state directory. Held until the process ends, however it ends. The lock is on the directory itself, so
+/// that it needs no file, which a full or read-only disk might refuse.
 fn lock(dir: &Path) -> Result<File, StartError> {
-    let path = dir.join("lock");
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let opened = File::open(dir);
     let file =
-        opened.map_err(|error| StartError::Directory(DiskError { operation: "open", path: path.clone(), error }))?;
+        opened.map_err(|error| StartError::Directory(DiskError { operation: "open", path: dir.into(), error }))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(_) => Err(StartError::Locked(path)),
+        Err(_) => Err(StartError::Locked(dir.into())),
     }
 }
 
@@ -349,11 +372,20 @@ fn report(finding: &Finding) {
     match finding {
         Finding::OtherBoot => log::info("state of an earlier boot dropped").write(),
         Finding::TornTail => log::info("last record was cut off and never in force").write(),
-        Finding::Damaged { lines, kept_as } => {
-            log::error("state was damaged; what could be read is in force, and the kernel tells the rest")
-                .with("unreadable_lines", lines)
-                .with("kept_as", kept_as)
-                .write()
+        Finding::SetAside { why, kept_as } => {
+            let line = match why {
+                Unusable::Damaged(lines) => {
+                    log::error("state was damaged; what could be read is in force, and the kernel tells the rest")
+                        .with("unreadable_lines", lines)
+                }
+                Unusable::Version(found) => {
+                    log::error("state is of another flock; the kernel tells what is there").with("version", found)
+                }
+                Unusable::Unreadable(error) => {
+                    log::error("state cannot be read; the kernel tells what is there").with("err", error)
+                }
+            };
+            line.with("kept_as", kept_as).write();
         }
     }
 }
@@ -371,6 +403,9 @@ fn notices() -> Notify {
         // Somebody only looked whether we listen.
         Notice::Request(FrameError::Closed(0)) => {}
         Notice::Request(error) => log::warn("request did not arrive").with("err", error).write_limited(),
+        Notice::Abandoned(op) => {
+            log::warn("request not carried out, its caller has gone").with("op", op).write_limited()
+        }
         Notice::Answer(error) => log::warn("answer did not leave").with("err", error).write_limited(),
     })
 }

@@ -14,7 +14,6 @@ use crate::agent::conflist;
 use crate::agent::handler::Verbs;
 use crate::agent::host::{self, HostFacts};
 use crate::agent::ledger::Ranges;
-use crate::agent::notify;
 use crate::agent::source::{Found, Source};
 use crate::agent::status::{Verdict, Verdicts};
 use crate::agent::view::{Present, View};
@@ -22,6 +21,7 @@ use crate::annotations::IP_ALGO;
 use crate::disk::{Directory, Disk as _, DiskError};
 use crate::log;
 use crate::nodeconfig::{self, API_VERSION, KIND, NodeConfig};
+use crate::pulse::Pulse;
 
 /// Between two looks without being woken.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -69,6 +69,9 @@ pub struct Node {
     facts: Option<HostFacts>,
     looked: Option<Instant>,
     conflist_failed: bool,
+    pulse: Pulse,
+    /// The NodeConfig in force could not be kept for the next start.
+    unkept: bool,
 }
 
 impl Node {
@@ -84,12 +87,22 @@ impl Node {
             facts: None,
             looked: None,
             conflist_failed: false,
+            pulse: Pulse::default(),
+            unkept: false,
         }
+    }
+
+    /// Its sign of life.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Looks whenever it is woken, and now and then.
     pub fn keep(mut self, wake: &Receiver<Wake>) {
-        while matches!(wake.recv_timeout(INTERVAL), Ok(Wake::Look) | Err(RecvTimeoutError::Timeout)) {
+        while matches!(
+            self.pulse.resting(|| wake.recv_timeout(INTERVAL)),
+            Ok(Wake::Look) | Err(RecvTimeoutError::Timeout)
+        ) {
             self.round();
         }
     }
@@ -98,6 +111,9 @@ impl Node {
     pub fn round(&mut self) {
         let config_changed = self.look_at_config();
         let host_changed = self.look_at_host();
+        if self.unkept && !config_changed {
+            self.remember();
+        }
         if config_changed || host_changed || self.conflist_failed {
             self.put_in_force();
         }
@@ -123,29 +139,32 @@ impl Node {
         match self.source.look() {
             Found::Nothing => false,
             Found::Gone(why) => {
-                log::warn("NodeConfig is missing").with("err", why).with("in_force", in_force).write();
+                log::warn("NodeConfig is missing").with("err", why).with("in_force", in_force).write_limited();
                 self.verdicts.set(Verdict { edit: None, problem: None });
                 false
             }
             Found::Config { config: Err(why), edit } => {
-                log::error("NodeConfig is not valid").with("err", &why).with("in_force", in_force).write();
+                log::error("NodeConfig is not valid").with("err", &why).with("in_force", in_force).write_limited();
                 self.verdicts.set(Verdict { edit, problem: Some(why) });
                 false
             }
             Found::Config { config: Ok(config), edit } => {
                 let changed = self.config.as_ref() != Some(&*config);
-                if changed && edit.is_some() {
-                    self.remember(&config);
-                }
                 self.config = Some(*config);
+                if changed && edit.is_some() {
+                    self.remember();
+                }
                 self.verdicts.set(Verdict { edit, problem: None });
                 changed
             }
         }
     }
 
-    fn remember(&self, config: &NodeConfig) {
-        if let Err(error) = keep_last_good(&self.places, config) {
+    fn remember(&mut self) {
+        let Some(config) = &self.config else { return };
+        let kept = keep_last_good(&self.places, config);
+        self.unkept = kept.is_err();
+        if let Err(error) = kept {
             log::warn("NodeConfig cannot be kept for the next start").with("err", error).write_limited();
         }
     }
@@ -162,6 +181,8 @@ impl Node {
             }
             Ok(_) => false,
             Err(error) => {
+                // Without these facts no pod is served, so it is tried again with the next look.
+                self.looked = None;
                 log::warn("host cannot be read").with("err", error).write_limited();
                 false
             }
@@ -171,7 +192,6 @@ impl Node {
     fn put_in_force(&mut self) {
         let (Some(config), Some(facts)) = (&self.config, &self.facts) else { return };
         let view = View { config: config.clone(), mtu: config.mtu.unwrap_or(facts.mtu) };
-        let first = self.present.get().is_none();
         let same = self.present.get().is_some_and(|present| *present == view);
         self.verbs.ledger().configure(Ranges {
             cidr6: config.cidr6,
@@ -184,7 +204,7 @@ impl Node {
                 .with_some("cidr6", config.cidr6)
                 .with_some("cidr4", config.cidr4)
                 .with("mtu", view.mtu)
-                .write();
+                .write_limited();
         }
         if (self.places.cni_conf_dir.is_some() || self.verbs.has_prepared_host())
             && let Err(fault) = self.verbs.prepare_host(&view, Instant::now() + KERNEL_LIMIT)
@@ -205,9 +225,6 @@ impl Node {
                     log::error("CNI configuration cannot be written").with("err", error).write_limited();
                 }
             }
-        }
-        if first {
-            notify::send("STATUS=serving pods");
         }
     }
 }

@@ -3,20 +3,26 @@
 //! What to do is decided by `recover`; this carries it out through the same path as DEL. A lease is ended only when its link
 //! is gone, and in rounds only when it was gone twice.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+
 use crate::addr::{Attachment, LinkEnd};
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::handler::Verbs;
 use crate::boot;
+use crate::disk::open_regular;
 use crate::intents::{Intents, Waiting};
+use crate::lease::Lease;
 use crate::log;
 use crate::netlink::conn::Conn;
 use crate::plan;
+use crate::pulse::Pulse;
 use crate::recover::{KernelLink, Repair, repairs};
 use crate::store::import;
 
@@ -26,6 +32,9 @@ const INTERVAL: Duration = Duration::from_secs(20);
 /// For one round, however much there is to do.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// When a lease was made whose record was lost. Before every delete note: the note means what stands now.
+const LONG_AGO: u64 = 0;
+
 /// The start and the rounds.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -33,12 +42,18 @@ pub struct Reconciler {
     intents: Intents,
     /// Leases whose link was gone in the last round.
     suspects: HashSet<Attachment>,
+    pulse: Pulse,
 }
 
 impl Reconciler {
     /// A reconciler that acts through `verbs`, with the delete notes beside `socket`.
     pub fn new(verbs: Arc<Verbs>, socket: &Path) -> Reconciler {
-        Reconciler { verbs, intents: Intents::beside(socket), suspects: HashSet::new() }
+        Reconciler { verbs, intents: Intents::beside(socket), suspects: HashSet::new(), pulse: Pulse::default() }
+    }
+
+    /// Its sign of life in the rounds.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Puts record and kernel in order, then carries out the deletes that were noted meanwhile. No request is served yet,
@@ -52,35 +67,60 @@ impl Reconciler {
         for repair in self.compare(deadline)? {
             self.carry_out(&repair, began, deadline);
         }
-        match self.intents.waiting(deadline) {
+        match self.intents.waiting() {
             Ok(waiting) => {
                 for (path, why) in &waiting.strangers {
                     log::warn("not a delete note").with("file", path.display()).with("why", why).write_limited();
+                }
+                if waiting.incomplete {
+                    log::warn("directory of delete notes is locked by somebody else, later ones are read in a round")
+                        .write();
                 }
                 self.replay(&waiting, deadline);
             }
             Err(error) => log::error("delete notes cannot be read").with("err", error).write(),
         }
+        self.refill();
         Ok(())
     }
 
-    /// Rounds until `stop` says so or is dropped.
-    pub fn keep(mut self, stop: &Receiver<()>) {
-        while matches!(stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
+    fn refill(&self) {
+        if let Err(error) = self.intents.refill() {
+            log::warn("spare delete notes are missing").with("err", error).write_limited();
+        }
+    }
+
+    fn settle(&self, deadline: Instant) {
+        match self.verbs.ledger().settle(deadline) {
+            Ok(true) => log::info("state is recorded again").write(),
+            Ok(false) => {}
+            Err(Cause::Store(error)) => log::error("state cannot be recorded").with("err", error).write_limited(),
+            Err(_) => log::warn("state is slow to be recorded").write_limited(),
+        }
+    }
+
+    /// A round every now and then, and one for each value of `wake`, until its sender is dropped.
+    pub fn keep(mut self, wake: &Receiver<()>) {
+        while self.pulse.resting(|| wake.recv_timeout(INTERVAL)) != Err(RecvTimeoutError::Disconnected) {
             self.round();
         }
     }
 
     fn round(&mut self) {
         let deadline = Instant::now() + LIMIT;
-        if let Ok(waiting) = self.intents.waiting(deadline) {
+        self.settle(deadline);
+        if let Ok(waiting) = self.intents.waiting() {
             self.replay(&waiting, deadline);
         }
+        self.refill();
         let began = boot::now_ms();
         let repairs = match self.compare(deadline) {
             Ok(repairs) => repairs,
             Err(fault) => return log::warn("reconcile round failed").with("err", fault).write_limited(),
         };
+        if let Err(fault) = self.verbs.keep_host_prepared(deadline) {
+            log::warn("host cannot be kept prepared for pods").with("err", fault).write_limited();
+        }
         let mut suspects = HashSet::new();
         for repair in repairs {
             match repair {
@@ -115,12 +155,13 @@ impl Reconciler {
     }
 
     fn compare(&self, deadline: Instant) -> Result<Vec<Repair>, Fault> {
+        Step::Compare.begin();
         let fail = |cause: Cause| Fault { step: Step::Compare, cause };
         // Links before leases: a link made in between has no lease in an older list, and its request holds the claim in
         // the newer one.
         let links = kernel_links(deadline).map_err(fail)?;
         let (leases, busy) = self.verbs.ledger().leases(deadline).map_err(fail)?;
-        Ok(repairs(leases.iter(), &links, &busy, boot::now_ms()))
+        Ok(repairs(leases.iter(), &links, &busy, LONG_AGO))
     }
 
     /// `began` is from before the comparison: what was made since is not what was compared.
@@ -139,13 +180,17 @@ impl Reconciler {
                 attachment,
                 self.verbs.remove(attachment, began, deadline).map(|_| ()),
             ),
-            Repair::Rewire { attachment, index } => {
+            Repair::Rewire { attachment, index, lacks } => {
+                let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+                log::warn("host end of a link lacks what flock gave it")
+                    .with("cid", &attachment.container_id)
+                    .with("if", &attachment.ifname)
+                    .with("lacks", lacks.join(", "))
+                    .write_limited();
                 ("host end of a link repaired", attachment, self.rewire(attachment, *index, deadline))
             }
             Repair::Adopt(lease) => {
-                let adopted = self.verbs.ledger().record((**lease).clone(), deadline);
-                let outcome = adopted.map_err(|cause| Fault { step: Step::Commit, cause });
-                ("attachment without record adopted", &lease.attachment, outcome)
+                ("attachment without record adopted", &lease.attachment, self.adopt((**lease).clone(), deadline))
             }
             Repair::Conflict { attachment, ip, holder } => {
                 return log::error("one address, two links: delete one of the pods")
@@ -156,12 +201,26 @@ impl Reconciler {
             }
         };
         match outcome {
-            Ok(()) => log::info(done).with("cid", &attachment.container_id).with("if", &attachment.ifname).write(),
+            // A pod that flaps its end of a link can have it repaired round by round.
+            Ok(()) => {
+                log::info(done).with("cid", &attachment.container_id).with("if", &attachment.ifname).write_limited();
+            }
             Err(fault) => log::warn("repair failed")
                 .with("repair", done)
                 .with("cid", &attachment.container_id)
                 .with("err", fault)
                 .write_limited(),
+        }
+    }
+
+    fn adopt(&self, lease: Lease, deadline: Instant) -> Result<(), Fault> {
+        let container_id = lease.attachment.container_id.clone();
+        match self.verbs.ledger().adopt(lease, deadline) {
+            Err(Cause::Store(error)) => {
+                log::warn("adopted lease not durable yet").with("cid", container_id).with("err", error).write_limited();
+                Ok(())
+            }
+            other => other.map_err(|cause| Fault { step: Step::Commit, cause }),
         }
     }
 
@@ -182,14 +241,15 @@ impl Reconciler {
     pub fn import(&self, path: &Path) -> Result<(), Fault> {
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         let deadline = Instant::now() + LIMIT;
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
+        let mut bytes = Vec::new();
+        match open_regular(path, OFlags::empty()).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {
                 log::error("allocations cannot be imported").with("file", path.display()).with("err", error).write();
                 return Ok(());
             }
-        };
+        }
         let links = kernel_links(deadline).map_err(fail)?;
         // The Go flock wrote no alias; ours stands there when the file was taken over once, and the record was lost.
         let ours = |link: &&KernelLink| match &link.alias {
@@ -197,7 +257,7 @@ impl Reconciler {
             Some(alias) => plan::attachment_of_alias(alias)
                 .is_some_and(|a| a.host_link(0) == link.name && a.mac(LinkEnd::Host) != link.mac),
         };
-        let leases = import::leases(&bytes, boot::now_ms(), |name| {
+        let leases = import::leases(&bytes, LONG_AGO, |name| {
             let link = links.iter().filter(ours).find(|link| link.name == *name)?;
             Some(import::HostLink { mac: link.mac, mtu: link.mtu })
         });
@@ -214,13 +274,13 @@ impl Reconciler {
                 continue;
             }
             log::info("attachment of the Go flock taken over").with("cid", &lease.attachment.container_id).write();
-            ledger.record(lease, deadline).map_err(fail)?;
+            self.adopt(lease, deadline)?;
         }
         Ok(())
     }
 }
 
-/// The veth links whose names could be ours, with the addresses that lead through them.
+/// The veth links whose names could be ours, with what the host has given them.
 fn kernel_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
     let mut conn = Conn::open(deadline)?;
     let links = conn.links()?;
@@ -228,18 +288,35 @@ fn kernel_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
     // Links that were taken over from the Go flock keep the routes that it made.
     routes.extend(conn.unmarked_routes()?);
     let candidates = links.into_iter().filter(|link| link.veth && link.name.starts_with("flock"));
-    Ok(candidates
-        .filter_map(|link| {
-            let through = routes.iter().filter(|route| route.link == Some(link.index));
-            let single = through.filter(|route| route.to.prefix_len() == route.to.max_prefix_len());
-            Some(KernelLink {
-                index: link.index,
-                name: link.name.parse().ok()?,
-                mac: link.mac?,
-                mtu: link.mtu,
-                alias: link.alias,
-                addresses: single.map(|route| route.to.addr()).collect(),
-            })
-        })
-        .collect())
+    let candidates = candidates.filter_map(|link| {
+        let seen = KernelLink {
+            index: link.index,
+            name: link.name.parse().ok()?,
+            mac: link.mac?,
+            mtu: link.mtu,
+            alias: link.alias,
+            up: link.up,
+            addresses: Vec::new(),
+            own: Vec::new(),
+            neighbours: Vec::new(),
+        };
+        Some((link.index, seen))
+    });
+    let mut seen: BTreeMap<u32, KernelLink> = candidates.collect();
+    for route in routes.iter().filter(|route| route.to.prefix_len() == route.to.max_prefix_len()) {
+        if let Some(link) = route.link.and_then(|index| seen.get_mut(&index)) {
+            link.addresses.push(route.to.addr());
+        }
+    }
+    for address in conn.addresses(None)? {
+        if let Some(link) = seen.get_mut(&address.link) {
+            link.own.push(address.ip);
+        }
+    }
+    for neighbour in conn.permanent_neighbours()? {
+        if let Some(link) = seen.get_mut(&neighbour.link) {
+            link.neighbours.push((neighbour.ip, neighbour.mac));
+        }
+    }
+    Ok(seen.into_values().collect())
 }

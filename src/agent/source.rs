@@ -1,11 +1,14 @@
 //! Where the NodeConfig comes from: a file that is followed, or the API server. Each look tells only what has changed.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use crate::agent::cluster::{Latest, Published};
+use crate::disk::open_regular;
 use crate::log;
 use crate::nodeconfig::{self, NodeConfig};
 
@@ -108,7 +111,7 @@ impl FileSource {
             log::warn("NodeConfig bears another name than this node")
                 .with("name", &config.name)
                 .with("node", &self.node)
-                .write();
+                .write_limited();
         }
         let named = |why: String| format!("{}: {why}", self.path.display());
         Found::Config { config: parsed.map(Box::new).map_err(named), edit: None }
@@ -117,7 +120,7 @@ impl FileSource {
 
 fn read_bounded(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
+    let file = open_regular(path, OFlags::empty()).map_err(|error| error.to_string())?;
     file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_FILE {
         return Err(format!("the file is longer than {MAX_FILE} bytes"));

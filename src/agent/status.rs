@@ -137,8 +137,7 @@ impl Reporter {
 
     fn status(&mut self, verdict: &Verdict, edit: &Edit) -> Option<Value> {
         let deadline = Instant::now() + LEDGER_LIMIT;
-        let (leases, _) = self.ledger.leases(deadline).ok()?;
-        let counts = self.ledger.counts(deadline).ok()?;
+        let filling = self.ledger.filling(deadline).ok()?;
         let now = log::timestamp(SystemTime::now());
         let conditions = judge(verdict, self.present.get().is_some());
         let conditions: Vec<Condition> = conditions
@@ -168,9 +167,9 @@ impl Reporter {
         Some(json!({
             "observedGeneration": edit.generation,
             "agentVersion": env!("CARGO_PKG_VERSION"),
-            "pods": leases.len(),
-            "ipv6": family(&counts.ipv6),
-            "ipv4": family(&counts.ipv4),
+            "pods": filling.leases,
+            "ipv6": family(&filling.addresses.ipv6),
+            "ipv4": family(&filling.addresses.ipv4),
             "conditions": conditions,
         }))
     }

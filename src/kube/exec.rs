@@ -25,6 +25,9 @@ use crate::kube::stop::{Stop, Stoppable};
 /// More than a token and a long certificate chain.
 const OUTPUT_MAX: usize = 256 << 10;
 
+/// Longest install hint that is shown, in characters.
+const HINT_MAX: usize = 300;
+
 /// What a plugin said.
 #[derive(Clone)]
 pub(super) struct Said {
@@ -74,7 +77,10 @@ impl fmt::Display for PluginError {
             PluginProblem::Io(_) => {
                 f.write_str("cannot be run")?;
                 match &self.install_hint {
-                    Some(hint) => write!(f, " (hint in the kubeconfig: {hint:.300?})"),
+                    Some(hint) => {
+                        let hint: String = hint.chars().take(HINT_MAX).collect();
+                        write!(f, " (hint in the kubeconfig: {hint:?})")
+                    }
                     None => Ok(()),
                 }
             }
@@ -302,6 +308,13 @@ mod tests {
             error.to_string(),
             "exec plugin /nowhere/hunter: cannot be run (hint in the kubeconfig: \"get it\")"
         );
+    }
+
+    #[test]
+    fn a_long_install_hint_is_cut() {
+        let absent = Plugin { command: "/nowhere".into(), install_hint: Some("é\n".repeat(5000)), ..plugin("") };
+        let error = run(&absent, Duration::from_secs(1), &Stop::default()).err().expect("refused").to_string();
+        assert!(error.chars().count() < 600 && error.contains(r"é\né"), "{error}");
     }
 
     #[test]

@@ -310,15 +310,20 @@ impl Server {
             "http" => Scheme::Http,
             _ => return None,
         };
-        let authority = uri.authority()?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let port =
-            match authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest).rsplit_once(':') {
-                None => scheme.port(),
-                Some((_, port)) => port.parse().ok().filter(|port| *port != 0)?,
-            };
-        let plain = !authority.as_str().contains('@') && uri.query().is_none() && !url.contains('#');
-        (plain && !host.is_empty()).then(|| Server {
+        let authority = uri.authority()?.as_str();
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(literal) => match literal.split_once(']')? {
+                (host, "") => (host, None),
+                (host, rest) => (host, Some(rest.strip_prefix(':')?)),
+            },
+            None => authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            None => scheme.port(),
+            Some(port) => port.parse().ok().filter(|port| *port != 0)?,
+        };
+        let plain = !authority.contains('@') && uri.query().is_none() && !url.contains('#');
+        (plain && !host.is_empty() && !host.contains(['[', ']'])).then(|| Server {
             scheme,
             host: host.to_owned(),
             port,
@@ -774,6 +779,9 @@ mod tests {
             ("https://h/?a=b", None),
             ("https://h/#f", None),
             ("https://a b", None),
+            ("https://a[2001:db8::1]:6443", None),
+            ("https://[2001:db8::1]a:6443", None),
+            ("https://[[::1]]", None),
         ] {
             let parsed = Server::parse(url);
             let shown = parsed.as_ref().map(ToString::to_string);

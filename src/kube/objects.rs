@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::annotations;
 use crate::embed::app_name;
-use crate::kube::watch::Kind;
+use crate::kube::watch::{Kind, REASON_MAX};
 use crate::nodeconfig::{Manifest, NodeConfig};
 
 /// The NodeConfig of one node. The server filters.
@@ -95,7 +95,9 @@ fn config(text: &str) -> Result<NodeConfig, String> {
             *defaults = known(defaults, &["ipv6", "ipv4"]);
         }
     }
-    let manifest: Manifest = serde_json::from_value(manifest).map_err(|error| error.to_string())?;
+    // The reader's message quotes the value that is wrong, and the reason has to fit into the status.
+    let excerpt = |error: serde_json::Error| error.to_string().chars().take(REASON_MAX).collect::<String>();
+    let manifest: Manifest = serde_json::from_value(manifest).map_err(excerpt)?;
     NodeConfig::try_from(manifest).map_err(|error| error.to_string())
 }
 
@@ -273,6 +275,16 @@ mod tests {
             let error = object.config.expect_err("refused");
             assert!(error.contains(why) || !error.is_empty(), "{error}");
         }
+    }
+
+    #[test]
+    fn the_reason_fits_into_the_status() {
+        let object = node_config(&json!({
+            "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig", "metadata": {"name": "n"},
+            "spec": {"cidr4": "10.0.0.0/8", "mtu": "x".repeat(1 << 20)},
+        }));
+        let reason = object.config.expect_err("refused");
+        assert!(reason.len() < 1000, "{} bytes", reason.len());
     }
 
     #[test]

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::kube::objects::encoded;
+
 /// First pause after a failure, in milliseconds; doubled each time up to [`PAUSE_MAX`].
 pub const PAUSE_MIN: u64 = 800;
 /// Longest pause, in milliseconds, before jitter.
@@ -34,6 +36,9 @@ const SHORT_WATCHES: u32 = 3;
 pub const RELIST: u64 = 900_000;
 /// Longest pause that a server can ask for, in milliseconds.
 const RETRY_AFTER_MAX: u64 = 60_000;
+
+/// Longest reason that a notice repeats of what a server said or an object holds, in characters.
+pub const REASON_MAX: usize = 400;
 
 /// One kind of object: where it is, and what of it is kept.
 pub trait Kind {
@@ -278,14 +283,14 @@ impl<K: Kind> Machine<K> {
         match self.phase {
             // No version at the first LIST: what comes must not be older than what an agent before us has seen.
             Phase::List if self.version.is_empty() || self.version_lost => Order::List(path),
-            Phase::List => Order::List(query(format!("resourceVersion={}", self.version))),
+            Phase::List => Order::List(query(format!("resourceVersion={}", encoded(&self.version)))),
             Phase::Watch => {
                 self.watch_began = now;
                 self.watch_events = 0;
                 let timeout = 300 + chance % 300;
                 Order::Watch(query(format!(
                     "watch=1&allowWatchBookmarks=true&timeoutSeconds={timeout}&resourceVersion={}",
-                    self.version
+                    encoded(&self.version)
                 )))
             }
         }
@@ -321,7 +326,7 @@ impl<K: Kind> Machine<K> {
                     let old = self.objects.get(&name).filter(|old| ***old == object).cloned();
                     objects.insert(name, old.unwrap_or_else(|| Arc::new(object)));
                 }
-                Err(why) => self.notices.push(Notice::Unusable { name, why }),
+                Err(why) => self.unusable(name, &why),
             }
         }
         if *self.objects != objects {
@@ -385,9 +390,8 @@ impl<K: Kind> Machine<K> {
             }
             Err(why) => {
                 // What we knew of it is no longer so.
-                Arc::make_mut(&mut self.objects).remove(&name);
-                self.uids.remove(&name);
-                self.notices.push(Notice::Unusable { name, why });
+                self.remove(&name);
+                self.unusable(name, &why);
             }
         }
     }
@@ -396,10 +400,20 @@ impl<K: Kind> Machine<K> {
     /// meanwhile must not take the new one away.
     fn delete(&mut self, name: &Name, uid: &str) {
         let same = self.uids.get(name).is_none_or(|known| known == uid || known.is_empty() || uid.is_empty());
-        if same && self.objects.contains_key(name) {
+        if same {
+            self.remove(name);
+        }
+    }
+
+    fn remove(&mut self, name: &Name) {
+        if self.objects.contains_key(name) {
             Arc::make_mut(&mut self.objects).remove(name);
             self.uids.remove(name);
         }
+    }
+
+    fn unusable(&mut self, name: Name, why: &str) {
+        self.notices.push(Notice::Unusable { name, why: excerpt(why) });
     }
 
     fn error_event(&mut self, raw: &RawValue, now: u64, chance: u64) -> Flow {
@@ -470,8 +484,13 @@ impl<K: Kind> Machine<K> {
         let asked = retry_after.unwrap_or(0).min(RETRY_AFTER_MAX);
         self.wait_until = Some(now + wait.max(asked));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.notices.push(Notice::Failed { verb, code, message });
+        self.notices.push(Notice::Failed { verb, code, message: excerpt(&message) });
     }
+}
+
+/// The beginning of a text: what goes wrong at length must not be logged at length.
+fn excerpt(text: &str) -> String {
+    text.chars().take(REASON_MAX).collect()
 }
 
 fn meta(raw: &RawValue) -> Option<ObjectMeta> {
@@ -500,7 +519,7 @@ fn status_message(body: &[u8]) -> String {
     if let Ok(status) = serde_json::from_slice::<Status>(body)
         && !status.message.is_empty()
     {
-        return status.message.chars().take(400).collect();
+        return status.message;
     }
     String::from_utf8_lossy(body).chars().take(200).collect::<String>().trim().to_owned()
 }

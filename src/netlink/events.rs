@@ -14,6 +14,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::conn::Conn;
 use super::{Cause, NetlinkError};
+use crate::failpoint;
 
 /// Multicast group of link announcements (`RTNLGRP_LINK`).
 const LINK_GROUP: u32 = 1;
@@ -21,7 +22,6 @@ const RTM_DELLINK: u16 = 17;
 /// `sizeof(nlmsghdr)`; the link index stands four bytes into the `ifinfomsg` behind it.
 const HEADER: usize = 16;
 const AF_UNSPEC: u8 = 0;
-const ENOBUFS: i32 = 105;
 
 /// Threads that may sit in a removal at once. One more, and the caller sits in the call itself: slower, still correct.
 const MAX_REMOVERS: usize = 256;
@@ -65,7 +65,8 @@ impl LinkRemover {
         Ok(LinkRemover { waiting, removers: Arc::default() })
     }
 
-    /// Removes the link `index` and returns as soon as it has left the namespace.
+    /// Removes the link `index` and returns as soon as it has left the namespace. The kernel gives no index twice before
+    /// it has counted through all of them, so an announcement that is read late never speaks of a younger link.
     ///
     /// # Errors
     /// The kernel refused, or the link was still there at `deadline`.
@@ -109,13 +110,12 @@ impl LinkRemover {
         }
         loop {
             match signals.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Signal::Announced) => return Ok(()),
-                Ok(Signal::Returned(result)) => return result,
-                Ok(Signal::Lost) => {
-                    if Conn::open(deadline)?.link_at(index)?.is_none() {
-                        return Ok(());
-                    }
-                }
+                Ok(Signal::Announced | Signal::Returned(Ok(()))) => return Ok(()),
+                // The answer may be lost, and the link gone all the same.
+                Ok(Signal::Returned(Err(_))) if has_left(index, deadline) => return Ok(()),
+                Ok(Signal::Returned(Err(error))) => return Err(error),
+                Ok(Signal::Lost) if has_left(index, deadline) => return Ok(()),
+                Ok(Signal::Lost) => {}
                 Err(_) => return Err(NetlinkError { what: format!("delete link {index}"), cause: Cause::Late }),
             }
         }
@@ -126,11 +126,17 @@ impl LinkRemover {
     }
 }
 
+/// The kernel shows no such link. Not to be known is not to have left.
+fn has_left(index: u32, deadline: Instant) -> bool {
+    matches!(Conn::open(deadline).and_then(|mut conn| conn.link_at(index)), Ok(None))
+}
+
 fn listen(socket: &Socket, waiting: &Waiting) {
     let mut buffer = vec![0u8; 32 * 1024];
     loop {
         let mut space = buffer.as_mut_slice();
-        let signal: fn() -> Signal = match socket.recv(&mut space, 0) {
+        let received = socket.recv(&mut space, 0);
+        let signal: fn() -> Signal = match received.and_then(|n| failpoint::pass("netlink.event").map(|()| n)) {
             Ok(length) => {
                 for index in removed_links(buffer.get(..length).unwrap_or_default()) {
                     let senders = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
@@ -140,7 +146,7 @@ fn listen(socket: &Socket, waiting: &Waiting) {
                 }
                 continue;
             }
-            Err(error) if error.raw_os_error() == Some(ENOBUFS) => || Signal::Lost,
+            Err(error) if error.raw_os_error() == Some(super::ENOBUFS) => || Signal::Lost,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             // The socket is of no more use. Those who wait look for themselves, and later ones get the call's return.
             Err(_) => {
@@ -159,23 +165,47 @@ fn wake_all(waiting: &Waiting, signal: fn() -> Signal) {
     }
 }
 
-/// The indexes of removed links in one datagram. Reads two fixed fields instead of decoding a message of 1.4 KiB for
-/// every change of any link of the host.
-fn removed_links(datagram: &[u8]) -> Vec<u32> {
+/// The indexes of removed links in one datagram; a message that is not whole ends it. Reads two fixed fields instead of
+/// decoding a message of 1.4 KiB for every change of any link of the host.
+pub fn removed_links(datagram: &[u8]) -> Vec<u32> {
     let mut indexes = Vec::new();
     let mut rest = datagram;
     while let Some(&[a, b, c, d, ref kind @ ..]) = rest.get(..6) {
         let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        if length < HEADER {
-            break;
-        }
+        let Some(body) = rest.get(HEADER..length) else { break };
         // The same message type with another family says that a link has left its bridge.
         if *kind == RTM_DELLINK.to_ne_bytes()
-            && let Some(&[AF_UNSPEC, _, _, _, a, b, c, d]) = rest.get(HEADER..HEADER + 8)
+            && let Some(&[AF_UNSPEC, _, _, _, a, b, c, d]) = body.get(..8)
         {
             indexes.push(u32::from_ne_bytes([a, b, c, d]));
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     indexes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removal(length: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(length.to_ne_bytes());
+        bytes.extend(RTM_DELLINK.to_ne_bytes());
+        bytes.extend([0; 10]); // flags, sequence number, port
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn no_link_is_announced_by_half_a_message() {
+        let body = [&[AF_UNSPEC, 0, 0, 0][..], &7u32.to_ne_bytes(), &[0; 8]].concat();
+        let whole = removal(32, &body);
+        assert_eq!(removed_links(&[&whole[..], &whole].concat()), [7, 7]);
+        // A message without a body: what stands behind it is the next one.
+        assert_eq!(removed_links(&[&removal(16, &[])[..], &whole].concat()), [7]);
+        for (length, why) in [(33, "there is less than it says"), (u32::MAX, "much less"), (20, "no index in it")] {
+            assert_eq!(removed_links(&removal(length, &body)).len(), 0, "{why}");
+        }
+    }
 }

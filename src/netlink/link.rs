@@ -1,6 +1,6 @@
 //! Links: make a veth pair in place, find one, remove one.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::thread;
 use std::time::Duration;
 
@@ -59,31 +59,9 @@ impl Conn {
     /// # Errors
     /// `is_exists` when either name is taken.
     pub fn create_pair(&mut self, wiring: &Wiring, netns: BorrowedFd<'_>) -> Result<Pair, NetlinkError> {
-        let end = |name: &IfName, mac: Mac| {
-            vec![
-                LinkAttribute::IfName(name.to_string()),
-                LinkAttribute::Address(mac.0.to_vec()),
-                LinkAttribute::Mtu(wiring.mtu),
-                // One queue per end: the default is one per CPU, each with its own objects in sysfs.
-                LinkAttribute::NumTxQueues(1),
-                LinkAttribute::NumRxQueues(1),
-            ]
-        };
-        let mut peer = LinkMessage::default();
-        peer.attributes = end(&wiring.ifname, wiring.pod_mac);
-        peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
-        let mut link = LinkMessage::default();
-        link.attributes = end(&wiring.host_link, wiring.host_mac);
-        link.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]));
-        let what = format!("create link {} with peer {}", wiring.host_link, wiring.ifname);
-        let answers = self.run(Request {
-            message: RouteNetlinkMessage::NewLink(link),
-            flags: NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO,
-            what: what.clone(),
-        })?;
+        let request = pair_request(wiring, netns.as_raw_fd());
+        let what = request.what.clone();
+        let answers = self.run(request)?;
         let made = answers.into_iter().find_map(as_link);
         match made.map(|link| (link.index, link.peer)) {
             Some((host, Some(pod))) => Ok(Pair { host, pod }),
@@ -114,7 +92,7 @@ impl Conn {
     fn one_link(&mut self, message: LinkMessage, what: String) -> Result<Option<Link>, NetlinkError> {
         match self.run(Request { message: RouteNetlinkMessage::GetLink(message), flags: 0, what }) {
             Ok(answers) => Ok(answers.into_iter().find_map(as_link)),
-            Err(error) if error.is_gone() => Ok(None),
+            Err(error) if error.is_no_link() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -162,13 +140,40 @@ impl Conn {
         message.header.index = index;
         let what = format!("delete link {index}");
         match self.run(Request { message: RouteNetlinkMessage::DelLink(message), flags: 0, what }) {
-            Err(error) if !error.is_gone() => Err(error),
+            Err(error) if !error.is_no_link() => Err(error),
             _ => Ok(()),
         }
     }
 }
 
-fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
+fn pair_request(wiring: &Wiring, netns: RawFd) -> Request {
+    let end = |name: &IfName, mac: Mac| {
+        vec![
+            LinkAttribute::IfName(name.to_string()),
+            LinkAttribute::Address(mac.0.to_vec()),
+            LinkAttribute::Mtu(wiring.mtu),
+            // One queue per end: the default is one per CPU, each with its own objects in sysfs.
+            LinkAttribute::NumTxQueues(1),
+            LinkAttribute::NumRxQueues(1),
+        ]
+    };
+    let mut peer = LinkMessage::default();
+    peer.attributes = end(&wiring.ifname, wiring.pod_mac);
+    peer.attributes.push(LinkAttribute::NetNsFd(netns));
+    let mut link = LinkMessage::default();
+    link.attributes = end(&wiring.host_link, wiring.host_mac);
+    link.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    Request {
+        message: RouteNetlinkMessage::NewLink(link),
+        flags: NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO,
+        what: format!("create link {} with peer {}", wiring.host_link, wiring.ifname),
+    }
+}
+
+pub(super) fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let flags = message.header.flags;
     let mut link = Link {
@@ -196,4 +201,75 @@ fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
         }
     }
     Some(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable as _;
+
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_request_for_a_pair_is_encoded_as_the_kernel_reads_it() {
+        let wiring = Wiring {
+            host_link: "flock12".parse().expect("a name"),
+            host_mac: Mac([2, 0x11, 0x12, 0x13, 0x14, 0x15]),
+            ifname: "eth0".parse().expect("a name"),
+            pod_mac: Mac([2, 0x21, 0x22, 0x23, 0x24, 0x25]),
+            mtu: 1500,
+            host: Vec::new(),
+            pod: Vec::new(),
+        };
+        let request = pair_request(&wiring, 9);
+        let mut bytes = vec![0; request.message.buffer_len()];
+        request.message.emit(&mut bytes);
+        // In words of four bytes as they stand in memory.
+        let words: &[u32] = &[
+            0,           // AF_UNSPEC, no device type
+            0,           // no index: the kernel chooses one
+            0,           // no flags: down until it is complete
+            0,           // and none changed
+            0x0c00_0300, // IFLA_IFNAME, 12 bytes
+            0x666c_6f63, // "floc"
+            0x6b31_3200, // "k12"
+            0x0a00_0100, // IFLA_ADDRESS, 10 bytes and padding
+            0x0211_1213,
+            0x1415_0000,
+            0x0800_0400, // IFLA_MTU, 8 bytes
+            0xdc05_0000,
+            0x0800_1f00, // IFLA_NUM_TX_QUEUES
+            0x0100_0000,
+            0x0800_2000, // IFLA_NUM_RX_QUEUES
+            0x0100_0000,
+            0x6000_1200, // IFLA_LINKINFO, 96 bytes
+            0x0900_0100, // IFLA_INFO_KIND, 9 bytes and padding
+            0x7665_7468, // "veth"
+            0,
+            0x5000_0200, // IFLA_INFO_DATA, 80 bytes
+            0x4c00_0100, // VETH_INFO_PEER, 76 bytes: a whole link message in it
+            0,           // AF_UNSPEC
+            0,           // no index
+            0,           // no flags
+            0,
+            0x0900_0300, // IFLA_IFNAME, 9 bytes and padding
+            0x6574_6830, // "eth0"
+            0,
+            0x0a00_0100, // IFLA_ADDRESS
+            0x0221_2223,
+            0x2425_0000,
+            0x0800_0400, // IFLA_MTU
+            0xdc05_0000,
+            0x0800_1f00, // IFLA_NUM_TX_QUEUES
+            0x0100_0000,
+            0x0800_2000, // IFLA_NUM_RX_QUEUES
+            0x0100_0000,
+            0x0800_1c00, // IFLA_NET_NS_FD: born there
+            0x0900_0000,
+        ];
+        let expected: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        assert_eq!(request.message.message_type(), 16); // RTM_NEWLINK
+        assert_eq!(request.flags, 0x400 | 0x200 | 0x8); // create, exclusively, and tell what was made
+        assert_eq!(bytes, expected);
+    }
 }

@@ -3,6 +3,7 @@
 //! Owns every netlink type of the process: callers speak in terms of `addr` and `plan`. Each verb may be repeated. Must not
 //! know leases, requests or threads of the agent, and must not change anything that does not bear flock's mark.
 
+pub mod answer;
 pub mod apply;
 pub mod conn;
 pub mod events;
@@ -42,22 +43,34 @@ pub enum Cause {
 }
 
 // The error numbers that callers ask about (linux/errno.h; the same on every architecture that flock is built for).
+const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
+const EINTR: i32 = 4;
 const ENXIO: i32 = 6;
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
+const ENOBUFS: i32 = 105;
 
 impl NetlinkError {
+    /// What the kernel answered. A failure of the socket says nothing about the thing that was asked for, whatever its number.
     fn errno(&self) -> Option<i32> {
         match &self.cause {
             Cause::Kernel { errno, .. } => Some(*errno),
-            Cause::Socket(error) => error.raw_os_error(),
             _ => None,
         }
+    }
+
+    /// There is no such link. Nothing else may count as that where a lease ends by it: its addresses would be given away
+    /// while the link still carries them.
+    pub fn is_no_link(&self) -> bool {
+        self.errno() == Some(ENODEV)
     }
 
     /// The thing to be removed or read is not there.
@@ -68,6 +81,22 @@ impl NetlinkError {
     /// The thing to be made is there already.
     pub fn is_exists(&self) -> bool {
         self.errno() == Some(EEXIST)
+    }
+
+    /// The kernel does not let this process do it.
+    pub fn is_denied(&self) -> bool {
+        self.errno() == Some(EPERM)
+    }
+
+    /// It may work in a moment: the kernel was busy, out of memory, interrupted or late.
+    pub fn is_passing(&self) -> bool {
+        let errno = match &self.cause {
+            Cause::Late | Cause::Restless => return true,
+            Cause::Garbled(_) => return false,
+            Cause::Kernel { errno, .. } => Some(*errno),
+            Cause::Socket(error) => error.raw_os_error(),
+        };
+        matches!(errno, Some(EINTR | EAGAIN | ENOMEM | EBUSY | ENOBUFS))
     }
 
     /// This kernel, as it was started, does not know the thing at all (IPv6 switched off, for one).

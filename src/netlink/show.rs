@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
@@ -14,6 +15,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::NetlinkError;
 use super::apply::family;
 use super::conn::{Conn, Request};
+use crate::addr::Mac;
 use crate::plan::ROUTE_PROTOCOL;
 
 /// Between two questions whether an address is taken in.
@@ -30,6 +32,17 @@ pub struct Address {
     pub prefix_len: u8,
     /// Not yet usable: duplicate address detection is under way, or has failed.
     pub tentative: bool,
+}
+
+/// A permanent neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the link that it is behind.
+    pub link: u32,
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its hardware address.
+    pub mac: Mac,
 }
 
 /// A route of the main table.
@@ -62,6 +75,15 @@ impl Conn {
             other => other?,
         };
         Ok(answers.into_iter().filter_map(as_address).collect())
+    }
+
+    /// The permanent neighbours of all links, of both families.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn permanent_neighbours(&mut self) -> Result<Vec<Neighbour>, NetlinkError> {
+        let all = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        Ok(self.dump(all, "list neighbours")?.into_iter().filter_map(as_permanent_neighbour).collect())
     }
 
     /// The routes that bear flock's protocol number, of both families.
@@ -161,7 +183,7 @@ impl NetlinkError {
     }
 }
 
-fn as_address(message: RouteNetlinkMessage) -> Option<Address> {
+pub(super) fn as_address(message: RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     let (mut address, mut local, mut flags) = (None, None, AddressFlags::empty());
     for attribute in message.attributes {
@@ -180,7 +202,24 @@ fn as_address(message: RouteNetlinkMessage) -> Option<Address> {
     })
 }
 
-fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
+pub(super) fn as_permanent_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut ip, mut mac) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(v4.into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(v6.into()),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    Some(Neighbour { link: message.header.ifindex, ip: ip?, mac: mac? })
+}
+
+pub(super) fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let header = message.header;
     let mut destination: IpAddr = match header.address_family {

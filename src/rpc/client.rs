@@ -13,14 +13,18 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Request, Response, encode};
-use crate::rpc::{CONNECT, FRAME_MAX};
+use crate::rpc::{FRAME_MAX, connect_limit};
 
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Before a call that was lost is repeated. Where the service manager holds the socket, the next connection is there at once,
+/// and what made the agent end should not meet it a moment later.
+const LOST_PAUSE: Duration = Duration::from_millis(100);
+
 /// Connections on which a call may be lost before it counts as failed. An agent that dies of a request should not be
 /// asked for ever.
-const MAX_LOST: u32 = 3;
+pub const MAX_LOST: u32 = 3;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -79,8 +83,8 @@ impl std::error::Error for CallError {}
 
 /// Sends `request` to the agent on `socket` and returns its answer.
 ///
-/// A socket that is missing or refuses is tried again for [`CONNECT`]; a connection that ends without an answer is
-/// replaced by a new one: the agent restarts. Everything ends by `deadline`.
+/// A socket that is missing or refuses is tried again for as long as [`connect_limit`] says; a connection that ends without
+/// an answer is replaced by a new one, twice: the agent restarts. Everything ends by `deadline`.
 ///
 /// # Errors
 /// Every variant of [`CallError`].
@@ -92,8 +96,8 @@ pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Respo
     }
     let mut lost = 0;
     loop {
-        let mut stream = reach(socket, deadline)?;
-        let answer = frame::write(&mut stream, &line, deadline).and_then(|()| frame::read(&mut stream, deadline));
+        let stream = reach(socket, deadline.min(Instant::now() + connect_limit(request.op)))?;
+        let answer = frame::write(&stream, &line, deadline).and_then(|()| frame::read(&stream, deadline));
         match answer {
             Ok(line) => {
                 let garbled =
@@ -109,14 +113,14 @@ pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Respo
                 if lost >= MAX_LOST {
                     return Err(CallError::Lost { socket: socket.into(), error });
                 }
+                thread::sleep(LOST_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
             }
         }
     }
 }
 
-/// A connection, within [`CONNECT`] and `deadline`.
-fn reach(socket: &Path, deadline: Instant) -> Result<UnixStream, CallError> {
-    let until = deadline.min(Instant::now() + CONNECT);
+/// A connection, by `until`.
+fn reach(socket: &Path, until: Instant) -> Result<UnixStream, CallError> {
     loop {
         match connect_once(socket, until) {
             Ok(stream) => return Ok(stream),

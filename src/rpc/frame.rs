@@ -37,7 +37,22 @@ impl std::error::Error for FrameError {}
 ///
 /// # Errors
 /// Every variant of [`FrameError`].
-pub fn read(stream: &mut UnixStream, deadline: Instant) -> Result<Vec<u8>, FrameError> {
+pub fn read(stream: &UnixStream, deadline: Instant) -> Result<Vec<u8>, FrameError> {
+    read_admitted(stream, deadline, FRAME_MAX, || true)
+}
+
+/// As [`read`]. Before the frame grows beyond `small` bytes, `admit` is asked once; if it says no, the frame is
+/// [`FrameError::Late`].
+///
+/// # Errors
+/// Every variant of [`FrameError`].
+pub fn read_admitted(
+    mut stream: &UnixStream,
+    deadline: Instant,
+    small: usize,
+    admit: impl FnOnce() -> bool,
+) -> Result<Vec<u8>, FrameError> {
+    let mut admit = Some(admit);
     let mut frame = Vec::new();
     let mut piece = [0u8; 16 * 1024];
     loop {
@@ -51,6 +66,9 @@ pub fn read(stream: &mut UnixStream, deadline: Instant) -> Result<Vec<u8>, Frame
             Err(error) if is_closed(&error) => return Err(FrameError::Closed(frame.len())),
             Err(error) => return Err(FrameError::Io(error)),
         };
+        if frame.len() + piece.len() > small && admit.take().is_some_and(|admit| !admit()) {
+            return Err(FrameError::Late(frame.len()));
+        }
         let end = piece.iter().position(|byte| *byte == b'\n');
         frame.extend_from_slice(piece.get(..end.unwrap_or(piece.len())).unwrap_or_default());
         if frame.len() >= FRAME_MAX {
@@ -66,7 +84,7 @@ pub fn read(stream: &mut UnixStream, deadline: Instant) -> Result<Vec<u8>, Frame
 ///
 /// # Errors
 /// Every variant of [`FrameError`]; part of the frame may have gone.
-pub fn write(stream: &mut UnixStream, frame: &[u8], deadline: Instant) -> Result<(), FrameError> {
+pub fn write(mut stream: &UnixStream, frame: &[u8], deadline: Instant) -> Result<(), FrameError> {
     if frame.len() > FRAME_MAX {
         return Err(FrameError::TooLong);
     }

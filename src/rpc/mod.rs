@@ -20,8 +20,16 @@ pub const FRAME_MAX: usize = 2 * 1024 * 1024;
 /// How long the agent waits for a caller's request to arrive in full.
 pub const REQUEST_ARRIVAL: Duration = Duration::from_secs(5);
 
-/// How long the plugin keeps trying to reach an agent that does not listen: a restart takes less.
-pub const CONNECT: Duration = Duration::from_secs(1);
+/// How long the plugin keeps trying to reach an agent that does not listen. A service manager starts an agent that has died
+/// again after a second, and the start takes less than one: an ADD that outlasts this spares the runtime a new sandbox. CHECK
+/// and GC have no better answer either. STATUS ends within two seconds, and a DEL can leave a note instead, while the runtime
+/// holds a lock of the pod: they wait for no more than the moment in which one agent takes over from another.
+pub fn connect_limit(op: Op) -> Duration {
+    Duration::from_secs(match op {
+        Op::Add | Op::Check | Op::Gc => 5,
+        Op::Del | Op::Status => 1,
+    })
+}
 
 /// Longest time of one call of the plugin, from its start to its end. Below the limits of the runtimes (CRI-O gives DEL
 /// 60 s and GC 30 s; containerd calls STATUS under a lock, every five seconds), so that the error is ours and has a reason.

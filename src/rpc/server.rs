@@ -1,29 +1,46 @@
 //! The agent's side: accepts, reads one request per connection, asks the handlers in force, writes the answer.
 //!
-//! One thread per connection, bounded in number: when all are busy, callers wait in the socket's backlog. Stops by closing
-//! the listener and waiting for the requests in service. Must not know what the verbs do.
+//! One thread per connection, bounded in number: when all are busy, callers wait in the socket's backlog, unless somebody
+//! holds a place without having said what he wants. The socket is its own, or one that the service manager holds. Stops by
+//! accepting no more and waiting for the requests in service. Must not know what the verbs do.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::net::sockopt::socket_peercred;
+use rustix::net::sockopt::{self, socket_peercred};
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::cni::error::Code;
+use crate::failpoint;
+use crate::pulse::Pulse;
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Op, Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit};
 
 /// Requests in service at once, unless told otherwise.
 pub const MAX_CONNECTIONS: usize = 128;
+
+/// Requests of this many bytes are read into memory whoever sends them. A usual one has two or three thousand.
+pub const SMALL_REQUEST: usize = 64 * 1024;
+
+/// Larger requests at once, from the first byte beyond [`SMALL_REQUEST`] to the answer; more wait. With it the memory of all
+/// requests together has a bound that is far below the product of their number and their longest size.
+pub const LARGE_REQUESTS: usize = 4;
+
+/// A caller sends its request right after it has connected. One that has not been given this time to do so is not cut off
+/// for others, lest many honest ones at once cut each other off.
+const GRACE: Duration = Duration::from_millis(10);
 
 /// How long a caller may take to receive its answer.
 const ANSWER_DEPARTURE: Duration = Duration::from_secs(5);
@@ -82,12 +99,20 @@ impl Handler for Unready {
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,
-    path: PathBuf,
+    /// The path that goes with the server; none for a socket of the service manager, whose next agent has it.
+    own_path: Option<PathBuf>,
 }
 
-/// Why the socket could not be bound.
+/// Why there is no socket to serve.
 #[derive(Debug)]
 pub enum BindError {
+    /// The socket on standard input is not the one that plugins look for.
+    Other {
+        /// What it is.
+        given: String,
+        /// The path where plugins look.
+        path: PathBuf,
+    },
     /// Another agent answers there.
     InUse(PathBuf),
     /// Something that is no socket stands in its place.
@@ -104,6 +129,12 @@ pub enum BindError {
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            BindError::Other { given, path } => write!(
+                f,
+                "the service manager hands over {given}, but --socket is {}; ListenStream= of the socket unit has to name \
+                 the same",
+                path.display()
+            ),
             BindError::InUse(path) => write!(f, "another agent listens on {}", path.display()),
             BindError::NotASocket(path) => write!(f, "{} is not a socket; move it away", path.display()),
             BindError::Io { path, error } => write!(f, "listen on {}: {error}", path.display()),
@@ -114,6 +145,36 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl Listener {
+    /// The listening socket that `stdin` is, when a service manager has put one there (`StandardInput=socket`): it holds the
+    /// socket while agents come and go, so that callers wait instead of being refused. None if `stdin` is anything else.
+    ///
+    /// Standard input and not `LISTEN_FDS`, since a descriptor that is known by its number only cannot be owned in safe
+    /// Rust, and would be inherited by every program that the agent runs.
+    ///
+    /// # Errors
+    /// [`BindError::Other`] if it is no unix stream socket, or not bound to `path`.
+    pub fn handed_over(stdin: impl AsFd, path: &Path) -> Result<Option<Listener>, BindError> {
+        let stdin = stdin.as_fd();
+        if !sockopt::socket_acceptconn(stdin).unwrap_or(false) {
+            return Ok(None);
+        }
+        let other = |given: String| BindError::Other { given, path: path.into() };
+        let io = |error| BindError::Io { path: path.into(), error };
+        let kind = (sockopt::socket_domain(stdin), sockopt::socket_type(stdin));
+        if kind != (Ok(AddressFamily::UNIX), Ok(SocketType::STREAM)) {
+            return Err(other("a socket that is no unix stream socket".into()));
+        }
+        let listener = UnixListener::from(stdin.try_clone_to_owned().map_err(io)?);
+        let bound = listener.local_addr().map_err(io)?;
+        match bound.as_pathname() {
+            Some(bound) if bound == path => {}
+            Some(bound) => return Err(other(bound.display().to_string())),
+            None => return Err(other("a socket without a path".into())),
+        }
+        listener.set_nonblocking(true).map_err(io)?;
+        Ok(Some(Listener { listener, own_path: None }))
+    }
+
     /// Listens on `path`, mode 0600. A socket that a dead agent left is replaced; one that answers is not.
     ///
     /// # Errors
@@ -126,17 +187,19 @@ impl Listener {
             _ => {}
         }
         // Bound beside its name and renamed, so that the socket never exists with other rights, and callers never see a gap.
-        let beside = path.with_extension(format!("{}", std::process::id()));
+        // One name for all, so that an agent killed in between leaves nothing that its successor does not take away.
+        let beside = path.with_extension("new");
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
         }
         let listener = UnixListener::bind(&beside).map_err(io)?;
         let settled = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
+            .and_then(|()| failpoint::pass("socket.rename"))
             .and_then(|()| fs::rename(&beside, path))
             .and_then(|()| listener.set_nonblocking(true));
         match settled {
-            Ok(()) => Ok(Listener { listener, path: path.into() }),
+            Ok(()) => Ok(Listener { listener, own_path: Some(path.into()) }),
             Err(error) => {
                 fs::remove_file(&beside).ok();
                 Err(io(error))
@@ -169,6 +232,8 @@ pub enum Notice {
     Stranger(u32),
     /// A request did not arrive.
     Request(FrameError),
+    /// A request was not carried out: its caller had gone before it began.
+    Abandoned(Op),
     /// An answer did not leave.
     Answer(FrameError),
 }
@@ -180,13 +245,14 @@ pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
 pub struct Server {
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
-    path: PathBuf,
+    own_path: Option<PathBuf>,
 }
 
 struct Shared {
     handler: Mutex<Arc<dyn Handler>>,
     gate: Gate,
     wake: OwnedFd,
+    pulse: Pulse,
     limits: Limits,
     notify: Notify,
     own_uid: u32,
@@ -194,7 +260,7 @@ struct Shared {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Server").field("own_path", &self.own_path).finish_non_exhaustive()
     }
 }
 
@@ -208,15 +274,20 @@ impl Server {
             handler: Mutex::new(handler),
             gate: Gate::default(),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            pulse: Pulse::default(),
             limits,
             notify,
             own_uid: rustix::process::geteuid().as_raw(),
         });
-        let path = listener.path;
-        let listener = listener.listener;
+        let Listener { listener, own_path } = listener;
         let theirs = shared.clone();
         let accepting = thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &theirs))?;
-        Ok(Server { shared, accepting: Some(accepting), path })
+        Ok(Server { shared, accepting: Some(accepting), own_path })
+    }
+
+    /// The accepting thread's: at rest while it waits for callers, at work while it waits for room.
+    pub fn pulse(&self) -> Pulse {
+        self.shared.pulse.clone()
     }
 
     /// Puts other handlers in force. Requests in service end with the ones that they began with.
@@ -224,7 +295,10 @@ impl Server {
         *self.shared.handler.lock().unwrap_or_else(PoisonError::into_inner) = handler;
     }
 
-    /// Closes the listener at once and waits for the requests in service. Returns how many are still there at `deadline`.
+    /// Stops accepting at once and waits for the requests in service. Returns how many are still there at `deadline`.
+    ///
+    /// Callers in the backlog of a socket of the service manager wait there for the next agent; others see the end of their
+    /// connection and try again.
     pub fn stop(mut self, deadline: Instant) -> usize {
         self.shared.gate.close();
         // An eventfd takes a write of 1 unless its counter is at the brim.
@@ -232,34 +306,49 @@ impl Server {
         if let Some(accepting) = self.accepting.take() {
             accepting.join().ok();
         }
-        fs::remove_file(&self.path).ok();
+        if let Some(path) = &self.own_path {
+            fs::remove_file(path).ok();
+        }
         self.shared.gate.drained(deadline)
     }
 }
 
 fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
-    while shared.gate.enter(shared.limits.connections) {
-        let stream = next(listener, shared);
-        let Some(stream) = stream else {
+    // Room is made only for somebody who is there, and nobody is taken out of the backlog before there is room.
+    while await_caller(listener, shared) {
+        if !shared.gate.enter(shared.limits.connections) {
+            return;
+        }
+        let Some(stream) = next(listener, shared) else {
             shared.gate.leave();
             continue;
         };
-        let theirs = shared.clone();
+        let stream = Arc::new(stream);
+        shared.gate.arrives(&stream);
+        let (theirs, caller) = (shared.clone(), stream.clone());
         let spawned = thread::Builder::new().name("conn".into()).spawn(move || {
-            serve(stream, &theirs);
+            serve(&caller, &theirs);
+            theirs.gate.arrived(&caller);
             theirs.gate.leave();
         });
         if let Err(error) = spawned {
+            shared.gate.arrived(&stream);
             shared.gate.leave();
             (shared.notify)(Notice::Accept(error));
         }
     }
 }
 
-/// The next connection, or none when there is a reason to look at the gate again.
-fn next(listener: &UnixListener, shared: &Shared) -> Option<UnixStream> {
+/// Waits until somebody wants to connect, or there is a reason to look at the gate. False when the gate is closed.
+fn await_caller(listener: &UnixListener, shared: &Shared) -> bool {
     let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&shared.wake, PollFlags::IN)];
-    poll(&mut fds, None).ok()?;
+    // A poll that fails is an interrupted one, and the accept that follows does not block.
+    shared.pulse.resting(|| poll(&mut fds, None)).ok();
+    !shared.gate.is_closed()
+}
+
+/// The next connection, if there is one.
+fn next(listener: &UnixListener, shared: &Shared) -> Option<UnixStream> {
     match listener.accept() {
         Ok((stream, _)) => stream.set_nonblocking(false).map(|()| stream).ok(),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -273,17 +362,25 @@ fn next(listener: &UnixListener, shared: &Shared) -> Option<UnixStream> {
     }
 }
 
-fn serve(mut stream: UnixStream, shared: &Shared) {
+fn serve(stream: &UnixStream, shared: &Shared) {
     match socket_peercred(stream.as_fd()) {
         Ok(peer) if peer.uid.is_root() || peer.uid.as_raw() == shared.own_uid => {}
         Ok(peer) => return (shared.notify)(Notice::Stranger(peer.uid.as_raw())),
         Err(error) => return (shared.notify)(Notice::Accept(error.into())),
     }
-    let request = match frame::read(&mut stream, Instant::now() + shared.limits.arrival) {
+    let until = Instant::now() + shared.limits.arrival;
+    // What it holds is given back when the request has been answered.
+    let mut _large = None;
+    let line = frame::read_admitted(stream, until, SMALL_REQUEST, || {
+        _large = shared.gate.admit_large(stream, until);
+        _large.is_some()
+    });
+    shared.gate.arrived(stream);
+    let request = match line {
         Ok(line) => serde_json::from_slice::<Request>(&line),
         Err(FrameError::TooLong) => {
             let refusal = Response::failed(Code::Decode.number(), "request refused", FrameError::TooLong.to_string());
-            answer(&mut stream, &refusal).ok();
+            answer(stream, &refusal).ok();
             return (shared.notify)(Notice::Request(FrameError::TooLong));
         }
         Err(error) => return (shared.notify)(Notice::Request(error)),
@@ -291,16 +388,26 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
     let request = match request {
         Ok(request) => request,
         Err(error) => {
+            // The text can repeat what the caller wrote, and that can be long.
+            let why: String = error.to_string().chars().take(200).collect();
             let refusal =
-                Response::failed(Code::Decode.number(), "request refused", format!("no request of flock: {error}"));
-            answer(&mut stream, &refusal).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
+                Response::failed(Code::Decode.number(), "request refused", format!("no request of flock: {why}"));
+            answer(stream, &refusal).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
             return;
         }
     };
     let handler = shared.handler.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    failpoint::pass("rpc.read").ok();
     let deadline = Instant::now() + agent_limit(request.op);
-    let response = handler.handle(&Call { request: &request, deadline, stream: &stream });
-    if let Err(error) = answer(&mut stream, &response) {
+    let call = Call { request: &request, deadline, stream };
+    // It waited in the backlog, or while we were restarted, and its plugin gave up or was killed. Nothing that is done now
+    // is known to anybody: an ADD would have to be taken back, and a DEL is not lost, since a plugin that gives up has noted
+    // it on disk, and the runtime repeats one whose plugin was killed.
+    if call.caller_gone() {
+        return (shared.notify)(Notice::Abandoned(request.op));
+    }
+    let response = handler.handle(&call);
+    if let Err(error) = answer(stream, &response) {
         (shared.notify)(Notice::Answer(error));
         if response.error.is_none() {
             handler.undelivered(&request);
@@ -308,13 +415,15 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
     }
 }
 
-fn answer(stream: &mut UnixStream, response: &Response) -> Result<(), FrameError> {
+fn answer(stream: &UnixStream, response: &Response) -> Result<(), FrameError> {
     let line = encode(response)
         .or_else(|_| encode(&Response::failed(Code::Internal.number(), "the answer cannot be encoded", "")));
-    frame::write(stream, &line.unwrap_or_default(), Instant::now() + ANSWER_DEPARTURE)
+    failpoint::pass("rpc.answer").map_err(FrameError::Io)?;
+    frame::write(stream, &line.unwrap_or_default(), Instant::now() + ANSWER_DEPARTURE)?;
+    failpoint::pass("rpc.answered").map_err(FrameError::Io)
 }
 
-/// Counts what is in service, and closes for good.
+/// Counts what is in service, knows what is still arriving, and closes for good.
 #[derive(Debug, Default)]
 struct Gate {
     state: Mutex<Inside>,
@@ -325,14 +434,61 @@ struct Gate {
 struct Inside {
     count: usize,
     closed: bool,
+    /// Connections whose request has not arrived in full, the oldest first.
+    arriving: VecDeque<(Instant, Arc<UnixStream>)>,
+    /// Requests that have been admitted as large.
+    large: usize,
+}
+
+impl Inside {
+    fn is_arriving(&self, stream: &UnixStream) -> bool {
+        self.arriving.iter().any(|(_, arriving)| std::ptr::eq(&**arriving, stream))
+    }
+
+    /// Ends the arrival of the oldest connection; what its caller has sent in full is served all the same, since the kernel
+    /// hands that over before it tells of the end.
+    fn cut_off_oldest(&mut self) {
+        if let Some((_, stream)) = self.arriving.pop_front() {
+            // A connection that has ended by itself needs no end.
+            stream.shutdown(Shutdown::Read).ok();
+        }
+    }
+}
+
+/// The right of one large request to be in memory, while held.
+struct Large<'a>(&'a Gate);
+
+impl Drop for Large<'_> {
+    fn drop(&mut self) {
+        self.0.lock().large -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Gate {
-    /// Waits for room. False when the gate is closed.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for room, and makes it where somebody has not said yet what he wants: who is silent or slow must not keep
+    /// others out. Requests in service are never cut off. False when the gate is closed.
     fn enter(&self, room: usize) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state =
-            self.changed.wait_while(state, |s| !s.closed && s.count >= room).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        while !state.closed && state.count >= room {
+            let grace = state.arriving.front().map(|(since, _)| GRACE.saturating_sub(since.elapsed()));
+            state = match grace {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if !left.is_zero() => {
+                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Some(_) => {
+                    state.cut_off_oldest();
+                    self.changed.notify_all();
+                    // Its thread leaves, or it turns out that its request had arrived.
+                    self.changed.wait_timeout(state, GRACE).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
         if state.closed {
             return false;
         }
@@ -340,22 +496,52 @@ impl Gate {
         true
     }
 
+    fn arrives(&self, stream: &Arc<UnixStream>) {
+        self.lock().arriving.push_back((Instant::now(), stream.clone()));
+    }
+
+    /// The request has arrived, or never will.
+    fn arrived(&self, stream: &UnixStream) {
+        self.lock().arriving.retain(|(_, arriving)| !std::ptr::eq(&**arriving, stream));
+    }
+
+    /// Waits for the right to be large. None when `until` has come, or the connection is cut off.
+    fn admit_large(&self, stream: &UnixStream, until: Instant) -> Option<Large<'_>> {
+        let left = until.saturating_duration_since(Instant::now());
+        let full = |state: &mut Inside| state.large >= LARGE_REQUESTS && state.is_arriving(stream);
+        let (mut state, _) =
+            self.changed.wait_timeout_while(self.lock(), left, full).unwrap_or_else(PoisonError::into_inner);
+        (state.large < LARGE_REQUESTS).then(|| {
+            state.large += 1;
+            Large(self)
+        })
+    }
+
     fn leave(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).count -= 1;
+        self.lock().count -= 1;
         self.changed.notify_all();
     }
 
     fn close(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        let mut state = self.lock();
+        state.closed = true;
+        // Who has not said what he wants is not waited for; a plugin asks our successor.
+        while !state.arriving.is_empty() {
+            state.cut_off_oldest();
+        }
+        drop(state);
         self.changed.notify_all();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// How many are inside when all have left or the deadline has come.
     fn drained(&self, deadline: Instant) -> usize {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());
         let (state, _) =
-            self.changed.wait_timeout_while(state, left, |s| s.count > 0).unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait_timeout_while(self.lock(), left, |s| s.count > 0).unwrap_or_else(PoisonError::into_inner);
         state.count
     }
 }

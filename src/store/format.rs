@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::{Attachment, fnv1a64};
 use crate::lease::{Lease, Phase, PodName};
 
-/// The version of the format. A file of another version is not touched.
+/// The version of the format. A file of another version is set aside unread.
 pub const VERSION: u32 = 1;
 
 /// One line.

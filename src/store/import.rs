@@ -22,12 +22,17 @@ pub enum ImportError {
     ContainerId(String),
 }
 
+/// Longest piece of the file that an error repeats, in characters.
+const EXCERPT_MAX: usize = 200;
+
 impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let excerpt = |text: &str| text.chars().take(EXCERPT_MAX).collect::<String>();
         match self {
-            ImportError::Syntax(error) => write!(f, "not an allocations.json: {error}"),
+            // The reader's message quotes the value that is wrong.
+            ImportError::Syntax(error) => write!(f, "not an allocations.json: {}", excerpt(&error.to_string())),
             ImportError::Version(found) => write!(f, "allocations.json is of version {found}, only 1 can be imported"),
-            ImportError::ContainerId(id) => write!(f, "allocations.json holds the container id {id:?}"),
+            ImportError::ContainerId(id) => write!(f, "allocations.json holds the container id {:?}", excerpt(id)),
         }
     }
 }
@@ -130,6 +135,18 @@ mod tests {
         assert_eq!(leases[0].ipv6, "2001:db8::5".parse().ok());
         assert_eq!((leases[0].phase, leases[0].mtu, leases[0].pod_mac), (Phase::Committed, 9000, None));
         assert_eq!(leases[1].phase, Phase::Pending);
+    }
+
+    #[test]
+    fn a_refused_file_is_not_repeated_in_the_log() {
+        let long = "/".repeat(1 << 20);
+        for text in [
+            format!(r#"{{"version":1,"allocations":[{{"container_id":"{long}"}}]}}"#),
+            format!(r#"{{"version":"{long}"}}"#),
+        ] {
+            let error = leases(text.as_bytes(), 0, link).expect_err("refused").to_string();
+            assert!(error.len() < 400, "{} bytes", error.len());
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
     reason = "each test program uses its own part"
 )]
 
+pub mod oracle;
 pub mod scripted;
 
 use std::ffi::OsString;
@@ -86,8 +87,10 @@ pub fn node_config_spec(spec: Value) -> String {
 /// A host.
 pub struct Host {
     pid: u32,
+    /// What of it commands enter.
+    namespaces: &'static [&'static str],
     holder: Child,
-    _stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
 }
 
 impl Host {
@@ -97,20 +100,39 @@ impl Host {
             "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/netns /run/flock; mount -t sysfs sysfs /sys 2>/dev/null || true; \
              ip link set lo up; ip addr add {HOST6}/128 dev lo; ip addr add {HOST4}/32 dev lo; echo ready; exec cat >/dev/null"
         );
-        let mut holder = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "sh", "-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare (util-linux) starts");
-        let stdin = holder.stdin.take().expect("piped");
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut line).expect("readable");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--net", "--mount", "--propagation", "private", "sh", "-c", &script]);
+        let (mut host, line) = Host::held_by(&mut unshare);
         assert_eq!(
             line, "ready\n",
             "namespaces cannot be made: run the tests by `make test`, which becomes root of a user namespace"
         );
-        Host { pid: holder.id(), holder, _stdin: stdin }
+        host.pid = host.holder.id();
+        host
+    }
+
+    /// A host that stands as long as the standard input of this command is open, and the first line that it prints.
+    fn held_by(command: &mut Command) -> (Host, String) {
+        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the holder starts");
+        let stdin = holder.stdin.take();
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut line).expect("readable");
+        (Host { pid: 0, namespaces: &["--net", "--mount"], holder, stdin }, line)
+    }
+
+    /// A host that `command` makes: it prints the process id of one of the host's processes, and ends the host when its
+    /// standard input ends.
+    pub fn made_by(command: &mut Command) -> Host {
+        let (mut host, line) = Host::held_by(command);
+        host.pid = line.trim().parse().unwrap_or_else(|_| panic!("{command:?} made no host: {line:?}"));
+        // It has a /proc of its own, in which only its own processes find themselves.
+        host.namespaces = &["--net", "--mount", "--pid"];
+        host
+    }
+
+    /// A process of the host.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The host's file `path`, as the test can open it.
@@ -126,7 +148,7 @@ impl Host {
     /// `program` on this host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid.to_string(), "--net", "--mount", "--", program]);
+        command.args(["--target", &self.pid.to_string()]).args(self.namespaces).args(["--", program]);
         command
     }
 
@@ -148,10 +170,18 @@ impl Host {
         AgentBuilder {
             host: self,
             config: Some(node_config(CIDR6, CIDR4)),
+            keep_config: false,
             kubeconfig: None,
             arguments: Vec::new(),
             wait: true,
+            audience: None,
         }
+    }
+
+    /// Replaces the agent's NodeConfig file, as an editor does it.
+    pub fn edit_config(&self, text: &str) {
+        std::fs::write(self.path("/run/node.yaml.new"), text).expect("writable");
+        std::fs::rename(self.path("/run/node.yaml.new"), self.path("/run/node.yaml")).expect("renamed");
     }
 
     /// A call of the plugin.
@@ -197,7 +227,9 @@ impl Host {
     }
 
     /// Nothing of any pod is left: links, addresses, routes, neighbours, leases. (The unreachable routes of the node stay.)
+    #[track_caller]
     pub fn assert_empty(&self) {
+        self.assert_sound("at the end");
         assert_eq!(self.flock_links(), Vec::<String>::new(), "links are left");
         for family in ["-4", "-6"] {
             let routes = self.run(&format!("ip {family} route show proto 102"));
@@ -235,7 +267,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.holder.kill().ok();
+        // The end of its standard input ends the holder, in its own way.
+        self.stdin.take();
         self.holder.wait().ok();
     }
 }
@@ -300,16 +333,34 @@ impl Pod<'_> {
 pub struct AgentBuilder<'a> {
     host: &'a Host,
     config: Option<String>,
+    keep_config: bool,
     kubeconfig: Option<String>,
     arguments: Vec<String>,
     wait: bool,
+    audience: Option<LogAudience>,
 }
+
+/// Hears each line of an agent's log.
+pub type LogAudience = Arc<dyn Fn(&str) + Send + Sync>;
 
 impl<'a> AgentBuilder<'a> {
     /// With this text as the NodeConfig file; none for no file.
     pub fn config(mut self, config: Option<&str>) -> Self {
         self.config = config.map(str::to_owned);
         self
+    }
+
+    /// With the NodeConfig file as it lies there, or does not.
+    pub fn keep_config(mut self) -> Self {
+        self.keep_config = true;
+        self
+    }
+
+    /// With the log told to `audience`, line by line, instead of kept: for agents that live long. Does not wait until it
+    /// listens, which is for the audience to hear.
+    pub fn log_to(mut self, audience: LogAudience) -> Self {
+        self.audience = Some(audience);
+        self.no_wait()
     }
 
     /// With the Kubernetes API, as this kubeconfig on the host reaches it, instead of a file.
@@ -332,6 +383,7 @@ impl<'a> AgentBuilder<'a> {
 
     pub fn start(self) -> Agent<'a> {
         match &self.config {
+            _ if self.keep_config => {}
             Some(config) => std::fs::write(self.host.path("/run/node.yaml"), config).expect("writable"),
             None => drop(std::fs::remove_file(self.host.path("/run/node.yaml"))),
         }
@@ -345,6 +397,7 @@ impl<'a> AgentBuilder<'a> {
             .args(source)
             .args(["--node-name", "host001", "--log-level", "debug"])
             .args(["--import", "/run/allocations.json"])
+            .env("FLOCK_FAILPOINTS", "/run/failpoints")
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -352,9 +405,13 @@ impl<'a> AgentBuilder<'a> {
             .expect("flock-agent starts");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let sink = log.clone();
+        let (sink, audience) = (log.clone(), self.audience);
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
+                if let Some(audience) = &audience {
+                    audience(&line);
+                    continue;
+                }
                 let mut log = sink.lock().expect("unpoisoned");
                 log.push_str(&line);
                 log.push('\n');
@@ -404,8 +461,12 @@ impl Agent<'_> {
 
     /// Replaces its NodeConfig file, as an editor does it.
     pub fn edit_config(&self, text: &str) {
-        std::fs::write(self.host.path("/run/node.yaml.new"), text).expect("writable");
-        std::fs::rename(self.host.path("/run/node.yaml.new"), self.host.path("/run/node.yaml")).expect("renamed");
+        self.host.edit_config(text);
+    }
+
+    /// How it ended, unless it still runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("waitable")
     }
 
     /// Sends a signal by name, such as `TERM`, `KILL`, `STOP`, `CONT`.

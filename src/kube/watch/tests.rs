@@ -15,7 +15,7 @@ impl Kind for Things {
 
     fn reduce(&self, raw: &RawValue) -> Result<i64, String> {
         let value: serde_json::Value = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
-        value["spec"]["v"].as_i64().ok_or_else(|| "spec.v is no number".to_owned())
+        value["spec"]["v"].as_i64().ok_or_else(|| format!("{} has no number v", value["spec"]))
     }
 }
 
@@ -505,5 +505,47 @@ fn any_history_ends_in_what_the_server_has() {
         }
         let expected: Vec<(String, i64)> = server.iter().map(|(name, (_, v))| (name.clone(), *v)).collect();
         assert_eq!(values(&machine), expected);
+    }
+}
+
+#[test]
+fn an_object_that_stays_unusable_makes_no_new_set() {
+    let mut machine = synced();
+    watching(&mut machine);
+    let before = machine.objects();
+    for version in ["11", "12"] {
+        let unusable = format!(r#"{{"metadata":{{"name":"b","uid":"u2","resourceVersion":"{version}"}},"spec":{{}}}}"#);
+        machine.line(&event("MODIFIED", &unusable), NOW, 0);
+    }
+    assert!(Arc::ptr_eq(&before, &machine.objects()), "nothing changed, so nobody has to look");
+    assert_eq!(machine.notices().len(), 2);
+}
+
+#[test]
+fn a_resource_version_is_opaque_and_may_hold_anything() {
+    let mut machine = Machine::new(Things);
+    machine.next(NOW, 0);
+    machine.listed(&list("a b&watch=0#é/", &[]), NOW, 0);
+    let asked = asks(&mut machine);
+    assert!(asked.ends_with("&resourceVersion=a%20b%26watch%3D0%23%C3%A9%2F"), "{asked}");
+    machine.not_watching(&Reply::Broken("cut".into()), NOW, 0);
+    assert!(asks(&mut machine).ends_with("&resourceVersion=a%20b%26watch%3D0%23%C3%A9%2F"));
+}
+
+#[test]
+fn what_a_server_says_at_length_is_not_repeated_at_length() {
+    let long = "m".repeat(1 << 20);
+    let mut machine = synced();
+    watching(&mut machine);
+    machine.line(&event("ADDED", &format!(r#"{{"metadata":{{"name":"b"}},"spec":"{long}"}}"#)), NOW, 0);
+    machine.line(&event("ERROR", &format!(r#"{{"code":500,"message":"{long}"}}"#)), NOW, 0);
+    asks(&mut machine);
+    machine.listed(&status(200, &format!(r#"{{"metadata":"{long}"}}"#)), NOW, 0);
+    asks(&mut machine);
+    machine.listed(&status(403, &format!(r#"{{"message":"{long}"}}"#)), NOW, 0);
+    let notices = machine.notices();
+    assert_eq!(notices.len(), 4);
+    for notice in notices {
+        assert!(format!("{notice:?}").len() < 1000, "{notice:?}");
     }
 }

@@ -1,0 +1,181 @@
+//! Tells the service manager that the agent gets on, and how the node is.
+//!
+//! `WATCHDOG=1` means that the parts which every pod needs still turn: the ledger answers, and accept, node and reconcile have
+//! not been in one round for ever. It says nothing of the API server or of how fast the disk is: an agent that is restarted for
+//! those is no better off afterwards. Whatever is stuck is named once in the log before the manager ends the agent.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::agent::ledger::{Filling, Ledger};
+use crate::agent::notify;
+use crate::agent::view::Present;
+use crate::log;
+use crate::pulse::Pulse;
+
+/// Between two looks, at most. An operator who reads the status sees numbers that are as old as this.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Counts from here on are shown as powers of two.
+const LARGE: u64 = 1 << 20;
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Watchdog {
+    ledger: Ledger,
+    present: Present,
+    parts: Vec<(&'static str, Pulse)>,
+    /// What the manager wants, if it watches.
+    interval: Option<Duration>,
+    /// When the ledger last answered.
+    answered: Instant,
+    /// When the manager was last told that all is well.
+    told: Option<Instant>,
+    /// The status that the manager has.
+    status: String,
+    withheld: bool,
+}
+
+impl Watchdog {
+    /// Watches the ledger and `parts`, which are named for the log. None where there is no service manager to tell.
+    pub fn new(ledger: Ledger, present: Present, parts: Vec<(&'static str, Pulse)>) -> Option<Watchdog> {
+        notify::is_heard().then(|| Watchdog {
+            ledger,
+            present,
+            parts,
+            interval: notify::watchdog(),
+            answered: Instant::now(),
+            told: None,
+            status: String::new(),
+            withheld: false,
+        })
+    }
+
+    /// Watches until `stop` is dropped.
+    pub fn keep(mut self, stop: &Receiver<()>) {
+        // A look and the rest after it take a third of the interval at most, so that the manager is told twice in it.
+        let pause = self.interval.map_or(LOOK, |interval| LOOK.min(interval / 6));
+        loop {
+            self.look(Instant::now() + pause);
+            if !matches!(stop.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self, deadline: Instant) {
+        if let Ok(filling) = self.ledger.filling(deadline) {
+            self.answered = Instant::now();
+            let status = status(&filling, self.present.get().is_some());
+            if status != self.status {
+                notify::send(&format!("STATUS={status}"));
+                self.status = status;
+            }
+        }
+        if let Some(interval) = self.interval
+            && self.told.is_none_or(|told| told.elapsed() >= interval / 3)
+        {
+            self.tell(interval);
+        }
+    }
+
+    fn tell(&mut self, interval: Duration) {
+        let parts = self.parts.iter().map(|(name, pulse)| (*name, pulse.at_work_since()));
+        let stuck = stuck([("ledger", Some(self.answered))].into_iter().chain(parts), Instant::now(), interval);
+        if stuck.is_empty() {
+            notify::send("WATCHDOG=1");
+            self.told = Some(Instant::now());
+            if self.withheld {
+                log::info("agent gets on again").write();
+            }
+        } else if !self.withheld {
+            log::error("agent is stuck, the service manager is going to restart it")
+                .with("stuck", stuck.join(","))
+                .write();
+        }
+        self.withheld = !stuck.is_empty();
+    }
+}
+
+/// The parts that have not got on for twice the manager's `interval`. With the shipped unit that is two minutes: more than the
+/// longest deadline of a request, and far more than a disk takes that is merely slow.
+fn stuck(
+    parts: impl Iterator<Item = (&'static str, Option<Instant>)>,
+    now: Instant,
+    interval: Duration,
+) -> Vec<&'static str> {
+    let stuck = parts.filter(|(_, since)| since.is_some_and(|since| now.duration_since(since) > interval * 2));
+    stuck.map(|(name, _)| name).collect()
+}
+
+/// One line for `systemctl status`; its words are also for programs.
+fn status(filling: &Filling, configured: bool) -> String {
+    let state = if configured { "serving pods" } else { "waiting for a NodeConfig" };
+    let (v4, v6) = (&filling.addresses.ipv4, &filling.addresses.ipv6);
+    let (held4, held6, free4, free6) = (v4.allocated, v6.allocated, shown(v4.free), shown(v6.free));
+    format!("{state}: pods={} held4={held4} held6={held6} free4={free4} free6={free6}", filling.leases)
+}
+
+/// A count that people can read. Nobody cares for the last digits of those that have twenty.
+fn shown(count: u64) -> String {
+    if count < LARGE {
+        return count.to_string();
+    }
+    // To the nearest power: of a /64 with some pods, 2^64 are free rather than 2^63.
+    let down = count.ilog2();
+    let next_is_nearer = count - (1 << down) > (1 << down) / 2;
+    format!("~2^{}", down + u32::from(next_is_nearer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipam::{Counts, FamilyCounts};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn only_a_part_that_has_been_at_work_for_two_intervals_is_stuck() {
+        let began = Instant::now();
+        let after = |seconds| {
+            let parts = [("ledger", Some(began)), ("node", Some(began + MINUTE)), ("accept", None)];
+            stuck(parts.into_iter(), began + Duration::from_secs(seconds), MINUTE)
+        };
+        // A sync that stalls, and a full house of requests that take as long as they may.
+        for seconds in [0, 5, 20, 60, 120] {
+            assert_eq!(after(seconds), Vec::<&str>::new(), "{seconds} s");
+        }
+        assert_eq!(after(121), ["ledger"]);
+        assert_eq!(after(181), ["ledger", "node"]);
+        assert_eq!(after(1_000_000), ["ledger", "node"], "who rests is never stuck");
+    }
+
+    #[test]
+    fn the_status_is_for_people_and_for_programs() {
+        let family = |allocated, free| FamilyCounts { allocated, free, resting: 3 };
+        let addresses = Counts { ipv6: family(12, u64::MAX), ipv4: family(11, 241) };
+        assert_eq!(
+            status(&Filling { leases: 12, addresses }, true),
+            "serving pods: pods=12 held4=11 held6=12 free4=241 free6=~2^64"
+        );
+        assert_eq!(
+            status(&Filling::default(), false),
+            "waiting for a NodeConfig: pods=0 held4=0 held6=0 free4=0 free6=0"
+        );
+    }
+
+    #[test]
+    fn large_counts_are_powers_of_two() {
+        for (count, text) in [
+            (0, "0"),
+            ((1 << 20) - 1, "1048575"),
+            (1 << 20, "~2^20"),
+            ((1 << 24) - 3, "~2^24"),
+            ((1 << 24) + 3, "~2^24"),
+            (1 << 63, "~2^63"),
+            (u64::MAX - 1000, "~2^64"),
+        ] {
+            assert_eq!(shown(count), text);
+        }
+    }
+}

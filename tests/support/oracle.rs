@@ -1,0 +1,254 @@
+//! The oracle: one comparison of everything that has to agree, used by every test that kills, starves or confuses flock.
+//!
+//! Looks at the store, at the host's kernel (links, addresses, routes, neighbours) and into the pods' namespaces, with
+//! `ip` and not with flock's own netlink code, and names each difference. What it holds up:
+//!
+//! - I1: no address is on two live interfaces, nor in two leases;
+//! - I2: every live link of flock has exactly one lease, and every committed lease its link;
+//! - I3: every lease has its host routes, addresses and neighbours, and every route of flock has a lease;
+//! - I4: nothing is left of what has gone: no link, route, neighbour, file, note;
+//! - I5: the store can be read, line by line.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flock::addr::{GATEWAY4, GATEWAY6};
+use flock::lease::{Lease, Phase};
+use flock::store::format::decode;
+use serde_json::Value;
+
+use super::{Agent, Host, PATIENCE};
+
+impl Host {
+    /// Everything that does not agree, one line each. Meaningful while no request is in service.
+    pub fn differences(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let leases = self.leases();
+        self.judge_store(&leases, &mut found);
+        let links = self.flock_veths();
+        judge_links(&leases, &links, &mut found);
+        self.judge_host_side(&leases, &links, &mut found);
+        self.judge_pods(&leases, &mut found);
+        self.judge_files(&mut found);
+        found
+    }
+
+    /// Nothing differs, at the latest after what the agent repairs by itself has settled.
+    #[track_caller]
+    pub fn assert_sound(&self, when: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.differences();
+            if found.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{when}:\n{}", found.join("\n"));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn judge_store(&self, leases: &[Lease], found: &mut Vec<String>) {
+        let bytes = std::fs::read(self.path("/run/flock/state/leases.log")).unwrap_or_default();
+        if !bytes.is_empty() && !bytes.ends_with(b"\n") {
+            found.push("I5: the log ends in the middle of a record".into());
+        }
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            if decode(line).is_none() {
+                found.push(format!("I5: a record cannot be read: {}", String::from_utf8_lossy(line)));
+            }
+        }
+        let mut holders: BTreeMap<IpAddr, String> = BTreeMap::new();
+        for lease in leases {
+            if lease.phase == Phase::Pending {
+                found.push(format!("I2: {} is pending, and no request is in service", lease.attachment));
+            }
+            for ip in lease.addresses() {
+                if let Some(other) = holders.insert(ip, lease.attachment.to_string()) {
+                    found.push(format!("I1: {ip} is leased to {other} and to {}", lease.attachment));
+                }
+            }
+        }
+    }
+
+    /// The veth links whose name or alias is flock's.
+    fn flock_veths(&self) -> Vec<Value> {
+        let links = self.json("ip -d -j link");
+        let ours = |link: &Value| {
+            let named = link["ifname"].as_str().is_some_and(|name| name.starts_with("flock"));
+            let marked = link["ifalias"].as_str().is_some_and(|alias| alias.starts_with("flock:"));
+            // A test may have put somebody else's there under a name like flock's.
+            let foreign = link["ifalias"] == "foreign";
+            (named || marked) && !foreign && link["linkinfo"]["info_kind"] == "veth"
+        };
+        links.into_iter().filter(ours).collect()
+    }
+
+    fn judge_host_side(&self, leases: &[Lease], links: &[Value], found: &mut Vec<String>) {
+        let routes: BTreeSet<(String, String)> = ["ip -j -4 route show proto 102", "ip -j -6 route show proto 102"]
+            .into_iter()
+            .flat_map(|line| self.json(line))
+            .filter(|route| route["type"] != "unreachable")
+            .map(|route| (text(&route["dst"]), text(&route["dev"])))
+            .collect();
+        let mut wanted_routes = BTreeSet::new();
+        let neighbours: BTreeSet<(String, String, String)> =
+            ["ip -j -4 neigh show nud permanent", "ip -j -6 neigh show nud permanent"]
+                .into_iter()
+                .flat_map(|line| self.json(line))
+                .map(|neigh| (text(&neigh["dst"]), text(&neigh["dev"]), text(&neigh["lladdr"])))
+                .filter(|(_, dev, _)| dev.starts_with("flock"))
+                .collect();
+        let mut wanted_neighbours = BTreeSet::new();
+        let addresses: BTreeSet<(String, String)> = self.json("ip -j addr").iter().flat_map(addresses_of).collect();
+        for lease in leases {
+            let link = lease.host_link.to_string();
+            let names: Vec<&str> = links.iter().filter_map(|link| link["ifname"].as_str()).collect();
+            if !names.contains(&link.as_str()) {
+                continue; // Said already.
+            }
+            for ip in lease.addresses() {
+                wanted_routes.insert((ip.to_string(), link.clone()));
+                if let Some(mac) = lease.pod_mac {
+                    wanted_neighbours.insert((ip.to_string(), link.clone(), mac.to_string()));
+                }
+                let gateway = match ip {
+                    IpAddr::V4(_) => GATEWAY4.to_string(),
+                    IpAddr::V6(_) => GATEWAY6.to_string(),
+                };
+                if !addresses.contains(&(gateway.clone(), link.clone())) {
+                    found.push(format!("I3: {link} of {} lacks the address {gateway}", lease.attachment));
+                }
+            }
+        }
+        for (dst, dev) in wanted_routes.difference(&routes) {
+            found.push(format!("I3: no route {dst} through {dev}"));
+        }
+        for (dst, dev) in routes.difference(&wanted_routes) {
+            found.push(format!("I3: a route {dst} through {dev} that no lease asks for"));
+        }
+        for neighbour in wanted_neighbours.difference(&neighbours) {
+            found.push(format!("I3: no neighbour {neighbour:?}"));
+        }
+        for neighbour in neighbours.difference(&wanted_neighbours) {
+            found.push(format!("I3: a neighbour {neighbour:?} that no lease asks for"));
+        }
+    }
+
+    /// What the named namespaces of this host hold: the addresses of every lease, once, and none beyond.
+    fn judge_pods(&self, leases: &[Lease], found: &mut Vec<String>) {
+        let mut wanted: BTreeSet<(String, String, String)> = BTreeSet::new();
+        for lease in leases.iter().filter(|lease| !lease.netns.is_empty()) {
+            let pod = lease.netns.rsplit('/').next().unwrap_or_default();
+            let ifname = lease.attachment.ifname.to_string();
+            wanted.extend(lease.addresses().map(|ip| (pod.to_owned(), ifname.clone(), ip.to_string())));
+        }
+        let adopted = leases.iter().filter(|lease| lease.netns.is_empty());
+        let adopted: BTreeSet<String> = adopted.flat_map(Lease::addresses).map(|ip| ip.to_string()).collect();
+        let mut present: BTreeSet<(String, String, String)> = BTreeSet::new();
+        for (pod, addresses) in self.addresses_in_pods() {
+            for (ip, dev) in addresses {
+                if dev != "lo" && !ip.starts_with("fe80:") {
+                    present.insert((pod.clone(), dev, ip));
+                }
+            }
+        }
+        let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
+        for (pod, _, ip) in &present {
+            if let Some(other) = seen.insert(ip, pod) {
+                found.push(format!("I1: {ip} is on an interface of {other} and of {pod}"));
+            }
+        }
+        for (pod, dev, ip) in wanted.difference(&present) {
+            found.push(format!("I2: {pod} lacks {ip} on {dev}"));
+        }
+        for (pod, dev, ip) in present.difference(&wanted).filter(|(_, _, ip)| !adopted.contains(ip)) {
+            found.push(format!("I2: {pod} has {ip} on {dev}, and no lease says so"));
+        }
+    }
+
+    /// What `ip addr` shows in each named namespace, with its device. One shell asks for all: some tests have hundreds. A
+    /// namespace that goes meanwhile shows nothing.
+    fn addresses_in_pods(&self) -> Vec<(String, Vec<(String, String)>)> {
+        let script = "cd /run/netns && for pod in *; do [ -e \"$pod\" ] || continue; \
+                      echo \"$pod $(ip -n \"$pod\" -j addr 2>/dev/null)\"; done";
+        let text = super::succeed(self.command("sh").args(["-c", script]));
+        let pods = text.lines().filter_map(|line| line.split_once(' '));
+        pods.map(|(pod, json)| {
+            let links: Vec<Value> = serde_json::from_str(json).unwrap_or_default();
+            (pod.to_owned(), links.iter().flat_map(addresses_of).collect())
+        })
+        .collect()
+    }
+
+    /// Files that only exist in the middle of something.
+    fn judge_files(&self, found: &mut Vec<String>) {
+        for dir in ["/run/flock", "/run/flock/state", "/run/flock/deletes"] {
+            let Ok(entries) = std::fs::read_dir(self.path(dir)) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.contains(".delete") || name.ends_with(".new") {
+                    found.push(format!("I4: {dir}/{name} is left"));
+                }
+            }
+        }
+    }
+
+    fn json(&self, line: &str) -> Vec<Value> {
+        let text = self.run(line);
+        if text.trim().is_empty() {
+            return Vec::new();
+        }
+        let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}"));
+        value.as_array().expect("a list").clone()
+    }
+}
+
+impl Agent<'_> {
+    /// No thread of the agent is in another namespace than its host's, but for throw-away ones.
+    #[track_caller]
+    pub fn assert_all_threads_at_home(&self) {
+        let home = std::fs::read_link(self.host.netns()).expect("a namespace");
+        super::wait_for("every thread to be in the host's namespace", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+            let strays = tasks.flatten().filter_map(|task| std::fs::read_link(task.path().join("ns/net")).ok());
+            (strays.filter(|netns| *netns != home).count() == 0).then_some(())
+        });
+    }
+}
+
+fn judge_links(leases: &[Lease], links: &[Value], found: &mut Vec<String>) {
+    for lease in leases {
+        let name = lease.host_link.to_string();
+        let Some(link) = links.iter().find(|link| link["ifname"] == name.as_str()) else {
+            found.push(format!("I2: {} is leased, and its link {name} is missing", lease.attachment));
+            continue;
+        };
+        if text(&link["address"]) != lease.host_mac.to_string() {
+            found.push(format!("I2: link {name} of {} has hardware address {}", lease.attachment, link["address"]));
+        }
+        if text(&link["ifalias"]) != format!("flock:{}", lease.attachment) {
+            found.push(format!("I2: link {name} of {} has alias {}", lease.attachment, link["ifalias"]));
+        }
+        if link["operstate"] != "UP" {
+            found.push(format!("I2: link {name} of {} is {}", lease.attachment, link["operstate"]));
+        }
+    }
+    for link in links {
+        let name = text(&link["ifname"]);
+        if !leases.iter().any(|lease| lease.host_link.to_string() == name) {
+            found.push(format!("I2: link {name} ({}) stands, and no lease says so", link["ifalias"]));
+        }
+    }
+}
+
+fn addresses_of(link: &Value) -> Vec<(String, String)> {
+    let dev = text(&link["ifname"]);
+    let infos = link["addr_info"].as_array().into_iter().flatten();
+    infos.map(|info| (text(&info["local"]), dev.clone())).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
