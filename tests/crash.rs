@@ -1,0 +1,450 @@
+//! The agent is killed at every step and at every disk and netlink operation of everything that it does, as by `kill -9`;
+//! and it is held up in the middle of a request, while its caller, or the service manager, loses patience.
+//!
+//! First the operation runs once while the agent writes down each point that it passes; then once for each point, killed
+//! there. After each kill: restart, oracle, DEL, oracle, a new ADD, oracle. Needs the feature `failpoints` (`make test`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write as _;
+use std::process::{Child, Stdio};
+
+use serde_json::json;
+use support::*;
+
+/// Where points are armed, and where those that are passed are written down.
+const ARMED: &str = "/run/failpoints";
+const TRACE: &str = "/run/failpoints.trace";
+
+/// One pass of a point: its name and which pass it is, from 1.
+type Passed = (String, usize);
+
+fn start_trace(host: &Host) {
+    fs::write(host.path(TRACE), "").expect("writable");
+}
+
+/// The passes since [`start_trace`], in order.
+fn end_trace(host: &Host) -> Vec<Passed> {
+    let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
+    fs::remove_file(host.path(TRACE)).expect("removable");
+    let mut passes: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut passed = Vec::new();
+    for point in trace.lines() {
+        let nth = passes.entry(point).or_default();
+        *nth += 1;
+        passed.push((point.to_owned(), *nth));
+    }
+    passed
+}
+
+fn arm(host: &Host, (point, nth): &Passed) {
+    fs::write(host.path(ARMED), format!("{point} {nth} kill\n")).expect("writable");
+}
+
+/// The point was reached: the file goes with the process that it kills.
+fn fired(host: &Host) -> bool {
+    !host.path(ARMED).exists()
+}
+
+/// The point was not reached: only questions that are repeated until a fact is there, or work that another thread may
+/// have done first, differ from run to run, and those come more than once.
+fn disarm(host: &Host, (point, nth): &Passed) {
+    assert!(*nth > 1, "{point} was passed while it was traced, and not any more");
+    fs::remove_file(host.path(ARMED)).expect("armed");
+}
+
+/// Starts a call and does not wait for its end.
+fn launch(cni: &Cni<'_>) -> Child {
+    let mut child = cni
+        .command()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the plugin starts");
+    child.stdin.take().expect("piped").write_all(&cni.input()).ok();
+    child
+}
+
+/// How the caller lives through the death of the agent.
+#[derive(Clone, Copy, Debug)]
+enum Caller {
+    /// The next agent starts at once, as a service manager does it, and the call goes on with that.
+    Waits,
+    /// It is killed as well.
+    Dies,
+}
+
+/// Runs `operation` against an agent that dies at `point`. Returns the next agent.
+fn crash<'a>(host: &'a Host, mut agent: Agent<'a>, operation: &Cni<'_>, point: &Passed, fate: Caller) -> Agent<'a> {
+    arm(host, point);
+    let mut caller = launch(operation);
+    wait_for("the agent's death or the caller's end", || {
+        (fired(host) || caller.try_wait().expect("waitable").is_some()).then_some(())
+    });
+    if !fired(host) {
+        disarm(host, point);
+        return agent;
+    }
+    agent.wait();
+    if matches!(fate, Caller::Dies) {
+        caller.kill().ok();
+        caller.wait().expect("waitable");
+    }
+    let agent = host.agent().start();
+    caller.wait().expect("waitable");
+    agent
+}
+
+/// A pod that lives through it all.
+fn witness(host: &Host) -> (Pod<'_>, Attached) {
+    let pod = host.pod("witness");
+    let attached = host.add(&pod).result();
+    (pod, attached)
+}
+
+fn held(host: &Host) -> BTreeSet<String> {
+    host.leases().iter().map(|lease| lease.attachment.container_id.to_string()).collect()
+}
+
+/// What every operation on `pod` is followed by: DEL, and the life of another attachment in the same place.
+fn live_on(host: &Host, pod: &Pod<'_>, witness: &(Pod<'_>, Attached), when: &str) {
+    host.assert_sound(&format!("{when}, restarted"));
+    host.del(pod).done();
+    host.assert_sound(&format!("{when}, restarted, DEL"));
+    assert!(!held(host).contains(&pod.name), "{when}");
+    let attached = host.add(pod).result();
+    host.assert_sound(&format!("{when}, restarted, DEL, ADD"));
+    pod.assert_pings(witness.1.ips());
+    witness.0.assert_pings(attached.ips());
+    host.del(pod).done();
+}
+
+fn killed_in_add(fate: Caller) {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    // The trace is of the very first ADD, which also prepares the host.
+    let pod = host.pod("p");
+    start_trace(&host);
+    host.add(&pod).result();
+    let passed = end_trace(&host);
+    host.del(&pod).done();
+    let witness = witness(&host);
+    assert!(passed.len() > 50, "{passed:?}");
+    for point in &passed {
+        // What was set on the host before is set again.
+        host.run("sysctl -q net.ipv6.conf.all.forwarding=0 net.ipv4.ip_forward=0");
+        host.run("ip -6 route del unreachable 2001:db8:1:f001::/64 proto 102 metric 4294967295");
+        agent.kill();
+        agent = host.agent().start();
+        agent = crash(&host, agent, &host.add(&pod), point, fate);
+        live_on(&host, &pod, &witness, &format!("killed in ADD at {point:?}, caller {fate:?}"));
+    }
+    agent.stop();
+}
+
+#[test]
+fn an_agent_killed_at_any_point_of_add_and_restarted_at_once_loses_nothing() {
+    killed_in_add(Caller::Waits);
+}
+
+#[test]
+fn an_agent_killed_at_any_point_of_add_together_with_the_caller_loses_nothing() {
+    killed_in_add(Caller::Dies);
+}
+
+#[test]
+fn an_agent_killed_at_any_point_of_del_still_deletes() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let witness = witness(&host);
+    let pod = host.pod("p");
+    host.add(&pod).result();
+    start_trace(&host);
+    host.del(&pod).done();
+    let passed = end_trace(&host);
+    assert!(passed.len() > 10, "{passed:?}");
+    for point in &passed {
+        for fate in [Caller::Waits, Caller::Dies] {
+            host.add(&pod).result();
+            agent = crash(&host, agent, &host.del(&pod), point, fate);
+            if matches!(fate, Caller::Waits) {
+                assert!(!held(&host).contains("p"), "DEL has succeeded, killed at {point:?}");
+            }
+            live_on(&host, &pod, &witness, &format!("killed in DEL at {point:?}, caller {fate:?}"));
+        }
+    }
+    agent.stop();
+}
+
+#[test]
+fn an_agent_killed_at_any_point_of_gc_removes_the_dead_and_nobody_else() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let witness = witness(&host);
+    let valid = json!([{"containerID": "witness", "ifname": "eth0"}]);
+    let gc = host.cni("GC").conf("cni.dev/valid-attachments", valid);
+    let die = || {
+        for name in ["a", "b"] {
+            let pod = host.pod(name);
+            host.add(&pod).result();
+            pod.vanish();
+        }
+        wait_for("the links to be gone", || (host.flock_links().len() == 1).then_some(()));
+    };
+    die();
+    start_trace(&host);
+    gc.done();
+    let passed = end_trace(&host);
+    assert!(passed.len() > 10, "{passed:?}");
+    for point in &passed {
+        die();
+        agent = crash(&host, agent, &gc, point, Caller::Waits);
+        host.assert_sound(&format!("killed in GC at {point:?}"));
+        gc.done();
+        assert_eq!(held(&host), BTreeSet::from(["witness".to_owned()]), "killed in GC at {point:?}");
+        witness.0.assert_pings(host_addresses());
+    }
+    agent.stop();
+}
+
+/// Leaves a host without agent on which everything has happened that a start has to put right. What is to come out of it:
+/// `witness`, `unrouted` and `forgotten` live, all others are gone.
+fn wreck(host: &Host) {
+    let mut agent = host.agent().start();
+    for name in ["noted", "vanished", "unrouted", "forgotten"] {
+        host.add(&host.pod(name)).result();
+    }
+    // In mid-ADD, with its link half made.
+    arm(host, &("conn/netlink.receive".into(), 4));
+    let mut caller = launch(&host.add(&host.pod("unfinished")));
+    agent.wait();
+    caller.kill().ok();
+    caller.wait().expect("waitable");
+    host.cni("DEL").container("noted").ifname("eth0").netns("").done();
+    let vanished = host.leases().into_iter().find(|lease| lease.netns.ends_with("vanished")).expect("leased").host_link;
+    host.run("ip netns del vanished");
+    // The kernel takes the link away later. A start that still sees it leaves the lease to two rounds, which is another story.
+    wait_for("the link to vanish", || {
+        let links = host.flock_links();
+        (!links.iter().any(|link| link == vanished.as_str())).then_some(())
+    });
+    let unrouted = host.leases().into_iter().find(|lease| lease.netns.ends_with("unrouted")).expect("leased");
+    host.run(&format!("ip -6 route del {}/128 proto 102", unrouted.ipv6.expect("dual stack")));
+    let log = host.path("/run/flock/state/leases.log");
+    let text = fs::read_to_string(&log).expect("readable");
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("forgotten")).collect();
+    assert!(kept.len() < text.lines().count());
+    fs::write(&log, kept.join("\n") + "\n").expect("writable");
+}
+
+fn clear_wreck(host: &Host) {
+    for name in ["unrouted", "forgotten"] {
+        host.cni("DEL").container(name).ifname("eth0").done();
+    }
+    for name in ["noted", "unrouted", "forgotten", "unfinished"] {
+        host.run(&format!("ip netns del {name}"));
+    }
+}
+
+#[test]
+fn an_agent_killed_at_any_point_of_its_start_starts_well_the_next_time() {
+    let host = Host::new();
+    let first = host.agent().start();
+    let witness = witness(&host);
+    first.stop();
+    let survivors: BTreeSet<String> = ["witness", "unrouted", "forgotten"].map(str::to_owned).into();
+    wreck(&host);
+    start_trace(&host);
+    let agent = host.agent().start();
+    let passed = end_trace(&host);
+    for done in [
+        "unfinished ADD undone",
+        "lease of a vanished pod ended",
+        "host end of a link repaired",
+        "adopted",
+        "noted delete",
+    ] {
+        agent.wait_log(done);
+    }
+    clear_wreck(&host);
+    agent.stop();
+    assert!(passed.len() > 50, "{passed:?}");
+    for point in passed.iter().filter(|(point, _)| !point.starts_with("node/")) {
+        wreck(&host);
+        arm(&host, point);
+        let mut dying = host.agent().no_wait().start();
+        wait_for("its death or its service", || {
+            (fired(&host) || dying.log().contains("flock-agent listens")).then_some(())
+        });
+        if fired(&host) {
+            dying.wait();
+        } else {
+            disarm(&host, point);
+            dying.kill();
+        }
+        let agent = host.agent().start();
+        let when = format!("killed in its start at {point:?}");
+        host.assert_sound(&when);
+        assert_eq!(held(&host), survivors, "{when}");
+        let others = host.leases().into_iter().filter(|lease| lease.attachment.container_id.to_string() != "witness");
+        witness.0.assert_pings(others.flat_map(|lease| lease.addresses().collect::<Vec<_>>()));
+        clear_wreck(&host);
+        agent.stop();
+    }
+}
+
+#[test]
+fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let witness = witness(&host);
+    let drift = |agent: &Agent<'_>| {
+        let vanishing = host.pod("vanishing");
+        host.add(&vanishing).result();
+        vanishing.vanish();
+        for ip in witness.1.ips() {
+            host.run(&format!("ip route del {ip} proto 102"));
+        }
+        // A note of a caller that gave up on an agent which did not answer.
+        let late = host.pod("late");
+        host.add(&late).result();
+        agent.signal("STOP");
+        let socket = host.path("/run/flock/flock.sock");
+        fs::rename(&socket, host.path("/run/flock/aside")).expect("renamed");
+        host.del(&late).done();
+        fs::rename(host.path("/run/flock/aside"), &socket).expect("renamed");
+        agent.signal("CONT");
+        late.vanish();
+    };
+    // A lease ends when its link was gone in two rounds.
+    let settle = |agent: &Agent<'_>| {
+        wait_for("the rounds to put everything right", || {
+            if fired(&host) {
+                return Some(());
+            }
+            agent.signal("HUP");
+            (host.differences().is_empty() && held(&host).len() == 1).then_some(())
+        });
+    };
+    fs::write(host.path(ARMED), "nobody/nothing 1 kill\n").expect("writable");
+    drift(&agent);
+    start_trace(&host);
+    settle(&agent);
+    let passed = end_trace(&host);
+    // The rounds may be more than two; what is new comes in the first ones.
+    let passed: Vec<&Passed> = passed.iter().filter(|(_, nth)| *nth <= 30).collect();
+    assert!(passed.len() > 20, "{passed:?}");
+    for point in passed {
+        drift(&agent);
+        arm(&host, point);
+        settle(&agent);
+        if fired(&host) {
+            agent.wait();
+            agent = host.agent().start();
+        } else {
+            fs::remove_file(host.path(ARMED)).expect("armed");
+        }
+        let when = format!("killed in a round at {point:?}");
+        host.assert_sound(&when);
+        assert_eq!(held(&host), BTreeSet::from(["witness".to_owned()]), "{when}");
+        witness.0.assert_pings(host_addresses());
+    }
+    agent.stop();
+}
+
+#[test]
+fn a_plugin_killed_at_any_point_of_its_note_has_promised_nothing_and_leaves_nothing() {
+    let host = Host::new();
+    for point in ["write", "rename", "sync"] {
+        let agent = host.agent().start();
+        let pod = host.pod(point);
+        host.add(&pod).result();
+        agent.kill();
+        arm(&host, &(format!("main/note.{point}"), 1));
+        let mut caller = launch(&host.del(&pod).env("FLOCK_FAILPOINTS", ARMED));
+        assert!(!caller.wait().expect("waitable").success());
+        assert!(fired(&host));
+        let agent = host.agent().start();
+        host.assert_sound(&format!("plugin killed at {point}"));
+        host.del(&pod).done();
+        host.assert_empty();
+        agent.stop();
+    }
+}
+
+/// Holds the next ADD at the step where its link is made, until [`let_go`].
+fn hold(host: &Host) {
+    start_trace(host);
+    fs::write(host.path(ARMED), "conn/wire 1 hang 15000\n").expect("writable");
+}
+
+fn wait_point(host: &Host, point: &str, times: usize) {
+    wait_for(point, || {
+        let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
+        (trace.lines().filter(|line| *line == point).count() >= times).then_some(())
+    });
+}
+
+fn let_go(host: &Host) {
+    fs::remove_file(host.path(ARMED)).expect("armed");
+}
+
+#[test]
+fn an_add_whose_caller_loses_patience_does_not_come_to_life_after_its_del() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("p");
+    hold(&host);
+    let mut add = launch(&host.add(&pod));
+    wait_point(&host, "conn/wire", 1);
+    add.kill().expect("killable");
+    add.wait().expect("waitable");
+    let mut del = launch(&host.del(&pod));
+    wait_point(&host, "conn/rpc.read", 2);
+    assert!(del.try_wait().expect("waitable").is_none(), "DEL waits for the ADD that is under way");
+    let_go(&host);
+    assert!(del.wait().expect("waitable").success());
+    host.assert_sound("ADD given up, DEL");
+    host.assert_empty();
+    agent.wait_log("caller has gone away");
+    assert_eq!(pod.run("ip -o link").lines().count(), 1);
+}
+
+#[test]
+fn while_one_add_is_held_up_others_are_served_and_status_is_well() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let (slow, quick) = (host.pod("slow"), host.pod("quick"));
+    hold(&host);
+    let mut add = launch(&host.add(&slow));
+    wait_point(&host, "conn/wire", 1);
+    host.cni("STATUS").done();
+    let attached = host.add(&quick).result();
+    host.del(&quick).done();
+    let_go(&host);
+    assert!(add.wait().expect("waitable").success());
+    host.assert_sound("one held up, one gone");
+    assert!(!host.leases().iter().flat_map(|lease| lease.addresses()).any(|ip| attached.ips().contains(&ip)));
+}
+
+#[test]
+fn an_add_in_service_is_finished_when_the_agent_is_told_to_stop() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let pod = host.pod("p");
+    hold(&host);
+    let mut add = launch(&host.add(&pod));
+    wait_point(&host, "conn/wire", 1);
+    agent.signal("TERM");
+    agent.wait_log("flock-agent stops");
+    let_go(&host);
+    assert!(add.wait().expect("waitable").success(), "{}", agent.log());
+    assert!(agent.wait().success());
+    let _agent = host.agent().start();
+    host.assert_sound("stopped in mid-ADD");
+    pod.assert_pings(host_addresses());
+}
