@@ -1,0 +1,779 @@
+//! The kernel refuses, is late, or loses an answer, at each netlink request of everything that flock does.
+//!
+//! First the operation runs once while the agent writes down each netlink point that it passes; then once for each point
+//! and each fault. It succeeds, or fails in words that name the request and the reason; either way nothing is left behind,
+//! nothing of anybody else is changed, no thread has lost its way, and the next call works. Needs the feature
+//! `failpoints` (`make test`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::process::{Child, Stdio};
+
+use serde_json::json;
+use support::*;
+
+const ARMED: &str = "/run/failpoints";
+const TRACE: &str = "/run/failpoints.trace";
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const EINTR: i32 = 4;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const ENOBUFS: i32 = 105;
+
+/// Far more addresses than the faults of one test use up, since each rests for a while.
+const WIDE4: &str = "10.25.0.0/16";
+
+/// One pass of a point: its name and which pass it is, from 1.
+type Passed = (String, usize);
+
+/// What happens there: the words behind the point in the file of armed points, and the error number, if it is one.
+type Fault = (String, Option<i32>);
+
+/// What can go wrong at a point. A request is refused; a socket does not take it, or takes it and the answer is lost
+/// (late, or overrun); a list is interrupted.
+fn faults(point: &str) -> Vec<Fault> {
+    let errnos = |numbers: &[i32]| numbers.iter().map(|n| (format!("errno {n}"), Some(*n))).collect::<Vec<_>>();
+    let late = || vec![("late".to_owned(), None)];
+    match point.rsplit('/').next().expect("a name") {
+        "netlink.request" => errnos(&[EEXIST, EBUSY, ENODEV, ENOENT, ENOBUFS, EINTR, EPERM]),
+        // Never late: the kernel carries a request out inside the call that sends it.
+        "netlink.send" => errnos(&[ENOBUFS, EPERM]),
+        "netlink.receive" => [errnos(&[ENOBUFS, EINTR]), late()].concat(),
+        "netlink.dump" => errnos(&[EINTR]),
+        _ => Vec::new(),
+    }
+}
+
+/// The netlink points that `work` passes, those of `thread` only.
+fn traced(host: &Host, thread: &str, work: impl FnOnce()) -> Vec<Passed> {
+    fs::write(host.path(TRACE), "").expect("writable");
+    work();
+    let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
+    fs::remove_file(host.path(TRACE)).expect("removable");
+    let mut passes: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut passed = Vec::new();
+    for point in trace.lines().filter(|point| point.starts_with(&format!("{thread}/netlink."))) {
+        let nth = passes.entry(point).or_default();
+        *nth += 1;
+        passed.push((point.to_owned(), *nth));
+    }
+    passed
+}
+
+fn arm(host: &Host, lines: &[String]) {
+    // Renamed, so that the agent never reads half of it.
+    fs::write(host.path("/run/failpoints.new"), lines.join("\n")).expect("writable");
+    fs::rename(host.path("/run/failpoints.new"), host.path(ARMED)).expect("renamed");
+}
+
+fn disarm(host: &Host) {
+    fs::remove_file(host.path(ARMED)).expect("armed");
+}
+
+/// Things of somebody else, in the way of nothing: a link, an address, a route, a neighbour, a veth with a name like
+/// flock's, routes to addresses inside the pods' prefixes that no pod ever gets.
+fn furnish(host: &Host) {
+    for line in [
+        "ip link add foreign type veth peer name other",
+        "ip link add flock0123456789 type veth peer name other2",
+        "ip link set flock0123456789 alias foreign",
+        "ip link set foreign up",
+        "ip link set other up",
+        "ip addr add 192.0.2.1/24 dev foreign",
+        "ip -6 addr add 2001:db8:99::1/64 dev foreign nodad",
+        "ip route add 10.25.0.1/32 dev foreign proto static",
+        "ip -6 route add 2001:db8:1:f001:: dev foreign proto static",
+        "ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev foreign nud permanent",
+    ] {
+        host.run(line);
+    }
+    wait_for("the foreign link to have settled", || {
+        let shown = host.run("ip -d link show foreign");
+        (shown.contains("state UP") && !host.run("ip -6 addr show").contains("tentative")).then_some(())
+    });
+}
+
+fn foreign(host: &Host) -> String {
+    let script = "for d in foreign flock0123456789; do ip -d link show $d; ip addr show $d; ip -4 route show table all dev $d; \
+                  ip -6 route show table all dev $d; ip neigh show dev $d nud permanent; done";
+    let text = succeed(host.command("sh").args(["-ec", script]));
+    // The kernel itself adds routes for multicast, and for the anycast address of a router once the host forwards.
+    text.lines()
+        .filter(|line| !line.starts_with("multicast ff") && !line.starts_with("anycast "))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Threads and open descriptors of the agent.
+fn held(agent: &Agent<'_>) -> (usize, usize) {
+    let count = |dir: &str| fs::read_dir(format!("/proc/{}/{dir}", agent.pid())).expect("it runs").count();
+    (count("task"), count("fd"))
+}
+
+/// A furnished host with an agent and a pod that lives through everything.
+struct Scene<'a> {
+    host: &'a Host,
+    agent: Agent<'a>,
+    witness: Pod<'a>,
+    attached: Attached,
+    foreign: String,
+    at_rest: (usize, usize),
+}
+
+impl<'a> Scene<'a> {
+    fn new(host: &'a Host) -> Scene<'a> {
+        furnish(host);
+        let agent = host.agent().config(Some(&node_config(CIDR6, WIDE4))).start();
+        let witness = host.pod("witness");
+        let attached = host.add(&witness).result();
+        host.assert_sound("at first");
+        let at_rest = wait_for("the agent to rest", || {
+            let now = held(&agent);
+            (now == held(&agent)).then_some(now)
+        });
+        Scene { host, agent, witness, attached, foreign: foreign(host), at_rest }
+    }
+
+    /// Nothing is left, nothing foreign is changed.
+    #[track_caller]
+    fn assert_clean(&self, when: &str) {
+        self.host.assert_sound(when);
+        assert_eq!(foreign(self.host), self.foreign, "{when}");
+        self.agent.assert_all_threads_at_home();
+    }
+
+    /// The life of another attachment in the same place.
+    #[track_caller]
+    fn live_on(&self, pod: &Pod<'_>, when: &str) {
+        let attached = self.host.add(pod).result();
+        pod.assert_pings(self.attached.ips());
+        self.witness.assert_pings(attached.ips());
+        self.host.del(pod).done();
+        self.assert_clean(&format!("{when}, DEL, ADD, DEL"));
+    }
+
+    /// The agent holds no more than before.
+    #[track_caller]
+    fn end(self) {
+        wait_for("threads and descriptors to be as few as at first", || {
+            let (threads, files) = held(&self.agent);
+            (threads <= self.at_rest.0 && files <= self.at_rest.1).then_some(())
+        });
+        self.witness.assert_pings(host_addresses());
+        self.agent.stop();
+    }
+}
+
+/// The error names a request and the kernel's reason, and has the code that fits it.
+#[track_caller]
+fn judge(error: &CniError, errno: Option<i32>, when: &str) {
+    let text = error.text();
+    let requests = [
+        "create link ",
+        "set alias of link ",
+        "set IPv6 address generation of link ",
+        "set link ",
+        "add address ",
+        "add neighbour ",
+        "add route ",
+        "add unreachable route ",
+        "wait until link ",
+        "look up ",
+        "delete link ",
+        "list ",
+    ];
+    if error.code == 4 {
+        // The name is taken, as far as anybody can tell.
+        assert!(errno == Some(EEXIST) && text.contains("eth0 was not made by flock"), "{when}: {error:?}");
+        return;
+    }
+    if text.contains("differ") || text.contains("is missing") || text.contains("has no interface") {
+        // CHECK takes the kernel's word for it.
+        assert!(errno == Some(ENODEV), "{when}: {error:?}");
+        return;
+    }
+    assert!(requests.iter().any(|request| text.contains(request)), "{when}: {error:?}");
+    let passing = matches!(errno, None | Some(EBUSY | ENOBUFS | EINTR));
+    match errno {
+        Some(errno) => assert!(text.contains(&format!("(os error {errno})")), "{when}: {error:?}"),
+        None => assert!(text.contains("the kernel did not answer in time"), "{when}: {error:?}"),
+    }
+    // What GC could not do is kept, whatever the reason.
+    if error.msg != "some attachments were kept" {
+        assert_eq!(error.code, if passing { 11 } else { 999 }, "{when}: {error:?}");
+    }
+    if errno == Some(EPERM) && text.contains("Operation not permitted") && !text.contains("netlink socket") {
+        assert!(text.contains("CAP_NET_ADMIN"), "{when}: {error:?}");
+    }
+}
+
+/// Each fault of each point of ADD, in `parts` that run side by side.
+fn add_under_faults(part: usize, parts: usize) {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    let passed = traced(&host, "conn", || drop(host.add(&pod).result()));
+    assert!(!passed.iter().any(|(point, _)| point.ends_with("netlink.dump")), "ADD reads a whole table: {passed:?}");
+    host.del(&pod).done();
+    assert!(passed.iter().filter(|(point, _)| point.ends_with("netlink.request")).count() > 20, "{passed:?}");
+    for (point, nth) in passed.iter().skip(part).step_by(parts) {
+        for (fault, errno) in faults(point) {
+            let when = format!("ADD, {point} {nth} {fault}");
+            arm(&host, &[format!("{point} {nth} {fault}")]);
+            let mut outcome = None;
+            let again = traced(&host, "conn", || outcome = Some(host.add(&pod).run()));
+            disarm(&host);
+            let outcome = outcome.expect("it ran");
+            if outcome.output.status.success() {
+                // An interrupted wait for an answer goes on; whether the pod's address is taken in yet is asked until it is;
+                // and how often things are asked so differs from run to run.
+                let asked_on = point.ends_with("receive") && errno == Some(EINTR)
+                    || point.ends_with("request") && *nth > 20 && matches!(errno, Some(ENODEV | ENOENT));
+                let reached = again.contains(&(point.clone(), *nth));
+                assert!(asked_on || !reached && *nth > 1, "{when} succeeded: {}", outcome.stdout());
+                host.del(&pod).done();
+            } else {
+                judge(&outcome.failed(), errno, &when);
+                scene.assert_clean(&format!("{when}, undone"));
+                assert_eq!(host.leases().len(), 1, "{when}");
+                host.del(&pod).done();
+            }
+        }
+        scene.live_on(&pod, &format!("faults at {point} {nth}"));
+    }
+    scene.end();
+}
+
+#[test]
+fn an_add_that_the_kernel_fails_leaves_nothing_part_1() {
+    add_under_faults(0, 3);
+}
+
+#[test]
+fn an_add_that_the_kernel_fails_leaves_nothing_part_2() {
+    add_under_faults(1, 3);
+}
+
+#[test]
+fn an_add_that_the_kernel_fails_leaves_nothing_part_3() {
+    add_under_faults(2, 3);
+}
+
+#[test]
+fn a_host_that_the_kernel_does_not_let_prepare_is_prepared_by_the_next_add() {
+    let host = Host::new();
+    furnish(&host);
+    let before = foreign(&host);
+    let start = || host.agent().config(Some(&node_config(CIDR6, WIDE4))).start();
+    let bare = || {
+        host.run("sysctl -q net.ipv6.conf.all.forwarding=0 net.ipv4.ip_forward=0");
+        host.run("ip -6 route flush proto 102");
+        host.run("ip -4 route flush proto 102");
+    };
+    let pod = host.pod("p");
+    let agent = start();
+    let passed = traced(&host, "conn", || drop(host.add(&pod).result()));
+    host.del(&pod).done();
+    agent.kill();
+    // The preparation is what comes before the 21 requests of the link.
+    let of_link = passed.iter().filter(|(point, _)| point.ends_with("netlink.dump")).count();
+    assert!(of_link > 0, "the first ADD looks for routes of its own: {passed:?}");
+    let last = passed.iter().rposition(|(point, _)| point.ends_with("netlink.dump")).expect("a list") + 8;
+    for (point, nth) in &passed[..last] {
+        let mut faults = faults(point);
+        if point.ends_with("netlink.dump") {
+            faults.push(("errno 4 *".into(), Some(EINTR)));
+        }
+        for (fault, errno) in faults {
+            let when = format!("first ADD, {point} {nth} {fault}");
+            bare();
+            let agent = start();
+            let line = match fault.strip_suffix(" *") {
+                Some(fault) => format!("{point} * {fault}"),
+                None => format!("{point} {nth} {fault}"),
+            };
+            arm(&host, &[line]);
+            let outcome = host.add(&pod).run();
+            disarm(&host);
+            if !outcome.output.status.success() {
+                let error = outcome.failed();
+                if fault.ends_with('*') {
+                    assert!(error.code == 11 && error.text().contains("kept changing"), "{when}: {error:?}");
+                } else {
+                    judge(&error, errno, &when);
+                }
+                host.assert_sound(&when);
+                assert_eq!(host.leases(), [], "{when}");
+            }
+            host.del(&pod).done();
+            let attached = host.add(&pod).result();
+            pod.assert_pings(host_addresses());
+            assert_eq!(attached.ips().len(), 2);
+            if errno == Some(EEXIST) {
+                // Somebody's route would be good enough, and there is none: the next round sees that.
+                rounds(&agent, 1);
+            }
+            for shown in ["ip -6 route show proto 102", "ip -4 route show proto 102"] {
+                assert!(host.run(shown).contains("unreachable"), "{when}");
+            }
+            host.del(&pod).done();
+            assert_eq!(foreign(&host), before, "{when}");
+            agent.assert_all_threads_at_home();
+            agent.kill();
+        }
+    }
+}
+
+/// A round of the agent, to its end.
+fn rounds(agent: &Agent<'_>, times: usize) {
+    let host = agent.host;
+    // Each signal is sent when the round before has begun, and none is waited for that was never begun.
+    fs::write(host.path(TRACE), "").expect("writable");
+    let begun = || fs::read_to_string(host.path(TRACE)).expect("a trace").matches("reconcile/compare\n").count();
+    for _ in 0..=times {
+        let before = begun();
+        agent.signal("HUP");
+        wait_for("a round", || (begun() > before).then_some(()));
+    }
+    fs::remove_file(host.path(TRACE)).expect("removable");
+}
+
+#[test]
+fn a_del_that_the_kernel_fails_is_done_or_says_why_and_can_be_repeated() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    for thread in ["conn", "remove"] {
+        host.add(&pod).result();
+        let passed = traced(&host, thread, || host.del(&pod).done());
+        assert!(!passed.is_empty(), "{thread}");
+        for (point, nth) in &passed {
+            for (fault, errno) in faults(point) {
+                let when = format!("DEL, {point} {nth} {fault}");
+                host.add(&pod).result();
+                arm(&host, &[format!("{point} {nth} {fault}")]);
+                let outcome = host.del(&pod).run();
+                disarm(&host);
+                if outcome.output.status.success() {
+                    if errno == Some(ENODEV) && point.ends_with("request") {
+                        // The kernel said that there is no such link, and it stands: the next round finds it.
+                        rounds(&scene.agent, 2);
+                        assert!(
+                            host.leases().iter().any(|lease| &*lease.attachment.container_id.to_string() == "p"),
+                            "{when}"
+                        );
+                        host.del(&pod).done();
+                    } else {
+                        let lost = point.ends_with("receive");
+                        assert!(lost, "{when} succeeded");
+                    }
+                } else {
+                    judge(&outcome.failed(), errno, &when);
+                    // The link may still stand, or be gone and only the answer lost; a lease without link ends with the DEL.
+                    host.del(&pod).done();
+                }
+                scene.assert_clean(&format!("{when}, DEL"));
+                assert_eq!(host.leases().len(), 1, "{when}");
+            }
+            scene.live_on(&pod, &format!("faults at {point} {nth}"));
+        }
+    }
+    scene.end();
+}
+
+#[test]
+fn a_check_or_gc_that_the_kernel_fails_says_why_and_changes_nothing() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let (pod, old) = (host.pod("p"), host.pod("old"));
+    let attached = host.add(&pod).result();
+    let check = host.cni("CHECK").container("p").netns(&pod.path()).ifname("eth0").kubernetes("default", "p");
+    let check = check.conf("prevResult", attached.result.clone());
+    let gc = host.cni("GC").conf("cni.dev/valid-attachments", json!([{"containerID": "witness", "ifname": "eth0"}]));
+    host.add(&old).result();
+    check.done();
+    for (name, call) in [("CHECK", &check), ("GC", &gc)] {
+        let passed = traced(&host, "conn", || drop(call.run()));
+        for (point, nth) in &passed {
+            for (fault, errno) in faults(point) {
+                if name == "GC" && errno == Some(ENODEV) {
+                    continue; // The kernel says that the pod is dead, and the list says so, too.
+                }
+                let when = format!("{name}, {point} {nth} {fault}");
+                arm(&host, &[format!("{point} {nth} {fault}")]);
+                let outcome = call.run();
+                disarm(&host);
+                if name == "GC" {
+                    let error = outcome.failed();
+                    assert!(error.text().contains("alive") && error.code == 999, "{when}: {error:?}");
+                } else if outcome.output.status.success() {
+                    assert!(errno == Some(EINTR) || errno == Some(ENOENT), "{when} succeeded");
+                } else {
+                    let error = outcome.failed();
+                    if !(error.text().contains("no route") && errno == Some(ENODEV)
+                        || error.text().contains("no route") && errno == Some(ENOENT))
+                    {
+                        judge(&error, errno, &when);
+                    }
+                }
+                scene.assert_clean(&when);
+                assert_eq!(host.leases().len(), 3, "{when}");
+            }
+        }
+    }
+    check.done();
+    host.del(&pod).done();
+    host.del(&old).done();
+    scene.end();
+}
+
+#[test]
+fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let link = scene.attached.host_link();
+    let ip = scene.attached.ipv4().expect("an address");
+    let cut = || host.run(&format!("ip route del {ip}/32 dev {link}"));
+    cut();
+    let passed = traced(&host, "reconcile", || {
+        scene.agent.signal("HUP");
+        scene.agent.wait_log("host end of a link repaired");
+    });
+    assert!(passed.iter().any(|(point, _)| point.ends_with("netlink.dump")), "{passed:?}");
+    // Each message of a list is a pass: a few of them are as good as all.
+    let few = |(point, nth): &&Passed| !point.ends_with("netlink.dump") || nth % 7 == 0;
+    for (point, nth) in passed.iter().filter(few) {
+        for (fault, _) in faults(point) {
+            let when = format!("round, {point} {nth} {fault}");
+            cut();
+            arm(&host, &[format!("{point} {nth} {fault}")]);
+            rounds(&scene.agent, 1);
+            disarm(&host);
+            rounds(&scene.agent, 1);
+            scene.assert_clean(&when);
+            assert_eq!(host.leases().len(), 1, "{when}");
+        }
+    }
+    // Lists that never come to an end whole: nothing is done on their base.
+    cut();
+    arm(&host, &["reconcile/netlink.dump * errno 4".into()]);
+    rounds(&scene.agent, 3);
+    assert_eq!(host.leases().len(), 1);
+    assert!(!host.run("ip route").contains(&format!("{ip} dev {link}")), "repaired on the base of half a list");
+    scene.agent.wait_log("the table kept changing while it was read");
+    disarm(&host);
+    rounds(&scene.agent, 1);
+    scene.assert_clean("rounds without a whole list");
+    scene.end();
+}
+
+#[test]
+fn a_start_that_the_kernel_fails_ends_or_serves_and_the_next_start_is_sound() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let Scene { agent, witness, attached, foreign: before, .. } = scene;
+    agent.stop();
+    let start = || host.agent().config(Some(&node_config(CIDR6, WIDE4)));
+    let mut agent = Some(start().start());
+    agent.take().expect("running").kill();
+    let passed = traced(&host, "main", || start().start().kill());
+    assert!(passed.len() > 5, "{passed:?}");
+    let few = |(point, nth): &&Passed| !point.ends_with("netlink.dump") || nth % 9 == 0;
+    for (point, nth) in passed.iter().filter(few) {
+        for (fault, _) in faults(point) {
+            let when = format!("start, {point} {nth} {fault}");
+            arm(&host, &[format!("{point} {nth} {fault}")]);
+            let mut agent = start().no_wait().start();
+            let listens = wait_for("a decision", || {
+                let log = agent.log();
+                let (up, down) = (log.contains("flock-agent listens"), log.contains("flock-agent cannot run"));
+                (up || down).then_some(up)
+            });
+            disarm(&host);
+            if !listens {
+                assert!(agent.log().contains("record and kernel cannot be compared"), "{when}: {}", agent.log());
+                assert!(!agent.wait().success(), "{when}");
+                agent = start().start();
+            }
+            // A host that could not be looked at is looked at again soon.
+            agent.wait_log("NodeConfig in force");
+            host.assert_sound(&when);
+            assert_eq!(host.leases().len(), 1, "{when}");
+            witness.assert_pings(host_addresses());
+            assert_eq!(foreign(&host), before, "{when}");
+            agent.kill();
+        }
+    }
+    let _agent = start().start();
+    let pod = host.pod("p");
+    let new = host.add(&pod).result();
+    witness.assert_pings(new.ips());
+    pod.assert_pings(attached.ips());
+}
+
+#[test]
+fn an_add_that_fails_twice_over_is_taken_back_by_the_next_round() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    // The fifth request is an address of the host end; and then the link cannot be removed either.
+    arm(&host, &["conn/netlink.request 5 errno 105".into(), "remove/netlink.request * errno 16".into()]);
+    let error = host.add(&pod).error();
+    assert!(error.code == 11 && error.text().contains("No buffer space"), "{error:?}");
+    scene.agent.wait_log("failed ADD not undone yet");
+    assert_eq!(host.flock_links().len(), 3, "two of pods and a foreign one");
+    disarm(&host);
+    rounds(&scene.agent, 1);
+    scene.assert_clean("a round");
+    assert_eq!(host.leases().len(), 1);
+    scene.live_on(&pod, "undone");
+    scene.end();
+}
+
+#[test]
+fn a_del_returns_when_the_link_is_gone_though_announcements_are_lost() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    for (fault, why) in [
+        ("link/netlink.event * errno 105", "each announcement is lost"),
+        ("link/netlink.event * hang 20000", "the reader is stuck"),
+    ] {
+        arm(&host, &[fault.into()]);
+        for _ in 0..5 {
+            host.add(&pod).result();
+            host.del(&pod).done();
+            assert_eq!(host.leases().len(), 1, "{why}");
+        }
+        scene.assert_clean(why);
+        disarm(&host);
+    }
+    scene.live_on(&pod, "announcements are heard again");
+    scene.end();
+}
+
+#[test]
+fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    arm(&host, &["link/netlink.event * hang 60000".into()]);
+    let flap = "for n in $(seq 2000); do echo link set foreign mtu $((1400 + n % 2)); done | ip -batch -";
+    let overrun = || {
+        let table = host.run("cat /proc/net/netlink");
+        // Protocol, port, groups, ..., drops: a socket of the link group that has dropped something.
+        table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .any(|words| words[1] == "0" && words[3] == "00000001" && words[8] != "0")
+    };
+    wait_for("an overrun", || {
+        succeed(host.command("sh").args(["-ec", flap]));
+        overrun().then_some(())
+    });
+    host.run("ip link set foreign mtu 1500");
+    host.add(&pod).result();
+    host.del(&pod).done();
+    disarm(&host);
+    for _ in 0..5 {
+        scene.live_on(&pod, "after an overrun");
+    }
+    scene.end();
+}
+
+#[test]
+fn a_reader_of_announcements_that_ends_makes_removals_slower_and_nothing_else() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    let readers = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", scene.agent.pid())).expect("it runs");
+        tasks
+            .flatten()
+            .filter(|t| fs::read_to_string(t.path().join("comm")).is_ok_and(|c| c == "link-events\n"))
+            .count()
+    };
+    assert_eq!(readers(), 1);
+    arm(&host, &["link/netlink.event 1 errno 5".into()]);
+    host.add(&pod).result();
+    wait_for("the reader's end", || (readers() == 0).then_some(()));
+    disarm(&host);
+    host.del(&pod).done();
+    for _ in 0..5 {
+        scene.live_on(&pod, "without a reader");
+    }
+    scene.end();
+}
+
+#[test]
+fn nothing_is_written_on_a_quiet_node_and_nothing_repaired_while_links_come_and_go() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pods: Vec<Pod<'_>> = (0..10).map(|n| host.pod(&format!("p{n}"))).collect();
+    for pod in &pods {
+        host.add(pod).result();
+    }
+    // Whatever the pods and the kernel had to say to each other is said, and then nobody says anything.
+    rounds(&scene.agent, 2);
+    let mut monitor = Listener::start(&host);
+    let heard = wait_for("a quiet node", || {
+        let before = monitor.heard();
+        rounds(&scene.agent, 20);
+        let after = monitor.heard();
+        (before == after).then_some(after)
+    });
+    monitor.stop();
+    assert!(heard > 0, "the monitor works");
+
+    let mut churn = host.command("sh");
+    churn.args(["-c", "while :; do ip link add noise type veth peer name noise2; ip link del noise; done"]);
+    let mut churn = churn.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
+    rounds(&scene.agent, 200);
+    churn.kill().expect("killable");
+    churn.wait().expect("waitable");
+    wait_for("the last of the noise", || {
+        let noisy = host.command("ip").args(["link", "del", "noise"]).output().expect("ip starts");
+        (!noisy.status.success()).then_some(())
+    });
+    scene.assert_clean("after the noise");
+    assert_eq!(host.leases().len(), 11);
+    let log = scene.agent.log();
+    for repair in ["repaired", "ended", "removed", "undone", "adopted", "lacks", "has it again"] {
+        assert!(!log.contains(repair), "{repair}: {log}");
+    }
+    for pod in &pods {
+        host.del(pod).done();
+    }
+    scene.end();
+}
+
+/// Counts what the kernel announces about links, addresses, routes and rules.
+struct Listener {
+    child: Child,
+    lines: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Listener {
+    fn start(host: &Host) -> Listener {
+        let mut command = host.command("ip");
+        let mut child = command
+            .args(["monitor", "link", "address", "route", "rule"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ip monitor starts");
+        let lines = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+        let (counter, stdout) = (lines.clone(), child.stdout.take().expect("piped"));
+        std::thread::spawn(move || {
+            for _ in io::BufRead::lines(io::BufReader::new(stdout)).map_while(Result::ok) {
+                counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        let listener = Listener { child, lines };
+        wait_for("the monitor to hear", || {
+            host.run("ip addr replace 192.0.2.77/32 dev lo");
+            host.run("ip addr del 192.0.2.77/32 dev lo");
+            (listener.heard() > 0).then_some(())
+        });
+        listener
+    }
+
+    fn heard(&self) -> usize {
+        self.lines.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[test]
+fn somebody_who_takes_a_route_away_again_and_again_gets_one_repair_per_round() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let (link, ip) = (scene.attached.host_link(), scene.attached.ipv4().expect("an address"));
+    let mut fight = host.command("sh");
+    let script = format!("while :; do ip route del {ip}/32 dev {link} 2>/dev/null; sleep 0.05; done");
+    let mut fight = fight.args(["-c", &script]).stdin(Stdio::null()).spawn().expect("a shell");
+    rounds(&scene.agent, 30);
+    fight.kill().expect("killable");
+    fight.wait().expect("waitable");
+    rounds(&scene.agent, 2);
+    scene.assert_clean("after the fight");
+    let log = scene.agent.log();
+    // One that began by itself, and those that were asked for here.
+    let repairs = log.matches("host end of a link repaired").count();
+    assert!((1..=40).contains(&repairs), "{repairs} repairs");
+    assert!(log.matches("lacks what flock gave it").count() <= repairs, "{log}");
+    scene.end();
+}
+
+#[test]
+fn a_del_removes_the_host_end_though_the_namespace_can_no_longer_be_reached() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    host.add(&pod).result();
+    let mut resident = host.command("ip");
+    let mut resident = resident.args(["netns", "exec", "p", "cat"]).stdin(Stdio::piped()).spawn().expect("ip starts");
+    let inode = host.run("stat -L -c %i /run/netns/p");
+    let inside = format!("net:[{}]", inode.trim());
+    let at = format!("/proc/{}/ns/net", resident.id());
+    wait_for("somebody to live in the pod", || fs::read_link(&at).ok().filter(|at| at.as_os_str() == inside.as_str()));
+    host.run("umount /run/netns/p");
+    host.run("rm /run/netns/p");
+    assert_eq!(host.flock_links().len(), 3);
+    host.del(&pod).done();
+    scene.assert_clean("DEL without a way in");
+    assert_eq!(host.flock_links().len(), 2, "the witness's and the foreign one");
+    assert!(resident.try_wait().expect("waitable").is_none(), "the namespace lived all the time");
+    resident.kill().expect("killable");
+    resident.wait().expect("waitable");
+    scene.end();
+}
+
+#[test]
+fn a_pod_of_a_user_namespace_is_served_like_any_other() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let mut resident = host.command("unshare");
+    resident.args(["--user", "--map-root-user", "--net", "sh", "-c", "echo ready; exec cat"]);
+    let mut resident =
+        resident.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare (util-linux) starts");
+    let mut line = String::new();
+    let stdout = resident.stdout.take().expect("piped");
+    io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut line).expect("readable");
+    assert_eq!(line, "ready\n", "a user namespace inside");
+    host.run("touch /run/netns/user");
+    host.run(&format!("mount --bind /proc/{}/ns/net /run/netns/user", resident.id()));
+    let pod = Pod { host: &host, name: "user".into() };
+    // The namespace may be set to have no IPv6, which takes a write to a file that its user namespace owns.
+    pod.run("sysctl -q net.ipv6.conf.default.disable_ipv6=1");
+    let attached = host.add(&pod).result();
+    let check = host.cni("CHECK").container("user").netns(&pod.path()).ifname("eth0").kubernetes("default", "user");
+    check.conf("prevResult", attached.result.clone()).done();
+    pod.assert_pings(scene.attached.ips());
+    scene.witness.assert_pings(attached.ips());
+    scene.assert_clean("ADD");
+    host.del(&pod).done();
+    scene.assert_clean("DEL");
+    host.run("umount /run/netns/user");
+    host.run("rm /run/netns/user");
+    resident.kill().expect("killable");
+    resident.wait().expect("waitable");
+    scene.end();
+}
