@@ -1,0 +1,379 @@
+//! DEL always ends: whatever the agent, the namespace, the disk and the runtime are at, it succeeds within its time, and when
+//! the agent is well again the pod is gone and nobody else was harmed.
+//!
+//! Needs the feature `failpoints` (`make test`), which holds the agent at its start.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::fs;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use support::*;
+
+const ARMED: &str = "/run/failpoints";
+const TRACE: &str = "/run/failpoints.trace";
+
+/// What the plugin promises, and a little for a loaded machine.
+const DEL_LIMIT: Duration = Duration::from_secs(22);
+
+/// How the agent is when the deletes come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Up,
+    Down,
+    Starting,
+    Hung,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disk {
+    Well,
+    Full,
+    ReadOnly,
+}
+
+/// What the delete says of the namespace.
+#[derive(Clone, Copy, Debug)]
+enum Netns {
+    Right,
+    Empty,
+    Gone,
+    /// The path has come to name another pod's.
+    Foreign,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Known,
+    Unknown,
+    /// Once more when the agent is well again.
+    Repeated,
+    Concurrent,
+}
+
+fn notes(host: &Host) -> usize {
+    let names = fs::read_dir(host.path("/run/flock/deletes")).into_iter().flatten();
+    names.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".delete")).count()
+}
+
+fn no_notes_are_left(host: &Host, agent: &Agent<'_>) {
+    agent.signal("HUP");
+    wait_for("every note to be carried out", || (notes(host) == 0).then_some(()));
+}
+
+/// Sixteen deletes side by side: every namespace with every kind.
+fn deletes(at: At, disk: Disk) {
+    let when = format!("{at:?}, {disk:?}");
+    let host = Host::new();
+    host.run("mkdir -p /run/flock/state");
+    host.run("mount -t tmpfs -o mode=700,size=256k tmpfs /run/flock/state");
+    let agent = host.agent().start();
+    let witness = host.pod("witness");
+    let attached = host.add(&witness).result();
+    let mut cases = Vec::new();
+    for netns in [Netns::Right, Netns::Empty, Netns::Gone, Netns::Foreign] {
+        for kind in [Kind::Known, Kind::Unknown, Kind::Repeated, Kind::Concurrent] {
+            let pod = host.pod(&format!("{netns:?}-{kind:?}").to_lowercase());
+            if kind != Kind::Unknown {
+                host.add(&pod).result();
+            }
+            cases.push((netns, kind, pod));
+        }
+    }
+    agent.kill();
+    // With a log that is not open, so that its file system can be made read-only.
+    let mut agent = host.agent().start();
+    match disk {
+        Disk::Well => {}
+        Disk::Full => {
+            let mut file = fs::File::create(host.path("/run/flock/state/filler")).expect("an inode is left");
+            while file.write_all(&[7; 4096]).is_ok() {}
+        }
+        Disk::ReadOnly => drop(host.run("mount -o remount,ro /run/flock/state")),
+    }
+    for (_, _, pod) in cases.iter().filter(|(netns, ..)| matches!(netns, Netns::Gone)) {
+        pod.vanish();
+    }
+    match at {
+        At::Up => {}
+        At::Down => {
+            agent.signal("KILL");
+            agent.wait();
+        }
+        At::Starting => {
+            agent.kill();
+            fs::write(host.path(ARMED), "main/compare 1 hang 3000\n").expect("writable");
+            agent = host.agent().no_wait().start();
+        }
+        At::Hung => agent.signal("STOP"),
+    }
+    let call = |netns: Netns, pod: &Pod<'_>| {
+        let cni = host.del(pod);
+        match netns {
+            Netns::Right | Netns::Gone => cni,
+            Netns::Empty => cni.netns(""),
+            Netns::Foreign => cni.netns(&witness.path()),
+        }
+    };
+    thread::scope(|scope| {
+        for (netns, kind, pod) in &cases {
+            let times = if *kind == Kind::Concurrent { 3 } else { 1 };
+            for _ in 0..times {
+                let (cni, when) = (call(*netns, pod), &when);
+                scope.spawn(move || {
+                    let outcome = cni.run();
+                    assert!(outcome.output.status.success(), "{when}, {netns:?}, {kind:?}: {}", outcome.stdout());
+                    assert!(outcome.elapsed < DEL_LIMIT, "{when}, {netns:?}, {kind:?}: {:?}", outcome.elapsed);
+                });
+            }
+        }
+    });
+    match at {
+        At::Up => {}
+        At::Down => agent = host.agent().start(),
+        At::Starting => {
+            fs::remove_file(host.path(ARMED)).expect("armed");
+            agent.wait_log("flock-agent listens");
+        }
+        At::Hung => agent.signal("CONT"),
+    }
+    for (netns, _, pod) in cases.iter().filter(|(_, kind, _)| *kind == Kind::Repeated) {
+        call(*netns, pod).done();
+    }
+    no_notes_are_left(&host, &agent);
+    match disk {
+        Disk::Well => {}
+        Disk::Full => fs::remove_file(host.path("/run/flock/state/filler")).expect("there"),
+        Disk::ReadOnly => drop(host.run("mount -o remount,rw /run/flock/state")),
+    }
+    agent.signal("HUP");
+    host.assert_sound(&when);
+    assert_eq!(host.leases().len(), 1, "{when}");
+    witness.assert_pings(host_addresses());
+    let pod = host.pod("new");
+    host.add(&pod).result();
+    pod.assert_pings(attached.ips());
+    host.assert_sound(&format!("{when}, and life goes on"));
+}
+
+fn deletes_on_every_disk(at: At) {
+    thread::scope(|scope| {
+        for disk in [Disk::Well, Disk::Full, Disk::ReadOnly] {
+            scope.spawn(move || deletes(at, disk));
+        }
+    });
+}
+
+// covers: D-01 D-02 D-03 D-04 D-06 D-19
+#[test]
+fn deletes_of_all_kinds_end_while_the_agent_is_up() {
+    deletes_on_every_disk(At::Up);
+}
+
+// covers: D-14 D-16
+#[test]
+fn deletes_of_all_kinds_end_while_the_agent_is_down() {
+    deletes_on_every_disk(At::Down);
+}
+
+// covers: D-18 D-20
+#[test]
+fn deletes_of_all_kinds_end_while_the_agent_starts() {
+    deletes_on_every_disk(At::Starting);
+}
+
+// covers: D-16
+#[test]
+fn deletes_of_all_kinds_end_while_the_agent_hangs() {
+    deletes_on_every_disk(At::Hung);
+}
+
+// covers: D-16 D-18 D-20
+#[test]
+fn pods_that_come_and_go_while_the_agent_flaps_leave_nothing_behind() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let witness = host.pod("witness");
+    host.add(&witness).result();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|worker| {
+                let host = &host;
+                scope.spawn(move || {
+                    let pod = host.pod(&format!("w{worker}"));
+                    let mut added = 0;
+                    for round in 0..50 {
+                        let id = format!("w{worker}-{round}");
+                        // Refused or served, as the agent comes and goes.
+                        added += u32::from(host.add(&pod).container(&id).run().output.status.success());
+                        host.del(&pod).container(&id).done();
+                    }
+                    added
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                thread::park_timeout(Duration::from_millis(150));
+                agent.signal("KILL");
+                agent.wait();
+                thread::park_timeout(Duration::from_millis(100));
+                agent = host.agent().start();
+            }
+        });
+        let added: u32 = workers.into_iter().map(|worker| worker.join().expect("no panic")).sum();
+        over.store(true, Ordering::Relaxed);
+        assert!(added > 50, "only {added} of 200 were served");
+    });
+    no_notes_are_left(&host, &agent);
+    host.assert_sound("after the flapping");
+    assert_eq!(host.leases().len(), 1);
+    witness.assert_pings(host_addresses());
+    let pod = host.pod("new");
+    host.add(&pod).result();
+    pod.assert_pings(host_addresses());
+}
+
+// covers: D-23
+#[test]
+fn two_sandboxes_of_one_pod_never_harm_each_other_in_any_order() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let [one, two] = ["one", "two"].map(|name| host.pod(name));
+    let add = |pod: &Pod<'_>| host.add(pod).kubernetes("default", "web-0").result();
+    let del = |pod: &Pod<'_>| host.del(pod).kubernetes("default", "web-0").done();
+    for second in 0..4 {
+        for first in (0..4).filter(|place| *place != second) {
+            // ADD of the first sandbox at place `first`, of the second at `second`, and DEL of the first at the others.
+            for gap in 0..=4 {
+                let when = format!("ADD1 at {first}, ADD2 at {second}, restart at {gap}");
+                for step in 0..4 {
+                    if step == gap {
+                        agent.kill();
+                        agent = host.agent().start();
+                    }
+                    match step {
+                        step if step == first => drop(add(&one)),
+                        step if step == second => drop(add(&two)),
+                        _ => del(&one),
+                    }
+                }
+                let stands = (first + 1..4).all(|step| step == second);
+                let expected = if stands { vec!["one", "two"] } else { vec!["two"] };
+                let mut held: Vec<String> =
+                    host.leases().iter().map(|lease| lease.attachment.container_id.to_string()).collect();
+                held.sort();
+                assert_eq!(held, expected, "{when}");
+                two.assert_pings(host_addresses());
+                if gap == 1 {
+                    host.assert_sound(&when);
+                }
+                del(&one);
+                del(&two);
+            }
+        }
+    }
+    host.assert_empty();
+}
+
+// covers: D-12 D-16
+#[test]
+fn a_lock_that_somebody_holds_for_ever_hangs_neither_deletes_nor_the_start() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = ["a", "b"].map(|name| host.pod(name));
+    pods.iter().for_each(|pod| drop(host.add(pod).result()));
+    agent.kill();
+    host.del(&pods[0]).done();
+    let held = fs::File::open(host.path("/run/flock/deletes")).expect("readable");
+    flock(&held, FlockOperation::NonBlockingLockExclusive).expect("nobody else has it");
+    let outcome = host.del(&pods[1]).run();
+    assert_eq!(outcome.failed().code, 11);
+    assert!(outcome.failed().details.contains("/run/flock/deletes is locked by somebody else"), "{}", outcome.stdout());
+    assert!(outcome.elapsed < DEL_LIMIT, "{:?}", outcome.elapsed);
+    // The start reads the notes all the same, and so do the rounds.
+    let agent = host.agent().start();
+    agent.wait_log("noted delete carried out");
+    agent.wait_log("directory of delete notes is locked by somebody else");
+    assert_eq!((notes(&host), host.flock_links().len()), (0, 1));
+    host.del(&pods[1]).done();
+    host.assert_empty();
+}
+
+#[test]
+fn a_writer_of_a_note_and_an_agent_that_starts_do_not_wait_for_each_other() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods: Vec<Pod<'_>> = (0..8).map(|n| host.pod(&format!("p{n}"))).collect();
+    pods.iter().for_each(|pod| drop(host.add(pod).result()));
+    agent.kill();
+    // It listens, and for a second it goes no further: the deletes find first nobody, then somebody, then no answer.
+    fs::write(host.path(ARMED), "main/netlink.send 1 hang 1500\n").expect("writable");
+    thread::scope(|scope| {
+        for pod in &pods {
+            scope.spawn(|| {
+                let outcome = host.del(pod).run();
+                outcome.succeeded();
+                assert!(outcome.elapsed < Duration::from_secs(12), "{:?}", outcome.elapsed);
+            });
+        }
+        thread::park_timeout(Duration::from_millis(990));
+        host.agent().start().kill();
+    });
+    let agent = host.agent().start();
+    no_notes_are_left(&host, &agent);
+    host.assert_empty();
+}
+
+/// Each place that a start passes, failing and hanging. An agent may end there; what was promised to the runtime is kept.
+#[test]
+fn deletes_end_whichever_step_of_the_start_fails_or_hangs() {
+    let host = Host::new();
+    host.agent().start().kill();
+    fs::write(host.path(TRACE), "").expect("writable");
+    host.agent().start().kill();
+    let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
+    let mut points: Vec<&str> = trace.lines().filter(|point| point.starts_with("main/")).collect();
+    points.sort_unstable();
+    points.dedup();
+    assert!(points.len() > 10, "{points:?}");
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    start_with(point);
+                }
+            });
+        }
+    });
+}
+
+fn start_with(point: &str) {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let [witness, a, b] = ["witness", "a", "b"].map(|name| host.pod(name));
+    host.add(&witness).result();
+    for (pod, action) in [(&a, "* errno 5"), (&b, "1 hang 3000")] {
+        host.add(pod).result();
+        agent.kill();
+        fs::write(host.path(ARMED), format!("{point} {action}\n")).expect("writable");
+        agent = host.agent().no_wait().start();
+        let outcome = host.del(pod).run();
+        assert!(outcome.output.status.success(), "{point} {action}: {}", outcome.stdout());
+        assert!(outcome.elapsed < DEL_LIMIT, "{point} {action}: {:?}", outcome.elapsed);
+        agent.kill();
+        fs::remove_file(host.path(ARMED)).expect("armed");
+        agent = host.agent().start();
+        no_notes_are_left(&host, &agent);
+        host.assert_sound(&format!("{point} {action}"));
+        assert_eq!(host.leases().len(), 1, "{point} {action}");
+        witness.assert_pings(host_addresses());
+    }
+}
