@@ -1,0 +1,410 @@
+//! Stories of a node under callers that flood, break off, or are killed: the agent keeps serving, and what it takes for
+//! them (threads, descriptors, memory, lines of the log, addresses) comes back.
+//!
+//! `FLOCK_ROUNDS=10000 cargo test --test limits` makes the stories that repeat something as long as one likes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod support;
+
+use std::collections::VecDeque;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flock::lease::Phase;
+use flock::rpc::message::Op;
+use flock::rpc::{connect_limit, plugin_limit};
+use serde_json::{Value, json};
+
+use support::scripted::{ask, line, socket_of};
+use support::*;
+
+/// How often a story repeats itself.
+fn rounds(usual: usize) -> usize {
+    std::env::var("FLOCK_ROUNDS").map_or(usual, |text| text.parse().expect("FLOCK_ROUNDS is a number"))
+}
+
+/// Random enough for moments and bytes.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// What an agent holds at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holds {
+    descriptors: usize,
+    threads: usize,
+}
+
+fn holds(agent: &Agent<'_>) -> Holds {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", agent.pid())).unwrap().count();
+    Holds { descriptors: count("fd"), threads: count("task") }
+}
+
+/// A line of `/proc/PID/status`, in MiB.
+fn memory(agent: &Agent<'_>, key: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line of that name");
+    line.split_whitespace().next().unwrap().parse::<usize>().unwrap() / 1024
+}
+
+fn comes_back_to(agent: &Agent<'_>, before: Holds) {
+    let deadline = Instant::now() + PATIENCE;
+    // A thread of an earlier request may have been on its way out when it was counted.
+    let settled = |now: Holds| now.descriptors <= before.descriptors && now.threads <= before.threads;
+    while !settled(holds(agent)) {
+        assert!(Instant::now() < deadline, "{:?} instead of {before:?}", holds(agent));
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// One hostile connection, and what is left open of it.
+fn attack(socket: &Path, number: usize, random: &mut Random) -> Option<UnixStream> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    // What the agent does not want, it does not take.
+    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    match number % 8 {
+        // Says nothing, and stays.
+        0 | 1 => {}
+        // A byte now, and never the rest.
+        2 => drop(stream.write_all(b"{")),
+        // 64 MiB without an end; now and then, since it takes its time.
+        3 if number % 200 == 3 => {
+            let piece = vec![b'x'; 1 << 16];
+            (0..1024).take_while(|_| stream.write_all(&piece).is_ok()).for_each(drop);
+        }
+        3 => drop(stream.write_all(br#"{"op":"ADD","container_id":"x""#)),
+        4 => {
+            let bytes: Vec<u8> = (0..64).flat_map(|_| random.next().to_le_bytes()).collect();
+            stream.write_all(&bytes).and_then(|()| stream.write_all(b"\n")).ok();
+        }
+        // Half closed, before and behind a request.
+        5 => drop(stream.shutdown(Shutdown::Write)),
+        6 => {
+            stream.write_all(&line(&json!({"op": "STATUS"}))).ok();
+            stream.shutdown(Shutdown::Write).ok();
+        }
+        // Never reads its answer.
+        _ => drop(stream.write_all(&line(&json!({"op": "STATUS"})))),
+    }
+    Some(stream)
+}
+
+// covers: P-01 T-06
+#[test]
+fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
+    let all = rounds(10_000);
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("a");
+    // What is made once, at the first call.
+    host.add(&pod).result();
+    host.del(&pod).done();
+    let (before, log_before) = (holds(&agent), agent.log().lines().count());
+    let began = Instant::now();
+    let socket = socket_of(&host);
+    let next = AtomicUsize::new(0);
+    let most = thread::scope(|scope| {
+        let mut attackers = Vec::new();
+        for seed in 1..=8u64 {
+            let (next, socket) = (&next, &socket);
+            attackers.push(scope.spawn(move || {
+                let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                // Slow ones send a byte when this thread comes by; the oldest are let go.
+                let mut open = VecDeque::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    if number >= all {
+                        break;
+                    }
+                    open.extend(attack(socket, number, &mut random));
+                    if open.len() > 100 {
+                        open.pop_front();
+                    }
+                    let chosen = random.below(open.len().max(1) as u64) as usize;
+                    if let Some(slow) = open.get_mut(chosen) {
+                        slow.set_nonblocking(true).ok();
+                        slow.write_all(b" ").ok();
+                    }
+                }
+            }));
+        }
+        let mut most = before;
+        while !attackers.iter().all(|attacker| attacker.is_finished()) {
+            host.cni("STATUS").done();
+            let outcome = host.add(&pod).run();
+            assert!(outcome.elapsed < plugin_limit(Op::Add), "{:?}", outcome.elapsed);
+            outcome.succeeded();
+            host.del(&pod).done();
+            let now = holds(&agent);
+            most.descriptors = most.descriptors.max(now.descriptors);
+            most.threads = most.threads.max(now.threads);
+        }
+        most
+    });
+    let (took, peak) = (began.elapsed(), memory(&agent, "VmHWM:"));
+    // A thread that has answered is on its way out for a moment, while its place is taken by the next.
+    assert!(most.threads <= before.threads + 2 * 128, "{most:?}");
+    assert!(most.descriptors <= before.descriptors + 2 * 128, "{most:?}");
+    assert!(peak < 64, "{peak} MiB at the peak");
+    comes_back_to(&agent, before);
+    let rest = memory(&agent, "VmRSS:");
+    assert!(rest < 32, "{rest} MiB are kept");
+    // Ten lines of each kind in ten seconds, and there are a handful of kinds; what was served has its own line each.
+    let log = agent.log();
+    let lines = log.lines().skip(log_before).filter(|line| !line.contains("request served")).count();
+    let bound = 10 * 5 * (took.as_secs() as usize / 10 + 2);
+    assert!(lines <= bound, "{lines} lines in {took:?}, {bound} are allowed");
+    eprintln!("{all} connections in {took:?}: {most:?}, peak {peak} MiB, kept {rest} MiB, {lines} lines");
+    host.cni("STATUS").done();
+    host.assert_empty();
+}
+
+fn request(op: &str, pod: &Pod<'_>) -> Value {
+    json!({"op": op, "container_id": pod.name, "netns": pod.path(), "ifname": "eth0", "args": "", "path": "",
+        // {"cniVersion":"1.1.0","name":"flock"}
+        "stdin_data": "eyJjbmlWZXJzaW9uIjoiMS4xLjAiLCJuYW1lIjoiZmxvY2sifQ=="})
+}
+
+// covers: P-05
+#[test]
+fn calls_that_fail_in_every_way_leave_neither_descriptors_nor_threads() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let socket = socket_of(&host);
+    let (good, taken) = (host.pod("good"), host.pod("taken"));
+    taken.run("ip link add eth0 type veth peer name other");
+    std::fs::write(host.path("/run/file"), "x").unwrap();
+    host.run("mkfifo /run/fifo");
+    let ok = json!({});
+    let add = |pod: &Pod<'_>| ask(&socket, &request("ADD", pod)).unwrap();
+    let with = |key: &str, value: Value| {
+        let mut request = request("ADD", &good);
+        request[key] = value;
+        ask(&socket, &request)
+    };
+    // {"cniVersion":"1.1.0","name":"flock","runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"flock.fritzlab.net/ipv6":"x"}}}
+    let bad_annotation = "eyJjbmlWZXJzaW9uIjoiMS4xLjAiLCJuYW1lIjoiZmxvY2siLCJydW50aW1lQ29uZmlnIjp7ImlvLmt1YmVybmV0ZXMuY3JpLnBvZC1hbm5vdGF0aW9ucyI6eyJmbG9jay5mcml0emxhYi5uZXQvaXB2NiI6IngifX19";
+    let round = |number: usize| {
+        let failed = match number % 8 {
+            0 => with("netns", json!("/run/nowhere")),
+            1 => with("netns", json!("/run/fifo")),
+            2 => with("netns", json!("/proc/self/ns/mnt")),
+            3 => with("netns", json!("/proc/self/ns/net")),
+            4 => with("stdin_data", json!(bad_annotation)),
+            5 => Some(add(&taken)),
+            6 => with("container_id", json!("../x")),
+            _ => {
+                // Gone before, while, or after.
+                let mut stream = UnixStream::connect(&socket).unwrap();
+                stream.write_all(&line(&request("ADD", &taken))).unwrap();
+                None
+            }
+        };
+        assert!(failed.is_none_or(|answer| answer["code"].is_u64()), "round {number}");
+        let added = add(&good);
+        assert!(added["result"].is_object(), "{added}");
+        assert_eq!(ask(&socket, &request("DEL", &good)), Some(ok.clone()));
+    };
+    (0..16).for_each(round);
+    ask(&socket, &request("DEL", &taken));
+    let mut before = holds(&agent);
+    // Whoever came last may still be there: the least of several looks counts.
+    for _ in 0..50 {
+        thread::sleep(Duration::from_millis(2));
+        let now = holds(&agent);
+        before.descriptors = before.descriptors.min(now.descriptors);
+        before.threads = before.threads.min(now.threads);
+    }
+    (0..rounds(500)).for_each(round);
+    ask(&socket, &request("DEL", &taken));
+    comes_back_to(&agent, before);
+    host.assert_empty();
+}
+
+/// Waits as long as the reconciler takes to end the lease of a pod that has vanished without a DEL: two of its rounds.
+fn wait_until_empty(host: &Host, agent: &Agent<'_>) {
+    let deadline = Instant::now() + 5 * PATIENCE;
+    while !(host.leases().is_empty() && host.flock_links().is_empty()) {
+        assert!(Instant::now() < deadline, "{:?}\n{:?}\n{}", host.leases(), host.flock_links(), agent.log());
+        thread::sleep(Duration::from_millis(100));
+    }
+    host.assert_empty();
+}
+
+// covers: P-05 A-12
+#[test]
+fn plugins_killed_at_any_moment_of_add_cost_no_address() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let warm = host.pod("warm");
+    host.add(&warm).result();
+    host.del(&warm).done();
+    let before = holds(&agent);
+    let all = rounds(200);
+    let next = AtomicUsize::new(0);
+    let (finished, killed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for seed in 1..=4u64 {
+            let (host, next, finished, killed) = (&host, &next, &finished, &killed);
+            scope.spawn(move || {
+                let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                // Moves to where about half of the plugins are killed before their end.
+                let mut longest = 20_000;
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    if number >= all {
+                        return;
+                    }
+                    let pod = host.pod(&format!("p{number}"));
+                    let call = host.add(&pod);
+                    let mut command = call.command();
+                    let mut plugin =
+                        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+                    // It may be killed before it has read this.
+                    plugin.stdin.take().unwrap().write_all(&call.input()).ok();
+                    // Not a wait for a fact: the moment is what is tried.
+                    thread::sleep(Duration::from_micros(random.below(longest)));
+                    if plugin.try_wait().unwrap().is_some() {
+                        finished.fetch_add(1, Ordering::SeqCst);
+                        longest = (longest * 9 / 10).max(1_000);
+                    } else {
+                        killed.fetch_add(1, Ordering::SeqCst);
+                        longest = (longest * 11 / 10).min(200_000);
+                    }
+                    plugin.kill().unwrap();
+                    plugin.wait().unwrap();
+                    // The runtime's DEL comes, or never does; the namespace goes in each case.
+                    match number % 4 {
+                        0 => host.del(&pod).done(),
+                        1 => {
+                            pod.vanish();
+                            host.cni("DEL").container(&pod.name).ifname("eth0").done();
+                            continue;
+                        }
+                        _ => {}
+                    }
+                    pod.vanish();
+                }
+            });
+        }
+    });
+    eprintln!("{finished:?} plugins had ended by themselves, {killed:?} were killed");
+    wait_until_empty(&host, &agent);
+    comes_back_to(&agent, before);
+}
+
+// covers: P-05
+#[test]
+fn a_plugin_killed_between_the_answer_and_its_own_output_costs_no_address() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods: Vec<Pod<'_>> = (0..8).map(|number| host.pod(&format!("p{number}"))).collect();
+    for (number, pod) in pods.iter().enumerate() {
+        let mut stream = UnixStream::connect(socket_of(&host)).unwrap();
+        stream.write_all(&line(&request("ADD", pod))).unwrap();
+        // The answer has been written: with the first byte all of it is there. Read in full, or hardly looked at.
+        let mut answer = vec![0; if number % 2 == 0 { 1 } else { 64 * 1024 }];
+        assert!(stream.read(&mut answer).unwrap() > 0);
+    }
+    // As far as the agent can know, these pods run.
+    assert!(host.leases().iter().all(|lease| lease.phase == Phase::Committed));
+    for (number, pod) in pods.iter().enumerate() {
+        if number < 4 {
+            host.del(pod).done();
+        }
+        pod.vanish();
+    }
+    wait_until_empty(&host, &agent);
+}
+
+// covers: P-05 T-06
+#[test]
+fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes_to_them() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let (gone, there) = (host.pod("gone"), host.pod("there"));
+    host.add(&there).result();
+    agent.signal("STOP");
+    let spawn = |call: &Cni<'_>| {
+        let mut command = call.command();
+        let mut plugin = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        plugin.stdin.take().unwrap().write_all(&call.input()).unwrap();
+        plugin
+    };
+    let mut plugin = spawn(&host.add(&gone));
+    // It has sent its request, and waits, once the agent's backlog holds a connection.
+    wait_for("the plugin's request", || {
+        let wchan = std::fs::read_to_string(format!("/proc/{}/syscall", plugin.id())).unwrap();
+        let table = std::fs::read_to_string(format!("/proc/{}/net/unix", agent.pid())).unwrap();
+        (table.matches("/run/flock/flock.sock").count() > 1 || wchan.starts_with("45 ")).then_some(())
+    });
+    plugin.kill().unwrap();
+    plugin.wait().unwrap();
+    // The other one gives up by itself.
+    let status = host.cni("STATUS").run();
+    assert_eq!(status.failed().code, 50);
+    agent.signal("CONT");
+    assert!(agent.wait_log("request not carried out").contains("gone"));
+    host.cni("STATUS").done();
+    assert_eq!(host.leases().len(), 1);
+    assert_eq!(host.flock_links().len(), 1);
+    assert!(!agent.log().contains("pod=default/gone"), "{}", agent.log());
+    host.del(&there).done();
+    host.assert_empty();
+}
+
+/// Each limit of docs/design.md is the one in force.
+#[test]
+fn the_limits_are_written_down_as_they_are() {
+    use flock::rpc::server::{LARGE_REQUESTS, MAX_CONNECTIONS, SMALL_REQUEST};
+    use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
+    let design = include_str!("../docs/design.md");
+    let seconds = |limit: fn(Op) -> Duration| {
+        [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status].map(|op| limit(op).as_secs().to_string()).join(", ")
+    };
+    for (what, limit) in [
+        ("requests in service at once", MAX_CONNECTIONS.to_string()),
+        ("time for a request to arrive", format!("{} s", REQUEST_ARRIVAL.as_secs())),
+        ("one message", format!("{} KiB", FRAME_MAX / 1024)),
+        ("requests that count as small", format!("{} KiB", SMALL_REQUEST / 1024)),
+        ("larger requests in memory at once", LARGE_REQUESTS.to_string()),
+        ("a call of the plugin: ADD, DEL, CHECK, GC, STATUS", format!("{} s", seconds(plugin_limit))),
+        ("of it, waiting for an agent that does not listen", format!("{} s", seconds(connect_limit))),
+        ("connections of one call", flock::rpc::client::MAX_LOST.to_string()),
+        ("delete notes that wait", flock::intents::MAX_NOTES.to_string()),
+        ("network configuration", format!("{} KiB", flock::cni::netconf::STDIN_MAX / 1024)),
+        ("`CNI_ARGS`", format!("{} KiB", flock::cni::env::ARGS_MAX / 1024)),
+        ("`CNI_NETNS`", format!("{} bytes", flock::cni::env::NETNS_MAX)),
+        ("`CNI_CONTAINERID`", format!("{} bytes", flock::addr::CONTAINER_ID_MAX)),
+        ("text of an error", format!("{} bytes", flock::cni::error::TEXT_MAX)),
+        ("a NodeConfig", format!("{} KiB", flock::nodeconfig::TEXT_MAX / 1024)),
+        ("lines of the log of one kind", format!("{} in {} s", flock::log::LIMIT, flock::log::WINDOW.as_secs())),
+    ] {
+        let row = format!("| {what} | {limit} |");
+        assert!(design.lines().any(|line| line.starts_with(&row)), "docs/design.md lacks the row {row}");
+    }
+}
