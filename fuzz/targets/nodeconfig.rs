@@ -1,0 +1,98 @@
+//! The NodeConfig: as a file in YAML or JSON, and as the API server sends it.
+
+use flock::addr::{parse_prefix4, parse_prefix6};
+use flock::annotations::IP_ALGO;
+use flock::kube::objects::NodeConfigs;
+use flock::kube::watch::Kind as _;
+use flock::nodeconfig::{
+    API_VERSION, ConfigError, KIND, MTU_MAX, MTU_MIN4, MTU_MIN6, Manifest, NodeConfig, TEXT_MAX, parse,
+};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::assert_one_line;
+
+/// The condition of a NodeConfig's status has room for 32 KiB, and an operator for less.
+const REASON_MAX: usize = 2048;
+
+pub(crate) fn check(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let outcome = parse(text);
+    match &outcome {
+        Ok(config) => {
+            assert_bounds(config);
+            assert_eq!(parse(&manifest(config)).as_ref(), Ok(config));
+        }
+        Err(error) => assert_explained(error),
+    }
+    from_json(text, &outcome);
+}
+
+fn assert_bounds(config: &NodeConfig) {
+    assert!(!config.name.is_empty());
+    assert!(config.cidr6.is_some() || config.cidr4.is_some());
+    if let Some(cidr6) = config.cidr6 {
+        assert!((16..=126).contains(&cidr6.prefix_len()));
+        assert_eq!(parse_prefix6(&cidr6.to_string()), Ok(cidr6));
+    }
+    if let Some(cidr4) = config.cidr4 {
+        assert!((8..=30).contains(&cidr4.prefix_len()));
+        assert_eq!(parse_prefix4(&cidr4.to_string()), Ok(cidr4));
+    }
+    let smallest = if config.cidr6.is_some() { MTU_MIN6 } else { MTU_MIN4 };
+    assert!(config.mtu.is_none_or(|mtu| (smallest..=MTU_MAX).contains(&mtu)), "{:?}", config.mtu);
+    assert!(!config.defaults.ipv6 || config.cidr6.is_some());
+    assert!(!config.defaults.ipv4 || config.cidr4.is_some());
+}
+
+fn assert_explained(error: &ConfigError) {
+    let text = error.to_string();
+    assert_one_line(&text, REASON_MAX);
+    match error {
+        ConfigError::TooLong(length) => assert!(*length > TEXT_MAX),
+        ConfigError::Field { path, .. } => assert!(text.starts_with(path), "which field? {text}"),
+        ConfigError::NoRange | ConfigError::DefaultWithoutRange(_) => assert!(text.contains("spec"), "{text}"),
+        ConfigError::Empty | ConfigError::ManyDocuments | ConfigError::Unreadable { .. } => {}
+    }
+}
+
+/// The same object in JSON: read as a manifest, and as the API server sends it.
+fn from_json(text: &str, outcome: &Result<NodeConfig, ConfigError>) {
+    let Ok(raw) = serde_json::from_str::<&RawValue>(text) else { return };
+    let manifest = serde_json::from_str::<Manifest>(text).ok().map(NodeConfig::try_from);
+    if let Some(Ok(config)) = &manifest {
+        assert_eq!(outcome.as_ref(), Ok(config), "YAML contains JSON");
+    }
+    let Ok(object) = (NodeConfigs { node: "n".into() }).reduce(raw) else { return };
+    if let Err(reason) = &object.config {
+        assert_one_line(reason, REASON_MAX);
+    }
+    // What the tree of serde_json cannot hold never comes from an API server.
+    if let (Some(Ok(config)), true) = (manifest, serde_json::from_str::<Value>(text).is_ok()) {
+        assert_eq!(object.config, Ok(config), "the API server's is not read less kindly than a file");
+    }
+}
+
+/// The manifest of a NodeConfig, in YAML.
+fn manifest(config: &NodeConfig) -> String {
+    let mut text = format!("apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata:\n  name: {}\n", quoted(&config.name));
+    if let Some(algo) = &config.defaults.ip_algo {
+        text.push_str(&format!("  annotations: {{{IP_ALGO}: {}}}\n", quoted(algo)));
+    }
+    let defaults = &config.defaults;
+    text.push_str(&format!("spec:\n  defaults: {{ipv6: {}, ipv4: {}}}\n", defaults.ipv6, defaults.ipv4));
+    for (key, value) in [
+        ("cidr6", config.cidr6.map(|cidr| cidr.to_string())),
+        ("cidr4", config.cidr4.map(|cidr| cidr.to_string())),
+        ("mtu", config.mtu.map(|mtu| mtu.to_string())),
+    ] {
+        text.extend(value.map(|value| format!("  {key}: {value}\n")));
+    }
+    text
+}
+
+/// A text as YAML writes it when it takes no chances.
+fn quoted(text: &str) -> String {
+    let escaped = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\U{:08x}", u32::from(c)) };
+    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
+}
