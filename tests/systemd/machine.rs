@@ -1,0 +1,100 @@
+//! A host on which the real systemd is the first process, with the shipped units installed as the README says.
+
+use std::fs;
+use std::ops::Deref;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::*;
+
+/// Where an administrator puts units.
+const UNITS: &str = "/etc/systemd/system";
+
+/// The host. Ends with the value, and with the test's process however that ends.
+pub(crate) struct Machine {
+    host: Host,
+}
+
+impl Deref for Machine {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl Machine {
+    /// Boots. The units are installed and not yet enabled; there is a NodeConfig.
+    pub(crate) fn boot() -> Machine {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut boot = Command::new(tests.join("tests/systemd/boot"));
+        boot.arg(Path::new(FLOCK).parent().expect("a directory")).arg(tests.join("systemd"));
+        boot.args([format!("{HOST6}/128"), format!("{HOST4}/32")]);
+        let machine = Machine { host: Host::made_by(&mut boot) };
+        wait_for("systemd to have booted", || {
+            let state = machine.ask("systemctl is-active multi-user.target");
+            (state.trim() == "active").then_some(())
+        });
+        machine.write("/etc/flock/node.yaml", &node_config(CIDR6, CIDR4));
+        machine
+            .write("/etc/default/flock-agent", "FLOCK_AGENT_FLAGS=--node-name host001 --cni-conf-dir /etc/cni/net.d\n");
+        let shipped =
+            ["flock-agent.service", "flock-agent.socket"].map(|unit| format!("/usr/local/share/units/{unit}"));
+        machine.run(&format!("install -m 0644 -t {UNITS} -- {}", shipped.join(" ")));
+        machine.adapt("flock-agent.service", "log", "[Service]\nStandardError=append:/run/agent.log\n");
+        machine
+    }
+
+    /// Boots, and enables what is shipped.
+    pub(crate) fn with_agent() -> Machine {
+        let machine = Machine::boot();
+        machine.systemctl("enable --now flock-agent");
+        machine
+    }
+
+    /// A file of the host.
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+
+    /// A drop-in for a unit.
+    pub(crate) fn adapt(&self, unit: &str, name: &str, text: &str) {
+        self.write(&format!("{UNITS}/{unit}.d/{name}.conf"), text);
+        self.systemctl("daemon-reload");
+    }
+
+    /// A command of this host, among its own processes.
+    fn inside(&self, line: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid().to_string(), "--all", "--"]).args(line.split_whitespace());
+        command
+    }
+
+    /// Runs `systemctl`, which must succeed.
+    pub(crate) fn systemctl(&self, arguments: &str) -> String {
+        succeed(&mut self.inside(&format!("systemctl --no-pager {arguments}")))
+    }
+
+    /// What a command line prints, whether it succeeds or not.
+    pub(crate) fn ask(&self, line: &str) -> String {
+        let output = self.inside(line).output().expect("nsenter (util-linux) starts");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// A property of a unit.
+    pub(crate) fn property(&self, unit: &str, name: &str) -> String {
+        self.ask(&format!("systemctl show --value --property {name} {unit}")).trim().to_owned()
+    }
+
+    /// The agent's log.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("/run/agent.log")).unwrap_or_default()
+    }
+
+    /// Waits for `times` lines of the log that hold `text`.
+    pub(crate) fn wait_log(&self, text: &str, times: usize) {
+        wait_for(text, || self.log().lines().filter(|line| line.contains(text)).nth(times - 1).map(|_| ()));
+    }
+}
