@@ -3,17 +3,24 @@
 TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
 RELEASE := target/$(TARGET)/release
 
-.PHONY: demo test test-kube bench bench-kube lint build tools sizes
+.PHONY: demo test test-kube test-systemd bench bench-kube lint build tools sizes fuzz soak
 
 demo: build tools ## Three pods on a private host, with the real agent and the real plugin
 	@demo/run $(RELEASE)
 
 test: tools ## Every test that needs nothing but this machine
-	@cargo test --no-run --quiet
-	@tests/sandbox cargo test --quiet
+	@cargo test --no-run --quiet --features failpoints
+	@tests/sandbox cargo test --quiet --features failpoints
 
 build: rust ## Both static binaries
 	@cargo build --release --quiet
+
+fuzz: tools ## Everything that reads what others wrote, for a minute in all (FUZZ_SECONDS=900 for long)
+	@fuzz/run
+
+soak: tools ## A node under load and under fire, ten minutes long, with an oracle and a plot (SOAK=24h, SOAK_SEED=1)
+	@cargo test --no-run --quiet --features failpoints --test soak
+	@tests/sandbox cargo test --quiet --features failpoints --test soak
 
 bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs Go for that plugin)
 	@command -v go >/dev/null || { echo "Go 1.25 or newer is needed for the reference plugins: https://go.dev" >&2; exit 1; }
@@ -28,6 +35,11 @@ test-kube: tools ## Stories with a real API server, which is built from its publ
 	@cargo test --no-run --quiet --test kube
 	@tests/sandbox cargo test --quiet --test kube -- --test-threads 2
 
+test-systemd: tools ## Stories under the real systemd, which is booted on private hosts (needs root)
+	@demo/need python3:python3 /lib/systemd/systemd:systemd
+	@cargo test --no-run --quiet --features failpoints --test systemd
+	@cargo test --quiet --features failpoints --test systemd -- --test-threads 2
+
 bench-kube: tools ## Memory of a release agent with two watches and 110 pods, and times to converge
 	@tests/kube/assets >/dev/null
 	@tests/sandbox cargo test --quiet --release --test kube -- --nocapture --test-threads 1 pods_and_configs a_node_config pods_come
@@ -35,7 +47,8 @@ bench-kube: tools ## Memory of a release agent with two watches and 110 pods, an
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
-	cargo clippy --quiet --test kube -- -D warnings
+	cargo clippy --quiet --all-targets --features failpoints -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test systemd --test soak -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of
