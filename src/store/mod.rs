@@ -83,7 +83,11 @@ impl<D: Disk> Store<D> {
     /// Reads the table, and drops it if it is of another boot than `boot`. `now` is in milliseconds of the boot clock.
     /// Changes nothing on the disk: the first change or [`Store::settle`] does.
     pub fn open(mut disk: D, boot: &str, now: u64) -> (Store<D>, Vec<Finding>) {
-        let read = disk.read(LOG);
+        let read = match disk.read(LOG) {
+            // Killed while it set a log aside: the fresh one is whole, and has not got its name yet.
+            Ok(None) => Ok(disk.read(FRESH).ok().flatten().filter(|bytes| begins_well(bytes))),
+            read => read,
+        };
         let mut store = Store {
             disk,
             boot: boot.into(),
@@ -258,20 +262,27 @@ impl<D: Disk> Store<D> {
     }
 
     fn put_aside(&mut self) -> Result<(), DiskError> {
-        let Some(kept_as) = &self.set_aside else { return Ok(()) };
-        match self.disk.rename(LOG, kept_as) {
+        let Some(kept_as) = self.set_aside.clone() else { return Ok(()) };
+        match self.disk.rename(LOG, &kept_as) {
             // An earlier try may have got this far.
             Err(error) if error.error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => self.set_aside = None,
         }
-        let mut kept: Vec<(u64, String)> = self.disk.names()?.into_iter().filter_map(set_aside_at).collect();
-        kept.sort_unstable();
-        for (_, name) in kept.iter().rev().skip(KEPT) {
+        let older = self.disk.names()?.into_iter().filter(|name| *name != kept_as);
+        let mut older: Vec<(u64, String)> = older.filter_map(set_aside_at).collect();
+        older.sort_unstable();
+        for (_, name) in older.iter().rev().skip(KEPT - 1) {
             // One file more is no reason to refuse an ADD.
             self.disk.remove(name).ok();
         }
         Ok(())
     }
+}
+
+/// The first line of a log of this version.
+fn begins_well(bytes: &[u8]) -> bool {
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    matches!(decode(first), Some(Record::Header { version: VERSION, .. }))
 }
 
 /// When the log was set aside that has this name, in milliseconds of the boot clock; none for other files.

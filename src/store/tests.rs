@@ -202,7 +202,7 @@ fn a_refused_operation_costs_that_change_and_no_other() {
     let healthy = BadDisk::new(Media::default(), Fault::Never);
     day(&mut opened(healthy.clone()).0);
     // The first operations read the table and make the first log, which the next change does as well.
-    for at in 6..=healthy.count() {
+    for at in 7..=healthy.count() {
         for written in [0, 30] {
             let disk = BadDisk::new(Media::default(), Fault::Refuse { at, written });
             let (mut store, _) = opened(disk.clone());
@@ -358,6 +358,32 @@ fn only_the_newest_logs_that_were_set_aside_are_kept() {
     let files: Vec<String> = disk.media().files.into_keys().collect();
     let kept = ["100", "1000", "10000", "100000"].map(|now| format!("{LOG}.damaged-{now}"));
     assert_eq!(files, [LOG.to_owned()].into_iter().chain(kept).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_agent_killed_while_it_sets_a_log_aside_keeps_what_could_be_read() {
+    let mut damaged = put("bad/eth0");
+    damaged[40] ^= 1;
+    let before = log_with(&[header(), put("a/eth0"), damaged]);
+    for at in 1..=12 {
+        let disk = BadDisk::new(before.clone(), Fault::Stop { at, written: 0 });
+        opened(disk.clone());
+        let (store, _) = opened(BadDisk::new(disk.media(), Fault::Never));
+        assert_eq!(contents(&store).into_keys().collect::<Vec<_>>(), ["a/eth0"], "stopped at operation {at}");
+    }
+}
+
+#[test]
+fn the_log_that_was_set_aside_last_is_kept_whatever_the_boot_clock_says() {
+    let disk = BadDisk::new(Media::default(), Fault::Never);
+    for now in [1000, 2000, 3000, 4000, 5000, 7] {
+        disk.media.lock().expect("unpoisoned").files.insert(LOG.into(), (b"garbage\n".to_vec(), 8));
+        let (mut store, findings) = Store::open(disk.clone(), BOOT, now);
+        store.settle().expect("a good disk");
+        let [Finding::SetAside { kept_as, .. }] = findings.as_slice() else { panic!("{findings:?}") };
+        assert!(disk.media().files.contains_key(kept_as), "{kept_as}");
+    }
+    assert_eq!(disk.media().files.keys().filter(|name| name.contains("damaged")).count(), KEPT);
 }
 
 #[test]
