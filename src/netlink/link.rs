@@ -90,8 +90,13 @@ impl Conn {
     }
 
     fn one_link(&mut self, message: LinkMessage, what: String) -> Result<Option<Link>, NetlinkError> {
+        let asked = what.clone();
         match self.run(Request { message: RouteNetlinkMessage::GetLink(message), flags: 0, what }) {
-            Ok(answers) => Ok(answers.into_iter().find_map(as_link)),
+            // Acknowledged, so there is one, and it could not be read. That is no answer: only "no such device" says none.
+            Ok(answers) => match answers.into_iter().find_map(as_link) {
+                None => Err(NetlinkError { what: asked, cause: Cause::Garbled("the link cannot be read".into()) }),
+                found => Ok(found),
+            },
             Err(error) if error.is_no_link() => Ok(None),
             Err(error) => Err(error),
         }
