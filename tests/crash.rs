@@ -415,6 +415,76 @@ fn an_add_whose_caller_loses_patience_does_not_come_to_life_after_its_del() {
 }
 
 #[test]
+fn a_round_never_adopts_what_a_delete_is_just_taking_away() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("p");
+    host.add(&pod).result();
+    // A round that has seen the link and asks for the leases only when there is none any more.
+    start_trace(&host);
+    fs::write(host.path(ARMED), "reconcile/links.listed 1 hang 15000\n").expect("writable");
+    agent.signal("HUP");
+    wait_point(&host, "reconcile/links.listed", 1);
+    host.del(&pod).done();
+    let_go(&host);
+    agent.signal("HUP");
+    wait_point(&host, "reconcile/links.listed", 2);
+    assert_eq!(held(&host), BTreeSet::new(), "{}", agent.log());
+    assert!(!agent.log().contains("adopted"), "{}", agent.log());
+    host.assert_empty();
+}
+
+#[test]
+fn one_attachment_that_is_held_up_keeps_no_note_and_no_repair_of_others_waiting() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let [slow, other, drifted] = ["slow", "other", "drifted"].map(|name| host.pod(name));
+    host.add(&other).result();
+    let attached = host.add(&drifted).result();
+    hold(&host);
+    let mut add = launch(&host.add(&slow));
+    wait_point(&host, "conn/wire", 1);
+    // Notes of callers that found nobody.
+    let socket = host.path("/run/flock/flock.sock");
+    fs::rename(&socket, host.path("/run/flock/aside")).expect("renamed");
+    host.del(&slow).done();
+    host.del(&other).done();
+    fs::rename(host.path("/run/flock/aside"), &socket).expect("renamed");
+    for ip in attached.ips() {
+        host.run(&format!("ip route del {ip} proto 102"));
+    }
+    agent.signal("HUP");
+    agent.wait_log("noted delete carried out");
+    agent.wait_log("host end of a link repaired");
+    assert!(add.try_wait().expect("waitable").is_none(), "it is held up still");
+    let_go(&host);
+    add.wait().expect("waitable");
+    wait_for("the note of the slow one", || {
+        agent.signal("HUP");
+        (held(&host) == BTreeSet::from(["drifted".to_owned()])).then_some(())
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_took_never_undoes_a_later_add_of_the_same_container() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("p");
+    start_trace(&host);
+    fs::write(host.path(ARMED), "conn/rpc.answer 1 hang 15000\n").expect("writable");
+    let mut first = launch(&host.add(&pod));
+    wait_point(&host, "conn/rpc.answer", 1);
+    first.kill().expect("killable");
+    first.wait().expect("waitable");
+    host.del(&pod).done();
+    host.add(&pod).result();
+    let_go(&host);
+    agent.wait_log("answer not delivered");
+    host.assert_sound("with the second ADD");
+    pod.assert_pings(host_addresses());
+}
+
+#[test]
 fn while_one_add_is_held_up_others_are_served_and_status_is_well() {
     let host = Host::new();
     let _agent = host.agent().start();

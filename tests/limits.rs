@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use flock::lease::Phase;
 use flock::rpc::message::Op;
+use flock::rpc::server::MAX_CONNECTIONS;
 use flock::rpc::{connect_limit, plugin_limit};
 use serde_json::{Value, json};
 
@@ -167,8 +168,8 @@ fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
     });
     let (took, peak) = (began.elapsed(), memory(&agent, "VmHWM:"));
     // A thread that has answered is on its way out for a moment, while its place is taken by the next.
-    assert!(most.threads <= before.threads + 2 * 128, "{most:?}");
-    assert!(most.descriptors <= before.descriptors + 2 * 128, "{most:?}");
+    assert!(most.threads <= before.threads + 2 * MAX_CONNECTIONS, "{most:?}");
+    assert!(most.descriptors <= before.descriptors + 2 * MAX_CONNECTIONS, "{most:?}");
     assert!(peak < 64, "{peak} MiB at the peak");
     comes_back_to(&agent, before);
     let rest = memory(&agent, "VmRSS:");
@@ -380,7 +381,7 @@ fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes
 /// Each limit of docs/design.md is the one in force.
 #[test]
 fn the_limits_are_written_down_as_they_are() {
-    use flock::rpc::server::{LARGE_REQUESTS, MAX_CONNECTIONS, SMALL_REQUEST};
+    use flock::rpc::server::{LARGE_REQUESTS, SMALL_REQUEST};
     use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
     let design = include_str!("../docs/design.md");
     let seconds = |limit: fn(Op) -> Duration| {

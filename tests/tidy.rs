@@ -187,9 +187,11 @@ fn every_file_says_first_what_it_is() {
 }
 
 #[test]
-fn binaries_are_three_lines() {
+fn binaries_are_three_lines_and_the_agent_s_heap() {
     for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("bin/")) {
-        assert_eq!(code(text).count(), 3, "{file}");
+        let main =
+            code(text).filter(|line| !line.is_empty() && !line.contains("global_allocator") && !line.contains("HEAP"));
+        assert_eq!(main.count(), 3, "{file}");
     }
 }
 
@@ -220,7 +222,8 @@ fn only_one_place_enters_namespaces_and_one_runs_other_programs() {
             assert!(!line.contains("unsafe"), "{file}: {line}");
             assert!(!line.contains("static mut"), "{file}: {line}");
             let is_static = line.trim_start().starts_with("static ") || line.trim_start().starts_with("pub static ");
-            assert!(!is_static || file == "log.rs" || file == "failpoint.rs", "{file}: {line}");
+            let may = ["log.rs", "failpoint.rs", "bin/flock-agent.rs"].contains(&file.as_str());
+            assert!(!is_static || may, "{file}: {line}");
         }
     }
 }

@@ -97,7 +97,12 @@ impl Handler for Verbs {
         let deadline = Instant::now() + agent_limit(Op::Del);
         let undone = key(request).map_err(|e| Fault::new(Step::Receive, e)).and_then(|attachment| {
             let claim = self.claim(&attachment, deadline)?;
-            self.take_down(&claim, &attachment, deadline)
+            let found = self.ledger.find(&attachment, deadline);
+            // The DEL may have come meanwhile, and another ADD of the same container after it.
+            match found.map_err(|cause| Fault { step: Step::Unwire, cause })? {
+                Some(lease) if lease.call != request.call => Ok(()),
+                _ => self.take_down(&claim, &attachment, deadline),
+            }
         });
         log::warn("answer not delivered, attachment undone")
             .with("cid", &request.container_id)

@@ -18,6 +18,7 @@ use crate::boot;
 use crate::disk::{Disk, DiskError};
 use crate::ipam::{self, Draw, Ipam};
 use crate::lease::{Lease, Phase, PodName};
+use crate::pulse::Pulse;
 use crate::store::Store;
 
 /// How many names are tried for a host link before two attachments count as inseparable.
@@ -78,7 +79,7 @@ enum Command {
     Leases { reply: Sender<(Vec<Lease>, HashSet<Attachment>)> },
     Reserve { wish: Box<Wish>, reply: Sender<Result<Reserved, Cause>> },
     Record { lease: Box<Lease>, reply: Sender<Result<(), DiskError>> },
-    Adopt { lease: Box<Lease>, reply: Sender<Result<(), DiskError>> },
+    Adopt { lease: Box<Lease>, reply: Sender<Result<bool, DiskError>> },
     Release { attachment: Attachment, reply: Sender<Result<(), DiskError>> },
     Settle { reply: Sender<Result<bool, DiskError>> },
     Configure(Ranges),
@@ -89,6 +90,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     commands: Sender<Command>,
+    pulse: Pulse,
 }
 
 /// The right to work on one attachment. Given back when dropped.
@@ -127,8 +129,16 @@ impl Ledger {
         let names = store.leases().map(|lease| (lease.host_link.clone(), lease.attachment.clone())).collect();
         let (commands, inbox) = mpsc::channel();
         let mut books = Books { store, ipam, draw, names, claims: HashMap::new(), commands: commands.clone() };
-        thread::Builder::new().name("ledger".into()).spawn(move || books.keep(&inbox))?;
-        Ok(Ledger { commands })
+        let pulse = Pulse::default();
+        let theirs = pulse.clone();
+        thread::Builder::new().name("ledger".into()).spawn(move || books.keep(&inbox, &theirs))?;
+        Ok(Ledger { commands, pulse })
+    }
+
+    /// The thread's: at work on one command, at rest until the next. However many wait, a disk that is slow and not stuck lets
+    /// it rest in between.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     fn ask<T>(&self, deadline: Instant, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Cause> {
@@ -181,11 +191,12 @@ impl Ledger {
         Ok(self.ask(deadline, |reply| Command::Record { lease: Box::new(lease), reply })??)
     }
 
-    /// Takes over a lease that was found in the kernel. Its addresses count as taken.
+    /// Takes over a lease that was found in the kernel. Its addresses count as taken. False, and nothing is changed, if one
+    /// of them is held by another lease: the next comparison tells of both.
     ///
     /// # Errors
     /// It is in force all the same unless this is [`Cause::Late`]; only the record of it may not be durable.
-    pub fn adopt(&self, lease: Lease, deadline: Instant) -> Result<(), Cause> {
+    pub fn adopt(&self, lease: Lease, deadline: Instant) -> Result<bool, Cause> {
         Ok(self.ask(deadline, |reply| Command::Adopt { lease: Box::new(lease), reply })??)
     }
 
@@ -210,7 +221,7 @@ impl Ledger {
         self.commands.send(Command::Configure(ranges)).ok();
     }
 
-    /// How full the node is. Also tells that the ledger lives.
+    /// How full the node is.
     ///
     /// # Errors
     /// [`Cause::Late`].
@@ -232,9 +243,9 @@ struct Books<D, R> {
 }
 
 impl<D: Disk, R: Draw> Books<D, R> {
-    fn keep(&mut self, inbox: &Receiver<Command>) {
+    fn keep(&mut self, inbox: &Receiver<Command>, pulse: &Pulse) {
         // A caller that gave up has dropped its receiver; what was done for it is found by its DEL or by recovery.
-        for command in inbox {
+        while let Ok(command) = pulse.resting(|| inbox.recv()) {
             match command {
                 Command::Claim { attachment, reply } => self.claim(attachment, reply),
                 Command::Unclaim(attachment) => self.unclaim(&attachment),
@@ -338,10 +349,14 @@ impl<D: Disk, R: Draw> Books<D, R> {
         Ok(())
     }
 
-    fn adopt(&mut self, lease: Lease) -> Result<(), DiskError> {
+    fn adopt(&mut self, lease: Lease) -> Result<bool, DiskError> {
+        let others = self.store.leases().filter(|other| other.attachment != lease.attachment);
+        if others.flat_map(Lease::addresses).any(|ip| lease.addresses().any(|mine| mine == ip)) {
+            return Ok(false);
+        }
         let durable = self.store.adopt(lease.clone());
         self.take(lease);
-        durable
+        durable.map(|()| true)
     }
 
     fn take(&mut self, lease: Lease) {

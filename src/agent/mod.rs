@@ -4,7 +4,7 @@
 //! |---|---|
 //! | main | the start, signals, the end |
 //! | `ledger` | allocator and store; the single writer |
-//! | `accept`, one `conn` per request (at most 128) | nothing: values in, values out |
+//! | `accept`, one `conn` per request (at most 384) | nothing: values in, values out |
 //! | `link-events` | the kernel's announcements of removed links |
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
 //! | `node` | the NodeConfig and the host's facts; writes the view |
@@ -46,6 +46,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -78,6 +79,9 @@ use crate::store::{Finding, Store, Unusable};
 
 /// How long requests in service may take after SIGTERM. Below the time that the unit gives.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// Descriptors that are enough for all requests that may be in service.
+const DESCRIPTORS: u64 = 4096;
 
 /// How the agent presents itself to the API server.
 const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
@@ -190,6 +194,7 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     }
     let leases = store.leases().count();
 
+    raise_descriptor_limit();
     // From here on callers queue instead of being refused.
     if let Some(parent) = flags.socket.parent() {
         crate::disk::make_private_dir(parent).map_err(StartError::Directory)?;
@@ -229,7 +234,12 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     // be answered by anything that does not know the record.
     let server = Server::start(listener, verbs, Limits::default(), notices()).map_err(StartError::Thread)?;
 
-    let parts = vec![("accept", server.pulse()), ("node", node.pulse()), ("reconcile", reconciler.pulse())];
+    let parts = vec![
+        ("ledger", ledger.pulse()),
+        ("accept", server.pulse()),
+        ("node", node.pulse()),
+        ("reconcile", reconciler.pulse()),
+    ];
     let watchdog = Watchdog::new(ledger.clone(), present.clone(), parts);
     let (reconcile, reconcile_woken) = channel();
     let mut threads =
@@ -276,10 +286,11 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     if let Some(cluster) = cluster {
         cluster.client.shutdown();
     }
-    let left = server.stop(Instant::now() + DRAIN);
-    for thread in threads {
-        // A panic would have ended the process.
-        thread.join().ok();
+    let until = Instant::now() + DRAIN;
+    let left = server.stop(until);
+    // A thread in mid-round is let finish, but an agent may end at any instruction, and the service manager waits only so long.
+    while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
+        thread::sleep(Duration::from_millis(5));
     }
     if left > 0 {
         log::warn("requests were still in service").with("requests", left).write();
@@ -365,6 +376,16 @@ fn lock(dir: &Path) -> Result<File, StartError> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(_) => Err(StartError::Locked(dir.into())),
+    }
+}
+
+/// A request in service has up to five descriptors, and a login shell gives a thousand. The unit has its own number.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if limit.current.is_some_and(|current| current < most) {
+        // Refused, requests that find no descriptor fail and come again.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum }).ok();
     }
 }
 

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 
 use crate::addr::{Attachment, LinkEnd};
+use crate::agent::attach::own_link;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::handler::Verbs;
 use crate::boot;
 use crate::disk::open_regular;
+use crate::failpoint;
 use crate::intents::{Intents, Waiting};
 use crate::lease::Lease;
 use crate::log;
@@ -134,7 +136,12 @@ impl Reconciler {
     }
 
     fn replay(&self, waiting: &Waiting, deadline: Instant) {
-        for note in &waiting.notes {
+        if waiting.notes.is_empty() {
+            return;
+        }
+        // Whoever is being worked on has its turn in a later round: one request that is held up must not hold up the rest.
+        let busy = self.verbs.ledger().leases(deadline).map(|(_, busy)| busy).unwrap_or_default();
+        for note in waiting.notes.iter().filter(|note| !busy.contains(&note.attachment)) {
             match self.verbs.remove(&note.attachment, note.at, deadline) {
                 Ok(removed) => {
                     log::info("noted delete carried out")
@@ -160,6 +167,7 @@ impl Reconciler {
         // Links before leases: a link made in between has no lease in an older list, and its request holds the claim in
         // the newer one.
         let links = kernel_links(deadline).map_err(fail)?;
+        failpoint::pass("links.listed").ok();
         let (leases, busy) = self.verbs.ledger().leases(deadline).map_err(fail)?;
         Ok(repairs(leases.iter(), &links, &busy, LONG_AGO))
     }
@@ -189,9 +197,10 @@ impl Reconciler {
                     .write_limited();
                 ("host end of a link repaired", attachment, self.rewire(attachment, *index, deadline))
             }
-            Repair::Adopt(lease) => {
-                ("attachment without record adopted", &lease.attachment, self.adopt((**lease).clone(), deadline))
-            }
+            Repair::Adopt(lease) => match self.adopt_if_it_stands(lease, deadline) {
+                Ok(false) => return,
+                other => ("attachment without record adopted", &lease.attachment, other.map(|_| ())),
+            },
             Repair::Conflict { attachment, ip, holder } => {
                 return log::error("one address, two links: delete one of the pods")
                     .with("addr", ip)
@@ -213,12 +222,24 @@ impl Reconciler {
         }
     }
 
-    fn adopt(&self, lease: Lease, deadline: Instant) -> Result<(), Fault> {
+    /// Since the links were listed, a DEL may have taken this one away, and an ADD may have recorded another one. False if so.
+    fn adopt_if_it_stands(&self, lease: &Lease, deadline: Instant) -> Result<bool, Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Commit, cause };
+        let ledger = self.verbs.ledger();
+        let _claim = ledger.claim(&lease.attachment, deadline).map_err(fail)?;
+        let recorded = ledger.find(&lease.attachment, deadline).map_err(fail)?.is_some();
+        if recorded || own_link(&lease.host_link, lease.host_mac, deadline).map_err(fail)?.is_none() {
+            return Ok(false);
+        }
+        self.adopt(lease.clone(), deadline)
+    }
+
+    fn adopt(&self, lease: Lease, deadline: Instant) -> Result<bool, Fault> {
         let container_id = lease.attachment.container_id.clone();
         match self.verbs.ledger().adopt(lease, deadline) {
             Err(Cause::Store(error)) => {
                 log::warn("adopted lease not durable yet").with("cid", container_id).with("err", error).write_limited();
-                Ok(())
+                Ok(true)
             }
             other => other.map_err(|cause| Fault { step: Step::Commit, cause }),
         }

@@ -1,7 +1,7 @@
 //! Tells the service manager that the agent gets on, and how the node is.
 //!
-//! `WATCHDOG=1` means that the parts which every pod needs still turn: the ledger answers, and accept, node and reconcile have
-//! not been in one round for ever. It says nothing of the API server or of how fast the disk is: an agent that is restarted for
+//! `WATCHDOG=1` means that the parts which every pod needs still turn: the ledger has not been at one command for ever, nor
+//! accept, node and reconcile in one round. It says nothing of the API server or of how fast the disk is: an agent that is restarted for
 //! those is no better off afterwards. Whatever is stuck is named once in the log before the manager ends the agent.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -27,8 +27,6 @@ pub struct Watchdog {
     parts: Vec<(&'static str, Pulse)>,
     /// What the manager wants, if it watches.
     interval: Option<Duration>,
-    /// When the ledger last answered.
-    answered: Instant,
     /// When the manager was last told that all is well.
     told: Option<Instant>,
     /// The status that the manager has.
@@ -37,14 +35,13 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches the ledger and `parts`, which are named for the log. None where there is no service manager to tell.
+    /// Watches `parts`, which are named for the log, and asks the ledger how full the node is. None where there is no service manager to tell.
     pub fn new(ledger: Ledger, present: Present, parts: Vec<(&'static str, Pulse)>) -> Option<Watchdog> {
         notify::is_heard().then(|| Watchdog {
             ledger,
             present,
             parts,
             interval: notify::watchdog(),
-            answered: Instant::now(),
             told: None,
             status: String::new(),
             withheld: false,
@@ -65,7 +62,6 @@ impl Watchdog {
 
     fn look(&mut self, deadline: Instant) {
         if let Ok(filling) = self.ledger.filling(deadline) {
-            self.answered = Instant::now();
             let status = status(&filling, self.present.get().is_some());
             if status != self.status {
                 notify::send(&format!("STATUS={status}"));
@@ -81,7 +77,7 @@ impl Watchdog {
 
     fn tell(&mut self, interval: Duration) {
         let parts = self.parts.iter().map(|(name, pulse)| (*name, pulse.at_work_since()));
-        let stuck = stuck([("ledger", Some(self.answered))].into_iter().chain(parts), Instant::now(), interval);
+        let stuck = stuck(parts, Instant::now(), interval);
         if stuck.is_empty() {
             notify::send("WATCHDOG=1");
             self.told = Some(Instant::now());

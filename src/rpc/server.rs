@@ -28,8 +28,9 @@ use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Op, Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit};
 
-/// Requests in service at once, unless told otherwise.
-pub const MAX_CONNECTIONS: usize = 128;
+/// Requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
+/// still a place for STATUS, without which the runtime would declare the node not ready.
+pub const MAX_CONNECTIONS: usize = 384;
 
 /// Requests of this many bytes are read into memory whoever sends them. A usual one has two or three thousand.
 pub const SMALL_REQUEST: usize = 64 * 1024;

@@ -83,6 +83,21 @@ fn a_disk_that_stalls_for_some_seconds_does_not_cost_the_agent_its_life() {
 }
 
 #[test]
+fn a_disk_that_is_slow_under_load_for_long_does_not_cost_the_agent_its_life() {
+    let machine = watched(2);
+    // Forty records of half a second each: whoever asks the ledger something waits for far more than two intervals.
+    let pods: Vec<Pod<'_>> = (0..20).map(|n| machine.pod(&format!("p{n}"))).collect();
+    machine.write(FAILPOINTS, "ledger/disk.sync * hang 500\n");
+    std::thread::scope(|scope| {
+        for pod in &pods {
+            scope.spawn(|| machine.add(pod).result());
+        }
+    });
+    assert_eq!(restarts(&machine), "0", "{}", machine.log());
+    assert!(!machine.log().contains("stuck"), "{}", machine.log());
+}
+
+#[test]
 fn an_agent_with_a_part_that_is_stuck_says_which_and_is_restarted() {
     for (point, part) in [("ledger/disk.sync", "ledger"), ("reconcile/netlink.dump", "reconcile")] {
         let machine = watched(2);
