@@ -428,6 +428,7 @@ impl<'a> Machine<'a> {
         ] {
             machine.run(line);
         }
+        wait_for("the carrier", || host.run("ip -br link show uplink").contains(" UP ").then_some(()));
         machine
     }
 

@@ -261,6 +261,14 @@ impl Host {
         ]));
         text.push_str("## sysctl\n");
         text.push_str(&sysctls);
+        text.push_str("## mounts\n");
+        // Namespaces of pods are mounts, too, which come and go with the runtime.
+        text.push_str(&self.run("grep -v /run/netns /proc/self/mountinfo"));
+        text.push_str("## CNI configurations\n");
+        text.push_str(&succeed(self.command("sh").args([
+            "-c",
+            "find /etc/cni /run/net.d -exec stat -c '%n %F %a %s %y' {} + -type f -exec cat {} + 2>/dev/null | sort",
+        ])));
         text
     }
 }
