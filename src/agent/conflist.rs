@@ -10,40 +10,56 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::agent::portmap;
+use crate::cni::version::Version;
 use crate::disk::DiskError;
 use crate::rpc::DEFAULT_SOCKET;
 
 /// Sorts before the files of other CNIs; the first one decides.
 pub const FILE_NAME: &str = "01-flock.conflist";
 
+/// The `cniVersion` of the shipped configuration, the lowest with CHECK.
+const LOWEST: Version = Version::V0_4_0;
+
 /// The configuration as it is shipped.
 const SHIPPED: &str = include_str!("../../cni-conf/01-flock.conflist");
 
-/// Where runtimes look for plugins unless told otherwise.
-const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
-
 /// The configuration for this host: as shipped, with the agent's socket if it is an unusual one, and with `portmap` behind
-/// flock where that plugin is installed.
+/// flock where that plugin is installed beside it.
 pub fn compose(socket: &Path) -> String {
-    let portmap = PLUGIN_DIRS.iter().any(|dir| Path::new(dir).join("portmap").is_file());
-    compose_with(socket, portmap)
+    compose_with(socket, portmap::versions().as_deref())
 }
 
-fn compose_with(socket: &Path, portmap: bool) -> String {
-    if socket == Path::new(DEFAULT_SOCKET) && !portmap {
-        return SHIPPED.to_owned();
-    }
+/// `portmap` is what that plugin knows of the protocol.
+fn compose_with(socket: &Path, portmap: Option<&[Version]>) -> String {
     // A test holds the shipped text to be the object that this expects.
     let mut list: Value = serde_json::from_str(SHIPPED).unwrap_or_default();
+    let (mut unusual, mut chained) = (None, None);
+    if socket != Path::new(DEFAULT_SOCKET) {
+        unusual = Some(socket.to_string_lossy());
+    }
+    // A runtime that knows no list of versions uses this one.
+    if let Some(versions) = portmap.filter(|versions| versions.contains(&LOWEST)) {
+        chained = Some(versions);
+    }
+    if unusual.is_none() && chained.is_none() {
+        return SHIPPED.to_owned();
+    }
     if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
-        if socket != Path::new(DEFAULT_SOCKET)
+        if let Some(socket) = unusual
             && let Some(flock) = plugins.first_mut().and_then(Value::as_object_mut)
         {
-            flock.insert("socket".into(), json!(socket.to_string_lossy()));
+            flock.insert("socket".into(), json!(socket));
         }
-        if portmap {
+        if chained.is_some() {
             plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
         }
+    }
+    if let Some(known) = chained
+        && let Some(versions) = list.get_mut("cniVersions").and_then(Value::as_array_mut)
+    {
+        versions
+            .retain(|text| text.as_str().and_then(Version::from_text).is_some_and(|version| known.contains(&version)));
     }
     format!("{list:#}\n")
 }
@@ -89,7 +105,6 @@ fn write(temporary: &Path, target: &Path, dir: &Path, text: &str) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cni::version::Version;
 
     fn plugins(list: &Value) -> Vec<&str> {
         list["plugins"].as_array().expect("a list").iter().filter_map(|p| p["type"].as_str()).collect()
@@ -100,7 +115,7 @@ mod tests {
     fn the_shipped_configuration_suits_old_and_new_runtimes() {
         let list: Value = serde_json::from_str(SHIPPED).expect("JSON");
         assert_eq!(list["name"], "flock", "no dash: cache file names join their parts by one");
-        assert_eq!(list["cniVersion"], "0.4.0", "the lowest with CHECK, for runtimes that know no list of versions");
+        assert_eq!(list["cniVersion"], LOWEST.as_str(), "for runtimes that know no list of versions");
         let versions: Vec<&str> = Version::ALL.iter().map(|v| v.as_str()).collect();
         assert_eq!(list["cniVersions"], json!(versions));
         assert_eq!(list["loadOnlyInlinedPlugins"], true);
@@ -109,12 +124,22 @@ mod tests {
         assert_eq!(list["plugins"][0]["capabilities"], json!({"io.kubernetes.cri.pod-annotations": true}));
     }
 
+    // covers: C-02
     #[test]
-    fn portmap_is_chained_where_it_is_installed_and_the_socket_named_where_it_is_unusual() {
-        assert_eq!(compose_with(Path::new(DEFAULT_SOCKET), false), SHIPPED);
-        let list: Value = serde_json::from_str(&compose_with(Path::new("/run/x/y.sock"), true)).expect("JSON");
+    fn portmap_is_chained_in_the_versions_that_it_knows_and_the_socket_named_where_it_is_unusual() {
+        assert_eq!(compose_with(Path::new(DEFAULT_SOCKET), None), SHIPPED);
+        let list: Value =
+            serde_json::from_str(&compose_with(Path::new("/run/x/y.sock"), Some(&Version::ALL))).expect("JSON");
         assert_eq!(plugins(&list), ["flock", "portmap"]);
         assert_eq!(list["plugins"][0]["socket"], "/run/x/y.sock");
         assert_eq!(list["plugins"][1]["capabilities"], json!({"portMappings": true}));
+        assert_eq!(list["cniVersions"], json!(Version::ALL.map(Version::as_str)));
+
+        let old = [Version::V0_3_1, Version::V0_4_0, Version::V1_0_0];
+        let list: Value = serde_json::from_str(&compose_with(Path::new(DEFAULT_SOCKET), Some(&old))).expect("JSON");
+        assert_eq!(list["cniVersions"], json!(["0.3.1", "0.4.0", "1.0.0"]));
+        assert_eq!(list["cniVersion"], "0.4.0");
+        // One that does not know the lowest cannot be in the list at all.
+        assert_eq!(compose_with(Path::new(DEFAULT_SOCKET), Some(&[Version::V1_1_0])), SHIPPED);
     }
 }

@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod node;
 pub mod notify;
 pub mod pods;
+pub mod portmap;
 pub mod reconcile;
 pub mod source;
 pub mod status;

@@ -1,7 +1,8 @@
 //! Exec credential plugins: a program that prints a token, a client certificate, or both.
 //!
-//! The only place that runs other programs. It is given a deadline, its output is bounded, and what it printed never
-//! becomes part of an error. Its standard error is the agent's own, as with every other Kubernetes client.
+//! One of the two places that run other programs, beside `agent::portmap`. It is given a deadline, its output is bounded,
+//! and what it printed never becomes part of an error. Its standard error is the agent's own, as with every other
+//! Kubernetes client.
 
 use std::fmt;
 use std::io::{self, Read as _};

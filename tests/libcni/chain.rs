@@ -198,6 +198,8 @@ fn the_list_that_is_shipped_has_host_ports_where_portmap_is_installed() {
     }
 }
 
+// A list that offers 1.1.0 is taken in that version by every runtime since libcni 1.2, and a portmap that ends at 1.0.0, such
+// as Debian's, then refused every pod of the node.
 // covers: C-02
 #[test]
 fn pods_start_where_portmap_is_older_than_the_runtime() {
@@ -207,7 +209,9 @@ fn pods_start_where_portmap_is_older_than_the_runtime() {
     for release in RELEASES {
         let pod = node.host.pod("a");
         let plain = node.runtime(release);
-        plain.add(&pod);
+        let added = plain.call("add", &pod);
+        added.done();
+        assert_eq!(added.version(), if release.modern { "1.0.0" } else { "0.4.0" });
         plain.check(&pod);
         plain.del(&pod);
         let runtime = plain.host_port(8080, 80);
@@ -218,4 +222,20 @@ fn pods_start_where_portmap_is_older_than_the_runtime() {
         node.host.assert_empty();
         pod.vanish();
     }
+}
+
+// covers: C-02
+#[test]
+fn a_portmap_that_cannot_run_is_left_out_and_said_and_pods_start() {
+    let node = Node::new();
+    std::fs::write(node.host.path("/usr/lib/cni/portmap"), "").unwrap();
+    let agent = node.installed_agent();
+    let line = agent.wait_log("portmap does not say which CNI versions it knows");
+    assert!(line.contains("warn") && line.contains("/usr/lib/cni/portmap"), "{line}");
+    let pod = node.host.pod("a");
+    let runtime = node.runtime(NEWEST);
+    assert_eq!(runtime.call("add", &pod).version(), "1.1.0");
+    pod.assert_pings(host_addresses());
+    runtime.del(&pod);
+    node.host.assert_empty();
 }

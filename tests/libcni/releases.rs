@@ -93,7 +93,7 @@ fn what_was_added_in_one_version_is_checked_in_every_other() {
     let confs = VERSIONS.map(|version| (version, node.conf(version, &list(version, &[flock()]))));
     for release in RELEASES {
         let known: Vec<&(&str, String)> = confs.iter().filter(|(version, _)| release.knows(version)).collect();
-        for (version, conf) in &known {
+        for (_, conf) in &known {
             let pod = node.host.pod("a");
             let runtime = node.runtime(release).conf(conf);
             let ips = runtime.add(&pod).ips();
