@@ -35,6 +35,15 @@ test-kube: tools ## Stories with a real API server, which is built from its publ
 	@cargo test --no-run --quiet --test kube
 	@tests/sandbox cargo test --quiet --test kube -- --test-threads 2
 
+.PHONY: test-libcni test-runtimes
+test-libcni: tools ## Stories with six releases of libcni and with the reference plugins, built the first time (needs Go)
+	@demo/need /usr/lib/cni/portmap:containernetworking-plugins iptables:iptables tc:iproute2 sysctl:procps
+	@tests/libcni/assets >/dev/null
+	@cargo test --no-run --quiet --test libcni
+	@tests/sandbox cargo test --quiet --test libcni -- --test-threads 2
+
+test-runtimes: test-libcni ## Stories with what calls a CNI plugin
+
 test-systemd: tools ## Stories under the real systemd, which is booted on private hosts (needs root)
 	@demo/need python3:python3 /lib/systemd/systemd:systemd
 	@cargo test --no-run --quiet --features failpoints --test systemd
@@ -46,6 +55,7 @@ bench-kube: tools ## Memory of a release agent with two watches and 110 pods, an
 
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check
+	cargo clippy --quiet --test libcni -- -D warnings
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features failpoints -- -D warnings
 	cargo clippy --quiet --features failpoints --test kube --test systemd --test soak -- -D warnings

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::node::{
-    MACHINE4, MACHINE6, Machine, NEWEST, Node, RELEASES, Runtime, Service, at, debian_plugin, flock, list,
-    newest_plugin,
+    MACHINE4, MACHINE6, Machine, NEWEST, Node, RELEASES, Runtime, Service, at, flock, list, newest_plugin,
 };
 use crate::support::*;
 
@@ -43,7 +42,11 @@ const MBIT: u64 = 1_000_000;
 /// The list [flock, portmap, bandwidth, tuning] with these plugins in place.
 fn chain<'a>(node: &'a Node, kind: Kind, version: &str) -> Runtime<'a> {
     for name in ["portmap", "bandwidth", "tuning"] {
-        node.plugin(name, &if kind.debian { debian_plugin(name) } else { newest_plugin(name) });
+        if kind.debian {
+            node.debian_plugin(name);
+        } else {
+            node.plugin(name, &newest_plugin(name));
+        }
     }
     let mut portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
     if let Some(backend) = kind.backend {
@@ -82,6 +85,8 @@ fn assert_host_port_works(kind: &str, node: &Node, machine: &Machine<'_>, pod: &
         assert!(service.called(&host, at(to, 8080)).is_some(), "{kind}: from the host itself to {to}");
         assert!(service.called(&other, at(to, 8080)).is_some(), "{kind}: from the pod to itself by {to}");
     }
+    // Of the loopback addresses, the plugin serves the old one only.
+    assert!(service.called(&host, at("127.0.0.1", 8080)).is_some(), "{kind}: from the host by 127.0.0.1");
 }
 
 // covers: C-04
@@ -204,7 +209,7 @@ fn the_list_that_is_shipped_has_host_ports_where_portmap_is_installed() {
 #[test]
 fn pods_start_where_portmap_is_older_than_the_runtime() {
     let node = Node::new();
-    node.plugin("portmap", &debian_plugin("portmap"));
+    node.debian_plugin("portmap");
     let _agent = node.installed_agent();
     for release in RELEASES {
         let pod = node.host.pod("a");
@@ -236,6 +241,25 @@ fn a_portmap_that_cannot_run_is_left_out_and_said_and_pods_start() {
     let runtime = node.runtime(NEWEST);
     assert_eq!(runtime.call("add", &pod).version(), "1.1.0");
     pod.assert_pings(host_addresses());
+    runtime.del(&pod);
+    node.host.assert_empty();
+}
+
+// covers: K-03
+#[test]
+fn a_hardware_address_that_tuning_gives_cuts_the_pod_off_and_check_says_why() {
+    let node = Node::new();
+    let _agent = node.host.agent().start();
+    node.plugin("tuning", &newest_plugin("tuning"));
+    let tuning = json!({"type": "tuning", "mac": "02:00:00:00:00:07", "dataDir": "/run/tuning"});
+    let runtime = node.runtime(NEWEST).conf(&node.conf("mac.conflist", &list("1.1.0", &[flock(), tuning])));
+    let pod = node.host.pod("a");
+    runtime.add(&pod);
+    // The host's neighbour entries are permanent and hold the address that flock gave: the price of the first packet's
+    // speed, and the reason why this one setting of tuning cannot be used.
+    assert!(!pod.pings(host_addresses()[0]));
+    let check = runtime.call("check", &pod);
+    assert!(check.failed().contains("hardware address 02:00:00:00:00:07"), "{check:?}");
     runtime.del(&pod);
     node.host.assert_empty();
 }

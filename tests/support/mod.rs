@@ -94,10 +94,11 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host with one address per family and nothing else.
+    /// A host with one address per family and nothing else, not even the plugins that this machine may have.
     pub fn new() -> Host {
         let script = format!(
             "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/netns /run/flock; mount -t sysfs sysfs /sys 2>/dev/null || true; \
+             for dir in /opt/cni/bin /usr/lib/cni; do if [ -d $dir ]; then mount -t tmpfs tmpfs $dir; fi; done; \
              ip link set lo up; ip addr add {HOST6}/128 dev lo; ip addr add {HOST4}/32 dev lo; echo ready; exec cat >/dev/null"
         );
         let mut unshare = Command::new("unshare");
