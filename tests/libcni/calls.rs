@@ -40,7 +40,7 @@ fn plugins_are_called_in_the_order_of_the_list_and_backwards_for_del() {
     }
 }
 
-// covers: A-05 C-05 D-10
+// covers: C-05 D-10
 #[test]
 fn an_add_that_fails_behind_flock_is_cleared_up_by_del_alone() {
     let node = Node::new();
@@ -167,7 +167,7 @@ fn before_gc_come_deletes_of_what_is_not_on_the_list_as_if_somebody_had_asked_fo
     }
 }
 
-// covers: E-08 E-09 E-22 S-09 S-12 S-15
+// covers: E-08 E-09 S-09 S-12 S-15
 #[test]
 fn what_libcni_sends_is_what_flock_was_made_for() {
     let node = Node::new();

@@ -38,7 +38,7 @@ fn serve(runtime: &Runtime<'_>, version: &str) {
     pod.vanish();
 }
 
-// covers: C-10 G-07 T-01 V-05
+// covers: C-10 G-07 V-05
 #[test]
 fn the_list_that_is_shipped_serves_every_release_of_libcni() {
     let node = Node::new();
@@ -49,7 +49,7 @@ fn the_list_that_is_shipped_serves_every_release_of_libcni() {
     }
 }
 
-// covers: C-02 R-01 R-08 R-09 R-11 V-02 V-05
+// covers: C-02 R-01 R-11 V-02 V-05
 #[test]
 fn each_version_of_the_specification_goes_through_each_release_that_knows_it() {
     let node = Node::new();
@@ -168,7 +168,7 @@ fn a_result_that_libcni_cannot_keep_is_a_failed_add_and_del_frees_it() {
     }
 }
 
-// covers: X-02 X-03 X-05
+// covers: X-02 X-05
 #[test]
 fn what_flock_says_is_what_the_runtime_shows() {
     let node = Node::new();
@@ -301,7 +301,7 @@ fn what_is_switched_off_in_the_list_starts_no_plugin() {
     }
 }
 
-// covers: D-07 S-03
+// covers: D-07
 #[test]
 fn a_pod_is_deleted_by_another_list_than_it_was_added_by() {
     let node = Node::new();
