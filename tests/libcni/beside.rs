@@ -74,8 +74,11 @@ fn reserved(node: &Node) -> usize {
     text.lines().count()
 }
 
-/// The host as it is when nobody talks: entries of neighbours age whatever a CNI does.
-fn quiet_fingerprint(node: &Node) -> String {
+/// The host as it is when nobody talks. Whoever has talked asks for a while whether the other is still there, which makes
+/// entries of neighbours whatever a CNI does; who has forgotten the other does not.
+fn quiet_fingerprint(node: &Node, machine: &Machine<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) -> String {
+    pods.iter().for_each(|(pod, _)| drop(pod.run("ip neigh flush all")));
+    machine.run("ip neigh flush all");
     node.host.run("ip neigh flush all");
     node.host.fingerprint()
 }
@@ -86,7 +89,8 @@ fn an_agent_that_is_not_installed_changes_nothing_on_a_node_of_another_cni() {
     let machine = Machine::new(&node.host);
     let (a, b) = (added(&node, "a"), added(&node, "b"));
     assert_all_work(&machine, &[&a, &b]);
-    let before = quiet_fingerprint(&node);
+    let fingerprint = || quiet_fingerprint(&node, &machine, &[&a, &b]);
+    let before = fingerprint();
 
     let agent = node.host.agent().start();
     agent.wait_log("NodeConfig in force");
@@ -96,12 +100,12 @@ fn an_agent_that_is_not_installed_changes_nothing_on_a_node_of_another_cni() {
     let status = node.host.cni("STATUS").run();
     assert_eq!(status.succeeded(), "");
     node.host.del(&a.0).done();
-    assert_eq!(quiet_fingerprint(&node), before, "while it runs");
+    assert_eq!(fingerprint(), before, "while it runs");
     agent.stop();
-    assert_eq!(quiet_fingerprint(&node), before, "after its end");
+    assert_eq!(fingerprint(), before, "after its end");
     node.host.agent().start().kill();
     node.host.agent().start().stop();
-    assert_eq!(quiet_fingerprint(&node), before, "after a crash and another start");
+    assert_eq!(fingerprint(), before, "after a crash and another start");
 
     assert_all_work(&machine, &[&a, &b]);
     let other = runtime(&node);

@@ -343,11 +343,15 @@ impl Answer {
         answer["result"].clone()
     }
 
-    /// The text of a failure, as a runtime shows it.
+    /// The text of a failure, as a runtime shows it; none of a success.
+    pub fn error(&self) -> Option<&str> {
+        self.answer["error"]["text"].as_str()
+    }
+
+    /// The text of what must be a failure.
     #[track_caller]
     pub fn failed(&self) -> &str {
-        let Answer { release, verb, answer } = self;
-        answer["error"]["text"].as_str().unwrap_or_else(|| panic!("{verb} by libcni {}: {answer}", release.name))
+        self.error().unwrap_or_else(|| panic!("{self:?} is no failure"))
     }
 
     /// The code of the plugin's error object, and its message.
@@ -430,7 +434,7 @@ impl<'a> Machine<'a> {
         machine
     }
 
-    fn run(&self, line: &str) -> String {
+    pub fn run(&self, line: &str) -> String {
         self.0.run(&format!("nsenter --net={MACHINE} {line}"))
     }
 

@@ -397,3 +397,32 @@ fn cnitool_adds_checks_and_deletes_a_pod_and_its_gc_takes_every_pod() {
     assert_eq!(node.order(), ["ADD flock", "ADD flock", "DEL flock", "DEL flock", "GC flock"]);
     node.host.assert_empty();
 }
+
+// covers: D-08
+#[test]
+fn a_del_that_meets_a_plugin_in_the_middle_of_being_written_is_lost() {
+    let node = Node::new();
+    let agent = node.installed_agent();
+    let copied = node.host.path("/usr/lib/cni/flock");
+    succeed(std::process::Command::new("cp").arg("--remove-destination").arg(FLOCK).arg(&copied));
+    let pods = RELEASES.map(|release| (node.runtime(release), node.host.pod(release.name)));
+    for (runtime, pod) in &pods {
+        runtime.add(pod);
+    }
+    // As an installer holds it that does not rename. libcni means to try again for six seconds, and then goes on as if all
+    // were well. Built with a Go that refuses to start one command twice (1.26 does), it fails at the second try instead.
+    // Either way no plugin is called, which is why flock's files are only ever replaced as a whole.
+    let written = fs::OpenOptions::new().write(true).open(&copied).unwrap();
+    std::thread::scope(|scope| {
+        for (runtime, pod) in &pods {
+            scope.spawn(|| match runtime.call("del", pod).error() {
+                None => assert_eq!(runtime.cached(), Vec::<String>::new()),
+                Some(text) => assert!(text.contains("already started"), "{text}"),
+            });
+        }
+    });
+    drop(written);
+    assert_eq!(node.host.leases().len(), pods.len(), "no DEL has come");
+    pods.iter().for_each(|(_, pod)| pod.vanish());
+    node.wait_freed(&agent);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::machine::Machine;
 use crate::support::*;
@@ -110,9 +110,15 @@ fn everything_that_the_agent_does_works_under_the_unit() {
         "/etc/default/flock-agent",
         "FLOCK_AGENT_FLAGS=--node-name host001 --cni-conf-dir /etc/cni/net.d --log-level debug\n",
     );
+    machine.write("/run/portmap", "#!/bin/sh\necho '{\"supportedVersions\": [\"0.4.0\", \"1.0.0\"]}'\n");
+    machine.run("install -D -m 0755 /run/portmap /opt/cni/bin/portmap");
+    machine.run(&format!("ln -s {FLOCK} /opt/cni/bin/flock"));
     machine.systemctl("enable --now flock-agent");
-    // The CNI configuration, and the sysctls of the host.
+    // The CNI configuration, for which a plugin is asked, and the sysctls of the host.
     wait_for("the CNI configuration", || machine.path("/etc/cni/net.d/01-flock.conflist").exists().then_some(()));
+    let list = fs::read_to_string(machine.path("/etc/cni/net.d/01-flock.conflist")).unwrap();
+    let list: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!((&list["cniVersions"], &list["plugins"][1]["type"]), (&json!(["0.4.0", "1.0.0"]), &json!("portmap")));
     assert_eq!(machine.run("cat /proc/sys/net/ipv6/conf/all/forwarding").trim(), "1");
 
     // Namespaces that are younger than the agent; in one of them, a sysctl has to be written first.
