@@ -18,9 +18,20 @@ struct Kind {
     backend: Option<&'static str>,
     /// The newest version of the specification that these plugins know.
     newest: &'static str,
-    /// What CHECK finds wrong with a host port of a pod of both families though nothing is: 1.1.1 looks for the rules of
-    /// one family among those of the other.
+    /// What CHECK finds wrong with a host port though nothing is: 1.1.1 looks for the rules of each family among those of
+    /// the other, too.
     false_alarm: Option<&'static str>,
+}
+
+impl Kind {
+    /// CHECK of a pod with a host port, to which nobody has done anything.
+    #[track_caller]
+    fn check(self, runtime: &Runtime<'_>, pod: &Pod<'_>, what: &str) {
+        match self.false_alarm {
+            None => runtime.check(pod),
+            Some(text) => assert!(runtime.call("check", pod).failed().contains(text), "{what}"),
+        }
+    }
 }
 
 const NFTABLES: Kind =
@@ -33,7 +44,7 @@ const KINDS: [Kind; 3] = [
         debian: true,
         backend: None,
         newest: "1.0.0",
-        false_alarm: Some("could not check ipv6 dnat"),
+        false_alarm: Some("could not check ipv"),
     },
 ];
 
@@ -104,10 +115,7 @@ fn host_ports_bandwidth_and_settings_work_behind_flock_and_leave_nothing() {
                 let pod = node.host.pod("a");
                 let links = node.host.run("ip -br link");
                 let attached = runtime.add(&pod);
-                match kind.false_alarm {
-                    None => runtime.check(&pod),
-                    Some(text) => assert!(runtime.call("check", &pod).failed().contains(text), "{what}"),
-                }
+                kind.check(&runtime, &pod, &what);
                 let service = Service::on(&pod, 80);
                 assert_host_port_works(&what, &node, &machine, &pod, &service);
 
@@ -262,4 +270,28 @@ fn a_hardware_address_that_tuning_gives_cuts_the_pod_off_and_check_says_why() {
     assert!(check.failed().contains("hardware address 02:00:00:00:00:07"), "{check:?}");
     runtime.del(&pod);
     node.host.assert_empty();
+}
+
+// covers: C-04
+#[test]
+fn a_pod_of_one_family_has_host_ports_of_that_family() {
+    let node = Node::new();
+    let machine = Machine::new(&node.host);
+    let _agent = node.host.agent().start();
+    for kind in KINDS {
+        for (without, with, other) in [("ipv4", HOST6, HOST4), ("ipv6", HOST4, HOST6)] {
+            let annotation = format!("flock.fritzlab.net/{without}");
+            let runtime = chain(&node, kind, "1.0.0").host_port(8080, 80);
+            let runtime = runtime.capability("io.kubernetes.cri.pod-annotations", json!({annotation: "false"}));
+            let pod = node.host.pod("a");
+            runtime.add(&pod);
+            kind.check(&runtime, &pod, kind.name);
+            let service = Service::on(&pod, 80);
+            assert!(service.called(&machine.netns(), at(with, 8080)).is_some(), "{} by {with}", kind.name);
+            assert_eq!(service.called(&machine.netns(), at(other, 8080)), None, "{} by {other}", kind.name);
+            runtime.del(&pod);
+            node.host.assert_empty();
+            pod.vanish();
+        }
+    }
 }
