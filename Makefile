@@ -55,10 +55,9 @@ bench-kube: tools ## Memory of a release agent with two watches and 110 pods, an
 
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check
-	cargo clippy --quiet --test libcni -- -D warnings
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test systemd --test soak -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test libcni --test systemd --test soak -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of
