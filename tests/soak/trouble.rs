@@ -257,9 +257,8 @@ impl<'a> Trouble<'a> {
             }
             Kind::AnswersLost => {
                 self.count("fault: answers lost");
-                let point = *self.dice.pick(&["rpc.read", "rpc.answer", "rpc.answered"]);
                 let nth = self.some_passes();
-                self.fault(keeper, BUT_DEL, &[format!("conn/{point} {nth} errno 32")])
+                self.fault(keeper, BUT_DEL, &[format!("conn/rpc.answer {nth} errno 32")])
             }
             Kind::NamespacesSlow => {
                 self.count("fault: namespaces slow");
