@@ -171,9 +171,11 @@ fn note(
 ) -> Result<Option<Response>, crate::intents::IntentError> {
     let intents = Intents::beside(socket);
     let mut writing = intents.writing(deadline)?;
-    // With the lock held, an agent that starts now is either seen here or reads the note.
+    // With the lock held, an agent that starts now is either seen here or reads the note. A backlog that is full is nobody
+    // who serves: perhaps the service manager holds the socket of an agent that cannot start. If it is an agent with too much
+    // to do, it finds the note in one of its rounds.
     if matches!(unanswered_call, CallError::Absent { .. })
-        && let Ok(stream) = std::os::unix::net::UnixStream::connect(socket)
+        && let Ok(stream) = client::connect_once(socket, deadline.min(Instant::now() + client::LOOK))
     {
         drop(stream);
         // It takes the lock alone before it serves anybody, so with the lock held we would wait for each other.

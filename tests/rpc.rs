@@ -13,7 +13,7 @@ mod support;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ use flock::rpc::client::{CallError, call};
 use flock::rpc::message::{Op, Request, Response, encode};
 use flock::rpc::server::{BindError, Call, Handler, LARGE_REQUESTS, Limits, Listener, Notice, Server, Unready};
 use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};
 
 use support::scripted::{self, Scripted, a_result, line, read_request, socket_of};
@@ -600,6 +601,18 @@ fn a_stop_ends_at_its_deadline_and_tells_who_is_left() {
     controls.go.send(()).unwrap();
 }
 
+/// A socket on which somebody listens who accepts nobody, and whose backlog takes no caller more.
+fn full(path: &Path) -> (UnixListener, Vec<OwnedFd>) {
+    std::fs::remove_file(path).ok();
+    let listener = UnixListener::bind(path).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let address = SocketAddrUnix::new(path).unwrap();
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let calling = std::iter::repeat_with(|| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap());
+    let waiting = calling.take_while(|caller| connect(caller, &address).is_ok()).collect();
+    (listener, waiting)
+}
+
 #[test]
 fn a_socket_is_private_and_replaces_only_a_dead_one() {
     let dir = TempDir::new("bind");
@@ -615,6 +628,20 @@ fn a_socket_is_private_and_replaces_only_a_dead_one() {
     assert!(matches!(Listener::bind(&file), Err(BindError::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
     assert!(matches!(Listener::bind(&dir.path().join("no/s")), Err(BindError::Io { .. })));
+}
+
+#[test]
+fn a_socket_whose_backlog_is_full_is_in_use() {
+    let dir = TempDir::new("full");
+    let socket = dir.path().join("s");
+    let held = full(&socket);
+    let (answer, answered) = channel();
+    let path = socket.clone();
+    thread::spawn(move || answer.send(Listener::bind(&path).map(drop)));
+    let bound = answered.recv_timeout(SOON);
+    assert!(matches!(bound, Ok(Err(BindError::InUse(_)))), "{bound:?}");
+    drop(held);
+    Listener::bind(&socket).unwrap();
 }
 
 #[test]
@@ -778,6 +805,27 @@ fn a_hanging_agent_costs_each_verb_its_limit_and_no_more() {
             });
         }
     });
+}
+
+/// The service manager holds the socket, no agent can be started, and those who gave up have filled the backlog.
+#[test]
+fn a_delete_is_noted_in_time_though_the_backlog_of_the_socket_is_full() {
+    let host = Host::new();
+    let socket = socket_of(&host);
+    let held = full(&socket);
+    thread::scope(|scope| {
+        let deleting = scope.spawn(|| each(&host)[1].run());
+        let until = Instant::now() + plugin_limit(Op::Del);
+        while !deleting.is_finished() && Instant::now() < until {
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        // Whoever still waits for a place in the backlog is refused now, so that the test ends in any case.
+        drop(held);
+        let outcome = deleting.join().unwrap();
+        assert_eq!(outcome.succeeded(), "", "the note counts");
+        assert!(outcome.elapsed < SOON, "{:?}", outcome.elapsed);
+    });
+    assert_eq!(notes(&host), 1);
 }
 
 //

@@ -22,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// and what made the agent end should not meet it a moment later.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long it may take to see whether somebody listens. Connecting to a socket that has room is done at once.
+pub const LOOK: Duration = Duration::from_millis(100);
+
 /// Connections on which a call may be lost before it counts as failed. An agent that dies of a request should not be
 /// asked for ever.
 pub const MAX_LOST: u32 = 3;
@@ -132,7 +135,11 @@ fn reach(socket: &Path, until: Instant) -> Result<UnixStream, CallError> {
     }
 }
 
-fn connect_once(socket: &Path, until: Instant) -> io::Result<UnixStream> {
+/// A connection at the first try, by `until`.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] if somebody listens whose backlog stayed full; nobody does otherwise, unless a signal came.
+pub fn connect_once(socket: &Path, until: Instant) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(socket)?;
     let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Connecting to a socket with a full backlog blocks, and the send timeout is what bounds it.

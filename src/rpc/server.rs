@@ -24,6 +24,7 @@ use rustix::net::{AddressFamily, SocketType};
 use crate::cni::error::Code;
 use crate::failpoint;
 use crate::pulse::Pulse;
+use crate::rpc::client::{LOOK, connect_once};
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Op, Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit};
@@ -184,7 +185,7 @@ impl Listener {
         let io = |error| BindError::Io { path: path.into(), error };
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.into())),
-            Ok(_) if UnixStream::connect(path).is_ok() => return Err(BindError::InUse(path.into())),
+            Ok(_) if somebody_listens(path) => return Err(BindError::InUse(path.into())),
             _ => {}
         }
         // Bound beside its name and renamed, so that the socket never exists with other rights, and callers never see a gap.
@@ -206,6 +207,14 @@ impl Listener {
                 Err(io(error))
             }
         }
+    }
+}
+
+/// A full backlog is somebody's, too, and so is one that a signal kept us from seeing the end of.
+fn somebody_listens(path: &Path) -> bool {
+    match connect_once(path, Instant::now() + LOOK) {
+        Ok(_) => true,
+        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
     }
 }
 
