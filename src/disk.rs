@@ -211,6 +211,23 @@ pub fn make_private_dir(path: &Path) -> Result<(), DiskError> {
     check_private(&found).map_err(|why| fail("use directory")(io::Error::other(why)))
 }
 
+/// Makes a directory as [`make_private_dir`] does and opens it, for one that is locked. Others may not even open it: whoever
+/// can, can hold a lock on it for ever, and so keep flock away from it.
+///
+/// # Errors
+/// It could not be made or opened, or is not safe to use; the text says what to do.
+pub fn open_lockable_dir(path: &Path) -> Result<File, DiskError> {
+    make_private_dir(path)?;
+    let fail = |operation| move |error| DiskError { operation, path: path.into(), error };
+    let directory = File::open(path).map_err(fail("open"))?;
+    let mode = directory.metadata().map_err(fail("look at directory"))?.mode();
+    if mode & 0o077 != 0 {
+        let why = format!("others may open it (mode {:04o}) and could lock it; chmod 0700", mode & 0o7777);
+        return Err(fail("use directory")(io::Error::other(why)));
+    }
+    Ok(directory)
+}
+
 fn check_private(found: &Metadata) -> Result<(), String> {
     if !found.is_dir() {
         let kind = if found.is_symlink() { "a symbolic link" } else { "something else" };

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Attachment, fnv1a64};
 use crate::boot;
-use crate::disk::{DiskError, make_private_dir, open_regular};
+use crate::disk::{DiskError, make_private_dir, open_lockable_dir, open_regular};
 use crate::failpoint;
 
 /// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
@@ -224,8 +224,7 @@ impl Intents {
     fn lock(&self, operation: FlockOperation, deadline: Instant) -> Result<File, IntentError> {
         // Who could change the directory above could put another one in the place of this.
         self.path.parent().map_or(Ok(()), make_private_dir)?;
-        make_private_dir(&self.path)?;
-        let file = File::open(&self.path).map_err(|error| self.error("open", error))?;
+        let file = open_lockable_dir(&self.path)?;
         loop {
             match flock(&file, operation) {
                 Ok(()) => return Ok(file),

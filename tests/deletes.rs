@@ -307,6 +307,43 @@ fn a_lock_that_somebody_holds_for_ever_hangs_neither_deletes_nor_the_start() {
 }
 
 #[test]
+fn a_directory_that_others_may_open_is_refused_since_they_could_lock_it() {
+    let host = Host::new();
+    host.run("mkdir -p /run/flock");
+    for mode in ["0755", "0750", "0701"] {
+        host.run(&format!("mkdir -m {mode} /run/flock/state"));
+        let mut agent = host.agent().no_wait().start();
+        let line = agent.wait_log("flock-agent cannot run");
+        let expected =
+            format!("use directory /run/flock/state: others may open it (mode {mode}) and could lock it; chmod 0700");
+        assert!(line.contains(&expected), "{line}");
+        assert_eq!(agent.wait().code(), Some(1));
+        host.run("rmdir /run/flock/state");
+    }
+    // The directory above is not locked, and may be an administrator's.
+    host.run("chmod 0755 /run/flock");
+    host.run("mkdir -m 0700 /run/flock/state");
+    let agent = host.agent().start();
+    let [a, b] = ["a", "b"].map(|name| host.pod(name));
+    host.add(&a).result();
+    host.add(&b).result();
+    agent.kill();
+    host.del(&a).done();
+    host.run("chmod 0755 /run/flock/deletes");
+    let error = host.del(&b).error();
+    assert_eq!(error.code, 11);
+    assert!(error.details.contains("/run/flock/deletes") && error.details.contains("chmod 0700"), "{error:?}");
+    // All else goes on, and the note is carried out once the agent may read it.
+    let agent = host.agent().start();
+    let line = agent.wait_log("delete notes cannot be read");
+    assert!(line.contains("chmod 0700"), "{line}");
+    host.del(&b).done();
+    host.run("chmod 0700 /run/flock/deletes");
+    no_notes_are_left(&host, &agent);
+    host.assert_empty();
+}
+
+#[test]
 fn a_writer_of_a_note_and_an_agent_that_starts_do_not_wait_for_each_other() {
     let host = Host::new();
     let agent = host.agent().start();

@@ -201,7 +201,7 @@ fn a_note_of_an_older_sandbox_never_harms_the_newer_one() {
 #[test]
 fn files_that_are_no_notes_are_reported_and_left() {
     let host = Host::new();
-    host.run("mkdir -p /run/flock/deletes");
+    host.run("mkdir -p -m 0700 /run/flock/deletes");
     let stranger = host.path("/run/flock/deletes/0123456789abcdef.delete");
     fs::write(&stranger, "{").expect("writable");
     let agent = host.agent().start();

@@ -64,7 +64,7 @@ use crate::agent::status::{Reporter, Verdicts};
 use crate::agent::view::Present;
 use crate::agent::watchdog::Watchdog;
 use crate::boot;
-use crate::disk::{Directory, DiskError};
+use crate::disk::{Directory, DiskError, open_lockable_dir};
 use crate::ipam::Draw;
 use crate::kube::client::{Client, KubeError};
 use crate::kube::explained;
@@ -371,9 +371,7 @@ impl Cluster {
 /// One agent per state directory. Held until the process ends, however it ends. The lock is on the directory itself, so
 /// that it needs no file, which a full or read-only disk might refuse.
 fn lock(dir: &Path) -> Result<File, StartError> {
-    let opened = File::open(dir);
-    let file =
-        opened.map_err(|error| StartError::Directory(DiskError { operation: "open", path: dir.into(), error }))?;
+    let file = open_lockable_dir(dir).map_err(StartError::Directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(_) => Err(StartError::Locked(dir.into())),
