@@ -164,16 +164,24 @@ impl Intents {
         Ok(waiting)
     }
 
-    /// Removes a note that has been carried out, unless a newer one took its place meanwhile.
+    /// Removes notes that have been carried out, but none that took the place of one meanwhile. Ends within seconds.
     ///
     /// # Errors
-    /// The file is still there; carrying it out again does no harm.
-    pub fn done(&self, note: &Note) -> Result<(), IntentError> {
-        let path = self.path.join(file_name(&note.attachment));
-        match read_note(&path) {
-            Ok(content) if content.at > note.at => Ok(()),
-            _ => self.remove(&path),
+    /// Some are still there; carrying them out again does no harm.
+    pub fn done(&self, notes: &[Note]) -> Result<(), IntentError> {
+        if notes.is_empty() {
+            return Ok(());
         }
+        // Alone, so that what is removed is what was read: a writer in between was promised that its note is kept.
+        let _alone = self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS)?;
+        let mut outcome = Ok(());
+        for note in notes {
+            let path = self.path.join(file_name(&note.attachment));
+            if read_note(&path).is_ok_and(|content| content.at <= note.at) {
+                outcome = outcome.and(self.remove(&path));
+            }
+        }
+        outcome
     }
 
     /// Removes what writers left that were killed before their note was whole: nobody was promised anything. With the lock

@@ -10,8 +10,10 @@ use std::fs;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use flock::addr::Attachment;
+use flock::intents::Intents;
 use rustix::fs::{FlockOperation, flock};
 use support::*;
 
@@ -297,12 +299,16 @@ fn a_lock_that_somebody_holds_for_ever_hangs_neither_deletes_nor_the_start() {
     assert_eq!(outcome.failed().code, 11);
     assert!(outcome.failed().details.contains("/run/flock/deletes is locked by somebody else"), "{}", outcome.stdout());
     assert!(outcome.elapsed < DEL_LIMIT, "{:?}", outcome.elapsed);
-    // The start reads the notes all the same, and so do the rounds.
+    // The start carries out the notes all the same, and so do the rounds. They stay for as long as a newer one might be taken
+    // for one of them.
     let agent = host.agent().start();
     agent.wait_log("noted delete carried out");
     agent.wait_log("directory of delete notes is locked by somebody else");
-    assert_eq!((notes(&host), host.flock_links().len()), (0, 1));
+    agent.wait_log("delete notes stay");
+    assert_eq!((notes(&host), host.flock_links().len()), (1, 1));
     host.del(&pods[1]).done();
+    drop(held);
+    no_notes_are_left(&host, &agent);
     host.assert_empty();
 }
 
@@ -339,6 +345,33 @@ fn a_directory_that_others_may_open_is_refused_since_they_could_lock_it() {
     assert!(line.contains("chmod 0700"), "{line}");
     host.del(&b).done();
     host.run("chmod 0700 /run/flock/deletes");
+    no_notes_are_left(&host, &agent);
+    host.assert_empty();
+}
+
+#[test]
+fn a_note_that_comes_while_an_older_one_is_put_away_is_kept() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("a");
+    host.add(&pod).result();
+    agent.kill();
+    host.del(&pod).done();
+    fs::write(host.path(TRACE), "").expect("writable");
+    fs::write(host.path(ARMED), "main/note.remove 1 hang 2000\n").expect("writable");
+    let agent = host.agent().no_wait().start();
+    wait_for("the older note to be put away", || {
+        fs::read_to_string(host.path(TRACE)).expect("a trace").contains("main/note.remove").then_some(())
+    });
+    // As a plugin that has found nobody a moment ago.
+    let intents = Intents::beside(&host.path("/run/flock/flock.sock"));
+    let writing = intents.writing(Instant::now() + DEL_LIMIT).expect("the lock");
+    writing.write(&Attachment { container_id: "a".parse().unwrap(), ifname: "eth0".parse().unwrap() }).expect("a note");
+    drop(writing);
+    agent.wait_log("flock-agent listens");
+    assert_eq!(notes(&host), 1, "the newer note was promised");
+    agent.signal("HUP");
+    agent.wait_log_times("noted delete carried out", 2);
     no_notes_are_left(&host, &agent);
     host.assert_empty();
 }

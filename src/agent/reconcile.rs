@@ -141,6 +141,7 @@ impl Reconciler {
         }
         // Whoever is being worked on has its turn in a later round: one request that is held up must not hold up the rest.
         let busy = self.verbs.ledger().leases(deadline).map(|(_, busy)| busy).unwrap_or_default();
+        let mut carried_out = Vec::new();
         for note in waiting.notes.iter().filter(|note| !busy.contains(&note.attachment)) {
             match self.verbs.remove(&note.attachment, note.at, deadline) {
                 Ok(removed) => {
@@ -149,15 +150,16 @@ impl Reconciler {
                         .with("if", &note.attachment.ifname)
                         .with("removed", removed)
                         .write_limited();
-                    if let Err(error) = self.intents.done(note) {
-                        log::warn("delete note stays").with("err", error).write_limited();
-                    }
+                    carried_out.push(note.clone());
                 }
                 Err(fault) => log::warn("noted delete failed")
                     .with("cid", &note.attachment.container_id)
                     .with("err", fault)
                     .write_limited(),
             }
+        }
+        if let Err(error) = self.intents.done(&carried_out) {
+            log::warn("delete notes stay").with("err", error).write_limited();
         }
     }
 
