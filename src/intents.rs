@@ -108,7 +108,7 @@ pub struct Writing<'a> {
 pub struct Waiting {
     /// Notes of this boot, oldest first.
     pub notes: Vec<Note>,
-    /// Files that are no notes of ours, and why. They are left where they are.
+    /// Files that are no notes of ours, or should be removed and cannot be, and why. They are left where they are.
     pub strangers: Vec<(PathBuf, String)>,
     /// Somebody holds the lock and does not let go: a note may appear that is not listed here.
     pub incomplete: bool,
@@ -146,13 +146,13 @@ impl Intents {
         };
         let boot = boot::id().map_err(|error| self.error("read the boot id for", error))?;
         if !waiting.incomplete {
-            self.clear_halves()?;
+            self.clear_halves(&mut waiting)?;
         }
         for name in self.names()? {
             let path = self.path.join(&name);
             match read_note(&path) {
                 // A note of an earlier boot: the pod is gone with it.
-                Ok(content) if content.boot != boot => self.remove(&path)?,
+                Ok(content) if content.boot != boot => remove_or_report(path, &mut waiting),
                 Ok(content) => match content.note() {
                     Some(note) if name == file_name(&note.attachment) => waiting.notes.push(note),
                     _ => waiting.strangers.push((path, "its name and its content disagree".into())),
@@ -178,7 +178,8 @@ impl Intents {
         for note in notes {
             let path = self.path.join(file_name(&note.attachment));
             if read_note(&path).is_ok_and(|content| content.at <= note.at) {
-                outcome = outcome.and(self.remove(&path));
+                let removed = remove(&path).map_err(|error| self.error("remove a note from", error));
+                outcome = outcome.and(removed);
             }
         }
         outcome
@@ -186,12 +187,12 @@ impl Intents {
 
     /// Removes what writers left that were killed before their note was whole: nobody was promised anything. With the lock
     /// held alone, there is no other writer.
-    fn clear_halves(&self) -> Result<(), IntentError> {
+    fn clear_halves(&self, waiting: &mut Waiting) -> Result<(), IntentError> {
         let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.rsplit_once('.').is_some_and(|(note, pid)| note.ends_with(SUFFIX) && pid.parse::<u32>().is_ok()) {
-                self.remove(&entry.path())?;
+                remove_or_report(entry.path(), waiting);
             }
         }
         Ok(())
@@ -242,13 +243,6 @@ impl Intents {
                 Err(rustix::io::Errno::AGAIN) => return Err(IntentError::Locked(self.path.clone())),
                 Err(error) => return Err(self.error("lock", error.into())),
             }
-        }
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), IntentError> {
-        match failpoint::pass("note.remove").and_then(|()| fs::remove_file(path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error("remove a note from", error)),
-            _ => Ok(()),
         }
     }
 
@@ -316,6 +310,20 @@ impl Content {
         let attachment =
             Attachment { container_id: self.container_id.parse().ok()?, ifname: self.ifname.parse().ok()? };
         Some(Note { attachment, at: self.at })
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match failpoint::pass("note.remove").and_then(|()| fs::remove_file(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes what is of no use any more. If that cannot be, it is in nobody's way: the notes count all the same.
+fn remove_or_report(path: PathBuf, waiting: &mut Waiting) {
+    if let Err(error) = remove(&path) {
+        waiting.strangers.push((path, format!("it is left over and cannot be removed: {error}")));
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::Attachment;
 use flock::intents::Intents;
 use rustix::fs::{FlockOperation, flock};
 use support::*;
@@ -61,6 +60,13 @@ enum Kind {
 fn notes(host: &Host) -> usize {
     let names = fs::read_dir(host.path("/run/flock/deletes")).into_iter().flatten();
     names.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".delete")).count()
+}
+
+/// Writes a note as a plugin that has found nobody a moment ago.
+fn note(host: &Host, attachment: &str) {
+    let intents = Intents::beside(&host.path("/run/flock/flock.sock"));
+    let writing = intents.writing(Instant::now() + DEL_LIMIT).expect("the lock");
+    writing.write(&attachment.parse().expect("an attachment")).expect("a note");
 }
 
 fn no_notes_are_left(host: &Host, agent: &Agent<'_>) {
@@ -343,6 +349,8 @@ fn a_directory_that_others_may_open_is_refused_since_they_could_lock_it() {
     let agent = host.agent().start();
     let line = agent.wait_log("delete notes cannot be read");
     assert!(line.contains("chmod 0700"), "{line}");
+    agent.signal("HUP");
+    agent.wait_log_times("delete notes cannot be read", 2);
     host.del(&b).done();
     host.run("chmod 0700 /run/flock/deletes");
     no_notes_are_left(&host, &agent);
@@ -363,16 +371,51 @@ fn a_note_that_comes_while_an_older_one_is_put_away_is_kept() {
     wait_for("the older note to be put away", || {
         fs::read_to_string(host.path(TRACE)).expect("a trace").contains("main/note.remove").then_some(())
     });
-    // As a plugin that has found nobody a moment ago.
-    let intents = Intents::beside(&host.path("/run/flock/flock.sock"));
-    let writing = intents.writing(Instant::now() + DEL_LIMIT).expect("the lock");
-    writing.write(&Attachment { container_id: "a".parse().unwrap(), ifname: "eth0".parse().unwrap() }).expect("a note");
-    drop(writing);
+    note(&host, "a/eth0");
     agent.wait_log("flock-agent listens");
     assert_eq!(notes(&host), 1, "the newer note was promised");
     agent.signal("HUP");
     agent.wait_log_times("noted delete carried out", 2);
     no_notes_are_left(&host, &agent);
+    host.assert_empty();
+}
+
+#[test]
+fn notes_are_carried_out_though_an_old_one_cannot_be_removed() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let [a, b] = ["a", "b"].map(|name| host.pod(name));
+    host.add(&a).result();
+    host.add(&b).result();
+    agent.kill();
+    host.del(&a).done();
+    // A note of an earlier boot and half a note. What something is mounted on cannot be removed.
+    let old = r#"{"version":1,"boot":"another","container_id":"x","ifname":"eth0","at":1}"#;
+    fs::write(host.path("/run/old"), old).expect("writable");
+    let left =
+        ["0123456789abcdef.delete", "fedcba9876543210.delete.4242"].map(|name| format!("/run/flock/deletes/{name}"));
+    for path in &left {
+        fs::write(host.path(path), "").expect("writable");
+        host.run(&format!("mount --bind /run/old {path}"));
+    }
+    let agent = host.agent().start();
+    agent.wait_log("noted delete carried out");
+    for path in &left {
+        let line = agent.wait_log(path);
+        assert!(line.contains("cannot be removed: Device or resource busy"), "{line}");
+    }
+    assert_eq!((notes(&host), host.flock_links().len()), (1, 1));
+    // The rounds do so as well.
+    note(&host, "b/eth0");
+    agent.signal("HUP");
+    wait_for("the note to be carried out", || (notes(&host) == 1).then_some(()));
+    assert_eq!(host.flock_links().len(), 0);
+    left.iter().for_each(|path| drop(host.run(&format!("umount {path}"))));
+    for path in &left {
+        fs::write(host.path(path), old).expect("writable");
+    }
+    no_notes_are_left(&host, &agent);
+    assert!(left.iter().all(|path| !host.path(path).exists()));
     host.assert_empty();
 }
 

@@ -111,8 +111,9 @@ impl Reconciler {
     fn round(&mut self) {
         let deadline = Instant::now() + LIMIT;
         self.settle(deadline);
-        if let Ok(waiting) = self.intents.waiting() {
-            self.replay(&waiting, deadline);
+        match self.intents.waiting() {
+            Ok(waiting) => self.replay(&waiting, deadline),
+            Err(error) => log::error("delete notes cannot be read").with("err", error).write_limited(),
         }
         self.refill();
         let began = boot::now_ms();
