@@ -3,7 +3,8 @@
 //! A runtime repeats a failed DEL for ever, or never: so the plugin answers success once the note is durable, and the
 //! agent carries it out before it serves an ADD. The lock closes the gap between the two: whoever writes a note holds it
 //! shared and has just seen that nobody listens; the agent listens first and then takes it alone for a moment, after which
-//! no note can appear that its list lacks. The lock is on the directory itself: it needs no file.
+//! no note can appear that its list lacks. It puts notes away under the lock as well, so that none is taken for an older one. The
+//! lock is on the directory itself: it needs no file, but nobody else may open the directory.
 //!
 //! A note must not fail for want of space, since then the runtime's delete would. So the agent keeps spare notes there,
 //! files of one page that a writer only has to overwrite and rename. Must not talk to the agent or the kernel.
