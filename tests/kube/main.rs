@@ -371,10 +371,11 @@ fn a_restored_etcd_and_a_compacted_one_do_not_confuse_the_agent() {
     agent.wait_log(&format!("cidr4={CIDR4}"));
 
     // Back to before an edit: resource versions go backwards.
-    for n in 0..30 {
+    // Few enough that the log has a line for each.
+    for n in 0..5 {
         plane.apply(&node_config("2001:db8:7::/64", &format!("10.7.{n}.0/24"))).expect("accepted");
     }
-    agent.wait_log("cidr4=10.7.29.0/24");
+    agent.wait_log("cidr4=10.7.4.0/24");
     plane.stop_api("TERM");
     plane.stop_etcd();
     plane.restore();
