@@ -165,6 +165,14 @@ impl Intents {
         Ok(waiting)
     }
 
+    /// What notes of this boot say is to be deleted. Changes nothing and waits for nobody, so a note that is being written may
+    /// be missing.
+    pub fn noted(&self) -> Vec<Attachment> {
+        let (Ok(names), Ok(boot)) = (self.names(), boot::id()) else { return Vec::new() };
+        let contents = names.iter().filter_map(|name| read_note(&self.path.join(name)).ok());
+        contents.filter(|content| content.boot == boot).filter_map(|content| Some(content.note()?.attachment)).collect()
+    }
+
     /// Removes notes that have been carried out, but none that took the place of one meanwhile. Ends within seconds.
     ///
     /// # Errors

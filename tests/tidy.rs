@@ -247,7 +247,7 @@ fn every_dependency_has_its_line() {
 
 #[test]
 fn documents_name_files_and_flags_that_exist() {
-    let help = flock::agent::flags::HELP;
+    let help = flock::agent::flags::HELP.to_owned() + flock::agent::install::flags::HELP;
     let mut documents = files(&root().join("docs"), "md");
     documents.extend(["README.md", "CHANGELOG.md", "vendor-notes.md"].map(|name| root().join(name)));
     for path in documents {

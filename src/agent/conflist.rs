@@ -64,6 +64,31 @@ fn compose_with(socket: &Path, portmap: Option<&[Version]>) -> String {
     format!("{list:#}\n")
 }
 
+/// Whether `text` is what [`compose`] makes on this or another host: nobody has edited it.
+pub fn is_composed(text: &str) -> bool {
+    let mut list: Value = serde_json::from_str(text).unwrap_or_default();
+    let shipped: Value = serde_json::from_str(SHIPPED).unwrap_or_default();
+    // What differs from host to host is taken back.
+    if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
+        plugins.first_mut().and_then(Value::as_object_mut).map(|flock| flock.remove("socket"));
+        plugins.pop_if(|last| *last == json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+    }
+    let versions = |list: &Value| list.get("cniVersions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let all = versions(&shipped);
+    let some = versions(&list);
+    if !some.is_empty() && some.iter().all(|version| all.contains(version)) {
+        list.as_object_mut().and_then(|list| list.insert("cniVersions".into(), all.into()));
+    }
+    list.is_object() && list == shipped
+}
+
+/// Whether this CNI configuration, or list of them, makes a runtime run the plugin.
+pub fn names_flock(text: &str) -> bool {
+    let configuration: Value = serde_json::from_str(text).unwrap_or_default();
+    let plugins = configuration.get("plugins").and_then(Value::as_array).into_iter().flatten();
+    plugins.chain([&configuration]).any(|plugin| plugin.get("type").and_then(Value::as_str) == Some("flock"))
+}
+
 /// Puts `text` in place in `dir`, which must exist. Tells whether anything had to be written; equal content is left alone,
 /// since every change makes runtimes load their configuration anew.
 ///
@@ -141,5 +166,26 @@ mod tests {
         assert_eq!(list["cniVersion"], "0.4.0");
         // One that does not know the lowest cannot be in the list at all.
         assert_eq!(compose_with(Path::new(DEFAULT_SOCKET), Some(&[Version::V1_1_0])), SHIPPED);
+    }
+
+    #[test]
+    fn what_was_composed_is_told_from_what_was_edited() {
+        let chained = SHIPPED.trim_end().strip_suffix("]\n}").expect("a list of plugins").to_owned()
+            + r#", {"type": "portmap", "capabilities": {"portMappings": true}}]}"#;
+        let fewer = chained.replace(r#", "1.1.0""#, "");
+        assert_ne!(fewer, chained);
+        for text in [SHIPPED, &chained, &fewer, &compose(Path::new("/run/x/y.sock"))] {
+            assert!(is_composed(text) && names_flock(text), "{text}");
+            for (was, is) in
+                [("0.4.0\"", "1.0.0\""), ("\"loadOnly", "\"more\": 1, \"loadOnly"), ("portMappings", "bandwidth")]
+            {
+                let edited = text.replacen(was, is, 1);
+                assert!(edited == text || !is_composed(&edited) && names_flock(&edited), "{edited}");
+            }
+        }
+        assert!(names_flock(r#"{"cniVersion": "1.0.0", "name": "x", "type": "flock"}"#));
+        for other in ["", "{", "[]", r#"{"plugins": [{"type": "ptp"}], "name": "flock"}"#] {
+            assert!(!is_composed(other) && !names_flock(other), "{other}");
+        }
     }
 }

@@ -18,6 +18,7 @@ pub const HELP: &str = "\
 flock-agent: the node daemon of flock, a routed pod network.
 
 Usage: flock-agent [flags]
+       flock-agent install|uninstall [--help]
 
   --kubeconfig FILE     reach the Kubernetes API as FILE says (default: the service
                         account of the pod that the agent runs in)

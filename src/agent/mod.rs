@@ -24,6 +24,7 @@ pub mod fault;
 pub mod flags;
 pub mod handler;
 pub mod host;
+pub mod install;
 pub mod ledger;
 pub mod node;
 pub mod notify;
@@ -55,6 +56,7 @@ use crate::agent::cluster::{Latest, NodeConfigAudience, PodAudience};
 use crate::agent::fault::Fault;
 use crate::agent::flags::{Asked, FlagError, Flags, HELP};
 use crate::agent::handler::Verbs;
+use crate::agent::install::flags::Verb;
 use crate::agent::ledger::Ledger;
 use crate::agent::node::{Node, Places, Wake};
 use crate::agent::pods::Pods;
@@ -126,7 +128,11 @@ impl fmt::Display for StartError {
 /// Runs the agent until SIGTERM or SIGINT (SIGHUP makes it look again at everything), and returns the process's exit code: 0 for an orderly end, 2 for a command line
 /// that is not understood, 1 for everything else.
 pub fn run() -> ExitCode {
-    let flags = match flags::parse(std::env::args_os().skip(1)) {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if let Some(verb) = Verb::of(arguments.peek()) {
+        return install::run(verb, arguments.skip(1));
+    }
+    let flags = match flags::parse(arguments) {
         Ok(Asked::Run(flags)) => flags,
         Ok(Asked::Help) => return print(HELP),
         Ok(Asked::Version) => return print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -1,0 +1,157 @@
+//! The host that flock is taken from: which pods are attached, whether the agent runs, and what of flock is in the kernel.
+//!
+//! Asks the lease log, the delete notes and the kernel; removes only what the plan names.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::addr::{Attachment, LinkEnd};
+use crate::agent::install::plan::{Host, RUN_DIR};
+use crate::boot;
+use crate::disk::{Directory, DiskError};
+use crate::intents::Intents;
+use crate::netlink::NetlinkError;
+use crate::netlink::conn::Conn;
+use crate::plan;
+use crate::store::Store;
+use crate::sysctl;
+
+/// For one look at the kernel, or one change of it.
+const KERNEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why the host could not be read or changed.
+#[derive(Debug)]
+pub enum HostError {
+    /// A file.
+    Disk(DiskError),
+    /// The kernel.
+    Netlink(NetlinkError),
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostError::Disk(error) => write!(f, "{error}"),
+            HostError::Netlink(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl From<DiskError> for HostError {
+    fn from(error: DiskError) -> HostError {
+        HostError::Disk(error)
+    }
+}
+
+impl From<NetlinkError> for HostError {
+    fn from(error: NetlinkError) -> HostError {
+        HostError::Netlink(error)
+    }
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Seen {
+    /// For the plan.
+    pub facts: Host,
+    /// While it is held, no agent starts.
+    pub lock: Option<File>,
+}
+
+/// Looks at the host whose agent has, or had, this socket and this state directory. Changes nothing.
+///
+/// # Errors
+/// Something could not be asked; it must not be taken for an empty host.
+pub fn look(socket: &Path, state_dir: &Path) -> Result<Seen, HostError> {
+    let mut facts =
+        Host { running: is_listened_to(socket)?, run_dir: is_directory(Path::new(RUN_DIR)), ..Host::default() };
+    let mut lock = None;
+    let mut attached = BTreeSet::new();
+    if is_directory(state_dir) {
+        let file = File::open(state_dir).map_err(|error| disk("open", state_dir, error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => lock = Some(file),
+            Err(_) => facts.running = true,
+        }
+        let boot_id = boot::id().map_err(|error| disk("read", Path::new("/proc/sys/kernel/random/boot_id"), error))?;
+        let (store, _) = Store::open(Directory::open(state_dir)?, &boot_id, boot::now_ms());
+        attached.extend(store.leases().map(|lease| lease.attachment.clone()));
+        if !state_dir.starts_with(RUN_DIR) {
+            facts.left.push(format!("{}: the state, in a place of your own", state_dir.display()));
+        }
+    }
+    let noted: BTreeSet<Attachment> = Intents::beside(socket).noted().into_iter().collect();
+    let mut conn = Conn::open(Instant::now() + KERNEL_LIMIT)?;
+    for link in conn.links()? {
+        let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) else { continue };
+        if !link.veth || link.mac != Some(attachment.mac(LinkEnd::Host)) {
+            continue;
+        }
+        if noted.contains(&attachment) {
+            facts.deleted.push((link.index, link.name));
+        } else {
+            attached.insert(attachment);
+        }
+    }
+    // The runtime was told that these are deleted, and will not ask again.
+    attached.retain(|attachment| !noted.contains(attachment));
+    facts.attached = attached.iter().map(ToString::to_string).collect();
+    facts.unreachable =
+        conn.own_routes()?.into_iter().filter(|route| route.unreachable).map(|route| route.to).collect();
+    if facts.run_dir {
+        facts.left.extend(settings(&mut conn)?);
+    }
+    Ok(Seen { facts, lock })
+}
+
+/// Removes a link of the host.
+///
+/// # Errors
+/// The kernel refused.
+pub fn remove_link(index: u32) -> Result<(), HostError> {
+    Ok(Conn::open(Instant::now() + KERNEL_LIMIT)?.delete_link(index)?)
+}
+
+/// Removes the unreachable route of a prefix.
+///
+/// # Errors
+/// The kernel refused.
+pub fn remove_unreachable(prefix: IpNet) -> Result<(), HostError> {
+    Ok(Conn::open(Instant::now() + KERNEL_LIMIT)?.delete_unreachable(prefix)?)
+}
+
+/// The settings that flock makes, where they are as it makes them. Nobody knows what they were before, and others may rely on
+/// them by now.
+fn settings(conn: &mut Conn) -> Result<Vec<String>, HostError> {
+    let mut keys = vec![("ipv4/ip_forward".to_owned(), "1"), ("ipv6/conf/all/forwarding".to_owned(), "1")];
+    keys.extend(conn.links()?.into_iter().map(|link| (format!("ipv6/conf/{}/accept_ra", link.name), "2")));
+    keys.retain(|(key, value)| matches!(sysctl::get(key), Ok(Some(present)) if present == *value));
+    let left = keys.into_iter().map(|(key, value)| format!("sysctl net/{key}={value}: others may rely on it"));
+    Ok(left.collect())
+}
+
+/// Whether anybody listens at `socket`: the agent, or systemd on its behalf. Without a call, which would start the agent.
+fn is_listened_to(socket: &Path) -> Result<bool, DiskError> {
+    let table = Path::new("/proc/self/net/unix");
+    let text = fs::read_to_string(table).map_err(|error| disk("read", table, error))?;
+    let listens = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(3) == Some(&"00010000") && words.last().is_some_and(|path| Path::new(path) == socket)
+    };
+    Ok(text.lines().any(listens))
+}
+
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}
+
+fn disk(operation: &'static str, path: &Path, error: io::Error) -> DiskError {
+    DiskError { operation, path: path.into(), error }
+}
