@@ -176,6 +176,7 @@ impl Host {
             arguments: Vec::new(),
             wait: true,
             audience: None,
+            program: FLOCK_AGENT.into(),
         }
     }
 
@@ -192,6 +193,7 @@ impl Host {
             env: vec![("CNI_COMMAND".into(), verb.into()), ("CNI_PATH".into(), "/opt/cni/bin".into())],
             conf: json!({"cniVersion": "1.1.0", "name": "flock", "type": "flock"}),
             stdin: None,
+            program: FLOCK.into(),
         }
     }
 
@@ -347,6 +349,7 @@ pub struct AgentBuilder<'a> {
     arguments: Vec<String>,
     wait: bool,
     audience: Option<LogAudience>,
+    program: String,
 }
 
 /// Hears each line of an agent's log.
@@ -362,6 +365,12 @@ impl<'a> AgentBuilder<'a> {
     /// With the NodeConfig file as it lies there, or does not.
     pub fn keep_config(mut self) -> Self {
         self.keep_config = true;
+        self
+    }
+
+    /// This program instead of the one that was built.
+    pub fn program(mut self, path: &str) -> Self {
+        self.program = path.to_owned();
         self
     }
 
@@ -402,7 +411,7 @@ impl<'a> AgentBuilder<'a> {
         };
         let mut child = self
             .host
-            .command(FLOCK_AGENT)
+            .command(&self.program)
             .args(source)
             .args(["--node-name", "host001", "--log-level", "debug"])
             .args(["--import", "/run/allocations.json"])
@@ -520,6 +529,7 @@ pub struct Cni<'a> {
     env: Vec<(String, OsString)>,
     conf: Value,
     stdin: Option<Vec<u8>>,
+    program: String,
 }
 
 impl Cni<'_> {
@@ -527,6 +537,12 @@ impl Cni<'_> {
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.retain(|(present, _)| present != name);
         self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// This program instead of the one that was built.
+    pub fn program(mut self, path: &str) -> Self {
+        self.program = path.to_owned();
         self
     }
 
@@ -591,7 +607,7 @@ impl Cni<'_> {
             pair.push(value);
             command.arg(pair);
         }
-        command.arg(FLOCK);
+        command.arg(&self.program);
         command
     }
 
