@@ -24,8 +24,8 @@ impl Deref for Machine {
 }
 
 impl Machine {
-    /// Boots. The units are installed and not yet enabled; there is a NodeConfig.
-    pub(crate) fn boot() -> Machine {
+    /// Boots. Nothing of flock is installed.
+    pub(crate) fn bare() -> Machine {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut boot = Command::new(tests.join("tests/systemd/boot"));
         boot.arg(Path::new(FLOCK).parent().expect("a directory")).arg(tests.join("systemd"));
@@ -35,6 +35,14 @@ impl Machine {
             let state = machine.ask("systemctl is-active multi-user.target");
             (state.trim() == "active").then_some(())
         });
+        machine
+    }
+
+    /// Boots. The units are installed and not yet enabled; there is a NodeConfig.
+    pub(crate) fn boot() -> Machine {
+        let machine = Machine::bare();
+        // The program as it was built, without a copy for each test.
+        machine.run(&format!("ln -s {FLOCK_AGENT} /usr/local/bin/flock-agent"));
         machine.write("/etc/flock/node.yaml", &node_config(CIDR6, CIDR4));
         machine
             .write("/etc/default/flock-agent", "FLOCK_AGENT_FLAGS=--node-name host001 --cni-conf-dir /etc/cni/net.d\n");
@@ -66,7 +74,7 @@ impl Machine {
     }
 
     /// A command of this host, among its own processes.
-    fn inside(&self, line: &str) -> Command {
+    pub(crate) fn inside(&self, line: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid().to_string(), "--all", "--"]).args(line.split_whitespace());
         command

@@ -9,6 +9,7 @@
 )]
 
 mod hardening;
+mod install;
 mod machine;
 mod socket;
 #[path = "../support/mod.rs"]
