@@ -368,6 +368,17 @@ fn a_node_is_brought_to_another_version_and_back_while_pods_live_and_come_and_go
 }
 
 #[test]
+fn only_what_was_renewed_is_to_be_started_anew() {
+    let machine = Machine::new("next");
+    let next = || machine.run("install").done().lines().last().expect("a line").to_owned();
+    let all = "next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart";
+    assert_eq!(next(), format!("{all} flock-agent.socket flock-agent"));
+    assert_eq!(next(), "nothing to start anew");
+    fs::write(machine.host.path(AGENT), "an older one").expect("written");
+    assert_eq!(next(), format!("{all} flock-agent"), "callers wait in the socket meanwhile");
+}
+
+#[test]
 fn what_the_runtime_calls_is_there_before_it_is_told_to_call_it() {
     let machine = Machine::new("order");
     let watch = Watch::on(

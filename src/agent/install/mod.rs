@@ -171,14 +171,16 @@ fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(),
 
 /// What the operator does now.
 fn next(steps: &[Step], common: &Common) -> String {
-    let renewed = [AGENT, SERVICE, SOCKET, DEFAULTS].iter().any(|file| steps.iter().any(|step| step.puts(file)));
-    match &common.root {
-        Some(root) => format!("next: systemctl --root={} enable flock-agent", root.display()),
-        None if renewed => {
-            "next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart flock-agent".into()
-        }
-        None => "nothing to start anew".into(),
+    let renewed = |file: &str| steps.iter().any(|step| step.puts(file));
+    if let Some(root) = &common.root {
+        return format!("next: systemctl --root={} enable flock-agent", root.display());
     }
+    if ![AGENT, SERVICE, SOCKET, DEFAULTS].into_iter().any(renewed) {
+        return "nothing to start anew".into();
+    }
+    // A socket that stays as it is must not be restarted, since callers wait in it.
+    let socket = if renewed(SOCKET) { "flock-agent.socket " } else { "" };
+    format!("next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart {socket}flock-agent")
 }
 
 fn wanted(path: &str, content: Vec<u8>, mode: u32) -> Wanted {
