@@ -308,6 +308,12 @@ fn the_operators_flags_are_added_to_or_left_to_the_operator() {
     assert!(said.contains("left /etc/default/flock-agent"), "{said}");
     assert_eq!(fs::read_to_string(image.path(DEFAULTS)).expect("text"), mine);
 
+    fs::write(image.path(DEFAULTS), b"# caf\xe9\n").expect("written");
+    let text = image.run(&dist, "install --cni-conf").refused();
+    assert!(text.contains("etc/default/flock-agent: it is not UTF-8"), "{text}");
+    image.run(&dist, "uninstall").done();
+    assert_eq!(fs::read(image.path(DEFAULTS)).expect("there"), b"# caf\xe9\n");
+
     image.write(DEFAULTS, "FLOCK_AGENT_FLAGS=--log-level debug\n");
     let before = image.snapshot();
     let text = image.run(&dist, "install --cni-conf").refused();

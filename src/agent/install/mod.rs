@@ -128,12 +128,15 @@ fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(),
     let (tree, _lock) = tree(common)?;
     let text = text_of(&tree, DEFAULTS)?;
     // The program before the units that start it, and the plugin before the flag that makes the runtime use it.
-    let mut wanted = vec![wanted(AGENT, read(Path::new("/proc/self/exe"))?, 0o755)];
-    wanted.push(self::wanted(SERVICE, SERVICE_UNIT.into(), 0o644));
-    wanted.push(self::wanted(SOCKET, SOCKET_UNIT.into(), 0o644));
+    let file = |path: &str, content, mode| Wanted { path: path.into(), content, mode };
+    let mut wanted = vec![
+        file(AGENT, read(Path::new("/proc/self/exe"))?, 0o755),
+        file(SERVICE, SERVICE_UNIT.into(), 0o644),
+        file(SOCKET, SOCKET_UNIT.into(), 0o644),
+    ];
     let mut notes = Vec::new();
     match plugin_to_install(&tree, plugin)? {
-        Some(content) => wanted.push(self::wanted(PLUGIN, content, 0o755)),
+        Some(content) => wanted.push(file(PLUGIN, content, 0o755)),
         None => notes
             .push(format!("kept {PLUGIN}, since no plugin is beside this program; --plugin FILE names another one")),
     }
@@ -141,7 +144,7 @@ fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(),
         (true, defaults::Change::ByHand) => return Err(Refusal::FlagsByHand.into()),
         (true, defaults::Change::Write(new)) => {
             let mode = text.as_ref().map_or(0o644, |(_, mode)| *mode);
-            wanted.push(self::wanted(DEFAULTS, new.into_bytes(), mode));
+            wanted.push(file(DEFAULTS, new.into_bytes(), mode));
         }
         _ => {}
     }
@@ -183,10 +186,6 @@ fn next(steps: &[Step], common: &Common) -> String {
     format!("next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart {socket}flock-agent")
 }
 
-fn wanted(path: &str, content: Vec<u8>, mode: u32) -> Wanted {
-    Wanted { path: path.into(), content, mode }
-}
-
 /// The plugin that was named, or is beside this program. None if there is none beside it and one is installed already, as
 /// when the installed program is called again.
 fn plugin_to_install(tree: &Tree, named: Option<&Path>) -> Result<Option<Vec<u8>>, InstallError> {
@@ -212,16 +211,18 @@ fn read(path: &Path) -> Result<Vec<u8>, DiskError> {
 }
 
 /// A text file of the tree with its permissions.
-fn text_of(tree: &Tree, path: &str) -> Result<Option<(String, u32)>, InstallError> {
-    match tree.look(Path::new(path))? {
-        Found::File { content, mode, .. } => Ok(Some((String::from_utf8_lossy(&content).into_owned(), mode))),
-        _ => Ok(None),
-    }
+fn text_of(tree: &Tree, path: &str) -> Result<Option<(String, u32)>, DiskError> {
+    let path = Path::new(path);
+    let Found::File { content, mode, .. } = tree.look(path)? else { return Ok(None) };
+    // What cannot be read as text could not be written back as it was.
+    let text = String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"));
+    text.map(|text| Some((text, mode))).map_err(|error| DiskError { operation: "read", path: tree.shown(path), error })
 }
 
 fn uninstall(force: bool, purge: bool, common: &Common) -> Result<(), InstallError> {
     let (tree, _lock) = tree(common)?;
-    let text = text_of(&tree, DEFAULTS)?;
+    // One that cannot be read stays, and does not keep the rest.
+    let text = text_of(&tree, DEFAULTS).unwrap_or_default();
     let agent = defaults::flags(text.as_ref().map(|(text, _)| text.as_str()));
     let conf_dir = agent.as_ref().and_then(|flags| flags.cni_conf_dir.clone()).unwrap_or(CNI_CONF_DIR.into());
     let remains = look(&tree, &conf_dir)?;

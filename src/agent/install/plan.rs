@@ -16,9 +16,9 @@ use crate::agent::install::tree::Found;
 pub const AGENT: &str = "/usr/local/bin/flock-agent";
 /// The plugin, where runtimes look for it. The type in the CNI configuration is its name.
 pub const PLUGIN: &str = "/opt/cni/bin/flock";
-/// The units.
+/// The unit of the agent.
 pub const SERVICE: &str = "/etc/systemd/system/flock-agent.service";
-/// The units.
+/// The unit of its socket.
 pub const SOCKET: &str = "/etc/systemd/system/flock-agent.socket";
 /// The operator's flags for the agent.
 pub const DEFAULTS: &str = "/etc/default/flock-agent";
