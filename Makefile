@@ -3,7 +3,7 @@
 TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
 RELEASE := target/$(TARGET)/release
 
-.PHONY: demo test test-kube test-systemd bench bench-kube lint build tools sizes fuzz soak
+.PHONY: demo test test-kube test-systemd test-runtimes bench bench-kube lint build tools sizes fuzz soak
 
 demo: build tools ## Three pods on a private host, with the real agent and the real plugin
 	@demo/run $(RELEASE)
@@ -49,6 +49,11 @@ test-systemd: tools ## Stories under the real systemd, which is booted on privat
 	@cargo test --no-run --quiet --features failpoints --test systemd
 	@cargo test --quiet --features failpoints --test systemd -- --test-threads 2
 
+test-runtimes: tools ## Stories with containerd 1 and 2 and podman, on private hosts (needs root and Go; fetches and builds once)
+	@tests/runtimes/assets >/dev/null
+	@cargo test --no-run --quiet --test runtimes
+	@cargo test --quiet --test runtimes -- --test-threads 2
+
 bench-kube: tools ## Memory of a release agent with two watches and 110 pods, and times to converge
 	@tests/kube/assets >/dev/null
 	@tests/sandbox cargo test --quiet --release --test kube -- --nocapture --test-threads 1 pods_and_configs a_node_config pods_come
@@ -57,7 +62,7 @@ lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test libcni --test systemd --test soak -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test libcni --test runtimes --test systemd --test soak -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of

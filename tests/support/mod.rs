@@ -126,8 +126,11 @@ impl Host {
     pub fn made_by(command: &mut Command) -> Host {
         let (mut host, line) = Host::held_by(command);
         host.pid = line.trim().parse().unwrap_or_else(|_| panic!("{command:?} made no host: {line:?}"));
-        // It has a /proc of its own, in which only its own processes find themselves.
-        host.namespaces = &["--net", "--mount", "--pid"];
+        let pids = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/pid")).expect("readable");
+        if pids(&host.pid.to_string()) != pids("self") {
+            // It has a /proc of its own, in which only its own processes find themselves.
+            host.namespaces = &["--net", "--mount", "--pid"];
+        }
         host
     }
 

@@ -1,0 +1,563 @@
+//! A private host with real container runtimes on it, and containerd as kubelet sees it: through the CRI.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// The one image there is.
+pub(crate) const IMAGE: &str = "flock.test/guest:1";
+
+/// Where each release of containerd finds its configuration of CNI.
+pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
+
+/// The directory of the runtimes, filled if need be.
+pub(crate) fn assets() -> &'static str {
+    static ASSETS: OnceLock<String> = OnceLock::new();
+    ASSETS.get_or_init(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runtimes/assets");
+        let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/runtimes/assets starts");
+        assert!(output.status.success(), "tests/runtimes/assets failed");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    })
+}
+
+/// A host. Ends with the value and with the test's process, and with it every process that was started by [`Machine::daemon`].
+pub(crate) struct Machine {
+    host: Host,
+}
+
+impl Deref for Machine {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl Machine {
+    /// A host with the packages laid over its own, no CNI configuration and nothing running.
+    pub(crate) fn boot() -> Machine {
+        let mut boot = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runtimes/host"));
+        boot.args([assets(), &format!("{HOST6}/128"), &format!("{HOST4}/32")]);
+        Machine { host: Host::made_by(&mut boot) }
+    }
+
+    /// A file of the host.
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+
+    /// A program that lives as long as the host at most, whatever becomes of its parents, and so do those that it starts.
+    pub(crate) fn daemon(&self, program: &str) -> Command {
+        let mut command = self.command("sh");
+        // Moved first and let into the namespace of the groups then, as the kernel lets nobody in there move in from outside.
+        let enter = format!("--cgroup=/proc/{}/ns/cgroup", self.pid());
+        let script = "echo 0 >/sys/fs/cgroup/host/cgroup.procs && exec nsenter \"$@\"";
+        command.args(["-c", script, "daemon", &enter, "--", program]).env("TMPDIR", "/run/tmp");
+        command
+    }
+
+    /// Everything under the host's rule of address translation, as the kernel lists it, without counters.
+    pub(crate) fn ruleset(&self) -> String {
+        self.run("nft --stateless list ruleset")
+    }
+
+    /// What someone hears who connects to this address and port, from the host itself or from a namespace of it.
+    fn hears(&self, from: Option<&str>, to: IpAddr, port: u16) -> String {
+        let inside: Vec<&str> = from.map(|name| vec!["ip", "netns", "exec", name]).unwrap_or_default();
+        let script = format!("exec 3<>/dev/tcp/{to}/{port} && cat <&3");
+        let mut command = self.command("env");
+        command.args(inside).args(["timeout", "3", "bash", "-c", &script]).stdin(Stdio::null());
+        String::from_utf8_lossy(&command.output().expect("bash starts").stdout).trim().to_owned()
+    }
+
+    /// What the host hears that connects to this address and port; nothing, if there is nobody.
+    pub(crate) fn connects_to(&self, to: IpAddr, port: u16) -> String {
+        self.hears(None, to, port)
+    }
+
+    /// What someone in this namespace hears who does so.
+    pub(crate) fn connects_from(&self, namespace: &str, to: IpAddr, port: u16) -> String {
+        self.hears(Some(namespace), to, port)
+    }
+}
+
+/// containerd 2 asks for a share of the processor whatever its configuration says, and runc fails where the machine lends
+/// no controller for that.
+const RUNC_WITHOUT_SHARES: &str = r#"#!/bin/sh
+previous=
+for word; do
+    if [ "$previous" = --bundle ]; then sed -i 's/"cpu":{[^}]*}/"cpu":{}/' "$word/config.json"; fi
+    previous=$word
+done
+exec /usr/sbin/runc "$@"
+"#;
+
+/// Which containerd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Debian's, with Debian's configuration: one directory of plugins, and STATUS is unknown to it.
+    One,
+    /// The newest.
+    Two,
+}
+
+impl Release {
+    pub(crate) const ALL: [Release; 2] = [Release::One, Release::Two];
+
+    /// The directory of plugins in which flock is installed.
+    pub(crate) fn plugins(self) -> &'static str {
+        match self {
+            Release::One => "/usr/lib/cni",
+            Release::Two => "/opt/cni/bin",
+        }
+    }
+
+    fn program(self) -> String {
+        match self {
+            Release::One => "/usr/bin/containerd".to_owned(),
+            Release::Two => format!("{}/bin/containerd", assets()),
+        }
+    }
+
+    fn ctr(self) -> String {
+        match self {
+            Release::One => "/usr/bin/ctr".to_owned(),
+            Release::Two => format!("{}/bin/ctr", assets()),
+        }
+    }
+
+    /// What `/etc/containerd/config.toml` says. Beside the directories of CNI it is about the private host, which may be a
+    /// container itself: it cannot lower anybody's score at the end of memory, and has no cgroup controllers. The handler
+    /// `broken` gets as far as the network and fails then.
+    fn config(self) -> String {
+        match self {
+            Release::One => format!(
+                r#"version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{IMAGE}"
+  restrict_oom_score_adj = true
+  disable_cgroup = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "/usr/lib/cni"
+  conf_dir = "{CONF_DIR}"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.broken]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.broken.options]
+  BinaryName = "/run/broken-runtime"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/var/lib/containerd/opt"
+"#
+            ),
+            Release::Two => format!(
+                r"version = 3
+[plugins.'io.containerd.cri.v1.images']
+  snapshotter = 'native'
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = '{IMAGE}'
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ['/opt/cni/bin']
+  conf_dir = '{CONF_DIR}'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+  runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+  BinaryName = '/run/runc-without-shares'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.broken]
+  runtime_type = 'io.containerd.runc.v2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.broken.options]
+  BinaryName = '/run/broken-runtime'
+"
+            ),
+        }
+    }
+}
+
+/// A running containerd. Killed when dropped; what it runs ends with the machine.
+pub(crate) struct Containerd<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) release: Release,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl<'a> Containerd<'a> {
+    /// One with the image imported and flock installed among its plugins, which has no network yet.
+    pub(crate) fn start(machine: &'a Machine, release: Release) -> Containerd<'a> {
+        machine.write("/etc/containerd/config.toml", &release.config());
+        machine.write("/run/broken-runtime", "#!/bin/sh\necho 'no such thing' >&2\nexit 1\n");
+        machine.write("/run/runc-without-shares", RUNC_WITHOUT_SHARES);
+        machine.run("chmod 0755 /run/broken-runtime /run/runc-without-shares");
+        if release == Release::Two {
+            let plugins = ["loopback", "portmap"].map(|name| format!("{}/cni/{name}", assets()));
+            machine.run(&format!("install -m 0755 -t {} {}", release.plugins(), plugins.join(" ")));
+            // They are installed in the one place or in the other.
+            machine.run("rm -r /usr/lib/cni");
+        }
+        machine.run(&format!("install -m 0755 -t {} {FLOCK}", release.plugins()));
+        let containerd = Containerd::run(machine, release);
+        let import = match release {
+            Release::One => "images import --snapshotter native",
+            Release::Two => "images import --local --snapshotter native",
+        };
+        machine.run(&format!("{} -n k8s.io {import} {}/image.tar", release.ctr(), assets()));
+        wait_for("the image to be known", || {
+            let images = containerd.crictl(&["images", "-o", "json"]);
+            images.contains(IMAGE).then_some(())
+        });
+        containerd
+    }
+
+    /// One with what the last one has left.
+    pub(crate) fn run(machine: &'a Machine, release: Release) -> Containerd<'a> {
+        let (child, log) = Containerd::spawn(machine, release);
+        let containerd = Containerd { machine, release, child, log };
+        containerd.wait_until_it_answers();
+        containerd
+    }
+
+    fn spawn(machine: &Machine, release: Release) -> (Child, Arc<Mutex<String>>) {
+        let path = format!("{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", assets());
+        let mut command = machine.daemon(&release.program());
+        if release == Release::Two {
+            command.env("PATH", path);
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("containerd starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, sink) = (BufReader::new(child.stderr.take().expect("piped")), log.clone());
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = sink.lock().expect("unpoisoned");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        (child, log)
+    }
+
+    /// Waits until the CRI is there.
+    pub(crate) fn wait_until_it_answers(&self) {
+        wait_for("containerd to answer", || self.try_crictl(&["version"]).status.success().then_some(()));
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("unpoisoned").clone()
+    }
+
+    /// Sends it a signal by name and waits for its end. Its containers stay.
+    pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
+        succeed(Command::new("kill").args(["-s", signal, &self.child.id().to_string()]));
+        wait_for("containerd's end", || self.child.try_wait().expect("waitable"))
+    }
+
+    /// How it ended, unless it still runs.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("waitable")
+    }
+
+    /// Starts it again after its end.
+    pub(crate) fn again(&mut self) {
+        (self.child, self.log) = Containerd::spawn(self.machine, self.release);
+        self.wait_until_it_answers();
+    }
+
+    /// `crictl` with these arguments.
+    pub(crate) fn try_crictl(&self, arguments: &[&str]) -> Output {
+        let endpoint = "unix:///run/containerd/containerd.sock";
+        let mut command = self.machine.command(&format!("{}/bin/crictl", assets()));
+        command.args([
+            "--config",
+            "/dev/null",
+            "--timeout",
+            "60s",
+            "--runtime-endpoint",
+            endpoint,
+            "--image-endpoint",
+            endpoint,
+        ]);
+        command.args(arguments).stdin(Stdio::null()).output().expect("crictl starts")
+    }
+
+    /// The same, which must succeed.
+    #[track_caller]
+    pub(crate) fn crictl(&self, arguments: &[&str]) -> String {
+        let output = self.try_crictl(arguments);
+        assert!(
+            output.status.success(),
+            "{:?}: crictl {arguments:?}: {}",
+            self.release,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    /// What its runtime says of itself.
+    pub(crate) fn info(&self) -> Info {
+        let began = Instant::now();
+        let text = self.crictl(&["info"]);
+        Info { value: serde_json::from_str(&text).expect("JSON"), elapsed: began.elapsed() }
+    }
+
+    /// Waits until kubelet would take the node's network for ready.
+    #[track_caller]
+    pub(crate) fn wait_until_ready(&self) {
+        wait_for("the network to be ready", || self.info().network().is_ok().then_some(()));
+    }
+
+    /// Waits until it is not, and returns why.
+    #[track_caller]
+    pub(crate) fn wait_until_not_ready(&self) -> String {
+        wait_for("the network not to be ready", || self.info().network().err())
+    }
+
+    /// A pod in the making: its first sandbox, without annotations.
+    pub(crate) fn pod(&self, name: &str) -> PodConfig<'_, 'a> {
+        // kubelet makes the UID of a static pod from the file: 32 digits, no dashes.
+        let uid = format!("{:032x}", name.bytes().fold(0u128, |sum, byte| sum * 256 + u128::from(byte)));
+        let config = json!({
+            "metadata": {"name": name, "namespace": "default", "uid": uid, "attempt": 0},
+            "hostname": name,
+            "log_directory": "/run/tmp",
+            "annotations": {},
+            "linux": {},
+        });
+        PodConfig { containerd: self, config, handler: None }
+    }
+
+    /// The ids of the sandboxes that it knows.
+    pub(crate) fn sandboxes(&self) -> Vec<String> {
+        self.crictl(&["pods", "--quiet"]).lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Containerd<'_> {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().filter(|line| !line.contains("level=info")).rev().take(40).collect();
+            eprintln!("{:?}: log of containerd:", self.release);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// What `crictl info` says.
+pub(crate) struct Info {
+    pub(crate) value: Value,
+    pub(crate) elapsed: Duration,
+}
+
+impl Info {
+    /// Whether the network is ready, or what is said against it.
+    pub(crate) fn network(&self) -> Result<(), String> {
+        let conditions = self.value["status"]["conditions"].as_array().expect("conditions");
+        let network = conditions.iter().find(|condition| condition["type"] == "NetworkReady").expect("NetworkReady");
+        if network["status"] == true {
+            return Ok(());
+        }
+        Err(network["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The names of the networks that are loaded, without that of `lo`.
+    pub(crate) fn networks(&self) -> Vec<String> {
+        let networks = self.value["cniconfig"]["Networks"].as_array().cloned().unwrap_or_default();
+        let names = networks.iter().filter_map(|network| network["Config"]["Name"].as_str().map(str::to_owned));
+        names.filter(|name| name != "cni-loopback").collect()
+    }
+
+    /// How loading the configuration went the last time.
+    pub(crate) fn load_status(&self) -> String {
+        self.value["lastCNILoadStatus"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// The configuration of a sandbox, as kubelet sends it.
+pub(crate) struct PodConfig<'c, 'a> {
+    containerd: &'c Containerd<'a>,
+    config: Value,
+    handler: Option<&'static str>,
+}
+
+impl<'c, 'a> PodConfig<'c, 'a> {
+    /// With an annotation of flock's.
+    pub(crate) fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.config["annotations"][format!("flock.fritzlab.net/{key}")] = json!(value);
+        self
+    }
+
+    /// The sandbox with this number of the same pod.
+    pub(crate) fn attempt(mut self, attempt: u32) -> Self {
+        self.config["metadata"]["attempt"] = json!(attempt);
+        self
+    }
+
+    /// With a port of the host that leads to a port of the pod.
+    pub(crate) fn host_port(mut self, host: u16, container: u16) -> Self {
+        self.config["port_mappings"] = json!([{"protocol": 0, "container_port": container, "host_port": host}]);
+        self
+    }
+
+    /// By a runtime that fails behind the network.
+    pub(crate) fn broken(mut self) -> Self {
+        self.handler = Some("broken");
+        self
+    }
+
+    fn file(&self) -> String {
+        let metadata = &self.config["metadata"];
+        let path = format!("/run/tmp/{}-{}.json", metadata["name"].as_str().expect("text"), metadata["attempt"]);
+        self.containerd.machine.write(&path, &self.config.to_string());
+        path
+    }
+
+    fn arguments(&self, file: &str) -> Vec<String> {
+        let handler = self.handler.map(|handler| ["--runtime".to_owned(), handler.to_owned()]);
+        let words = std::iter::once("runp".to_owned()).chain(handler.into_iter().flatten());
+        words.chain([file.to_owned()]).collect()
+    }
+
+    /// RunPodSandbox, as a process that goes on beside the test.
+    pub(crate) fn begin(&self) -> Child {
+        let arguments = self.arguments(&self.file());
+        let mut command = self.containerd.machine.command(&format!("{}/bin/crictl", assets()));
+        let endpoint = "unix:///run/containerd/containerd.sock";
+        command.args([
+            "--config",
+            "/dev/null",
+            "--timeout",
+            "60s",
+            "--runtime-endpoint",
+            endpoint,
+            "--image-endpoint",
+            endpoint,
+        ]);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("crictl starts")
+    }
+
+    /// RunPodSandbox: the sandbox, or what kubelet hears.
+    pub(crate) fn try_run(self) -> Result<Sandbox<'c, 'a>, String> {
+        let file = self.file();
+        let arguments = self.arguments(&file);
+        let output = self.containerd.try_crictl(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let id = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+        Ok(Sandbox { containerd: self.containerd, id, file })
+    }
+
+    /// RunPodSandbox, which must succeed.
+    #[track_caller]
+    pub(crate) fn run(self) -> Sandbox<'c, 'a> {
+        self.try_run().unwrap_or_else(|error| panic!("no sandbox: {error}"))
+    }
+}
+
+/// A sandbox.
+pub(crate) struct Sandbox<'c, 'a> {
+    pub(crate) containerd: &'c Containerd<'a>,
+    pub(crate) id: String,
+    file: String,
+}
+
+impl<'c> Sandbox<'c, '_> {
+    /// What the runtime says of it.
+    pub(crate) fn inspect(&self) -> Value {
+        serde_json::from_str(&self.containerd.crictl(&["inspectp", &self.id])).expect("JSON")
+    }
+
+    /// The addresses that kubelet hears, the first of which becomes the pod's.
+    pub(crate) fn ips(&self) -> Vec<IpAddr> {
+        let network = &self.inspect()["status"]["network"];
+        let further = network["additionalIps"].as_array().into_iter().flatten().map(|ip| &ip["ip"]);
+        let texts = std::iter::once(&network["ip"]).chain(further).filter_map(Value::as_str);
+        texts.filter(|text| !text.is_empty()).map(|text| text.parse().expect("an address")).collect()
+    }
+
+    /// Its network namespace.
+    pub(crate) fn pod(&self) -> Pod<'c> {
+        let sandbox = self.inspect();
+        let namespaces = sandbox["info"]["runtimeSpec"]["linux"]["namespaces"].as_array().expect("namespaces").clone();
+        let network = namespaces.iter().find(|namespace| namespace["type"] == "network").expect("a namespace");
+        let name = Path::new(network["path"].as_str().expect("a path")).file_name().expect("a name");
+        Pod { host: &self.containerd.machine.host, name: name.to_str().expect("text").to_owned() }
+    }
+
+    /// The global addresses of its `eth0`, as the kernel shows them.
+    pub(crate) fn kernel_ips(&self) -> Vec<IpAddr> {
+        let links: Value =
+            serde_json::from_str(&self.pod().run("ip -j addr show dev eth0 scope global")).expect("JSON");
+        let addresses = links[0]["addr_info"].as_array().expect("addresses");
+        addresses
+            .iter()
+            .filter_map(|address| address["local"].as_str())
+            .map(|text| text.parse().expect("valid"))
+            .collect()
+    }
+
+    /// Starts a container in it that says the pod's name to whoever connects to this port.
+    pub(crate) fn serve(&self, port: u16) {
+        let config = json!({
+            "metadata": {"name": "server"},
+            "image": {"image": IMAGE},
+            "args": ["serve", port.to_string()],
+            "log_path": format!("{}.log", self.id),
+            "linux": {},
+        });
+        let path = format!("/run/tmp/{}-container.json", self.id);
+        self.containerd.machine.write(&path, &config.to_string());
+        let id = self.containerd.crictl(&["create", "--no-pull", &self.id, &path, &self.file]);
+        self.containerd.crictl(&["start", &id]);
+    }
+
+    /// StopPodSandbox.
+    #[track_caller]
+    pub(crate) fn stop(&self) {
+        self.containerd.crictl(&["stopp", &self.id]);
+    }
+
+    /// StopPodSandbox: nothing, or what kubelet hears.
+    pub(crate) fn try_stop(&self) -> Result<(), String> {
+        let output = self.containerd.try_crictl(&["stopp", &self.id]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    }
+
+    /// RemovePodSandbox.
+    #[track_caller]
+    pub(crate) fn remove(&self) {
+        self.containerd.crictl(&["rmp", &self.id]);
+    }
+
+    /// Both.
+    #[track_caller]
+    pub(crate) fn end(&self) {
+        self.stop();
+        self.remove();
+    }
+}
