@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -194,21 +194,28 @@ impl Release {
 pub(crate) struct Containerd<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) release: Release,
-    child: Child,
+    child: Mutex<Child>,
     log: Arc<Mutex<String>>,
 }
 
 impl<'a> Containerd<'a> {
     /// One with the image imported and flock installed among its plugins, which has no network yet.
     pub(crate) fn start(machine: &'a Machine, release: Release) -> Containerd<'a> {
+        match release {
+            Release::One => Containerd::start_with(machine, release, release.plugins()),
+            Release::Two => Containerd::start_with(machine, release, &format!("{}/cni", assets())),
+        }
+    }
+
+    /// The same, with the reference plugins of this directory.
+    pub(crate) fn start_with(machine: &'a Machine, release: Release, reference: &str) -> Containerd<'a> {
         machine.write("/etc/containerd/config.toml", &release.config());
         machine.write("/run/broken-runtime", "#!/bin/sh\necho 'no such thing' >&2\nexit 1\n");
         machine.write("/run/runc-without-shares", RUNC_WITHOUT_SHARES);
         machine.run("chmod 0755 /run/broken-runtime /run/runc-without-shares");
-        if release == Release::Two {
-            let plugins = ["loopback", "portmap"].map(|name| format!("{}/cni/{name}", assets()));
-            machine.run(&format!("install -m 0755 -t {} {}", release.plugins(), plugins.join(" ")));
-            // They are installed in the one place or in the other.
+        if reference != release.plugins() {
+            // As after an installation by hand: there are no others.
+            machine.run(&format!("install -m 0755 -t {0} {reference}/loopback {reference}/portmap", release.plugins()));
             machine.run("rm -r /usr/lib/cni");
         }
         machine.run(&format!("install -m 0755 -t {} {FLOCK}", release.plugins()));
@@ -227,25 +234,26 @@ impl<'a> Containerd<'a> {
 
     /// One with what the last one has left.
     pub(crate) fn run(machine: &'a Machine, release: Release) -> Containerd<'a> {
-        let (child, log) = Containerd::spawn(machine, release);
-        let containerd = Containerd { machine, release, child, log };
+        let log = Arc::new(Mutex::new(String::new()));
+        let child = Containerd::spawn(machine, release, &log);
+        let containerd = Containerd { machine, release, child: Mutex::new(child), log };
         containerd.wait_until_it_answers();
         containerd
     }
 
-    fn spawn(machine: &Machine, release: Release) -> (Child, Arc<Mutex<String>>) {
+    fn spawn(machine: &Machine, release: Release, log: &Arc<Mutex<String>>) -> Child {
         let path = format!("{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", assets());
         let mut command = machine.daemon(&release.program());
         if release == Release::Two {
             command.env("PATH", path);
         }
         let mut child = command
+            .args(["--log-level", "debug"])
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .expect("containerd starts");
-        let log = Arc::new(Mutex::new(String::new()));
         let (stderr, sink) = (BufReader::new(child.stderr.take().expect("piped")), log.clone());
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
@@ -254,7 +262,7 @@ impl<'a> Containerd<'a> {
                 log.push('\n');
             }
         });
-        (child, log)
+        child
     }
 
     /// Waits until the CRI is there.
@@ -262,25 +270,29 @@ impl<'a> Containerd<'a> {
         wait_for("containerd to answer", || self.try_crictl(&["version"]).status.success().then_some(()));
     }
 
-    /// What it has logged so far.
+    /// What it has logged so far, through all its lives.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("unpoisoned").clone()
     }
 
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().expect("unpoisoned")
+    }
+
     /// Sends it a signal by name and waits for its end. Its containers stay.
-    pub(crate) fn end(&mut self, signal: &str) -> ExitStatus {
-        succeed(Command::new("kill").args(["-s", signal, &self.child.id().to_string()]));
-        wait_for("containerd's end", || self.child.try_wait().expect("waitable"))
+    pub(crate) fn end(&self, signal: &str) {
+        succeed(Command::new("kill").args(["-s", signal, &self.child().id().to_string()]));
+        wait_for("containerd's end", || self.ended());
     }
 
     /// How it ended, unless it still runs.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("waitable")
+    pub(crate) fn ended(&self) -> Option<ExitStatus> {
+        self.child().try_wait().expect("waitable")
     }
 
     /// Starts it again after its end.
-    pub(crate) fn again(&mut self) {
-        (self.child, self.log) = Containerd::spawn(self.machine, self.release);
+    pub(crate) fn again(&self) {
+        *self.child() = Containerd::spawn(self.machine, self.release, &self.log);
         self.wait_until_it_answers();
     }
 
@@ -355,11 +367,16 @@ impl<'a> Containerd<'a> {
 
 impl Drop for Containerd<'_> {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.child().kill().ok();
+        self.child().wait().ok();
         if thread::panicking() {
             let log = self.log();
-            let tail: Vec<&str> = log.lines().filter(|line| !line.contains("level=info")).rev().take(40).collect();
+            let tail: Vec<&str> = log
+                .lines()
+                .filter(|line| !line.contains("level=info") && !line.contains("level=debug"))
+                .rev()
+                .take(40)
+                .collect();
             eprintln!("{:?}: log of containerd:", self.release);
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }

@@ -8,7 +8,9 @@
     missing_docs
 )]
 
+mod configuration;
 mod machine;
+mod readiness;
 mod sandboxes;
 #[path = "../support/mod.rs"]
 mod support;

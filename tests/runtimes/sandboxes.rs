@@ -1,5 +1,8 @@
 //! Pods come, live and go: what every runtime does all day.
 
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
 use super::*;
 
 // covers: N-08 Q-08 D-21
@@ -49,5 +52,168 @@ fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
         eprintln!("{:?}: {deletes} DELs for a pod that was stopped twice and removed", containerd.release);
         assert!(deletes >= 2, "{deletes}");
         agent.stop();
+    });
+}
+
+//
+#[test]
+fn the_old_sandbox_of_a_pod_goes_and_the_new_one_stays() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let _agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let old = containerd.pod("a").run();
+        let new = containerd.pod("a").attempt(1).run();
+        assert!(old.ips().iter().all(|ip| !new.ips().contains(ip)), "{:?} {:?}", old.ips(), new.ips());
+        new.pod().assert_pings(old.ips());
+        for end in [Sandbox::stop, Sandbox::stop, Sandbox::remove] {
+            end(&old);
+            assert_eq!(new.kernel_ips().len(), 2);
+            new.pod().assert_pings(host_addresses());
+        }
+        new.end();
+        machine.assert_empty();
+    });
+}
+
+#[test]
+fn a_port_of_the_host_leads_to_the_pod_and_goes_with_it() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let world = machine.pod("world");
+        machine.run("ip link add uplink type veth peer name eth0 netns world");
+        for (address, from, end) in
+            [("10.9.0.1/24", "10.9.0.2/24", "10.9.0.1"), ("fd09::1/64", "fd09::2/64", "fd09::1")]
+        {
+            machine.run(&format!("ip addr add {address} dev uplink nodad"));
+            world.run(&format!("ip addr add {from} dev eth0 nodad"));
+            machine.run("ip link set uplink up");
+            world.run("ip link set eth0 up");
+            world.run(&format!("ip route add default via {end}"));
+        }
+        let _agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let untouched = machine.ruleset();
+        let pod = containerd.pod("web").host_port(18080, 8080).run();
+        pod.serve(8080);
+        for ip in host_addresses() {
+            wait_for("the container to serve", || (machine.connects_to(ip, 18080) == "web").then_some(()));
+            assert_eq!(machine.connects_from("world", ip, 18080), "web", "{ip}");
+        }
+        assert!(machine.ruleset().contains("18080"));
+        // Beside it, a pod without a port has none.
+        let plain = containerd.pod("plain").run();
+        pod.end();
+        for ip in host_addresses() {
+            assert_eq!(machine.connects_from("world", ip, 18080), "", "{ip}");
+        }
+        plain.end();
+        assert!(!machine.ruleset().contains("18080"), "before:\n{untouched}\nafter:\n{}", machine.ruleset());
+        world.vanish();
+        machine.assert_empty();
+    });
+}
+
+#[test]
+fn pods_outlive_restarts_of_the_runtime() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let _agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let a = containerd.pod("a").run();
+        let (ips, netns) = (a.ips(), a.pod());
+        for (number, signal) in ["TERM", "KILL"].into_iter().enumerate() {
+            containerd.end(signal);
+            netns.assert_pings(host_addresses());
+            containerd.again();
+            assert_eq!(a.ips(), ips, "after {signal}");
+            let b = containerd.pod(&format!("b{number}")).run();
+            b.pod().assert_pings(ips.clone());
+            b.end();
+        }
+        a.end();
+        machine.assert_empty();
+    });
+}
+
+// covers: F-03 F-04
+#[test]
+fn pods_outlive_restarts_of_the_agent_without_losing_a_packet() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let mut agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let conflist = machine.path(&format!("{CONF_DIR}/01-flock.conflist"));
+        let (a, b) = (containerd.pod("a").run(), containerd.pod("b").run());
+        for signal in ["KILL", "TERM"] {
+            let mut traffic = Vec::new();
+            for ip in b.ips() {
+                let mut ping = machine.command("ip");
+                ping.args(["netns", "exec", &a.pod().name, "ping", "-n", "-q", "-i", "0.01", &ip.to_string()]);
+                traffic.push(ping.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("ping starts"));
+            }
+            agent.signal(signal);
+            agent.wait();
+            assert!(conflist.exists(), "a runtime without it could delete no pod");
+
+            // Meanwhile a pod can end, and none can begin.
+            let text = containerd.pod("early").try_run().err().expect("no agent, no pod");
+            assert!(text.contains("flock-agent does not answer"), "{text}");
+            agent = machine.cni_agent().start();
+            containerd.wait_until_ready();
+            let c = containerd.pod("c").run();
+            c.pod().assert_pings(a.ips());
+            c.end();
+            for mut ping in traffic {
+                succeed(Command::new("kill").args(["-s", "INT", &ping.id().to_string()]));
+                let mut said = String::new();
+                ping.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+                ping.wait().expect("waitable");
+                assert!(said.contains(" 0% packet loss") && !said.contains(" 0 received"), "{signal}: {said}");
+            }
+        }
+        a.end();
+        b.end();
+        machine.assert_empty();
+    });
+}
+
+// covers: D-14
+#[test]
+fn a_pod_that_ends_without_an_agent_is_gone_once_there_is_one() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let (a, b) = (containerd.pod("a").run(), containerd.pod("b").run());
+        agent.kill();
+        for _ in 0..3 {
+            a.stop();
+        }
+        a.remove();
+        assert_eq!(machine.leases().len(), 2, "nobody is there to free it");
+        let agent = machine.cni_agent().start();
+        assert_eq!(machine.leases().len(), 1);
+        b.pod().assert_pings(host_addresses());
+        b.end();
+        machine.assert_empty();
+        agent.stop();
+    });
+}
+
+// covers: N-10
+#[test]
+fn a_pod_whose_namespace_was_removed_by_hand_can_be_stopped() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let _agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let (a, b) = (containerd.pod("a").run(), containerd.pod("b").run());
+        a.pod().vanish();
+        a.end();
+        assert_eq!(machine.leases().len(), 1);
+        b.pod().assert_pings(host_addresses());
+        b.end();
+        machine.assert_empty();
     });
 }

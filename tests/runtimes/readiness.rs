@@ -1,0 +1,147 @@
+//! Whether a node can take pods, as kubelet hears it every few seconds: `NetworkReady` of the runtime's status.
+//!
+//! containerd 2 asks flock by STATUS. Without that verb, a configuration is all that containerd 1 looks for.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// A hung answer would hang kubelet's loop.
+const SOON: Duration = Duration::from_secs(3);
+
+/// Whether flock is asked at all, and what is said in its place when it is not.
+fn asks(containerd: &Containerd<'_>) -> bool {
+    containerd.release == Release::Two
+}
+
+// covers: N-12
+#[test]
+fn a_node_is_ready_when_a_pod_could_be_made() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let text = containerd.info().network().expect_err("there is no configuration yet");
+        assert!(text.contains("cni plugin not initialized"), "{text}");
+        let text = containerd.pod("first").try_run().err().expect("no network, no pod");
+        assert!(text.contains("cni plugin not initialized"), "{text}");
+
+        let agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let running = containerd.pod("running").run();
+
+        let judge = |state: &str, says: &str| {
+            let info = containerd.info();
+            assert!(info.elapsed < SOON, "{state}: {:?}", info.elapsed);
+            match info.network() {
+                Ok(()) => assert!(!asks(containerd), "ready, and the agent is {state}"),
+                Err(text) => assert!(asks(containerd) && text.contains(says), "{state}: {text}"),
+            }
+        };
+        agent.signal("STOP");
+        judge("hung", "flock-agent does not answer");
+        agent.signal("CONT");
+        containerd.wait_until_ready();
+        agent.kill();
+        judge("down", "flock-agent does not answer");
+        let agent = machine.cni_agent().config(None).start();
+        judge("not configured", "no valid NodeConfig yet");
+        agent.edit_config(&node_config(CIDR6, CIDR4));
+        containerd.wait_until_ready();
+        running.pod().assert_pings(host_addresses());
+        running.end();
+        machine.assert_empty();
+    });
+}
+
+// covers: T-04
+#[test]
+fn a_full_node_is_ready_all_the_same() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let _agent = machine.cni_agent().config(Some(&node_config(CIDR6, "10.25.214.0/30"))).start();
+        containerd.wait_until_ready();
+        let only = containerd.pod("only").run();
+        let text = containerd.pod("more").try_run().err().expect("there is one address");
+        assert!(text.contains("no free address"), "{text}");
+        assert_eq!(containerd.info().network(), Ok(()));
+        only.end();
+        containerd.pod("next").run().end();
+        machine.assert_empty();
+    });
+}
+
+// covers: T-05
+#[test]
+fn a_node_stays_ready_while_its_agent_restarts() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let mut agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let answers = (0..25).map(|_| containerd.info());
+                answers.filter_map(|info| info.network().err()).collect::<Vec<String>>()
+            });
+            let mut restarts = 0;
+            while !watch.is_finished() {
+                agent.signal(if restarts % 2 == 0 { "TERM" } else { "KILL" });
+                agent.wait();
+                agent = machine.cni_agent().start();
+                restarts += 1;
+            }
+            assert_eq!(watch.join().expect("no panic"), Vec::<String>::new());
+            assert!(restarts >= 20, "{restarts}");
+        });
+    });
+}
+
+// covers: T-06
+#[test]
+fn a_hung_agent_hangs_no_one_else() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        agent.signal("STOP");
+        // The answer is asked for under a lock that loading a configuration wants, too.
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| containerd.info().elapsed)).collect();
+            machine.write(&format!("{CONF_DIR}/kick.tmp"), "");
+            for info in asking {
+                let elapsed = info.join().expect("no panic");
+                assert!(elapsed < SOON, "{elapsed:?}");
+            }
+        });
+        let (began, pods) = (Instant::now(), containerd.crictl(&["pods", "--quiet"]));
+        assert!(began.elapsed() < SOON && pods.is_empty(), "{:?} {pods}", began.elapsed());
+        agent.signal("CONT");
+        containerd.wait_until_ready();
+    });
+}
+
+#[test]
+fn an_old_portmap_behind_flock_fails_no_pod() {
+    let machine = Machine::boot();
+    // Debian's plugins know the protocol up to 1.0.0, and so nothing of STATUS.
+    let containerd = Containerd::start_with(&machine, Release::Two, "/usr/lib/cni");
+    let _agent = machine.cni_agent().start();
+    containerd.wait_until_ready();
+    let web = containerd.pod("web").host_port(18080, 8080).run();
+    web.serve(8080);
+    for ip in host_addresses() {
+        wait_for("the container to serve", || (machine.connects_to(ip, 18080) == "web").then_some(()));
+    }
+    web.end();
+    machine.assert_empty();
+}
+
+#[test]
+fn a_portmap_where_the_runtime_does_not_look_fails_no_pod() {
+    let machine = Machine::boot();
+    let containerd = Containerd::start(&machine, Release::Two);
+    machine.run("install -m 0755 -D /opt/cni/bin/portmap /usr/lib/cni/portmap");
+    machine.run("rm /opt/cni/bin/portmap");
+    let _agent = machine.cni_agent().start();
+    containerd.wait_until_ready();
+    containerd.pod("web").host_port(18080, 8080).run().end();
+    machine.assert_empty();
+}
