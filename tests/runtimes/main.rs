@@ -9,6 +9,7 @@
 )]
 
 mod configuration;
+mod kubelet;
 mod machine;
 mod readiness;
 mod sandboxes;
