@@ -30,8 +30,9 @@ pub struct PodArgs {
 ///
 /// An empty value counts as absent, the last of equal keys wins, a pair without `=` is ignored.
 ///
-/// [`Code::InvalidEnvironment`] when there is a namespace without a name or the reverse, and when a value that is used
-/// has the wrong form. Only ADD has a use for the pod: DEL must go on without it.
+/// A name alone names none either: podman sends that of the container so, which may have any shape.
+///
+/// [`Code::InvalidEnvironment`] when kubelet's keys name half a pod, and when a value that is used has the wrong form. Only ADD has a use for the pod: DEL must go on without it.
 pub fn parse(args: &str) -> Result<Option<PodArgs>, Error> {
     let (mut namespace, mut name, mut infra_container_id, mut uid) = (None, None, None, None);
     for (key, value) in args.split(';').filter_map(|pair| pair.split_once('=')) {
@@ -46,6 +47,7 @@ pub fn parse(args: &str) -> Result<Option<PodArgs>, Error> {
     }
     let (namespace, name) = match (namespace, name) {
         (None, None) => return Ok(None),
+        (None, Some(_)) if infra_container_id.is_none() && uid.is_none() => return Ok(None),
         (Some(_), None) => return Err(lacking(NAME, NAMESPACE)),
         (None, Some(_)) => return Err(lacking(NAMESPACE, NAME)),
         (Some(namespace), Some(name)) => (namespace, name),
@@ -156,8 +158,18 @@ mod tests {
         }
         let error = refused("K8S_POD_NAMESPACE=shop");
         assert_eq!(error.msg(), "CNI_ARGS has K8S_POD_NAMESPACE but lacks K8S_POD_NAME");
-        let error = refused("K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=");
-        assert_eq!(error.msg(), "CNI_ARGS has K8S_POD_NAME but lacks K8S_POD_NAMESPACE");
+        for half in ["K8S_POD_UID=x", "K8S_POD_INFRA_CONTAINER_ID=x"] {
+            let error = refused(&format!("K8S_POD_NAME=web-0;K8S_POD_NAMESPACE=;{half}"));
+            assert_eq!(error.msg(), "CNI_ARGS has K8S_POD_NAME but lacks K8S_POD_NAMESPACE");
+        }
+    }
+
+    // covers: E-26
+    #[test]
+    fn a_container_of_podman_is_no_pod() {
+        for name in ["web-0", "My_App.1", "-", &"n".repeat(300)] {
+            assert_eq!(parse(&format!("IgnoreUnknown=1;K8S_POD_NAME={name}")), Ok(None), "{name}");
+        }
     }
 
     //
