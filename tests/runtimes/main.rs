@@ -11,12 +11,14 @@
 mod configuration;
 mod kubelet;
 mod machine;
+mod podman;
 mod readiness;
 mod sandboxes;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::net::IpAddr;
+use std::process::Stdio;
 
 use machine::*;
 use support::*;
