@@ -390,6 +390,7 @@ fn listing(host: &Host, dir: &str) -> Vec<PathBuf> {
     fs::read_dir(host.path(dir)).expect("readable").map(|entry| entry.expect("readable").path()).collect()
 }
 
+// covers: F-02 F-04 F-06
 #[test]
 fn the_runtimes_configuration_appears_once_pods_can_be_served_and_stays() {
     let host = Host::new();

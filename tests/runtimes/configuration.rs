@@ -128,12 +128,20 @@ fn files_that_come_by_rename_from_elsewhere_or_by_a_link_are_not_noticed() {
             containerd.wait_until_ignored(file);
         }
         assert_eq!(containerd.info().networks(), Vec::<String>::new());
+        // Nor does it help to touch one.
+        machine.run(&format!("touch {CONF_DIR}/50-renamed.conflist"));
+        wait_for("the event to be passed over", || {
+            let log = containerd.log();
+            log.lines().any(|line| line.contains("ignore event") && line.contains("CHMOD")).then_some(())
+        });
+        assert_eq!(containerd.info().networks(), Vec::<String>::new());
+        // Any file that is written and removed makes it look at all of them.
+        machine.write(&format!("{CONF_DIR}/kick.tmp"), "");
+        fs::remove_file(machine.conf("kick.tmp")).expect("removed");
+        containerd.wait_for_networks(&["linked"]);
         // Ours comes by a name beside it, of which the runtime hears when it is renamed away.
         let agent = machine.cni_agent().start();
         containerd.wait_for_networks(&["flock"]);
-        // Any file that is written makes it look at all of them.
-        fs::remove_file(machine.conf("01-flock.conflist")).expect("removed");
-        containerd.wait_for_networks(&["linked"]);
         agent.stop();
     });
 }

@@ -31,7 +31,15 @@ pub(crate) fn assets() -> &'static str {
     })
 }
 
-/// A host. Ends with the value and with the test's process, and with it every process that was started by [`Machine::daemon`].
+/// The configuration that the documents give under this heading.
+pub(crate) fn documented(heading: &str) -> &'static str {
+    let page = include_str!("../../docs/runtimes.md");
+    let part = page.split(&format!("\n## {heading}\n")).nth(1).expect("the heading is there");
+    let block = part.split("```toml\n").nth(1).expect("a configuration");
+    block.split("```").next().expect("its end")
+}
+
+/// A host. Ends with the value and with the test's process, and every process on it with the host.
 pub(crate) struct Machine {
     host: Host,
 }
@@ -59,13 +67,12 @@ impl Machine {
         fs::write(path, text).expect("written");
     }
 
-    /// A program that lives as long as the host at most, whatever becomes of its parents, and so do those that it starts.
+    /// A program that makes containers: in the namespace of the host's groups. The kernel lets nobody in there move in from
+    /// outside, so that comes first.
     pub(crate) fn daemon(&self, program: &str) -> Command {
-        let mut command = self.command("sh");
-        // Moved first and let into the namespace of the groups then, as the kernel lets nobody in there move in from outside.
-        let enter = format!("--cgroup=/proc/{}/ns/cgroup", self.pid());
-        let script = "echo 0 >/sys/fs/cgroup/host/cgroup.procs && exec nsenter \"$@\"";
-        command.args(["-c", script, "daemon", &enter, "--", program]).env("TMPDIR", "/run/tmp");
+        let mut command = self.command("nsenter");
+        let namespace = format!("--cgroup=/proc/{}/ns/cgroup", self.pid());
+        command.args([&namespace, "--", program]).env("TMPDIR", "/run/tmp");
         command
     }
 
@@ -145,14 +152,11 @@ impl Release {
     fn config(self) -> String {
         match self {
             Release::One => format!(
-                r#"version = 2
+                r#"{}
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{IMAGE}"
   restrict_oom_score_adj = true
   disable_cgroup = true
-[plugins."io.containerd.grpc.v1.cri".cni]
-  bin_dir = "/usr/lib/cni"
-  conf_dir = "{CONF_DIR}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
   snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -163,19 +167,17 @@ impl Release {
   BinaryName = "/run/broken-runtime"
 [plugins."io.containerd.internal.v1.opt"]
   path = "/var/lib/containerd/opt"
-"#
+"#,
+                documented("containerd 1.x")
             ),
             Release::Two => format!(
-                r"version = 3
+                r"{}
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = 'native'
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = '{IMAGE}'
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ['/opt/cni/bin']
-  conf_dir = '{CONF_DIR}'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
@@ -184,7 +186,8 @@ impl Release {
   runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.broken.options]
   BinaryName = '/run/broken-runtime'
-"
+",
+                documented("containerd 2.x")
             ),
         }
     }

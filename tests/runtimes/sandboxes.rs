@@ -55,6 +55,26 @@ fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
     });
 }
 
+#[test]
+fn the_ipv6_address_comes_first_where_the_runtime_is_told_to_keep_our_order() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let config = machine.path("/etc/containerd/config.toml");
+        let text = std::fs::read_to_string(&config).expect("readable");
+        let told = text.replace("  conf_dir", "  ip_pref = \"cni\"\n  conf_dir");
+        std::fs::write(config, told).expect("writable");
+        containerd.end("TERM");
+        containerd.again();
+        let _agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let pod = containerd.pod("a").run();
+        let families: Vec<bool> = pod.ips().iter().map(IpAddr::is_ipv6).collect();
+        assert_eq!(families, [true, false]);
+        pod.end();
+        machine.assert_empty();
+    });
+}
+
 //
 #[test]
 fn the_old_sandbox_of_a_pod_goes_and_the_new_one_stays() {
@@ -76,6 +96,7 @@ fn the_old_sandbox_of_a_pod_goes_and_the_new_one_stays() {
     });
 }
 
+// covers: C-06
 #[test]
 fn a_port_of_the_host_leads_to_the_pod_and_goes_with_it() {
     with_each(|containerd| {
@@ -114,11 +135,12 @@ fn a_port_of_the_host_leads_to_the_pod_and_goes_with_it() {
     });
 }
 
+// covers: G-11
 #[test]
 fn pods_outlive_restarts_of_the_runtime() {
     with_each(|containerd| {
         let machine = containerd.machine;
-        let _agent = machine.cni_agent().start();
+        let agent = machine.cni_agent().start();
         containerd.wait_until_ready();
         let a = containerd.pod("a").run();
         let (ips, netns) = (a.ips(), a.pod());
@@ -131,6 +153,8 @@ fn pods_outlive_restarts_of_the_runtime() {
             b.pod().assert_pings(ips.clone());
             b.end();
         }
+        // It sends no list of what should be there: what it lost, nobody else finds.
+        assert!(!agent.log().contains("op=GC"), "{}", agent.log());
         a.end();
         machine.assert_empty();
     });

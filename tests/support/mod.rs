@@ -89,6 +89,8 @@ pub struct Host {
     pid: u32,
     /// What of it commands enter.
     namespaces: &'static [&'static str],
+    /// The file that moves a process into the group which ends with the host, for a host that shares our process ids.
+    group: Option<&'static str>,
     holder: Child,
     stdin: Option<ChildStdin>,
 }
@@ -118,7 +120,7 @@ impl Host {
         let stdin = holder.stdin.take();
         let mut line = String::new();
         BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut line).expect("readable");
-        (Host { pid: 0, namespaces: &["--net", "--mount"], holder, stdin }, line)
+        (Host { pid: 0, namespaces: &["--net", "--mount"], group: None, holder, stdin }, line)
     }
 
     /// A host that `command` makes: it prints the process id of one of the host's processes, and ends the host when its
@@ -130,6 +132,8 @@ impl Host {
         if pids(&host.pid.to_string()) != pids("self") {
             // It has a /proc of its own, in which only its own processes find themselves.
             host.namespaces = &["--net", "--mount", "--pid"];
+        } else {
+            host.group = Some("/sys/fs/cgroup/host/cgroup.procs");
         }
         host
     }
@@ -152,7 +156,11 @@ impl Host {
     /// `program` on this host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid.to_string()]).args(self.namespaces).args(["--", program]);
+        command.args(["--target", &self.pid.to_string()]).args(self.namespaces).arg("--");
+        if let Some(group) = self.group {
+            command.args(["sh", "-c", "echo 0 >\"$0\" && exec \"$@\"", group]);
+        }
+        command.arg(program);
         command
     }
 
