@@ -56,6 +56,24 @@ fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
 }
 
 #[test]
+fn host_ports_need_no_iptables_where_portmap_is_new() {
+    let machine = Machine::boot();
+    let containerd = Containerd::start(&machine, Release::Two);
+    machine.run("find /usr/sbin ( -name iptables* -o -name ip6tables* -o -name xtables* ) -delete");
+    let _agent = machine.cni_agent().start();
+    containerd.wait_until_ready();
+    let pod = containerd.pod("web").host_port(18080, 8080).run();
+    pod.serve(8080);
+    for ip in host_addresses() {
+        wait_for("the container to serve", || (machine.connects_to(ip, 18080) == "web").then_some(()));
+    }
+    assert!(machine.ruleset().contains("cni_hostport"), "{}", machine.ruleset());
+    pod.end();
+    assert!(!machine.ruleset().contains("18080"), "{}", machine.ruleset());
+    machine.assert_empty();
+}
+
+#[test]
 fn the_ipv6_address_comes_first_where_the_runtime_is_told_to_keep_our_order() {
     with_each(|containerd| {
         let machine = containerd.machine;
