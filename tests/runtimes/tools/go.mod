@@ -1,3 +1,4 @@
+// What the stories with container runtimes run and Debian does not package, or not so new. Built by ../assets.
 module flock/tests/runtimes/tools
 
 go 1.26.6
