@@ -141,23 +141,24 @@ fn after_a_reboot_new_pods_come_first_and_the_old_ones_are_stopped_late() {
 impl Machine {
     /// What a reboot takes: every process of containers, and what lies in `/run` and in the kernel. `/var` and `/etc` stay.
     fn reboot(&self) {
-        // Their groups end with them; only those that were moved to the host's own are no containers.
-        let mut script = self.command("sh");
-        script.args([
-            "-ec",
-            "for shim in $(cat /sys/fs/cgroup/host/cgroup.procs); do
-                 case $(cat /proc/$shim/cmdline 2>/dev/null | tr '\\0' ' ') in *containerd-shim*) kill -KILL $shim ;; esac
+        let script = |text: &str| succeed(self.command("sh").args(["-ec", text]));
+        // Each may end by itself before its turn comes. The group of the host has no containers, but their keepers.
+        script(
+            "for pid in $(cat /sys/fs/cgroup/host/cgroup.procs); do
+                 case $(cat /proc/$pid/comm 2>/dev/null) in containerd-shim*) kill -KILL $pid 2>/dev/null || : ;; esac
              done
-             for group in $(find /sys/fs/cgroup -mindepth 1 -type d ! -path /sys/fs/cgroup/host); do
-                 echo 1 >$group/cgroup.kill
-             done
-             find /sys/fs/cgroup -depth -mindepth 1 -type d ! -path /sys/fs/cgroup/host -exec sh -ec '
-                 for group; do while ! rmdir $group 2>/dev/null; do :; done; done' sh {} +
-             for mount in $(awk '$2 ~ \"^/run/\" {print $2}' /proc/self/mounts | sort -r); do umount -l $mount; done
+             find /sys/fs/cgroup -mindepth 2 -name cgroup.kill ! -path '*/host/*' |
+                 while read -r file; do echo 1 2>/dev/null >$file || :; done",
+        );
+        wait_for("the containers' groups to be empty", || {
+            let left = "find /sys/fs/cgroup -depth -mindepth 1 -type d ! -path /sys/fs/cgroup/host";
+            script(&format!("{left} -exec rmdir {{}} + 2>/dev/null || :; {left}")).is_empty().then_some(())
+        });
+        script(
+            "for mount in $(awk '$2 ~ \"^/run/\" {print $2}' /proc/self/mounts | sort -r); do umount -l $mount; done
              rm -rf /run/netns /run/flock /run/containerd
              mkdir -p /run/netns /run/flock",
-        ]);
-        succeed(&mut script);
+        );
         wait_for("the links to go with their namespaces", || self.flock_links().is_empty().then_some(()));
         for family in ["-4", "-6"] {
             self.run(&format!("ip {family} route flush proto 102"));
