@@ -1,11 +1,12 @@
 //! Pods come, live and go: what every runtime does all day.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 
 use super::*;
 
-// covers: N-08 Q-08 D-21
+// covers: Q-08 D-21
 #[test]
 fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
     with_each(|containerd| {
@@ -49,9 +50,59 @@ fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
         }
         machine.assert_empty();
         let deletes = agent.log().lines().filter(|line| line.contains("op=DEL") && line.contains(&both.id)).count();
-        eprintln!("{:?}: {deletes} DELs for a pod that was stopped twice and removed", containerd.release);
-        assert!(deletes >= 2, "{deletes}");
+        assert_eq!(deletes, 3, "one for each of two stops, and one for the removal");
         agent.stop();
+    });
+}
+
+#[test]
+fn annotations_choose_the_addresses_and_a_wrong_one_is_named_to_kubelet() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let _agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let chosen =
+            containerd.pod("chosen").annotation("cidr4", "10.25.214.128/25").annotation("cidr6", "2001:db8::/32");
+        let chosen = chosen.annotation("ip-algo", "namespace").run();
+        let ips: Vec<String> = chosen.ips().iter().map(IpAddr::to_string).collect();
+        let last: u8 = ips[0].rsplit('.').next().and_then(|octet| octet.parse().ok()).expect("an IPv4 address");
+        assert!(last >= 128, "{ips:?}");
+        // The same digits, whatever the last one is, for all pods of a namespace.
+        let other = containerd.pod("other").annotation("ip-algo", "namespace").run();
+        let host_part = |ip: &str| ip.strip_prefix("2001:db8:1:f001:").map(|part| part[..part.len() - 1].to_owned());
+        assert_eq!(
+            host_part(&ips[1]).expect("in the range"),
+            host_part(&other.ips()[1].to_string()).expect("in the range")
+        );
+
+        let text = containerd.pod("wrong").annotation("ipv4", "perhaps").try_run().err().expect("refused");
+        assert!(text.contains("flock.fritzlab.net/ipv4") && text.contains("perhaps"), "{text}");
+        chosen.end();
+        other.end();
+        machine.assert_empty();
+    });
+}
+
+// covers: N-08
+#[test]
+fn twenty_pods_come_and_go_at_once() {
+    with_each(|containerd| {
+        let machine = containerd.machine;
+        let _agent = machine.cni_agent().start();
+        containerd.wait_until_ready();
+        let sandboxes: Vec<Sandbox<'_, '_>> = std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..20).map(|n| scope.spawn(move || containerd.pod(&format!("p{n}")).run())).collect();
+            runs.into_iter().map(|run| run.join().expect("no panic")).collect()
+        });
+        let ips: BTreeSet<IpAddr> = sandboxes.iter().flat_map(Sandbox::ips).collect();
+        assert_eq!(ips.len(), 40);
+        for sandbox in &sandboxes {
+            assert!(sandbox.pod().run("ip link show dev lo").contains(",UP"), "lo is up");
+        }
+        std::thread::scope(|scope| {
+            sandboxes.iter().for_each(|sandbox| drop(scope.spawn(|| sandbox.end())));
+        });
+        machine.assert_empty();
     });
 }
 
