@@ -76,7 +76,7 @@ impl Machine {
         command
     }
 
-    /// Everything under the host's rule of address translation, as the kernel lists it, without counters.
+    /// All rules of the host's packet filter and address translation, without counters.
     pub(crate) fn ruleset(&self) -> String {
         self.run("nft --stateless list ruleset")
     }
@@ -299,21 +299,20 @@ impl<'a> Containerd<'a> {
         self.wait_until_it_answers();
     }
 
-    /// `crictl` with these arguments.
-    pub(crate) fn try_crictl(&self, arguments: &[&str]) -> Output {
-        let endpoint = "unix:///run/containerd/containerd.sock";
+    /// `crictl` with these arguments, about to be started.
+    fn crictl_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.machine.command(&format!("{}/bin/crictl", assets()));
-        command.args([
-            "--config",
-            "/dev/null",
-            "--timeout",
-            "60s",
-            "--runtime-endpoint",
-            endpoint,
-            "--image-endpoint",
-            endpoint,
-        ]);
-        command.args(arguments).stdin(Stdio::null()).output().expect("crictl starts")
+        command.args(["--config", "/dev/null", "--timeout", "60s"]);
+        for endpoint in ["--runtime-endpoint", "--image-endpoint"] {
+            command.args([endpoint, "unix:///run/containerd/containerd.sock"]);
+        }
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// What `crictl` with these arguments does.
+    pub(crate) fn try_crictl(&self, arguments: &[&str]) -> Output {
+        self.crictl_command(arguments).output().expect("crictl starts")
     }
 
     /// The same, which must succeed.
@@ -455,36 +454,21 @@ impl<'c, 'a> PodConfig<'c, 'a> {
         path
     }
 
-    fn arguments(&self, file: &str) -> Vec<String> {
-        let handler = self.handler.map(|handler| ["--runtime".to_owned(), handler.to_owned()]);
-        let words = std::iter::once("runp".to_owned()).chain(handler.into_iter().flatten());
-        words.chain([file.to_owned()]).collect()
+    fn arguments<'f>(&self, file: &'f str) -> Vec<&'f str> {
+        let handler = self.handler.map(|handler| ["--runtime", handler]);
+        std::iter::once("runp").chain(handler.into_iter().flatten()).chain([file]).collect()
     }
 
     /// RunPodSandbox, as a process that goes on beside the test.
     pub(crate) fn begin(&self) -> Child {
-        let arguments = self.arguments(&self.file());
-        let mut command = self.containerd.machine.command(&format!("{}/bin/crictl", assets()));
-        let endpoint = "unix:///run/containerd/containerd.sock";
-        command.args([
-            "--config",
-            "/dev/null",
-            "--timeout",
-            "60s",
-            "--runtime-endpoint",
-            endpoint,
-            "--image-endpoint",
-            endpoint,
-        ]);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("crictl starts")
+        let mut command = self.containerd.crictl_command(&self.arguments(&self.file()));
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("crictl starts")
     }
 
     /// RunPodSandbox: the sandbox, or what kubelet hears.
     pub(crate) fn try_run(self) -> Result<Sandbox<'c, 'a>, String> {
         let file = self.file();
-        let arguments = self.arguments(&file);
-        let output = self.containerd.try_crictl(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let output = self.containerd.try_crictl(&self.arguments(&file));
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
