@@ -3,7 +3,7 @@
 TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
 RELEASE := target/$(TARGET)/release
 
-.PHONY: demo test test-kube test-systemd test-runtimes bench bench-kube lint build tools sizes fuzz soak
+.PHONY: demo test test-kube test-systemd bench bench-kube lint build tools sizes fuzz soak
 
 demo: build tools ## Three pods on a private host, with the real agent and the real plugin
 	@demo/run $(RELEASE)
@@ -42,17 +42,15 @@ test-libcni: tools ## Stories with six releases of libcni and with the reference
 	@cargo test --no-run --quiet --test libcni
 	@tests/sandbox cargo test --quiet --test libcni -- --test-threads 2
 
-test-runtimes: test-libcni ## Stories with what calls a CNI plugin
+test-runtimes: tools test-libcni ## Those, and stories with containerd 1 and 2 and podman on private hosts (needs root)
+	@tests/runtimes/assets >/dev/null
+	@cargo test --no-run --quiet --test runtimes
+	@cargo test --quiet --test runtimes -- --test-threads 2
 
 test-systemd: tools ## Stories under the real systemd, which is booted on private hosts (needs root)
 	@demo/need python3:python3 /lib/systemd/systemd:systemd
 	@cargo test --no-run --quiet --features failpoints --test systemd
 	@cargo test --quiet --features failpoints --test systemd -- --test-threads 2
-
-test-runtimes: tools ## Stories with containerd 1 and 2 and podman, on private hosts (needs root and Go; fetches and builds once)
-	@tests/runtimes/assets >/dev/null
-	@cargo test --no-run --quiet --test runtimes
-	@cargo test --quiet --test runtimes -- --test-threads 2
 
 bench-kube: tools ## Memory of a release agent with two watches and 110 pods, and times to converge
 	@tests/kube/assets >/dev/null
