@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::failpoint;
@@ -45,6 +46,15 @@ pub enum NetnsError {
         /// The system's reason.
         error: io::Error,
     },
+}
+
+impl NetnsError {
+    /// Nothing is wrong with the namespace: this process, or the host, has no descriptor, thread or memory to spare.
+    pub fn is_shortage(&self) -> bool {
+        let (NetnsError::Open { error, .. } | NetnsError::Enter { error, .. }) = self else { return false };
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN))
+    }
 }
 
 impl fmt::Display for NetnsError {

@@ -246,6 +246,76 @@ fn calls_that_fail_in_every_way_leave_neither_descriptors_nor_threads() {
     host.assert_empty();
 }
 
+#[test]
+fn an_agent_without_descriptors_to_spare_says_try_again_later_and_is_well_when_it_has_some() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("a");
+    let limit = |most: usize| {
+        let (pid, most) = (agent.pid().to_string(), format!("--nofile={most}:"));
+        succeed(std::process::Command::new("prlimit").args(["--pid", &pid, &most]));
+    };
+    // Enough for the connection and no more.
+    limit(holds(&agent).descriptors + 1);
+    let error = host.add(&pod).error();
+    assert_eq!((error.code, error.msg.as_str()), (11, "flock-agent has run out of a resource"), "{error:?}");
+    host.cni("STATUS").done();
+    host.del(&pod).done();
+    limit(1000);
+    host.add(&pod).result();
+    pod.assert_pings(host_addresses());
+    host.del(&pod).done();
+    host.assert_empty();
+}
+
+#[test]
+fn what_somebody_else_has_put_in_the_place_of_flocks_directories_and_files_is_not_followed() {
+    let host = Host::new();
+    std::fs::create_dir(host.path("/run/elsewhere")).unwrap();
+    std::fs::write(host.path("/run/precious"), "precious").unwrap();
+    let shell = |script: &str| drop(succeed(host.command("sh").args(["-ec", script])));
+    let refused = |plant: &str, path: &str, why: &str| {
+        shell(&format!("rm -rf /run/flock; {plant}"));
+        let mut agent = host.agent().no_wait().start();
+        assert!(!agent.wait().success(), "{plant}");
+        let line = agent.wait_log("flock-agent cannot run");
+        assert!(line.contains(path) && line.contains(why), "{plant}: {line}");
+        assert_eq!(std::fs::read_dir(host.path("/run/elsewhere")).unwrap().count(), 0, "{plant}");
+    };
+    refused("ln -s /run/elsewhere /run/flock", "/run/flock", "a symbolic link");
+    refused("mkdir -m 0777 /run/flock", "/run/flock", "chmod go-w");
+    let place = "/run/flock/state";
+    let plant = |what: &str| format!("mkdir -m 0700 /run/flock; {what} {place}");
+    refused(&plant("ln -s /run/elsewhere"), place, "a symbolic link");
+    refused(&plant("mkfifo"), place, "something else");
+    refused(&plant("mkdir -m 0770"), place, "chmod go-w");
+    if !one_user_only() {
+        refused(&format!("{}; chown 65534 {place}", plant("mkdir -m 0700")), place, "belongs to user 65534");
+    }
+    refused("mkdir -m 0700 /run/flock; mkfifo /run/flock/flock.sock", "/run/flock/flock.sock", "is not a socket");
+
+    // An agent does without notes, and says so.
+    shell("rm -rf /run/flock; mkdir -m 0700 /run/flock; ln -s /run/elsewhere /run/flock/deletes");
+    let agent = host.agent().start();
+    assert!(agent.wait_log("delete notes cannot be read").contains("a symbolic link"));
+    assert_eq!(std::fs::read_dir(host.path("/run/elsewhere")).unwrap().count(), 0);
+    agent.kill();
+
+    // Links under the names of files that flock makes: what they lead to stays as it is.
+    shell("rm -rf /run/flock; cd /run; mkdir -m 0700 flock flock/state flock/deletes");
+    for name in ["flock.new", "state/leases.new", "state/leases.log", "deletes/spare-0", "deletes/x.delete"] {
+        shell(&format!("ln -s /run/precious /run/flock/{name}"));
+    }
+    let agent = host.agent().start();
+    let pod = host.pod("a");
+    host.add(&pod).result();
+    agent.kill();
+    host.del(&pod).done();
+    host.agent().start().stop();
+    assert_eq!(std::fs::read_to_string(host.path("/run/precious")).unwrap(), "precious");
+    assert_eq!(host.leases().len() + host.flock_links().len(), 0);
+}
+
 /// Waits as long as the reconciler takes to end the lease of a pod that has vanished without a DEL: two of its rounds.
 fn wait_until_empty(host: &Host, agent: &Agent<'_>) {
     let deadline = Instant::now() + 5 * PATIENCE;

@@ -172,6 +172,9 @@ impl Fault {
                 _ => (Code::InvalidConfig, "no address can be allocated", error.to_string()),
             },
             Cause::Store(error) => (Code::TryAgainLater, "state cannot be recorded", error.to_string()),
+            Cause::Netns(error) if error.is_shortage() => {
+                (Code::TryAgainLater, "flock-agent has run out of a resource", error.to_string())
+            }
             Cause::Netns(error) => {
                 let code = match error {
                     NetnsError::Own(_) => Code::InvalidNetns,

@@ -189,6 +189,10 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     let began = Instant::now();
     // Signals first: one that comes during the start ends the agent in order, right after it.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
+    // First of all, since the state is below it by default: a link in its place must not lead the state elsewhere.
+    if let Some(parent) = flags.socket.parent() {
+        crate::disk::make_private_dir(parent).map_err(StartError::Directory)?;
+    }
     let disk = Directory::open(&flags.state_dir).map_err(StartError::Directory)?;
     let _lock = lock(&flags.state_dir)?;
     let boot_id = boot::id().map_err(StartError::Boot)?;
@@ -203,9 +207,6 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
 
     raise_descriptor_limit();
     // From here on callers queue instead of being refused.
-    if let Some(parent) = flags.socket.parent() {
-        crate::disk::make_private_dir(parent).map_err(StartError::Directory)?;
-    }
     let handed_over = Listener::handed_over(io::stdin(), &flags.socket).map_err(StartError::Bind)?;
     let listener = match handed_over {
         Some(listener) => listener,

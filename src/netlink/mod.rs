@@ -53,6 +53,8 @@ const ENOMEM: i32 = 12;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
 const EADDRNOTAVAIL: i32 = 99;
@@ -88,7 +90,7 @@ impl NetlinkError {
         self.errno() == Some(EPERM)
     }
 
-    /// It may work in a moment: the kernel was busy, out of memory, interrupted or late.
+    /// It may work in a moment: the kernel was busy, out of memory or descriptors, interrupted or late.
     pub fn is_passing(&self) -> bool {
         let errno = match &self.cause {
             Cause::Late | Cause::Restless => return true,
@@ -96,7 +98,7 @@ impl NetlinkError {
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => error.raw_os_error(),
         };
-        matches!(errno, Some(EINTR | EAGAIN | ENOMEM | EBUSY | ENOBUFS))
+        matches!(errno, Some(EINTR | EAGAIN | ENOMEM | EBUSY | ENFILE | EMFILE | ENOBUFS))
     }
 
     /// This kernel, as it was started, does not know the thing at all (IPv6 switched off, for one).
