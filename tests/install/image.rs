@@ -352,6 +352,32 @@ fn another_program_of_the_same_name_is_no_plugin() {
 }
 
 #[test]
+fn the_plugin_goes_where_the_runtime_looks_stays_there_and_is_found_there_again() {
+    const DEBIANS: &str = "usr/lib/cni/flock";
+    let (dist, image) = (Dist::new("place"), Image::new("place"));
+    image.run(&dist, "install --cni-bin-dir /usr/lib/cni").done();
+    assert!(image.path(DEBIANS).is_file() && !image.path(PLUGIN).exists());
+    // Another version, by an operator who need not remember.
+    let mut newer = fs::read(dist.plugin()).expect("readable");
+    newer.extend(b"newer");
+    fs::write(dist.plugin(), &newer).expect("writable");
+    let said = image.run(&dist, "install").done();
+    assert!(said.contains("replaced") && fs::read(image.path(DEBIANS)).expect("there") == newer, "{said}");
+    assert!(!image.path(PLUGIN).exists());
+    let mut again = Command::new(image.path(AGENT));
+    let said = Run::of(again.args(["install", "--cni-conf", "--root"]).arg(image.0.path())).done();
+    assert!(said.contains("kept /usr/lib/cni/flock"), "{said}");
+    image.run(&dist, "uninstall").done();
+    assert!(!image.path(DEBIANS).exists());
+
+    // A place of the operator's own has to be named again.
+    image.run(&dist, "install --cni-bin-dir /srv/cni").done();
+    image.run(&dist, "uninstall --cni-bin-dir /srv/cni").done();
+    let left = image.snapshot();
+    assert!(left.values().all(|what| what.starts_with("directory")), "{left:#?}");
+}
+
+#[test]
 fn two_at_once_do_not_disturb_each_other() {
     let (dist, image, points) = (Dist::new("two"), Image::new("two"), Points::new("two"));
     points.arm("main/install.rename 1", "hang 15000");

@@ -29,6 +29,9 @@ of uninstall
   --purge               remove /etc/flock and /etc/default/flock-agent as well
 
 of both
+  --cni-bin-dir DIR     where the container runtime looks for plugins (default: where the
+                        plugin is already, else /opt/cni/bin; Debian's packages of
+                        runtimes have /usr/lib/cni)
   --root DIR            in the image below DIR; nothing of this machine is looked at
   --dry-run             print what would be done, and do nothing
   --help                print this and end
@@ -62,6 +65,8 @@ pub enum Asked {
 /// Flags of both verbs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Common {
+    /// `--cni-bin-dir`
+    pub cni_bin_dir: Option<PathBuf>,
     /// `--root`; none for this machine.
     pub root: Option<PathBuf>,
     /// `--dry-run`
@@ -89,8 +94,8 @@ impl Verb {
 
     fn valued(self) -> &'static [&'static str] {
         match self {
-            Verb::Install => &["--plugin", "--root"],
-            Verb::Uninstall => &["--root"],
+            Verb::Install => &["--plugin", "--cni-bin-dir", "--root"],
+            Verb::Uninstall => &["--cni-bin-dir", "--root"],
         }
     }
 
@@ -137,7 +142,7 @@ pub fn parse(verb: Verb, arguments: impl IntoIterator<Item = OsString>) -> Resul
     let path = |flag: &str| {
         given.iter().find(|(given, _)| *given == flag).and_then(|(_, value)| value.clone().map(PathBuf::from))
     };
-    let common = Common { root: path("--root"), dry_run: has("--dry-run") };
+    let common = Common { cni_bin_dir: path("--cni-bin-dir"), root: path("--root"), dry_run: has("--dry-run") };
     Ok(match verb {
         Verb::Install => Asked::Install { plugin: path("--plugin"), cni_conf: has("--cni-conf"), common },
         Verb::Uninstall => Asked::Uninstall { force: has("--force"), purge: has("--purge"), common },
@@ -185,9 +190,9 @@ mod tests {
             assert!(error.contains(why), "{line}: {error}");
         }
         assert_eq!(parsed("install --root=x --help"), Ok(Asked::Help));
-        let common = Common { root: Some("a=b".into()), dry_run: true };
+        let common = Common { cni_bin_dir: Some("/x".into()), root: Some("a=b".into()), dry_run: true };
         assert_eq!(
-            parsed("uninstall --root=a=b --dry-run --force"),
+            parsed("uninstall --root=a=b --dry-run --force --cni-bin-dir /x"),
             Ok(Asked::Uninstall { force: true, purge: false, common })
         );
         assert_eq!(Verb::of(Some(&"--node-config".into())), None);

@@ -24,7 +24,8 @@ use crate::agent::flags::FlagError;
 use crate::agent::install::flags::{Asked, Common, HELP, Verb};
 use crate::agent::install::host::HostError;
 use crate::agent::install::plan::{
-    AGENT, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
+    AGENT, CNI_BIN_DIRS, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step,
+    Wanted,
 };
 use crate::agent::install::tree::{Found, Tree};
 use crate::disk::{DiskError, open_regular};
@@ -127,24 +128,27 @@ fn tree(common: &Common) -> Result<(Tree, OwnedFd), InstallError> {
 fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(), InstallError> {
     let (tree, _lock) = tree(common)?;
     let text = text_of(&tree, DEFAULTS)?;
+    let place = plugin_place(&tree, common)?;
     // The program before the units that start it, and the plugin before the flag that makes the runtime use it.
-    let file = |path: &str, content, mode| Wanted { path: path.into(), content, mode };
+    let file = |path: PathBuf, content, mode| Wanted { path, content, mode };
     let mut wanted = vec![
-        file(AGENT, read(Path::new("/proc/self/exe"))?, 0o755),
-        file(SERVICE, SERVICE_UNIT.into(), 0o644),
-        file(SOCKET, SOCKET_UNIT.into(), 0o644),
+        file(AGENT.into(), read(Path::new("/proc/self/exe"))?, 0o755),
+        file(SERVICE.into(), SERVICE_UNIT.into(), 0o644),
+        file(SOCKET.into(), SOCKET_UNIT.into(), 0o644),
     ];
     let mut notes = Vec::new();
-    match plugin_to_install(&tree, plugin)? {
-        Some(content) => wanted.push(file(PLUGIN, content, 0o755)),
-        None => notes
-            .push(format!("kept {PLUGIN}, since no plugin is beside this program; --plugin FILE names another one")),
+    match plugin_to_install(&tree, plugin, &place)? {
+        Some(content) => wanted.push(file(place, content, 0o755)),
+        None => notes.push(format!(
+            "kept {}, since no plugin is beside this program; --plugin FILE names another one",
+            place.display()
+        )),
     }
     match (cni_conf, defaults::with_cni_conf(text.as_ref().map(|(text, _)| text.as_str()))) {
         (true, defaults::Change::ByHand) => return Err(Refusal::FlagsByHand.into()),
         (true, defaults::Change::Write(new)) => {
             let mode = text.as_ref().map_or(0o644, |(_, mode)| *mode);
-            wanted.push(file(DEFAULTS, new.into_bytes(), mode));
+            wanted.push(file(DEFAULTS.into(), new.into_bytes(), mode));
         }
         _ => {}
     }
@@ -186,10 +190,29 @@ fn next(steps: &[Step], common: &Common) -> String {
     format!("next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart {socket}flock-agent")
 }
 
+/// Where the plugin may be: in the directory that was named, and in those that runtimes have.
+fn plugin_places(common: &Common) -> Vec<PathBuf> {
+    let named = common.cni_bin_dir.as_deref();
+    let known = CNI_BIN_DIRS.iter().map(Path::new).filter(|dir| Some(*dir) != named);
+    named.into_iter().chain(known).map(|dir| dir.join(PLUGIN)).collect()
+}
+
+/// Where the plugin is put: as named, or where one is already, or where runtimes look unless told otherwise.
+fn plugin_place(tree: &Tree, common: &Common) -> Result<PathBuf, DiskError> {
+    let mut places = plugin_places(common);
+    for (number, place) in places.iter().enumerate() {
+        let is_there = matches!(tree.look(place)?, Found::File { content, .. } if plan::is_flock(&content));
+        if is_there && common.cni_bin_dir.is_none() {
+            return Ok(places.swap_remove(number));
+        }
+    }
+    Ok(places.swap_remove(0))
+}
+
 /// The plugin that was named, or is beside this program. None if there is none beside it and one is installed already, as
 /// when the installed program is called again.
-fn plugin_to_install(tree: &Tree, named: Option<&Path>) -> Result<Option<Vec<u8>>, InstallError> {
-    let beside = std::env::current_exe().unwrap_or_default().with_file_name("flock");
+fn plugin_to_install(tree: &Tree, named: Option<&Path>, place: &Path) -> Result<Option<Vec<u8>>, InstallError> {
+    let beside = std::env::current_exe().unwrap_or_default().with_file_name(PLUGIN);
     let path = named.unwrap_or(&beside);
     let error = match read(path) {
         // Beside a packaged agent this could be the `flock` of util-linux.
@@ -198,7 +221,7 @@ fn plugin_to_install(tree: &Tree, named: Option<&Path>) -> Result<Option<Vec<u8>
         Err(error) if error.error.kind() == io::ErrorKind::NotFound => InstallError::NoPlugin(path.into()),
         Err(error) => error.into(),
     };
-    match tree.look(Path::new(PLUGIN))? {
+    match tree.look(place)? {
         Found::File { content, .. } if named.is_none() && plan::is_flock(&content) => Ok(None),
         _ => Err(error),
     }
@@ -225,7 +248,7 @@ fn uninstall(force: bool, purge: bool, common: &Common) -> Result<(), InstallErr
     let text = text_of(&tree, DEFAULTS).unwrap_or_default();
     let agent = defaults::flags(text.as_ref().map(|(text, _)| text.as_str()));
     let conf_dir = agent.as_ref().and_then(|flags| flags.cni_conf_dir.clone()).unwrap_or(CNI_CONF_DIR.into());
-    let remains = look(&tree, &conf_dir)?;
+    let remains = look(&tree, &conf_dir, plugin_places(common))?;
     let host = match (&common.root, agent) {
         (None, Some(flags)) => Some(host::look(&flags.socket, &flags.state_dir)?),
         _ => None,
@@ -251,7 +274,7 @@ fn uninstall(force: bool, purge: bool, common: &Common) -> Result<(), InstallErr
     Ok(())
 }
 
-fn look(tree: &Tree, conf_dir: &Path) -> Result<Remains, DiskError> {
+fn look(tree: &Tree, conf_dir: &Path, plugins: Vec<PathBuf>) -> Result<Remains, DiskError> {
     let mut remains = Remains::default();
     for name in tree.names(conf_dir)? {
         let path = conf_dir.join(&name);
@@ -262,12 +285,15 @@ fn look(tree: &Tree, conf_dir: &Path) -> Result<Remains, DiskError> {
     }
     let conflist = conf_dir.join(crate::agent::conflist::FILE_NAME);
     remains.leftovers.extend(tree.leftovers(&conflist)?);
-    for file in [AGENT, PLUGIN, SERVICE, SOCKET, DEFAULTS] {
-        remains.leftovers.extend(tree.leftovers(Path::new(file))?);
+    let fixed = [AGENT, SERVICE, SOCKET, DEFAULTS].map(Path::new);
+    for file in fixed.into_iter().chain(plugins.iter().map(PathBuf::as_path)) {
+        remains.leftovers.extend(tree.leftovers(file)?);
+        remains.files.push((file.into(), tree.look(file)?));
     }
-    for file in [AGENT, PLUGIN, SERVICE, SOCKET, DEFAULTS].into_iter().chain(ENABLED) {
+    for file in ENABLED {
         remains.files.push((file.into(), tree.look(Path::new(file))?));
     }
+    remains.plugins = plugins;
     if tree.look(Path::new(CONFIG_DIR))? == Found::Directory {
         let names = tree.names(Path::new(CONFIG_DIR))?;
         remains.config_dir = Some(names.into_iter().map(|name| Path::new(CONFIG_DIR).join(name)).collect());

@@ -14,8 +14,11 @@ use crate::agent::install::tree::Found;
 
 /// The agent's program, as the unit names it.
 pub const AGENT: &str = "/usr/local/bin/flock-agent";
-/// The plugin, where runtimes look for it. The type in the CNI configuration is its name.
-pub const PLUGIN: &str = "/opt/cni/bin/flock";
+/// The plugin's file. The type in the CNI configuration is its name.
+pub const PLUGIN: &str = "flock";
+/// Where runtimes look for plugins: everywhere unless told otherwise, and in Debian's packages. Only one of them is installed
+/// into, since the agent chains what lies beside the plugin, and the runtime has to find that as well.
+pub const CNI_BIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 /// The unit of the agent.
 pub const SERVICE: &str = "/etc/systemd/system/flock-agent.service";
 /// The unit of its socket.
@@ -196,13 +199,15 @@ pub struct Remains {
     pub configurations: Vec<(PathBuf, String)>,
     /// What stands where an installation puts files, by path.
     pub files: Vec<(PathBuf, Found)>,
+    /// Where the plugin may be, of those.
+    pub plugins: Vec<PathBuf>,
     /// What is in the directory of the operator's files, if there is one.
     pub config_dir: Option<Vec<PathBuf>>,
 }
 
 impl Remains {
-    fn at(&self, path: &str) -> &Found {
-        let found = self.files.iter().find(|(place, _)| place == Path::new(path));
+    fn at(&self, path: impl AsRef<Path>) -> &Found {
+        let found = self.files.iter().find(|(place, _)| place == path.as_ref());
         found.map_or(&Found::Nothing, |(_, found)| found)
     }
 
@@ -260,16 +265,17 @@ pub fn uninstall(
         }
     }
     steps.extend(remains.leftovers.iter().cloned().map(Step::Remove));
-    let stays = |path: &str, why: &str| format!("{path}: {why}");
-    let remove = |path: &str, ours: &dyn Fn(&[u8]) -> bool, left: &mut Vec<String>| match remains.at(path) {
+    let remove = |path: &Path, ours: &dyn Fn(&[u8]) -> bool, left: &mut Vec<String>| match remains.at(path) {
         Found::Nothing => None,
         Found::File { content, .. } if ours(content) => Some(Step::Remove(path.into())),
         _ => {
-            left.push(stays(path, "flock did not install it"));
+            left.push(format!("{}: flock did not install it", path.display()));
             None
         }
     };
-    steps.extend(remove(PLUGIN, &is_flock, &mut left));
+    for plugin in &remains.plugins {
+        steps.extend(remove(plugin, &is_flock, &mut left));
+    }
     let is_unit = |content: &[u8]| String::from_utf8_lossy(content).contains("flock-agent");
     for enabled in ENABLED {
         if *remains.at(enabled) == Found::Link {
@@ -277,7 +283,7 @@ pub fn uninstall(
         }
     }
     for unit in [SOCKET, SERVICE] {
-        steps.extend(remove(unit, &is_unit, &mut left));
+        steps.extend(remove(Path::new(unit), &is_unit, &mut left));
     }
     steps.extend(operators(remains, purge, &mut left));
     steps.extend(host.deleted.iter().map(|(index, name)| Step::RemoveLink { index: *index, name: name.clone() }));
@@ -286,7 +292,7 @@ pub fn uninstall(
         steps.push(Step::RemoveAll(RUN_DIR.into()));
     }
     // Last what does all this: as long as anything is left, it can be called again.
-    steps.extend(remove(AGENT, &is_flock, &mut left));
+    steps.extend(remove(Path::new(AGENT), &is_flock, &mut left));
     left.extend(host.left.iter().cloned());
     Ok((steps, left))
 }
@@ -354,7 +360,9 @@ mod tests {
     fn installed() -> Remains {
         let program = file(crate::rpc::DEFAULT_SOCKET);
         let conflist = include_str!("../../../cni-conf/01-flock.conflist");
-        let mut files: Vec<(PathBuf, Found)> = [PLUGIN, AGENT].map(|path| (path.into(), program.clone())).into();
+        let plugins = CNI_BIN_DIRS.map(|dir| Path::new(dir).join(PLUGIN));
+        let mut files: Vec<(PathBuf, Found)> =
+            [&plugins[0], Path::new(AGENT)].map(|path| (path.into(), program.clone())).into();
         files.extend([SOCKET, SERVICE].map(|path| (path.into(), file("ExecStart=flock-agent"))));
         files.extend(ENABLED.map(|path| (path.into(), Found::Link)));
         let defaults::Change::Write(text) = defaults::with_cni_conf(None) else { panic!("not written") };
@@ -363,6 +371,7 @@ mod tests {
             leftovers: vec!["/opt/cni/bin/.flock.1-2.tmp".into()],
             configurations: vec![("/etc/cni/net.d/01-flock.conflist".into(), conflist.into())],
             files,
+            plugins: plugins.into(),
             config_dir: Some(Vec::new()),
         }
     }
@@ -383,7 +392,7 @@ mod tests {
         let expected = [
             "/etc/cni/net.d/01-flock.conflist",
             "/opt/cni/bin/.flock.1-2.tmp",
-            PLUGIN,
+            "/opt/cni/bin/flock",
             ENABLED[0],
             ENABLED[1],
             SOCKET,
@@ -440,7 +449,7 @@ mod tests {
         remains.configurations = vec![("/etc/cni/net.d/10-other.conflist".into(), "{\"plugins\": []}".into())];
         let (steps, left) = uninstall(&remains, &Host::default(), false, false).expect("nothing is in the way");
         assert_eq!(steps, [Step::Remove("/opt/cni/bin/.flock.1-2.tmp".into())]);
-        for path in [PLUGIN, AGENT, SOCKET, SERVICE, DEFAULTS, "/etc/flock/node.yaml"] {
+        for path in ["/opt/cni/bin/flock", AGENT, SOCKET, SERVICE, DEFAULTS, "/etc/flock/node.yaml"] {
             assert!(left.iter().any(|line| line.starts_with(&format!("{path}: "))), "{path}: {left:?}");
         }
         let (steps, _) = uninstall(&remains, &Host::default(), false, true).expect("nothing is in the way");
