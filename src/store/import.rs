@@ -32,7 +32,10 @@ impl fmt::Display for ImportError {
             // The reader's message quotes the value that is wrong.
             ImportError::Syntax(error) => write!(f, "not an allocations.json: {}", excerpt(&error.to_string())),
             ImportError::Version(found) => write!(f, "allocations.json is of version {found}, only 1 can be imported"),
-            ImportError::ContainerId(id) => write!(f, "allocations.json holds the container id {:?}", excerpt(id)),
+            // Cut off when it is escaped, which can make it ten times as long.
+            ImportError::ContainerId(id) => {
+                write!(f, "allocations.json holds the container id {}", excerpt(&format!("{id:?}")))
+            }
         }
     }
 }
@@ -142,6 +145,7 @@ mod tests {
         let long = "/".repeat(1 << 20);
         for text in [
             format!(r#"{{"version":1,"allocations":[{{"container_id":"{long}"}}]}}"#),
+            format!(r#"{{"version":1,"allocations":[{{"container_id":"{}/"}}]}}"#, "\u{7f}".repeat(1000)),
             format!(r#"{{"version":"{long}"}}"#),
         ] {
             let error = leases(text.as_bytes(), 0, link).expect_err("refused").to_string();
