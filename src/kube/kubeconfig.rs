@@ -312,7 +312,7 @@ impl Server {
         };
         let authority = uri.authority()?.as_str();
         let (host, port) = match authority.strip_prefix('[') {
-            Some(literal) => match literal.split_once(']')? {
+            Some(literal) => match literal.split_once(']').filter(|(host, _)| host.contains(':'))? {
                 (host, "") => (host, None),
                 (host, rest) => (host, Some(rest.strip_prefix(':')?)),
             },
@@ -782,6 +782,8 @@ mod tests {
             ("https://a[2001:db8::1]:6443", None),
             ("https://[2001:db8::1]a:6443", None),
             ("https://[[::1]]", None),
+            ("https://[name]", None),
+            ("https://[fe80%25eth0]:6443", None),
         ] {
             let parsed = Server::parse(url);
             let shown = parsed.as_ref().map(ToString::to_string);
