@@ -39,8 +39,8 @@ fn follow<'a, K: Kind + Clone>(kind: K, mut lines: impl Iterator<Item = &'a [u8]
                 let Some(line) = lines.next() else { return };
                 let reply = reply(line);
                 machine.listed(&reply, now, chance);
-                if let Reply::Status { code: 200, body, .. } = &reply {
-                    assert_watching_gives_the_same(&kind, &machine, body);
+                if let Reply::Status { code: 200, body, .. } = reply {
+                    assert_watching_gives_the_same(&kind, body);
                 }
                 assert_sound(&mut machine, line.len());
             }
@@ -118,15 +118,18 @@ fn assert_sound<K: Kind>(machine: &mut Machine<K>, line: usize) {
 }
 
 /// Whether objects come in a list or one by one makes no difference.
-fn assert_watching_gives_the_same<K: Kind + Clone>(kind: &K, listed: &Machine<K>, body: &[u8]) {
+fn assert_watching_gives_the_same<K: Kind + Clone>(kind: &K, body: Vec<u8>) {
     #[derive(Debug)]
     struct Names(Vec<String>);
-    let Ok(list) = serde_json::from_slice::<serde_json::Value>(body) else { return };
+    let Ok(list) = serde_json::from_slice::<serde_json::Value>(&body) else { return };
     let Some(items) = list["items"].as_array() else { return };
     let names = items.iter().map(|item| format!("{}/{}", item["metadata"]["namespace"], item["metadata"]["name"]));
     let mut names = Names(names.collect());
     names.0.sort();
     names.0.dedup();
+    // A machine that knows nothing yet: others keep what they have when they cannot use a list.
+    let mut listed = Machine::new(kind.clone());
+    listed.listed(&Reply::Status { code: 200, retry_after: None, body }, 1, 1);
     // Of two objects with one name, a list takes the later one that can be used, and a stream the later one.
     if names.0.len() != items.len() || listed.objects().len() != items.len() {
         return;
