@@ -11,7 +11,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use flock::netns::Netns;
 use serde_json::{Value, json};
@@ -380,8 +381,16 @@ impl Service {
     pub fn called(&self, from: &Path, to: SocketAddr) -> Option<IpAddr> {
         let mut near = inside(from, || TcpStream::connect_timeout(&to, Duration::from_secs(1))).ok()?;
         near.set_read_timeout(Some(PATIENCE)).ok()?;
-        // The handshake is done, so it is there already, unless somebody else has taken the call.
-        let (mut far, caller) = self.0.accept().ok()?;
+        // The caller's end of the handshake is done, and its last packet is on its way, unless somebody else has taken the call.
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let (mut far, caller) = loop {
+            match self.0.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                other => break other.ok()?,
+            }
+        };
         far.set_nonblocking(false).ok()?;
         far.set_read_timeout(Some(PATIENCE)).ok()?;
         near.write_all(b"there").ok()?;
