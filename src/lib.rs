@@ -29,8 +29,10 @@ pub mod kube;
 pub mod log;
 pub mod netlink;
 pub mod netns;
+pub mod program;
 pub mod pulse;
 pub mod rpc;
+pub mod stop;
 pub mod store;
 pub mod sysctl;
 

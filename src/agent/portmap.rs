@@ -6,33 +6,29 @@
 //! it is asked, by the protocol's own verb for that, and one that gives no answer is left out: pods without host ports are
 //! better than no pods.
 
-use std::io::{self, Read as _, Write as _};
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::time::Timespec;
 use serde_json::Value;
 
 use crate::cni::version::Version;
 use crate::log;
+use crate::program::{self, Limits, ProgramError};
+use crate::stop::Stop;
 
-/// Where runtimes look for plugins unless told otherwise.
-const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
+/// Where runtimes look for plugins: everywhere unless told otherwise, and in Debian's packages.
+pub const PLUGIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 
-/// Far longer than an answer takes, and short enough for the start of a node.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// More than any list of versions.
-const OUTPUT_MAX: u64 = 4096;
+/// Far longer than an answer takes, and more than any list of versions.
+const LIMITS: Limits = Limits { time: Duration::from_secs(5), output: 4096 };
 
 /// The versions that flock and the `portmap` beside it have in common; none without such a plugin that works.
 pub fn versions() -> Option<Vec<Version>> {
     let dirs = PLUGIN_DIRS.map(Path::new);
     let program = beside_flock(&dirs)?;
-    let asked = ask(&program, LIMIT);
+    let asked = ask(&program, LIMITS);
     if let Err(error) = &asked {
         log::warn("portmap does not say which CNI versions it knows and is not chained, so there are no host ports")
             .with("file", program.display())
@@ -48,47 +44,47 @@ fn beside_flock(dirs: &[&Path]) -> Option<PathBuf> {
     Some(dir.join("portmap"))
 }
 
-/// What the plugin says to VERSION.
-fn ask(program: &Path, limit: Duration) -> io::Result<Vec<Version>> {
-    let mut child = Command::new(program)
-        .env_clear()
-        .env("CNI_COMMAND", "VERSION")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let answer = listen(&mut child, limit);
-    // If it has ended, there is nothing to kill, and it is not waited for long.
-    child.kill().ok();
-    child.wait()?;
-    let answer: Value = serde_json::from_slice(&answer?)?;
-    let listed = answer.get("supportedVersions").and_then(Value::as_array).into_iter().flatten();
-    let known: Vec<Version> = listed.filter_map(Value::as_str).filter_map(Version::from_text).collect();
-    if known.is_empty() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(known) }
+/// Why nobody knows which versions a plugin knows.
+#[derive(Debug)]
+enum Silence {
+    /// It said nothing.
+    Program(ProgramError),
+    /// What it said names no version that flock knows, too.
+    NoVersions,
 }
 
-/// Everything that it prints before it ends.
-fn listen(child: &mut Child, limit: Duration) -> io::Result<Vec<u8>> {
-    let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // It fits into the pipe, and one that has ended already has said what it had to say.
-        stdin.write_all(br#"{"cniVersion":"1.0.0"}"#).ok();
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Silence::Program(ProgramError::Io(error)) => write!(f, "cannot be run: {error}"),
+            Silence::Program(error) => write!(f, "{error}"),
+            Silence::NoVersions => f.write_str("printed no list of versions that flock knows"),
+        }
     }
-    let left = Timespec::try_from(limit).map_err(io::Error::other)?;
-    if poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&left))? == 0 {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    let mut output = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(OUTPUT_MAX).read_to_end(&mut output)?;
-    }
-    Ok(output)
+}
+
+/// What the plugin says to VERSION.
+fn ask(program: &Path, limits: Limits) -> Result<Vec<Version>, Silence> {
+    let said = program::output(
+        program,
+        |command| {
+            command.env_clear().env("CNI_COMMAND", "VERSION").stderr(Stdio::null());
+        },
+        br#"{"cniVersion":"1.0.0"}"#,
+        limits,
+        &Stop::default(),
+    );
+    let answer: Value = serde_json::from_slice(&said.map_err(Silence::Program)?).unwrap_or_default();
+    let listed = answer.get("supportedVersions").and_then(Value::as_array).into_iter().flatten();
+    let known: Vec<Version> = listed.filter_map(Value::as_str).filter_map(Version::from_text).collect();
+    if known.is_empty() { Err(Silence::NoVersions) } else { Ok(known) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::process::Command;
     use std::time::Instant;
 
     /// A directory with these programs, which ends with the value.
@@ -115,9 +111,9 @@ mod tests {
     }
 
     /// What is made of a plugin that does this.
-    fn asked(name: &str, script: &str) -> io::Result<Vec<Version>> {
+    fn asked(name: &str, script: &str) -> Result<Vec<Version>, Silence> {
         let plugins = Plugins::new(name, &[("portmap", script)]);
-        ask(&plugins.0.join("portmap"), Duration::from_secs(2))
+        ask(&plugins.0.join("portmap"), Limits { time: Duration::from_secs(2), ..LIMITS })
     }
 
     #[test]
@@ -148,10 +144,17 @@ echo '{"cniVersion":"1.0.0","supportedVersions":["0.1.0","0.4.0","1.0.0","9.9.9"
         ] {
             asked(name, script).expect_err(name);
         }
-        ask(Path::new("/nonexistent/portmap"), LIMIT).expect_err("not there");
+        ask(Path::new("/nonexistent/portmap"), LIMITS).expect_err("not there");
         let began = Instant::now();
         let error = asked("hung", "exec sleep 60").expect_err("hung");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(matches!(error, Silence::Program(ProgramError::TooSlow(_))), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    }
+    #[test]
+    fn a_wrapper_that_leaves_something_behind_does_not_hold_the_agent_up() {
+        let began = Instant::now();
+        let script = r#"sleep 60 & echo '{"supportedVersions":["1.0.0"]}'"#;
+        assert_eq!(asked("wrapper", script).expect("an answer"), [Version::V1_0_0]);
         assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     }
 }

@@ -18,7 +18,7 @@ use crate::kube::credentials::{Contents, Credentials, CredentialsError};
 use crate::kube::dates;
 use crate::kube::kubeconfig::{Access, Scheme, Server};
 use crate::kube::proxy::{self, Proxy, ProxyError};
-use crate::kube::stop::Stop;
+use crate::stop::Stop;
 
 /// How much of a body that only explains a refusal is kept, in bytes.
 const REFUSAL_MAX: usize = 64 << 10;

@@ -21,7 +21,7 @@ use ureq::http::HeaderValue;
 use crate::kube::exec::{self, PluginError, Said};
 use crate::kube::kubeconfig::{Access, ClientCertificate, Login, Material, Place, Trust, read_bounded};
 use crate::kube::secret::Secret;
-use crate::kube::stop::Stop;
+use crate::stop::Stop;
 
 /// Where distributions keep the authorities that they trust. The first that exists counts.
 const SYSTEM: &[&str] = &[

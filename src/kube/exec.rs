@@ -1,27 +1,20 @@
 //! Exec credential plugins: a program that prints a token, a client certificate, or both.
 //!
-//! One of the two places that run other programs, beside `agent::portmap`. It is given a deadline, its output is bounded,
-//! and what it printed never becomes part of an error. Its standard error is the agent's own, as with every other
-//! Kubernetes client.
+//! It is given a deadline, its output is bounded, and what it printed never becomes part of an error. Its standard error is
+//! the agent's own, as with every other Kubernetes client.
 
 use std::fmt;
-use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, ExitStatus, Stdio};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::kube::dates;
 use crate::kube::kubeconfig::Plugin;
 use crate::kube::secret::Secret;
-use crate::kube::stop::{Stop, Stoppable};
+use crate::program::{self, Limits, ProgramError};
+use crate::stop::Stop;
 
 /// More than a token and a long certificate chain.
 const OUTPUT_MAX: usize = 256 << 10;
@@ -51,14 +44,8 @@ pub struct PluginError {
 /// What went wrong with a plugin.
 #[derive(Debug)]
 pub enum PluginProblem {
-    /// It could not be started or listened to.
-    Io(io::Error),
-    /// It did not end in time.
-    TooSlow(Duration),
-    /// It printed more than this many bytes.
-    TooLong(usize),
-    /// It ended like this.
-    Failed(ExitStatus),
+    /// It said nothing.
+    Program(ProgramError),
     /// It did not print an ExecCredential; the line and column that are wrong.
     NotACredential(usize, usize),
     /// Its credential is of this version, and not of the one that was asked for.
@@ -67,34 +54,28 @@ pub enum PluginProblem {
     Nothing,
     /// When it expires is not a date.
     BadExpiry,
-    /// The client was shut down.
-    Stopped,
 }
 
 impl fmt::Display for PluginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "exec plugin {}: ", self.command.display())?;
         match &self.problem {
-            PluginProblem::Io(_) => {
-                f.write_str("cannot be run")?;
-                match &self.install_hint {
-                    Some(hint) => {
+            PluginProblem::Program(error) => {
+                write!(f, "{error}")?;
+                match (error, &self.install_hint) {
+                    (ProgramError::Io(_), Some(hint)) => {
                         let hint: String = hint.chars().take(HINT_MAX).collect();
                         write!(f, " (hint in the kubeconfig: {hint:?})")
                     }
-                    None => Ok(()),
+                    _ => Ok(()),
                 }
             }
-            PluginProblem::TooSlow(limit) => write!(f, "did not end within {} s", limit.as_secs()),
-            PluginProblem::TooLong(limit) => write!(f, "printed more than {limit} bytes"),
-            PluginProblem::Failed(status) => write!(f, "failed with {status}"),
             PluginProblem::NotACredential(line, column) => {
                 write!(f, "did not print an ExecCredential (line {line}, column {column} of its output)")
             }
             PluginProblem::OtherVersion => f.write_str("answered with another kind or version than was asked for"),
             PluginProblem::Nothing => f.write_str("printed neither a token nor a certificate with its key"),
             PluginProblem::BadExpiry => f.write_str("printed an expirationTimestamp that is not a date"),
-            PluginProblem::Stopped => f.write_str("the client was shut down"),
         }
     }
 }
@@ -102,7 +83,7 @@ impl fmt::Display for PluginError {
 impl std::error::Error for PluginError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.problem {
-            PluginProblem::Io(error) => Some(error),
+            PluginProblem::Program(error) => error.source(),
             _ => None,
         }
     }
@@ -124,84 +105,17 @@ fn output(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, Plug
         spec.insert("cluster".into(), cluster.clone());
     }
     let told = json!({ "apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec });
-    let mut child = std::process::Command::new(&plugin.command)
-        .args(&plugin.args)
-        .envs(plugin.env.iter().map(|(name, value)| (name, value)))
-        .env("KUBERNETES_EXEC_INFO", told.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(PluginProblem::Io)?;
-    let listened = listen(&mut child, limit, stop);
-    if listened.is_err() {
-        // The whole group: a shell's own children would otherwise go on. It is not reaped yet, so the number is still its.
-        kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
-    }
-    let status = child.wait().map_err(PluginProblem::Io);
-    let output = listened?;
-    let status = status?;
-    if status.success() { Ok(output) } else { Err(PluginProblem::Failed(status)) }
-}
-
-/// The running program, to be ended from another thread.
-struct Running(OwnedFd);
-
-impl Stoppable for Running {
-    fn stop(&self) {
-        pidfd_send_signal(&self.0, Signal::KILL).ok();
-    }
-}
-
-/// Reads until the program has ended. Programs that it left behind may hold the pipe open: they are not waited for.
-fn listen(child: &mut Child, limit: Duration, stop: &Stop) -> Result<Vec<u8>, PluginProblem> {
-    let io = |error: rustix::io::Errno| PluginProblem::Io(error.into());
-    let deadline = Instant::now() + limit;
-    let running = Arc::new(Running(pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(io)?));
-    let part = Arc::downgrade(&running) as Weak<dyn Stoppable>;
-    stop.register(part).map_err(|_| PluginProblem::Stopped)?;
-    let mut stdout: Option<ChildStdout> = child.stdout.take();
-    let (mut output, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(|_| PluginProblem::TooSlow(limit))?;
-        let (ready, ended, readable) = match &stdout {
-            Some(pipe) => {
-                let mut fds = [PollFd::new(&running.0, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
-                let ready = poll(&mut fds, Some(&left));
-                let [end, pipe] = &fds;
-                (ready, !end.revents().is_empty(), !pipe.revents().is_empty())
-            }
-            None => {
-                let mut fds = [PollFd::new(&running.0, PollFlags::IN)];
-                let ready = poll(&mut fds, Some(&left));
-                let [end] = &fds;
-                (ready, !end.revents().is_empty(), false)
-            }
-        };
-        match ready {
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(io(error)),
-            Ok(0) => return Err(PluginProblem::TooSlow(limit)),
-            Ok(_) => {}
-        }
-        if stop.is_stopped() {
-            return Err(PluginProblem::Stopped);
-        }
-        match stdout.as_mut().filter(|_| readable) {
-            Some(pipe) => match pipe.read(&mut buffer) {
-                Ok(0) => stdout = None,
-                Ok(len) => output.extend(buffer.iter().take(len)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(PluginProblem::Io(error)),
-            },
-            None if ended => return Ok(output),
-            None => {}
-        }
-        if output.len() > OUTPUT_MAX {
-            return Err(PluginProblem::TooLong(OUTPUT_MAX));
-        }
-    }
+    program::output(
+        &plugin.command,
+        |command| {
+            command.args(&plugin.args).envs(plugin.env.iter().map(|(name, value)| (name, value)));
+            command.env("KUBERNETES_EXEC_INFO", told.to_string());
+        },
+        b"",
+        Limits { time: limit, output: OUTPUT_MAX },
+        stop,
+    )
+    .map_err(PluginProblem::Program)
 }
 
 #[derive(Deserialize)]
@@ -242,6 +156,8 @@ fn credential(output: &[u8], api_version: &str) -> Result<Said, PluginProblem> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn plugin(script: &str) -> Plugin {
@@ -321,7 +237,7 @@ mod tests {
     #[test]
     fn a_plugin_that_hangs_is_ended_and_so_are_its_children() {
         let error = run(&plugin("cat /dev/zero | wc; true"), Duration::from_millis(200), &Stop::default());
-        assert!(matches!(error.err().expect("refused").problem, PluginProblem::TooSlow(_)));
+        assert!(matches!(error.err().expect("refused").problem, PluginProblem::Program(ProgramError::TooSlow(_))));
     }
 
     #[test]
@@ -339,7 +255,7 @@ mod tests {
             let running = scope.spawn(|| run(&plugin("cat /dev/zero > /dev/null"), Duration::from_secs(60), &stop));
             stop.stop();
             let error = running.join().expect("no panic").err().expect("refused");
-            assert!(matches!(error.problem, PluginProblem::Stopped), "{error}");
+            assert!(matches!(error.problem, PluginProblem::Program(ProgramError::Stopped)), "{error}");
         });
         assert!(matches!(said("true"), Err(text) if text.contains("column")));
     }

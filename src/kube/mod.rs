@@ -13,7 +13,6 @@ pub mod objects;
 pub mod proxy;
 pub mod reflect;
 pub mod secret;
-mod stop;
 pub mod watch;
 
 /// An error of this module with what caused it, in one line.

@@ -1,23 +1,24 @@
-//! What has to end when the client is shut down: sockets, name lookups, plugins.
+//! What has to end when the API client is shut down: sockets, name lookups, programs.
 //!
 //! ureq has a list of its own, one for each of its agents. This one outlives agents, since a changed certificate means a
 //! new agent while watches of the old one go on, and it also holds what is no socket.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError, Weak};
 
 /// The client was shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stopped;
+pub struct Stopped;
 
 /// Something that another thread may be blocked on.
-pub(super) trait Stoppable: Send + Sync {
+pub trait Stoppable: Send + Sync {
     /// Lets whoever is blocked on it continue, at once.
     fn stop(&self);
 }
 
 /// The list, and whether it is closed.
 #[derive(Default)]
-pub(super) struct Stop(Mutex<State>);
+pub struct Stop(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -25,9 +26,18 @@ struct State {
     parts: Vec<Weak<dyn Stoppable>>,
 }
 
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").field("stopped", &self.is_stopped()).finish_non_exhaustive()
+    }
+}
+
 impl Stop {
     /// Adds a part for as long as it lives. Call it before blocking.
-    pub(super) fn register(&self, part: Weak<dyn Stoppable>) -> Result<(), Stopped> {
+    ///
+    /// # Errors
+    /// The list is closed: do not block.
+    pub fn register(&self, part: Weak<dyn Stoppable>) -> Result<(), Stopped> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.stopped {
             return Err(Stopped);
@@ -37,12 +47,13 @@ impl Stop {
         Ok(())
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    /// Whether the list is closed.
+    pub fn is_stopped(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).stopped
     }
 
     /// Ends everything that is there, and refuses what comes later.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         let parts = {
             let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             state.stopped = true;
