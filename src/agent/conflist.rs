@@ -32,19 +32,14 @@ pub fn compose(socket: &Path) -> String {
 
 /// `portmap` is what that plugin knows of the protocol.
 fn compose_with(socket: &Path, portmap: Option<&[Version]>) -> String {
-    // A test holds the shipped text to be the object that this expects.
-    let mut list: Value = serde_json::from_str(SHIPPED).unwrap_or_default();
-    let (mut unusual, mut chained) = (None, None);
-    if socket != Path::new(DEFAULT_SOCKET) {
-        unusual = Some(socket.to_string_lossy());
-    }
-    // A runtime that knows no list of versions uses this one.
-    if let Some(versions) = portmap.filter(|versions| versions.contains(&LOWEST)) {
-        chained = Some(versions);
-    }
+    let unusual = (socket != Path::new(DEFAULT_SOCKET)).then(|| socket.to_string_lossy());
+    // A runtime that knows no list of versions uses the lowest.
+    let chained = portmap.filter(|versions| versions.contains(&LOWEST));
     if unusual.is_none() && chained.is_none() {
         return SHIPPED.to_owned();
     }
+    // A test holds the shipped text to be the object that this expects.
+    let mut list: Value = serde_json::from_str(SHIPPED).unwrap_or_default();
     if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
         if let Some(socket) = unusual
             && let Some(flock) = plugins.first_mut().and_then(Value::as_object_mut)
@@ -52,7 +47,7 @@ fn compose_with(socket: &Path, portmap: Option<&[Version]>) -> String {
             flock.insert("socket".into(), json!(socket));
         }
         if chained.is_some() {
-            plugins.push(json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+            plugins.push(portmap_entry());
         }
     }
     if let Some(known) = chained
@@ -64,6 +59,11 @@ fn compose_with(socket: &Path, portmap: Option<&[Version]>) -> String {
     format!("{list:#}\n")
 }
 
+/// What stands behind flock where there is a portmap.
+fn portmap_entry() -> Value {
+    json!({"type": "portmap", "capabilities": {"portMappings": true}})
+}
+
 /// Whether `text` is what [`compose`] makes on this or another host: nobody has edited it.
 pub fn is_composed(text: &str) -> bool {
     let mut list: Value = serde_json::from_str(text).unwrap_or_default();
@@ -71,7 +71,7 @@ pub fn is_composed(text: &str) -> bool {
     // What differs from host to host is taken back.
     if let Some(plugins) = list.get_mut("plugins").and_then(Value::as_array_mut) {
         plugins.first_mut().and_then(Value::as_object_mut).map(|flock| flock.remove("socket"));
-        plugins.pop_if(|last| *last == json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+        plugins.pop_if(|last| *last == portmap_entry());
     }
     let versions = |list: &Value| list.get("cniVersions").and_then(Value::as_array).cloned().unwrap_or_default();
     let all = versions(&shipped);

@@ -24,10 +24,10 @@ use crate::agent::flags::FlagError;
 use crate::agent::install::flags::{Asked, Common, HELP, Verb};
 use crate::agent::install::host::HostError;
 use crate::agent::install::plan::{
-    AGENT, CNI_BIN_DIRS, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step,
-    Wanted,
+    AGENT, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
 };
 use crate::agent::install::tree::{Found, Tree};
+use crate::agent::portmap::PLUGIN_DIRS;
 use crate::disk::{DiskError, open_regular};
 
 /// The units as they are shipped, so that this program is all that an installation needs beside the plugin.
@@ -193,11 +193,11 @@ fn next(steps: &[Step], common: &Common) -> String {
 /// Where the plugin may be: in the directory that was named, and in those that runtimes have.
 fn plugin_places(common: &Common) -> Vec<PathBuf> {
     let named = common.cni_bin_dir.as_deref();
-    let known = CNI_BIN_DIRS.iter().map(Path::new).filter(|dir| Some(*dir) != named);
+    let known = PLUGIN_DIRS.iter().map(Path::new).filter(|dir| Some(*dir) != named);
     named.into_iter().chain(known).map(|dir| dir.join(PLUGIN)).collect()
 }
 
-/// Where the plugin is put: as named, or where one is already, or where runtimes look unless told otherwise.
+/// Where the plugin is put, which is one place only, since the agent chains what lies beside it: as named, or where one is already, or where runtimes look unless told otherwise.
 fn plugin_place(tree: &Tree, common: &Common) -> Result<PathBuf, DiskError> {
     let mut places = plugin_places(common);
     for (number, place) in places.iter().enumerate() {

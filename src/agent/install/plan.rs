@@ -16,9 +16,6 @@ use crate::agent::install::tree::Found;
 pub const AGENT: &str = "/usr/local/bin/flock-agent";
 /// The plugin's file. The type in the CNI configuration is its name.
 pub const PLUGIN: &str = "flock";
-/// Where runtimes look for plugins: everywhere unless told otherwise, and in Debian's packages. Only one of them is installed
-/// into, since the agent chains what lies beside the plugin, and the runtime has to find that as well.
-pub const CNI_BIN_DIRS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 /// The unit of the agent.
 pub const SERVICE: &str = "/etc/systemd/system/flock-agent.service";
 /// The unit of its socket.
@@ -324,6 +321,7 @@ fn operators(remains: &Remains, purge: bool, left: &mut Vec<String>) -> Vec<Step
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::portmap::PLUGIN_DIRS;
 
     fn file(content: &str) -> Found {
         Found::File { content: content.into(), mode: 0o644, own: true }
@@ -360,7 +358,7 @@ mod tests {
     fn installed() -> Remains {
         let program = file(crate::rpc::DEFAULT_SOCKET);
         let conflist = include_str!("../../../cni-conf/01-flock.conflist");
-        let plugins = CNI_BIN_DIRS.map(|dir| Path::new(dir).join(PLUGIN));
+        let plugins = PLUGIN_DIRS.map(|dir| Path::new(dir).join(PLUGIN));
         let mut files: Vec<(PathBuf, Found)> =
             [&plugins[0], Path::new(AGENT)].map(|path| (path.into(), program.clone())).into();
         files.extend([SOCKET, SERVICE].map(|path| (path.into(), file("ExecStart=flock-agent"))));
