@@ -241,6 +241,7 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     // With the real handlers from the first request on: a DEL may have queued while the start was under way, and must not
     // be answered by anything that does not know the record.
     let server = Server::start(listener, verbs, Limits::default(), notices()).map_err(StartError::Thread)?;
+    node.settle_conflist();
 
     let parts = vec![
         ("ledger", ledger.pulse()),

@@ -68,10 +68,21 @@ pub struct Node {
     config: Option<NodeConfig>,
     facts: Option<HostFacts>,
     looked: Option<Instant>,
-    conflist_failed: bool,
+    conflist: Conflist,
     pulse: Pulse,
     /// The NodeConfig in force could not be kept for the next start.
     unkept: bool,
+}
+
+/// How far the CNI configuration is.
+#[derive(Debug)]
+enum Conflist {
+    /// Nothing is known to be wrong with it.
+    Settled,
+    /// What belongs into it may have changed.
+    Due,
+    /// This belongs into it, and could not be written.
+    Unwritten(String),
 }
 
 impl Node {
@@ -86,7 +97,7 @@ impl Node {
             config: None,
             facts: None,
             looked: None,
-            conflist_failed: false,
+            conflist: Conflist::Settled,
             pulse: Pulse::default(),
             unkept: false,
         }
@@ -104,6 +115,7 @@ impl Node {
             Ok(Wake::Look) | Err(RecvTimeoutError::Timeout)
         ) {
             self.round();
+            self.settle_conflist();
         }
     }
 
@@ -114,7 +126,7 @@ impl Node {
         if self.unkept && !config_changed {
             self.remember();
         }
-        if config_changed || host_changed || self.conflist_failed {
+        if config_changed || host_changed {
             self.put_in_force();
         }
     }
@@ -211,19 +223,26 @@ impl Node {
         {
             log::error("host cannot be prepared").with("err", fault).write_limited();
         }
-        if let Some(dir) = &self.places.cni_conf_dir {
-            let installed = conflist::install(dir, &conflist::compose(&self.places.socket));
-            self.conflist_failed = installed.is_err();
-            match installed {
-                Ok(true) => {
-                    log::info("CNI configuration written")
-                        .with("file", dir.join(conflist::FILE_NAME).display())
-                        .write();
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    log::error("CNI configuration cannot be written").with("err", error).write_limited();
-                }
+        self.conflist = Conflist::Due;
+    }
+
+    /// Writes the CNI configuration if that is due or has failed. Apart from [`Node::round`], since it may ask a plugin that
+    /// hangs, and requests are to be served meanwhile.
+    pub fn settle_conflist(&mut self) {
+        let Some(dir) = &self.places.cni_conf_dir else { return };
+        let text = match std::mem::replace(&mut self.conflist, Conflist::Settled) {
+            Conflist::Settled => return,
+            Conflist::Due => conflist::compose(&self.places.socket),
+            Conflist::Unwritten(text) => text,
+        };
+        match conflist::install(dir, &text) {
+            Ok(true) => {
+                log::info("CNI configuration written").with("file", dir.join(conflist::FILE_NAME).display()).write();
+            }
+            Ok(false) => {}
+            Err(error) => {
+                log::error("CNI configuration cannot be written").with("err", error).write_limited();
+                self.conflist = Conflist::Unwritten(text);
             }
         }
     }

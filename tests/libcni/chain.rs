@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::node::{
-    MACHINE4, MACHINE6, Machine, NEWEST, Node, RELEASES, Runtime, Service, at, flock, list, newest_plugin,
+    MACHINE4, MACHINE6, Machine, NET_D, NEWEST, Node, RELEASES, Runtime, Service, at, flock, list, newest_plugin,
 };
 use crate::support::*;
 
@@ -251,6 +251,20 @@ fn a_portmap_that_cannot_run_is_left_out_and_said_and_pods_start() {
     pod.assert_pings(host_addresses());
     runtime.del(&pod);
     node.host.assert_empty();
+}
+
+#[test]
+fn a_portmap_that_hangs_keeps_no_call_waiting_while_the_agent_starts() {
+    let node = Node::new();
+    std::fs::write(node.host.path("/usr/lib/cni/portmap"), "#!/bin/sh\nexec sleep 60\n").unwrap();
+    node.host.run("chmod 755 /usr/lib/cni/portmap");
+    let agent = node.host.agent().args(&["--cni-conf-dir", NET_D]).no_wait().start();
+    agent.wait_log("NodeConfig in force");
+    // It is given up after five seconds, and READY is told after that. Calls are served before.
+    node.host.cni("STATUS").done();
+    assert!(!agent.log().contains("flock-agent listens"), "{}", agent.log());
+    agent.wait_log("flock-agent listens");
+    assert!(agent.log().contains("portmap does not say which CNI versions it knows"), "{}", agent.log());
 }
 
 // covers: K-03
