@@ -101,7 +101,7 @@ impl Handler for Verbs {
             // The DEL may have come meanwhile, and another ADD of the same container after it.
             match found.map_err(|cause| Fault { step: Step::Unwire, cause })? {
                 Some(lease) if lease.call != request.call => Ok(()),
-                _ => self.take_down(&claim, &attachment, deadline),
+                found => self.take_down(&claim, &attachment, found.as_ref(), deadline),
             }
         });
         log::warn("answer not delivered, attachment undone")
@@ -149,7 +149,7 @@ impl Verbs {
                 return Err(at(Step::Reserve)(Cause::Attached(attachment)));
             }
             // Its namespace has gone, and its DEL never came.
-            self.take_down(&claim, &attachment, call.deadline)?;
+            self.take_down(&claim, &attachment, Some(&lease), call.deadline)?;
         }
         Step::Host.begin();
         self.prepare_host(&view, call.deadline)?;
@@ -182,7 +182,7 @@ impl Verbs {
             self.ledger.record(lease.clone(), call.deadline).map_err(at(Step::Commit))
         });
         if let Err(fault) = wired {
-            self.undo(&claim, &attachment);
+            self.undo(&claim, &lease);
             return Err(fault);
         }
         Step::Answer.begin();
@@ -190,9 +190,10 @@ impl Verbs {
     }
 
     /// Takes back a failed ADD, on time of its own: the request's may be over.
-    fn undo(&self, claim: &Claim, attachment: &Attachment) {
+    fn undo(&self, claim: &Claim, lease: &Lease) {
         let deadline = Instant::now() + agent_limit(Op::Del);
-        if let Err(fault) = self.take_down(claim, attachment, deadline) {
+        let attachment = &lease.attachment;
+        if let Err(fault) = self.take_down(claim, attachment, Some(lease), deadline) {
             // The record stays, so the next DEL, round or start finds it.
             log::warn("failed ADD not undone yet")
                 .with("cid", &attachment.container_id)
@@ -210,15 +211,20 @@ impl Verbs {
         let found = self.ledger.find(&attachment, deadline);
         let found = found.map_err(|cause| Fault { step: Step::Unwire, cause })?;
         trace.addresses = found.iter().flat_map(Lease::addresses).collect();
-        self.take_down(&claim, &attachment, deadline)
+        self.take_down(&claim, &attachment, found.as_ref(), deadline)
     }
 
-    /// DEL of whatever there is of `attachment`: first the link, then the lease. Its namespace is never entered: the path
-    /// may have come to name another pod's.
-    fn take_down(&self, _: &Claim, attachment: &Attachment, deadline: Instant) -> Result<(), Fault> {
+    /// DEL of whatever there is of `attachment`, whose record is `lease`: first the link, then the lease. Its namespace is
+    /// never entered: the path may have come to name another pod's.
+    fn take_down(
+        &self,
+        _: &Claim,
+        attachment: &Attachment,
+        lease: Option<&Lease>,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
         Step::Unwire.begin();
-        let fail = |cause: Cause| Fault { step: Step::Unwire, cause };
-        let Some(lease) = self.ledger.find(attachment, deadline).map_err(fail)? else {
+        let Some(lease) = lease else {
             // Without a record there can still be a link, if the state was lost while we ran.
             return unwire(&attachment.host_link(0), attachment.mac(LinkEnd::Host), &self.remover, deadline);
         };
@@ -246,7 +252,7 @@ impl Verbs {
         let claim = self.claim(attachment, deadline)?;
         match self.ledger.find(attachment, deadline).map_err(fail)? {
             Some(lease) if lease.since > not_after => Ok(false),
-            found => self.take_down(&claim, attachment, deadline).map(|()| found.is_some()),
+            found => self.take_down(&claim, attachment, found.as_ref(), deadline).map(|()| found.is_some()),
         }
     }
 
@@ -358,7 +364,7 @@ impl Verbs {
         if own_link(&lease.host_link, lease.host_mac, deadline).map_err(fail)?.is_some_and(|link| link.carrier) {
             return Ok(Collected::Alive);
         }
-        self.take_down(&claim, attachment, deadline).map(|()| Collected::Removed)
+        self.take_down(&claim, attachment, Some(&lease), deadline).map(|()| Collected::Removed)
     }
 
     /// Speaks of the agent and its NodeConfig, never of a full pool, and never asks the ledger, which may be waiting for a
