@@ -7,66 +7,32 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
-use std::process::{Child, Stdio};
 
 use serde_json::json;
+use support::failpoints::{ARMED, Passed, passes};
 use support::*;
-
-/// Where points are armed, and where those that are passed are written down.
-const ARMED: &str = "/run/failpoints";
-const TRACE: &str = "/run/failpoints.trace";
-
-/// One pass of a point: its name and which pass it is, from 1.
-type Passed = (String, usize);
-
-fn start_trace(host: &Host) {
-    fs::write(host.path(TRACE), "").expect("writable");
-}
-
-/// The passes since [`start_trace`], in order.
-fn end_trace(host: &Host) -> Vec<Passed> {
-    let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
-    fs::remove_file(host.path(TRACE)).expect("removable");
-    let mut passes: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut passed = Vec::new();
-    for point in trace.lines() {
-        let nth = passes.entry(point).or_default();
-        *nth += 1;
-        passed.push((point.to_owned(), *nth));
-    }
-    passed
-}
-
-fn arm(host: &Host, (point, nth): &Passed) {
-    fs::write(host.path(ARMED), format!("{point} {nth} kill\n")).expect("writable");
-}
 
 /// The point was reached: the file goes with the process that it kills.
 fn fired(host: &Host) -> bool {
-    !host.path(ARMED).exists()
+    !host.is_armed()
+}
+
+fn arm(host: &Host, (point, nth): &Passed) {
+    host.arm(&format!("{point} {nth} kill\n"));
+}
+
+/// The passes since the trace began, in order.
+fn end_trace(host: &Host) -> Vec<Passed> {
+    passes(host.end_trace().lines())
 }
 
 /// The point was not reached: only questions that are repeated until a fact is there, or work that another thread may
 /// have done first, differ from run to run, and those come more than once.
 fn disarm(host: &Host, (point, nth): &Passed) {
     assert!(*nth > 1, "{point} was passed while it was traced, and not any more");
-    fs::remove_file(host.path(ARMED)).expect("armed");
-}
-
-/// Starts a call and does not wait for its end.
-fn launch(cni: &Cni<'_>) -> Child {
-    let mut child = cni
-        .command()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the plugin starts");
-    child.stdin.take().expect("piped").write_all(&cni.input()).ok();
-    child
+    host.disarm();
 }
 
 /// How the caller lives through the death of the agent.
@@ -81,7 +47,7 @@ enum Caller {
 /// Runs `operation` against an agent that dies at `point`. Returns the next agent.
 fn crash<'a>(host: &'a Host, mut agent: Agent<'a>, operation: &Cni<'_>, point: &Passed, fate: Caller) -> Agent<'a> {
     arm(host, point);
-    let mut caller = launch(operation);
+    let mut caller = operation.launch();
     wait_for("the agent's death or the caller's end", || {
         (fired(host) || caller.try_wait().expect("waitable").is_some()).then_some(())
     });
@@ -132,7 +98,7 @@ fn killed_in_add(fate: Caller) {
     let mut agent = host.agent().start();
     // The trace is of the very first ADD, which also prepares the host.
     let pod = host.pod("p");
-    start_trace(&host);
+    host.start_trace();
     host.add(&pod).result();
     let passed = end_trace(&host);
     host.del(&pod).done();
@@ -167,7 +133,7 @@ fn an_agent_killed_at_any_point_of_del_still_deletes() {
     let witness = witness(&host);
     let pod = host.pod("p");
     host.add(&pod).result();
-    start_trace(&host);
+    host.start_trace();
     host.del(&pod).done();
     let passed = end_trace(&host);
     assert!(passed.len() > 10, "{passed:?}");
@@ -200,7 +166,7 @@ fn an_agent_killed_at_any_point_of_gc_removes_the_dead_and_nobody_else() {
         wait_for("the links to be gone", || (host.flock_links().len() == 1).then_some(()));
     };
     die();
-    start_trace(&host);
+    host.start_trace();
     gc.done();
     let passed = end_trace(&host);
     assert!(passed.len() > 10, "{passed:?}");
@@ -224,7 +190,7 @@ fn wreck(host: &Host) {
     }
     // In mid-ADD, with its link half made.
     arm(host, &("conn/netlink.receive".into(), 4));
-    let mut caller = launch(&host.add(&host.pod("unfinished")));
+    let mut caller = host.add(&host.pod("unfinished")).launch();
     agent.wait();
     caller.kill().ok();
     caller.wait().expect("waitable");
@@ -262,7 +228,7 @@ fn an_agent_killed_at_any_point_of_its_start_starts_well_the_next_time() {
     first.stop();
     let survivors: BTreeSet<String> = ["witness", "unrouted", "forgotten"].map(str::to_owned).into();
     wreck(&host);
-    start_trace(&host);
+    host.start_trace();
     let agent = host.agent().start();
     let passed = end_trace(&host);
     for done in [
@@ -334,9 +300,9 @@ fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
             (host.differences().is_empty() && held(&host).len() == 1).then_some(())
         });
     };
-    fs::write(host.path(ARMED), "nobody/nothing 1 kill\n").expect("writable");
+    host.arm("nobody/nothing 1 kill\n");
     drift(&agent);
-    start_trace(&host);
+    host.start_trace();
     settle(&agent);
     let passed = end_trace(&host);
     // The rounds may be more than two; what is new comes in the first ones.
@@ -350,7 +316,7 @@ fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
             agent.wait();
             agent = host.agent().start();
         } else {
-            fs::remove_file(host.path(ARMED)).expect("armed");
+            host.disarm();
         }
         let when = format!("killed in a round at {point:?}");
         host.assert_sound(&when);
@@ -369,7 +335,7 @@ fn a_plugin_killed_at_any_point_of_its_note_has_promised_nothing_and_leaves_noth
         host.add(&pod).result();
         agent.kill();
         arm(&host, &(format!("main/note.{point}"), 1));
-        let mut caller = launch(&host.del(&pod).env("FLOCK_FAILPOINTS", ARMED));
+        let mut caller = host.del(&pod).env("FLOCK_FAILPOINTS", ARMED).launch();
         assert!(!caller.wait().expect("waitable").success());
         assert!(fired(&host));
         let agent = host.agent().start();
@@ -380,21 +346,10 @@ fn a_plugin_killed_at_any_point_of_its_note_has_promised_nothing_and_leaves_noth
     }
 }
 
-/// Holds the next ADD at the step where its link is made, until [`let_go`].
+/// Holds the next ADD at the step where its link is made, until it is disarmed.
 fn hold(host: &Host) {
-    start_trace(host);
-    fs::write(host.path(ARMED), "conn/wire 1 hang 15000\n").expect("writable");
-}
-
-fn wait_point(host: &Host, point: &str, times: usize) {
-    wait_for(point, || {
-        let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
-        (trace.lines().filter(|line| *line == point).count() >= times).then_some(())
-    });
-}
-
-fn let_go(host: &Host) {
-    fs::remove_file(host.path(ARMED)).expect("armed");
+    host.start_trace();
+    host.arm("conn/wire 1 hang 15000\n");
 }
 
 #[test]
@@ -403,14 +358,14 @@ fn an_add_whose_caller_loses_patience_does_not_come_to_life_after_its_del() {
     let agent = host.agent().start();
     let pod = host.pod("p");
     hold(&host);
-    let mut add = launch(&host.add(&pod));
-    wait_point(&host, "conn/wire", 1);
+    let mut add = host.add(&pod).launch();
+    host.wait_point("conn/wire", 1);
     add.kill().expect("killable");
     add.wait().expect("waitable");
-    let mut del = launch(&host.del(&pod));
-    wait_point(&host, "conn/rpc.read", 2);
+    let mut del = host.del(&pod).launch();
+    host.wait_point("conn/rpc.read", 2);
     assert!(del.try_wait().expect("waitable").is_none(), "DEL waits for the ADD that is under way");
-    let_go(&host);
+    host.disarm();
     assert!(del.wait().expect("waitable").success());
     host.assert_sound("ADD given up, DEL");
     host.assert_empty();
@@ -425,14 +380,14 @@ fn a_round_never_adopts_what_a_delete_is_just_taking_away() {
     let pod = host.pod("p");
     host.add(&pod).result();
     // A round that has seen the link and asks for the leases only when there is none any more.
-    start_trace(&host);
-    fs::write(host.path(ARMED), "reconcile/links.listed 1 hang 15000\n").expect("writable");
+    host.start_trace();
+    host.arm("reconcile/links.listed 1 hang 15000\n");
     agent.signal("HUP");
-    wait_point(&host, "reconcile/links.listed", 1);
+    host.wait_point("reconcile/links.listed", 1);
     host.del(&pod).done();
-    let_go(&host);
+    host.disarm();
     agent.signal("HUP");
-    wait_point(&host, "reconcile/links.listed", 2);
+    host.wait_point("reconcile/links.listed", 2);
     assert_eq!(held(&host), BTreeSet::new(), "{}", agent.log());
     assert!(!agent.log().contains("adopted"), "{}", agent.log());
     host.assert_empty();
@@ -446,8 +401,8 @@ fn one_attachment_that_is_held_up_keeps_no_note_and_no_repair_of_others_waiting(
     host.add(&other).result();
     let attached = host.add(&drifted).result();
     hold(&host);
-    let mut add = launch(&host.add(&slow));
-    wait_point(&host, "conn/wire", 1);
+    let mut add = host.add(&slow).launch();
+    host.wait_point("conn/wire", 1);
     // Notes of callers that found nobody.
     let socket = host.path("/run/flock/flock.sock");
     fs::rename(&socket, host.path("/run/flock/aside")).expect("renamed");
@@ -461,7 +416,7 @@ fn one_attachment_that_is_held_up_keeps_no_note_and_no_repair_of_others_waiting(
     agent.wait_log("noted delete carried out");
     agent.wait_log("host end of a link repaired");
     assert!(add.try_wait().expect("waitable").is_none(), "it is held up still");
-    let_go(&host);
+    host.disarm();
     add.wait().expect("waitable");
     wait_for("the note of the slow one", || {
         agent.signal("HUP");
@@ -474,15 +429,15 @@ fn an_answer_that_nobody_took_never_undoes_a_later_add_of_the_same_container() {
     let host = Host::new();
     let agent = host.agent().start();
     let pod = host.pod("p");
-    start_trace(&host);
-    fs::write(host.path(ARMED), "conn/rpc.answer 1 hang 15000\n").expect("writable");
-    let mut first = launch(&host.add(&pod));
-    wait_point(&host, "conn/rpc.answer", 1);
+    host.start_trace();
+    host.arm("conn/rpc.answer 1 hang 15000\n");
+    let mut first = host.add(&pod).launch();
+    host.wait_point("conn/rpc.answer", 1);
     first.kill().expect("killable");
     first.wait().expect("waitable");
     host.del(&pod).done();
     host.add(&pod).result();
-    let_go(&host);
+    host.disarm();
     agent.wait_log("answer not delivered");
     host.assert_sound("with the second ADD");
     pod.assert_pings(host_addresses());
@@ -494,12 +449,12 @@ fn while_one_add_is_held_up_others_are_served_and_status_is_well() {
     let _agent = host.agent().start();
     let (slow, quick) = (host.pod("slow"), host.pod("quick"));
     hold(&host);
-    let mut add = launch(&host.add(&slow));
-    wait_point(&host, "conn/wire", 1);
+    let mut add = host.add(&slow).launch();
+    host.wait_point("conn/wire", 1);
     host.cni("STATUS").done();
     let attached = host.add(&quick).result();
     host.del(&quick).done();
-    let_go(&host);
+    host.disarm();
     assert!(add.wait().expect("waitable").success());
     host.assert_sound("one held up, one gone");
     assert!(!host.leases().iter().flat_map(|lease| lease.addresses()).any(|ip| attached.ips().contains(&ip)));
@@ -511,11 +466,11 @@ fn an_add_in_service_is_finished_when_the_agent_is_told_to_stop() {
     let mut agent = host.agent().start();
     let pod = host.pod("p");
     hold(&host);
-    let mut add = launch(&host.add(&pod));
-    wait_point(&host, "conn/wire", 1);
+    let mut add = host.add(&pod).launch();
+    host.wait_point("conn/wire", 1);
     agent.signal("TERM");
     agent.wait_log("flock-agent stops");
-    let_go(&host);
+    host.disarm();
     assert!(add.wait().expect("waitable").success(), "{}", agent.log());
     assert!(agent.wait().success());
     let _agent = host.agent().start();

@@ -16,9 +16,6 @@ use flock::intents::Intents;
 use rustix::fs::{FlockOperation, flock};
 use support::*;
 
-const ARMED: &str = "/run/failpoints";
-const TRACE: &str = "/run/failpoints.trace";
-
 /// What the plugin promises, and a little for a loaded machine.
 const DEL_LIMIT: Duration = Duration::from_secs(22);
 
@@ -57,11 +54,6 @@ enum Kind {
     Concurrent,
 }
 
-fn notes(host: &Host) -> usize {
-    let names = fs::read_dir(host.path("/run/flock/deletes")).into_iter().flatten();
-    names.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".delete")).count()
-}
-
 /// Writes a note as a plugin that has found nobody a moment ago.
 fn note(host: &Host, attachment: &str) {
     let intents = Intents::beside(&host.path("/run/flock/flock.sock"));
@@ -71,7 +63,7 @@ fn note(host: &Host, attachment: &str) {
 
 fn no_notes_are_left(host: &Host, agent: &Agent<'_>) {
     agent.signal("HUP");
-    wait_for("every note to be carried out", || (notes(host) == 0).then_some(()));
+    wait_for("every note to be carried out", || (host.notes() == 0).then_some(()));
 }
 
 /// Sixteen deletes side by side: every namespace with every kind.
@@ -115,7 +107,7 @@ fn deletes(at: At, disk: Disk) {
         }
         At::Starting => {
             agent.kill();
-            fs::write(host.path(ARMED), "main/compare 1 hang 3000\n").expect("writable");
+            host.arm("main/compare 1 hang 3000\n");
             agent = host.agent().no_wait().start();
         }
         At::Hung => agent.signal("STOP"),
@@ -145,7 +137,7 @@ fn deletes(at: At, disk: Disk) {
         At::Up => {}
         At::Down => agent = host.agent().start(),
         At::Starting => {
-            fs::remove_file(host.path(ARMED)).expect("armed");
+            host.disarm();
             agent.wait_log("flock-agent listens");
         }
         At::Hung => agent.signal("CONT"),
@@ -311,7 +303,7 @@ fn a_lock_that_somebody_holds_for_ever_hangs_neither_deletes_nor_the_start() {
     agent.wait_log("noted delete carried out");
     agent.wait_log("directory of delete notes is locked by somebody else");
     agent.wait_log("delete notes stay");
-    assert_eq!((notes(&host), host.flock_links().len()), (1, 1));
+    assert_eq!((host.notes(), host.flock_links().len()), (1, 1));
     host.del(&pods[1]).done();
     drop(held);
     no_notes_are_left(&host, &agent);
@@ -365,15 +357,13 @@ fn a_note_that_comes_while_an_older_one_is_put_away_is_kept() {
     host.add(&pod).result();
     agent.kill();
     host.del(&pod).done();
-    fs::write(host.path(TRACE), "").expect("writable");
-    fs::write(host.path(ARMED), "main/note.remove 1 hang 2000\n").expect("writable");
+    host.start_trace();
+    host.arm("main/note.remove 1 hang 2000\n");
     let agent = host.agent().no_wait().start();
-    wait_for("the older note to be put away", || {
-        fs::read_to_string(host.path(TRACE)).expect("a trace").contains("main/note.remove").then_some(())
-    });
+    host.wait_point("main/note.remove", 1);
     note(&host, "a/eth0");
     agent.wait_log("flock-agent listens");
-    assert_eq!(notes(&host), 1, "the newer note was promised");
+    assert_eq!(host.notes(), 1, "the newer note was promised");
     agent.signal("HUP");
     agent.wait_log_times("noted delete carried out", 2);
     no_notes_are_left(&host, &agent);
@@ -404,11 +394,11 @@ fn notes_are_carried_out_though_an_old_one_cannot_be_removed() {
         let line = agent.wait_log(path);
         assert!(line.contains("cannot be removed: Device or resource busy"), "{line}");
     }
-    assert_eq!((notes(&host), host.flock_links().len()), (1, 1));
+    assert_eq!((host.notes(), host.flock_links().len()), (1, 1));
     // The rounds do so as well.
     note(&host, "b/eth0");
     agent.signal("HUP");
-    wait_for("the note to be carried out", || (notes(&host) == 1).then_some(()));
+    wait_for("the note to be carried out", || (host.notes() == 1).then_some(()));
     assert_eq!(host.flock_links().len(), 0);
     left.iter().for_each(|path| drop(host.run(&format!("umount {path}"))));
     for path in &left {
@@ -427,7 +417,7 @@ fn a_writer_of_a_note_and_an_agent_that_starts_do_not_wait_for_each_other() {
     pods.iter().for_each(|pod| drop(host.add(pod).result()));
     agent.kill();
     // It listens, and for a second it goes no further: the deletes find first nobody, then somebody, then no answer.
-    fs::write(host.path(ARMED), "main/netlink.send 1 hang 1500\n").expect("writable");
+    host.arm("main/netlink.send 1 hang 1500\n");
     thread::scope(|scope| {
         for pod in &pods {
             scope.spawn(|| {
@@ -449,9 +439,9 @@ fn a_writer_of_a_note_and_an_agent_that_starts_do_not_wait_for_each_other() {
 fn deletes_end_whichever_step_of_the_start_fails_or_hangs() {
     let host = Host::new();
     host.agent().start().kill();
-    fs::write(host.path(TRACE), "").expect("writable");
+    host.start_trace();
     host.agent().start().kill();
-    let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
+    let trace = host.trace();
     let mut points: Vec<&str> = trace.lines().filter(|point| point.starts_with("main/")).collect();
     points.sort_unstable();
     points.dedup();
@@ -476,13 +466,13 @@ fn start_with(point: &str) {
     for (pod, action) in [(&a, "* errno 5"), (&b, "1 hang 3000")] {
         host.add(pod).result();
         agent.kill();
-        fs::write(host.path(ARMED), format!("{point} {action}\n")).expect("writable");
+        host.arm(&format!("{point} {action}\n"));
         agent = host.agent().no_wait().start();
         let outcome = host.del(pod).run();
         assert!(outcome.output.status.success(), "{point} {action}: {}", outcome.stdout());
         assert!(outcome.elapsed < DEL_LIMIT, "{point} {action}: {:?}", outcome.elapsed);
         agent.kill();
-        fs::remove_file(host.path(ARMED)).expect("armed");
+        host.disarm();
         agent = host.agent().start();
         no_notes_are_left(&host, &agent);
         host.assert_sound(&format!("{point} {action}"));

@@ -18,7 +18,6 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,40 +28,13 @@ use flock::rpc::server::MAX_CONNECTIONS;
 use flock::rpc::{connect_limit, plugin_limit};
 use serde_json::{Value, json};
 
+use support::dice::Dice;
 use support::scripted::{ask, line, socket_of};
 use support::*;
 
 /// How often a story repeats itself.
 fn rounds(usual: usize) -> usize {
     std::env::var("FLOCK_ROUNDS").map_or(usual, |text| text.parse().expect("FLOCK_ROUNDS is a number"))
-}
-
-/// Random enough for moments and bytes.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
-
-/// What an agent holds at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Holds {
-    descriptors: usize,
-    threads: usize,
-}
-
-fn holds(agent: &Agent<'_>) -> Holds {
-    let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", agent.pid())).unwrap().count();
-    Holds { descriptors: count("fd"), threads: count("task") }
 }
 
 /// A line of `/proc/PID/status`, in MiB.
@@ -72,18 +44,8 @@ fn memory(agent: &Agent<'_>, key: &str) -> usize {
     line.split_whitespace().next().unwrap().parse::<usize>().unwrap() / 1024
 }
 
-fn comes_back_to(agent: &Agent<'_>, before: Holds) {
-    let deadline = Instant::now() + PATIENCE;
-    // A thread of an earlier request may have been on its way out when it was counted.
-    let settled = |now: Holds| now.descriptors <= before.descriptors && now.threads <= before.threads;
-    while !settled(holds(agent)) {
-        assert!(Instant::now() < deadline, "{:?} instead of {before:?}", holds(agent));
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// One hostile connection, and what is left open of it.
-fn attack(socket: &Path, number: usize, random: &mut Random) -> Option<UnixStream> {
+fn attack(socket: &Path, number: usize, random: &mut Dice) -> Option<UnixStream> {
     let mut stream = UnixStream::connect(socket).ok()?;
     // What the agent does not want, it does not take.
     stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -124,7 +86,7 @@ fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
     // What is made once, at the first call.
     host.add(&pod).result();
     host.del(&pod).done();
-    let (before, log_before) = (holds(&agent), agent.log().lines().count());
+    let (before, log_before) = (agent.holds(), agent.log().lines().count());
     let began = Instant::now();
     let socket = socket_of(&host);
     let next = AtomicUsize::new(0);
@@ -133,7 +95,7 @@ fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
         for seed in 1..=8u64 {
             let (next, socket) = (&next, &socket);
             attackers.push(scope.spawn(move || {
-                let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let mut random = Dice::new(seed, 1);
                 // Slow ones send a byte when this thread comes by; the oldest are let go.
                 let mut open = VecDeque::new();
                 loop {
@@ -145,7 +107,7 @@ fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
                     if open.len() > 100 {
                         open.pop_front();
                     }
-                    let chosen = random.below(open.len().max(1) as u64) as usize;
+                    let chosen = random.below(open.len().max(1));
                     if let Some(slow) = open.get_mut(chosen) {
                         slow.set_nonblocking(true).ok();
                         slow.write_all(b" ").ok();
@@ -160,7 +122,7 @@ fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
             assert!(outcome.elapsed < plugin_limit(Op::Add), "{:?}", outcome.elapsed);
             outcome.succeeded();
             host.del(&pod).done();
-            let now = holds(&agent);
+            let now = agent.holds();
             most.descriptors = most.descriptors.max(now.descriptors);
             most.threads = most.threads.max(now.threads);
         }
@@ -171,7 +133,7 @@ fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
     assert!(most.threads <= before.threads + 2 * MAX_CONNECTIONS, "{most:?}");
     assert!(most.descriptors <= before.descriptors + 2 * MAX_CONNECTIONS, "{most:?}");
     assert!(peak < 64, "{peak} MiB at the peak");
-    comes_back_to(&agent, before);
+    agent.comes_back_to(before);
     let rest = memory(&agent, "VmRSS:");
     assert!(rest < 32, "{rest} MiB are kept");
     // Ten lines of each kind in ten seconds, and there are a handful of kinds; what was served has its own line each.
@@ -232,17 +194,17 @@ fn calls_that_fail_in_every_way_leave_neither_descriptors_nor_threads() {
     };
     (0..16).for_each(round);
     ask(&socket, &request("DEL", &taken));
-    let mut before = holds(&agent);
+    let mut before = agent.holds();
     // Whoever came last may still be there: the least of several looks counts.
     for _ in 0..50 {
         thread::sleep(Duration::from_millis(2));
-        let now = holds(&agent);
+        let now = agent.holds();
         before.descriptors = before.descriptors.min(now.descriptors);
         before.threads = before.threads.min(now.threads);
     }
     (0..rounds(500)).for_each(round);
     ask(&socket, &request("DEL", &taken));
-    comes_back_to(&agent, before);
+    agent.comes_back_to(before);
     host.assert_empty();
 }
 
@@ -256,7 +218,7 @@ fn an_agent_without_descriptors_to_spare_says_try_again_later_and_is_well_when_i
         succeed(std::process::Command::new("prlimit").args(["--pid", &pid, &most]));
     };
     // Enough for the connection and no more.
-    limit(holds(&agent).descriptors + 1);
+    limit(agent.holds().descriptors + 1);
     let error = host.add(&pod).error();
     assert_eq!((error.code, error.msg.as_str()), (11, "flock-agent has run out of a resource"), "{error:?}");
     host.cni("STATUS").done();
@@ -334,7 +296,7 @@ fn plugins_killed_at_any_moment_of_add_cost_no_address() {
     let warm = host.pod("warm");
     host.add(&warm).result();
     host.del(&warm).done();
-    let before = holds(&agent);
+    let before = agent.holds();
     let all = rounds(200);
     let next = AtomicUsize::new(0);
     let (finished, killed) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -342,7 +304,7 @@ fn plugins_killed_at_any_moment_of_add_cost_no_address() {
         for seed in 1..=4u64 {
             let (host, next, finished, killed) = (&host, &next, &finished, &killed);
             scope.spawn(move || {
-                let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let mut random = Dice::new(seed, 1);
                 // Moves to where about half of the plugins are killed before their end.
                 let mut longest = 20_000;
                 loop {
@@ -352,13 +314,9 @@ fn plugins_killed_at_any_moment_of_add_cost_no_address() {
                     }
                     let pod = host.pod(&format!("p{number}"));
                     let call = host.add(&pod);
-                    let mut command = call.command();
-                    let mut plugin =
-                        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-                    // It may be killed before it has read this.
-                    plugin.stdin.take().unwrap().write_all(&call.input()).ok();
+                    let mut plugin = call.launch();
                     // Not a wait for a fact: the moment is what is tried.
-                    thread::sleep(Duration::from_micros(random.below(longest)));
+                    thread::sleep(Duration::from_micros(random.below(longest) as u64));
                     if plugin.try_wait().unwrap().is_some() {
                         finished.fetch_add(1, Ordering::SeqCst);
                         longest = (longest * 9 / 10).max(1_000);
@@ -385,7 +343,7 @@ fn plugins_killed_at_any_moment_of_add_cost_no_address() {
     });
     eprintln!("{finished:?} plugins had ended by themselves, {killed:?} were killed");
     wait_until_empty(&host, &agent);
-    comes_back_to(&agent, before);
+    agent.comes_back_to(before);
 }
 
 // covers: P-05
@@ -420,13 +378,7 @@ fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes
     let (gone, there) = (host.pod("gone"), host.pod("there"));
     host.add(&there).result();
     agent.signal("STOP");
-    let spawn = |call: &Cni<'_>| {
-        let mut command = call.command();
-        let mut plugin = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        plugin.stdin.take().unwrap().write_all(&call.input()).unwrap();
-        plugin
-    };
-    let mut plugin = spawn(&host.add(&gone));
+    let mut plugin = host.add(&gone).launch();
     // It has sent its request, and waits, once the agent's backlog holds a connection.
     wait_for("the plugin's request", || {
         let wchan = std::fs::read_to_string(format!("/proc/{}/syscall", plugin.id())).unwrap();

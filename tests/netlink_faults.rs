@@ -8,16 +8,13 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::process::{Child, Stdio};
 
 use serde_json::json;
+use support::failpoints::{Passed, passes};
 use support::*;
-
-const ARMED: &str = "/run/failpoints";
-const TRACE: &str = "/run/failpoints.trace";
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
@@ -29,9 +26,6 @@ const ENOBUFS: i32 = 105;
 
 /// Far more addresses than the faults of one test use up, since each rests for a while.
 const WIDE4: &str = "10.25.0.0/16";
-
-/// One pass of a point: its name and which pass it is, from 1.
-type Passed = (String, usize);
 
 /// What happens there: the words behind the point in the file of armed points, and the error number, if it is one.
 type Fault = (String, Option<i32>);
@@ -53,28 +47,10 @@ fn faults(point: &str) -> Vec<Fault> {
 
 /// The netlink points that `work` passes, those of `thread` only.
 fn traced(host: &Host, thread: &str, work: impl FnOnce()) -> Vec<Passed> {
-    fs::write(host.path(TRACE), "").expect("writable");
+    host.start_trace();
     work();
-    let trace = fs::read_to_string(host.path(TRACE)).expect("a trace");
-    fs::remove_file(host.path(TRACE)).expect("removable");
-    let mut passes: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut passed = Vec::new();
-    for point in trace.lines().filter(|point| point.starts_with(&format!("{thread}/netlink."))) {
-        let nth = passes.entry(point).or_default();
-        *nth += 1;
-        passed.push((point.to_owned(), *nth));
-    }
-    passed
-}
-
-fn arm(host: &Host, lines: &[String]) {
-    // Renamed, so that the agent never reads half of it.
-    fs::write(host.path("/run/failpoints.new"), lines.join("\n")).expect("writable");
-    fs::rename(host.path("/run/failpoints.new"), host.path(ARMED)).expect("renamed");
-}
-
-fn disarm(host: &Host) {
-    fs::remove_file(host.path(ARMED)).expect("armed");
+    let trace = host.end_trace();
+    passes(trace.lines().filter(|point| point.starts_with(&format!("{thread}/netlink."))))
 }
 
 /// Things of somebody else, in the way of nothing: a link, an address, a route, a neighbour, a veth with a name like
@@ -111,12 +87,6 @@ fn foreign(host: &Host) -> String {
         .join("\n")
 }
 
-/// Threads and open descriptors of the agent.
-fn held(agent: &Agent<'_>) -> (usize, usize) {
-    let count = |dir: &str| fs::read_dir(format!("/proc/{}/{dir}", agent.pid())).expect("it runs").count();
-    (count("task"), count("fd"))
-}
-
 /// A furnished host with an agent and a pod that lives through everything.
 struct Scene<'a> {
     host: &'a Host,
@@ -124,7 +94,7 @@ struct Scene<'a> {
     witness: Pod<'a>,
     attached: Attached,
     foreign: String,
-    at_rest: (usize, usize),
+    at_rest: Holds,
 }
 
 impl<'a> Scene<'a> {
@@ -135,8 +105,8 @@ impl<'a> Scene<'a> {
         let attached = host.add(&witness).result();
         host.assert_sound("at first");
         let at_rest = wait_for("the agent to rest", || {
-            let now = held(&agent);
-            (now == held(&agent)).then_some(now)
+            let now = agent.holds();
+            (now == agent.holds()).then_some(now)
         });
         Scene { host, agent, witness, attached, foreign: foreign(host), at_rest }
     }
@@ -162,10 +132,7 @@ impl<'a> Scene<'a> {
     /// The agent holds no more than before.
     #[track_caller]
     fn end(self) {
-        wait_for("threads and descriptors to be as few as at first", || {
-            let (threads, files) = held(&self.agent);
-            (threads <= self.at_rest.0 && files <= self.at_rest.1).then_some(())
-        });
+        self.agent.comes_back_to(self.at_rest);
         self.witness.assert_pings(host_addresses());
         self.agent.stop();
     }
@@ -226,10 +193,10 @@ fn add_under_faults(part: usize, parts: usize) {
     for (point, nth) in passed.iter().skip(part).step_by(parts) {
         for (fault, errno) in faults(point) {
             let when = format!("ADD, {point} {nth} {fault}");
-            arm(&host, &[format!("{point} {nth} {fault}")]);
+            host.arm(&format!("{point} {nth} {fault}"));
             let mut outcome = None;
             let again = traced(&host, "conn", || outcome = Some(host.add(&pod).run()));
-            disarm(&host);
+            host.disarm();
             let outcome = outcome.expect("it ran");
             if outcome.output.status.success() {
                 // An interrupted wait for an answer goes on; whether the pod's address is taken in yet is asked until it is;
@@ -299,9 +266,9 @@ fn a_host_that_the_kernel_does_not_let_prepare_is_prepared_by_the_next_add() {
                 Some(fault) => format!("{point} * {fault}"),
                 None => format!("{point} {nth} {fault}"),
             };
-            arm(&host, &[line]);
+            host.arm(&line);
             let outcome = host.add(&pod).run();
-            disarm(&host);
+            host.disarm();
             if !outcome.output.status.success() {
                 let error = outcome.failed();
                 if fault.ends_with('*') {
@@ -335,14 +302,14 @@ fn a_host_that_the_kernel_does_not_let_prepare_is_prepared_by_the_next_add() {
 fn rounds(agent: &Agent<'_>, times: usize) {
     let host = agent.host;
     // Each signal is sent when the round before has begun, and none is waited for that was never begun.
-    fs::write(host.path(TRACE), "").expect("writable");
-    let begun = || fs::read_to_string(host.path(TRACE)).expect("a trace").matches("reconcile/compare\n").count();
+    host.start_trace();
+    let begun = || host.trace().matches("reconcile/compare\n").count();
     for _ in 0..=times {
         let before = begun();
         agent.signal("HUP");
         wait_for("a round", || (begun() > before).then_some(()));
     }
-    fs::remove_file(host.path(TRACE)).expect("removable");
+    host.end_trace();
 }
 
 #[test]
@@ -358,9 +325,9 @@ fn a_del_that_the_kernel_fails_is_done_or_says_why_and_can_be_repeated() {
             for (fault, errno) in faults(point) {
                 let when = format!("DEL, {point} {nth} {fault}");
                 host.add(&pod).result();
-                arm(&host, &[format!("{point} {nth} {fault}")]);
+                host.arm(&format!("{point} {nth} {fault}"));
                 let outcome = host.del(&pod).run();
-                disarm(&host);
+                host.disarm();
                 if outcome.output.status.success() {
                     if errno == Some(ENODEV) && point.ends_with("request") {
                         // The kernel said that there is no such link, and it stands: the next round finds it.
@@ -407,9 +374,9 @@ fn a_check_or_gc_that_the_kernel_fails_says_why_and_changes_nothing() {
                     continue; // The kernel says that the pod is dead, and the list says so, too.
                 }
                 let when = format!("{name}, {point} {nth} {fault}");
-                arm(&host, &[format!("{point} {nth} {fault}")]);
+                host.arm(&format!("{point} {nth} {fault}"));
                 let outcome = call.run();
-                disarm(&host);
+                host.disarm();
                 if name == "GC" {
                     let error = outcome.failed();
                     assert!(error.text().contains("alive") && error.code == 999, "{when}: {error:?}");
@@ -453,9 +420,9 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
         for (fault, _) in faults(point) {
             let when = format!("round, {point} {nth} {fault}");
             cut();
-            arm(&host, &[format!("{point} {nth} {fault}")]);
+            host.arm(&format!("{point} {nth} {fault}"));
             rounds(&scene.agent, 1);
-            disarm(&host);
+            host.disarm();
             rounds(&scene.agent, 1);
             scene.assert_clean(&when);
             assert_eq!(host.leases().len(), 1, "{when}");
@@ -463,12 +430,12 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
     }
     // Lists that never come to an end whole: nothing is done on their base.
     cut();
-    arm(&host, &["reconcile/netlink.dump * errno 4".into()]);
+    host.arm("reconcile/netlink.dump * errno 4");
     rounds(&scene.agent, 3);
     assert_eq!(host.leases().len(), 1);
     assert!(!host.run("ip route").contains(&format!("{ip} dev {link}")), "repaired on the base of half a list");
     scene.agent.wait_log("the table kept changing while it was read");
-    disarm(&host);
+    host.disarm();
     rounds(&scene.agent, 1);
     scene.assert_clean("rounds without a whole list");
     scene.end();
@@ -489,14 +456,14 @@ fn a_start_that_the_kernel_fails_ends_or_serves_and_the_next_start_is_sound() {
     for (point, nth) in passed.iter().filter(few) {
         for (fault, _) in faults(point) {
             let when = format!("start, {point} {nth} {fault}");
-            arm(&host, &[format!("{point} {nth} {fault}")]);
+            host.arm(&format!("{point} {nth} {fault}"));
             let mut agent = start().no_wait().start();
             let listens = wait_for("a decision", || {
                 let log = agent.log();
                 let (up, down) = (log.contains("flock-agent listens"), log.contains("flock-agent cannot run"));
                 (up || down).then_some(up)
             });
-            disarm(&host);
+            host.disarm();
             if !listens {
                 assert!(agent.log().contains("record and kernel cannot be compared"), "{when}: {}", agent.log());
                 assert!(!agent.wait().success(), "{when}");
@@ -524,12 +491,12 @@ fn an_add_that_fails_twice_over_is_taken_back_by_the_next_round() {
     let scene = Scene::new(&host);
     let pod = host.pod("p");
     // The fifth request is an address of the host end; and then the link cannot be removed either.
-    arm(&host, &["conn/netlink.request 5 errno 105".into(), "remove/netlink.request * errno 16".into()]);
+    host.arm("conn/netlink.request 5 errno 105\nremove/netlink.request * errno 16");
     let error = host.add(&pod).error();
     assert!(error.code == 11 && error.text().contains("No buffer space"), "{error:?}");
     scene.agent.wait_log("failed ADD not undone yet");
     assert_eq!(host.flock_links().len(), 3, "two of pods and a foreign one");
-    disarm(&host);
+    host.disarm();
     rounds(&scene.agent, 1);
     scene.assert_clean("a round");
     assert_eq!(host.leases().len(), 1);
@@ -546,14 +513,14 @@ fn a_del_returns_when_the_link_is_gone_though_announcements_are_lost() {
         ("link/netlink.event * errno 105", "each announcement is lost"),
         ("link/netlink.event * hang 20000", "the reader is stuck"),
     ] {
-        arm(&host, &[fault.into()]);
+        host.arm(fault);
         for _ in 0..5 {
             host.add(&pod).result();
             host.del(&pod).done();
             assert_eq!(host.leases().len(), 1, "{why}");
         }
         scene.assert_clean(why);
-        disarm(&host);
+        host.disarm();
     }
     scene.live_on(&pod, "announcements are heard again");
     scene.end();
@@ -564,7 +531,7 @@ fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
     let host = Host::new();
     let scene = Scene::new(&host);
     let pod = host.pod("p");
-    arm(&host, &["link/netlink.event * hang 60000".into()]);
+    host.arm("link/netlink.event * hang 60000");
     let flap = "for n in $(seq 2000); do echo link set foreign mtu $((1400 + n % 2)); done | ip -batch -";
     let overrun = || {
         let table = host.run("cat /proc/net/netlink");
@@ -581,7 +548,7 @@ fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
     host.run("ip link set foreign mtu 1500");
     host.add(&pod).result();
     host.del(&pod).done();
-    disarm(&host);
+    host.disarm();
     for _ in 0..5 {
         scene.live_on(&pod, "after an overrun");
     }
@@ -601,10 +568,10 @@ fn a_reader_of_announcements_that_ends_makes_removals_slower_and_nothing_else() 
             .count()
     };
     assert_eq!(readers(), 1);
-    arm(&host, &["link/netlink.event 1 errno 5".into()]);
+    host.arm("link/netlink.event 1 errno 5");
     host.add(&pod).result();
     wait_for("the reader's end", || (readers() == 0).then_some(()));
-    disarm(&host);
+    host.disarm();
     host.del(&pod).done();
     for _ in 0..5 {
         scene.live_on(&pod, "without a reader");

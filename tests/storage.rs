@@ -22,16 +22,6 @@ use serde_json::json;
 use support::*;
 
 const LOG: &str = "/run/flock/state/leases.log";
-const ARMED: &str = "/run/failpoints";
-const TRACE: &str = "/run/failpoints.trace";
-
-fn arm(host: &Host, lines: &str) {
-    fs::write(host.path(ARMED), lines).expect("writable");
-}
-
-fn disarm(host: &Host) {
-    fs::remove_file(host.path(ARMED)).expect("armed");
-}
 
 /// A host whose agent has a small disk of its own for its state.
 fn host_with_small_disk() -> Host {
@@ -45,11 +35,6 @@ fn host_with_small_disk() -> Host {
 fn fill(host: &Host, path: &str) {
     let mut file = fs::File::create(host.path(path)).expect("an inode is left");
     while file.write_all(&[7; 4096]).is_ok() {}
-}
-
-fn notes(host: &Host) -> usize {
-    let names = fs::read_dir(host.path("/run/flock/deletes")).into_iter().flatten();
-    names.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".delete")).count()
 }
 
 /// The logs that were set aside.
@@ -172,7 +157,7 @@ fn whichever_disk_operation_fails_nothing_is_lost_and_all_heals() {
         let when = format!("disk.{point} fails with {errno}");
         host.add(&a).result();
         host.add(&b).result();
-        arm(&host, &format!("*/disk.{point} * errno {errno}\n"));
+        host.arm(&format!("*/disk.{point} * errno {errno}\n"));
         // Appending to a log that is whole needs some of them only.
         let outcome = host.add(&c).run();
         if outcome.output.status.success() {
@@ -199,7 +184,7 @@ fn whichever_disk_operation_fails_nothing_is_lost_and_all_heals() {
             agent = host.agent().start();
             host.cni("STATUS").done();
         }
-        disarm(&host);
+        host.disarm();
         agent.signal("HUP");
         agent.wait_log("state is recorded again");
         host.assert_sound(&when);
@@ -252,10 +237,12 @@ fn whatever_lies_in_the_place_of_the_log_is_set_aside_and_every_pod_keeps_its_ad
         let regular = fs::symlink_metadata(&log).is_ok_and(|found| found.is_file());
         let content = if regular { fs::read(&log).expect("readable") } else { Vec::new() };
         if what == "a bad sector" {
-            arm(&host, "main/disk.read * errno 5\n");
+            host.arm("main/disk.read * errno 5\n");
         }
         agent = host.agent().start();
-        fs::remove_file(host.path(ARMED)).ok();
+        if host.is_armed() {
+            host.disarm();
+        }
         agent.wait_log_times("attachment without record adopted", 3);
         let new: Vec<PathBuf> = set_aside(&host).into_iter().filter(|path| !before.contains(path)).collect();
         match new.as_slice() {
@@ -426,26 +413,24 @@ fn a_disk_that_stalls_keeps_status_quiet_and_lets_deletes_end() {
     let agent = host.agent().start();
     let [a, b] = ["a", "b"].map(|name| host.pod(name));
     host.add(&a).result();
-    fs::write(host.path(TRACE), "").expect("writable");
-    arm(&host, "ledger/disk.sync * hang 120000\n");
+    host.start_trace();
+    host.arm("ledger/disk.sync * hang 120000\n");
     thread::scope(|scope| {
         let adding = scope.spawn(|| host.add(&b).run());
-        wait_for("the stall", || {
-            fs::read_to_string(host.path(TRACE)).expect("a trace").contains("ledger/disk.sync").then_some(())
-        });
+        host.wait_point("ledger/disk.sync", 1);
         for _ in 0..5 {
             host.cni("STATUS").done();
         }
         let deleted = host.del(&a).run();
         deleted.succeeded();
         assert!(deleted.elapsed < Duration::from_secs(20), "{:?}", deleted.elapsed);
-        assert_eq!(notes(&host), 1);
+        assert_eq!(host.notes(), 1);
         host.cni("STATUS").done();
-        disarm(&host);
+        host.disarm();
         adding.join().expect("no panic").succeeded();
     });
     agent.signal("HUP");
-    wait_for("the note to be carried out", || (notes(&host) == 0).then_some(()));
+    wait_for("the note to be carried out", || (host.notes() == 0).then_some(()));
     host.assert_sound("after the stall");
     assert_eq!(host.leases().len(), 1);
     b.assert_pings(host_addresses());
@@ -475,7 +460,7 @@ fn a_delete_without_an_agent_is_noted_though_not_a_byte_or_file_more_fits() {
     });
     // Again for one of them: the newer note takes the place of the older.
     host.del(&pods[0]).done();
-    assert_eq!(notes(&host), 8);
+    assert_eq!(host.notes(), 8);
     // What the older one has left.
     fill(&host, "/run/flock/rest");
 
@@ -496,7 +481,7 @@ fn a_delete_without_an_agent_is_noted_though_not_a_byte_or_file_more_fits() {
     assert_eq!(error.code, 11);
     assert!(error.details.contains("Read-only file system"), "{error:?}");
     host.run("mount -o remount,rw /run/flock");
-    assert_eq!(notes(&host), 8);
+    assert_eq!(host.notes(), 8);
 
     for n in 0..made {
         fs::remove_file(files(n)).expect("there");
@@ -505,7 +490,7 @@ fn a_delete_without_an_agent_is_noted_though_not_a_byte_or_file_more_fits() {
     let agent = host.agent().start();
     agent.wait_log_times("noted delete carried out", 8);
     agent.wait_log("spare delete notes are missing");
-    assert_eq!((notes(&host), host.flock_links().len()), (0, 4));
+    assert_eq!((host.notes(), host.flock_links().len()), (0, 4));
     for filler in ["filler", "rest"] {
         fs::remove_file(host.path(&format!("/run/flock/{filler}"))).expect("there");
     }
@@ -529,7 +514,7 @@ fn many_pods_at_once_are_all_served_by_a_slow_disk() {
     let pods: Vec<Pod<'_>> = (0..50).map(|n| host.pod(&format!("p{n}"))).collect();
     host.add(&pods[0]).result();
     // As long as a worn disk takes. Each pod has two records, and they come one after the other.
-    arm(&host, "ledger/disk.sync * hang 50\n");
+    host.arm("ledger/disk.sync * hang 50\n");
     thread::scope(|scope| {
         for pod in &pods[1..] {
             scope.spawn(|| host.add(pod).result());
@@ -538,7 +523,7 @@ fn many_pods_at_once_are_all_served_by_a_slow_disk() {
             host.cni("STATUS").done();
         }
     });
-    disarm(&host);
+    host.disarm();
     host.assert_sound("after the rush");
     assert_eq!(host.leases().len(), 50);
     agent.stop();

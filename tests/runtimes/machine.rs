@@ -1,6 +1,5 @@
 //! A private host with real container runtimes on it, and containerd as kubelet sees it: through the CRI.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -58,13 +57,6 @@ impl Machine {
         let mut boot = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runtimes/host"));
         boot.args([assets(), &format!("{HOST6}/128"), &format!("{HOST4}/32")]);
         Machine { host: Host::made_by(&mut boot) }
-    }
-
-    /// A file of the host.
-    pub(crate) fn write(&self, path: &str, text: &str) {
-        let path = self.path(path);
-        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-        fs::write(path, text).expect("written");
     }
 
     /// A program that makes containers: in the namespace of the host's groups. The kernel lets nobody in there move in from

@@ -1,7 +1,5 @@
 //! One of several callers at once: a runtime that adds, checks and deletes pods of its own, in good and in bad manners.
 
-use std::io::Write as _;
-use std::process::{Child, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +9,7 @@ use flock::boot;
 use serde_json::{Value, json};
 
 use crate::book::State;
-use crate::dice::Dice;
+use crate::support::dice::Dice;
 use crate::support::{Attached, Cni, Outcome, Pod};
 use crate::weather::{Mark, Promise};
 use crate::world::World;
@@ -403,14 +401,7 @@ impl<'a> Caller<'a> {
 
     /// Starts a call and kills the plugin after some milliseconds.
     fn interrupt(&mut self, call: &Cni<'_>) {
-        let mut child: Child = call
-            .command()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the plugin starts");
-        child.stdin.take().expect("piped").write_all(&call.input()).ok();
+        let mut child = call.launch();
         thread::sleep(self.dice.millis(0, 25));
         child.kill().ok();
         child.wait().expect("waitable");

@@ -10,9 +10,9 @@ use flock::boot;
 
 use crate::book::State;
 use crate::caller::{Wants, pod};
-use crate::dice::Dice;
 use crate::keeper::Keeper;
 use crate::samples::{Rest, Usage};
+use crate::support::dice::Dice;
 use crate::support::{Attached, Pod, host_addresses};
 use crate::trouble::Trouble;
 use crate::world::World;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::dice::Dice;
+use crate::support::dice::Dice;
 use crate::support::{Agent, LogAudience};
 use crate::weather::{Promise, Storm};
 use crate::world::World;

@@ -19,7 +19,6 @@
 
 mod book;
 mod caller;
-mod dice;
 mod judge;
 mod keeper;
 mod plot;

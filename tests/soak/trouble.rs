@@ -10,15 +10,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::caller::CALLERS;
-use crate::dice::Dice;
 use crate::keeper::Keeper;
+use crate::support::dice::Dice;
+use crate::support::failpoints::ARMED;
 use crate::support::node_config_spec;
 use crate::weather::{Promise, Storm};
 use crate::world::World;
 use crate::{CIDRS, MTU};
-
-/// Where the agent's points are armed.
-const ARMED: &str = "/run/failpoints";
 
 /// Fills the state directory.
 const FILLER: &str = "/run/flock/state/filler";
@@ -323,7 +321,7 @@ impl<'a> Trouble<'a> {
         self.arm(&[line]);
         self.linger(keeper, Duration::from_millis(1_500))?;
         // The file goes with the agent that it kills.
-        if !self.world.host.path(ARMED).exists() {
+        if !self.world.host.is_armed() {
             self.count("death: at a point");
         }
         self.disarm();
@@ -384,12 +382,10 @@ impl<'a> Trouble<'a> {
     // Faults.
 
     fn arm(&self, lines: &[String]) {
-        // In one step, since the agent may read at any time.
-        let new = self.world.host.path("/run/failpoints.new");
-        fs::write(&new, format!("{}\n", lines.join("\n"))).expect("writable");
-        fs::rename(new, self.world.host.path(ARMED)).expect("renamed");
+        self.world.host.arm(&format!("{}\n", lines.join("\n")));
     }
 
+    /// What was armed may have gone with an agent.
     fn disarm(&self) {
         fs::remove_file(self.world.host.path(ARMED)).ok();
     }

@@ -12,6 +12,8 @@
     reason = "each test program uses its own part"
 )]
 
+pub mod dice;
+pub mod failpoints;
 pub mod oracle;
 pub mod scripted;
 
@@ -217,6 +219,20 @@ impl Host {
     /// DEL of what [`Host::add`] made.
     pub fn del(&self, pod: &Pod<'_>) -> Cni<'_> {
         self.cni("DEL").container(&pod.name).netns(&pod.path()).ifname("eth0").kubernetes("default", &pod.name)
+    }
+
+    /// A file of the host, with the directories above it.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        std::fs::write(path, text).expect("written");
+    }
+
+    /// How many delete notes wait for an agent.
+    pub fn notes(&self) -> usize {
+        let entries = std::fs::read_dir(self.path("/run/flock/deletes")).into_iter().flatten();
+        let names = entries.map(|entry| entry.expect("readable").file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".delete")).count()
     }
 
     /// The leases on disk, replayed from the log by the library's own decoder.
@@ -427,7 +443,7 @@ impl<'a> AgentBuilder<'a> {
             .args(source)
             .args(["--node-name", "host001", "--log-level", "debug"])
             .args(["--import", "/run/allocations.json"])
-            .env("FLOCK_FAILPOINTS", "/run/failpoints")
+            .env("FLOCK_FAILPOINTS", failpoints::ARMED)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -453,6 +469,13 @@ impl<'a> AgentBuilder<'a> {
         }
         agent
     }
+}
+
+/// What an agent holds at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holds {
+    pub descriptors: usize,
+    pub threads: usize,
 }
 
 /// A running agent. Killed when dropped.
@@ -487,6 +510,24 @@ impl Agent<'_> {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it holds at this moment.
+    pub fn holds(&self) -> Holds {
+        let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", self.pid())).expect("it runs").count();
+        Holds { descriptors: count("fd"), threads: count("task") }
+    }
+
+    /// Waits until it holds no more than that.
+    #[track_caller]
+    pub fn comes_back_to(&self, before: Holds) {
+        let deadline = Instant::now() + PATIENCE;
+        // A thread of an earlier request may have been on its way out when it was counted.
+        let settled = |now: Holds| now.descriptors <= before.descriptors && now.threads <= before.threads;
+        while !settled(self.holds()) {
+            assert!(Instant::now() < deadline, "{:?} instead of {before:?}", self.holds());
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Replaces its NodeConfig file, as an editor does it.
@@ -626,6 +667,19 @@ impl Cni<'_> {
     /// The bytes for standard input.
     pub fn input(&self) -> Vec<u8> {
         self.stdin.clone().unwrap_or_else(|| self.conf.to_string().into_bytes())
+    }
+
+    /// Starts it and does not wait for its end; nobody hears what it prints. It may end before it has read its input.
+    pub fn launch(&self) -> Child {
+        let mut child = self
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the plugin starts");
+        child.stdin.take().expect("piped").write_all(&self.input()).ok();
+        child
     }
 
     /// Runs it.

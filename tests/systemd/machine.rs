@@ -60,13 +60,6 @@ impl Machine {
         machine
     }
 
-    /// A file of the host.
-    pub(crate) fn write(&self, path: &str, text: &str) {
-        let path = self.path(path);
-        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-        fs::write(path, text).expect("written");
-    }
-
     /// A drop-in for a unit.
     pub(crate) fn adapt(&self, unit: &str, name: &str, text: &str) {
         self.write(&format!("{UNITS}/{unit}.d/{name}.conf"), text);

@@ -1,4 +1,4 @@
-//! Chance that can be repeated: every decision of the soak comes from one seed, and each actor has a stream of its own, so
+//! Chance that can be repeated: every decision of a test comes from one seed, and each actor has a stream of its own, so
 //! that the order in which threads run does not change what each of them decides.
 
 use std::time::Duration;
@@ -14,7 +14,8 @@ impl Dice {
         dice
     }
 
-    fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
