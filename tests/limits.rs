@@ -217,13 +217,18 @@ fn an_agent_without_descriptors_to_spare_says_try_again_later_and_is_well_when_i
         let (pid, most) = (agent.pid().to_string(), format!("--nofile={most}:"));
         succeed(std::process::Command::new("prlimit").args(["--pid", &pid, &most]));
     };
-    // Enough for the connection and no more.
-    limit(agent.holds().descriptors + 1);
+    // Enough for the connection and no more. The limit is one of numbers, and what the agent has inherited may leave gaps.
+    let held = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("it runs");
+    let held: Vec<usize> = held.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    limit((0..).find(|number| !held.contains(number)).expect("a free number") + 1);
     let error = host.add(&pod).error();
     assert_eq!((error.code, error.msg.as_str()), (11, "flock-agent has run out of a resource"), "{error:?}");
     host.cni("STATUS").done();
-    host.del(&pod).done();
+    let error = host.del(&pod).error();
+    assert_eq!(error.code, 11, "{error:?}");
+    assert!(error.details.contains("Too many open files"), "{error:?}");
     limit(1000);
+    host.del(&pod).done();
     host.add(&pod).result();
     pod.assert_pings(host_addresses());
     host.del(&pod).done();
