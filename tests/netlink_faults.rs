@@ -414,6 +414,16 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
         scene.agent.wait_log("host end of a link repaired");
     });
     assert!(passed.iter().any(|(point, _)| point.ends_with("netlink.dump")), "{passed:?}");
+    // Lists that never come to an end whole: nothing is done on their base. First of all, since lines of one kind are limited.
+    cut();
+    host.arm("reconcile/netlink.dump * errno 4");
+    rounds(&scene.agent, 3);
+    assert_eq!(host.leases().len(), 1);
+    assert!(!host.run("ip route").contains(&format!("{ip} dev {link}")), "repaired on the base of half a list");
+    scene.agent.wait_log("the table kept changing while it was read");
+    host.disarm();
+    rounds(&scene.agent, 1);
+    scene.assert_clean("rounds without a whole list");
     // Each message of a list is a pass: a few of them are as good as all.
     let few = |(point, nth): &&Passed| !point.ends_with("netlink.dump") || nth % 7 == 0;
     for (point, nth) in passed.iter().filter(few) {
@@ -428,16 +438,6 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
             assert_eq!(host.leases().len(), 1, "{when}");
         }
     }
-    // Lists that never come to an end whole: nothing is done on their base.
-    cut();
-    host.arm("reconcile/netlink.dump * errno 4");
-    rounds(&scene.agent, 3);
-    assert_eq!(host.leases().len(), 1);
-    assert!(!host.run("ip route").contains(&format!("{ip} dev {link}")), "repaired on the base of half a list");
-    scene.agent.wait_log("the table kept changing while it was read");
-    host.disarm();
-    rounds(&scene.agent, 1);
-    scene.assert_clean("rounds without a whole list");
     scene.end();
 }
 
