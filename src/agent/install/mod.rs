@@ -201,10 +201,11 @@ fn plugin_places(common: &Common) -> Vec<PathBuf> {
 /// already, or where runtimes look unless told otherwise.
 fn plugin_place(tree: &Tree, common: &Common) -> Result<PathBuf, DiskError> {
     let mut places = plugin_places(common);
-    for (number, place) in places.iter().enumerate() {
-        let is_there = matches!(tree.look(place)?, Found::File { content, .. } if plan::is_flock(&content));
-        if is_there && common.cni_bin_dir.is_none() {
-            return Ok(places.swap_remove(number));
+    if common.cni_bin_dir.is_none() {
+        for (number, place) in places.iter().enumerate() {
+            if matches!(tree.look(place)?, Found::File { content, .. } if plan::is_flock(&content)) {
+                return Ok(places.swap_remove(number));
+            }
         }
     }
     Ok(places.swap_remove(0))
