@@ -30,6 +30,7 @@ use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};
 
+use support::dice::Dice;
 use support::scripted::{self, Scripted, a_result, line, read_request, socket_of};
 use support::*;
 
@@ -343,17 +344,12 @@ fn the_server_serves_a_request_that_comes_byte_by_byte_in_time() {
 #[test]
 fn the_server_says_what_is_wrong_with_a_request_and_goes_on() {
     let serving = serve(answers("a").0, brisk());
-    let mut state = 88_172_645_463_325_252_u64;
-    let random: Vec<u8> = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    })
-    .flatten()
-    .map(|byte| if byte == b'\n' { 0 } else { byte })
-    .take(100_000)
-    .collect();
+    let mut dice = Dice::new(1, 1);
+    let random: Vec<u8> = std::iter::repeat_with(|| dice.next().to_le_bytes())
+        .flatten()
+        .map(|byte| if byte == b'\n' { 0 } else { byte })
+        .take(100_000)
+        .collect();
     let deep = "[".repeat(100_000);
     for bad in [
         &b""[..],

@@ -84,15 +84,8 @@ fn an_add_whose_result_cannot_be_written_is_taken_back() {
     let host = Host::new();
     let _agent = host.agent().start();
     let pod = host.pod("a");
-    let feed = |call: &Cni, stdout: Stdio| {
-        let mut command = call.command();
-        let mut child = command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
-        // It may end without reading.
-        child.stdin.take().unwrap().write_all(&call.input()).ok();
-        child
-    };
     let call = host.add(&pod);
-    let output = feed(&call, File::create("/dev/full").unwrap().into()).wait_with_output().unwrap();
+    let output = call.launch_into(File::create("/dev/full").unwrap(), Stdio::piped()).wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     host.assert_empty();
@@ -100,12 +93,13 @@ fn an_add_whose_result_cannot_be_written_is_taken_back() {
     // A reader that has gone.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = feed(&call, writer.into()).wait_with_output().unwrap();
+    let output = call.launch_into(writer, Stdio::piped()).wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     host.assert_empty();
 
     for verb in ["VERSION", "FOO"] {
-        let output = feed(&host.cni(verb), File::create("/dev/full").unwrap().into()).wait_with_output().unwrap();
+        let full = File::create("/dev/full").unwrap();
+        let output = host.cni(verb).launch_into(full, Stdio::piped()).wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{verb}");
     }
     call.result();

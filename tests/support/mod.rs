@@ -669,30 +669,30 @@ impl Cni<'_> {
         self.stdin.clone().unwrap_or_else(|| self.conf.to_string().into_bytes())
     }
 
-    /// Starts it and does not wait for its end; nobody hears what it prints. It may end before it has read its input.
+    fn spawn(&self, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> (Child, ChildStdin) {
+        let mut command = self.command();
+        command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
+        let mut child = command.spawn().expect("the plugin starts");
+        let stdin = child.stdin.take().expect("piped");
+        (child, stdin)
+    }
+
+    /// Starts it and does not wait for its end; nobody hears what it prints.
     pub fn launch(&self) -> Child {
-        let mut child = self
-            .command()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the plugin starts");
-        child.stdin.take().expect("piped").write_all(&self.input()).ok();
+        self.launch_into(Stdio::null(), Stdio::null())
+    }
+
+    /// Starts it and does not wait for its end. It may end before it has read its input.
+    pub fn launch_into(&self, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Child {
+        let (child, mut stdin) = self.spawn(stdout, stderr);
+        stdin.write_all(&self.input()).ok();
         child
     }
 
     /// Runs it.
     pub fn run(&self) -> Outcome {
         let began = Instant::now();
-        let mut child = self
-            .command()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the plugin starts");
-        let mut stdin = child.stdin.take().expect("piped");
+        let (child, mut stdin) = self.spawn(Stdio::piped(), Stdio::piped());
         let input = self.input();
         // A plugin may end without reading all of it.
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
@@ -704,14 +704,7 @@ impl Cni<'_> {
     /// Runs it with a standard input that stays open behind these bytes, as at a terminal.
     pub fn run_without_end(&self, input: &[u8]) -> Outcome {
         let began = Instant::now();
-        let mut child = self
-            .command()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the plugin starts");
-        let mut stdin = child.stdin.take().expect("piped");
+        let (child, mut stdin) = self.spawn(Stdio::piped(), Stdio::piped());
         stdin.write_all(input).expect("it reads");
         let output = child.wait_with_output().expect("waitable");
         drop(stdin);

@@ -3,9 +3,8 @@
 use std::fs;
 
 use crate::machine::Machine;
+use crate::support::failpoints::ARMED;
 use crate::support::*;
-
-const FAILPOINTS: &str = "/run/failpoints";
 
 /// A machine whose agent has to be heard within `seconds`, and can be held at the points that a test arms.
 fn watched(seconds: u32) -> Machine {
@@ -13,7 +12,7 @@ fn watched(seconds: u32) -> Machine {
     machine.adapt(
         "flock-agent.service",
         "watchdog",
-        &format!("[Service]\nWatchdogSec={seconds}s\nEnvironment=FLOCK_FAILPOINTS={FAILPOINTS}\n"),
+        &format!("[Service]\nWatchdogSec={seconds}s\nEnvironment=FLOCK_FAILPOINTS={ARMED}\n"),
     );
     machine.systemctl("enable --now flock-agent");
     machine
@@ -75,7 +74,7 @@ fn an_agent_that_was_stopped_is_restarted_and_calls_that_waited_are_served() {
 #[test]
 fn a_disk_that_stalls_for_some_seconds_does_not_cost_the_agent_its_life() {
     let machine = watched(4);
-    machine.write(FAILPOINTS, "ledger/disk.sync 1 hang 5000\n");
+    machine.arm("ledger/disk.sync 1 hang 5000\n");
     machine.add(&machine.pod("p")).result();
     wait_heard(&machine, 2);
     assert_eq!(restarts(&machine), "0", "{}", machine.log());
@@ -87,7 +86,7 @@ fn a_disk_that_is_slow_under_load_for_long_does_not_cost_the_agent_its_life() {
     let machine = watched(2);
     // Forty records of half a second each: whoever asks the ledger something waits for far more than two intervals.
     let pods: Vec<Pod<'_>> = (0..20).map(|n| machine.pod(&format!("p{n}"))).collect();
-    machine.write(FAILPOINTS, "ledger/disk.sync * hang 500\n");
+    machine.arm("ledger/disk.sync * hang 500\n");
     std::thread::scope(|scope| {
         for pod in &pods {
             scope.spawn(|| machine.add(pod).result());
@@ -101,13 +100,13 @@ fn a_disk_that_is_slow_under_load_for_long_does_not_cost_the_agent_its_life() {
 fn an_agent_with_a_part_that_is_stuck_says_which_and_is_restarted() {
     for (point, part) in [("ledger/disk.sync", "ledger"), ("reconcile/netlink.dump", "reconcile")] {
         let machine = watched(2);
-        machine.write(FAILPOINTS, &format!("{point} * hang 600000\n"));
+        machine.arm(&format!("{point} * hang 600000\n"));
         machine.systemctl("kill --signal HUP flock-agent");
         let pod = machine.pod("p");
         std::thread::scope(|scope| {
             let add = scope.spawn(|| machine.add(&pod).result());
             wait_for("the restart", || (restarts(&machine) == "1").then_some(()));
-            fs::remove_file(machine.path(FAILPOINTS)).expect("removed");
+            machine.disarm();
             add.join().expect("an answer");
         });
         machine.wait_log("flock-agent listens", 2);
