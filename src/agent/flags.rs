@@ -169,8 +169,11 @@ fn utf8(flag: &'static str, value: OsString) -> Result<String, FlagError> {
     value.into_string().map_err(|value| FlagError::Value { flag, value: shown(value), rule: "must be UTF-8" })
 }
 
-/// The plugin finds the socket by the same path from another working directory.
-fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf, FlagError> {
+/// For what others look for from another working directory: the plugin for the socket, a runtime for the plugin.
+///
+/// # Errors
+/// It is a relative path.
+pub(in crate::agent) fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf, FlagError> {
     if path.is_absolute() {
         return Ok(path);
     }

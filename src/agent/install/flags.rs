@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::agent::flags::FlagError;
+use crate::agent::flags::{FlagError, absolute};
 
 /// What `--help` prints behind either verb.
 pub const HELP: &str = "\
@@ -142,7 +142,8 @@ pub fn parse(verb: Verb, arguments: impl IntoIterator<Item = OsString>) -> Resul
     let path = |flag: &str| {
         given.iter().find(|(given, _)| *given == flag).and_then(|(_, value)| value.clone().map(PathBuf::from))
     };
-    let common = Common { cni_bin_dir: path("--cni-bin-dir"), root: path("--root"), dry_run: has("--dry-run") };
+    let cni_bin_dir = path("--cni-bin-dir").map(|dir| absolute("--cni-bin-dir", dir)).transpose()?;
+    let common = Common { cni_bin_dir, root: path("--root"), dry_run: has("--dry-run") };
     Ok(match verb {
         Verb::Install => Asked::Install { plugin: path("--plugin"), cni_conf: has("--cni-conf"), common },
         Verb::Uninstall => Asked::Uninstall { force: has("--force"), purge: has("--purge"), common },
@@ -185,6 +186,8 @@ mod tests {
             ("uninstall --purge --purge", "twice"),
             ("uninstall --purge=yes", "\"--purge=yes\""),
             ("install now", "\"now\""),
+            ("install --cni-bin-dir usr/lib/cni", "--cni-bin-dir \"usr/lib/cni\": must be an absolute path"),
+            ("uninstall --root /a --cni-bin-dir=./x", "\"./x\": must be an absolute path"),
         ] {
             let error = parsed(line).expect_err(line).to_string();
             assert!(error.contains(why), "{line}: {error}");
