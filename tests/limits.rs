@@ -384,11 +384,14 @@ fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes
     host.add(&there).result();
     agent.signal("STOP");
     let mut plugin = host.add(&gone).launch();
-    // It has sent its request, and waits, once the agent's backlog holds a connection.
+    // It has read its input once it has a socket, and sent its request once it then waits in ppoll(2).
     wait_for("the plugin's request", || {
-        let wchan = std::fs::read_to_string(format!("/proc/{}/syscall", plugin.id())).unwrap();
-        let table = std::fs::read_to_string(format!("/proc/{}/net/unix", agent.pid())).unwrap();
-        (table.matches("/run/flock/flock.sock").count() > 1 || wchan.starts_with("45 ")).then_some(())
+        let files = std::fs::read_dir(format!("/proc/{}/fd", plugin.id())).unwrap();
+        let connected = files.flatten().any(|file| {
+            std::fs::read_link(file.path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+        });
+        let waits = || std::fs::read_to_string(format!("/proc/{}/syscall", plugin.id())).unwrap().starts_with("271 ");
+        (connected && waits()).then_some(())
     });
     plugin.kill().unwrap();
     plugin.wait().unwrap();

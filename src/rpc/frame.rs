@@ -1,9 +1,13 @@
 //! One line over a stream, with a length limit and a deadline that a slow peer cannot stretch.
 
 use std::fmt;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 
 use crate::rpc::FRAME_MAX;
 
@@ -56,13 +60,13 @@ pub fn read_admitted(
     let mut frame = Vec::new();
     let mut piece = [0u8; 16 * 1024];
     loop {
-        let left = left(deadline).ok_or(FrameError::Late(frame.len()))?;
-        stream.set_read_timeout(Some(left)).map_err(FrameError::Io)?;
+        if !ready(stream, PollFlags::IN, deadline).map_err(FrameError::Io)? {
+            return Err(FrameError::Late(frame.len()));
+        }
         let piece = match stream.read(&mut piece) {
             Ok(0) => return Err(FrameError::Closed(frame.len())),
             Ok(length) => piece.get(..length).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(FrameError::Late(frame.len())),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if is_passing(&error) => continue,
             Err(error) if is_closed(&error) => return Err(FrameError::Closed(frame.len())),
             Err(error) => return Err(FrameError::Io(error)),
         };
@@ -84,18 +88,19 @@ pub fn read_admitted(
 ///
 /// # Errors
 /// Every variant of [`FrameError`]; part of the frame may have gone.
-pub fn write(mut stream: &UnixStream, frame: &[u8], deadline: Instant) -> Result<(), FrameError> {
+pub fn write(stream: &UnixStream, frame: &[u8], deadline: Instant) -> Result<(), FrameError> {
     if frame.len() > FRAME_MAX {
         return Err(FrameError::TooLong);
     }
     let mut gone = 0;
     while let Some(rest) = frame.get(gone..).filter(|rest| !rest.is_empty()) {
-        let left = left(deadline).ok_or(FrameError::Late(gone))?;
-        stream.set_write_timeout(Some(left)).map_err(FrameError::Io)?;
-        match stream.write(rest) {
+        if !ready(stream, PollFlags::OUT, deadline).map_err(FrameError::Io)? {
+            return Err(FrameError::Late(gone));
+        }
+        // As much as fits now: a blocking write would wait for room for all of it.
+        match send(stream, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(io::Error::from) {
             Ok(length) => gone += length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(FrameError::Late(gone)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_passing(&error) => {}
             Err(error) if is_closed(&error) => return Err(FrameError::Closed(gone)),
             Err(error) => return Err(FrameError::Io(error)),
         }
@@ -103,10 +108,28 @@ pub fn write(mut stream: &UnixStream, frame: &[u8], deadline: Instant) -> Result
     Ok(())
 }
 
-/// None when the deadline has passed. At least a millisecond otherwise, since a timeout of zero means none.
-fn left(deadline: Instant) -> Option<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    (!left.is_zero()).then(|| left.max(Duration::from_millis(1)))
+/// Waits until something can be read or written, which includes the end of the connection. False at `deadline`.
+///
+/// Not by the socket's own time limits: those are kept by the kernel's coarse timers, which are late by as much as an eighth,
+/// some seconds for an ADD.
+fn ready(stream: &UnixStream, what: PollFlags, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(stream, what)], Some(&left)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// It can be tried again at once, or when the stream is ready again.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 
 fn is_closed(error: &io::Error) -> bool {
