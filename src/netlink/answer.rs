@@ -3,11 +3,9 @@
 //! The same reading that a connection gives to its answers, without a socket: for a recording of a conversation with the
 //! kernel, and for trying any bytes on it. Must not ask the kernel anything.
 
-use netlink_packet_route::RouteNetlinkMessage;
-
 use super::Cause;
-use super::conn::{Outcome, messages, outcome};
 use super::link::{Link, as_link};
+use super::message::{Outcome, messages, outcome};
 use super::show::{Address, Neighbour, Route, as_address, as_permanent_neighbour, as_route};
 
 /// One message of the kernel, as far as flock takes notice of it.
@@ -31,20 +29,18 @@ pub enum Fact {
     Other,
 }
 
-/// The facts in one datagram, in order. A message that cannot be decoded is left out.
+/// The facts in one datagram, in order.
 ///
 /// # Errors
 /// [`Cause::Garbled`]: it does not consist of whole messages.
 pub fn facts(datagram: &[u8]) -> Result<Vec<Fact>, Cause> {
     let fact = |message| match outcome(message) {
-        Outcome::Object(object) => match *object {
-            link @ RouteNetlinkMessage::NewLink(_) => as_link(link).map(Fact::Link),
-            address @ RouteNetlinkMessage::NewAddress(_) => as_address(address).map(Fact::Address),
-            route @ RouteNetlinkMessage::NewRoute(_) => as_route(route).map(Fact::Route),
-            neighbour @ RouteNetlinkMessage::NewNeighbour(_) => as_permanent_neighbour(neighbour).map(Fact::Neighbour),
-            _ => None,
-        }
-        .unwrap_or(Fact::Other),
+        Outcome::Object(object) => None
+            .or_else(|| as_link(&object).map(Fact::Link))
+            .or_else(|| as_address(&object).map(Fact::Address))
+            .or_else(|| as_route(&object).map(Fact::Route))
+            .or_else(|| as_permanent_neighbour(&object).map(Fact::Neighbour))
+            .unwrap_or(Fact::Other),
         Outcome::Accepted => Fact::Accepted,
         Outcome::Refused(cause) => Fact::Refused(cause),
         Outcome::Done => Fact::Done,

@@ -7,8 +7,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NlaBuffer, NlasIterator,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -16,6 +15,7 @@ use netlink_sys::{Socket, SocketAddr};
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
+use super::message::{Message, Object, Outcome, messages, outcome};
 use super::{Cause, NetlinkError};
 use crate::failpoint;
 
@@ -25,9 +25,6 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 /// How often an interrupted dump is repeated before the table counts as restless. Sixteen times were too few for 300 links
 /// on a loaded machine where others came and went all the time; the deadline of the connection holds all the same.
 const DUMP_TRIES: u32 = 64;
-
-/// Attribute of an extended acknowledgement that holds a text (`NLMSGERR_ATTR_MSG`).
-const ACK_TEXT: u16 = 1;
 
 /// One request: the message, flags beyond request and acknowledgement, and words for the error.
 pub(super) struct Request {
@@ -75,7 +72,7 @@ impl Conn {
     }
 
     /// One request, acknowledged. The messages that came before the acknowledgement: the object asked for, or an echo.
-    pub(super) fn run(&mut self, request: Request) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    pub(super) fn run(&mut self, request: Request) -> Result<Vec<Object>, NetlinkError> {
         let what = request.what.clone();
         let mut answers = Vec::new();
         let mut results = self.exchange(vec![request], &mut answers)?;
@@ -93,11 +90,7 @@ impl Conn {
     }
 
     /// All objects of a table. Repeated while the kernel says that the table changed under it.
-    pub(super) fn dump(
-        &mut self,
-        message: RouteNetlinkMessage,
-        what: &str,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    pub(super) fn dump(&mut self, message: RouteNetlinkMessage, what: &str) -> Result<Vec<Object>, NetlinkError> {
         for _ in 0..DUMP_TRIES {
             if let Some(objects) = self.dump_once(message.clone(), what)? {
                 return Ok(objects);
@@ -109,7 +102,7 @@ impl Conn {
     fn exchange(
         &mut self,
         requests: Vec<Request>,
-        answers: &mut Vec<RouteNetlinkMessage>,
+        answers: &mut Vec<Object>,
     ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
         let first = self.sequence.wrapping_add(1);
         let mut bytes = Vec::new();
@@ -136,11 +129,11 @@ impl Conn {
 
         while results.iter().any(Option::is_none) {
             for message in self.receive(&all())? {
-                let position = message.header.sequence_number.wrapping_sub(first) as usize;
+                let position = message.sequence.wrapping_sub(first) as usize;
                 // A late answer to an earlier request of this socket: not ours to read.
                 let (Some(slot), Some(what)) = (results.get_mut(position), whats.get(position)) else { continue };
                 match outcome(message) {
-                    Outcome::Object(object) => answers.push(*object),
+                    Outcome::Object(object) => answers.push(object),
                     Outcome::Done | Outcome::Nothing => {}
                     Outcome::Accepted => *slot = Some(Ok(())),
                     Outcome::Refused(cause) => *slot = Some(Err(NetlinkError { what: what.clone(), cause })),
@@ -151,11 +144,7 @@ impl Conn {
     }
 
     /// `None` when the kernel marked the dump as interrupted.
-    fn dump_once(
-        &mut self,
-        message: RouteNetlinkMessage,
-        what: &str,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>, NetlinkError> {
+    fn dump_once(&mut self, message: RouteNetlinkMessage, what: &str) -> Result<Option<Vec<Object>>, NetlinkError> {
         let mut bytes = Vec::new();
         let mine = self.encode(message, NLM_F_DUMP, &mut bytes);
         self.send(&bytes, what)?;
@@ -163,13 +152,13 @@ impl Conn {
         let mut interrupted = false;
         loop {
             for message in self.receive(what)? {
-                if message.header.sequence_number != mine {
+                if message.sequence != mine {
                     continue;
                 }
                 interrupted |= failpoint::pass("netlink.dump").is_err();
-                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                 match outcome(message) {
-                    Outcome::Object(object) => objects.push(*object),
+                    Outcome::Object(object) => objects.push(object),
                     Outcome::Done => return Ok((!interrupted).then_some(objects)),
                     Outcome::Refused(cause) => return Err(NetlinkError { what: what.into(), cause }),
                     Outcome::Accepted | Outcome::Nothing => {}
@@ -202,7 +191,7 @@ impl Conn {
     }
 
     /// The messages of the next datagram.
-    fn receive(&mut self, what: &str) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, NetlinkError> {
+    fn receive(&mut self, what: &str) -> Result<Vec<Message>, NetlinkError> {
         let fail = |cause| NetlinkError { what: what.into(), cause };
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -228,63 +217,6 @@ impl Conn {
             None => Err(fail(Cause::Garbled(format!("a datagram of {length} bytes")))),
         }
     }
-}
-
-/// The messages of one datagram, in order. One that cannot be decoded is left out, so that an odd link of somebody else
-/// never hides the others.
-pub(super) fn messages(datagram: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Cause> {
-    let mut rest = datagram;
-    let mut messages = Vec::new();
-    while let Some(&[a, b, c, d]) = rest.get(..4) {
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
-        let Some(one) = rest.get(..length).filter(|one| one.len() >= 16) else {
-            return Err(Cause::Garbled(format!("a message of {length} bytes in {} bytes", rest.len())));
-        };
-        messages.extend(NetlinkMessage::deserialize(one));
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(messages)
-}
-
-/// What a message means to whoever asked.
-pub(super) enum Outcome {
-    Object(Box<RouteNetlinkMessage>),
-    Accepted,
-    Refused(Cause),
-    Done,
-    Nothing,
-}
-
-pub(super) fn outcome(message: NetlinkMessage<RouteNetlinkMessage>) -> Outcome {
-    let has_text = message.header.flags & NLM_F_ACK_TLVS != 0;
-    match message.payload {
-        NetlinkPayload::InnerMessage(object) => Outcome::Object(Box::new(object)),
-        NetlinkPayload::Error(error) => match error.code {
-            None => Outcome::Accepted,
-            Some(code) => Outcome::Refused(Cause::Kernel {
-                errno: code.get().saturating_abs(),
-                // The attributes follow the header of the refused request, which capping cut to 16 bytes.
-                text: error.header.get(16..).filter(|_| has_text).and_then(ack_text),
-            }),
-        },
-        NetlinkPayload::Done(done) => match done.code {
-            // An empty table and a table that does not exist are the same to every caller.
-            0 => Outcome::Done,
-            code if code == -super::ENOENT => Outcome::Done,
-            code => {
-                Outcome::Refused(Cause::Kernel { errno: code.saturating_abs(), text: ack_text(&done.extended_ack) })
-            }
-        },
-        _ => Outcome::Nothing,
-    }
-}
-
-/// The kernel's words in an extended acknowledgement. The packet crate leaves its attributes undecoded.
-fn ack_text(attributes: &[u8]) -> Option<String> {
-    NlasIterator::new(attributes).flatten().find(|nla: &NlaBuffer<&[u8]>| nla.kind() == ACK_TEXT).map(|nla| {
-        let text = nla.value();
-        String::from_utf8_lossy(text.strip_suffix(&[0]).unwrap_or(text)).into_owned()
-    })
 }
 
 #[cfg(test)]

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
-};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::conn::{Conn, Request};
+use super::message::{Attributes, Object, number, text, u32_at};
 use super::{Cause, NetlinkError};
 use crate::addr::{IfName, Mac};
 use crate::failpoint;
@@ -19,12 +18,27 @@ use crate::plan::Wiring;
 /// Between two questions whether a link sends.
 const SENDS_INTERVAL: Duration = Duration::from_millis(1);
 
+// A link as the kernel shows it (linux/rtnetlink.h, linux/if_link.h, linux/if.h): the size of `ifinfomsg`, attributes, flags.
+const RTM_NEWLINK: u16 = 16;
+const HEADER: usize = 16;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_OPERSTATE: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_IFALIAS: u16 = 20;
+const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
+const IF_OPER_UP: u8 = 6;
+
 /// What the kernel says about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Its index in its namespace.
     pub index: u32,
-    /// Its name.
+    /// Its name. Bytes that are no text are shown as such, here and in the alias.
     pub name: String,
     /// Its hardware address, if it has one of six bytes.
     pub mac: Option<Mac>,
@@ -67,7 +81,7 @@ impl Conn {
         }
         let what = request.what.clone();
         let answers = self.run(request)?;
-        let made = match answers.into_iter().find_map(as_link) {
+        let made = match answers.iter().find_map(as_link) {
             // Before Linux 6.2 the kernel ignores NLM_F_ECHO for links: it acknowledges, and shows nothing.
             None => self.link_named(wiring.host_link.as_str())?,
             echoed => echoed,
@@ -104,7 +118,7 @@ impl Conn {
         let asked = what.clone();
         match self.run(Request { message: RouteNetlinkMessage::GetLink(message), flags: 0, what }) {
             // Acknowledged, so there is one, and it could not be read. That is no answer: only "no such device" says none.
-            Ok(answers) => match answers.into_iter().find_map(as_link) {
+            Ok(answers) => match answers.iter().find_map(as_link) {
                 None => Err(NetlinkError { what: asked, cause: Cause::Garbled("the link cannot be read".into()) }),
                 found => Ok(found),
             },
@@ -128,7 +142,7 @@ impl Conn {
                 flags: 0,
                 what: format!("wait until link {name} sends"),
             };
-            if self.run(request)?.into_iter().find_map(as_link).is_some_and(|link| link.sends) {
+            if self.run(request)?.iter().find_map(as_link).is_some_and(|link| link.sends) {
                 return Ok(());
             }
             thread::sleep(SENDS_INTERVAL);
@@ -141,7 +155,7 @@ impl Conn {
     /// The kernel could not be asked.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "list links")?;
-        Ok(answers.into_iter().filter_map(as_link).collect())
+        Ok(answers.iter().filter_map(as_link).collect())
     }
 
     /// Removes a link, and with it its peer, its addresses, routes and neighbours. A link that is gone counts as removed.
@@ -189,30 +203,38 @@ fn pair_request(wiring: &Wiring, netns: RawFd) -> Request {
     }
 }
 
-pub(super) fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let flags = message.header.flags;
+/// The link that an object is, if it is one. Of its attributes only those that flock needs are looked at, and one of them
+/// that is not as it should be counts as absent.
+pub(super) fn as_link(object: &Object) -> Option<Link> {
+    if object.kind != RTM_NEWLINK {
+        return None;
+    }
+    let header: &[u8; HEADER] = object.fixed()?;
+    let flags = u32_at(header, 8)?;
     let mut link = Link {
-        index: message.header.index,
+        index: u32_at(header, 4)?,
         name: String::new(),
         mac: None,
         mtu: 0,
         alias: None,
-        up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        up: flags & IFF_UP != 0,
+        carrier: flags & IFF_LOWER_UP != 0,
         sends: false,
         veth: false,
         peer: None,
     };
-    for attribute in message.attributes {
+    for (attribute, value) in object.attributes(HEADER) {
         match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            LinkAttribute::OperState(state) => link.sends = state == State::Up,
-            LinkAttribute::Link(index) => link.peer = Some(index),
-            LinkAttribute::LinkInfo(infos) => link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
+            IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
+            IFLA_IFALIAS => link.alias = Some(text(value)),
+            IFLA_OPERSTATE => link.sends = value == [IF_OPER_UP],
+            IFLA_LINK => link.peer = number(value),
+            IFLA_LINKINFO => {
+                let mut infos = Attributes::nested(value);
+                link.veth = infos.any(|(info, value)| info == IFLA_INFO_KIND && text(value) == "veth");
+            }
             _ => {}
         }
     }
@@ -223,7 +245,68 @@ pub(super) fn as_link(message: RouteNetlinkMessage) -> Option<Link> {
 mod tests {
     use netlink_packet_core::Emitable as _;
 
+    use super::super::message::{Outcome, messages, outcome};
     use super::*;
+
+    /// An attribute, padded.
+    fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).expect("short");
+        let mut bytes = [&length.to_ne_bytes()[..], &number.to_ne_bytes(), value].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// A link as the kernel shows it, with `odd` before and behind the attributes that flock reads.
+    fn shown(odd: &[u8]) -> Option<Link> {
+        let header = [&[0; 4][..], &7u32.to_ne_bytes(), &(IFF_UP | IFF_LOWER_UP).to_ne_bytes(), &[0; 4]].concat();
+        let known = [
+            attribute(IFLA_IFNAME, b"flock12\0"),
+            attribute(IFLA_ADDRESS, &[2, 1, 2, 3, 4, 5]),
+            attribute(IFLA_MTU, &1437u32.to_ne_bytes()),
+            attribute(IFLA_OPERSTATE, &[IF_OPER_UP]),
+            attribute(IFLA_LINK, &9u32.to_ne_bytes()),
+            attribute(IFLA_IFALIAS, b"flock:a/eth0\0"),
+            attribute(IFLA_LINKINFO | 0x8000, &attribute(IFLA_INFO_KIND, b"veth\0")),
+        ];
+        let body = [&header, odd, &known.concat(), odd].concat();
+        let length = u32::try_from(16 + body.len()).expect("short");
+        let datagram = [&length.to_ne_bytes()[..], &RTM_NEWLINK.to_ne_bytes(), &[0; 10], &body].concat();
+        let Ok([message]) = <[_; 1]>::try_from(messages(&datagram).expect("whole messages")) else { panic!("one") };
+        let Outcome::Object(object) = outcome(message) else { panic!("an object") };
+        as_link(&object)
+    }
+
+    const ODD: [&[u8]; 6] = [&[], &[1], &[0xff; 3], &[0xff; 4], &[0xff; 65], &[0; 2000]];
+
+    #[test]
+    fn no_attribute_that_flock_does_not_need_hides_a_link() {
+        let plain = shown(&[]).expect("a link");
+        assert_eq!(
+            (plain.name.as_str(), plain.peer, plain.alias.as_deref()),
+            ("flock12", Some(9), Some("flock:a/eth0"))
+        );
+        assert!(plain.veth && plain.sends && plain.up && plain.carrier && plain.mtu == 1437 && plain.mac.is_some());
+        let needed = [IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS];
+        for number in (0..0x4000).filter(|number| !needed.contains(number)) {
+            for value in ODD {
+                assert_eq!(shown(&attribute(number, value)).as_ref(), Some(&plain), "{number}: {value:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_flock_needs_and_that_is_odd_counts_as_absent() {
+        for number in [IFLA_ADDRESS, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_IFNAME] {
+            for value in ODD {
+                assert_eq!(shown(&attribute(number, value)).map(|link| link.index), Some(7), "{number}: {value:?}");
+            }
+        }
+        let odd = shown(&attribute(IFLA_ADDRESS, &[0; 20])).expect("a link");
+        assert_eq!(odd.mac, None, "an address of InfiniBand");
+        // The kernel takes any bytes for an alias.
+        let odd = shown(&attribute(IFLA_IFALIAS, b"caf\xe9")).expect("a link");
+        assert_eq!(odd.alias.as_deref(), Some("caf\u{fffd}"));
+    }
 
     #[test]
     #[cfg(target_endian = "little")]

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod conn;
 pub mod events;
 pub mod link;
+mod message;
 pub mod show;
 
 use std::fmt;

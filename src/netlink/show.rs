@@ -15,6 +15,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::NetlinkError;
 use super::apply::family;
 use super::conn::{Conn, Request};
+use super::message::Object;
 use crate::addr::Mac;
 use crate::plan::ROUTE_PROTOCOL;
 
@@ -74,7 +75,7 @@ impl Conn {
             Err(error) if error.is_gone() => Vec::new(),
             other => other?,
         };
-        Ok(answers.into_iter().filter_map(as_address).collect())
+        Ok(answers.iter().filter_map(as_address).collect())
     }
 
     /// The permanent neighbours of all links, of both families.
@@ -83,7 +84,7 @@ impl Conn {
     /// The kernel could not be asked.
     pub fn permanent_neighbours(&mut self) -> Result<Vec<Neighbour>, NetlinkError> {
         let all = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        Ok(self.dump(all, "list neighbours")?.into_iter().filter_map(as_permanent_neighbour).collect())
+        Ok(self.dump(all, "list neighbours")?.iter().filter_map(as_permanent_neighbour).collect())
     }
 
     /// The routes that bear flock's protocol number, of both families.
@@ -125,7 +126,7 @@ impl Conn {
             message.header =
                 RouteHeader { address_family, table: RouteHeader::RT_TABLE_MAIN, protocol, ..Default::default() };
             match self.dump(RouteNetlinkMessage::GetRoute(message), "list routes") {
-                Ok(answers) => routes.extend(answers.into_iter().filter_map(as_route)),
+                Ok(answers) => routes.extend(answers.iter().filter_map(as_route)),
                 Err(error) if error.is_unsupported() => {}
                 Err(error) => return Err(error),
             }
@@ -138,7 +139,7 @@ impl Conn {
     /// # Errors
     /// The kernel could not be asked.
     pub fn route_for(&mut self, ip: IpAddr) -> Result<Option<Route>, NetlinkError> {
-        Ok(self.look_up(ip)?.into_iter().find_map(as_route))
+        Ok(self.look_up(ip)?.iter().find_map(as_route))
     }
 
     /// Waits until this namespace takes in packets to its own address `ip`. The kernel enters a new IPv6 address into the
@@ -148,14 +149,14 @@ impl Conn {
     /// # Errors
     /// It does not by the deadline.
     pub fn wait_until_taken_in(&mut self, ip: IpAddr) -> Result<(), NetlinkError> {
-        let local = |answer: &RouteNetlinkMessage| matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local);
+        let local = |answer: &Object| matches!(answer.decoded(), Some(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local);
         while !self.look_up(ip)?.iter().any(local) {
             thread::sleep(TAKEN_IN_INTERVAL);
         }
         Ok(())
     }
 
-    fn look_up(&mut self, ip: IpAddr) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    fn look_up(&mut self, ip: IpAddr) -> Result<Vec<Object>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
             address_family: family(ip),
@@ -183,8 +184,8 @@ impl NetlinkError {
     }
 }
 
-pub(super) fn as_address(message: RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+pub(super) fn as_address(object: &Object) -> Option<Address> {
+    let RouteNetlinkMessage::NewAddress(message) = object.decoded()? else { return None };
     let (mut address, mut local, mut flags) = (None, None, AddressFlags::empty());
     for attribute in message.attributes {
         match attribute {
@@ -202,8 +203,8 @@ pub(super) fn as_address(message: RouteNetlinkMessage) -> Option<Address> {
     })
 }
 
-pub(super) fn as_permanent_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
-    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+pub(super) fn as_permanent_neighbour(object: &Object) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = object.decoded()? else { return None };
     if message.header.state != NeighbourState::Permanent {
         return None;
     }
@@ -219,8 +220,8 @@ pub(super) fn as_permanent_neighbour(message: RouteNetlinkMessage) -> Option<Nei
     Some(Neighbour { link: message.header.ifindex, ip: ip?, mac: mac? })
 }
 
-pub(super) fn as_route(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+pub(super) fn as_route(object: &Object) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = object.decoded()? else { return None };
     let header = message.header;
     let mut destination: IpAddr = match header.address_family {
         AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),

@@ -1,0 +1,198 @@
+//! Reads what the kernel says: messages out of a datagram, and attributes out of a message.
+//!
+//! Each kernel release adds attributes, and drivers and users fill them as they like, so a reader that has to understand all
+//! of them loses a link for something that flock never looks at. Here an attribute is a number and bytes; whoever wants one
+//! takes it, and what is odd or unknown is passed over. Must not ask the kernel anything.
+
+use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
+use netlink_packet_route::RouteNetlinkMessage;
+
+use super::Cause;
+
+/// Size of the header of a message (`nlmsghdr`).
+const HEADER: usize = 16;
+
+// Kinds of messages that are not about an object (linux/netlink.h).
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_MIN_TYPE: u16 = 16;
+
+/// Flag of an acknowledgement with attributes behind it (`NLM_F_ACK_TLVS`).
+const ACK_TLVS: u16 = 0x200;
+
+/// Attribute of an extended acknowledgement that holds a text (`NLMSGERR_ATTR_MSG`).
+const ACK_TEXT: u16 = 1;
+
+/// The bits of an attribute's type that are its number; the others say that it is nested, or in network byte order.
+const ATTRIBUTE_NUMBER: u16 = 0x3fff;
+
+/// One message, not yet read any further.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    /// What it is about, `RTM_NEWLINK` for one.
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    /// The sequence number of the request that it answers.
+    pub(super) sequence: u32,
+    body: Vec<u8>,
+}
+
+/// The messages of one datagram, in order.
+///
+/// # Errors
+/// [`Cause::Garbled`]: it does not consist of whole messages.
+pub(super) fn messages(datagram: &[u8]) -> Result<Vec<Message>, Cause> {
+    let mut rest = datagram;
+    let mut messages = Vec::new();
+    while let Some(length) = u32_at(rest, 0) {
+        let length = length as usize;
+        let Some(body) = rest.get(HEADER..length) else {
+            return Err(Cause::Garbled(format!("a message of {length} bytes in {} bytes", rest.len())));
+        };
+        let (Some(kind), Some(flags), Some(sequence)) = (u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8)) else {
+            break;
+        };
+        messages.push(Message { kind, flags, sequence, body: body.into() });
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(messages)
+}
+
+/// A thing that the kernel shows: its fixed header and its attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Object {
+    /// What it is, `RTM_NEWLINK` for one.
+    pub(super) kind: u16,
+    body: Vec<u8>,
+}
+
+impl Object {
+    /// The first `SIZE` bytes, which every object of this kind has.
+    pub(super) fn fixed<const SIZE: usize>(&self) -> Option<&[u8; SIZE]> {
+        self.body.first_chunk()
+    }
+
+    /// All of it in the words of the packet crate, unless that finds something odd in any part of it.
+    pub(super) fn decoded(&self) -> Option<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = self.kind;
+        RouteNetlinkMessage::deserialize(&header, &self.body).ok()
+    }
+
+    /// The attributes behind a fixed header of `size` bytes.
+    pub(super) fn attributes(&self, size: usize) -> Attributes<'_> {
+        Attributes(self.body.get(size..).unwrap_or_default())
+    }
+}
+
+/// What a message means to whoever asked.
+pub(super) enum Outcome {
+    Object(Object),
+    Accepted,
+    Refused(Cause),
+    Done,
+    Nothing,
+}
+
+pub(super) fn outcome(message: Message) -> Outcome {
+    let refused = |code: i32, attributes: usize| {
+        let attributes = message.body.get(attributes..).filter(|_| message.flags & ACK_TLVS != 0);
+        Outcome::Refused(Cause::Kernel { errno: code.saturating_abs(), text: attributes.and_then(ack_text) })
+    };
+    let code = u32_at(&message.body, 0).map(u32::cast_signed);
+    match (message.kind, code) {
+        (NLMSG_MIN_TYPE.., _) => Outcome::Object(Object { kind: message.kind, body: message.body }),
+        (NLMSG_ERROR, Some(0)) => Outcome::Accepted,
+        // The attributes follow the header of the refused request, to which the connection has it cut.
+        (NLMSG_ERROR, Some(code)) => refused(code, 4 + HEADER),
+        // An empty table and a table that does not exist are the same to every caller.
+        (NLMSG_DONE, Some(0)) => Outcome::Done,
+        (NLMSG_DONE, Some(code)) if code == -super::ENOENT => Outcome::Done,
+        (NLMSG_DONE, Some(code)) => refused(code, 4),
+        _ => Outcome::Nothing,
+    }
+}
+
+/// The kernel's words in an extended acknowledgement.
+fn ack_text(attributes: &[u8]) -> Option<String> {
+    Attributes(attributes).find(|(number, _)| *number == ACK_TEXT).map(|(_, value)| text(value))
+}
+
+/// The attributes of an object, each a number and a value. Ends where the bytes do not hold a whole one any more.
+#[derive(Debug, Clone)]
+pub(super) struct Attributes<'a>(&'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// The attributes inside the value of one.
+    pub(super) fn nested(value: &'a [u8]) -> Attributes<'a> {
+        Attributes(value)
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<(u16, &'a [u8])> {
+        let (length, kind) = (usize::from(u16_at(self.0, 0)?), u16_at(self.0, 2)?);
+        let value = self.0.get(4..length)?;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & ATTRIBUTE_NUMBER, value))
+    }
+}
+
+/// A number of four bytes.
+pub(super) fn number(value: &[u8]) -> Option<u32> {
+    u32_at(value, 0).filter(|_| value.len() == 4)
+}
+
+/// A text up to its end mark, if it has one. What is not UTF-8 is shown as such and never an error: the kernel takes any
+/// bytes for a name or an alias.
+pub(super) fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_read_up_to_the_first_that_is_not_whole() {
+        let whole = [&[8, 0, 1, 0][..], &7u32.to_ne_bytes(), &[7, 0, 2, 0x80], b"abc\0"].concat();
+        let read = |bytes: &[u8]| Attributes(bytes).map(|(kind, value)| (kind, value.to_vec())).collect::<Vec<_>>();
+        let expected = vec![(1, 7u32.to_ne_bytes().to_vec()), (2, b"abc".to_vec())];
+        assert_eq!(read(&whole), expected, "the bit of a nested attribute is not part of its number");
+        // The padding of the last one may be missing.
+        assert_eq!(read(&whole[..15]), expected);
+        for cut in 0..15 {
+            assert_eq!(read(&whole[..cut]), expected[..usize::from(cut >= 8)], "{cut} bytes");
+        }
+        for length in [0u8, 1, 3] {
+            assert_eq!(read(&[&[length, 0, 3, 0], &whole[..]].concat()), [], "less than its own header: {length}");
+        }
+        assert_eq!(read(&[&[4, 0, 3, 0], &whole[..]].concat()).len(), 3, "an empty one is one");
+    }
+
+    #[test]
+    fn a_text_ends_at_its_mark_and_is_never_an_error() {
+        for (value, expected) in [
+            (&b"eth0\0"[..], "eth0"),
+            (b"eth0", "eth0"),
+            (b"", ""),
+            (b"\0\0", ""),
+            (b"a\0b", "a"),
+            (b"caf\xe9", "caf\u{fffd}"),
+            (b"\xff\xfe\0", "\u{fffd}\u{fffd}"),
+        ] {
+            assert_eq!(text(value), expected);
+        }
+    }
+}
