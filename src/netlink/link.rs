@@ -206,10 +206,7 @@ fn pair_request(wiring: &Wiring, netns: RawFd) -> Request {
 /// The link that an object is, if it is one. Of its attributes only those that flock needs are looked at, and one of them
 /// that is not as it should be counts as absent.
 pub(super) fn as_link(object: &Object) -> Option<Link> {
-    if object.kind != RTM_NEWLINK {
-        return None;
-    }
-    let header: &[u8; HEADER] = object.fixed()?;
+    let header = object.of::<HEADER>(RTM_NEWLINK)?;
     let flags = u32_at(header, 8)?;
     let mut link = Link {
         index: u32_at(header, 4)?,
@@ -245,16 +242,8 @@ pub(super) fn as_link(object: &Object) -> Option<Link> {
 mod tests {
     use netlink_packet_core::Emitable as _;
 
-    use super::super::message::{Outcome, messages, outcome};
+    use super::super::message::tests::{ODD, attribute, object};
     use super::*;
-
-    /// An attribute, padded.
-    fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).expect("short");
-        let mut bytes = [&length.to_ne_bytes()[..], &number.to_ne_bytes(), value].concat();
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     /// A link as the kernel shows it, with `odd` before and behind the attributes that flock reads.
     fn shown(odd: &[u8]) -> Option<Link> {
@@ -268,15 +257,8 @@ mod tests {
             attribute(IFLA_IFALIAS, b"flock:a/eth0\0"),
             attribute(IFLA_LINKINFO | 0x8000, &attribute(IFLA_INFO_KIND, b"veth\0")),
         ];
-        let body = [&header, odd, &known.concat(), odd].concat();
-        let length = u32::try_from(16 + body.len()).expect("short");
-        let datagram = [&length.to_ne_bytes()[..], &RTM_NEWLINK.to_ne_bytes(), &[0; 10], &body].concat();
-        let Ok([message]) = <[_; 1]>::try_from(messages(&datagram).expect("whole messages")) else { panic!("one") };
-        let Outcome::Object(object) = outcome(message) else { panic!("an object") };
-        as_link(&object)
+        as_link(&object(RTM_NEWLINK, &[&header, odd, &known.concat(), odd]))
     }
-
-    const ODD: [&[u8]; 6] = [&[], &[1], &[0xff; 3], &[0xff; 4], &[0xff; 65], &[0; 2000]];
 
     #[test]
     fn no_attribute_that_flock_does_not_need_hides_a_link() {

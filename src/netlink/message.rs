@@ -4,8 +4,7 @@
 //! of them loses a link for something that flock never looks at. Here an attribute is a number and bytes; whoever wants one
 //! takes it, and what is odd or unknown is passed over. Must not ask the kernel anything.
 
-use netlink_packet_core::{NetlinkDeserializable as _, NetlinkHeader};
-use netlink_packet_route::RouteNetlinkMessage;
+use std::net::IpAddr;
 
 use super::Cause;
 
@@ -26,11 +25,14 @@ const ACK_TEXT: u16 = 1;
 /// The bits of an attribute's type that are its number; the others say that it is nested, or in network byte order.
 const ATTRIBUTE_NUMBER: u16 = 0x3fff;
 
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
+
 /// One message, not yet read any further.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     /// What it is about, `RTM_NEWLINK` for one.
-    pub(super) kind: u16,
+    kind: u16,
     pub(super) flags: u16,
     /// The sequence number of the request that it answers.
     pub(super) sequence: u32,
@@ -61,22 +63,14 @@ pub(super) fn messages(datagram: &[u8]) -> Result<Vec<Message>, Cause> {
 /// A thing that the kernel shows: its fixed header and its attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Object {
-    /// What it is, `RTM_NEWLINK` for one.
-    pub(super) kind: u16,
+    kind: u16,
     body: Vec<u8>,
 }
 
 impl Object {
-    /// The first `SIZE` bytes, which every object of this kind has.
-    pub(super) fn fixed<const SIZE: usize>(&self) -> Option<&[u8; SIZE]> {
-        self.body.first_chunk()
-    }
-
-    /// All of it in the words of the packet crate, unless that finds something odd in any part of it.
-    pub(super) fn decoded(&self) -> Option<RouteNetlinkMessage> {
-        let mut header = NetlinkHeader::default();
-        header.message_type = self.kind;
-        RouteNetlinkMessage::deserialize(&header, &self.body).ok()
+    /// The fixed header of `SIZE` bytes, if it is an object of this kind.
+    pub(super) fn of<const SIZE: usize>(&self, kind: u16) -> Option<&[u8; SIZE]> {
+        self.body.first_chunk().filter(|_| self.kind == kind)
     }
 
     /// The attributes behind a fixed header of `size` bytes.
@@ -152,6 +146,15 @@ pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }
 
+/// An address of the family that the object's header names.
+pub(super) fn address(family: u8, value: &[u8]) -> Option<IpAddr> {
+    match family {
+        AF_INET => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        AF_INET6 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
@@ -161,8 +164,29 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Values that no attribute should have, of whatever size it is.
+    pub(in super::super) const ODD: [&[u8]; 6] = [&[], &[1], &[0xff; 3], &[0xff; 4], &[0xff; 65], &[0; 2000]];
+
+    /// An attribute, padded.
+    pub(in super::super) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).expect("short");
+        let mut bytes = [&length.to_ne_bytes()[..], &number.to_ne_bytes(), value].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    /// The object that a message of this kind with these parts shows.
+    pub(in super::super) fn object(kind: u16, parts: &[&[u8]]) -> Object {
+        let body = parts.concat();
+        let length = u32::try_from(HEADER + body.len()).expect("short");
+        let datagram = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], &body].concat();
+        let mut messages = messages(&datagram).expect("a whole message");
+        let Some(Outcome::Object(object)) = messages.pop().map(outcome) else { panic!("an object") };
+        object
+    }
 
     #[test]
     fn attributes_are_read_up_to_the_first_that_is_not_whole() {

@@ -5,19 +5,39 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
-};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetlinkError;
 use super::apply::family;
 use super::conn::{Conn, Request};
-use super::message::Object;
+use super::message::{AF_INET, AF_INET6, Object, address, number};
 use crate::addr::Mac;
 use crate::plan::ROUTE_PROTOCOL;
+
+// What the kernel shows (linux/rtnetlink.h, linux/if_addr.h, linux/neighbour.h): kinds of messages, attributes, flags.
+const RTM_NEWADDR: u16 = 20;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_TENTATIVE: u32 = 0x40;
+const RTM_NEWROUTE: u16 = 24;
+/// `sizeof(rtmsg)`.
+const ROUTE_SIZE: usize = 12;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_TABLE: u16 = 15;
+const RTN_LOCAL: u8 = 2;
+const RTN_UNREACHABLE: u8 = 7;
+const RTM_NEWNEIGH: u16 = 28;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_PERMANENT: u16 = 0x80;
 
 /// Between two questions whether an address is taken in.
 const TAKEN_IN_INTERVAL: Duration = Duration::from_micros(100);
@@ -149,8 +169,7 @@ impl Conn {
     /// # Errors
     /// It does not by the deadline.
     pub fn wait_until_taken_in(&mut self, ip: IpAddr) -> Result<(), NetlinkError> {
-        let local = |answer: &Object| matches!(answer.decoded(), Some(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local);
-        while !self.look_up(ip)?.iter().any(local) {
+        while !self.look_up(ip)?.iter().any(is_local) {
             thread::sleep(TAKEN_IN_INTERVAL);
         }
         Ok(())
@@ -184,48 +203,50 @@ impl NetlinkError {
     }
 }
 
+/// The address that an object is, if it is one. Here and below, attributes that flock does not need are passed over, and odd
+/// ones count as absent: what stands in the kernel is never hidden by something beside it.
 pub(super) fn as_address(object: &Object) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = object.decoded()? else { return None };
-    let (mut address, mut local, mut flags) = (None, None, AddressFlags::empty());
-    for attribute in message.attributes {
+    const SIZE: usize = 8;
+    let &[family, prefix_len, old_flags, _, ref link @ ..] = object.of::<SIZE>(RTM_NEWADDR)?;
+    let (mut peer, mut local, mut flags) = (None, None, u32::from(old_flags));
+    for (attribute, value) in object.attributes(SIZE) {
         match attribute {
-            AddressAttribute::Address(ip) => address = Some(ip),
-            AddressAttribute::Local(ip) => local = Some(ip),
-            AddressAttribute::Flags(bits) => flags = bits,
+            IFA_ADDRESS => peer = address(family, value),
+            IFA_LOCAL => local = address(family, value),
+            IFA_FLAGS => flags = number(value).unwrap_or(flags),
             _ => {}
         }
     }
     Some(Address {
-        link: message.header.index,
-        ip: local.or(address)?,
-        prefix_len: message.header.prefix_len,
-        tentative: flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed),
+        link: u32::from_ne_bytes(*link),
+        ip: local.or(peer)?,
+        prefix_len,
+        tentative: flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) != 0,
     })
 }
 
 pub(super) fn as_permanent_neighbour(object: &Object) -> Option<Neighbour> {
-    let RouteNetlinkMessage::NewNeighbour(message) = object.decoded()? else { return None };
-    if message.header.state != NeighbourState::Permanent {
+    const SIZE: usize = 12;
+    let &[family, _, _, _, a, b, c, d, e, f, ..] = object.of::<SIZE>(RTM_NEWNEIGH)?;
+    if u16::from_ne_bytes([e, f]) != NUD_PERMANENT {
         return None;
     }
     let (mut ip, mut mac) = (None, None);
-    for attribute in message.attributes {
+    for (attribute, value) in object.attributes(SIZE) {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => ip = Some(v4.into()),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => ip = Some(v6.into()),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.try_into().ok().map(Mac),
+            NDA_DST => ip = address(family, value),
+            NDA_LLADDR => mac = value.try_into().ok().map(Mac),
             _ => {}
         }
     }
-    Some(Neighbour { link: message.header.ifindex, ip: ip?, mac: mac? })
+    Some(Neighbour { link: u32::from_ne_bytes([a, b, c, d]), ip: ip?, mac: mac? })
 }
 
 pub(super) fn as_route(object: &Object) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = object.decoded()? else { return None };
-    let header = message.header;
-    let mut destination: IpAddr = match header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+    let &[family, prefix_len, _, _, table, protocol, _, kind, ..] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
+    let mut destination: IpAddr = match family {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
     let mut route = Route {
@@ -233,28 +254,100 @@ pub(super) fn as_route(object: &Object) -> Option<Route> {
         link: None,
         via: None,
         metric: 0,
-        protocol: header.protocol.into(),
-        unreachable: header.kind == RouteType::Unreachable,
+        protocol,
+        unreachable: kind == RTN_UNREACHABLE,
     };
-    let mut table = u32::from(header.table);
-    for attribute in message.attributes {
+    let mut table = u32::from(table);
+    for (attribute, value) in object.attributes(ROUTE_SIZE) {
         match attribute {
-            RouteAttribute::Destination(to) => destination = ip(&to)?,
-            RouteAttribute::Oif(index) => route.link = Some(index),
-            RouteAttribute::Gateway(via) => route.via = ip(&via),
-            RouteAttribute::Priority(metric) => route.metric = metric,
-            RouteAttribute::Table(number) => table = number,
+            RTA_DST => destination = address(family, value)?,
+            RTA_OIF => route.link = number(value),
+            RTA_GATEWAY => route.via = address(family, value),
+            RTA_PRIORITY => route.metric = number(value).unwrap_or_default(),
+            RTA_TABLE => table = number(value).unwrap_or(table),
             _ => {}
         }
     }
-    route.to = IpNet::new(destination, header.destination_prefix_length).ok()?;
+    route.to = IpNet::new(destination, prefix_len).ok()?;
     (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(route)
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some((*ip).into()),
-        RouteAddress::Inet6(ip) => Some((*ip).into()),
-        _ => None,
+/// A route to an address of this namespace itself.
+fn is_local(object: &Object) -> bool {
+    matches!(object.of::<ROUTE_SIZE>(RTM_NEWROUTE), Some([_, _, _, _, _, _, _, RTN_LOCAL, ..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::tests::{ODD, attribute, object};
+    use super::*;
+
+    /// An object stays what it is, whatever stands before and behind the `known` attributes, which are all that is looked at.
+    #[track_caller]
+    fn check<T: std::fmt::Debug + PartialEq>(
+        (kind, header): (u16, &[u8]),
+        known: &[(u16, &[u8])],
+        passed_over: &[u16],
+        read: fn(&Object) -> Option<T>,
+        expected: &T,
+    ) {
+        let attributes: Vec<u8> = known.iter().flat_map(|(number, value)| attribute(*number, value)).collect();
+        let needed: Vec<u16> = known.iter().map(|(number, _)| *number).chain(passed_over.iter().copied()).collect();
+        for number in (0..0x4000).filter(|number| !needed.contains(number)) {
+            for value in ODD {
+                let odd = attribute(number, value);
+                let seen = read(&object(kind, &[header, &odd, &attributes, &odd]));
+                assert_eq!(seen.as_ref(), Some(expected), "{number}: {value:?}");
+            }
+        }
+        for other in (16..120).filter(|other| *other != kind) {
+            assert_eq!(read(&object(other, &[header, &attributes])), None, "a message of kind {other}");
+        }
+        for cut in 0..header.len() {
+            assert_eq!(read(&object(kind, &[&header[..cut]])), None, "a header of {cut} bytes");
+        }
+    }
+
+    #[test]
+    fn no_attribute_that_flock_does_not_need_hides_an_address_a_route_or_a_neighbour() {
+        let seven = 7u32.to_ne_bytes();
+        let ip = [10, 0, 0, 5];
+        check(
+            (RTM_NEWADDR, &[&[AF_INET, 32, 0, 0][..], &seven].concat()),
+            &[(IFA_LOCAL, &ip), (IFA_FLAGS, &IFA_F_TENTATIVE.to_ne_bytes())],
+            &[IFA_ADDRESS],
+            as_address,
+            &Address { link: 7, ip: ip.into(), prefix_len: 32, tentative: true },
+        );
+        check(
+            (RTM_NEWROUTE, &[AF_INET, 32, 0, 0, RouteHeader::RT_TABLE_MAIN, 102, 0, 1, 0, 0, 0, 0]),
+            &[(RTA_DST, &ip), (RTA_OIF, &seven), (RTA_PRIORITY, &seven)],
+            &[RTA_GATEWAY, RTA_TABLE],
+            as_route,
+            &Route {
+                to: IpNet::from(IpAddr::from(ip)),
+                link: Some(7),
+                via: None,
+                metric: 7,
+                protocol: 102,
+                unreachable: false,
+            },
+        );
+        check(
+            (RTM_NEWNEIGH, &[&[AF_INET, 0, 0, 0][..], &seven, &NUD_PERMANENT.to_ne_bytes(), &[0, 0]].concat()),
+            &[(NDA_DST, &ip), (NDA_LLADDR, &[2, 1, 2, 3, 4, 5])],
+            &[],
+            as_permanent_neighbour,
+            &Neighbour { link: 7, ip: ip.into(), mac: Mac([2, 1, 2, 3, 4, 5]) },
+        );
+    }
+
+    #[test]
+    fn a_route_of_another_table_whose_number_needs_four_bytes_is_not_of_the_main_table() {
+        let header = [AF_INET6, 0, 0, 0, RouteHeader::RT_TABLE_MAIN, 2, 0, 1, 0, 0, 0, 0];
+        let table =
+            |number: u32| as_route(&object(RTM_NEWROUTE, &[&header, &attribute(RTA_TABLE, &number.to_ne_bytes())]));
+        assert!(table(254).is_some_and(|route| route.to.prefix_len() == 0));
+        assert_eq!((table(255), table(1000)), (None, None));
     }
 }
