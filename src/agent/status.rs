@@ -43,18 +43,51 @@ pub struct Verdict {
     pub problem: Option<String>,
 }
 
-/// The place of the newest verdict.
+/// Whether pods get addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serving {
+    /// They do.
+    Yes,
+    /// There has not been a valid NodeConfig yet.
+    NotConfigured,
+    /// The host cannot do what pods need; why, in words for an operator.
+    HostNotPrepared(String),
+}
+
+/// What the node's own thread thinks of its NodeConfig and of its host: the place where the reporter finds it.
 #[derive(Debug, Clone, Default)]
-pub struct Verdicts(Arc<Mutex<Verdict>>);
+pub struct Verdicts(Arc<Mutex<Standing>>);
+
+#[derive(Debug, Clone, Default)]
+struct Standing {
+    verdict: Verdict,
+    /// Why the host is not prepared; none when it is.
+    unprepared: Option<String>,
+}
 
 impl Verdicts {
-    /// Puts another one in place.
+    /// Puts another verdict in place.
     pub fn set(&self, verdict: Verdict) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).verdict = verdict;
     }
 
-    fn get(&self) -> Verdict {
+    /// Says that the host is prepared for pods, or why it is not.
+    pub fn set_host(&self, prepared: Result<(), String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).unprepared = prepared.err();
+    }
+
+    fn get(&self) -> Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Standing {
+    fn serving(&self, configured: bool) -> Serving {
+        match (&self.unprepared, configured) {
+            (_, false) => Serving::NotConfigured,
+            (Some(why), true) => Serving::HostNotPrepared(why.clone()),
+            (None, true) => Serving::Yes,
+        }
     }
 }
 
@@ -109,8 +142,8 @@ impl Reporter {
     }
 
     fn round(&mut self) {
-        let verdict = self.verdicts.get();
-        let Some(edit) = verdict.edit.clone() else { return };
+        let standing = self.verdicts.get();
+        let Some(edit) = standing.verdict.edit.clone() else { return };
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
@@ -122,7 +155,7 @@ impl Reporter {
             self.conditions = self.conditions_on_server();
         }
         self.counted = Some(Instant::now());
-        let Some(status) = self.status(&verdict, &edit) else { return };
+        let Some(status) = self.status(&standing, &edit) else { return };
         if self.written.as_ref() == Some(&(edit.clone(), status.clone())) {
             return;
         }
@@ -135,11 +168,11 @@ impl Reporter {
         }
     }
 
-    fn status(&mut self, verdict: &Verdict, edit: &Edit) -> Option<Value> {
+    fn status(&mut self, standing: &Standing, edit: &Edit) -> Option<Value> {
         let deadline = Instant::now() + LEDGER_LIMIT;
         let filling = self.ledger.filling(deadline).ok()?;
         let now = log::timestamp(SystemTime::now());
-        let conditions = judge(verdict, self.present.get().is_some());
+        let conditions = judge(&standing.verdict, &standing.serving(self.present.get().is_some()));
         let conditions: Vec<Condition> = conditions
             .into_iter()
             .map(|condition| {
@@ -200,7 +233,7 @@ impl Reporter {
     }
 }
 
-fn judge(verdict: &Verdict, serving: bool) -> [Condition; 2] {
+fn judge(verdict: &Verdict, serving: &Serving) -> [Condition; 2] {
     let condition = |kind, status, reason, message: &str| Condition {
         kind,
         status,
@@ -213,9 +246,12 @@ fn judge(verdict: &Verdict, serving: bool) -> [Condition; 2] {
         Some(problem) => condition("Valid", false, "Invalid", problem),
     };
     let ready = match (&verdict.problem, serving) {
-        (None, true) => condition("Ready", true, "Serving", "pods get addresses"),
-        (Some(_), true) => condition("Ready", true, "LastGood", "the last valid configuration is in force"),
-        (_, false) => condition("Ready", false, "NotConfigured", "no valid configuration has been seen"),
+        (None, Serving::Yes) => condition("Ready", true, "Serving", "pods get addresses"),
+        (Some(_), Serving::Yes) => condition("Ready", true, "LastGood", "the last valid configuration is in force"),
+        (_, Serving::NotConfigured) => {
+            condition("Ready", false, "NotConfigured", "no valid configuration has been seen")
+        }
+        (_, Serving::HostNotPrepared(why)) => condition("Ready", false, "HostNotPrepared", why),
     };
     [ready, valid]
 }
@@ -233,12 +269,27 @@ mod tests {
     #[test]
     fn a_bad_edit_is_invalid_and_the_node_stays_ready() {
         let bad = Verdict { edit: None, problem: Some("spec.cidr6 …".into()) };
-        let [ready, valid] = judge(&bad, true);
+        let [ready, valid] = judge(&bad, &Serving::Yes);
         assert_eq!((ready.status, ready.reason, valid.status, valid.reason), (true, "LastGood", false, "Invalid"));
         assert_eq!(valid.message, "spec.cidr6 …");
-        let [ready, _] = judge(&bad, false);
+        let [ready, _] = judge(&bad, &Serving::NotConfigured);
         assert_eq!((ready.status, ready.reason), (false, "NotConfigured"));
-        let [ready, valid] = judge(&Verdict::default(), true);
+        let [ready, valid] = judge(&Verdict::default(), &Serving::Yes);
         assert!(ready.status && valid.status);
+    }
+
+    #[test]
+    fn a_host_that_is_not_prepared_is_not_ready_and_says_why() {
+        let verdicts = Verdicts::default();
+        assert_eq!(verdicts.get().serving(true), Serving::Yes);
+        verdicts.set_host(Err("net/ipv4/ip_forward cannot be written".into()));
+        let serving = verdicts.get().serving(true);
+        let [ready, valid] = judge(&Verdict::default(), &serving);
+        assert_eq!((ready.status, ready.reason, valid.status), (false, "HostNotPrepared", true));
+        assert_eq!(ready.message, "net/ipv4/ip_forward cannot be written");
+        // Without a configuration nobody has tried to prepare it.
+        assert_eq!(verdicts.get().serving(false), Serving::NotConfigured);
+        verdicts.set_host(Ok(()));
+        assert_eq!(verdicts.get().serving(true), Serving::Yes);
     }
 }
