@@ -46,6 +46,10 @@ pub struct Lease {
     pub ipv6: Option<Ipv6Addr>,
     /// The pod's IPv4 address, a /32.
     pub ipv4: Option<Ipv4Addr>,
+    /// The next hop of the pod's IPv4 default route, an address of the host end.
+    pub gateway4: Ipv4Addr,
+    /// The host end's index, since the attachment was committed: what of a link nobody can change.
+    pub host_index: Option<u32>,
     /// The pod's name, when the runtime gave one.
     pub pod: Option<PodName>,
     /// When the lease was made, in milliseconds of the boot clock. Orders it against delete notes.

@@ -13,7 +13,9 @@
 pub mod addr;
 pub mod annotations;
 pub mod cni;
+pub mod desired;
 pub mod embed;
+pub mod hostfacts;
 pub mod ipam;
 pub mod lease;
 pub mod nodeconfig;

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::addr::{AddrError, Family, parse_prefix4, parse_prefix6};
+use crate::addr::{AddrError, Family, GATEWAY4, parse_prefix4, parse_prefix6};
 use crate::annotations::{Defaults, Excerpt, IP_ALGO};
 
 /// The only `apiVersion`.
@@ -73,6 +74,8 @@ pub struct Spec {
     pub defaults: Option<SpecDefaults>,
     /// The MTU of pod links, in bytes.
     pub mtu: Option<i64>,
+    /// The next hop of the pods' IPv4 default route.
+    pub gateway4: Option<String>,
 }
 
 /// `spec.defaults` as it is written.
@@ -97,6 +100,9 @@ pub struct NodeConfig {
     /// The MTU of pod links in bytes, up to [`MTU_MAX`], at least [`MTU_MIN6`] (without `cidr6`: [`MTU_MIN4`]);
     /// `None`: the uplink's.
     pub mtu: Option<u32>,
+    /// The next hop of new pods' IPv4 default route, a link-local address that each host end bears;
+    /// [`GATEWAY4`] if not given.
+    pub gateway4: Ipv4Addr,
     /// What holds for pods that say nothing. A family without a range is off here, so that such pods live on the
     /// other; a pod that asks for it by annotation is refused by the allocator. Both may be off: then each pod
     /// must say what it wants.
@@ -145,6 +151,17 @@ pub enum FieldRule {
     Prefix(AddrError),
     /// Outside these bounds.
     Between(u32, u32),
+    /// Not an address that each host end could bear.
+    Gateway,
+}
+
+impl NodeConfig {
+    /// The node's ranges, IPv6 first.
+    pub fn prefixes(&self) -> Vec<IpNet> {
+        let v6 = self.cidr6.map(IpNet::from);
+        let v4 = self.cidr4.map(IpNet::from);
+        v6.into_iter().chain(v4).collect()
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -174,6 +191,10 @@ impl fmt::Display for FieldRule {
             FieldRule::MustBe(value) => write!(f, "must be {value}"),
             FieldRule::Required => f.write_str("is required"),
             FieldRule::Prefix(why) => why.fmt(f),
+            FieldRule::Gateway => f.write_str(
+                "must be a link-local IPv4 address, from 169.254.1.0 to 169.254.254.255, and not 169.254.169.254, where clouds have \
+                 their metadata",
+            ),
             FieldRule::Between(min, max) => write!(f, "must be between {min} and {max}"),
         }
     }
@@ -257,6 +278,7 @@ impl TryFrom<Manifest> for NodeConfig {
         }
         let mtu_min = if cidr6.is_some() { MTU_MIN6 } else { MTU_MIN4 };
         let mtu = spec.mtu.map(|value| mtu(value, mtu_min)).transpose()?;
+        let gateway4 = spec.gateway4.map_or(Ok(GATEWAY4), |text| gateway(&text))?;
 
         let asked = spec.defaults.unwrap_or_default();
         let default = |family, asked: Option<bool>, has_range: bool| match (asked, has_range) {
@@ -268,7 +290,7 @@ impl TryFrom<Manifest> for NodeConfig {
             ipv4: default(Family::V4, asked.ipv4, cidr4.is_some())?,
             ip_algo: metadata.annotations.and_then(|mut all| all.remove(IP_ALGO)),
         };
-        Ok(NodeConfig { name: metadata.name, cidr6, cidr4, mtu, defaults })
+        Ok(NodeConfig { name: metadata.name, cidr6, cidr4, mtu, gateway4, defaults })
     }
 }
 
@@ -300,6 +322,18 @@ fn range4(text: &str) -> Result<Ipv4Net, AddrError> {
     Err(AddrError::PrefixLength(rule.into()))
 }
 
+/// RFC 3927 leaves the first and last 256 addresses of the block to future use. An address of any other kind could be
+/// somebody's whom the host has to reach.
+fn gateway(text: &str) -> Result<Ipv4Addr, ConfigError> {
+    let metadata = Ipv4Addr::new(169, 254, 169, 254);
+    let fits = |ip: &Ipv4Addr| ip.is_link_local() && (1..=254).contains(&ip.octets()[2]) && *ip != metadata;
+    text.parse().ok().filter(fits).ok_or_else(|| ConfigError::Field {
+        path: "spec.gateway4",
+        value: Excerpt::of(text),
+        rule: FieldRule::Gateway,
+    })
+}
+
 fn mtu(value: i64, min: u32) -> Result<u32, ConfigError> {
     u32::try_from(value).ok().filter(|mtu| (min..=MTU_MAX).contains(mtu)).ok_or_else(|| ConfigError::Field {
         path: "spec.mtu",
@@ -321,6 +355,23 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         parse(text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn a_gateway_of_pods_is_a_link_local_address_that_nobody_else_can_have() {
+        let of = |text: &str| spec(&format!("{{cidr4: 10.0.0.0/24, gateway4: '{text}'}}"));
+        assert_eq!(spec("{cidr4: 10.0.0.0/24}").expect("valid").gateway4, GATEWAY4);
+        for good in ["169.254.1.2", "169.254.254.255", "169.254.169.253"] {
+            assert_eq!(of(good).expect("valid").gateway4.to_string(), good);
+        }
+        for bad in ["169.254.169.254", "169.254.0.1", "169.254.255.1", "10.0.0.1", "fe80::1", "169.254.1.1/32", "", "x"]
+        {
+            let refusal = of(bad).expect_err("must be refused").to_string();
+            assert!(
+                refusal.starts_with(&format!("spec.gateway4: \"{bad}\" must be a link-local IPv4 address")),
+                "{refusal}"
+            );
+        }
     }
 
     #[test]
@@ -347,6 +398,7 @@ mod tests {
             cidr6: CIDR6.parse().ok(),
             cidr4: "10.25.214.0/24".parse().ok(),
             mtu: Some(1500),
+            gateway4: GATEWAY4,
             defaults: Defaults { ipv6: true, ipv4: false, ip_algo: Some("namespace,app,image".into()) },
         };
         assert_eq!(parse(text), Ok(want));

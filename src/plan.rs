@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::addr::{Attachment, GATEWAY4, GATEWAY6, IfName, LinkEnd, Mac, fnv1a32};
+use crate::addr::{Attachment, Family, GATEWAY6, IfName, LinkEnd, Mac, fnv1a32};
 use crate::lease::Lease;
 
 /// The route protocol number that marks every route of flock (`proto 102` in `ip route`). Free in the kernel's and in
@@ -18,13 +18,69 @@ pub const ROUTE_PROTOCOL: u8 = 102;
 /// The metric of the unreachable routes of the node's prefixes: the last choice, so that any other route wins.
 pub const UNREACHABLE_METRIC: u32 = u32::MAX;
 
+/// A kernel setting of one link that no default of the host may decide.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The family that it belongs to.
+    pub family: Family,
+    /// Its name below `/proc/sys/net/ipv4/conf/LINK` or `/proc/sys/net/ipv6/conf/LINK`.
+    pub key: &'static str,
+    /// Its place among the settings of a link message: `IPV4_DEVCONF_*` less one (linux/ip.h), `DEVCONF_*`
+    /// (linux/ipv6.h).
+    pub place: usize,
+    /// What it has to be.
+    pub value: i32,
+    /// Whether it matters only to a pod that has an address of the family. The others keep a pod of either kind from
+    /// changing the host.
+    pub for_addresses: bool,
+}
+
+const fn setting(family: Family, key: &'static str, place: usize, value: i32) -> Setting {
+    Setting { family, key, place, value, for_addresses: false }
+}
+
+const fn setting_for_addresses(family: Family, key: &'static str, place: usize, value: i32) -> Setting {
+    Setting { family, key, place, value, for_addresses: true }
+}
+
+/// The settings of each host end, in the order in which they are made. `docs/design.md` argues each, and what is left to
+/// the host.
+pub const SETTINGS: [Setting; 16] = [
+    // What the pod's packets need: without these the kernel drops what the pod sends.
+    setting_for_addresses(Family::V4, "forwarding", 0, 1),
+    setting_for_addresses(Family::V6, "disable_ipv6", 26, 0),
+    setting_for_addresses(Family::V6, "forwarding", 0, 1),
+    // What a pod could tell the host: routes, prefixes, addresses and an MTU by router advertisement, routes by redirect.
+    setting(Family::V6, "accept_ra", 3, 0),
+    setting(Family::V6, "accept_redirects", 4, 0),
+    setting(Family::V4, "accept_redirects", 3, 0),
+    // What a pod could make the host do with its packets: route them as the pod says, or take them for its own.
+    setting(Family::V4, "accept_source_route", 8, 0),
+    setting(Family::V6, "seg6_enabled", 44, 0),
+    setting(Family::V6, "rpl_seg_enabled", 51, 0),
+    setting(Family::V4, "accept_local", 22, 0),
+    setting(Family::V4, "route_localnet", 25, 0),
+    // What the host answers for others, and learns from answers that nobody asked for.
+    setting(Family::V4, "arp_ignore", 18, 0),
+    setting(Family::V4, "proxy_arp", 2, 0),
+    setting(Family::V4, "arp_accept", 20, 0),
+    setting(Family::V6, "proxy_ndp", 22, 0),
+    setting(Family::V6, "accept_untracked_na", 57, 0),
+];
+
 /// One change of one link, in words that both families share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
+    /// Give the link its name back. The kernel refuses that for a link that is up before Linux 6.2.
+    Name(IfName),
+    /// Give the link its hardware address back, to which the other end sends.
+    Mac(Mac),
     /// Write a text beside the link, where `ip link` and recovery can read it.
     Alias(String),
     /// Switch off the link-local address that the kernel would make by itself, and its duplicate address detection.
     NoAutoAddress,
+    /// Take a setting out of the hands of the host's defaults.
+    Setting(&'static Setting),
     /// Bring the link up.
     Up,
     /// Give the link an address, without duplicate address detection and without a prefix route.
@@ -68,7 +124,10 @@ pub enum Reach {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Change::Name(name) => write!(f, "name {name}"),
+            Change::Mac(mac) => write!(f, "hardware address {mac}"),
             Change::Alias(text) => write!(f, "alias {text}"),
+            Change::Setting(Setting { family, key, value, .. }) => write!(f, "{family} {key}={value}"),
             Change::NoAutoAddress => f.write_str("no address generation"),
             Change::Up => f.write_str("up"),
             Change::Address { ip, .. } => write!(f, "address {ip}"),
@@ -111,18 +170,24 @@ pub fn wiring(lease: &Lease) -> Wiring {
     }
 }
 
+/// What the host end is made with. Changes for a link that somebody has altered, on top of [`host_end`].
+pub fn host_identity(lease: &Lease) -> [Change; 2] {
+    [Change::Mac(lease.host_mac), Change::Name(lease.host_link.clone())]
+}
+
 /// The changes of the host end. All of them may be repeated on a link that has them already.
 pub fn host_end(lease: &Lease) -> Vec<Change> {
-    let mut changes = vec![Change::Alias(alias(&lease.attachment)), Change::NoAutoAddress, Change::Up];
+    let mut changes = vec![Change::Alias(alias(&lease.attachment)), Change::NoAutoAddress];
+    // Before the link is up: from then on the pod's packets are judged by them.
+    changes.extend(settings(lease).map(Change::Setting));
+    changes.push(Change::Up);
     // The gateway addresses stand on the host end itself: the permanent neighbours below make the first packet fast, and
     // these make the link heal when something in the pod drops them or asks by itself. A /128 rather than fe80::1/64:
     // the latter joins a list of equal prefix routes that every further link has to walk, and doubles the time to
     // delete a link. Proxy ARP would answer too, but only after up to 0.8 s.
-    if lease.ipv6.is_some() {
-        changes.push(Change::Address { ip: GATEWAY6.into(), prefix_len: 128, reach: Reach::Link });
-    }
-    if lease.ipv4.is_some() {
-        changes.push(Change::Address { ip: GATEWAY4.into(), prefix_len: 32, reach: Reach::Host });
+    for ip in lease.addresses() {
+        let reach = if ip.is_ipv6() { Reach::Link } else { Reach::Host };
+        changes.push(Change::Address { ip: gateway(lease, ip), prefix_len: IpNet::from(ip).prefix_len(), reach });
     }
     for ip in lease.addresses() {
         if let Some(mac) = lease.pod_mac {
@@ -133,6 +198,31 @@ pub fn host_end(lease: &Lease) -> Vec<Change> {
     changes
 }
 
+/// The settings of the host end of `lease`.
+pub fn settings(lease: &Lease) -> impl Iterator<Item = &'static Setting> {
+    let (v4, v6) = (lease.ipv4.is_some(), lease.ipv6.is_some());
+    SETTINGS.iter().filter(move |setting| {
+        !setting.for_addresses
+            || match setting.family {
+                Family::V4 => v4,
+                Family::V6 => v6,
+            }
+    })
+}
+
+/// The next hop of the pod's default route for the family of its address `ip`.
+pub fn gateway(lease: &Lease, ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(_) => GATEWAY6.into(),
+        IpAddr::V4(_) => lease.gateway4.into(),
+    }
+}
+
+/// What the pod end is made with, which CHECK compares on top of [`Wiring::pod`].
+pub fn pod_identity(lease: &Lease) -> Option<Change> {
+    lease.pod_mac.map(Change::Mac)
+}
+
 fn pod_end(lease: &Lease, pod_mac: Mac) -> Vec<Change> {
     let mut changes = vec![Change::NoAutoAddress, Change::Up];
     // An IPv6 host needs a link-local address (RFC 4291, section 2.1); made here, it is usable at once.
@@ -141,11 +231,12 @@ fn pod_end(lease: &Lease, pod_mac: Mac) -> Vec<Change> {
     }
     let metric = default_route_metric(&lease.attachment.ifname);
     for ip in lease.addresses() {
-        let (prefix_len, gateway, everywhere): (u8, IpAddr, IpNet) = match ip {
-            IpAddr::V6(_) => (128, GATEWAY6.into(), Ipv6Net::default().into()),
-            IpAddr::V4(_) => (32, GATEWAY4.into(), Ipv4Net::default().into()),
+        let gateway = gateway(lease, ip);
+        let everywhere = match ip {
+            IpAddr::V6(_) => IpNet::from(Ipv6Net::default()),
+            IpAddr::V4(_) => IpNet::from(Ipv4Net::default()),
         };
-        changes.push(Change::Address { ip, prefix_len, reach: Reach::Global });
+        changes.push(Change::Address { ip, prefix_len: IpNet::from(ip).prefix_len(), reach: Reach::Global });
         changes.push(Change::Neighbour { ip: gateway, mac: lease.host_mac });
         changes.push(Change::Route { to: everywhere, via: Some(gateway), metric });
     }
@@ -174,6 +265,7 @@ pub fn attachment_of_alias(alias: &str) -> Option<Attachment> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::addr::GATEWAY4;
     use crate::lease::Phase;
 
     pub(crate) fn lease(key: &str) -> Lease {
@@ -188,6 +280,8 @@ pub(crate) mod tests {
             mtu: 1500,
             ipv6: Some("2001:db8::5".parse().expect("literal")),
             ipv4: Some("10.0.0.5".parse().expect("literal")),
+            gateway4: GATEWAY4,
+            host_index: None,
             pod: None,
             since: 7,
             call: None,

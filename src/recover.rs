@@ -5,46 +5,100 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use crate::addr::{Attachment, IfName, LinkEnd, Mac};
-use crate::lease::{Lease, Phase};
-use crate::plan::{self, Change};
+use ipnet::IpNet;
 
-/// A link of the host that could be ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::addr::{Attachment, Family, GATEWAY4, LinkEnd, Mac};
+use crate::lease::{Lease, Phase};
+use crate::plan::{self, Change, Setting};
+
+/// What the kernel shows of one link, at either end of a pair, with everything that leads through it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KernelLink {
     /// Its index.
     pub index: u32,
     /// Its name.
-    pub name: IfName,
-    /// Its hardware address.
-    pub mac: Mac,
+    pub name: String,
+    /// Its hardware address, if it has one of six bytes.
+    pub mac: Option<Mac>,
     /// MTU in bytes.
     pub mtu: u32,
     /// The text beside it.
     pub alias: Option<String>,
     /// Administratively up.
     pub up: bool,
-    /// The single addresses that lead through it.
-    pub addresses: Vec<IpAddr>,
-    /// The addresses that it bears itself.
+    /// Its IPv4 settings, each at its [`Setting::place`]; empty where the kernel has none.
+    pub settings4: Vec<i32>,
+    /// Its IPv6 settings; empty where the kernel, or this link, is without IPv6.
+    pub settings6: Vec<i32>,
+    /// The routes through it, with their gateways.
+    pub routes: Vec<(IpNet, Option<IpAddr>)>,
+    /// The addresses that it bears itself and that can be used.
     pub own: Vec<IpAddr>,
     /// Its permanent neighbours.
     pub neighbours: Vec<(IpAddr, Mac)>,
 }
 
 impl KernelLink {
-    /// The kernel shows what this change asks for.
+    /// Those of `changes` that the kernel does not show.
+    pub fn lacks(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
+        changes.into_iter().filter(|change| !self.has(change)).collect()
+    }
+
     fn has(&self, change: &Change) -> bool {
         match change {
+            Change::Name(name) => self.name == name.as_str(),
+            Change::Mac(mac) => self.mac == Some(*mac),
             Change::Alias(text) => self.alias.as_ref() == Some(text),
+            Change::Setting(setting) => self.setting(setting).is_none_or(|value| value == setting.value),
             Change::Up => self.up,
             Change::Address { ip, .. } => self.own.contains(ip),
             Change::Neighbour { ip, mac } => self.neighbours.contains(&(*ip, *mac)),
-            Change::Route { to, .. } => self.addresses.contains(&to.addr()),
+            Change::Route { to, via, .. } => self.routes.contains(&(*to, *via)),
             // Matters only when a link comes up for the first time.
             Change::NoAutoAddress => true,
         }
     }
+
+    /// None where the kernel does not know the setting.
+    fn setting(&self, setting: &Setting) -> Option<i32> {
+        let settings = match setting.family {
+            Family::V4 => &self.settings4,
+            Family::V6 => &self.settings6,
+        };
+        settings.get(setting.place).copied()
+    }
+
+    /// The single addresses that lead through it.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let single = |to: &IpNet| to.prefix_len() == to.max_prefix_len();
+        self.routes.iter().filter(move |(to, via)| single(to) && via.is_none()).map(|(to, _)| to.addr())
+    }
+
+    /// How surely this is the link of `lease`: 0 for no sign of it. Each sign is enough, since whoever changes one of them
+    /// still has a pod behind the link; the index is the one that nobody can change.
+    fn signs_of(&self, lease: &Lease) -> u8 {
+        let index = lease.host_index == Some(self.index);
+        let alias = self.alias.as_deref().and_then(plan::attachment_of_alias).as_ref() == Some(&lease.attachment);
+        let mac = self.mac == Some(lease.host_mac);
+        let name = self.name == lease.host_link.as_str();
+        // The name alone is no sign: it is what somebody else's link would have in common with ours.
+        if index || alias || mac {
+            u8::from(index) * 8 + u8::from(alias) * 4 + u8::from(mac) * 2 + u8::from(name)
+        } else {
+            0
+        }
+    }
+}
+
+/// The link of `lease` among `links`, whatever somebody has made of its name, its hardware address or its alias.
+pub fn link_of<'a>(lease: &Lease, links: impl IntoIterator<Item = &'a KernelLink>) -> Option<&'a KernelLink> {
+    let signs = links.into_iter().map(|link| (link.signs_of(lease), link)).filter(|(signs, _)| *signs > 0);
+    signs.max_by_key(|(signs, _)| *signs).map(|(_, link)| link)
+}
+
+/// What the host end of `lease` lacks, by everything that the plan says of it.
+pub fn host_end_lacks(lease: &Lease, link: &KernelLink) -> Vec<Change> {
+    link.lacks(plan::host_identity(lease).into_iter().chain(plan::host_end(lease)))
 }
 
 /// One thing to put right.
@@ -91,7 +145,7 @@ pub fn repairs<'a>(
     busy: &HashSet<Attachment>,
     now: u64,
 ) -> Vec<Repair> {
-    let by_name: HashMap<&IfName, &KernelLink> = links.iter().map(|link| (&link.name, link)).collect();
+    let index = Index::new(links);
     let mut known: HashSet<&Attachment> = HashSet::new();
     let mut holders: HashMap<IpAddr, &Attachment> = HashMap::new();
     let mut repairs = Vec::new();
@@ -102,13 +156,12 @@ pub fn repairs<'a>(
             continue;
         }
         let attachment = lease.attachment.clone();
-        let link = by_name.get(&lease.host_link).filter(|link| link.mac == lease.host_mac);
+        let link = link_of(lease, index.candidates(lease));
         match (lease.phase, link) {
             (Phase::Pending, _) => repairs.push(Repair::Undo(attachment)),
             (Phase::Committed, None) => repairs.push(Repair::Release(attachment)),
             (Phase::Committed, Some(link)) => {
-                let mut lacks = plan::host_end(lease);
-                lacks.retain(|change| !link.has(change));
+                let lacks = host_end_lacks(lease, link);
                 if !lacks.is_empty() {
                     repairs.push(Repair::Rewire { attachment, index: link.index, lacks });
                 }
@@ -118,17 +171,15 @@ pub fn repairs<'a>(
     for link in links {
         let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) else { continue };
         // Anybody can write a text beside a link. The hardware address was given when flock made it.
-        if link.mac != attachment.mac(LinkEnd::Host) || known.contains(&attachment) || busy.contains(&attachment) {
+        if link.mac != Some(attachment.mac(LinkEnd::Host)) || known.contains(&attachment) || busy.contains(&attachment)
+        {
             continue;
         }
-        if link.addresses.is_empty() {
-            repairs.push(Repair::Remove { attachment, index: link.index });
-            continue;
-        }
-        let contested = link.addresses.iter().find_map(|ip| holders.get(ip).map(|holder| (*ip, (*holder).clone())));
-        repairs.push(match contested {
-            Some((ip, holder)) => Repair::Conflict { attachment, ip, holder },
-            None => Repair::Adopt(Box::new(adopted(attachment, link, now))),
+        let contested = link.addresses().find_map(|ip| holders.get(&ip).map(|holder| (ip, (*holder).clone())));
+        repairs.push(match (contested, adopted(attachment.clone(), link, now)) {
+            (Some((ip, holder)), _) => Repair::Conflict { attachment, ip, holder },
+            (None, Some(lease)) => Repair::Adopt(Box::new(lease)),
+            (None, None) => Repair::Remove { attachment, index: link.index },
         });
     }
     // Hash order must not show in logs.
@@ -136,41 +187,93 @@ pub fn repairs<'a>(
     repairs
 }
 
-fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Lease {
-    Lease {
+/// The links by each sign that a lease could know them by, so that a node with many pods does not compare each with each.
+struct Index<'a> {
+    by_index: HashMap<u32, &'a KernelLink>,
+    by_mac: HashMap<Mac, Vec<&'a KernelLink>>,
+    by_alias: HashMap<Attachment, Vec<&'a KernelLink>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(links: &'a [KernelLink]) -> Index<'a> {
+        let mut index = Index { by_index: HashMap::new(), by_mac: HashMap::new(), by_alias: HashMap::new() };
+        for link in links {
+            index.by_index.insert(link.index, link);
+            if let Some(mac) = link.mac {
+                index.by_mac.entry(mac).or_default().push(link);
+            }
+            if let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) {
+                index.by_alias.entry(attachment).or_default().push(link);
+            }
+        }
+        index
+    }
+
+    fn candidates(&self, lease: &Lease) -> impl Iterator<Item = &'a KernelLink> {
+        let by_index = lease.host_index.and_then(|index| self.by_index.get(&index));
+        let by_mac = self.by_mac.get(&lease.host_mac).into_iter().flatten();
+        let by_alias = self.by_alias.get(&lease.attachment).into_iter().flatten();
+        by_index.into_iter().chain(by_mac).chain(by_alias).copied()
+    }
+}
+
+/// None for a link that leads to no address.
+fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Option<Lease> {
+    let v6 = link.addresses().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+    let v4 = link.addresses().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
+    let gateway4 = link.own.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+    (v6.is_some() || v4.is_some()).then_some(())?;
+    Some(Lease {
         phase: Phase::Committed,
         network: "flock".into(),
         netns: String::new(),
-        host_link: link.name.clone(),
-        host_mac: link.mac,
+        // One that somebody has renamed to what flock would not take for a name gets its own name back.
+        host_link: link.name.parse().unwrap_or_else(|_| attachment.host_link(0)),
+        host_mac: link.mac?,
         pod_mac: Some(attachment.mac(LinkEnd::Pod)),
         mtu: link.mtu,
-        ipv6: link.addresses.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
-        ipv4: link.addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
+        ipv6: v6,
+        ipv4: v4,
+        gateway4: gateway4.unwrap_or(GATEWAY4),
+        host_index: Some(link.index),
         pod: None,
         since: now,
         call: None,
         attachment,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::{GATEWAY4, GATEWAY6};
+    use crate::addr::GATEWAY6;
+    use crate::plan::SETTINGS;
     use crate::plan::tests::lease;
 
     fn link_of(lease: &Lease) -> KernelLink {
-        KernelLink {
+        let mut link = KernelLink {
             index: 7,
-            name: lease.host_link.clone(),
-            mac: lease.host_mac,
+            name: lease.host_link.to_string(),
+            mac: Some(lease.host_mac),
             mtu: lease.mtu,
             alias: Some(plan::alias(&lease.attachment)),
             up: true,
-            addresses: lease.addresses().collect(),
+            settings4: vec![-1; 33],
+            settings6: vec![-1; 60],
+            routes: lease.addresses().map(|ip| (ip.into(), None)).collect(),
             own: vec![GATEWAY6.into(), GATEWAY4.into()],
             neighbours: lease.addresses().map(|ip| (ip, lease.pod_mac.expect("given"))).collect(),
+        };
+        for setting in &SETTINGS {
+            settings_of(&mut link, setting.family)[setting.place] = setting.value;
+        }
+        link
+    }
+
+    fn settings_of(link: &mut KernelLink, family: Family) -> &mut Vec<i32> {
+        match family {
+            Family::V4 => &mut link.settings4,
+            Family::V6 => &mut link.settings6,
         }
     }
 
@@ -199,7 +302,7 @@ mod tests {
         let release = [Repair::Release(lease.attachment.clone())];
         assert_eq!(found(std::slice::from_ref(&lease), &[]), release);
         let mut foreign = link_of(&lease);
-        foreign.mac = Mac([2, 9, 9, 9, 9, 9]);
+        (foreign.mac, foreign.alias) = (Some(Mac([2, 9, 9, 9, 9, 9])), None);
         assert_eq!(found(&[lease], &[foreign]), release, "a link of that name with another hardware address is not it");
     }
 
@@ -215,8 +318,11 @@ mod tests {
         };
         check(|link| link.alias = None, "alias flock:abc/eth0");
         check(|link| link.up = false, "up");
-        check(|link| link.addresses.truncate(1), "route 10.0.0.5/32");
-        check(|link| link.addresses.retain(IpAddr::is_ipv4), "route 2001:db8::5/128");
+        check(|link| link.routes.truncate(1), "route 10.0.0.5/32");
+        check(|link| link.routes.retain(|(to, _)| to.addr().is_ipv4()), "route 2001:db8::5/128");
+        check(|link| link.routes[1].1 = Some(GATEWAY4.into()), "route 10.0.0.5/32");
+        check(|link| link.mac = Some(Mac([2, 9, 9, 9, 9, 9])), "hardware address ba:79:2b:9b:22:d8");
+        check(|link| link.name = "x".into(), "name flock1a47e90b");
         check(|link| link.own.truncate(1), "address 169.254.1.1");
         check(|link| link.own.retain(IpAddr::is_ipv4), "address fe80::1");
         check(|link| link.neighbours.truncate(1), "neighbour 10.0.0.5");
@@ -224,21 +330,60 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_that_a_default_of_the_host_could_decide_is_compared() {
+        let both = lease("abc/eth0");
+        for setting in &SETTINGS {
+            let mut link = link_of(&both);
+            settings_of(&mut link, setting.family)[setting.place] += 1;
+            let repairs = found(std::slice::from_ref(&both), &[link]);
+            let [Repair::Rewire { lacks, .. }] = repairs.as_slice() else { panic!("{setting:?}: {repairs:?}") };
+            assert_eq!(lacks, &[Change::Setting(setting)]);
+        }
+        // An older kernel that does not know the last ones, and one without IPv6.
+        let mut old = link_of(&both);
+        (old.settings4.truncate(10), old.settings6.clear());
+        assert_eq!(found(&[both], &[old]), []);
+    }
+
+    #[test]
+    fn a_link_is_its_pods_whatever_somebody_has_changed_of_it() {
+        let mut mine = lease("abc/eth0");
+        mine.host_index = Some(7);
+        let other = link_of(&lease("def/eth0"));
+        let damages: [fn(&mut KernelLink); 3] = [
+            |link| link.name = "renamed".into(),
+            |link| link.mac = None,
+            |link| link.alias = Some("somebody's".into()),
+        ];
+        for bits in 0..8 {
+            let mut link = link_of(&mine);
+            let applied = damages.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+            applied.for_each(|(_, damage)| damage(&mut link));
+            let repairs = repairs([mine.clone()].iter(), &[other.clone(), link], &HashSet::new(), 1);
+            assert!(!repairs.contains(&Repair::Release(mine.attachment.clone())), "{bits:03b}: {repairs:?}");
+        }
+        // A link of its name alone is somebody else's.
+        let named = KernelLink { name: mine.host_link.to_string(), index: 8, ..KernelLink::default() };
+        assert_eq!(found(&[mine.clone()], &[named]), [Repair::Release(mine.attachment)]);
+    }
+
+    #[test]
     fn lost_state_is_read_back_from_the_kernel() {
         let lease = lease("abc/eth0");
         let repairs = found(&[], &[link_of(&lease)]);
         let [Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
+        assert_eq!(adopted.host_index, Some(7));
         assert_eq!((adopted.ipv6, adopted.ipv4), (lease.ipv6, lease.ipv4));
         assert_eq!(found(&[(**adopted).clone()], &[link_of(&lease)]), [], "and then all is in order");
         let mut bare = link_of(&lease);
-        bare.addresses.clear();
+        bare.routes.clear();
         assert_eq!(found(&[], &[bare]), [Repair::Remove { attachment: lease.attachment, index: 7 }]);
     }
 
     #[test]
     fn a_link_that_only_says_that_it_is_ours_is_left_alone() {
         let mut link = link_of(&lease("abc/eth0"));
-        link.mac = Mac([2, 9, 9, 9, 9, 9]);
+        link.mac = Some(Mac([2, 9, 9, 9, 9, 9]));
         assert_eq!(found(&[], &[link]), []);
     }
 

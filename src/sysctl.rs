@@ -6,6 +6,8 @@ use std::fmt;
 use std::fs;
 use std::io;
 
+use rustix::io::Errno;
+
 use crate::failpoint;
 
 /// A key that could not be read or written.
@@ -30,6 +32,16 @@ impl fmt::Display for SysctlError {
 
 impl std::error::Error for SysctlError {}
 
+impl SysctlError {
+    /// Nothing is wrong with the key: this process, or the host, has no descriptor or memory to spare.
+    pub fn is_shortage(&self) -> bool {
+        matches!(
+            self.error.raw_os_error().map(Errno::from_raw_os_error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN | Errno::INTR)
+        )
+    }
+}
+
 /// The value of `key`, without its line end; none when this kernel has no such key.
 ///
 /// # Errors
@@ -50,10 +62,19 @@ pub fn ensure(key: &str, value: &str) -> Result<bool, SysctlError> {
     if get(key)?.as_deref() == Some(value) {
         return Ok(false);
     }
-    match failpoint::pass("sysctl.write").and_then(|()| fs::write(path(key), value)) {
-        Ok(()) => Ok(true),
-        Err(error) => Err(SysctlError { key: key.into(), value: Some(value.into()), error }),
-    }
+    set(key, value).map(|()| true)
+}
+
+/// Writes `value`, of which the caller knows that it is not there yet.
+///
+/// # Errors
+/// The key is missing, or may not be written.
+pub fn set(key: &str, value: &str) -> Result<(), SysctlError> {
+    failpoint::pass("sysctl.write").and_then(|()| fs::write(path(key), value)).map_err(|error| SysctlError {
+        key: key.into(),
+        value: Some(value.into()),
+        error,
+    })
 }
 
 fn path(key: &str) -> String {

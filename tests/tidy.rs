@@ -16,6 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lease", &["addr"]),
     ("nodeconfig", &["addr", "annotations"]),
     ("ipam", &["addr", "embed"]),
+    ("hostfacts", &["addr", "nodeconfig"]),
+    ("desired", &["addr"]),
     ("plan", &["addr", "lease"]),
     ("recover", &["addr", "lease", "plan"]),
     // The edges.
@@ -41,9 +43,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "annotations",
             "boot",
             "cni",
+            "desired",
             "disk",
             "embed",
             "failpoint",
+            "hostfacts",
             "intents",
             "ipam",
             "kube",
@@ -66,7 +70,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without files, sockets, threads, clocks, environment and log.
-const PURE: &[&str] = &["addr", "embed", "annotations", "cni", "lease", "nodeconfig", "ipam", "plan", "recover"];
+const PURE: &[&str] =
+    &["addr", "embed", "annotations", "cni", "lease", "nodeconfig", "ipam", "hostfacts", "desired", "plan", "recover"];
 
 /// Files that may turn values into text and back.
 const SERDE: &[&str] = &[

@@ -1,49 +1,98 @@
-//! Makes and removes the link of one lease. Undo is the same removal: there is no second clean-up.
+//! Makes, repairs and removes the link of one lease. Undo is the same removal: there is no second clean-up.
 //!
 //! Works on values and the kernel; must not know requests, the ledger or the allocator.
 
 use std::time::Instant;
 
-use crate::addr::{IfName, Mac};
+use crate::addr::{Attachment, Family, IfName};
 use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::observe;
 use crate::lease::Lease;
 use crate::netlink::conn::Conn;
 use crate::netlink::events::LinkRemover;
-use crate::netlink::link::{Link, Pair};
+use crate::netlink::link::Pair;
 use crate::netns::Netns;
-use crate::plan::{self, Wiring};
+use crate::plan::{self, Change, Wiring};
+use crate::recover::{KernelLink, host_end_lacks};
 use crate::sysctl::{self, SysctlError};
 
-/// Makes the link that `lease` asks for, its pod end in `netns`. When it returns, the first packet works.
+/// Makes the link that `lease` asks for, its pod end in `netns`. When it returns, the first packet works. Returns the index
+/// of the host end.
 ///
 /// # Errors
-/// Part of it may stand; [`unwire`] removes it.
-pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Instant) -> Result<(), Fault> {
+/// Part of it may stand; [`unwire`] removes it. [`Cause::AddressTaken`] when somebody has a route to one of its addresses.
+pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Instant) -> Result<u32, Fault> {
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let wiring = plan::wiring(lease);
     let mut host = Conn::open(deadline).map_err(|e| fail(e.into()))?;
-    let host_ipv6_off = ipv6_is_off_by_default();
     // One visit to the namespace: the socket that is opened there stays there.
     let visit = netns.run(|| (Conn::open(deadline), ipv6_is_off_by_default()));
     let (pod, pod_ipv6_off) = visit.map_err(|e| fail(e.into()))?;
     let mut pod = pod.map_err(|e| fail(e.into()))?;
 
     let pair = create(&mut host, &wiring, netns, remover, deadline).map_err(fail)?;
+    let name = wiring.host_link.as_str();
+    set_ipv6(name, &wiring.host, &pair.settings6).map_err(|e| fail(e.into()))?;
+    host.apply(pair.host, name, &wiring.host).map_err(|e| fail(e.into()))?;
     // Hosts that switch IPv6 off by default do so for both ends, since namespaces may inherit it. This pod is to have it.
-    if lease.ipv6.is_some() && host_ipv6_off.map_err(|e| fail(e.into()))? {
-        enable_ipv6(&wiring.host_link).map_err(|e| fail(e.into()))?;
-    }
-    host.apply(pair.host, wiring.host_link.as_str(), &wiring.host).map_err(|e| fail(e.into()))?;
     if lease.ipv6.is_some() && pod_ipv6_off.map_err(|e| fail(e.into()))? {
         netns.run(|| enable_ipv6(&wiring.ifname)).map_err(|e| fail(e.into()))?.map_err(|e| fail(e.into()))?;
     }
     pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))?;
     // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
-    host.wait_until_it_sends(pair.host, wiring.host_link.as_str()).map_err(|e| fail(e.into()))?;
-    match lease.ipv6 {
-        Some(ip) => pod.wait_until_taken_in(ip.into()).map_err(|e| fail(e.into())),
-        None => Ok(()),
+    host.wait_until_it_sends(pair.host, name).map_err(|e| fail(e.into()))?;
+    if let Some(ip) = lease.ipv6 {
+        pod.wait_until_taken_in(pair.pod, ip.into()).map_err(|e| fail(e.into()))?;
     }
+    Ok(pair.host)
+}
+
+/// What the host end of `lease` lacks; nothing if it does not stand.
+///
+/// # Errors
+/// The kernel could not be asked.
+pub fn lacks(lease: &Lease, deadline: Instant) -> Result<Vec<Change>, Fault> {
+    Ok(shown(lease, deadline)?.map(|end| host_end_lacks(lease, &end)).unwrap_or_default())
+}
+
+fn shown(lease: &Lease, deadline: Instant) -> Result<Option<KernelLink>, Fault> {
+    let fail = |cause: Cause| Fault { step: Step::Wire, cause };
+    let Some(link) = observe::link(lease, deadline).map_err(fail)? else { return Ok(None) };
+    let mut conn = Conn::open(deadline).map_err(|e| fail(e.into()))?;
+    observe::host_end(&mut conn, lease, link).map(Some).map_err(fail)
+}
+
+/// Gives the host end of `lease` back what it lacks.
+///
+/// # Errors
+/// Some of it may be missing still.
+pub fn rewire(lease: &Lease, lacks: &[Change], deadline: Instant) -> Result<(), Fault> {
+    let fail = |cause: Cause| Fault { step: Step::Wire, cause };
+    let Some(end) = shown(lease, deadline)? else { return Ok(()) };
+    let mut conn = Conn::open(deadline).map_err(|e| fail(e.into()))?;
+    set_ipv6(&end.name, lacks, &end.settings6).map_err(|e| fail(e.into()))?;
+    let identity = plan::host_identity(lease).into_iter().filter(|change| lacks.contains(change));
+    let (names, mut changes): (Vec<Change>, Vec<Change>) =
+        identity.partition(|change| matches!(change, Change::Name(_)));
+    // All of the rest: a link that was down has lost more with that than could be seen before.
+    changes.extend(plan::host_end(lease));
+    conn.apply(end.index, &end.name, &changes).map_err(|e| fail(e.into()))?;
+    // Last, as older kernels refuse it, and a pod does without.
+    if names.is_empty() { Ok(()) } else { conn.apply(end.index, &end.name, &names).map_err(|e| fail(e.into())) }
+}
+
+/// Writes those IPv6 settings among `changes` that the link does not have yet: the kernel takes them by `/proc` alone, and a
+/// write costs as much as three netlink messages.
+fn set_ipv6(link: &str, changes: &[Change], shown: &[i32]) -> Result<(), SysctlError> {
+    for change in changes {
+        if let Change::Setting(setting) = change
+            && setting.family == Family::V6
+            && shown.get(setting.place).is_some_and(|value| *value != setting.value)
+        {
+            sysctl::set(&format!("ipv6/conf/{link}/{}", setting.key), &setting.value.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 fn ipv6_is_off_by_default() -> Result<bool, SysctlError> {
@@ -81,24 +130,27 @@ fn create(
     }
 }
 
-/// Removes the link `name` if it is the one with this hardware address. Returns once it has left the namespace; if there
-/// is none, or it is somebody else's, there is nothing to do.
+/// Removes the link of `lease`, whatever somebody has made of its name. Returns once it has left the namespace; if there is
+/// none, there is nothing to do.
 ///
 /// # Errors
 /// The link may still stand.
-pub fn unwire(name: &IfName, mac: Mac, remover: &LinkRemover, deadline: Instant) -> Result<(), Fault> {
+pub fn unwire(lease: &Lease, remover: &LinkRemover, deadline: Instant) -> Result<(), Fault> {
     let fail = |cause: Cause| Fault { step: Step::Unwire, cause };
-    match own_link(name, mac, deadline).map_err(fail)? {
+    match observe::link(lease, deadline).map_err(fail)? {
         Some(link) => remover.remove(link.index, deadline).map_err(|e| fail(e.into())),
         None => Ok(()),
     }
 }
 
-/// The link `name`, if it is the one with this hardware address.
+/// Removes every link that bears the mark of `attachment`, of which there is no record: the state may have been lost.
 ///
 /// # Errors
-/// The kernel could not be asked.
-pub fn own_link(name: &IfName, mac: Mac, deadline: Instant) -> Result<Option<Link>, Cause> {
-    let link = Conn::open(deadline)?.link_named(name.as_str())?;
-    Ok(link.filter(|link| link.mac == Some(mac)))
+/// Some of them may still stand.
+pub fn unwire_unrecorded(attachment: &Attachment, remover: &LinkRemover, deadline: Instant) -> Result<(), Fault> {
+    let fail = |cause: Cause| Fault { step: Step::Unwire, cause };
+    let links = observe::unrecorded_links(attachment, deadline).map_err(fail)?;
+    let removals = links.into_iter().map(|link| remover.remove(link.index, deadline));
+    // Each is tried, whatever became of the others.
+    removals.fold(Ok(()), |outcome, removal| outcome.and(removal)).map_err(|e| fail(e.into()))
 }

@@ -1,20 +1,18 @@
 //! CHECK: compares a lease and the result that the runtime remembers with what the kernel shows. Changes nothing.
 //!
-//! Only what flock made is compared. Later plugins of a chain may have added addresses, routes and interfaces, and may
-//! have changed the MTU.
+//! Only what flock made is compared, by the list that it was made from. Later plugins of a chain may have added addresses,
+//! routes and interfaces, and may have changed the MTU.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
-use crate::addr::{GATEWAY4, GATEWAY6};
-use crate::agent::attach::own_link;
 use crate::agent::fault::Cause;
+use crate::agent::observe;
 use crate::cni::result::WireResult;
 use crate::lease::Lease;
 use crate::netlink::conn::Conn;
 use crate::netns::Netns;
+use crate::plan::{self, Change};
+use crate::recover::host_end_lacks;
 
 /// Compares the result that the runtime remembers with the lease.
 ///
@@ -41,7 +39,7 @@ pub fn result(lease: &Lease, netns: &str, prev: &WireResult) -> Result<(), Cause
     Ok(())
 }
 
-/// Compares the kernel with the lease: both ends of the link, the pod's addresses and default routes, the host's routes.
+/// Compares the kernel with the lease: everything that the plan says of both ends of the link.
 ///
 /// # Errors
 /// [`Cause::Differs`] with what is missing or wrong, or why the kernel could not be asked.
@@ -52,25 +50,15 @@ pub fn kernel(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cau
 
 fn host_end(lease: &Lease, deadline: Instant) -> Result<(), Cause> {
     let name = &lease.host_link;
-    let Some(link) = own_link(name, lease.host_mac, deadline)? else {
+    let Some(link) = observe::link(lease, deadline)? else {
         return Err(Cause::Differs(format!("host link {name} is missing")));
     };
-    if !link.up {
-        return Err(Cause::Differs(format!("host link {name} is down")));
-    }
-    let mut conn = Conn::open(deadline)?;
-    let gateways = conn.addresses(Some(link.index))?;
-    for ip in lease.addresses() {
-        let gateway = gateway(ip);
-        if !gateways.iter().any(|address| address.ip == gateway) {
-            return Err(Cause::Differs(format!("host link {name} lacks the address {gateway}")));
-        }
-        let route = conn.route_for(ip)?;
-        if !route.is_some_and(|route| route.to == IpNet::from(ip) && route.link == Some(link.index)) {
-            return Err(Cause::Differs(format!("the host has no route {ip} through {name}")));
-        }
-    }
-    Ok(())
+    let end = observe::host_end(&mut Conn::open(deadline)?, lease, link)?;
+    differs(host_end_lacks(lease, &end), |change| match change {
+        Change::Up => format!("host link {name} is down"),
+        Change::Route { to, .. } => format!("the host has no route {} through {name}", to.addr()),
+        other => format!("host link {name} lacks the {other}"),
+    })
 }
 
 fn pod_end(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause> {
@@ -79,36 +67,25 @@ fn pod_end(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause>
     let Some(link) = conn.link_named(ifname)? else {
         return Err(Cause::Differs(format!("the pod has no interface {ifname}")));
     };
-    if !link.up {
-        return Err(Cause::Differs(format!("the pod's interface {ifname} is down")));
+    let end = observe::pod_end(&mut conn, link)?;
+    let mut wanted: Vec<Change> = plan::pod_identity(lease).into_iter().chain(plan::wiring(lease).pod).collect();
+    if lease.pod_mac.is_none() {
+        // The Go flock made this link, and left neighbours and a link-local address to the kernel.
+        wanted.retain(|change| match change {
+            Change::Address { ip, .. } => lease.addresses().any(|own| own == *ip),
+            other => !matches!(other, Change::Neighbour { .. }),
+        });
     }
-    let addresses = conn.addresses(Some(link.index))?;
-    let routes = conn.all_routes()?;
-    for ip in lease.addresses() {
-        if !addresses.iter().any(|address| address.ip == ip && !address.tentative) {
-            return Err(Cause::Differs(format!("the pod's interface {ifname} lacks the address {ip}")));
-        }
-        let (everywhere, gateway) = (everywhere(ip), gateway(ip));
-        let has_default = routes
-            .iter()
-            .any(|route| route.to == everywhere && route.link == Some(link.index) && route.via == Some(gateway));
-        if !has_default {
-            return Err(Cause::Differs(format!("the pod lacks the default route via {gateway}")));
-        }
-    }
-    Ok(())
+    differs(end.lacks(wanted), |change| match change {
+        Change::Up => format!("the pod's interface {ifname} is down"),
+        Change::Route { via: Some(gateway), .. } => format!("the pod lacks the default route via {gateway}"),
+        other => format!("the pod's interface {ifname} lacks the {other}"),
+    })
 }
 
-fn gateway(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => GATEWAY4.into(),
-        IpAddr::V6(_) => GATEWAY6.into(),
+fn differs(lacks: Vec<Change>, told: impl Fn(&Change) -> String) -> Result<(), Cause> {
+    if lacks.is_empty() {
+        return Ok(());
     }
-}
-
-fn everywhere(ip: IpAddr) -> IpNet {
-    match ip {
-        IpAddr::V4(_) => Ipv4Net::default().into(),
-        IpAddr::V6(_) => Ipv6Net::default().into(),
-    }
+    Err(Cause::Differs(lacks.iter().map(told).collect::<Vec<_>>().join("; ")))
 }

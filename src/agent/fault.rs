@@ -3,6 +3,7 @@
 //! Must not decide anything else, and is the only place of the agent that knows codes.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::addr::{Attachment, IfName};
 use crate::annotations::AnnotationError;
@@ -11,6 +12,7 @@ use crate::disk::DiskError;
 use crate::failpoint;
 use crate::ipam::IpamError;
 use crate::netlink::NetlinkError;
+use crate::netlink::apply::ApplyError;
 use crate::netns::NetnsError;
 use crate::rpc::message::Response;
 use crate::sysctl::SysctlError;
@@ -109,6 +111,8 @@ pub enum Cause {
     Netns(NetnsError),
     /// The kernel.
     Netlink(NetlinkError),
+    /// Somebody has a route to an address that was to be the pod's.
+    AddressTaken(IpAddr, NetlinkError),
     /// A kernel setting.
     Sysctl(SysctlError),
     /// CHECK: no record.
@@ -180,11 +184,14 @@ impl Fault {
                     NetnsError::Own(_) => Code::InvalidNetns,
                     _ => Code::InvalidEnvironment,
                 };
-                (code, "CNI_NETNS cannot be used", error.to_string())
+                (code, "CNI_NETNS cannot be used", format!("{error}{}", netns_remedy(error)))
             }
-            Cause::Netlink(error) => {
+            Cause::Netlink(error) | Cause::AddressTaken(_, error) => {
                 let code = if error.is_passing() { Code::TryAgainLater } else { Code::Internal };
                 (code, self.step.kernel_refused(), format!("{error}{}", remedy(error)))
+            }
+            Cause::Sysctl(error) if error.is_shortage() => {
+                (Code::TryAgainLater, "flock-agent has run out of a resource", error.to_string())
             }
             Cause::Sysctl(error) => (Code::Internal, "kernel setting cannot be changed", error.to_string()),
             Cause::Unknown(attachment) => {
@@ -214,6 +221,20 @@ fn remedy(error: &NetlinkError) -> &'static str {
     }
 }
 
+/// Runtimes that make no file for a namespace name it by a process in it, which the kernel opens to few.
+fn netns_remedy(error: &NetnsError) -> &'static str {
+    match error {
+        NetnsError::Open { path, error }
+            if error.kind() == std::io::ErrorKind::PermissionDenied && path.starts_with("/proc") =>
+        {
+            "; the kernel opens the namespace of a process only to who may trace it: let the runtime name namespaces by files \
+             (below /run/netns), or give flock-agent CAP_SYS_PTRACE (systemctl edit flock-agent: AmbientCapabilities= and \
+             CapabilityBoundingSet=)"
+        }
+        _ => "",
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.to_error())
@@ -221,6 +242,15 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+impl From<ApplyError> for Cause {
+    fn from(error: ApplyError) -> Cause {
+        match error.taken {
+            Some(ip) => Cause::AddressTaken(ip, error.error),
+            None => Cause::Netlink(error.error),
+        }
+    }
+}
 
 macro_rules! from {
     ($($source:ty => $variant:ident),* $(,)?) => {

@@ -10,18 +10,18 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use ipnet::IpNet;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::addr::{Attachment, LinkEnd};
-use crate::agent::attach::{own_link, unwire, wire};
+use crate::agent::attach::{unwire, unwire_unrecorded, wire};
 use crate::agent::compare;
 use crate::agent::fault::{Cause, Fault, Step};
-use crate::agent::host;
-use crate::agent::ledger::{Claim, Ledger, Wish};
+use crate::agent::gate::HostGate;
+use crate::agent::ledger::{Claim, Ledger, Reserved, Wish};
+use crate::agent::observe;
 use crate::agent::pods::Pods;
 use crate::agent::view::{Present, View};
 use crate::annotations;
@@ -41,6 +41,9 @@ use crate::rpc::agent_limit;
 use crate::rpc::message::{Op, Request, Response};
 use crate::rpc::server::{Call, Handler};
 
+/// How many addresses an ADD gives up because somebody has just made a route to them. The next look at the host knows them.
+const ADDRESSES_TRIED: usize = 8;
+
 /// The handlers of a running agent.
 #[derive(Debug)]
 pub struct Verbs {
@@ -49,8 +52,8 @@ pub struct Verbs {
     present: Present,
     /// The pods of the API server; none without Kubernetes.
     pods: Option<Pods>,
-    /// The prefixes that the host has been prepared for.
-    prepared: Mutex<Vec<IpNet>>,
+    /// Whether the host is ready for pods.
+    host: HostGate,
 }
 
 /// What one request did, for its line in the log.
@@ -114,8 +117,8 @@ impl Handler for Verbs {
 
 impl Verbs {
     /// Handlers over the agent's parts.
-    pub fn new(ledger: Ledger, remover: LinkRemover, present: Present, pods: Option<Pods>) -> Verbs {
-        Verbs { ledger, remover, present, pods, prepared: Mutex::default() }
+    pub fn new(ledger: Ledger, remover: LinkRemover, present: Present, pods: Option<Pods>, host: HostGate) -> Verbs {
+        Verbs { ledger, remover, present, pods, host }
     }
 
     fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
@@ -152,7 +155,7 @@ impl Verbs {
             self.take_down(&claim, &attachment, Some(&lease), call.deadline)?;
         }
         Step::Host.begin();
-        self.prepare_host(&view, call.deadline)?;
+        self.host.pass(call.deadline).map_err(at(Step::Host))?;
         Step::Reserve.begin();
         let wish = Wish {
             attachment: attachment.clone(),
@@ -160,33 +163,50 @@ impl Verbs {
             netns: request.netns.clone(),
             pod,
             mtu: view.mtu,
+            gateway4: view.gateway4,
             call: request.call.clone(),
             addresses,
         };
         let reserved = self.ledger.reserve(wish, call.deadline).map_err(at(Step::Reserve))?;
-        for warning in &reserved.warnings {
-            log::warn("address chosen in another way than asked")
-                .with("cid", &attachment.container_id)
-                .with("why", warning)
-                .write_limited();
-        }
-        let mut lease = reserved.lease;
+        let mut lease = told(reserved);
         trace.addresses = lease.addresses().collect();
         Step::Wire.begin();
-        let wired = wire(&lease, &netns, &self.remover, call.deadline).and_then(|()| {
+        let wired = self.wire(&mut lease, &netns, call.deadline).and_then(|host_index| {
             Step::Commit.begin();
             if call.caller_gone() {
                 return Err(at(Step::Commit)(Cause::CallerGone));
             }
-            lease.phase = Phase::Committed;
+            (lease.phase, lease.host_index) = (Phase::Committed, Some(host_index));
             self.ledger.record(lease.clone(), call.deadline).map_err(at(Step::Commit))
         });
+        trace.addresses = lease.addresses().collect();
         if let Err(fault) = wired {
             self.undo(&claim, &lease);
             return Err(fault);
         }
         Step::Answer.begin();
         Ok(answer(&lease))
+    }
+
+    /// Makes the link of `lease`. An address to which somebody has made a route of his own, since the host was last looked
+    /// at, is his: the pod gets another one.
+    fn wire(&self, lease: &mut Lease, netns: &Netns, deadline: Instant) -> Result<u32, Fault> {
+        for _ in 0..ADDRESSES_TRIED {
+            match wire(lease, netns, &self.remover, deadline) {
+                Err(Fault { cause: Cause::AddressTaken(ip, error), .. }) => {
+                    log::warn("address is somebody else's, the pod gets another one")
+                        .with("cid", &lease.attachment.container_id)
+                        .with("addr", ip)
+                        .with("err", error)
+                        .write_limited();
+                    unwire(lease, &self.remover, deadline)?;
+                    let replaced = self.ledger.replace(&lease.attachment, ip, deadline);
+                    *lease = told(replaced.map_err(|cause| Fault { step: Step::Reserve, cause })?);
+                }
+                other => return other,
+            }
+        }
+        wire(lease, netns, &self.remover, deadline)
     }
 
     /// Takes back a failed ADD, on time of its own: the request's may be over.
@@ -226,9 +246,9 @@ impl Verbs {
         Step::Unwire.begin();
         let Some(lease) = lease else {
             // Without a record there can still be a link, if the state was lost while we ran.
-            return unwire(&attachment.host_link(0), attachment.mac(LinkEnd::Host), &self.remover, deadline);
+            return unwire_unrecorded(attachment, &self.remover, deadline);
         };
-        unwire(&lease.host_link, lease.host_mac, &self.remover, deadline)?;
+        unwire(lease, &self.remover, deadline)?;
         Step::Release.begin();
         match self.ledger.release(attachment, deadline) {
             Err(Cause::Store(error)) => {
@@ -299,7 +319,7 @@ impl Verbs {
 
     /// The host end of this lease is in the kernel.
     fn stands(&self, lease: &Lease, deadline: Instant) -> Result<bool, Fault> {
-        let link = own_link(&lease.host_link, lease.host_mac, deadline);
+        let link = observe::link(lease, deadline);
         Ok(link.map_err(|cause| Fault { step: Step::Reserve, cause })?.is_some())
     }
 
@@ -361,7 +381,7 @@ impl Verbs {
         if lease.since > began {
             return Ok(Collected::Newer);
         }
-        if own_link(&lease.host_link, lease.host_mac, deadline).map_err(fail)?.is_some_and(|link| link.carrier) {
+        if observe::link(&lease, deadline).map_err(fail)?.is_some_and(|link| link.carrier) {
             return Ok(Collected::Alive);
         }
         self.take_down(&claim, attachment, Some(&lease), deadline).map(|()| Collected::Removed)
@@ -370,54 +390,13 @@ impl Verbs {
     /// Speaks of the agent and its NodeConfig, never of a full pool, and never asks the ledger, which may be waiting for a
     /// slow disk: a STATUS error evicts the pods of the node.
     fn status(&self) -> Result<(), Fault> {
-        if self.present.get().is_some() {
-            return Ok(());
-        }
         let error = Error::new(Code::NotAvailable, "ADD cannot be served");
-        let error = error.with_details("no valid NodeConfig yet; the log of flock-agent says why");
-        Err(Fault::new(Step::Receive, error))
-    }
-
-    /// Makes the host ready for `view` unless it is. One caller at a time: while the kernel changes the forwarding setting,
-    /// another reader sees it done already, and of two writers the later can undo it for the links and leave it shown as set.
-    ///
-    /// # Errors
-    /// A setting or route could not be made.
-    pub fn prepare_host(&self, view: &View, deadline: Instant) -> Result<(), Fault> {
-        let prefixes = view.prefixes();
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if *prepared == prefixes {
-            return Ok(());
-        }
-        let changed = host::prepare(&prefixes, deadline)?;
-        if !changed.is_empty() {
-            log::info("host prepared").with("changed", changed.join(", ")).write();
-        }
-        *prepared = prefixes;
-        Ok(())
-    }
-
-    /// Puts back what the host was prepared with and has lost since. Does nothing on a host that serves no pods yet.
-    ///
-    /// # Errors
-    /// A setting or route could not be made.
-    pub fn keep_host_prepared(&self, deadline: Instant) -> Result<(), Fault> {
-        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if prepared.is_empty() {
-            return Ok(());
-        }
-        let changed = host::prepare(&prepared, deadline)?;
-        if !changed.is_empty() {
-            log::warn("host had lost what pods need, and has it again")
-                .with("changed", changed.join(", "))
-                .write_limited();
-        }
-        Ok(())
-    }
-
-    /// Whether pods are served already, so that a changed NodeConfig has to reach the host at once.
-    pub fn has_prepared_host(&self) -> bool {
-        !self.prepared.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let why = match (self.present.get(), self.host.problem()) {
+            (None, _) => "no valid NodeConfig yet; the log of flock-agent says why".to_owned(),
+            (Some(_), Some(problem)) => problem.to_string(),
+            (Some(_), None) => return Ok(()),
+        };
+        Err(Fault::new(Step::Receive, error.with_details(why)))
     }
 
     /// The part of the agent that records.
@@ -429,6 +408,17 @@ impl Verbs {
     pub fn remover(&self) -> &LinkRemover {
         &self.remover
     }
+}
+
+/// The lease of a reservation, once the log has what an operator should know of it.
+fn told(reserved: Reserved) -> Lease {
+    for warning in &reserved.warnings {
+        log::warn("address chosen in another way than asked")
+            .with("cid", &reserved.lease.attachment.container_id)
+            .with("why", warning)
+            .write_limited();
+    }
+    reserved.lease
 }
 
 fn receive(request: &Request, command: Command) -> Result<NetConf, Fault> {
@@ -456,6 +446,7 @@ fn answer(lease: &Lease) -> Option<Box<RawValue>> {
         mtu: lease.mtu,
         ipv6: lease.ipv6,
         ipv4: lease.ipv4,
+        gateway4: lease.gateway4,
     };
     // The types of a result hold nothing that JSON cannot express.
     to_raw_value(&result.to_wire()).ok()

@@ -5,7 +5,7 @@
 //! touches the kernel's network state and never waits for anything but its own disk.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::addr::{Attachment, IfName, LinkEnd};
 use crate::agent::fault::Cause;
+use crate::agent::suspicion::Suspects;
 use crate::boot;
 use crate::disk::{Disk, DiskError};
 use crate::ipam::{self, Draw, Ipam};
@@ -37,6 +38,8 @@ pub struct Wish {
     pub pod: Option<PodName>,
     /// MTU for both ends, in bytes.
     pub mtu: u32,
+    /// The next hop of the pod's IPv4 default route.
+    pub gateway4: Ipv4Addr,
     /// Which run of the plugin asks.
     pub call: Option<String>,
     /// The addresses wanted.
@@ -77,6 +80,7 @@ enum Command {
     Unclaim(Attachment),
     Find { attachment: Attachment, reply: Sender<Option<Lease>> },
     Leases { reply: Sender<(Vec<Lease>, HashSet<Attachment>)> },
+    AtRest { suspects: Suspects, reply: Sender<bool> },
     Reserve { wish: Box<Wish>, reply: Sender<Result<Reserved, Cause>> },
     Record { lease: Box<Lease>, reply: Sender<Result<(), DiskError>> },
     Adopt { lease: Box<Lease>, reply: Sender<Result<bool, DiskError>> },
@@ -175,12 +179,26 @@ impl Ledger {
         self.ask(deadline, |reply| Command::Leases { reply })
     }
 
+    /// Whether any of `suspects` is a lease's that no request is working on: only of those it is odd that something of their
+    /// links has changed.
+    ///
+    /// # Errors
+    /// [`Cause::Late`].
+    pub fn any_at_rest(&self, suspects: Suspects, deadline: Instant) -> Result<bool, Cause> {
+        self.ask(deadline, |reply| Command::AtRest { suspects, reply })
+    }
+
     /// Takes addresses and records a pending lease. On an error nothing is taken.
     ///
     /// # Errors
     /// No address, no record, or no time.
     pub fn reserve(&self, wish: Wish, deadline: Instant) -> Result<Reserved, Cause> {
         self.ask(deadline, |reply| Command::Reserve { wish: Box::new(wish), reply })?
+    }
+
+    /// STUB
+    pub fn replace(&self, _: &Attachment, _: IpAddr, _: Instant) -> Result<Reserved, Cause> {
+        Err(Cause::Stopping)
     }
 
     /// Records a lease as it is now. Its addresses count as taken.
@@ -256,6 +274,14 @@ impl<D: Disk, R: Draw> Books<D, R> {
                     let busy = self.claims.keys().cloned().collect();
                     reply.send((self.store.leases().cloned().collect(), busy)).ok();
                 }
+                Command::AtRest { suspects, reply } => {
+                    let mut at_rest = self.store.leases().filter(|lease| !self.claims.contains_key(&lease.attachment));
+                    let suspicious = |lease: &Lease| {
+                        lease.host_index.is_none_or(|index| suspects.links.contains(&index))
+                            || lease.addresses().any(|ip| suspects.addresses.contains(&ip))
+                    };
+                    reply.send(at_rest.any(|lease| suspects.all || suspicious(lease))).ok();
+                }
                 Command::Reserve { wish, reply } => {
                     reply.send(self.reserve(*wish)).ok();
                 }
@@ -327,6 +353,8 @@ impl<D: Disk, R: Draw> Books<D, R> {
             mtu: wish.mtu,
             ipv6: allocation.ipv6,
             ipv4: allocation.ipv4,
+            gateway4: wish.gateway4,
+            host_index: None,
             pod: wish.pod,
             since: now,
             call: wish.call,

@@ -6,8 +6,9 @@
 //! | `ledger` | allocator and store; the single writer |
 //! | `accept`, one `conn` per request (at most 384) | nothing: values in, values out |
 //! | `link-events` | the kernel's announcements of removed links |
+//! | `host-events` | the kernel's announcements of what others change; wakes `node` and `reconcile` |
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
-//! | `node` | the NodeConfig and the host's facts; writes the view |
+//! | `node` | the NodeConfig and the host's facts; writes the view, the host's settings and the node's own routes |
 //! | `watch-nodeconfigs`, `watch-pods` | one watch machine each; only with Kubernetes |
 //! | `watchdog` | what the service manager was told; only with one |
 //! | `status` | what the API server was told of this node; only with Kubernetes |
@@ -22,17 +23,20 @@ pub mod compare;
 pub mod conflist;
 pub mod fault;
 pub mod flags;
+pub mod gate;
 pub mod handler;
 pub mod host;
 pub mod install;
 pub mod ledger;
 pub mod node;
 pub mod notify;
+pub mod observe;
 pub mod pods;
 pub mod portmap;
 pub mod reconcile;
 pub mod source;
 pub mod status;
+pub mod suspicion;
 pub mod view;
 pub mod watchdog;
 
@@ -55,14 +59,16 @@ use signal_hook::iterator::Signals;
 use crate::agent::cluster::{Latest, NodeConfigAudience, PodAudience};
 use crate::agent::fault::Fault;
 use crate::agent::flags::{Asked, FlagError, Flags, HELP};
+use crate::agent::gate::HostGate;
 use crate::agent::handler::Verbs;
 use crate::agent::install::flags::Verb;
 use crate::agent::ledger::Ledger;
 use crate::agent::node::{Node, Places, Wake};
 use crate::agent::pods::Pods;
-use crate::agent::reconcile::Reconciler;
+use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::source::{ClusterSource, FileSource, Source};
 use crate::agent::status::{Reporter, Verdicts};
+use crate::agent::suspicion::Suspicions;
 use crate::agent::view::Present;
 use crate::agent::watchdog::Watchdog;
 use crate::boot;
@@ -75,6 +81,7 @@ use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
 use crate::log;
 use crate::netlink::NetlinkError;
+use crate::netlink::changes::{Change, Changes};
 use crate::netlink::events::LinkRemover;
 use crate::rpc::frame::FrameError;
 use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server};
@@ -225,14 +232,19 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
         }
     };
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
-    let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods));
-    let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket);
+    let gate = HostGate::new(wake.clone());
+    let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods, gate.clone()));
+    let suspicions = Suspicions::default();
+    let (reconcile, reconcile_woken) = channel();
+    // Before the first look, so that nothing changes unheard between look and listening.
+    listen(Changes::open().map_err(StartError::Netlink)?, suspicions.clone(), wake.clone(), reconcile.clone())?;
+    let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket, suspicions.clone());
     reconciler.import(&flags.import).map_err(StartError::Recovery)?;
     reconciler.start().map_err(StartError::Recovery)?;
 
     let places = Places { socket: flags.socket.clone(), state_dir: flags.state_dir, cni_conf_dir: flags.cni_conf_dir };
     let verdicts = Verdicts::default();
-    let mut node = Node::new(source, places, verbs.clone(), present.clone(), verdicts.clone());
+    let mut node = Node::new(source, places, verbs.clone(), present.clone(), verdicts.clone(), gate, suspicions);
     if cluster.is_some() {
         node.recall();
     }
@@ -250,7 +262,6 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
         ("reconcile", reconciler.pulse()),
     ];
     let watchdog = Watchdog::new(ledger.clone(), present.clone(), parts);
-    let (reconcile, reconcile_woken) = channel();
     let mut threads =
         vec![spawn("node", move || node.keep(&woken))?, spawn("reconcile", move || reconciler.keep(&reconcile_woken))?];
     let mut stops = Vec::new();
@@ -280,7 +291,7 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
             Some(SIGHUP) => {
                 log::info("looking again, as asked by SIGHUP").write();
                 wake.send(Wake::Look).ok();
-                reconcile.send(()).ok();
+                reconcile.send(Turn::Round).ok();
             }
             other => break other,
         }
@@ -290,8 +301,9 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     if let Some(cluster) = &cluster {
         cluster.stopping.store(true, Ordering::Relaxed);
     }
-    drop((stops, reconcile));
+    drop(stops);
     wake.send(Wake::Stop).ok();
+    reconcile.send(Turn::Stop).ok();
     if let Some(cluster) = cluster {
         cluster.client.shutdown();
     }
@@ -309,6 +321,41 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     thread::Builder::new().name(name.into()).spawn(work).map_err(StartError::Thread)
+}
+
+/// Starts the thread that hears what others change. It ends with the process, or when its socket is of no more use: then the
+/// rounds see what it would have told.
+fn listen(
+    mut changes: Changes,
+    suspicions: Suspicions,
+    wake: Sender<Wake>,
+    reconcile: Sender<Turn>,
+) -> Result<(), StartError> {
+    let hear = move || {
+        while let Some(heard) = changes.next() {
+            for change in heard {
+                let (node, links) = match change {
+                    Change::Host => (suspicions.host(), false),
+                    Change::Surroundings => (suspicions.surroundings(), false),
+                    Change::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
+                    Change::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
+                    Change::Lost => {
+                        (suspicions.host() | suspicions.surroundings(), suspicions.link(|all| all.all = true))
+                    }
+                };
+                // Who is to be woken ends with the process, or before it.
+                if node {
+                    wake.send(Wake::Look).ok();
+                }
+                if links {
+                    reconcile.send(Turn::Look).ok();
+                }
+            }
+        }
+        log::error("the kernel's announcements cannot be heard any more; what others change is seen in rounds only")
+            .write();
+    };
+    spawn("host-events", hear).map(drop)
 }
 
 /// The parts of the agent that exist only with Kubernetes.

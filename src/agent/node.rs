@@ -1,8 +1,10 @@
-//! Keeps the agent's view of the node up to date: its NodeConfig, and what the host looks like. One thread.
+//! Keeps the agent's view of the node up to date, and the host as pods need it: its NodeConfig, what the host looks like,
+//! and the list of `desired`. One thread, the only writer of the host's settings and of the node's own routes.
 //!
 //! A bad or vanished NodeConfig never harms: the last good one stays in force, and the log and the status say what is wrong
 //! with the new one. The last good one of the API is also kept on disk, for a start without an API server.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -11,13 +13,18 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::agent::conflist;
+use crate::agent::fault::{Fault, Step};
+use crate::agent::gate::HostGate;
 use crate::agent::handler::Verbs;
-use crate::agent::host::{self, HostFacts};
+use crate::agent::host::{self, Host};
 use crate::agent::ledger::Ranges;
 use crate::agent::source::{Found, Source};
 use crate::agent::status::{Verdict, Verdicts};
+use crate::agent::suspicion::{Budget, Suspicions};
 use crate::agent::view::{Present, View};
 use crate::annotations::IP_ALGO;
+use crate::cni::error::{Code, Error};
+use crate::desired::{Difference, Policy, Wants, differences};
 use crate::disk::{Directory, Disk as _, DiskError};
 use crate::log;
 use crate::nodeconfig::{self, API_VERSION, KIND, NodeConfig};
@@ -26,8 +33,18 @@ use crate::pulse::Pulse;
 /// Between two looks without being woken.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Between two looks at the host. Its addresses are kept out of the pods' ranges.
+/// Between two looks at the host's addresses and routes that nobody asked for. They are kept out of the pods' ranges.
 const HOST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A host with a full table of the internet's routes takes seconds to be read. It is read so rarely that this thread spends
+/// no more than a twentieth of its time with it.
+const HOST_LOOK_SHARE: u32 = 20;
+
+/// Between two comparisons of the host with what pods need, without being woken.
+const KEEP_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Comparisons at once, when somebody keeps changing the host; then one in each interval.
+const COMPARISONS: u32 = 10;
 
 /// For one look at the host, and for preparing it.
 const KERNEL_LIMIT: Duration = Duration::from_secs(5);
@@ -66,8 +83,18 @@ pub struct Node {
     present: Present,
     verdicts: Verdicts,
     config: Option<NodeConfig>,
-    facts: Option<HostFacts>,
-    looked: Option<Instant>,
+    host: Option<Host>,
+    /// When the host is looked at although nobody has asked, and when it may be looked at again at the earliest.
+    look_due: Instant,
+    look_allowed: Instant,
+    gate: HostGate,
+    /// What the kernel has announced of the host.
+    suspicions: Suspicions,
+    /// When the host is to be compared with what pods need.
+    keep_due: Instant,
+    budget: Budget,
+    /// What was last said of the host, which need not be said again.
+    said: BTreeSet<String>,
     conflist: Conflist,
     pulse: Pulse,
     /// The NodeConfig in force could not be kept for the next start.
@@ -87,7 +114,19 @@ enum Conflist {
 
 impl Node {
     /// A node of which nothing is known yet.
-    pub fn new(source: Source, places: Places, verbs: Arc<Verbs>, present: Present, verdicts: Verdicts) -> Node {
+    pub fn new(
+        source: Source,
+        places: Places,
+        verbs: Arc<Verbs>,
+        present: Present,
+        verdicts: Verdicts,
+        gate: HostGate,
+        suspicions: Suspicions,
+    ) -> Node {
+        let now = Instant::now();
+        if places.cni_conf_dir.is_some() {
+            gate.serve();
+        }
         Node {
             source,
             places,
@@ -95,8 +134,14 @@ impl Node {
             present,
             verdicts,
             config: None,
-            facts: None,
-            looked: None,
+            host: None,
+            look_due: now,
+            look_allowed: now,
+            gate,
+            suspicions,
+            keep_due: now,
+            budget: Budget::new(COMPARISONS, KEEP_INTERVAL, now),
+            said: BTreeSet::new(),
             conflist: Conflist::Settled,
             pulse: Pulse::default(),
             unkept: false,
@@ -122,13 +167,21 @@ impl Node {
     /// One look. Does something only when something has changed.
     pub fn round(&mut self) {
         let config_changed = self.look_at_config();
-        let host_changed = self.look_at_host();
         if self.unkept && !config_changed {
             self.remember();
         }
-        if config_changed || host_changed {
-            self.put_in_force();
+        if config_changed || self.look_is_due() {
+            let host_changed = self.look_at_host();
+            if config_changed || host_changed {
+                self.put_in_force();
+            }
         }
+        self.keep_host();
+    }
+
+    fn look_is_due(&mut self) -> bool {
+        let now = Instant::now();
+        now >= self.look_due || now >= self.look_allowed && self.suspicions.take_surroundings()
     }
 
     /// Takes up the last good NodeConfig of an earlier run, if there is one and nothing newer is known.
@@ -181,20 +234,23 @@ impl Node {
         }
     }
 
+    /// True if the host is another than before.
     fn look_at_host(&mut self) -> bool {
-        if self.config.is_none() || self.looked.is_some_and(|looked| looked.elapsed() < HOST_INTERVAL) {
-            return false;
-        }
-        self.looked = Some(Instant::now());
-        match host::look(Instant::now() + KERNEL_LIMIT) {
-            Ok(facts) if self.facts.as_ref() != Some(&facts) => {
-                self.facts = Some(facts);
-                true
+        let Some(config) = &self.config else { return false };
+        let began = Instant::now();
+        let looked = host::look(&config.prefixes(), config.gateway4, began + KERNEL_LIMIT);
+        let (took, now) = (began.elapsed(), Instant::now());
+        self.look_allowed = now + took * HOST_LOOK_SHARE;
+        match looked {
+            Ok(host) => {
+                self.look_due = now + HOST_INTERVAL.max(took * HOST_LOOK_SHARE);
+                let changed = self.host.as_ref() != Some(&host);
+                self.host = Some(host);
+                changed
             }
-            Ok(_) => false,
             Err(error) => {
                 // Without these facts no pod is served, so it is tried again with the next look.
-                self.looked = None;
+                self.look_due = now;
                 log::warn("host cannot be read").with("err", error).write_limited();
                 false
             }
@@ -202,34 +258,130 @@ impl Node {
     }
 
     fn put_in_force(&mut self) {
-        let (Some(config), Some(facts)) = (&self.config, &self.facts) else { return };
-        let view = View { config: config.clone(), mtu: config.mtu.unwrap_or(facts.mtu) };
+        let (Some(config), Some(host)) = (&self.config, &self.host) else { return };
+        let facts = host.facts.clone();
+        let view = View { config: config.clone(), mtu: config.mtu.unwrap_or(facts.mtu), gateway4: config.gateway4 };
         let same = self.present.get().is_some_and(|present| *present == view);
-        self.verbs.ledger().configure(Ranges {
-            cidr6: config.cidr6,
-            cidr4: config.cidr4,
-            host: facts.addresses.clone(),
-        });
+        let ranges = Ranges { cidr6: config.cidr6, cidr4: config.cidr4, host: facts.taken.keys().copied().collect() };
+        self.verbs.ledger().configure(ranges);
+        self.warn_of_pods_in_the_way();
+        // Before the view: with it come requests.
+        self.keep_due = Instant::now();
+        self.keep_host();
         self.present.set(view.clone());
         if !same {
             log::info("NodeConfig in force")
-                .with_some("cidr6", config.cidr6)
-                .with_some("cidr4", config.cidr4)
+                .with_some("cidr6", view.config.cidr6)
+                .with_some("cidr4", view.config.cidr4)
                 .with("mtu", view.mtu)
                 .write_limited();
         }
-        if (self.places.cni_conf_dir.is_some() || self.verbs.has_prepared_host())
-            && let Err(fault) = self.verbs.prepare_host(&view, Instant::now() + KERNEL_LIMIT)
-        {
-            log::error("host cannot be prepared").with("err", fault).write_limited();
-        }
         self.conflist = Conflist::Due;
+    }
+
+    /// A pod that has an address which turns out to be somebody else's keeps it, as nothing living is harmed. Somebody has
+    /// to know.
+    fn warn_of_pods_in_the_way(&self) {
+        let Some(host) = &self.host else { return };
+        let Ok((leases, _)) = self.verbs.ledger().leases(Instant::now() + KERNEL_LIMIT) else { return };
+        for lease in &leases {
+            for (ip, holder) in lease.addresses().filter_map(|ip| host.facts.taken.get_key_value(&ip)) {
+                log::error("a pod has an address that is somebody else's: delete the pod")
+                    .with("addr", ip)
+                    .with("is", holder)
+                    .with("cid", &lease.attachment.container_id)
+                    .with_some("pod", lease.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)))
+                    .write_limited();
+            }
+        }
+    }
+
+    /// Compares the host with what pods need, once pods are to be served: whenever it is due, when the kernel has announced
+    /// a change, and when somebody waits for it.
+    fn keep_host(&mut self) {
+        let now = Instant::now();
+        let announced = self.suspicions.take_host();
+        let due = now >= self.keep_due || !self.gate.is_ready();
+        if !self.gate.is_serving() || !(due || announced) {
+            return;
+        }
+        let (Some(config), Some(host)) = (&self.config, &self.host) else { return };
+        if !due && !self.budget.take(now) {
+            log::warn("somebody keeps changing what pods need of this host; it is put back in rounds only")
+                .with("seconds", KEEP_INTERVAL.as_secs())
+                .write_limited();
+            return;
+        }
+        self.keep_due = now + KEEP_INTERVAL;
+        let wants = Wants { prefixes: config.prefixes(), gateway4_taken: host.facts.gateway4_taken.clone() };
+        let remarks = host.facts.remarks.clone();
+        let deadline = now + KERNEL_LIMIT;
+        let differences = match host::shows(host, deadline) {
+            Ok(shows) => differences(&wants, &shows),
+            Err(cause) => {
+                let fault = Fault { step: Step::Host, cause };
+                log::warn("host cannot be compared with what pods need").with("err", &fault).write_limited();
+                // What was ready is not known to be anything else.
+                if !self.gate.is_ready() {
+                    self.gate.tried(Err(fault.to_error()));
+                }
+                return;
+            }
+        };
+        let outcome = self.put_right(&differences, deadline);
+        self.say(remarks.into_iter().chain(said(&differences)).collect());
+        self.verdicts.set_host(outcome.as_ref().map(|()| ()).map_err(ToString::to_string));
+        self.gate.tried(outcome);
+    }
+
+    /// Puts back what is flock's, in order. The first failure counts, and the rest is tried all the same.
+    fn put_right(&self, differences: &[Difference], deadline: Instant) -> Result<(), Error> {
+        let mut changed = Vec::new();
+        let mut outcome = Ok(());
+        for difference in differences {
+            let done = match difference.policy() {
+                Policy::Say => continue,
+                Policy::NotReady => {
+                    Err(Error::new(Code::TryAgainLater, "host cannot serve pods").with_details(difference.to_string()))
+                }
+                Policy::PutBack => host::put_back(difference, deadline).map_err(|fault| fault.to_error()),
+            };
+            match done {
+                Ok(()) => changed.push(difference.to_string()),
+                Err(error) => {
+                    log::error("host cannot be prepared").with("err", &error).write_limited();
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        if !changed.is_empty() {
+            // A host that was ready had all this; one that was not gets it now.
+            let line = if self.gate.is_ready() {
+                log::warn("host had lost what pods need, and has it again")
+            } else {
+                log::info("host prepared")
+            };
+            line.with("changed", changed.join(", ")).write_limited();
+        }
+        outcome
+    }
+
+    /// Says what an operator should know, once.
+    fn say(&mut self, remarks: BTreeSet<String>) {
+        for remark in remarks.difference(&self.said) {
+            log::warn("host is not as pods need it, or as they could do with").with("what", remark).write_limited();
+        }
+        self.said = remarks;
     }
 
     /// Writes the CNI configuration if that is due or has failed. Apart from [`Node::round`], since it may ask a plugin that
     /// hangs, and requests are to be served meanwhile.
     pub fn settle_conflist(&mut self) {
         let Some(dir) = &self.places.cni_conf_dir else { return };
+        // A runtime that finds it sends pods.
+        if !self.gate.is_ready() {
+            return;
+        }
         let text = match std::mem::replace(&mut self.conflist, Conflist::Settled) {
             Conflist::Settled => return,
             Conflist::Due => conflist::compose(&self.places.socket),
@@ -248,6 +400,10 @@ impl Node {
     }
 }
 
+fn said(differences: &[Difference]) -> impl Iterator<Item = String> {
+    differences.iter().filter(|difference| difference.policy() == Policy::Say).map(ToString::to_string)
+}
+
 fn keep_last_good(places: &Places, config: &NodeConfig) -> Result<(), DiskError> {
     Directory::open(&places.state_dir)?.replace(LAST_GOOD_NEW, LAST_GOOD, manifest(config).as_bytes())
 }
@@ -264,7 +420,10 @@ fn manifest(config: &NodeConfig) -> String {
         ("cidr6", config.cidr6.map(|cidr| json!(cidr.to_string()))),
         ("cidr4", config.cidr4.map(|cidr| json!(cidr.to_string()))),
     ];
-    for (key, value) in texts.into_iter().chain([("mtu", config.mtu.map(|mtu| json!(mtu)))]) {
+    for (key, value) in texts
+        .into_iter()
+        .chain([("mtu", config.mtu.map(|mtu| json!(mtu))), ("gateway4", Some(json!(config.gateway4.to_string())))])
+    {
         spec.extend(value.map(|value| (key.to_owned(), value)));
     }
     json!({
@@ -285,6 +444,7 @@ mod tests {
         for spec in [
             "{cidr6: '2001:db8::/64', cidr4: 10.0.0.0/24, mtu: 1400}",
             "{cidr4: 10.0.0.0/24, defaults: {ipv4: false}}",
+            "{cidr4: 10.0.0.0/24, gateway4: 169.254.7.7}",
             "{cidr6: '2001:db8::/64'}",
         ] {
             let text = format!(

@@ -3,26 +3,28 @@
 //! What to do is decided by `recover`; this carries it out through the same path as DEL. A lease is ended only when its link
 //! is gone, and in rounds only when it was gone twice.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
 use crate::addr::{Attachment, LinkEnd};
-use crate::agent::attach::own_link;
+use crate::agent::attach;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::handler::Verbs;
+use crate::agent::observe;
+use crate::agent::suspicion::{Budget, Suspicions};
 use crate::boot;
 use crate::disk::open_regular;
 use crate::failpoint;
 use crate::intents::{Intents, Waiting};
 use crate::lease::Lease;
 use crate::log;
-use crate::netlink::conn::Conn;
 use crate::plan;
 use crate::pulse::Pulse;
 use crate::recover::{KernelLink, Repair, repairs};
@@ -31,11 +33,28 @@ use crate::store::import;
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(20);
 
+/// Looks out of turn that may follow each other at once; then one in each interval.
+const LOOKS: u32 = 10;
+
+/// Between an announcement and the look: long enough for an ADD or DEL of ours, short enough for pods that are cut off.
+const SETTLING: Duration = Duration::from_millis(20);
+
 /// For one round, however much there is to do.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// When a lease was made whose record was lost. Before every delete note: the note means what stands now.
 const LONG_AGO: u64 = 0;
+
+/// What the thread is woken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// A whole round.
+    Round,
+    /// A look at what the kernel has announced.
+    Look,
+    /// The agent ends.
+    Stop,
+}
 
 /// The start and the rounds.
 #[derive(Debug)]
@@ -44,13 +63,27 @@ pub struct Reconciler {
     intents: Intents,
     /// Leases whose link was gone in the last round.
     suspects: HashSet<Attachment>,
+    /// What the kernel has announced of the links.
+    suspicions: Suspicions,
+    /// Looks out of turn.
+    budget: Budget,
+    /// Repairs that failed in the last round, with the reason, which need not be said again.
+    failing: HashMap<Attachment, String>,
     pulse: Pulse,
 }
 
 impl Reconciler {
     /// A reconciler that acts through `verbs`, with the delete notes beside `socket`.
-    pub fn new(verbs: Arc<Verbs>, socket: &Path) -> Reconciler {
-        Reconciler { verbs, intents: Intents::beside(socket), suspects: HashSet::new(), pulse: Pulse::default() }
+    pub fn new(verbs: Arc<Verbs>, socket: &Path, suspicions: Suspicions) -> Reconciler {
+        Reconciler {
+            verbs,
+            intents: Intents::beside(socket),
+            suspects: HashSet::new(),
+            suspicions,
+            budget: Budget::new(LOOKS, INTERVAL, Instant::now()),
+            failing: HashMap::new(),
+            pulse: Pulse::default(),
+        }
     }
 
     /// Its sign of life in the rounds.
@@ -101,10 +134,41 @@ impl Reconciler {
         }
     }
 
-    /// A round every now and then, and one for each value of `wake`, until its sender is dropped.
-    pub fn keep(mut self, wake: &Receiver<()>) {
-        while self.pulse.resting(|| wake.recv_timeout(INTERVAL)) != Err(RecvTimeoutError::Disconnected) {
-            self.round();
+    /// A round every now and then, and what `wake` asks for, until it says stop.
+    pub fn keep(mut self, wake: &Receiver<Turn>) {
+        let mut next = Instant::now() + INTERVAL;
+        loop {
+            let left = next.saturating_duration_since(Instant::now());
+            match self.pulse.resting(|| wake.recv_timeout(left)) {
+                Ok(Turn::Look) => self.look_out_of_turn(),
+                Ok(Turn::Round) | Err(RecvTimeoutError::Timeout) => {
+                    self.round();
+                    next = Instant::now() + INTERVAL;
+                }
+                Ok(Turn::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Puts back at once what the kernel has announced as lost. A lease never ends by such a look: two rounds decide.
+    fn look_out_of_turn(&mut self) {
+        // An ADD or DEL of ours makes several announcements, and is over by then.
+        thread::sleep(SETTLING);
+        let Some(suspects) = self.suspicions.take_links() else { return };
+        let deadline = Instant::now() + LIMIT;
+        if !self.verbs.ledger().any_at_rest(suspects, deadline).unwrap_or(true) {
+            return;
+        }
+        if !self.budget.take(Instant::now()) {
+            log::warn("somebody keeps taking from pods' links what flock gives them; it is put back in rounds only")
+                .with("seconds", INTERVAL.as_secs())
+                .write_limited();
+            return;
+        }
+        let began = boot::now_ms();
+        let Ok(repairs) = self.compare(deadline) else { return };
+        for repair in repairs.iter().filter(|repair| matches!(repair, Repair::Rewire { .. })) {
+            self.carry_out(repair, began, deadline);
         }
     }
 
@@ -121,9 +185,6 @@ impl Reconciler {
             Ok(repairs) => repairs,
             Err(fault) => return log::warn("reconcile round failed").with("err", fault).write_limited(),
         };
-        if let Err(fault) = self.verbs.keep_host_prepared(deadline) {
-            log::warn("host cannot be kept prepared for pods").with("err", fault).write_limited();
-        }
         let mut suspects = HashSet::new();
         for repair in repairs {
             match repair {
@@ -169,14 +230,14 @@ impl Reconciler {
         let fail = |cause: Cause| Fault { step: Step::Compare, cause };
         // Links before leases: a link made in between has no lease in an older list, and its request holds the claim in
         // the newer one.
-        let links = kernel_links(deadline).map_err(fail)?;
+        let links = observe::host_links(deadline).map_err(fail)?;
         failpoint::pass("links.listed").ok();
         let (leases, busy) = self.verbs.ledger().leases(deadline).map_err(fail)?;
         Ok(repairs(leases.iter(), &links, &busy, LONG_AGO))
     }
 
     /// `began` is from before the comparison: what was made since is not what was compared.
-    fn carry_out(&self, repair: &Repair, began: u64, deadline: Instant) {
+    fn carry_out(&mut self, repair: &Repair, began: u64, deadline: Instant) {
         let (done, attachment, outcome) = match repair {
             Repair::Undo(attachment) => {
                 ("unfinished ADD undone", attachment, self.verbs.remove(attachment, began, deadline).map(|_| ()))
@@ -191,15 +252,10 @@ impl Reconciler {
                 attachment,
                 self.verbs.remove(attachment, began, deadline).map(|_| ()),
             ),
-            Repair::Rewire { attachment, index, lacks } => {
-                let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
-                log::warn("host end of a link lacks what flock gave it")
-                    .with("cid", &attachment.container_id)
-                    .with("if", &attachment.ifname)
-                    .with("lacks", lacks.join(", "))
-                    .write_limited();
-                ("host end of a link repaired", attachment, self.rewire(attachment, *index, deadline))
-            }
+            Repair::Rewire { attachment, .. } => match self.rewire(attachment, deadline) {
+                Ok(false) => return drop(self.failing.remove(attachment)),
+                other => ("host end of a link repaired", attachment, other.map(|_| ())),
+            },
             Repair::Adopt(lease) => match self.adopt_if_it_stands(lease, deadline) {
                 Ok(false) => return,
                 other => ("attachment without record adopted", &lease.attachment, other.map(|_| ())),
@@ -215,13 +271,19 @@ impl Reconciler {
         match outcome {
             // A pod that flaps its end of a link can have it repaired round by round.
             Ok(()) => {
+                self.failing.remove(attachment);
                 log::info(done).with("cid", &attachment.container_id).with("if", &attachment.ifname).write_limited();
             }
-            Err(fault) => log::warn("repair failed")
-                .with("repair", done)
-                .with("cid", &attachment.container_id)
-                .with("err", fault)
-                .write_limited(),
+            Err(fault) => {
+                let why = fault.to_string();
+                if self.failing.insert(attachment.clone(), why.clone()).as_ref() != Some(&why) {
+                    log::warn("repair failed")
+                        .with("repair", done)
+                        .with("cid", &attachment.container_id)
+                        .with("err", why)
+                        .write_limited();
+                }
+            }
         }
     }
 
@@ -231,7 +293,7 @@ impl Reconciler {
         let ledger = self.verbs.ledger();
         let _claim = ledger.claim(&lease.attachment, deadline).map_err(fail)?;
         let recorded = ledger.find(&lease.attachment, deadline).map_err(fail)?.is_some();
-        if recorded || own_link(&lease.host_link, lease.host_mac, deadline).map_err(fail)?.is_none() {
+        if recorded || observe::link(lease, deadline).map_err(fail)?.is_none() {
             return Ok(false);
         }
         self.adopt(lease.clone(), deadline)
@@ -248,13 +310,23 @@ impl Reconciler {
         }
     }
 
-    fn rewire(&self, attachment: &Attachment, index: u32, deadline: Instant) -> Result<(), Fault> {
+    /// Under the claim: a link that is being made lacks much. False if nothing is missing any more.
+    fn rewire(&self, attachment: &Attachment, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Wire, cause };
         let ledger = self.verbs.ledger();
         let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
-        let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(()) };
-        let mut conn = Conn::open(deadline).map_err(|e| fail(e.into()))?;
-        conn.apply(index, lease.host_link.as_str(), &plan::host_end(&lease)).map_err(|e| fail(e.into()))
+        let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(false) };
+        let lacks = attach::lacks(&lease, deadline)?;
+        if lacks.is_empty() {
+            return Ok(false);
+        }
+        let shown: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+        log::warn("host end of a link lacks what flock gave it")
+            .with("cid", &attachment.container_id)
+            .with("if", &attachment.ifname)
+            .with("lacks", shown.join(", "))
+            .write_limited();
+        attach::rewire(&lease, &lacks, deadline).map(|()| true)
     }
 
     /// Takes over the allocations of the Go flock at `path`, if there is such a file, for the links that stand and are
@@ -274,16 +346,16 @@ impl Reconciler {
                 return Ok(());
             }
         }
-        let links = kernel_links(deadline).map_err(fail)?;
+        let links = observe::host_links(deadline).map_err(fail)?;
         // The Go flock wrote no alias; ours stands there when the file was taken over once, and the record was lost.
         let ours = |link: &&KernelLink| match &link.alias {
             None => true,
             Some(alias) => plan::attachment_of_alias(alias)
-                .is_some_and(|a| a.host_link(0) == link.name && a.mac(LinkEnd::Host) != link.mac),
+                .is_some_and(|a| a.host_link(0).as_str() == link.name && Some(a.mac(LinkEnd::Host)) != link.mac),
         };
         let leases = import::leases(&bytes, LONG_AGO, |name| {
-            let link = links.iter().filter(ours).find(|link| link.name == *name)?;
-            Some(import::HostLink { mac: link.mac, mtu: link.mtu })
+            let link = links.iter().filter(ours).find(|link| link.name == name.as_str())?;
+            Some(import::HostLink { mac: link.mac?, mtu: link.mtu })
         });
         let leases = match leases {
             Ok(leases) => leases,
@@ -302,45 +374,4 @@ impl Reconciler {
         }
         Ok(())
     }
-}
-
-/// The veth links whose names could be ours, with what the host has given them.
-fn kernel_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
-    let mut conn = Conn::open(deadline)?;
-    let links = conn.links()?;
-    let mut routes = conn.own_routes()?;
-    // Links that were taken over from the Go flock keep the routes that it made.
-    routes.extend(conn.unmarked_routes()?);
-    let candidates = links.into_iter().filter(|link| link.veth && link.name.starts_with("flock"));
-    let candidates = candidates.filter_map(|link| {
-        let seen = KernelLink {
-            index: link.index,
-            name: link.name.parse().ok()?,
-            mac: link.mac?,
-            mtu: link.mtu,
-            alias: link.alias,
-            up: link.up,
-            addresses: Vec::new(),
-            own: Vec::new(),
-            neighbours: Vec::new(),
-        };
-        Some((link.index, seen))
-    });
-    let mut seen: BTreeMap<u32, KernelLink> = candidates.collect();
-    for route in routes.iter().filter(|route| route.to.prefix_len() == route.to.max_prefix_len()) {
-        if let Some(link) = route.link.and_then(|index| seen.get_mut(&index)) {
-            link.addresses.push(route.to.addr());
-        }
-    }
-    for address in conn.addresses(None)? {
-        if let Some(link) = seen.get_mut(&address.link) {
-            link.own.push(address.ip);
-        }
-    }
-    for neighbour in conn.permanent_neighbours()? {
-        if let Some(link) = seen.get_mut(&neighbour.link) {
-            link.neighbours.push((neighbour.ip, neighbour.mac));
-        }
-    }
-    Ok(seen.into_values().collect())
 }

@@ -1,8 +1,7 @@
 //! What requests may know of the node: one immutable value, swapped as a whole. Readers never wait for a writer's work.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
-
-use ipnet::IpNet;
 
 use crate::nodeconfig::NodeConfig;
 
@@ -13,15 +12,8 @@ pub struct View {
     pub config: NodeConfig,
     /// MTU for new links, in bytes.
     pub mtu: u32,
-}
-
-impl View {
-    /// The node's prefixes, IPv6 first.
-    pub fn prefixes(&self) -> Vec<IpNet> {
-        let v6 = self.config.cidr6.map(IpNet::from);
-        let v4 = self.config.cidr4.map(IpNet::from);
-        v6.into_iter().chain(v4).collect()
-    }
+    /// The next hop of new pods' IPv4 default route.
+    pub gateway4: Ipv4Addr,
 }
 
 /// The place where the present view is found; none before the first good NodeConfig.

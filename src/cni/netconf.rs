@@ -530,6 +530,7 @@ mod tests {
             mtu: 1500,
             ipv6: Some("2001:db8::5".parse().expect("literal")),
             ipv4: Some("10.0.0.5".parse().expect("literal")),
+            gateway4: crate::addr::GATEWAY4,
         };
         for printed in Version::ALL {
             let text = made.to_wire().to_json(printed).expect("printable");

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::addr::{GATEWAY4, GATEWAY6, IfName, Mac};
+use crate::addr::{GATEWAY6, IfName, Mac};
 use crate::cni::error::{Code, Error, quote};
 use crate::cni::version::Version;
 
@@ -34,6 +34,8 @@ pub struct AddResult {
     pub ipv6: Option<Ipv6Addr>,
     /// The pod's IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
+    /// The next hop of its IPv4 default route.
+    pub gateway4: Ipv4Addr,
 }
 
 impl AddResult {
@@ -53,7 +55,7 @@ impl AddResult {
         let ip =
             |address: IpNet, gateway: IpAddr| Ip { version: None, address, interface: Some(1), gateway: Some(gateway) };
         let route = |dst: IpNet, gw: IpAddr| Route { dst, gw: Some(gw) };
-        let (gateway6, gateway4) = (IpAddr::V6(GATEWAY6), IpAddr::V4(GATEWAY4));
+        let (gateway6, gateway4) = (IpAddr::V6(GATEWAY6), IpAddr::V4(self.gateway4));
         let mut result = WireResult {
             cni_version: Version::NEWEST.to_string(),
             interfaces: vec![end(&self.host_link, self.host_mac, ""), end(&self.ifname, self.pod_mac, &self.netns)],
@@ -266,6 +268,7 @@ mod tests {
             mtu: 1500,
             ipv6: Some("2001:db8::5".parse().expect("literal")),
             ipv4: Some("10.0.0.5".parse().expect("literal")),
+            gateway4: crate::addr::GATEWAY4,
         }
     }
 

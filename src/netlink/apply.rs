@@ -1,9 +1,10 @@
 //! Carries out a list of [`Change`]s on one link, in one system call.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
@@ -16,18 +17,20 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetlinkError;
 use super::conn::{Conn, Request};
-use crate::plan::{Change, ROUTE_PROTOCOL, Reach, UNREACHABLE_METRIC};
+use crate::addr::Family;
+use crate::plan::{Change, ROUTE_PROTOCOL, Reach, Setting, UNREACHABLE_METRIC};
 
 impl Conn {
-    /// Carries out `changes` on the link `index` (named `name` in errors). Safe to repeat.
+    /// Carries out `changes` on the link `index` (named `name` in errors), all but the IPv6 settings, which the kernel takes
+    /// by `/proc` alone. Safe to repeat.
     ///
     /// # Errors
     /// The first change that was refused; the ones behind it were tried all the same, and removing the link removes
     /// whatever of it took effect.
-    pub fn apply(&mut self, index: u32, name: &str, changes: &[Change]) -> Result<(), NetlinkError> {
-        let requests = changes.iter().map(|change| request(index, name, change)).collect();
+    pub fn apply(&mut self, index: u32, name: &str, changes: &[Change]) -> Result<(), ApplyError> {
+        let (requests, of): (Vec<Request>, Vec<&Change>) = requests(index, name, changes).into_iter().unzip();
         let results = self.batch(requests)?;
-        for (result, change) in results.into_iter().zip(changes) {
+        for (result, change) in results.into_iter().zip(of) {
             match (result, change) {
                 (Ok(()), _) => {}
                 // Without IPv6 in the kernel there is no address to suppress.
@@ -35,10 +38,10 @@ impl Conn {
                 // A route is never replaced, since it could be somebody else's: if it is there, it must be this one.
                 (Err(error), Change::Route { to, .. }) if error.is_exists() => {
                     if !self.has_route(index, to)? {
-                        return Err(error);
+                        return Err(ApplyError { taken: Some(to.addr()), error });
                     }
                 }
-                (Err(error), _) => return Err(error),
+                (Err(error), _) => return Err(error.into()),
             }
         }
         Ok(())
@@ -78,6 +81,29 @@ impl Conn {
     }
 }
 
+/// A change of a link that was refused.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// Somebody else has a route to this address, which is to lead through the link.
+    pub taken: Option<IpAddr>,
+    /// What was asked for, and the kernel's reason.
+    pub error: NetlinkError,
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for ApplyError {}
+
+impl From<NetlinkError> for ApplyError {
+    fn from(error: NetlinkError) -> ApplyError {
+        ApplyError { taken: None, error }
+    }
+}
+
 enum Verb {
     Add,
     Delete,
@@ -101,8 +127,59 @@ fn unreachable(to: IpNet, verb: Verb) -> Request {
     }
 }
 
-fn request(index: u32, name: &str, change: &Change) -> Request {
+/// The requests for `changes`, each with the change that its refusal is of. All IPv4 settings travel in the place of the
+/// first one.
+fn requests<'a>(index: u32, name: &str, changes: &'a [Change]) -> Vec<(Request, &'a Change)> {
+    let settings = || {
+        changes.iter().filter_map(|change| if let Change::Setting(setting) = change { Some(*setting) } else { None })
+    };
+    let settings4: Vec<&Setting> = settings().filter(|setting| setting.family == Family::V4).collect();
+    let mut settings4 = (!settings4.is_empty()).then_some(settings4);
+    let request = |change: &'a Change| match change {
+        Change::Setting(_) => Some((request_settings4(index, name, &settings4.take()?), change)),
+        change => Some((request(index, name, change)?, change)),
+    };
+    changes.iter().filter_map(request).collect()
+}
+
+/// `IFLA_AF_SPEC` with `AF_INET` and `IFLA_INET_CONF` in it, each setting by its number (linux/if_link.h, linux/ip.h). The
+/// packet crate knows them only in the shape in which the kernel shows them.
+fn request_settings4(index: u32, name: &str, settings: &[&Setting]) -> Request {
+    const IFLA_AF_SPEC: u16 = 26;
+    const AF_INET: u16 = 2;
+    const IFLA_INET_CONF: u16 = 1;
+    let attribute = |kind: u16, value: &[u8]| {
+        // What is nested here is a few hundred bytes long.
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let values: Vec<u8> = settings
+        .iter()
+        // The numbers begin with 1, and the places, as the kernel shows them, with 0.
+        .flat_map(|setting| {
+            attribute(u16::try_from(setting.place + 1).unwrap_or(u16::MAX), &setting.value.to_ne_bytes())
+        })
+        .collect();
+    let spec = attribute(AF_INET, &attribute(IFLA_INET_CONF, &values));
+    let set = set_link(index, LinkAttribute::Other(DefaultNla::new(IFLA_AF_SPEC, spec)));
+    Request { message: set, flags: 0, what: format!("set IPv4 settings of link {name}") }
+}
+
+/// None for a setting.
+fn request(index: u32, name: &str, change: &Change) -> Option<Request> {
     let (message, flags, what) = match change {
+        Change::Setting(_) => return None,
+        Change::Name(wanted) => {
+            let set = set_link(index, LinkAttribute::IfName(wanted.to_string()));
+            (set, 0, format!("give link {name} its name {wanted} back"))
+        }
+        Change::Mac(mac) => {
+            let set = set_link(index, LinkAttribute::Address(mac.0.to_vec()));
+            (set, 0, format!("set hardware address of link {name}"))
+        }
         Change::Alias(text) => {
             let set = set_link(index, LinkAttribute::IfAlias(text.clone()));
             (set, 0, format!("set alias of link {name}"))
@@ -164,7 +241,7 @@ fn request(index: u32, name: &str, change: &Change) -> Request {
             )
         }
     };
-    Request { message, flags, what }
+    Some(Request { message, flags, what })
 }
 
 fn set_link(index: u32, attribute: LinkAttribute) -> RouteNetlinkMessage {
@@ -225,11 +302,13 @@ mod tests {
 
     use super::*;
     use crate::addr::Mac;
+    use crate::plan::SETTINGS;
 
     /// The message behind the netlink header, in words of four bytes as they stand in a little-endian machine's memory.
     #[track_caller]
     fn check(change: &Change, kind: u16, flags: u16, words: &[u32]) {
-        let request = request(7, "x", change);
+        let requests = requests(7, "x", std::slice::from_ref(change));
+        let [(request, _)] = requests.as_slice() else { panic!("{change:?}") };
         let mut bytes = vec![0; request.message.buffer_len()];
         request.message.emit(&mut bytes);
         let expected: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
@@ -280,6 +359,22 @@ mod tests {
                 0xa9fe_0101,
                 0x0800_0800, // IFA_FLAGS
                 0x0202_0000,
+            ],
+        );
+        check(
+            &Change::Setting(&SETTINGS[0]),
+            19, // RTM_SETLINK
+            0,
+            &[
+                0,           // AF_UNSPEC
+                0x0700_0000, // link 7
+                0,           // no flags
+                0,
+                0x1400_1a00, // IFLA_AF_SPEC, 20 bytes
+                0x1000_0200, // AF_INET, 16 bytes
+                0x0c00_0100, // IFLA_INET_CONF, 12 bytes
+                0x0800_0100, // IPV4_DEVCONF_FORWARDING
+                0x0100_0000,
             ],
         );
         check(

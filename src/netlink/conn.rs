@@ -91,8 +91,34 @@ impl Conn {
 
     /// All objects of a table. Repeated while the kernel says that the table changed under it.
     pub(super) fn dump(&mut self, message: RouteNetlinkMessage, what: &str) -> Result<Vec<Object>, NetlinkError> {
+        self.dump_encoded(what, |conn, bytes| conn.encode(message.clone(), NLM_F_DUMP, bytes))
+    }
+
+    /// As [`Conn::dump`], for a table that the packet crate does not know: `kind` of the request, and its fixed header.
+    pub(super) fn dump_kind(&mut self, kind: u16, header: &[u8], what: &str) -> Result<Vec<Object>, NetlinkError> {
+        self.dump_encoded(what, |conn, bytes| {
+            conn.sequence = conn.sequence.wrapping_add(1);
+            // A fixed header has a few bytes.
+            let length = u32::try_from(16 + header.len()).unwrap_or(u32::MAX);
+            bytes.extend(length.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend((NLM_F_DUMP | NLM_F_REQUEST).to_ne_bytes());
+            bytes.extend(conn.sequence.to_ne_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(header);
+            conn.sequence
+        })
+    }
+
+    fn dump_encoded(
+        &mut self,
+        what: &str,
+        encode: impl Fn(&mut Conn, &mut Vec<u8>) -> u32,
+    ) -> Result<Vec<Object>, NetlinkError> {
         for _ in 0..DUMP_TRIES {
-            if let Some(objects) = self.dump_once(message.clone(), what)? {
+            let mut bytes = Vec::new();
+            let sequence = encode(self, &mut bytes);
+            if let Some(objects) = self.dump_once(sequence, &bytes, what)? {
                 return Ok(objects);
             }
         }
@@ -144,10 +170,8 @@ impl Conn {
     }
 
     /// `None` when the kernel marked the dump as interrupted.
-    fn dump_once(&mut self, message: RouteNetlinkMessage, what: &str) -> Result<Option<Vec<Object>>, NetlinkError> {
-        let mut bytes = Vec::new();
-        let mine = self.encode(message, NLM_F_DUMP, &mut bytes);
-        self.send(&bytes, what)?;
+    fn dump_once(&mut self, mine: u32, bytes: &[u8], what: &str) -> Result<Option<Vec<Object>>, NetlinkError> {
+        self.send(bytes, what)?;
         let mut objects = Vec::new();
         let mut interrupted = false;
         loop {

@@ -9,7 +9,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::conn::{Conn, Request};
-use super::message::{Attributes, Object, number, text, u32_at};
+use super::message::{AF_INET, AF_INET6, Attributes, Object, number, text, u32_at};
 use super::{Cause, NetlinkError};
 use crate::addr::{IfName, Mac};
 use crate::failpoint;
@@ -19,17 +19,21 @@ use crate::plan::Wiring;
 const SENDS_INTERVAL: Duration = Duration::from_millis(1);
 
 // A link as the kernel shows it (linux/rtnetlink.h, linux/if_link.h, linux/if.h): the size of `ifinfomsg`, attributes, flags.
-const RTM_NEWLINK: u16 = 16;
-const HEADER: usize = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const HEADER: usize = 16;
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
-const IFLA_IFALIAS: u16 = 20;
-const IFF_UP: u32 = 1;
+pub(super) const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_CONF: u16 = 2;
+pub(super) const IFF_UP: u32 = 1;
+const IFF_LOOPBACK: u32 = 1 << 3;
 const IFF_LOWER_UP: u32 = 1 << 16;
 const IF_OPER_UP: u8 = 6;
 
@@ -56,15 +60,23 @@ pub struct Link {
     pub veth: bool,
     /// Index of the other end, in the other end's namespace.
     pub peer: Option<u32>,
+    /// It leads back to the host itself.
+    pub loopback: bool,
+    /// Its IPv4 settings, in the kernel's order; empty without IPv4.
+    pub settings4: Vec<i32>,
+    /// Its IPv6 settings, in the kernel's order; empty without IPv6.
+    pub settings6: Vec<i32>,
 }
 
-/// The indexes of a new pair, each in its own namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A new pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// Host end.
+    /// Index of the host end.
     pub host: u32,
-    /// Pod end.
+    /// Index of the pod end, in the pod's namespace.
     pub pod: u32,
+    /// The IPv6 settings that the host end was born with, in the kernel's order.
+    pub settings6: Vec<i32>,
 }
 
 impl Conn {
@@ -87,8 +99,8 @@ impl Conn {
             echoed => echoed,
         };
         let pair = made.filter(|link| link.mac == Some(wiring.host_mac));
-        match pair.map(|link| (link.index, link.peer)) {
-            Some((host, Some(pod))) => Ok(Pair { host, pod }),
+        match pair.map(|link| (link.index, link.peer, link.settings6)) {
+            Some((host, Some(pod), settings6)) => Ok(Pair { host, pod, settings6 }),
             // Whoever makes the link is alone with its name, so it can only have gone, and with it the pod's namespace.
             _ => Err(NetlinkError { what, cause: Cause::Garbled("the new link is not there".into()) }),
         }
@@ -132,20 +144,24 @@ impl Conn {
     /// come and go. Since Linux 6.8 the question alone makes it do so; before, it has to be asked again.
     ///
     /// # Errors
-    /// The link has gone, or does not send by the deadline.
+    /// The link has gone or does not send by the deadline, or somebody has taken one of its ends down: it would not send
+    /// however long one waits.
     pub fn wait_until_it_sends(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
         loop {
-            let request = Request {
-                message: RouteNetlinkMessage::GetLink(message.clone()),
-                flags: 0,
-                what: format!("wait until link {name} sends"),
-            };
-            if self.run(request)?.iter().find_map(as_link).is_some_and(|link| link.sends) {
-                return Ok(());
+            let what = format!("wait until link {name} sends");
+            let asked = what.clone();
+            let request = Request { message: RouteNetlinkMessage::GetLink(message.clone()), flags: 0, what };
+            match self.run(request)?.iter().find_map(as_link) {
+                Some(link) if link.sends => return Ok(()),
+                Some(link) if !link.up => return Err(NetlinkError { what: asked, cause: Cause::Altered("it") }),
+                // The carrier is the other end being up, which the kernel tells at once.
+                Some(link) if !link.carrier => {
+                    return Err(NetlinkError { what: asked, cause: Cause::Altered("its other end, in the pod,") });
+                }
+                _ => thread::sleep(SENDS_INTERVAL),
             }
-            thread::sleep(SENDS_INTERVAL);
         }
     }
 
@@ -219,6 +235,9 @@ pub(super) fn as_link(object: &Object) -> Option<Link> {
         sends: false,
         veth: false,
         peer: None,
+        loopback: flags & IFF_LOOPBACK != 0,
+        settings4: Vec::new(),
+        settings6: Vec::new(),
     };
     for (attribute, value) in object.attributes(HEADER) {
         match attribute {
@@ -228,6 +247,15 @@ pub(super) fn as_link(object: &Object) -> Option<Link> {
             IFLA_IFALIAS => link.alias = Some(text(value)),
             IFLA_OPERSTATE => link.sends = value == [IF_OPER_UP],
             IFLA_LINK => link.peer = number(value),
+            IFLA_AF_SPEC => {
+                for (family, value) in Attributes::nested(value) {
+                    match family {
+                        _ if family == u16::from(AF_INET) => link.settings4 = settings(value, IFLA_INET_CONF),
+                        _ if family == u16::from(AF_INET6) => link.settings6 = settings(value, IFLA_INET6_CONF),
+                        _ => {}
+                    }
+                }
+            }
             IFLA_LINKINFO => {
                 let mut infos = Attributes::nested(value);
                 link.veth = infos.any(|(info, value)| info == IFLA_INFO_KIND && text(value) == "veth");
@@ -236,6 +264,13 @@ pub(super) fn as_link(object: &Object) -> Option<Link> {
         }
     }
     Some(link)
+}
+
+/// The settings of one family: whole numbers, one after the other.
+fn settings(family: &[u8], attribute: u16) -> Vec<i32> {
+    let found = Attributes::nested(family).find(|(number, _)| *number == attribute);
+    let (numbers, _) = found.map(|(_, value)| value.as_chunks::<4>()).unwrap_or_default();
+    numbers.iter().map(|number| i32::from_ne_bytes(*number)).collect()
 }
 
 #[cfg(test)]

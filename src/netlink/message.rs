@@ -68,6 +68,11 @@ pub(super) struct Object {
 }
 
 impl Object {
+    /// What it is about, `RTM_NEWLINK` for one.
+    pub(super) fn kind(&self) -> u16 {
+        self.kind
+    }
+
     /// The fixed header of `SIZE` bytes, if it is an object of this kind.
     pub(super) fn of<const SIZE: usize>(&self, kind: u16) -> Option<&[u8; SIZE]> {
         self.body.first_chunk().filter(|_| self.kind == kind)

@@ -5,8 +5,10 @@
 
 pub mod answer;
 pub mod apply;
+pub mod changes;
 pub mod conn;
 pub mod events;
+pub mod foreign;
 pub mod link;
 mod message;
 pub mod show;
@@ -41,6 +43,8 @@ pub enum Cause {
     Garbled(String),
     /// A dump was interrupted by changes more often than is worth repeating.
     Restless,
+    /// Somebody else has taken down or removed, in mid-work, what was just made; which part.
+    Altered(&'static str),
 }
 
 // The error numbers that callers ask about (linux/errno.h; the same on every architecture that flock is built for).
@@ -95,7 +99,7 @@ impl NetlinkError {
     pub fn is_passing(&self) -> bool {
         let errno = match &self.cause {
             Cause::Late | Cause::Restless => return true,
-            Cause::Garbled(_) => return false,
+            Cause::Garbled(_) | Cause::Altered(_) => return false,
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => error.raw_os_error(),
         };
@@ -119,6 +123,7 @@ impl fmt::Display for NetlinkError {
             Cause::Socket(error) => write!(f, "netlink socket: {error}"),
             Cause::Late => f.write_str("the kernel did not answer in time"),
             Cause::Garbled(why) => write!(f, "the kernel's answer could not be read: {why}"),
+            Cause::Altered(part) => write!(f, "{part} was taken down or changed by somebody else meanwhile"),
             Cause::Restless => f.write_str("the table kept changing while it was read"),
         }
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::NetlinkError;
 use super::apply::family;
 use super::conn::{Conn, Request};
 use super::message::{AF_INET, AF_INET6, Object, address, number};
+use super::{Cause, NetlinkError};
 use crate::addr::Mac;
 use crate::plan::ROUTE_PROTOCOL;
 
@@ -24,14 +24,14 @@ const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
 const IFA_F_DADFAILED: u32 = 0x08;
 const IFA_F_TENTATIVE: u32 = 0x40;
-const RTM_NEWROUTE: u16 = 24;
+pub(super) const RTM_NEWROUTE: u16 = 24;
 /// `sizeof(rtmsg)`.
-const ROUTE_SIZE: usize = 12;
-const RTA_DST: u16 = 1;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const RTA_PRIORITY: u16 = 6;
-const RTA_TABLE: u16 = 15;
+pub(super) const ROUTE_SIZE: usize = 12;
+pub(super) const RTA_DST: u16 = 1;
+pub(super) const RTA_OIF: u16 = 4;
+pub(super) const RTA_GATEWAY: u16 = 5;
+pub(super) const RTA_PRIORITY: u16 = 6;
+pub(super) const RTA_TABLE: u16 = 15;
 const RTN_LOCAL: u8 = 2;
 const RTN_UNREACHABLE: u8 = 7;
 const RTM_NEWNEIGH: u16 = 28;
@@ -107,6 +107,25 @@ impl Conn {
         Ok(self.dump(all, "list neighbours")?.iter().filter_map(as_permanent_neighbour).collect())
     }
 
+    /// The permanent neighbour `ip` behind the link `link`, if there is one.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn permanent_neighbour(&mut self, link: u32, ip: IpAddr) -> Result<Option<Neighbour>, NetlinkError> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(ip);
+        message.header.ifindex = link;
+        message.attributes.push(NeighbourAttribute::Destination(match ip {
+            IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
+            IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
+        }));
+        let what = format!("look up neighbour {ip}");
+        match self.run(Request { message: RouteNetlinkMessage::GetNeighbour(message), flags: 0, what }) {
+            Err(error) if error.is_gone() => Ok(None),
+            other => Ok(other?.iter().find_map(as_permanent_neighbour)),
+        }
+    }
+
     /// The routes that bear flock's protocol number, of both families.
     ///
     /// # Errors
@@ -139,14 +158,34 @@ impl Conn {
         self.routes(RouteProtocol::Ra)
     }
 
+    /// The unreachable routes that bear flock's protocol number, of both families. The kernel leaves the others out.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn own_unreachable_routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
+        let filter = RouteHeader {
+            table: RouteHeader::RT_TABLE_MAIN,
+            protocol: RouteProtocol::from(ROUTE_PROTOCOL),
+            kind: RouteType::Unreachable,
+            ..Default::default()
+        };
+        let routes = self.route_objects(filter)?.iter().filter_map(as_route).collect::<Vec<_>>();
+        Ok(routes.into_iter().filter(|route| route.unreachable).collect())
+    }
+
     fn routes(&mut self, protocol: RouteProtocol) -> Result<Vec<Route>, NetlinkError> {
+        let filter = RouteHeader { table: RouteHeader::RT_TABLE_MAIN, protocol, ..Default::default() };
+        Ok(self.route_objects(filter)?.iter().filter_map(as_route).collect())
+    }
+
+    /// The routes of both families that pass `filter`, as the kernel shows them.
+    pub(super) fn route_objects(&mut self, filter: RouteHeader) -> Result<Vec<Object>, NetlinkError> {
         let mut routes = Vec::new();
         for address_family in [AddressFamily::Inet6, AddressFamily::Inet] {
             let mut message = RouteMessage::default();
-            message.header =
-                RouteHeader { address_family, table: RouteHeader::RT_TABLE_MAIN, protocol, ..Default::default() };
+            message.header = RouteHeader { address_family, ..filter.clone() };
             match self.dump(RouteNetlinkMessage::GetRoute(message), "list routes") {
-                Ok(answers) => routes.extend(answers.iter().filter_map(as_route)),
+                Ok(answers) => routes.extend(answers),
                 Err(error) if error.is_unsupported() => {}
                 Err(error) => return Err(error),
             }
@@ -162,20 +201,30 @@ impl Conn {
         Ok(self.look_up(ip)?.iter().find_map(as_route))
     }
 
-    /// Waits until this namespace takes in packets to its own address `ip`. The kernel enters a new IPv6 address into the
-    /// table of local addresses a little later than it shows it, duplicate address detection or not; until then it drops
-    /// what comes for it: mostly for microseconds, but for long on a host where many links come and go.
+    /// Waits until this namespace takes in packets to its own address `ip` on the link `index`. The kernel enters a new
+    /// IPv6 address into the table of local addresses a little later than it shows it, duplicate address detection or not;
+    /// until then it drops what comes for it: mostly for microseconds, but for long on a host where many links come and go.
     ///
     /// # Errors
-    /// It does not by the deadline.
-    pub fn wait_until_taken_in(&mut self, ip: IpAddr) -> Result<(), NetlinkError> {
+    /// It does not by the deadline, or somebody has taken the link down or the address away: it would not, however long
+    /// one waits.
+    pub fn wait_until_taken_in(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
         while !self.look_up(ip)?.iter().any(is_local) {
+            let altered =
+                |part| Err(NetlinkError { what: format!("wait until {ip} is taken in"), cause: Cause::Altered(part) });
+            match self.link_at(index)? {
+                Some(link) if link.up => {}
+                _ => return altered("the pod's interface"),
+            }
+            if !self.addresses(Some(index))?.iter().any(|address| address.ip == ip) {
+                return altered("the address");
+            }
             thread::sleep(TAKEN_IN_INTERVAL);
         }
         Ok(())
     }
 
-    fn look_up(&mut self, ip: IpAddr) -> Result<Vec<Object>, NetlinkError> {
+    pub(super) fn look_up(&mut self, ip: IpAddr) -> Result<Vec<Object>, NetlinkError> {
         let mut message = RouteMessage::default();
         message.header = RouteHeader {
             address_family: family(ip),
@@ -206,8 +255,13 @@ impl NetlinkError {
 /// The address that an object is, if it is one. Here and below, attributes that flock does not need are passed over, and odd
 /// ones count as absent: what stands in the kernel is never hidden by something beside it.
 pub(super) fn as_address(object: &Object) -> Option<Address> {
+    as_address_of(object, RTM_NEWADDR)
+}
+
+/// The address that an announcement of this kind is about.
+pub(super) fn as_address_of(object: &Object, kind: u16) -> Option<Address> {
     const SIZE: usize = 8;
-    let &[family, prefix_len, old_flags, _, ref link @ ..] = object.of::<SIZE>(RTM_NEWADDR)?;
+    let &[family, prefix_len, old_flags, _, ref link @ ..] = object.of::<SIZE>(kind)?;
     let (mut peer, mut local, mut flags) = (None, None, u32::from(old_flags));
     for (attribute, value) in object.attributes(SIZE) {
         match attribute {
@@ -226,9 +280,14 @@ pub(super) fn as_address(object: &Object) -> Option<Address> {
 }
 
 pub(super) fn as_permanent_neighbour(object: &Object) -> Option<Neighbour> {
+    as_neighbour(object, NUD_PERMANENT)
+}
+
+/// The neighbour that an object is, if its state is one of `states`.
+pub(super) fn as_neighbour(object: &Object, states: u16) -> Option<Neighbour> {
     const SIZE: usize = 12;
     let &[family, _, _, _, a, b, c, d, e, f, ..] = object.of::<SIZE>(RTM_NEWNEIGH)?;
-    if u16::from_ne_bytes([e, f]) != NUD_PERMANENT {
+    if u16::from_ne_bytes([e, f]) & states == 0 {
         return None;
     }
     let (mut ip, mut mac) = (None, None);

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::addr::{Attachment, fnv1a64};
+use crate::addr::{Attachment, GATEWAY4, fnv1a64};
 use crate::lease::{Lease, Phase, PodName};
 
 /// The version of the format. A file of another version is set aside unread.
@@ -70,6 +70,11 @@ struct Put {
     ip6: Option<std::net::Ipv6Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ip4: Option<std::net::Ipv4Addr>,
+    /// Absent where it is the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway4: Option<std::net::Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host_index: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +154,8 @@ impl From<&Lease> for Put {
             mtu: lease.mtu,
             ip6: lease.ipv6,
             ip4: lease.ipv4,
+            gateway4: Some(lease.gateway4).filter(|gateway| *gateway != GATEWAY4),
+            host_index: lease.host_index,
             namespace: lease.pod.as_ref().map(|pod| pod.namespace.clone()),
             pod_name: lease.pod.as_ref().map(|pod| pod.name.clone()),
             since: lease.since,
@@ -173,6 +180,8 @@ impl Put {
             mtu: self.mtu,
             ipv6: self.ip6,
             ipv4: self.ip4,
+            gateway4: self.gateway4.unwrap_or(GATEWAY4),
+            host_index: self.host_index,
             pod: self.namespace.zip(self.pod_name).map(|(namespace, name)| PodName { namespace, name }),
             since: self.since,
             call: self.call,

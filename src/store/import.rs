@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
-use crate::addr::{Attachment, IfName, Mac};
+use crate::addr::{Attachment, GATEWAY4, IfName, Mac};
 use crate::lease::{Lease, Phase, PodName};
 
 /// Why the file cannot be taken over.
@@ -106,6 +106,8 @@ pub fn leases(
             mtu,
             ipv6: entry.ip6,
             ipv4: entry.ip4,
+            gateway4: GATEWAY4,
+            host_index: None,
             pod: has_name.then_some(PodName { namespace: entry.namespace, name: entry.pod_name }),
             since: now,
             call: None,

@@ -1,0 +1,153 @@
+//! What the kernel has announced that nobody of flock did: collected by the thread that listens, taken by the threads that
+//! look. An announcement only says "look again"; what is wrong is found by the same comparison as in every round.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Suspicious links or addresses that are kept apart. With more than that, all are suspicious.
+const APART_MAX: usize = 256;
+
+/// Something about a pod's link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Suspects {
+    /// Everything is suspicious: announcements were lost, or there were too many.
+    pub all: bool,
+    /// Addresses to which a route of flock's is gone.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Indexes of links that were changed.
+    pub links: BTreeSet<u32>,
+}
+
+impl Suspects {
+    /// A route of flock's to this address is gone.
+    pub fn address(&mut self, ip: IpAddr) {
+        self.addresses.insert(ip);
+    }
+
+    /// The link of this index was changed.
+    pub fn link(&mut self, index: u32) {
+        self.links.insert(index);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    host: bool,
+    surroundings: bool,
+    suspects: Option<Suspects>,
+}
+
+/// The place where suspicions wait.
+#[derive(Debug, Clone, Default)]
+pub struct Suspicions(Arc<Mutex<Pending>>);
+
+impl Suspicions {
+    fn with<T>(&self, work: impl FnOnce(&mut Pending) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The host may have lost what pods need. True if nobody has said so yet.
+    pub fn host(&self) -> bool {
+        self.with(|pending| !std::mem::replace(&mut pending.host, true))
+    }
+
+    /// Addresses or routes of others have changed. True if nobody has said so yet.
+    pub fn surroundings(&self) -> bool {
+        self.with(|pending| !std::mem::replace(&mut pending.surroundings, true))
+    }
+
+    /// A pod's link may have lost something. True if nothing was suspicious before.
+    pub fn link(&self, add: impl FnOnce(&mut Suspects)) -> bool {
+        self.with(|pending| {
+            let first = pending.suspects.is_none();
+            let suspects = pending.suspects.get_or_insert_default();
+            add(suspects);
+            if suspects.addresses.len() + suspects.links.len() > APART_MAX {
+                *suspects = Suspects { all: true, ..Suspects::default() };
+            }
+            first
+        })
+    }
+
+    /// Takes the suspicion about the host.
+    pub fn take_host(&self) -> bool {
+        self.with(|pending| std::mem::take(&mut pending.host))
+    }
+
+    /// Takes the suspicion about addresses and routes of others.
+    pub fn take_surroundings(&self) -> bool {
+        self.with(|pending| std::mem::take(&mut pending.surroundings))
+    }
+
+    /// Takes the suspicions about links.
+    pub fn take_links(&self) -> Option<Suspects> {
+        self.with(|pending| pending.suspects.take())
+    }
+}
+
+/// How often something may be done out of turn: at once, until somebody makes it happen too often; then only now and then.
+#[derive(Debug)]
+pub struct Budget {
+    most: u32,
+    /// The time after which one more may be done.
+    interval: Duration,
+    left: u32,
+    refilled: Instant,
+}
+
+impl Budget {
+    /// `most` at once, and one more after each `interval`.
+    pub fn new(most: u32, interval: Duration, now: Instant) -> Budget {
+        Budget { most, interval, left: most, refilled: now }
+    }
+
+    /// Takes one, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        while self.left < self.most && now.duration_since(self.refilled) >= self.interval {
+            self.left += 1;
+            self.refilled += self.interval;
+        }
+        if self.left == self.most {
+            self.refilled = now;
+        }
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fight_is_answered_at_once_for_a_while_and_then_in_turns() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut budget = Budget::new(3, Duration::from_secs(10), began);
+        let taken = |budget: &mut Budget, seconds| (0..9).filter(|_| budget.take(at(seconds))).count();
+        assert_eq!(taken(&mut budget, 0), 3);
+        assert_eq!(taken(&mut budget, 9), 0);
+        assert_eq!(taken(&mut budget, 10), 1);
+        assert_eq!(taken(&mut budget, 29), 1);
+        assert_eq!(taken(&mut budget, 1000), 3, "never more than at the beginning");
+        assert_eq!(taken(&mut budget, 1009), 0);
+    }
+
+    #[test]
+    fn suspicions_are_said_once_and_kept_apart_within_bounds() {
+        let suspicions = Suspicions::default();
+        assert!(suspicions.host() && !suspicions.host() && suspicions.take_host() && !suspicions.take_host());
+        assert!(suspicions.link(|suspects| suspects.link(7)));
+        assert!(!suspicions.link(|suspects| suspects.link(8)));
+        assert_eq!(suspicions.take_links().map(|suspects| suspects.links.len()), Some(2));
+        assert_eq!(suspicions.take_links(), None);
+        for index in 0..100_000 {
+            suspicions.link(|suspects| suspects.link(index));
+        }
+        let suspects = suspicions.take_links().expect("some");
+        assert!(suspects.all && suspects.links.len() <= APART_MAX);
+    }
+}

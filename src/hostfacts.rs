@@ -1,0 +1,399 @@
+//! What a host is like for pods: the MTU that its uplinks allow, the addresses in the pods' ranges that are somebody's
+//! already, and what an operator should know about both.
+//!
+//! Judges values that were read elsewhere, by the same limits as what an operator gives. Does no I/O and changes nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use crate::nodeconfig::{MTU_MAX, MTU_MIN4, MTU_MIN6};
+
+/// MTU where neither the NodeConfig nor an uplink gives one, in bytes.
+pub const DEFAULT_MTU: u32 = 1500;
+
+/// Addresses that are kept away from pods. A range with more foreign addresses in it belongs to somebody else.
+const TAKEN_MAX: usize = 4096;
+
+/// Overlapping prefixes that are named, per range.
+const SHOWN_MAX: usize = 4;
+
+/// What the kernel shows of a host, less what bears flock's mark.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The links that anything below names.
+    pub links: BTreeMap<u32, SeenLink>,
+    /// Every address of the host: its link, itself, its prefix length.
+    pub addresses: Vec<(u32, IpAddr, u8)>,
+    /// Every route of every table.
+    pub routes: Vec<SeenRoute>,
+    /// The gateways of nexthop objects, used or not.
+    pub gateways: Vec<IpAddr>,
+    /// The neighbours that the host knows: link and address.
+    pub neighbours: Vec<(u32, IpAddr)>,
+    /// The ways out of the host, the best of each family first: the links of each.
+    pub ways_out: Vec<WayOut>,
+}
+
+/// A link of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenLink {
+    /// Its name.
+    pub name: String,
+    /// Its MTU, in bytes.
+    pub mtu: u32,
+    /// It leads back to the host itself.
+    pub loopback: bool,
+    /// A link of flock's own.
+    pub ours: bool,
+}
+
+/// A route of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenRoute {
+    /// Its destination.
+    pub to: IpNet,
+    /// Where it leads: link and gateway of each next hop.
+    pub hops: Vec<(Option<u32>, Option<IpAddr>)>,
+}
+
+/// A route that leads out of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayOut {
+    /// For IPv6.
+    pub v6: bool,
+    /// The links of its next hops.
+    pub links: Vec<u32>,
+}
+
+/// What holds an address that no pod may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// The host itself.
+    Host,
+    /// A router: it is the next hop of a route.
+    NextHop,
+    /// Somebody has a route for it alone.
+    Route,
+    /// A machine on a link of the host.
+    Neighbour,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Holder::Host => "the host's own address",
+            Holder::NextHop => "the next hop of a route of the host",
+            Holder::Route => "the destination of somebody else's route",
+            Holder::Neighbour => "the address of a machine that the host has as its neighbour",
+        })
+    }
+}
+
+/// What follows for pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// MTU of the uplink, in bytes: the smallest one where packets leave by several links.
+    pub mtu: u32,
+    /// Addresses that no pod may get: all of the host's, and those of others that are in the node's ranges.
+    pub taken: BTreeMap<IpAddr, Holder>,
+    /// Why the pods' IPv4 gateway cannot be an address of this host, if so.
+    pub gateway4_taken: Option<String>,
+    /// What an operator should know, a line each.
+    pub remarks: Vec<String>,
+}
+
+/// Judges the host for pods in `prefixes`, whose IPv4 gateway is to be `gateway4`.
+pub fn judge(seen: &Seen, prefixes: &[IpNet], gateway4: Ipv4Addr) -> HostFacts {
+    let mut facts = HostFacts::default();
+    let v6 = prefixes.iter().any(|prefix| prefix.addr().is_ipv6());
+    facts.mtu = uplink_mtu(seen, if v6 { MTU_MIN6 } else { MTU_MIN4 }, &mut facts.remarks);
+    take(seen, prefixes, &mut facts);
+    for prefix in prefixes {
+        overlaps(seen, prefix, &mut facts.remarks);
+    }
+    if prefixes.iter().any(|prefix| prefix.addr().is_ipv4()) {
+        facts.gateway4_taken = gateway_taken(seen, gateway4.into());
+    }
+    facts
+}
+
+fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> u32 {
+    let mut smallest: Option<&SeenLink> = None;
+    for v6 in [true, false] {
+        let ways = seen.ways_out.iter().filter(|way| way.v6 == v6);
+        let links = |way: &WayOut| {
+            let links = way.links.iter().filter_map(|index| seen.links.get(index));
+            links.filter(|link| !link.loopback && !link.ours).min_by_key(|link| link.mtu)
+        };
+        // A way that leads to the host itself says nothing; the next best one does.
+        let uplink = ways.into_iter().find_map(links);
+        smallest = [smallest, uplink].into_iter().flatten().min_by_key(|link| link.mtu);
+    }
+    let Some(uplink) = smallest else { return DEFAULT_MTU };
+    let mtu = uplink.mtu.clamp(min, MTU_MAX);
+    if mtu != uplink.mtu {
+        remarks.push(format!(
+            "the uplink {} has an MTU of {}, and pods get {mtu}, as a pod's link needs {min} to {MTU_MAX}: set the uplink's MTU or \
+             spec.mtu",
+            uplink.name, uplink.mtu
+        ));
+    }
+    mtu
+}
+
+fn take(seen: &Seen, prefixes: &[IpNet], facts: &mut HostFacts) {
+    let ours = |link: &u32| seen.links.get(link).is_some_and(|link| link.ours);
+    // The gateways that every host end bears are no addresses of the host that a pod could meet.
+    for (_, ip, _) in
+        seen.addresses.iter().filter(|(link, ip, _)| !ours(link) && !is_link_local(*ip) && !ip.is_loopback())
+    {
+        facts.taken.insert(*ip, Holder::Host);
+    }
+    let hops = seen.routes.iter().flat_map(|route| &route.hops).filter_map(|(_, via)| *via);
+    let next_hops = hops.chain(seen.gateways.iter().copied()).map(|ip| (ip, Holder::NextHop));
+    let single = seen.routes.iter().filter(|route| route.to.prefix_len() == route.to.max_prefix_len());
+    let single = single.map(|route| (route.to.addr(), Holder::Route));
+    let neighbours = seen.neighbours.iter().filter(|(link, _)| !ours(link)).map(|(_, ip)| (*ip, Holder::Neighbour));
+    for (ip, holder) in next_hops.chain(single).chain(neighbours) {
+        if !prefixes.iter().any(|prefix| prefix.contains(&ip)) {
+            continue;
+        }
+        if facts.taken.len() >= TAKEN_MAX {
+            facts.remarks.push(format!(
+                "more than {TAKEN_MAX} addresses of the node's ranges are somebody else's: give the node ranges of its own"
+            ));
+            return;
+        }
+        facts.taken.entry(ip).or_insert(holder);
+    }
+}
+
+/// Prefixes of others that the node's range meets. Pods work there, but somebody else may give out the same addresses.
+fn overlaps(seen: &Seen, prefix: &IpNet, remarks: &mut Vec<String>) {
+    let field = if prefix.addr().is_ipv6() { "spec.cidr6" } else { "spec.cidr4" };
+    let meets = |net: &IpNet| net.contains(prefix) || prefix.contains(net);
+    let name = |link: &u32| seen.links.get(link).filter(|link| !link.ours).map(|link| link.name.clone());
+    let mut found: Vec<(IpNet, String)> = Vec::new();
+    for (link, ip, prefix_len) in &seen.addresses {
+        let (Ok(net), Some(name)) = (IpNet::new(*ip, *prefix_len), name(link)) else { continue };
+        let net = net.trunc();
+        if net.prefix_len() < net.max_prefix_len() && meets(&net) {
+            found.push((net, format!("the network of link {name}")));
+        }
+    }
+    for route in &seen.routes {
+        let single = route.to.prefix_len() == route.to.max_prefix_len();
+        let connected = found.iter().any(|(net, _)| *net == route.to);
+        if !single && !connected && route.to != *prefix && prefix.contains(&route.to) {
+            found.push((route.to, "somebody else's route".into()));
+        }
+    }
+    found.sort();
+    found.dedup_by(|one, other| one.0 == other.0);
+    let more = found.len().saturating_sub(SHOWN_MAX);
+    for (net, what) in found.into_iter().take(SHOWN_MAX) {
+        remarks.push(format!(
+            "{field} {prefix} meets {net}, {what}: machines there may have addresses that pods get; use a range of the node's own, \
+             or keep it out of every other pool"
+        ));
+    }
+    if more > 0 {
+        remarks.push(format!("{field} {prefix} meets {more} more prefixes of others"));
+    }
+}
+
+fn gateway_taken(seen: &Seen, gateway: IpAddr) -> Option<String> {
+    let ours = |link: &u32| seen.links.get(link).is_some_and(|link| link.ours);
+    let next_hop = seen.routes.iter().find(|route| route.hops.iter().any(|(_, via)| *via == Some(gateway)));
+    let what = if let Some(route) = next_hop {
+        format!("the next hop of the host's route to {}", route.to)
+    } else if seen.gateways.contains(&gateway) {
+        "the gateway of a nexthop object of the host".into()
+    } else if seen.addresses.iter().any(|(link, ip, _)| *ip == gateway && !ours(link)) {
+        "an address of another link of the host".into()
+    } else if seen.neighbours.iter().any(|(link, ip)| *ip == gateway && !ours(link)) {
+        "a neighbour of the host".into()
+    } else if seen.routes.iter().any(|route| {
+        route.to == IpNet::from(gateway) && !route.hops.iter().filter_map(|(link, _)| link.as_ref()).all(ours)
+    }) {
+        "the destination of a route of the host".into()
+    } else {
+        return None;
+    };
+    Some(format!(
+        "{gateway} is {what}, and as the gateway of pods it would become an address of this host: set spec.gateway4 to another \
+         link-local address, such as 169.254.1.2"
+    ))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::GATEWAY4;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a prefix")
+    }
+
+    fn link(name: &str, mtu: u32) -> SeenLink {
+        SeenLink { name: name.into(), mtu, loopback: name == "lo", ours: name.starts_with("flock") }
+    }
+
+    /// A host with lo, two uplinks and a pod's link; no routes.
+    fn host() -> Seen {
+        let links = [(1, link("lo", 65536)), (2, link("up0", 1500)), (3, link("up1", 1400)), (9, link("flock1", 1500))];
+        Seen { links: links.into(), ..Seen::default() }
+    }
+
+    fn route(to: &str, hops: &[(u32, &str)]) -> SeenRoute {
+        let hops = hops.iter().map(|(link, via)| (Some(*link), (!via.is_empty()).then(|| ip(via))));
+        SeenRoute { to: net(to), hops: hops.collect() }
+    }
+
+    fn way(v6: bool, links: &[u32]) -> WayOut {
+        WayOut { v6, links: links.into() }
+    }
+
+    #[test]
+    fn the_mtu_is_the_smallest_of_all_links_that_packets_leave_by() {
+        for (ways, mtu) in [
+            (vec![], 1500),
+            (vec![way(false, &[2])], 1500),
+            (vec![way(false, &[2, 3])], 1400),
+            (vec![way(false, &[2]), way(true, &[3])], 1400),
+            // Only the best way of a family counts, unless it leads nowhere.
+            (vec![way(false, &[2]), way(false, &[3])], 1500),
+            (vec![way(false, &[1]), way(false, &[3])], 1400),
+            (vec![way(false, &[9]), way(false, &[3])], 1400),
+            (vec![way(false, &[1])], 1500),
+            (vec![way(true, &[7])], 1500),
+        ] {
+            let seen = Seen { ways_out: ways.clone(), ..host() };
+            let facts = judge(&seen, &[net("10.0.0.0/24")], GATEWAY4);
+            assert_eq!((facts.mtu, facts.remarks.len()), (mtu, 0), "{ways:?}");
+        }
+    }
+
+    #[test]
+    fn an_mtu_that_no_node_config_could_have_is_bounded_and_said() {
+        for (mtu, prefix, expected) in [
+            (1000, "2001:db8::/64", 1280),
+            (1000, "10.0.0.0/24", 1000),
+            (500, "10.0.0.0/24", 576),
+            (99999, "10.0.0.0/24", 65535),
+        ] {
+            let mut seen = Seen { ways_out: vec![way(false, &[2])], ..host() };
+            seen.links.insert(2, link("up0", mtu));
+            let facts = judge(&seen, &[net(prefix)], GATEWAY4);
+            assert_eq!(facts.mtu, expected);
+            assert_eq!(
+                facts.remarks.iter().filter(|r| r.contains("up0") && r.contains("spec.mtu")).count(),
+                usize::from(mtu != expected)
+            );
+        }
+    }
+
+    #[test]
+    fn whoever_has_an_address_of_the_range_already_keeps_it() {
+        let mut seen = host();
+        seen.addresses = vec![
+            (2, ip("192.0.2.10"), 24),
+            (9, ip("169.254.1.1"), 32),
+            (2, ip("fe80::1"), 64),
+            (1, ip("127.0.0.1"), 8),
+        ];
+        seen.routes = vec![
+            route("0.0.0.0/0", &[(2, "192.0.2.254")]),
+            route("198.51.100.0/24", &[(2, "192.0.2.253"), (3, "192.0.2.252")]),
+            route("203.0.113.0/24", &[(2, "2001:db8::fe")]),
+            route("192.0.2.251/32", &[(3, "")]),
+            route("192.0.2.255/32", &[]),
+            route("198.51.100.7/32", &[(3, "198.51.100.1")]),
+        ];
+        seen.gateways = vec![ip("192.0.2.250")];
+        seen.neighbours = vec![(2, ip("192.0.2.249")), (9, ip("192.0.2.248"))];
+        let facts = judge(&seen, &[net("192.0.2.0/24"), net("2001:db8::/64")], GATEWAY4);
+        let taken: Vec<(String, Holder)> = facts.taken.iter().map(|(ip, holder)| (ip.to_string(), *holder)).collect();
+        let expected = [
+            ("192.0.2.10", Holder::Host),
+            ("192.0.2.249", Holder::Neighbour),
+            ("192.0.2.250", Holder::NextHop),
+            ("192.0.2.251", Holder::Route),
+            ("192.0.2.252", Holder::NextHop),
+            ("192.0.2.253", Holder::NextHop),
+            ("192.0.2.254", Holder::NextHop),
+            ("192.0.2.255", Holder::Route),
+            ("2001:db8::fe", Holder::NextHop),
+        ];
+        assert_eq!(taken, expected.map(|(ip, holder)| (ip.to_owned(), holder)));
+        assert_eq!(facts.remarks.len(), 1, "{:?}", facts.remarks);
+        assert!(facts.remarks[0].starts_with("spec.cidr4 192.0.2.0/24 meets 192.0.2.0/24, the network of link up0"));
+    }
+
+    #[test]
+    fn a_range_that_is_the_nodes_own_is_nothing_to_remark_on() {
+        let mut seen = host();
+        seen.addresses = vec![(2, ip("192.0.2.10"), 24), (2, ip("2001:db8:ffff::10"), 64), (1, ip("10.25.214.1"), 32)];
+        seen.routes = vec![
+            route("0.0.0.0/0", &[(2, "192.0.2.1")]),
+            route("10.25.214.0/24", &[]),
+            route("10.25.0.0/16", &[(2, "192.0.2.7")]),
+        ];
+        let facts = judge(&seen, &[net("10.25.214.0/24"), net("2001:db8:1:f001::/64")], GATEWAY4);
+        assert_eq!((facts.remarks, facts.gateway4_taken), (vec![], None));
+    }
+
+    #[test]
+    fn prefixes_of_others_inside_the_range_are_named_and_not_without_end() {
+        let mut seen = host();
+        seen.routes = (0..40).map(|n| route(&format!("10.25.214.{}/30", n * 4), &[(2, "192.0.2.1")])).collect();
+        let facts = judge(&seen, &[net("10.25.214.0/24")], GATEWAY4);
+        assert_eq!(facts.remarks.len(), SHOWN_MAX + 1, "{:?}", facts.remarks);
+        assert!(facts.remarks[SHOWN_MAX].contains("36 more"));
+        seen.routes = (0..9999).map(|n| route(&format!("2001:db8::{n:x}/128"), &[])).collect();
+        let facts = judge(&seen, &[net("2001:db8::/64")], GATEWAY4);
+        assert_eq!((facts.taken.len(), facts.remarks.len()), (TAKEN_MAX, 1));
+    }
+
+    #[test]
+    fn a_gateway_of_pods_that_is_the_hosts_own_gateway_is_refused_with_the_remedy() {
+        let check = |change: fn(&mut Seen), words: &str| {
+            let mut seen = host();
+            seen.addresses = vec![(9, GATEWAY4.into(), 32)];
+            seen.routes = vec![route("169.254.1.1/32", &[(9, "")])];
+            change(&mut seen);
+            let taken = judge(&seen, &[net("10.0.0.0/24")], GATEWAY4).gateway4_taken;
+            assert_eq!(taken.is_some(), !words.is_empty(), "{taken:?}");
+            let text = taken.unwrap_or_default();
+            assert!(text.contains(words) && (text.is_empty() || text.contains("spec.gateway4")), "{text}");
+            assert_eq!(judge(&seen, &[net("2001:db8::/64")], GATEWAY4).gateway4_taken, None, "no IPv4, no gateway");
+        };
+        check(|_| {}, "");
+        check(
+            |seen| seen.routes.push(route("0.0.0.0/0", &[(2, "169.254.1.1")])),
+            "next hop of the host's route to 0.0.0.0/0",
+        );
+        check(
+            |seen| seen.routes.push(route("10.9.0.0/16", &[(2, "192.0.2.1"), (3, "169.254.1.1")])),
+            "route to 10.9.0.0/16",
+        );
+        check(|seen| seen.gateways.push(GATEWAY4.into()), "nexthop object");
+        check(|seen| seen.addresses.push((2, GATEWAY4.into(), 16)), "another link");
+        check(|seen| seen.neighbours.push((2, GATEWAY4.into())), "neighbour");
+        check(|seen| seen.routes.push(route("169.254.1.1/32", &[(2, "")])), "destination of a route");
+    }
+}
