@@ -26,6 +26,8 @@ pub struct KernelLink {
     pub alias: Option<String>,
     /// Administratively up.
     pub up: bool,
+    /// Both ends are up.
+    pub carrier: bool,
     /// Its IPv4 settings, each at its [`Setting::place`]; empty where the kernel has none.
     pub settings4: Vec<i32>,
     /// Its IPv6 settings; empty where the kernel, or this link, is without IPv6.
@@ -42,6 +44,25 @@ impl KernelLink {
     /// Those of `changes` that the kernel does not show.
     pub fn lacks(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
         changes.into_iter().filter(|change| !self.has(change)).collect()
+    }
+
+    /// The addresses that flock gave the pod behind this link, as the host end shows them: a route alone can be anybody's, but the
+    /// permanent neighbour is made together with the link.
+    fn shown(&self, pod_mac: Mac) -> impl Iterator<Item = IpAddr> {
+        self.addresses().filter(move |ip| self.neighbours.contains(&(*ip, pod_mac)))
+    }
+
+    /// The pod behind this link has another address than its record says: the record is of an earlier lease.
+    fn contradicts(&self, lease: &Lease) -> bool {
+        let Some(pod_mac) = lease.pod_mac else { return false };
+        let shown: Vec<IpAddr> = self.shown(pod_mac).collect();
+        let differs = |recorded: Option<IpAddr>, is_of_family: fn(&IpAddr) -> bool| {
+            let lost = recorded.is_none_or(|ip| {
+                self.addresses().all(|other| other != ip) && !self.neighbours.contains(&(ip, pod_mac))
+            });
+            lost && shown.iter().any(is_of_family)
+        };
+        differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6) || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
     }
 
     fn has(&self, change: &Change) -> bool {
@@ -106,6 +127,11 @@ pub fn host_end_lacks(lease: &Lease, link: &KernelLink) -> Vec<Change> {
 pub enum Repair {
     /// An ADD did not get to its end: take it back, as DEL does.
     Undo(Attachment),
+    /// Only the record of the end of an ADD is missing: the pod works, and may have been told so. Record that.
+    Commit(Attachment),
+    /// The record is of an earlier lease of this attachment, whose addresses it has no more: end that one, without touching the
+    /// link. What stands is adopted.
+    Forget(Attachment),
     /// The link is gone and with it the pod's namespace: the addresses are free.
     Release(Attachment),
     /// The link stands and its host end lacks something: carry out the host end's changes again.
@@ -137,29 +163,53 @@ pub enum Repair {
     },
 }
 
-/// What sets record and kernel apart. Leases in `busy` have a request in service and are left to it. `now` is in
-/// milliseconds of the boot clock, for leases that are made anew.
+/// What sets record and kernel apart, in the order in which it is to be put right: ends before beginnings, as the former
+/// may set addresses free that the latter have. Leases in `busy` have a request in service and are left to it. `began` is when this
+/// agent began and `now` is for leases that are made anew, both in milliseconds of the boot clock.
+///
+/// The kernel is believed before the record, of which the newest lines, or all but the oldest, can have been lost without
+/// a trace: no pod whose link stands loses it or its addresses.
 pub fn repairs<'a>(
     leases: impl Iterator<Item = &'a Lease>,
     links: &[KernelLink],
     busy: &HashSet<Attachment>,
+    began: u64,
     now: u64,
 ) -> Vec<Repair> {
     let index = Index::new(links);
     let mut known: HashSet<&Attachment> = HashSet::new();
     let mut holders: HashMap<IpAddr, &Attachment> = HashMap::new();
+    let mut ends = Vec::new();
     let mut repairs = Vec::new();
+    // Links that stand without the record that they should have.
+    let mut unrecorded: Vec<Lease> = Vec::new();
     for lease in leases {
         known.insert(&lease.attachment);
-        holders.extend(lease.addresses().map(|ip| (ip, &lease.attachment)));
-        if busy.contains(&lease.attachment) {
-            continue;
-        }
         let attachment = lease.attachment.clone();
         let link = link_of(lease, index.candidates(lease));
+        let is_busy = busy.contains(&attachment);
         match (lease.phase, link) {
-            (Phase::Pending, _) => repairs.push(Repair::Undo(attachment)),
-            (Phase::Committed, None) => repairs.push(Repair::Release(attachment)),
+            _ if is_busy => {}
+            (_, Some(link)) if link.contradicts(lease) => {
+                let (network, pod) = (lease.network.clone(), lease.pod.clone());
+                let shown = adopted(attachment.clone(), link, now);
+                unrecorded.extend(shown.map(|shown| Lease { network, pod, ..shown }));
+                ends.push(Repair::Forget(attachment));
+                continue;
+            }
+            (Phase::Pending, Some(link))
+                if lease.since < began && link.carrier && link.lacks(plan::host_end(lease)).is_empty() =>
+            {
+                repairs.push(Repair::Commit(attachment));
+            }
+            (Phase::Pending, _) => {
+                ends.push(Repair::Undo(attachment));
+                continue;
+            }
+            (Phase::Committed, None) => {
+                ends.push(Repair::Release(attachment));
+                continue;
+            }
             (Phase::Committed, Some(link)) => {
                 let lacks = host_end_lacks(lease, link);
                 if !lacks.is_empty() {
@@ -167,6 +217,7 @@ pub fn repairs<'a>(
                 }
             }
         }
+        holders.extend(lease.addresses().map(|ip| (ip, &lease.attachment)));
     }
     for link in links {
         let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) else { continue };
@@ -175,16 +226,23 @@ pub fn repairs<'a>(
         {
             continue;
         }
-        let contested = link.addresses().find_map(|ip| holders.get(&ip).map(|holder| (ip, (*holder).clone())));
-        repairs.push(match (contested, adopted(attachment.clone(), link, now)) {
-            (Some((ip, holder)), _) => Repair::Conflict { attachment, ip, holder },
-            (None, Some(lease)) => Repair::Adopt(Box::new(lease)),
-            (None, None) => Repair::Remove { attachment, index: link.index },
+        match adopted(attachment.clone(), link, now) {
+            Some(lease) => unrecorded.push(lease),
+            None => repairs.push(Repair::Remove { attachment, index: link.index }),
+        }
+    }
+    for lease in unrecorded {
+        let contested = lease.addresses().find_map(|ip| holders.get(&ip).map(|holder| (ip, (*holder).clone())));
+        repairs.push(match contested {
+            Some((ip, holder)) => Repair::Conflict { attachment: lease.attachment, ip, holder },
+            None => Repair::Adopt(Box::new(lease)),
         });
     }
     // Hash order must not show in logs.
+    ends.sort_by_cached_key(|repair| format!("{repair:?}"));
     repairs.sort_by_cached_key(|repair| format!("{repair:?}"));
-    repairs
+    ends.extend(repairs);
+    ends
 }
 
 /// The links by each sign that a lease could know them by, so that a node with many pods does not compare each with each.
@@ -219,8 +277,11 @@ impl<'a> Index<'a> {
 
 /// None for a link that leads to no address.
 fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Option<Lease> {
-    let v6 = link.addresses().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
-    let v4 = link.addresses().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
+    let pod_mac = attachment.mac(LinkEnd::Pod);
+    // What flock gave comes before routes that may be anybody's.
+    let addresses = || link.shown(pod_mac).chain(link.addresses());
+    let v6 = addresses().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+    let v4 = addresses().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
     let gateway4 = link.own.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
     (v6.is_some() || v4.is_some()).then_some(())?;
     Some(Lease {
@@ -230,7 +291,7 @@ fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Option<Lease>
         // One that somebody has renamed to what flock would not take for a name gets its own name back.
         host_link: link.name.parse().unwrap_or_else(|_| attachment.host_link(0)),
         host_mac: link.mac?,
-        pod_mac: Some(attachment.mac(LinkEnd::Pod)),
+        pod_mac: Some(pod_mac),
         mtu: link.mtu,
         ipv6: v6,
         ipv4: v4,
@@ -258,6 +319,7 @@ mod tests {
             mtu: lease.mtu,
             alias: Some(plan::alias(&lease.attachment)),
             up: true,
+            carrier: true,
             settings4: vec![-1; 33],
             settings6: vec![-1; 60],
             routes: lease.addresses().map(|ip| (ip.into(), None)).collect(),
@@ -278,7 +340,7 @@ mod tests {
     }
 
     fn found(leases: &[Lease], links: &[KernelLink]) -> Vec<Repair> {
-        repairs(leases.iter(), links, &HashSet::new(), 1)
+        repairs(leases.iter(), links, &HashSet::new(), 100, 1)
     }
 
     #[test]
@@ -288,12 +350,69 @@ mod tests {
     }
 
     #[test]
-    fn an_add_that_was_cut_off_is_undone_whether_its_link_stands_or_not() {
+    fn an_add_that_was_cut_off_is_undone_unless_only_its_last_line_is_missing() {
         let mut lease = lease("abc/eth0");
         lease.phase = Phase::Pending;
         let undo = [Repair::Undo(lease.attachment.clone())];
         assert_eq!(found(std::slice::from_ref(&lease), &[]), undo);
+        let halves: [fn(&mut KernelLink); 6] = [
+            |link| link.carrier = false,
+            |link| link.up = false,
+            |link| link.alias = None,
+            |link| link.routes.truncate(1),
+            |link| link.own.clear(),
+            |link| link.neighbours.clear(),
+        ];
+        for half in halves {
+            let mut link = link_of(&lease);
+            half(&mut link);
+            assert_eq!(found(std::slice::from_ref(&lease), &[link]), undo);
+        }
+        let commit = [Repair::Commit(lease.attachment.clone())];
+        assert_eq!(found(std::slice::from_ref(&lease), &[link_of(&lease)]), commit);
+        // What this agent itself has not brought to its end has failed, and its caller knows.
+        lease.since = 100;
         assert_eq!(found(std::slice::from_ref(&lease), &[link_of(&lease)]), undo);
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_lease_gives_way_to_what_the_kernel_shows() {
+        let stands = lease("abc/eth0");
+        let older = |change: fn(&mut Lease)| {
+            let mut older = lease("abc/eth0");
+            older.network = "pods".into();
+            change(&mut older);
+            older
+        };
+        let check = |record: &Lease| {
+            let repairs = found(std::slice::from_ref(record), &[link_of(&stands)]);
+            let [Repair::Forget(forgotten), Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
+            assert_eq!(*forgotten, stands.attachment);
+            assert_eq!((adopted.ipv6, adopted.ipv4, adopted.network.as_str()), (stands.ipv6, stands.ipv4, "pods"));
+        };
+        check(&older(|lease| lease.ipv4 = "10.0.0.9".parse().ok()));
+        check(&older(|lease| lease.ipv6 = "2001:db8::9".parse().ok()));
+        check(&older(|lease| lease.ipv4 = None));
+        // Somebody's route is no address of the pod, and a pod that lost its own route gets it back.
+        let mut link = link_of(&stands);
+        link.routes.retain(|(to, _)| to.addr().is_ipv6());
+        link.routes.push(("10.0.0.77/32".parse().expect("literal"), None));
+        let repairs = found(std::slice::from_ref(&stands), &[link]);
+        assert!(matches!(repairs.as_slice(), [Repair::Rewire { .. }]), "{repairs:?}");
+    }
+
+    #[test]
+    fn an_address_of_a_lease_that_ended_unrecorded_stays_with_the_pod_that_has_it_now() {
+        let mut ended = [lease("old/eth0"), lease("cut-off/eth0")];
+        ended[1].phase = Phase::Pending;
+        let stands = lease("new/eth0");
+        for ended in ended {
+            let repairs = found(std::slice::from_ref(&ended), &[link_of(&stands)]);
+            let [Repair::Release(first) | Repair::Undo(first), Repair::Adopt(adopted)] = repairs.as_slice() else {
+                panic!("{repairs:?}")
+            };
+            assert_eq!((first, &adopted.attachment), (&ended.attachment, &stands.attachment));
+        }
     }
 
     #[test]
@@ -359,7 +478,7 @@ mod tests {
             let mut link = link_of(&mine);
             let applied = damages.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
             applied.for_each(|(_, damage)| damage(&mut link));
-            let repairs = repairs([mine.clone()].iter(), &[other.clone(), link], &HashSet::new(), 1);
+            let repairs = repairs([mine.clone()].iter(), &[other.clone(), link], &HashSet::new(), 100, 1);
             assert!(!repairs.contains(&Repair::Release(mine.attachment.clone())), "{bits:03b}: {repairs:?}");
         }
         // A link of its name alone is somebody else's.
@@ -402,6 +521,6 @@ mod tests {
     fn requests_in_service_are_left_to_themselves() {
         let lease = lease("abc/eth0");
         let busy = HashSet::from([lease.attachment.clone()]);
-        assert_eq!(repairs([lease].iter(), &[], &busy, 1), []);
+        assert_eq!(repairs([lease].iter(), &[], &busy, 100, 1), []);
     }
 }

@@ -127,6 +127,7 @@ fn shown(link: Link) -> KernelLink {
         mtu: link.mtu,
         alias: link.alias,
         up: link.up,
+        carrier: link.carrier,
         settings4: link.settings4,
         settings6: link.settings6,
         ..KernelLink::default()

@@ -23,7 +23,7 @@ use crate::boot;
 use crate::disk::open_regular;
 use crate::failpoint;
 use crate::intents::{Intents, Waiting};
-use crate::lease::Lease;
+use crate::lease::{Lease, Phase};
 use crate::log;
 use crate::plan;
 use crate::pulse::Pulse;
@@ -69,6 +69,8 @@ pub struct Reconciler {
     budget: Budget,
     /// Repairs that failed in the last round, with the reason, which need not be said again.
     failing: HashMap<Attachment, String>,
+    /// When this agent began, in milliseconds of the boot clock.
+    began: u64,
     pulse: Pulse,
 }
 
@@ -82,6 +84,7 @@ impl Reconciler {
             suspicions,
             budget: Budget::new(LOOKS, INTERVAL, Instant::now()),
             failing: HashMap::new(),
+            began: boot::now_ms(),
             pulse: Pulse::default(),
         }
     }
@@ -233,7 +236,7 @@ impl Reconciler {
         let links = observe::host_links(deadline).map_err(fail)?;
         failpoint::pass("links.listed").ok();
         let (leases, busy) = self.verbs.ledger().leases(deadline).map_err(fail)?;
-        Ok(repairs(leases.iter(), &links, &busy, LONG_AGO))
+        Ok(repairs(leases.iter(), &links, &busy, self.began, LONG_AGO))
     }
 
     /// `began` is from before the comparison: what was made since is not what was compared.
@@ -241,6 +244,12 @@ impl Reconciler {
         let (done, attachment, outcome) = match repair {
             Repair::Undo(attachment) => {
                 ("unfinished ADD undone", attachment, self.verbs.remove(attachment, began, deadline).map(|_| ()))
+            }
+            Repair::Commit(attachment) => {
+                ("attachment kept whose ADD is not recorded as finished", attachment, self.commit(attachment, deadline))
+            }
+            Repair::Forget(attachment) => {
+                ("record of an earlier lease ended", attachment, self.forget(attachment, began, deadline))
             }
             Repair::Release(attachment) => (
                 "lease of a vanished pod ended",
@@ -284,6 +293,27 @@ impl Reconciler {
                         .write_limited();
                 }
             }
+        }
+    }
+
+    fn commit(&self, attachment: &Attachment, deadline: Instant) -> Result<(), Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Commit, cause };
+        let ledger = self.verbs.ledger();
+        let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
+        match ledger.find(attachment, deadline).map_err(fail)?.filter(|lease| lease.since < self.began) {
+            Some(lease) => ledger.record(Lease { phase: Phase::Committed, ..lease }, deadline).map_err(fail),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a record, and leaves the link alone.
+    fn forget(&self, attachment: &Attachment, not_after: u64, deadline: Instant) -> Result<(), Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Release, cause };
+        let ledger = self.verbs.ledger();
+        let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
+        match ledger.find(attachment, deadline).map_err(fail)?.filter(|lease| lease.since <= not_after) {
+            Some(_) => ledger.release(attachment, deadline).map_err(fail),
+            None => Ok(()),
         }
     }
 
