@@ -10,6 +10,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 
+use flock::store::format::{Record, decode};
 use serde_json::json;
 use support::failpoints::{ARMED, Passed, passes};
 use support::*;
@@ -206,9 +207,10 @@ fn wreck(host: &Host) {
     host.run(&format!("ip -6 route del {}/128 proto 102", unrouted.ipv6.expect("dual stack")));
     let log = host.path("/run/flock/state/leases.log");
     let text = fs::read_to_string(&log).expect("readable");
-    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("forgotten")).collect();
+    let kept = text.lines().filter(|line| !line.contains("forgotten"));
+    let kept: Vec<Record> = kept.map(|line| decode(line.as_bytes()).expect("whole").record).collect();
     assert!(kept.len() < text.lines().count());
-    fs::write(&log, kept.join("\n") + "\n").expect("writable");
+    fs::write(&log, log_of(kept, None)).expect("writable");
 }
 
 fn clear_wreck(host: &Host) {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use flock::addr::Attachment;
 use flock::lease::{Lease, Phase};
-use flock::store::format::{Record, encode};
+use flock::store::format::{Record, VERSION};
 use serde_json::json;
 use support::*;
 
@@ -264,7 +264,7 @@ fn a_record_that_was_cut_off_is_forgotten_and_the_others_stand() {
     let pods = add_pods(&host, names("p", 3));
     let leases = host.leases();
     agent.kill();
-    let half = encode(&Record::Put(Box::new(leases[0].clone())));
+    let half = log_of([Record::Put(Box::new(leases[0].clone()))], None);
     append(&host, &half[..half.len() / 2]);
     let agent = host.agent().start();
     agent.wait_log("last record was cut off");
@@ -272,28 +272,153 @@ fn a_record_that_was_cut_off_is_forgotten_and_the_others_stand() {
     assert_all_work(&pods);
 }
 
+/// The log of this host says of `attachment` that its ADD has begun, and no more.
+fn unfinish(host: &Host, attachment: &str) {
+    let found = host.leases().into_iter().find(|lease| lease.attachment.to_string() == attachment);
+    let lease = Lease { phase: Phase::Pending, ..found.expect("leased") };
+    host.append_to_log([Record::Put(Box::new(lease))]);
+}
+
 #[test]
 fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 2));
+    let pods = add_pods(&host, names("p", 4));
     agent.kill();
-    let mut lease = host.leases().remove(0);
-    lease.phase = Phase::Pending;
-    append(&host, &encode(&Record::Put(Box::new(lease.clone()))));
+    // One whose pod end was not up yet, and one whose host end lacked a route.
+    unfinish(&host, "p0/eth0");
+    pods[0].0.run("ip link set eth0 down");
+    unfinish(&host, "p1/eth0");
+    host.run(&format!("ip -4 route del {}", pods[1].1.ipv4().expect("IPv4")));
     // And one that had not made a link yet.
-    let mut other = lease.clone();
+    let mut other = host.leases().remove(0);
     other.attachment = "never-wired/eth0".parse().expect("a key");
     other.host_link = other.attachment.host_link(0);
-    (other.ipv6, other.ipv4) = (None, "10.25.214.77".parse().ok());
-    append(&host, &encode(&Record::Put(Box::new(other))));
+    (other.phase, other.ipv6, other.ipv4) = (Phase::Pending, None, "10.25.214.77".parse().ok());
+    host.append_to_log([Record::Put(Box::new(other))]);
     let agent = host.agent().start();
-    agent.wait_log_times("unfinished ADD undone", 2);
-    assert_eq!(host.leases().len(), 1);
-    assert_eq!(host.flock_links(), [pods[1].1.host_link()]);
-    pods[1].0.assert_pings(host_addresses());
-    host.add(&pods[0].0).result();
-    pods[0].0.assert_pings(pods[1].1.ips());
+    agent.wait_log_times("unfinished ADD undone", 3);
+    assert_eq!(host.leases().len(), 2);
+    let left: BTreeSet<String> = host.flock_links().into_iter().collect();
+    assert_eq!(left, pods[2..].iter().map(|(_, attached)| attached.host_link()).collect());
+    for (pod, _) in &pods[..2] {
+        host.add(pod).result();
+        pod.assert_pings(pods[2].1.ips());
+    }
+    host.assert_sound("added again");
+}
+
+#[test]
+fn a_pod_whose_link_is_whole_keeps_it_though_the_last_line_of_its_add_is_lost() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 2));
+    agent.kill();
+    // A disk that lied, or an editor: nothing in the log shows it.
+    let text = fs::read_to_string(log_file(&host)).expect("readable");
+    let (kept, last) = text.trim_end().rsplit_once('\n').expect("lines");
+    assert!(last.contains("\"container_id\":\"p1\"") && last.contains("committed"), "{last}");
+    fs::write(log_file(&host), format!("{kept}\n")).expect("writable");
+    let agent = host.agent().start();
+    let line = agent.wait_log("attachment kept whose ADD is not recorded as finished");
+    assert!(line.contains("cid=p1"), "{line}");
+    assert!(!agent.log().contains("undone") && !agent.log().contains("damaged"), "{}", agent.log());
+    host.assert_sound("with the line lost");
+    assert_all_work(&pods);
+    // And it is deleted as ever.
+    host.del(&pods[1].0).done();
+    host.del(&pods[0].0).done();
+    host.assert_empty();
+}
+
+#[test]
+fn a_log_from_before_a_pod_was_made_again_does_not_give_its_address_away() {
+    let host = Host::new();
+    let start = || host.agent().config(Some(&node_config("", "10.25.214.0/29"))).start();
+    let agent = start();
+    let pods = add_pods(&host, ["same".to_owned(), "gone".to_owned()]);
+    let before = fs::read(log_file(&host)).expect("readable");
+    for (pod, _) in &pods {
+        host.del(pod).done();
+    }
+    // The same container with another address, and another one with the address of the second.
+    let again = host.add(&pods[0].0).result();
+    assert_ne!(again.ips(), pods[0].1.ips());
+    let others = add_pods(&host, names("new", 4));
+    assert!(others.iter().any(|(_, attached)| attached.ips() == pods[1].1.ips()));
+    agent.kill();
+    fs::write(log_file(&host), before).expect("writable");
+    let agent = start();
+    agent.wait_log("record of an earlier lease ended");
+    agent.wait_log("lease of a vanished pod ended");
+    agent.wait_log_times("attachment without record adopted", 5);
+    host.assert_sound("with a log of an earlier hour");
+    let held: BTreeSet<IpAddr> = host.leases().iter().flat_map(Lease::addresses).collect();
+    assert_eq!(held, others.iter().flat_map(|(_, attached)| attached.ips()).chain(again.ips()).collect());
+    assert_eq!(host.add(&host.pod("more")).error().code, 11, "all five addresses are somebody's");
+    for (pod, _) in &others {
+        pod.assert_pings(again.ips());
+    }
+}
+
+/// What happened to the log, and what is in its place.
+type Edit = fn(Vec<&str>) -> Vec<&str>;
+
+#[test]
+fn whatever_lines_of_a_log_are_lost_doubled_or_exchanged_every_pod_keeps_its_link() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 3));
+    let expected: BTreeSet<IpAddr> = pods.iter().flat_map(|(_, attached)| attached.ips()).collect();
+    let whole = fs::read_to_string(log_file(&host)).expect("readable");
+    assert_eq!(whole.lines().count(), 7, "each pod has two lines");
+    let edits: [(&str, bool, Edit); 7] = [
+        ("each committed line lost", true, |lines| lines.into_iter().filter(|l| !l.contains("committed")).collect()),
+        ("the header lost", true, |lines| lines[1..].to_vec()),
+        ("a pending line doubled at the end", true, |mut lines| {
+            lines.push(lines[1]);
+            lines
+        }),
+        ("pending and committed exchanged", true, |mut lines| {
+            lines.swap(3, 4);
+            lines
+        }),
+        ("all in the other order", true, |mut lines| {
+            lines[1..].reverse();
+            lines
+        }),
+        ("cut after a pending line", false, |lines| lines[..6].to_vec()),
+        ("cut after the header", false, |lines| lines[..1].to_vec()),
+    ];
+    for (what, is_seen, edit) in edits {
+        agent.kill();
+        fs::write(log_file(&host), edit(whole.lines().collect()).join("\n") + "\n").expect("writable");
+        agent = host.agent().start();
+        host.assert_sound(what);
+        assert_eq!(agent.log().contains("state was damaged"), is_seen, "{what}: {}", agent.log());
+        assert!(!agent.log().contains("undone"), "{what}: {}", agent.log());
+        let held: BTreeSet<IpAddr> = host.leases().iter().flat_map(Lease::addresses).collect();
+        assert_eq!(held, expected, "{what}");
+        assert_all_work(&pods);
+    }
+}
+
+#[test]
+fn the_log_of_the_version_before_is_read_and_then_written_anew() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods = add_pods(&host, names("p", 2));
+    let leases = host.leases();
+    agent.kill();
+    let header = Record::Header { version: 1, boot: flock::boot::id().expect("readable"), serial: 0 };
+    let records = [header].into_iter().chain(leases.iter().cloned().map(|lease| Record::Put(Box::new(lease))));
+    let text: Vec<u8> = records.flat_map(|record| log_of([record], None)).collect();
+    fs::write(log_file(&host), text).expect("writable");
+    let agent = host.agent().start();
+    assert!(!agent.log().contains("damaged") && !agent.log().contains("adopted"), "{}", agent.log());
+    assert_eq!(host.leases(), leases, "names of pods and networks included");
+    assert!(fs::read_to_string(log_file(&host)).expect("readable").contains("{\"version\":2,"));
+    assert_all_work(&pods);
 }
 
 #[test]
@@ -404,11 +529,9 @@ fn state_of_an_earlier_boot_is_dropped() {
         pod.vanish();
     }
     wait_for("the links to go", || host.flock_links().is_empty().then_some(()));
-    let mut bytes = encode(&Record::Header { version: 1, boot: "another-boot".into() });
-    for lease in leases {
-        bytes.extend(encode(&Record::Put(Box::new(lease))));
-    }
-    fs::write(log_file(&host), bytes).expect("writable");
+    let header = Record::Header { version: VERSION, boot: "another-boot".into(), serial: 1 };
+    let records = [header].into_iter().chain(leases.into_iter().map(|lease| Record::Put(Box::new(lease))));
+    fs::write(log_file(&host), log_of(records, None)).expect("writable");
     let agent = host.agent().start();
     agent.wait_log("state of an earlier boot dropped");
     host.assert_empty();

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use flock::boot;
-use flock::store::format::{Record, encode};
+use flock::store::format::{Record, VERSION};
 use serde_json::json;
 use support::*;
 
@@ -215,7 +215,7 @@ fn whatever_lies_in_the_place_of_the_log_is_set_aside_and_every_pod_keeps_its_ad
         .collect();
     let log = host.path(LOG);
     fs::write(host.path("/run/precious"), "precious").expect("writable");
-    let later = encode(&Record::Header { version: 7, boot: boot::id().expect("readable") });
+    let later = log_of([Record::Header { version: 7, boot: boot::id().expect("readable"), serial: 1 }], None);
     type Plant<'a> = &'a dyn Fn();
     let cases: [(&str, &str, Plant<'_>); 9] = [
         ("an empty file", "", &|| fs::write(&log, "").expect("writable")),
@@ -376,14 +376,15 @@ fn after_a_reboot_late_deletes_of_old_pods_harm_no_new_ones() {
     agent.kill();
     pod.vanish();
     wait_for("the end of the namespace", || host.flock_links().is_empty().then_some(()));
-    let mut bytes = encode(&Record::Header { version: 1, boot: "another-boot".into() });
-    for n in 0..50u8 {
+    let old = (0..50u8).map(|n| {
         let mut lease = template.clone();
         lease.attachment = format!("old{n}/eth0").parse().expect("a key");
         lease.host_link = lease.attachment.host_link(0);
         (lease.ipv6, lease.ipv4) = (None, Some([10, 25, 214, 2 + n].into()));
-        bytes.extend(encode(&Record::Put(Box::new(lease))));
-    }
+        Record::Put(Box::new(lease))
+    });
+    let header = Record::Header { version: VERSION, boot: "another-boot".into(), serial: 1 };
+    let bytes = log_of([header].into_iter().chain(old), None);
     fs::write(host.path(LOG), bytes).expect("writable");
     let agent = host.agent().start();
     agent.wait_log("state of an earlier boot dropped");

@@ -1,15 +1,15 @@
 //! The lease log: whatever stands in it, the store opens with what can be read, and what it then writes it reads again.
 //!
-//! The input is the file. Where it begins with a tilde, a right checksum is put before each of its further lines, which no
-//! amount of chance would do.
+//! The input is the file. Where it begins with a tilde, the right checksums are put before each of its further lines, which no
+//! amount of chance would do: those of version 1. Where it begins with two, those of a chain.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use flock::addr::fnv1a64;
 use flock::disk::{Disk, DiskError};
-use flock::lease::Lease;
-use flock::store::format::{Freed, Record, VERSION, decode, encode};
+use flock::lease::{Lease, Phase};
+use flock::store::format::{Freed, Line, Record, UNCHAINED, VERSION, decode, encode};
 use flock::store::{Finding, LOG, Store, Unusable};
 
 /// The boot that the files of the seeds belong to.
@@ -17,9 +17,10 @@ const BOOT: &str = "5e0c2b2e-7d52-4f0e-9f3e-0a4c6a1d9b11";
 const NOW: u64 = 2000;
 
 pub(crate) fn check(data: &[u8]) {
-    let file = match data.strip_prefix(b"~") {
-        Some(lines) => with_checksums(lines),
-        None => data.to_vec(),
+    let file = match (data.strip_prefix(b"~~"), data.strip_prefix(b"~")) {
+        (Some(lines), _) => chained(lines),
+        (None, Some(lines)) => with_checksums(lines),
+        (None, None) => data.to_vec(),
     };
     file.split(|byte| *byte == b'\n').for_each(assert_line);
     let disk = Memory::with(&file);
@@ -51,26 +52,40 @@ fn with_checksums(lines: &[u8]) -> Vec<u8> {
     summed.collect::<Vec<_>>().concat()
 }
 
+fn chained(lines: &[u8]) -> Vec<u8> {
+    let mut before = String::new();
+    let lines = lines.split_inclusive(|byte| *byte == b'\n').map(|line| {
+        let summed = [before.as_bytes(), line].concat();
+        before = format!("{:016x} ", fnv1a64(summed.strip_suffix(b"\n").unwrap_or(&summed)));
+        [before.as_bytes(), &summed].concat()
+    });
+    lines.collect::<Vec<_>>().concat()
+}
+
 /// A line that can be read can be written, and read again.
 fn assert_line(line: &[u8]) {
-    if let Some(record) = decode(line) {
-        let written = encode(&record);
+    if let Some(Line { record, after, .. }) = decode(line) {
+        let (written, sum) = encode(&record, after);
         let (end, line) = written.split_last().expect("not empty");
         assert!(*end == b'\n' && !line.contains(&b'\n'));
-        assert_eq!(decode(line), Some(record));
+        assert_eq!(decode(line), Some(Line { record, sum, after }));
     }
 }
 
 /// Nothing that was in the file is gone without a word.
 fn assert_accounted_for(file: &[u8], findings: &[Finding], disk: &Memory, store: &Store<Memory>) {
-    let records: Vec<Option<Record>> = file.split(|byte| *byte == b'\n').map(decode).collect();
+    let records: Vec<Option<Record>> =
+        file.split(|byte| *byte == b'\n').map(|line| decode(line).map(|line| line.record)).collect();
     match findings {
         [Finding::SetAside { why, kept_as }] => {
             assert_eq!(disk.file(kept_as), file, "set aside as it was");
             match why {
-                Unusable::Damaged(lines) => assert!(*lines <= records.len()),
+                Unusable::Damaged { unreadable, misplaced } => {
+                    assert!((1..=records.len()).contains(&(unreadable + misplaced)));
+                    assert!(store.leases().all(|lease| lease.phase == Phase::Committed));
+                }
                 Unusable::Version(found) => {
-                    assert_ne!(*found, VERSION);
+                    assert!(![VERSION, UNCHAINED].contains(found));
                     assert_eq!(store.leases().count(), 0, "nobody here understands that version");
                 }
                 Unusable::Unreadable(error) => panic!("memory does not fail: {error}"),

@@ -449,9 +449,10 @@ fn report(finding: &Finding) {
         Finding::TornTail => log::info("last record was cut off and never in force").write(),
         Finding::SetAside { why, kept_as } => {
             let line = match why {
-                Unusable::Damaged(lines) => {
-                    log::error("state was damaged; what could be read is in force, and the kernel tells the rest")
-                        .with("unreadable_lines", lines)
+                Unusable::Damaged { unreadable, misplaced } => {
+                    log::error("state was damaged; what is beyond doubt is in force, and the kernel tells the rest")
+                        .with("unreadable_lines", unreadable)
+                        .with("misplaced_lines", misplaced)
                 }
                 Unusable::Version(found) => {
                     log::error("state is of another flock; the kernel tells what is there").with("version", found)

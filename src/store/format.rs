@@ -1,14 +1,20 @@
-//! How the allocation table looks on disk: one record a line, each with its checksum.
+//! How the allocation table looks on disk: one record a line, each with its checksum and that of the line before.
 //!
 //! ```text
-//! 0f1e2d3c4b5a6978 {"flock":{"version":1,"boot":"…"}}             the header, always first
-//! …                {"put":{"container_id":"…","ifname":"eth0",…}}  a lease, new or changed
-//! …                {"free":{"container_id":"…","ifname":"eth0","at":…,"ips":["…"]}}
+//! 0f1e2d3c4b5a6978 {"flock":{"version":2,"boot":"…","serial":…}}                    the header, always first
+//! 9a8b7c6d5e4f3021 0f1e2d3c4b5a6978 {"put":{"container_id":"…","ifname":"eth0",…}}  a lease, new or changed
+//! …                9a8b7c6d5e4f3021 {"free":{"container_id":"…","ifname":"eth0","at":…,"ips":["…"]}}
 //! ```
 //!
-//! Later records win. The checksum (FNV-1a-64 of the JSON) finds torn and damaged lines; it does not resist an attacker,
-//! who would have to be root. Must not do I/O.
+//! Later records win. The first number is the FNV-1a-64 of all that follows it in the line, the second the first number of the
+//! line before: torn and damaged lines do not agree with themselves, and lines that are missing, doubled, exchanged or from another
+//! file do not agree with their neighbours. No header is like another of the same boot. None of this resists an attacker, who
+//! would have to be root.
+//!
+//! Version 1 had no second number and no serial. Its files are read; a flock that knows version 1 only understands the
+//! header of a newer file as far as its version. Must not do I/O.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -16,10 +22,34 @@ use serde::{Deserialize, Serialize};
 use crate::addr::{Attachment, GATEWAY4, fnv1a64};
 use crate::lease::{Lease, Phase, PodName};
 
-/// The version of the format. A file of another version is set aside unread.
-pub const VERSION: u32 = 1;
+/// The version of the format that is written.
+pub const VERSION: u32 = 2;
 
-/// One line.
+/// The version before, which is still read. A file of any other version is set aside unread.
+pub const UNCHAINED: u32 = 1;
+
+/// The checksum of a line, which the next line repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sum(u64);
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// One line that agrees with itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What it says.
+    pub record: Record,
+    /// Its checksum.
+    pub sum: Sum,
+    /// That of the line before; none in a header, and in all lines of version 1.
+    pub after: Option<Sum>,
+}
+
+/// What a line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// Whose file this is.
@@ -28,6 +58,8 @@ pub enum Record {
         version: u32,
         /// The boot that the file belongs to.
         boot: String,
+        /// Which file of that boot it is: greater than that of any earlier one. 0 in version 1.
+        serial: u64,
     },
     /// A lease, new or changed.
     Put(Box<Lease>),
@@ -48,8 +80,13 @@ pub struct Freed {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line {
-    Flock { version: u32, boot: String },
+enum Body {
+    Flock {
+        version: u32,
+        boot: String,
+        #[serde(default)]
+        serial: u64,
+    },
     Put(Box<Put>),
     Free(Free),
 }
@@ -100,12 +137,14 @@ struct Free {
     ips: Vec<IpAddr>,
 }
 
-/// The line of `record`, with its line end.
-pub fn encode(record: &Record) -> Vec<u8> {
-    let line = match record {
-        Record::Header { version, boot } => Line::Flock { version: *version, boot: boot.clone() },
-        Record::Put(lease) => Line::Put(Box::new(Put::from(&**lease))),
-        Record::Free(freed) => Line::Free(Free {
+/// The line of `record`, with its line end, and its checksum. `after` is that of the line before; none for a header.
+pub fn encode(record: &Record, after: Option<Sum>) -> (Vec<u8>, Sum) {
+    let body = match record {
+        Record::Header { version, boot, serial } => {
+            Body::Flock { version: *version, boot: boot.clone(), serial: *serial }
+        }
+        Record::Put(lease) => Body::Put(Box::new(Put::from(&**lease))),
+        Record::Free(freed) => Body::Free(Free {
             container_id: freed.attachment.container_id.to_string(),
             ifname: freed.attachment.ifname.to_string(),
             at: freed.at,
@@ -113,24 +152,41 @@ pub fn encode(record: &Record) -> Vec<u8> {
         }),
     };
     // These types hold nothing that JSON cannot express: no maps with odd keys, no floats.
-    let json = serde_json::to_string(&line).unwrap_or_default();
-    format!("{:016x} {json}\n", fnv1a64(json.as_bytes())).into_bytes()
+    let json = serde_json::to_string(&body).unwrap_or_default();
+    let summed = match after {
+        Some(after) => format!("{after} {json}"),
+        None => json,
+    };
+    let sum = Sum(fnv1a64(summed.as_bytes()));
+    (format!("{sum} {summed}\n").into_bytes(), sum)
 }
 
-/// The record of one line (without its line end), or none if the line is damaged.
-pub fn decode(line: &[u8]) -> Option<Record> {
+/// One line (without its line end), or none if it is damaged.
+pub fn decode(line: &[u8]) -> Option<Line> {
     let text = std::str::from_utf8(line).ok()?;
-    let (sum, json) = text.split_once(' ')?;
-    if sum.len() != 16 || u64::from_str_radix(sum, 16) != Ok(fnv1a64(json.as_bytes())) {
+    let (sum, summed) = split_sum(text)?;
+    if sum != Sum(fnv1a64(summed.as_bytes())) {
         return None;
     }
-    match serde_json::from_str(json).ok()? {
-        Line::Flock { version, boot } => Some(Record::Header { version, boot }),
-        Line::Put(put) => put.lease().map(|lease| Record::Put(Box::new(lease))),
-        Line::Free(free) => {
-            Some(Record::Free(Freed { attachment: key(&free.container_id, &free.ifname)?, at: free.at, ips: free.ips }))
+    let (after, json) = match split_sum(summed) {
+        Some((after, json)) => (Some(after), json),
+        None => (None, summed),
+    };
+    let record = match serde_json::from_str(json).ok()? {
+        Body::Flock { version, boot, serial } => Record::Header { version, boot, serial },
+        Body::Put(put) => Record::Put(Box::new(put.lease()?)),
+        Body::Free(free) => {
+            Record::Free(Freed { attachment: key(&free.container_id, &free.ifname)?, at: free.at, ips: free.ips })
         }
-    }
+    };
+    Some(Line { record, sum, after })
+}
+
+fn split_sum(text: &str) -> Option<(Sum, &str)> {
+    let (sum, rest) = text.split_once(' ')?;
+    let value = u64::from_str_radix(sum, 16).ok()?;
+    // Exactly as it is written: no sign, no capitals.
+    (Sum(value).to_string() == sum).then_some((Sum(value), rest))
 }
 
 fn key(container_id: &str, ifname: &str) -> Option<Attachment> {
@@ -201,7 +257,7 @@ mod tests {
         other.ipv4 = None;
         other.call = Some("c1".into());
         vec![
-            Record::Header { version: VERSION, boot: "b".into() },
+            Record::Header { version: VERSION, boot: "b".into(), serial: 3 },
             Record::Put(Box::new(lease("abc/eth0"))),
             Record::Put(Box::new(other)),
             Record::Free(Freed {
@@ -212,26 +268,37 @@ mod tests {
         ]
     }
 
+    const BEFORE: [Option<Sum>; 2] = [None, Some(Sum(0x0f1e_2d3c_4b5a_6978))];
+
     #[test]
     fn every_record_comes_back_as_it_was() {
-        for record in records() {
-            let line = encode(&record);
+        for (record, after) in records().into_iter().flat_map(|record| BEFORE.map(|after| (record.clone(), after))) {
+            let (line, sum) = encode(&record, after);
             assert_eq!(line.last(), Some(&b'\n'));
-            assert_eq!(decode(&line[..line.len() - 1]), Some(record));
+            assert_eq!(decode(&line[..line.len() - 1]), Some(Line { record, sum, after }));
         }
     }
 
     #[test]
     fn no_single_changed_byte_goes_unnoticed() {
-        for record in records() {
-            let line = encode(&record);
+        for (record, after) in records().into_iter().flat_map(|record| BEFORE.map(|after| (record.clone(), after))) {
+            let (line, _) = encode(&record, after);
             let line = &line[..line.len() - 1];
             for position in 0..line.len() {
                 let mut damaged = line.to_vec();
                 damaged[position] ^= 0x01;
-                assert_ne!(decode(&damaged), Some(record.clone()), "byte {position}");
+                assert_eq!(decode(&damaged), None, "byte {position}");
                 assert_eq!(decode(&line[..position]), None, "cut at {position}");
             }
         }
+    }
+
+    /// A flock that knows version 1 only must see that a newer file is of version 2, and not that it is damaged.
+    #[test]
+    fn the_header_reads_as_it_did_in_version_1() {
+        let header = Record::Header { version: VERSION, boot: "b".into(), serial: 7 };
+        let (line, _) = encode(&header, None);
+        let json = r#"{"flock":{"version":2,"boot":"b","serial":7}}"#;
+        assert_eq!(line, format!("{:016x} {json}\n", fnv1a64(json.as_bytes())).into_bytes());
     }
 }

@@ -4,6 +4,7 @@
 //! and at each start, it is replaced by a fresh one. The rules that make it safe against `kill -9` at any instruction:
 //!
 //! - a change that returned is durable; one that was cut off happened wholly or not at all;
+//! - each line names the line before it, so what is missing, doubled or in another order shows, and then the kernel is believed;
 //! - after a failed write or sync the log is not appended to again: the next change writes a fresh one beside it;
 //! - a file that cannot be understood is set aside, never overwritten;
 //! - no state of the disk keeps the agent from its start: pods can be deleted, and the kernel tells most of what was lost.
@@ -13,14 +14,14 @@
 pub mod format;
 pub mod import;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::Attachment;
 use crate::disk::{Disk, DiskError};
 use crate::lease::{Lease, Phase};
-use crate::store::format::{Freed, Record, VERSION, decode, encode};
+use crate::store::format::{Freed, Line, Record, Sum, UNCHAINED, VERSION, decode, encode};
 
 /// The log.
 pub const LOG: &str = "leases.log";
@@ -55,8 +56,13 @@ pub enum Finding {
 /// Why a log cannot be used as it is.
 #[derive(Debug)]
 pub enum Unusable {
-    /// So many of its lines could not be read, or it does not begin as a log does. What could be read is in force.
-    Damaged(usize),
+    /// What of it cannot have changed since is in force; the kernel knows the rest.
+    Damaged {
+        /// Lines that could not be read.
+        unreadable: usize,
+        /// Lines that do not follow the line before them: something is missing there, or stands twice, or elsewhere.
+        misplaced: usize,
+    },
     /// It is of this format version, which only another flock understands. Nothing of it is in force.
     Version(u32),
     /// It could not be read at all.
@@ -70,13 +76,22 @@ pub struct Store<D> {
     boot: String,
     leases: HashMap<Attachment, Lease>,
     freed: VecDeque<Freed>,
-    /// Records in the log.
-    records: usize,
-    /// The log on disk is not what is in force, and must not be appended to: it was never replaced since the start, or a
-    /// write or sync has failed since.
-    broken: bool,
+    /// The log on disk. None if it is not what is in force and must not be appended to: it was never replaced since the
+    /// start, or a write or sync has failed since.
+    log: Option<Log>,
+    /// Which file of this boot the present one is, as far as can be known.
+    serial: u64,
     /// The name that the present log has to get before another one takes its place.
     set_aside: Option<String>,
+}
+
+/// A log that can be appended to.
+#[derive(Debug)]
+struct Log {
+    /// Its records.
+    records: usize,
+    /// The checksum of the last one.
+    end: Sum,
 }
 
 impl<D: Disk> Store<D> {
@@ -93,8 +108,8 @@ impl<D: Disk> Store<D> {
             boot: boot.into(),
             leases: HashMap::new(),
             freed: VecDeque::new(),
-            records: 0,
-            broken: true,
+            log: None,
+            serial: now,
             set_aside: None,
         };
         let findings = match read {
@@ -117,40 +132,48 @@ impl<D: Disk> Store<D> {
         if lines.pop().is_some_and(|tail| !tail.is_empty()) {
             findings.push(Finding::TornTail);
         }
-        let mut damaged = 0;
-        let mut of_this_boot = false;
-        let mut holders: HashMap<IpAddr, Attachment> = HashMap::new();
-        for (number, line) in lines.iter().enumerate() {
-            match decode(line) {
-                // A log is written from its header on. One in the middle is the seam of two files, which nobody made on purpose.
-                Some(Record::Header { .. }) if number > 0 => damaged += 1,
-                Some(Record::Header { version, .. }) if version != VERSION => {
-                    return vec![self.unusable(&format!("version-{version}"), Unusable::Version(version), now)];
+        let (mut unreadable, mut misplaced) = (0, 0);
+        let mut chain = Chain::Begins;
+        let mut told = Told::default();
+        for line in lines {
+            let Some(line) = decode(line) else {
+                unreadable += 1;
+                chain = chain.broken();
+                continue;
+            };
+            if let (Chain::Begins, Record::Header { version, boot, serial }) = (&chain, &line.record) {
+                if *version != VERSION && *version != UNCHAINED {
+                    return vec![self.unusable(&format!("version-{version}"), Unusable::Version(*version), now)];
                 }
-                Some(Record::Header { boot, .. }) => {
-                    of_this_boot = boot == self.boot;
-                    if !of_this_boot {
-                        return vec![Finding::OtherBoot];
-                    }
+                if *boot != self.boot {
+                    return vec![Finding::OtherBoot];
                 }
-                Some(Record::Put(lease)) => {
-                    holders.extend(lease.addresses().map(|ip| (ip, lease.attachment.clone())));
+                self.serial = self.serial.max(*serial);
+            }
+            misplaced += usize::from(!chain.takes(&line));
+            chain = chain.then(&line);
+            match line.record {
+                Record::Header { .. } => {}
+                Record::Put(lease) => {
+                    told.put(&lease);
                     self.leases.insert(lease.attachment.clone(), *lease);
                 }
-                Some(Record::Free(freed)) => {
+                Record::Free(freed) => {
                     self.leases.remove(&freed.attachment);
                     self.remember(freed, now);
                 }
-                None => damaged += 1,
             }
         }
-        if damaged > 0 || (!of_this_boot && !lines.is_empty()) {
-            // The end of a lease may be among the lines that are lost, which shows when its address has a later holder. So
-            // may the commit of one that looks unfinished: left to the kernel, its pod keeps its link.
-            self.leases.retain(|attachment, lease| {
-                lease.phase == Phase::Committed && lease.addresses().all(|ip| holders.get(&ip) == Some(attachment))
-            });
-            findings = vec![self.unusable("damaged", Unusable::Damaged(damaged), now)];
+        if unreadable == 0 && misplaced == 0 {
+            // Only for want of a line are there two leases of one address. In version 1 nothing else shows it.
+            misplaced = told.contested(&self.leases);
+        }
+        if unreadable > 0 || misplaced > 0 {
+            // The end of a lease may be among the lines that are lost, and so may the commit of one that looks unfinished. Left
+            // to the kernel, a pod keeps its link.
+            self.leases
+                .retain(|attachment, lease| lease.phase == Phase::Committed && !told.doubtful.contains(attachment));
+            findings = vec![self.unusable("damaged", Unusable::Damaged { unreadable, misplaced }, now)];
         }
         findings
     }
@@ -221,43 +244,38 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// It still is not.
     pub fn settle(&mut self) -> Result<bool, DiskError> {
-        if self.broken { self.rewrite().map(|()| true) } else { Ok(false) }
+        if self.log.is_none() { self.rewrite().map(|()| true) } else { Ok(false) }
     }
 
     fn write(&mut self, record: &Record) -> Result<(), DiskError> {
         let fresh_size = 1 + self.leases.len() + self.freed.len();
-        if self.broken || self.records > fresh_size + SLACK {
-            return self.rewrite();
-        }
-        let written = self.disk.append(LOG, &encode(record)).and_then(|()| self.disk.sync(LOG));
-        match written {
-            Ok(()) => self.records += 1,
-            // Nobody knows what of it is on the disk. The log is not appended to again.
-            Err(_) => self.broken = true,
-        }
-        written
+        let Some(log) = self.log.take().filter(|log| log.records <= fresh_size + SLACK) else { return self.rewrite() };
+        let (line, end) = encode(record, Some(log.end));
+        // Unless all of it succeeds, nobody knows what of it is on the disk, and the log is not appended to again.
+        self.disk.append(LOG, &line)?;
+        self.disk.sync(LOG)?;
+        self.log = Some(Log { records: log.records + 1, end });
+        Ok(())
     }
 
     /// Replaces the log by one that holds just what is in force.
     fn rewrite(&mut self) -> Result<(), DiskError> {
-        self.broken = true;
-        let header = Record::Header { version: VERSION, boot: self.boot.clone() };
-        let mut bytes = encode(&header);
-        let mut records = 1;
-        for freed in &self.freed {
-            bytes.extend(encode(&Record::Free(freed.clone())));
-            records += 1;
-        }
+        self.log = None;
+        self.serial = self.serial.saturating_add(1);
+        let header = Record::Header { version: VERSION, boot: self.boot.clone(), serial: self.serial };
+        let (mut bytes, mut end) = encode(&header, None);
+        let freed = self.freed.iter().map(|freed| Record::Free(freed.clone()));
         // After the frees: an attachment may have been freed and made again.
-        for lease in self.leases.values() {
-            bytes.extend(encode(&Record::Put(Box::new(lease.clone()))));
-            records += 1;
+        let leases = self.leases.values().map(|lease| Record::Put(Box::new(lease.clone())));
+        for record in freed.chain(leases) {
+            let (line, sum) = encode(&record, Some(end));
+            bytes.extend(line);
+            end = sum;
         }
         self.disk.write(FRESH, &bytes)?;
         self.put_aside()?;
         self.disk.rename(FRESH, LOG)?;
-        self.records = records;
-        self.broken = false;
+        self.log = Some(Log { records: 1 + self.freed.len() + self.leases.len(), end });
         Ok(())
     }
 
@@ -279,10 +297,87 @@ impl<D: Disk> Store<D> {
     }
 }
 
-/// The first line of a log of this version.
+/// What the next line of a log has to follow.
+enum Chain {
+    /// Nothing: it has to be the header.
+    Begins,
+    /// The line of this checksum.
+    After(Sum),
+    /// Any, of version 1.
+    Unchained,
+    /// What stood there could not be read.
+    Lost,
+}
+
+impl Chain {
+    fn takes(&self, line: &Line) -> bool {
+        match (self, &line.record) {
+            (Chain::Begins, Record::Header { .. }) => line.after.is_none(),
+            // One in the middle is the seam of two files, which nobody made on purpose.
+            (_, Record::Header { .. }) | (Chain::Begins, _) => false,
+            (Chain::After(sum), _) => line.after == Some(*sum),
+            (Chain::Unchained, _) => line.after.is_none(),
+            (Chain::Lost, _) => true,
+        }
+    }
+
+    fn then(self, line: &Line) -> Chain {
+        match (self, &line.record) {
+            (_, Record::Header { version: VERSION, .. }) => Chain::After(line.sum),
+            (Chain::Unchained, _) => Chain::Unchained,
+            (Chain::Begins | Chain::Lost, _) if line.after.is_none() => Chain::Unchained,
+            _ => Chain::After(line.sum),
+        }
+    }
+
+    fn broken(self) -> Chain {
+        match self {
+            Chain::Unchained => Chain::Unchained,
+            _ => Chain::Lost,
+        }
+    }
+}
+
+/// What all lines of a log say together, for one whose order cannot be believed.
+#[derive(Default)]
+struct Told {
+    /// The committed lease of each attachment: since when, and its addresses.
+    committed: HashMap<Attachment, (u64, Option<Ipv6Addr>, Option<Ipv4Addr>)>,
+    holders: HashMap<IpAddr, Attachment>,
+    /// Attachments that had several leases, or an address that another attachment had as well: which of it was last can only
+    /// be seen in the kernel.
+    doubtful: HashSet<Attachment>,
+}
+
+impl Told {
+    /// How many of the leases in force have an address that a later one has, too.
+    fn contested(&self, leases: &HashMap<Attachment, Lease>) -> usize {
+        let is_last = |lease: &&Lease| lease.addresses().all(|ip| self.holders.get(&ip) == Some(&lease.attachment));
+        leases.values().filter(|lease| self.doubtful.contains(&lease.attachment) && !is_last(lease)).count()
+    }
+
+    fn put(&mut self, lease: &Lease) {
+        let attachment = &lease.attachment;
+        for ip in lease.addresses() {
+            let other = self.holders.insert(ip, attachment.clone()).filter(|other| other != attachment);
+            if let Some(other) = other {
+                self.doubtful.extend([other, attachment.clone()]);
+            }
+        }
+        if lease.phase == Phase::Committed {
+            let this = (lease.since, lease.ipv6, lease.ipv4);
+            if self.committed.insert(attachment.clone(), this).is_some_and(|other| other != this) {
+                self.doubtful.insert(attachment.clone());
+            }
+        }
+    }
+}
+
+/// The first line of a log that this flock can read.
 fn begins_well(bytes: &[u8]) -> bool {
     let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    matches!(decode(first), Some(Record::Header { version: VERSION, .. }))
+    let header = decode(first).map(|line| line.record);
+    matches!(header, Some(Record::Header { version: VERSION | UNCHAINED, .. }))
 }
 
 /// When the log was set aside that has this name, in milliseconds of the boot clock; none for other files.

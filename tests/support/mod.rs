@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use flock::addr::Attachment;
 use flock::lease::Lease;
-use flock::store::format::{Record, decode};
+use flock::store::format::{Record, Sum, decode, encode};
 use serde_json::{Value, json};
 
 pub const FLOCK: &str = env!("CARGO_BIN_EXE_flock");
@@ -96,6 +96,17 @@ pub struct Host {
     group: Option<&'static str>,
     holder: Child,
     stdin: Option<ChildStdin>,
+}
+
+/// Lines of a log that hold these records, behind the line of the checksum `after`.
+pub fn log_of(records: impl IntoIterator<Item = Record>, mut after: Option<Sum>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for record in records {
+        let (line, sum) = encode(&record, after);
+        bytes.extend(line);
+        after = Some(sum);
+    }
+    bytes
 }
 
 impl Host {
@@ -240,13 +251,23 @@ impl Host {
         let bytes = std::fs::read(self.path("/run/flock/state/leases.log")).unwrap_or_default();
         let mut leases = std::collections::BTreeMap::<Attachment, Lease>::new();
         for line in bytes.split(|byte| *byte == b'\n') {
-            match decode(line) {
+            match decode(line).map(|line| line.record) {
                 Some(Record::Put(lease)) => drop(leases.insert(lease.attachment.clone(), *lease)),
                 Some(Record::Free(freed)) => drop(leases.remove(&freed.attachment)),
                 _ => {}
             }
         }
         leases.into_values().collect()
+    }
+
+    /// Writes further records behind those of the log, as an agent would have.
+    pub fn append_to_log(&self, records: impl IntoIterator<Item = Record>) {
+        let path = self.path("/run/flock/state/leases.log");
+        let mut bytes = std::fs::read(&path).expect("there is a log");
+        let last = bytes.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+        let after = last.and_then(decode).expect("its last line is whole").sum;
+        bytes.extend(log_of(records, Some(after)));
+        std::fs::write(path, bytes).expect("writable");
     }
 
     /// The links of flock on this host.
