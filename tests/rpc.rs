@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -663,6 +663,158 @@ fn a_socket_of_the_service_manager_is_served_and_left_with_its_backlog_to_the_ne
     assert!(UnixStream::connect(&socket).is_ok(), "the manager still holds it");
 }
 
+/// What stands at a path: which file it is, and its permissions.
+fn standing(path: &Path) -> Option<(u64, u32)> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.ino(), found.mode() & 0o7777))
+}
+
+#[test]
+fn an_agent_whose_socket_was_removed_is_heard_again_and_nobody_who_waited_is_lost() {
+    let (handler, controls) = answers("a");
+    let serving = serve(handler, Limits { connections: 1, ..Limits::default() });
+    let mut door = serving.server.door();
+    assert!(!door.keep_bound().unwrap(), "all is well");
+    let before = standing(&serving.socket);
+    let adding = || {
+        let mut stream = UnixStream::connect(&serving.socket).unwrap();
+        stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+        stream
+    };
+    let mut calling = vec![adding()];
+    controls.begun.recv_timeout(PATIENCE).unwrap();
+    // One waits in the socket that is removed, one in each that stands there later.
+    for _ in 0..2 {
+        calling.push(adding());
+        std::fs::remove_file(&serving.socket).unwrap();
+        assert!(UnixStream::connect(&serving.socket).is_err());
+        assert!(door.keep_bound().unwrap());
+        assert!(!door.keep_bound().unwrap());
+        assert_eq!(standing(&serving.socket).unwrap().1, 0o600);
+        assert_ne!(standing(&serving.socket), before);
+    }
+    calling.push(adding());
+    for stream in &calling {
+        controls.go.send(()).unwrap();
+        assert_eq!(read_request(stream), Some(json!({"result": "a"})));
+    }
+    // Who goes takes away what stands there in the end, and puts nothing in its place.
+    assert_eq!(serving.server.stop(Instant::now() + SOON), 0);
+    assert!(!door.keep_bound().unwrap());
+    assert_eq!(standing(&serving.socket), None);
+}
+
+#[test]
+fn the_directory_and_the_rights_of_the_socket_are_put_back_with_it() {
+    let dir = TempDir::new("rights");
+    let socket = dir.path().join("run/s");
+    std::fs::create_dir(socket.parent().unwrap()).unwrap();
+    let notices: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = notices.clone();
+    let notify = Arc::new(move |notice: Notice| sink.lock().unwrap().push(format!("{notice:?}")));
+    let listener = Listener::bind(&socket).unwrap();
+    let server = Server::start(listener, answers("a").0, Limits::default(), notify).unwrap();
+    let mut door = server.door();
+    for mode in [0o666, 0o000, 0o1600] {
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert!(!door.keep_bound().unwrap(), "it is the same socket");
+        assert_eq!(standing(&socket).unwrap().1, 0o600);
+        assert_eq!(notices.lock().unwrap().pop(), Some(format!("Mode({mode})")));
+    }
+    std::fs::remove_dir_all(socket.parent().unwrap()).unwrap();
+    assert!(door.keep_bound().unwrap());
+    assert_eq!((standing(&socket).unwrap().1, standing(socket.parent().unwrap()).unwrap().1), (0o600, 0o700));
+    assert!(status(&socket).is_ok());
+    // In a directory that others may change, anybody could stand in the agent's place.
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::set_permissions(socket.parent().unwrap(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = door.keep_bound().unwrap_err().to_string();
+    assert!(error.contains("chmod go-w"), "{error}");
+}
+
+#[test]
+fn what_somebody_else_has_put_in_the_place_of_the_socket_is_named_and_left() {
+    let serving = serve(answers("a").0, Limits::default());
+    let (socket, mut door) = (&serving.socket, serving.server.door());
+    type Put = fn(&Path);
+    let put: [(&str, Put); 4] = [
+        ("file", |path| std::fs::write(path, "kept").unwrap()),
+        ("directory", |path| std::fs::create_dir(path).unwrap()),
+        ("link", |path| std::os::unix::fs::symlink("/nonexistent", path).unwrap()),
+        ("fifo", |path| drop(succeed(std::process::Command::new("mkfifo").arg(path)))),
+    ];
+    for (what, put) in put {
+        std::fs::remove_file(socket).unwrap();
+        put(socket);
+        let theirs = standing(socket);
+        let error = door.keep_bound().unwrap_err();
+        assert!(
+            matches!(error, BindError::NotASocket(_)) && error.to_string().contains("move it away"),
+            "{what}: {error}"
+        );
+        assert_eq!(standing(socket), theirs, "{what}");
+        std::fs::remove_file(socket).or_else(|_| std::fs::remove_dir(socket)).unwrap();
+        assert!(door.keep_bound().unwrap(), "{what}");
+        assert!(status(socket).is_ok(), "{what}");
+    }
+    // A socket that nobody listens to is in nobody's way.
+    std::fs::remove_file(socket).unwrap();
+    drop(UnixListener::bind(socket).unwrap());
+    assert!(door.keep_bound().unwrap());
+    assert!(status(socket).is_ok());
+    // Another agent's stays, also when this one goes.
+    std::fs::remove_file(socket).unwrap();
+    let theirs = UnixListener::bind(socket).unwrap();
+    let before = standing(socket);
+    let error = door.keep_bound().unwrap_err();
+    assert!(matches!(error, BindError::InUse(_)), "{error}");
+    serving.server.stop(Instant::now() + SOON);
+    assert_eq!(standing(socket), before);
+    drop(theirs);
+}
+
+#[test]
+fn a_socket_of_the_service_manager_that_has_lost_its_file_gets_one_beside_it() {
+    let dir = TempDir::new("nameless");
+    let socket = dir.path().join("s");
+    let held = UnixListener::bind(&socket).unwrap();
+    let serving = || {
+        let listener = Listener::handed_over(&held, &socket).unwrap().expect("a listening socket");
+        Server::start(listener, Arc::new(Unready), Limits::default(), Arc::new(|_| {})).unwrap()
+    };
+    // The rights are those that the manager gives, and they stay.
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660)).unwrap();
+    let first = serving();
+    assert!(!first.door().keep_bound().unwrap());
+    assert_eq!(standing(&socket).unwrap().1, 0o660);
+    let mut waiting = UnixStream::connect(&socket).unwrap();
+    std::fs::remove_file(&socket).unwrap();
+    assert!(first.door().keep_bound().unwrap());
+    waiting.write_all(&encode(&request(Op::Status)).unwrap()).unwrap();
+    assert!(read_request(&waiting).is_some(), "the manager's is served as before");
+    assert!(status(&socket).is_ok());
+    assert_eq!(first.stop(Instant::now() + SOON), 0);
+    assert_eq!(standing(&socket), None, "its own goes with it");
+    // Its successor gets the nameless socket again, and may find what a killed agent left at the path.
+    for killed in [false, true] {
+        if killed {
+            drop(UnixListener::bind(&socket).unwrap());
+        }
+        let next = serving();
+        let mut door = next.door();
+        assert!(door.keep_bound().unwrap());
+        assert!(!door.keep_bound().unwrap());
+        assert!(status(&socket).is_ok());
+        next.stop(Instant::now() + SOON);
+    }
+    // The manager binds anew.
+    let held = UnixListener::bind(&socket).unwrap();
+    let listener = Listener::handed_over(&held, &socket).unwrap().expect("a listening socket");
+    let last = Server::start(listener, Arc::new(Unready), Limits::default(), Arc::new(|_| {})).unwrap();
+    assert!(!last.door().keep_bound().unwrap());
+    last.stop(Instant::now() + SOON);
+    assert!(UnixStream::connect(&socket).is_ok(), "and keeps it");
+}
+
 #[test]
 fn a_socket_of_the_service_manager_has_to_be_the_one_that_plugins_look_for() {
     let dir = TempDir::new("handed");
@@ -941,6 +1093,51 @@ fn calls_in_flight_survive_a_restart_of_the_agent() {
         });
         host.assert_empty();
     }
+}
+
+// covers: P-06
+#[test]
+fn pods_are_served_again_after_a_cleaner_has_removed_the_socket() {
+    let host = Host::new();
+    let agent = host.agent().args(&["--socket", "/run/x/flock.sock"]).start();
+    let pod = host.pod("a");
+    let conf = json!("/run/x/flock.sock");
+    host.run("rm /run/x/flock.sock");
+    let error = host.cni("STATUS").conf("socket", conf.clone()).error();
+    assert!(error.code == 50 && error.text().contains("/run/x/flock.sock"), "{error:?}");
+    agent.signal("HUP");
+    assert!(agent.wait_log("socket was gone from its place").contains("warn"));
+    host.add(&pod).conf("socket", conf.clone()).result();
+    // With everything beside it.
+    host.run("rm -r /run/x");
+    agent.signal("HUP");
+    agent.wait_log_times("socket was gone from its place", 2);
+    host.del(&pod).conf("socket", conf.clone()).done();
+    assert_eq!(host.run("stat -c %a /run/x /run/x/flock.sock"), "700\n600\n");
+    // Nobody else's is taken, and what stands in the place is named with what to do.
+    host.run("rm /run/x/flock.sock");
+    host.write("/run/x/flock.sock", "");
+    agent.signal("HUP");
+    assert!(agent.wait_log("callers cannot reach the agent").contains("move it away"));
+    agent.stop();
+    assert!(host.path("/run/x/flock.sock").is_file());
+    host.assert_empty();
+}
+
+// covers: P-06
+#[test]
+fn an_agent_that_cannot_put_its_socket_back_ends_for_its_successor() {
+    let host = Host::new();
+    let mut agent = host.agent().args(&["--socket", "/run/x/flock.sock"]).start();
+    host.run("rm -r /run/x");
+    host.write("/run/x", "");
+    for times in 1..=3 {
+        assert_eq!(agent.ended(), None);
+        agent.signal("HUP");
+        assert!(agent.wait_log_times("callers cannot reach the agent", times).contains("/run/x: it is something else"));
+    }
+    agent.wait_log("it ends so that it is started anew");
+    assert_eq!(agent.wait().code(), Some(1));
 }
 
 // covers: P-03

@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("program", &["stop"]),
     ("kube", &["annotations", "embed", "nodeconfig", "program", "stop"]),
     ("pulse", &[]),
-    ("rpc", &["cni", "failpoint", "pulse"]),
+    ("rpc", &["cni", "disk", "failpoint", "pulse"]),
     // The two programs.
     (
         "agent",

@@ -21,6 +21,7 @@ pub mod attach;
 pub mod cluster;
 pub mod compare;
 pub mod conflist;
+pub mod entrance;
 pub mod fault;
 pub mod flags;
 pub mod gate;
@@ -57,6 +58,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::agent::cluster::{Latest, NodeConfigAudience, PodAudience};
+use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::Fault;
 use crate::agent::flags::{Asked, FlagError, Flags, HELP};
 use crate::agent::gate::HostGate;
@@ -262,8 +264,13 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
         ("reconcile", reconciler.pulse()),
     ];
     let watchdog = Watchdog::new(ledger.clone(), present.clone(), parts);
-    let mut threads =
-        vec![spawn("node", move || node.keep(&woken))?, spawn("reconcile", move || reconciler.keep(&reconcile_woken))?];
+    let entrance = Entrance::new(server.door());
+    let keep_records = move || {
+        if let Err(Deaf) = reconciler.keep(&reconcile_woken, entrance) {
+            end("agent cannot be called, it ends so that it is started anew");
+        }
+    };
+    let mut threads = vec![spawn("node", move || node.keep(&woken))?, spawn("reconcile", keep_records)?];
     let mut stops = Vec::new();
     if let Some(cluster) = &cluster {
         let running = cluster.start(ledger, present.clone(), verdicts)?;
@@ -373,9 +380,14 @@ struct Cluster {
 /// that hears nothing any more would look healthy.
 fn end_with(stopping: &AtomicBool) {
     if !stopping.load(Ordering::Relaxed) {
-        log::error("watch has ended for good, the agent ends with it").write();
-        std::process::exit(1);
+        end("watch has ended for good, the agent ends with it");
     }
+}
+
+/// The end of the process for a reason that its successor may not have.
+fn end(why: &'static str) -> ! {
+    log::error(why).write();
+    std::process::exit(1)
 }
 
 /// Threads, and what ends them when it is dropped.
@@ -483,6 +495,9 @@ fn notices() -> Notify {
             log::warn("request not carried out, its caller has gone").with("op", op).write_limited()
         }
         Notice::Answer(error) => log::warn("answer did not leave").with("err", error).write_limited(),
+        Notice::Mode(was) => log::warn("permissions of the socket were changed, and are as before")
+            .with("were", format!("{was:04o}"))
+            .write_limited(),
     })
 }
 

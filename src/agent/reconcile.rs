@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use crate::addr::{Attachment, LinkEnd};
 use crate::agent::attach;
+use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::handler::Verbs;
 use crate::agent::observe;
@@ -137,18 +138,24 @@ impl Reconciler {
         }
     }
 
-    /// A round every now and then, and what `wake` asks for, until it says stop.
-    pub fn keep(mut self, wake: &Receiver<Turn>) {
+    /// A round every now and then, and what `wake` asks for, until it says stop. With each round, and before the first,
+    /// `entrance` is kept where callers look for it.
+    ///
+    /// # Errors
+    /// Nobody can call the agent any more.
+    pub fn keep(mut self, wake: &Receiver<Turn>, mut entrance: Entrance) -> Result<(), Deaf> {
+        entrance.keep()?;
         let mut next = Instant::now() + INTERVAL;
         loop {
             let left = next.saturating_duration_since(Instant::now());
             match self.pulse.resting(|| wake.recv_timeout(left)) {
                 Ok(Turn::Look) => self.look_out_of_turn(),
                 Ok(Turn::Round) | Err(RecvTimeoutError::Timeout) => {
+                    entrance.keep()?;
                     self.round();
                     next = Instant::now() + INTERVAL;
                 }
-                Ok(Turn::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Turn::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
         }
     }

@@ -1,16 +1,17 @@
 //! The agent's side: accepts, reads one request per connection, asks the handlers in force, writes the answer.
 //!
 //! One thread per connection, bounded in number: when all are busy, callers wait in the socket's backlog, unless somebody
-//! holds a place without having said what he wants. The socket is its own, or one that the service manager holds. Stops by
-//! accepting no more and waiting for the requests in service. Must not know what the verbs do.
+//! holds a place without having said what he wants. The socket is its own, or one that the service manager holds; what stands
+//! at its path is kept there by [`Door::keep_bound`]. Stops by accepting no more and waiting for the requests in service. Must
+//! not know what the verbs do.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,6 +23,7 @@ use rustix::net::sockopt::{self, socket_peercred};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::cni::error::Code;
+use crate::disk::{DiskError, make_private_dir};
 use crate::failpoint;
 use crate::pulse::Pulse;
 use crate::rpc::client::{LOOK, connect_once};
@@ -43,6 +45,12 @@ pub const LARGE_REQUESTS: usize = 4;
 /// A caller sends its request right after it has connected. One that has not been given this time to do so is not cut off
 /// for others, lest many honest ones at once cut each other off.
 const GRACE: Duration = Duration::from_millis(10);
+
+/// Sockets at once, the former ones of which only have callers left that came before their file was removed.
+const LISTENERS: usize = 8;
+
+/// The rights of a socket that the agent has bound itself: only its owner and root may call.
+const SOCKET_MODE: u32 = 0o600;
 
 /// How long a caller may take to receive its answer.
 const ANSWER_DEPARTURE: Duration = Duration::from_secs(5);
@@ -101,8 +109,47 @@ impl Handler for Unready {
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,
-    /// The path that goes with the server; none for a socket of the service manager, whose next agent has it.
-    own_path: Option<PathBuf>,
+    path: PathBuf,
+    standing: Standing,
+}
+
+/// What callers find at the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The socket that the agent has bound. It goes with the server.
+    Own(Identity),
+    /// The socket of the service manager, whose next agent has it.
+    HandedOver(Identity),
+    /// Not the socket of the service manager, whose file was removed or replaced before the agent started.
+    Lost,
+}
+
+impl Standing {
+    fn identity(self) -> Option<Identity> {
+        match self {
+            Standing::Own(identity) | Standing::HandedOver(identity) => Some(identity),
+            Standing::Lost => None,
+        }
+    }
+}
+
+/// A file, whatever its name. The kernel gives the number of a bound socket to no other file for as long as it listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// The permissions that it should have.
+    mode: u32,
+}
+
+impl Identity {
+    fn of(found: &Metadata) -> Identity {
+        Identity { device: found.dev(), inode: found.ino(), mode: found.mode() & 0o7777 }
+    }
+
+    fn is(self, found: &Metadata) -> bool {
+        (self.device, self.inode) == (found.dev(), found.ino())
+    }
 }
 
 /// Why there is no socket to serve.
@@ -117,6 +164,8 @@ pub enum BindError {
     },
     /// Another agent answers there.
     InUse(PathBuf),
+    /// The directory of the socket is missing and cannot be made, or is not safe to use.
+    Directory(DiskError),
     /// Something that is no socket stands in its place.
     NotASocket(PathBuf),
     /// The system refused.
@@ -138,6 +187,7 @@ impl fmt::Display for BindError {
                 path.display()
             ),
             BindError::InUse(path) => write!(f, "another agent listens on {}", path.display()),
+            BindError::Directory(error) => write!(f, "{error}"),
             BindError::NotASocket(path) => write!(f, "{} is not a socket; move it away", path.display()),
             BindError::Io { path, error } => write!(f, "listen on {}: {error}", path.display()),
         }
@@ -174,7 +224,15 @@ impl Listener {
             None => return Err(other("a socket without a path".into())),
         }
         listener.set_nonblocking(true).map_err(io)?;
-        Ok(Some(Listener { listener, own_path: None }))
+        // A descriptor does not tell which file it was bound to. That of an earlier agent is gone or dead by now, so one that
+        // takes callers is the manager's.
+        let standing = match fs::symlink_metadata(path) {
+            Ok(found) if found.file_type().is_socket() && somebody_listens(path) => {
+                Standing::HandedOver(Identity::of(&found))
+            }
+            _ => Standing::Lost,
+        };
+        Ok(Some(Listener { listener, path: path.into(), standing }))
     }
 
     /// Listens on `path`, mode 0600. A socket that a dead agent left is replaced; one that answers is not.
@@ -196,12 +254,16 @@ impl Listener {
             _ => {}
         }
         let listener = UnixListener::bind(&beside).map_err(io)?;
-        let settled = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
-            .and_then(|()| failpoint::pass("socket.rename"))
-            .and_then(|()| fs::rename(&beside, path))
-            .and_then(|()| listener.set_nonblocking(true));
+        let settled = fs::set_permissions(&beside, fs::Permissions::from_mode(SOCKET_MODE))
+            .and_then(|()| listener.set_nonblocking(true))
+            .and_then(|()| fs::symlink_metadata(&beside))
+            .and_then(|bound| failpoint::pass("socket.rename").map(|()| bound))
+            .and_then(|bound| fs::rename(&beside, path).map(|()| bound));
         match settled {
-            Ok(()) => Ok(Listener { listener, own_path: Some(path.into()) }),
+            Ok(bound) => {
+                let standing = Standing::Own(Identity::of(&bound));
+                Ok(Listener { listener, path: path.into(), standing })
+            }
             Err(error) => {
                 fs::remove_file(&beside).ok();
                 Err(io(error))
@@ -246,6 +308,8 @@ pub enum Notice {
     Abandoned(Op),
     /// An answer did not leave.
     Answer(FrameError),
+    /// Somebody had changed the permissions of the socket; these they were.
+    Mode(u32),
 }
 
 /// Where notices go.
@@ -255,12 +319,13 @@ pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
 pub struct Server {
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
-    own_path: Option<PathBuf>,
 }
 
 struct Shared {
     handler: Mutex<Arc<dyn Handler>>,
     gate: Gate,
+    path: PathBuf,
+    entrance: Mutex<Entrance>,
     wake: OwnedFd,
     pulse: Pulse,
     limits: Limits,
@@ -268,9 +333,16 @@ struct Shared {
     own_uid: u32,
 }
 
+/// Where callers come in.
+struct Entrance {
+    /// The last one is bound to the path. Former ones are kept as long as callers wait in them.
+    listeners: Vec<Arc<UnixListener>>,
+    standing: Standing,
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("own_path", &self.own_path).finish_non_exhaustive()
+        f.debug_struct("Server").field("path", &self.shared.path).finish_non_exhaustive()
     }
 }
 
@@ -280,24 +352,31 @@ impl Server {
     /// # Errors
     /// The accepting thread could not be started.
     pub fn start(listener: Listener, handler: Arc<dyn Handler>, limits: Limits, notify: Notify) -> io::Result<Server> {
+        let Listener { listener, path, standing } = listener;
         let shared = Arc::new(Shared {
             handler: Mutex::new(handler),
             gate: Gate::default(),
+            path,
+            entrance: Mutex::new(Entrance { listeners: vec![Arc::new(listener)], standing }),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             pulse: Pulse::default(),
             limits,
             notify,
             own_uid: rustix::process::geteuid().as_raw(),
         });
-        let Listener { listener, own_path } = listener;
         let theirs = shared.clone();
-        let accepting = thread::Builder::new().name("accept".into()).spawn(move || accept(&listener, &theirs))?;
-        Ok(Server { shared, accepting: Some(accepting), own_path })
+        let accepting = thread::Builder::new().name("accept".into()).spawn(move || accept(&theirs))?;
+        Ok(Server { shared, accepting: Some(accepting) })
     }
 
     /// The accepting thread's: at rest while it waits for callers, at work while it waits for room.
     pub fn pulse(&self) -> Pulse {
         self.shared.pulse.clone()
+    }
+
+    /// What keeps the socket at its path while the server runs. For one thread.
+    pub fn door(&self) -> Door {
+        Door(self.shared.clone())
     }
 
     /// Puts other handlers in force. Requests in service end with the ones that they began with.
@@ -311,25 +390,110 @@ impl Server {
     /// connection and try again.
     pub fn stop(mut self, deadline: Instant) -> usize {
         self.shared.gate.close();
-        // An eventfd takes a write of 1 unless its counter is at the brim.
-        rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes()).ok();
+        self.shared.wake();
         if let Some(accepting) = self.accepting.take() {
             accepting.join().ok();
         }
-        if let Some(path) = &self.own_path {
-            fs::remove_file(path).ok();
-        }
+        let standing = self.shared.entrance().standing;
+        self.shared.leave_path(standing);
         self.shared.gate.drained(deadline)
     }
 }
 
-fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+impl Shared {
+    fn entrance(&self) -> MutexGuard<'_, Entrance> {
+        self.entrance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the accepting thread look at what has changed.
+    fn wake(&self) {
+        // An eventfd takes a write of 1 unless its counter is at the brim.
+        rustix::io::write(&self.wake, &1u64.to_ne_bytes()).ok();
+    }
+
+    /// Removes the socket from its path if it is our own, and nobody else's by now.
+    fn leave_path(&self, standing: Standing) {
+        if let Standing::Own(identity) = standing
+            && fs::symlink_metadata(&self.path).is_ok_and(|found| identity.is(&found))
+        {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Keeps the socket at its path: a file can be removed, replaced or made another's by whoever tidies up a directory, and an
+/// agent whose socket has no name is alive and deaf.
+pub struct Door(Arc<Shared>);
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Door").field(&self.0.path).finish()
+    }
+}
+
+impl Door {
+    /// Compares what stands at the path with what was bound there, and binds a new socket where it is gone. True if it had to
+    /// be bound again. When all is well, this is one look at one file. Callers that wait in the former socket are served.
+    ///
+    /// Where the service manager's socket has lost its file, one of the agent's own stands there until the manager binds anew:
+    /// to end instead would not help, since the manager hands the same nameless socket to the next agent.
+    ///
+    /// # Errors
+    /// Another agent listens there by now, something else stands in the place, or the system refuses: nobody who calls from
+    /// now on is heard.
+    pub fn keep_bound(&mut self) -> Result<bool, BindError> {
+        let shared = &self.0;
+        let path = &shared.path;
+        let standing = shared.entrance().standing;
+        if shared.gate.is_closed() {
+            return Ok(false);
+        }
+        if let (Ok(found), Some(identity)) = (fs::symlink_metadata(path), standing.identity())
+            && identity.is(&found)
+        {
+            let mode = found.mode() & 0o7777;
+            if mode != identity.mode {
+                fs::set_permissions(path, fs::Permissions::from_mode(identity.mode))
+                    .map_err(|error| BindError::Io { path: path.clone(), error })?;
+                (shared.notify)(Notice::Mode(mode));
+            }
+            return Ok(false);
+        }
+        path.parent().map_or(Ok(()), make_private_dir).map_err(BindError::Directory)?;
+        let bound = Listener::bind(path)?;
+        let mut entrance = shared.entrance();
+        // Looked at under the lock, after which a server that stops takes away what is noted here.
+        if shared.gate.is_closed() {
+            drop(entrance);
+            shared.leave_path(bound.standing);
+            return Ok(false);
+        }
+        entrance.standing = bound.standing;
+        // The last but one may have been called a moment ago.
+        let former = entrance.listeners.pop();
+        entrance.listeners.retain(|listener| is_called(listener));
+        entrance.listeners.extend(former.into_iter().chain([Arc::new(bound.listener)]));
+        let surplus = entrance.listeners.len().saturating_sub(LISTENERS);
+        entrance.listeners.drain(..surplus);
+        drop(entrance);
+        shared.wake();
+        Ok(true)
+    }
+}
+
+/// Somebody waits in its backlog.
+fn is_called(listener: &UnixListener) -> bool {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+fn accept(shared: &Arc<Shared>) {
     // Room is made only for somebody who is there, and nobody is taken out of the backlog before there is room.
-    while await_caller(listener, shared) {
+    while let Some(listeners) = await_caller(shared) {
         if !shared.gate.enter(shared.limits.connections) {
             return;
         }
-        let Some(stream) = next(listener, shared) else {
+        let Some(stream) = listeners.iter().find_map(|listener| next(listener, shared)) else {
             shared.gate.leave();
             continue;
         };
@@ -349,12 +513,28 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Waits until somebody wants to connect, or there is a reason to look at the gate. False when the gate is closed.
-fn await_caller(listener: &UnixListener, shared: &Shared) -> bool {
-    let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&shared.wake, PollFlags::IN)];
-    // A poll that fails is an interrupted one, and the accept that follows does not block.
-    shared.pulse.resting(|| poll(&mut fds, None)).ok();
-    !shared.gate.is_closed()
+/// Waits until somebody wants to connect. Where to accept from, the longest waiting first; none when the gate is closed.
+fn await_caller(shared: &Shared) -> Option<Vec<Arc<UnixListener>>> {
+    loop {
+        let listeners = shared.entrance().listeners.clone();
+        let called = listeners.iter().map(|listener| PollFd::new(&**listener, PollFlags::IN));
+        let mut fds: Vec<PollFd<'_>> = [PollFd::new(&shared.wake, PollFlags::IN)].into_iter().chain(called).collect();
+        // A poll that fails is an interrupted one, and says of nobody that he is there.
+        shared.pulse.resting(|| poll(&mut fds, None)).ok();
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let (woken, called) = (ready.next().unwrap_or(false), ready.any(|ready| ready));
+        drop(fds);
+        if shared.gate.is_closed() {
+            return None;
+        }
+        if woken {
+            // The listeners are others by now.
+            rustix::io::read(&shared.wake, &mut [0u8; 8]).ok();
+        }
+        if called {
+            return Some(listeners);
+        }
+    }
 }
 
 /// The next connection, if there is one.

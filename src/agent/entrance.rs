@@ -1,0 +1,50 @@
+//! The agent's socket while it runs: looked at in every round, bound again where it is gone, and said.
+//!
+//! Whoever tidies up `/run` can remove it, and an agent that nobody can call looks healthy from inside. Must not know what is
+//! asked there.
+
+use crate::log;
+use crate::rpc::server::{BindError, Door};
+
+/// Looks in a row that may fail because the system refuses. A service manager gives the next agent its directories anew, which
+/// this one cannot do for itself: under the shipped unit, all of `/run` but its own directory is read-only.
+const REFUSALS: u32 = 3;
+
+/// The socket, and how often in a row it could not be put back.
+#[derive(Debug)]
+pub struct Entrance {
+    door: Door,
+    refused: u32,
+}
+
+/// The agent cannot be called and cannot help itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deaf;
+
+impl Entrance {
+    /// Nothing is known to be wrong with it.
+    pub fn new(door: Door) -> Entrance {
+        Entrance { door, refused: 0 }
+    }
+
+    /// One look; costs one file's metadata when all is well.
+    ///
+    /// # Errors
+    /// [`Deaf`] when looks in a row have failed for reasons that a new process may not have.
+    pub fn keep(&mut self) -> Result<(), Deaf> {
+        let error = match self.door.keep_bound() {
+            Ok(bound) => {
+                self.refused = 0;
+                if bound {
+                    log::warn("socket was gone from its place, and is bound again").write_limited();
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let refused = matches!(error, BindError::Directory(_) | BindError::Io { .. });
+        self.refused = if refused { self.refused + 1 } else { 0 };
+        log::error("callers cannot reach the agent").with("err", error).write_limited();
+        if self.refused < REFUSALS { Ok(()) } else { Err(Deaf) }
+    }
+}
