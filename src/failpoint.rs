@@ -12,6 +12,7 @@
 //! ledger/disk.append * errno 28    every pass fails with ENOSPC
 //! ledger/disk.sync * hang 5000     every pass takes 5 s, or until the line is gone
 //! conn/netlink.receive 2 late      the second pass runs into its time limit
+//! conn/rpc.read 1 panic            the next pass is a defect of the program
 //! ```
 //!
 //! A thread of several alike is named without its number (`remove-7` is `remove`), and `*` is any thread. If the file with
@@ -76,6 +77,8 @@ mod armed {
                 "kill" => die(path),
                 "errno" => return Err(io::Error::from_raw_os_error(i32::try_from(number).unwrap_or_default())),
                 "late" => return Err(io::ErrorKind::TimedOut.into()),
+                #[allow(clippy::panic, reason = "a test wants to see what a defect does")]
+                "panic" => std::panic::panic_any("armed"),
                 "hang" => hang(path, line, Duration::from_millis(number)),
                 _ => {}
             }

@@ -3,13 +3,24 @@
 //! Levels: error = somebody must act; warn = we went on, degraded; info = state changed; debug = the rest. Values from
 //! outside are escaped, so a line stays a line. What callers can trigger at will is limited per kind of line. The only
 //! `static` of the program lives here. Never used by the plugin, whose standard error is lost on failure.
+//!
+//! Standard error may be a pipe that nobody reads, and whoever writes a line must not wait for it: lines go into a queue of
+//! bounded size, one thread formats and writes them in order, and those that find no room are counted and said. A log that
+//! cannot be written is no reason to stop. [`flush`] gives the queue a moment before an orderly end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::panic;
 use std::str::FromStr;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::mpsc::channel;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 /// How important a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +91,7 @@ struct Sink {
     level: Level,
     format: Format,
     limits: Mutex<HashMap<&'static str, Window>>,
+    queue: Queue,
 }
 
 struct Window {
@@ -93,9 +105,55 @@ pub const LIMIT: u32 = 10;
 /// How long such a window is.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
-/// Sets level and format for the rest of the process; later calls change nothing. Before it, nothing is written.
-pub fn start(level: Level, format: Format) {
-    SINK.get_or_init(|| Sink { level, format, limits: Mutex::default() });
+/// Lines that may wait to be written.
+pub const QUEUE_LINES: usize = 1024;
+/// What they may hold in all, in bytes of their values; some more memory goes with each.
+pub const QUEUE_BYTES: usize = 256 * 1024;
+
+/// How long the end of the process waits for a reader of its log. One that reads at all takes what waits in less.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// Of what a panic says.
+const PANIC_MAX: usize = 1000;
+
+/// Sets level and format for the rest of the process, and starts the thread that writes; later calls change nothing. Before it,
+/// nothing is written. A panic becomes a line of level error from now on, and has [`LAST_MOMENT`] to be read.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn start(level: Level, format: Format) -> io::Result<()> {
+    let mut started = Ok(());
+    SINK.get_or_init(|| {
+        // It finds the sink when this has returned it.
+        started = thread::Builder::new().name("log".into()).spawn(|| SINK.wait().keep_writing()).map(drop);
+        Sink { level, format, limits: Mutex::default(), queue: Queue::default() }
+    });
+    panic::set_hook(Box::new(|panic| {
+        let said = panic.payload_as_str().unwrap_or_default().chars().take(PANIC_MAX).collect::<String>();
+        error("flock-agent has a defect, please report it").with_some("at", panic.location()).with("err", said).write();
+        flush();
+    }));
+    started
+}
+
+/// Waits until everything is written, or for a second when nobody reads. For the end of the process.
+pub fn flush() {
+    if let Some(sink) = SINK.get() {
+        sink.queue.settled(LAST_MOMENT);
+    }
+}
+
+/// Writes a text to standard error for a process that ends before it has a log, and waits for a reader as [`flush`] does.
+pub fn last_words(text: String) {
+    let (done, is_done) = channel();
+    let words = thread::Builder::new().spawn(move || {
+        put(text.as_bytes());
+        done.send(()).ok();
+    });
+    // Without a thread they stay unsaid: the exit code tells the rest.
+    if words.is_ok() {
+        is_done.recv_timeout(LAST_MOMENT).ok();
+    }
 }
 
 /// A line in the making. Nothing is written before [`Line::write`] or [`Line::write_limited`].
@@ -104,33 +162,44 @@ pub fn start(level: Level, format: Format) {
 pub struct Line {
     level: Level,
     message: &'static str,
+    /// It is of a level that is written: nothing else is worth the time of putting values into words.
+    wanted: bool,
     fields: Vec<(&'static str, String)>,
+}
+
+impl Line {
+    fn new(level: Level, message: &'static str) -> Line {
+        let wanted = SINK.get().is_some_and(|sink| level <= sink.level);
+        Line { level, message, wanted, fields: Vec::new() }
+    }
 }
 
 /// A line of level error.
 pub fn error(message: &'static str) -> Line {
-    Line { level: Level::Error, message, fields: Vec::new() }
+    Line::new(Level::Error, message)
 }
 
 /// A line of level warn.
 pub fn warn(message: &'static str) -> Line {
-    Line { level: Level::Warn, message, fields: Vec::new() }
+    Line::new(Level::Warn, message)
 }
 
 /// A line of level info.
 pub fn info(message: &'static str) -> Line {
-    Line { level: Level::Info, message, fields: Vec::new() }
+    Line::new(Level::Info, message)
 }
 
 /// A line of level debug.
 pub fn debug(message: &'static str) -> Line {
-    Line { level: Level::Debug, message, fields: Vec::new() }
+    Line::new(Level::Debug, message)
 }
 
 impl Line {
     /// Adds a field; `key` is a plain word.
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Line {
-        self.fields.push((key, value.to_string()));
+        if self.wanted {
+            self.fields.push((key, value.to_string()));
+        }
         self
     }
 
@@ -142,36 +211,121 @@ impl Line {
         }
     }
 
-    /// Writes the line.
+    /// Writes the line, some time soon.
     pub fn write(self) {
-        if let Some(sink) = SINK.get().filter(|sink| self.level <= sink.level) {
-            sink.write(&self);
+        if let Some(sink) = SINK.get().filter(|_| self.wanted) {
+            sink.queue.push(self);
         }
     }
 
     /// Writes the line unless ten of the same message were written in the last ten seconds. The first one after a pause
     /// says how many were held back.
-    pub fn write_limited(mut self) {
-        let Some(sink) = SINK.get().filter(|sink| self.level <= sink.level) else { return };
+    pub fn write_limited(self) {
+        let Some(sink) = SINK.get().filter(|_| self.wanted) else { return };
         match sink.admit(self.message, Instant::now()) {
             None => {}
-            Some(0) => sink.write(&self),
-            Some(held_back) => {
-                self = self.with("held_back", held_back);
-                sink.write(&self);
-            }
+            Some(0) => sink.queue.push(self),
+            Some(held_back) => sink.queue.push(self.with("held_back", held_back)),
         }
     }
 }
 
+/// Lines on their way.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<Waiting>,
+    /// For the writer: something waits.
+    pushed: Condvar,
+    /// For the end of the process: nothing does.
+    drained: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    /// Of all entries.
+    bytes: usize,
+    /// Lines that found no room since the last entry.
+    dropped: u64,
+    /// The writer waits for something to write. Only then it has to be woken, which costs as much as writing does.
+    asleep: bool,
+}
+
+struct Entry {
+    line: Line,
+    at: SystemTime,
+    /// Lines that are missing before this one.
+    dropped: u64,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.line.fields.iter().map(|(_, value)| value.len()).sum()
+    }
+}
+
+/// What the writer does next.
+enum Next {
+    Write(Entry),
+    /// No line follows, but so many are missing.
+    Say(u64),
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: Line) {
+        let mut entry = Entry { line, at: SystemTime::now(), dropped: 0 };
+        let bytes = entry.bytes();
+        let mut state = self.lock();
+        if state.entries.len() >= QUEUE_LINES || state.bytes + bytes > QUEUE_BYTES {
+            state.dropped += 1;
+        } else {
+            entry.dropped = std::mem::take(&mut state.dropped);
+            state.bytes += bytes;
+            state.entries.push_back(entry);
+        }
+        if std::mem::take(&mut state.asleep) {
+            drop(state);
+            self.pushed.notify_one();
+        }
+    }
+
+    /// Waits for something to do.
+    fn next(&self) -> Next {
+        let mut state = self.lock();
+        loop {
+            if let Some(entry) = state.entries.pop_front() {
+                state.bytes -= entry.bytes();
+                return Next::Write(entry);
+            }
+            if state.dropped > 0 {
+                return Next::Say(std::mem::take(&mut state.dropped));
+            }
+            state.asleep = true;
+            self.drained.notify_all();
+            state = self.pushed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until the writer has nothing to do, or for so long.
+    fn settled(&self, limit: Duration) {
+        drop(self.drained.wait_timeout_while(self.lock(), limit, |state| !state.asleep));
+    }
+}
+
 impl Sink {
-    fn write(&self, line: &Line) {
-        let text = match self.format {
-            Format::Text => text(line, SystemTime::now()),
-            Format::Json => json(line, SystemTime::now()),
-        };
-        // One write per line, so that lines of several threads do not mix. A log that cannot be written is no reason to stop.
-        std::io::stderr().write_all(text.as_bytes()).ok();
+    /// The writer's life.
+    fn keep_writing(&self) {
+        let mut writer = Writer { format: self.format, lost: 0, rest: Vec::new() };
+        loop {
+            match self.queue.next() {
+                Next::Write(Entry { line, at, dropped }) => writer.write(dropped, Some((&line, at))),
+                Next::Say(dropped) => writer.write(dropped, None),
+            }
+        }
     }
 
     /// None: hold it back. Else how many were held back before it.
@@ -190,6 +344,69 @@ impl Sink {
         window.held_back += 1;
         None
     }
+}
+
+/// The writing end.
+struct Writer {
+    format: Format,
+    /// Lines that are missing at this point and have not been said.
+    lost: u64,
+    /// The end of a line whose beginning is written: it comes first when there is room again, so that lines stay whole.
+    rest: Vec<u8>,
+}
+
+impl Writer {
+    /// One line, and before it how many are missing.
+    fn write(&mut self, dropped: u64, line: Option<(&Line, SystemTime)>) {
+        self.lost += dropped;
+        let mut bytes = std::mem::take(&mut self.rest);
+        let begun = bytes.len();
+        if self.lost > 0 {
+            let gap = Line {
+                level: Level::Warn,
+                message: "log lines were dropped, standard error did not take them",
+                wanted: true,
+                fields: vec![("lines_dropped", self.lost.to_string())],
+            };
+            bytes.extend(self.formatted(&gap, SystemTime::now()).into_bytes());
+        }
+        if let Some((line, at)) = line {
+            bytes.extend(self.formatted(line, at).into_bytes());
+        }
+        let gone = put(&bytes);
+        if gone > begun || gone == bytes.len() {
+            self.lost = 0;
+            bytes.drain(..gone);
+        } else {
+            self.lost += u64::from(line.is_some());
+            bytes.truncate(begun);
+            bytes.drain(..gone);
+        }
+        self.rest = bytes;
+    }
+
+    fn formatted(&self, line: &Line, at: SystemTime) -> String {
+        match self.format {
+            Format::Text => text(line, at),
+            Format::Json => json(line, at),
+        }
+    }
+}
+
+/// Writes to standard error, however long that takes. How many bytes had gone when it could not be written any more.
+fn put(bytes: &[u8]) -> usize {
+    let stderr = io::stderr();
+    let mut gone = 0;
+    while let Some(rest) = bytes.get(gone..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::write(stderr.as_fd(), rest) {
+            Ok(length) if length > 0 => gone += length,
+            Err(Errno::INTR) => {}
+            // Somebody who shares it has made it so.
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)], None)),
+            _ => break,
+        }
+    }
+    gone
 }
 
 fn text(line: &Line, now: SystemTime) -> String {
@@ -264,8 +481,8 @@ mod tests {
 
     #[test]
     fn no_value_can_begin_a_line_of_its_own() {
-        let line =
-            info("served").with("pod", "mail/smtp-0").with("err", "a\nb\u{1b}[31m \"x\"").with_some("none", None::<u8>);
+        let line = Line { wanted: true, ..info("served") };
+        let line = line.with("pod", "mail/smtp-0").with("err", "a\nb\u{1b}[31m \"x\"").with_some("none", None::<u8>);
         let written = text(&line, at(0));
         assert_eq!(
             written,
@@ -277,11 +494,46 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_kind_is_cut_and_counted() {
-        let sink = Sink { level: Level::Info, format: Format::Text, limits: Mutex::default() };
+        let sink = Sink { level: Level::Info, format: Format::Text, limits: Mutex::default(), queue: Queue::default() };
         let now = Instant::now();
         let admitted = (0..100).filter(|_| sink.admit("x", now).is_some()).count();
         assert_eq!(admitted, 10);
         assert_eq!(sink.admit("y", now), Some(0), "another kind is not held back");
         assert_eq!(sink.admit("x", now + WINDOW), Some(90));
+    }
+
+    /// What the writer would find, in words.
+    fn waiting(queue: &Queue) -> Vec<String> {
+        let mut found = Vec::new();
+        let is_empty = |state: MutexGuard<'_, Waiting>| state.entries.is_empty() && state.dropped == 0;
+        while !is_empty(queue.lock()) {
+            found.push(match queue.next() {
+                Next::Write(Entry { line, dropped, .. }) => format!("{}+{dropped}", line.message),
+                Next::Say(dropped) => format!("+{dropped}"),
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_lines_and_bytes_and_the_gap_is_counted_where_it_is() {
+        let line = |message, bytes: usize| Line { wanted: true, ..info(message) }.with("x", "x".repeat(bytes));
+        let queue = Queue::default();
+        for _ in 0..QUEUE_LINES + 5 {
+            queue.push(line("a", 0));
+        }
+        assert!(matches!(queue.next(), Next::Write(_)));
+        queue.push(line("b", 0));
+        queue.push(line("c", 0));
+        let found = waiting(&queue);
+        assert_eq!(found.len(), QUEUE_LINES + 1);
+        assert_eq!(found[QUEUE_LINES - 2..], ["a+0", "b+5", "+1"]);
+        // A long one finds no room, and a short one behind it does.
+        queue.push(line("long", QUEUE_BYTES - 10));
+        queue.push(line("long", 11));
+        queue.push(line("short", 10));
+        queue.push(line("longer", QUEUE_BYTES + 1));
+        assert_eq!(waiting(&queue), ["long+0", "short+1", "+1"]);
+        assert_eq!(queue.lock().bytes, 0);
     }
 }

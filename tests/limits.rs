@@ -408,6 +408,190 @@ fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes
     host.assert_empty();
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// The log.
+
+/// What no call below may take: far more than each needs, and far less than any limit that would hide a wait.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// A pipe that takes not one byte more.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while (&writer).write(&[b'#'; 4096]).is_ok() {}
+    while (&writer).write(b"#").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+/// Every verb, each in time, and many more calls that each leave a line.
+fn calls_go_on(host: &Host, many: usize) {
+    let pod = host.pod("a");
+    wait_for("the agent", || host.cni("STATUS").run().output.status.success().then_some(()));
+    for call in [host.add(&pod), host.cni("STATUS"), host.del(&pod), host.add(&pod)] {
+        let outcome = call.run();
+        outcome.succeeded();
+        assert!(outcome.elapsed < PROMPT, "{:?}", outcome.elapsed);
+    }
+    let began = Instant::now();
+    for _ in 0..many {
+        let gone = json!({"op": "DEL", "container_id": "nobody", "ifname": "eth0", "netns": "", "stdin_data": conf()});
+        assert_eq!(ask(&socket_of(host), &gone), Some(json!({})));
+    }
+    assert!(began.elapsed() < PROMPT * 4, "{:?}", began.elapsed());
+    for call in [host.cni("STATUS"), host.del(&pod)] {
+        let outcome = call.run();
+        outcome.succeeded();
+        assert!(outcome.elapsed < PROMPT, "{:?}", outcome.elapsed);
+    }
+    pod.vanish();
+}
+
+/// A configuration as it stands in a request.
+fn conf() -> Value {
+    let pod_independent = serde_json::to_value(flock::rpc::message::Request {
+        op: Op::Del,
+        container_id: String::new(),
+        netns: String::new(),
+        ifname: String::new(),
+        args: String::new(),
+        path: String::new(),
+        stdin_data: br#"{"cniVersion":"1.1.0","name":"flock","type":"flock"}"#.to_vec(),
+        call: None,
+    });
+    pod_independent.unwrap()["stdin_data"].clone()
+}
+
+/// How many lines are said to be missing; every other one has to be whole.
+fn missing(log: &str) -> usize {
+    let lines = log.lines().inspect(|line| {
+        let whole = line.starts_with("20") && line.as_bytes().get(23) == Some(&b'Z');
+        assert!(whole, "{line}");
+    });
+    let said = lines.filter_map(|line| line.split("lines_dropped=").nth(1));
+    said.map(|number| number.trim().parse::<usize>().unwrap()).sum()
+}
+
+fn deletes(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("op=DEL cid=nobody")).count()
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_call_and_what_it_lacks_is_said_when_it_is_read() {
+    let host = Host::new();
+    let (mut reader, writer) = full_pipe();
+    let agent = host.agent().stderr(writer).start();
+    let many = flock::log::QUEUE_LINES + 1000;
+    calls_go_on(&host, many);
+    assert!(memory(&agent, "VmRSS:") < 64, "{} MiB", memory(&agent, "VmRSS:"));
+    // Somebody begins to read.
+    let reading = thread::spawn(move || {
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    });
+    agent.stop();
+    let text = reading.join().unwrap();
+    let log = text.trim_start_matches('#');
+    assert!(log.contains("flock-agent listens"), "the first lines are the ones that were kept: {log}");
+    assert!(log.lines().last().unwrap().contains("flock-agent stops"), "{log}");
+    let (there, gone) = (deletes(log), missing(log));
+    assert!(there < many && there + gone >= many, "{there} and {gone} of {many}");
+    let times: Vec<&str> = log.lines().filter(|line| !line.contains("lines_dropped")).map(|line| &line[..24]).collect();
+    assert!(times.is_sorted(), "{log}");
+    host.assert_empty();
+}
+
+#[test]
+fn a_log_whose_reader_has_gone_is_no_reason_to_stop() {
+    let host = Host::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let agent = host.agent().stderr(writer).start();
+    drop(reader);
+    calls_go_on(&host, 100);
+    agent.stop();
+    host.assert_empty();
+}
+
+#[test]
+fn a_log_whose_reader_is_slow_gets_every_line_in_order() {
+    let host = Host::new();
+    let (mut reader, writer) = full_pipe();
+    // Shared with somebody who does not want to wait when he writes.
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    let agent = host.agent().stderr(writer).start();
+    calls_go_on(&host, 300);
+    let reading = thread::spawn(move || {
+        let (mut text, mut piece) = (Vec::new(), [0; 777]);
+        while let Some(length) = reader.read(&mut piece).ok().filter(|length| *length > 0) {
+            text.extend_from_slice(&piece[..length]);
+            // Slowness is what is tried.
+            thread::sleep(Duration::from_micros(500));
+        }
+        String::from_utf8(text).unwrap()
+    });
+    agent.stop();
+    let text = reading.join().unwrap();
+    let log = text.trim_start_matches('#');
+    assert_eq!((deletes(log), missing(log)), (300, 0), "{log}");
+}
+
+#[test]
+fn a_log_on_a_full_disk_goes_on_when_there_is_room() {
+    let host = Host::new();
+    host.run("mkdir /run/log");
+    host.run("mount -t tmpfs -o size=64k tmpfs /run/log");
+    let file = host.path("/run/log/agent");
+    let log = || std::fs::read_to_string(&file).unwrap();
+    host.write("/run/log/ballast", &"x".repeat(40_000));
+    let agent = host.agent().stderr(std::fs::File::create(&file).unwrap()).start();
+    calls_go_on(&host, 500);
+    host.run("rm /run/log/ballast");
+    host.cni("STATUS").done();
+    wait_for("the gap to be said", || log().contains("lines_dropped=").then_some(()));
+    agent.stop();
+    let text = log();
+    assert!(deletes(&text) + missing(&text) >= 500, "{text}");
+    assert!(text.lines().last().unwrap().contains("flock-agent stops"), "{text}");
+}
+
+/// The ways in which the agent ends by itself: a command line that is wrong, a start that fails, a defect.
+#[test]
+fn why_the_agent_ended_is_read_by_whoever_reads_and_holds_up_nothing_when_nobody_does() {
+    let host = Host::new();
+    std::fs::write(host.path("/run/file"), "").unwrap();
+    let defect = |host: &Host| {
+        host.arm("");
+        wait_for("the agent", || host.cni("STATUS").run().output.status.success().then_some(()));
+        host.arm("conn/rpc.read 1 panic\n");
+        // Nobody answers any more.
+        host.cni("STATUS").error();
+    };
+    let nothing = |_: &Host| {};
+    type Then<'a> = &'a dyn Fn(&Host);
+    let ends: [(&[&str], Then<'_>, Option<i32>, &str); 3] = [
+        (&["--nonsense"], &nothing, Some(2), "unknown argument"),
+        (&["--state-dir", "/run/file"], &nothing, Some(1), "flock-agent cannot run"),
+        (&[], &defect, None, "flock-agent has a defect, please report it"),
+    ];
+    for (arguments, then, code, why) in ends {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut agent = host.agent().args(arguments).stderr(writer).start();
+        then(&host);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(text.contains(why), "{arguments:?}: {text}");
+        assert_eq!(agent.wait().code(), code, "{text}");
+
+        let (_reader, writer) = full_pipe();
+        let mut agent = host.agent().args(arguments).stderr(writer).start();
+        then(&host);
+        let began = Instant::now();
+        assert_eq!(agent.wait().code(), code, "{arguments:?}");
+        assert!(began.elapsed() < PROMPT, "{arguments:?}: {:?}", began.elapsed());
+    }
+}
+
 /// Each limit of docs/design.md is the one in force.
 #[test]
 fn the_limits_are_written_down_as_they_are() {
@@ -433,6 +617,10 @@ fn the_limits_are_written_down_as_they_are() {
         ("`CNI_CONTAINERID`", format!("{} bytes", flock::addr::CONTAINER_ID_MAX)),
         ("text of an error", format!("{} bytes", flock::cni::error::TEXT_MAX)),
         ("a NodeConfig", format!("{} KiB", flock::nodeconfig::TEXT_MAX / 1024)),
+        (
+            "lines of the log that wait for its reader",
+            format!("{}, {} KiB", flock::log::QUEUE_LINES, flock::log::QUEUE_BYTES / 1024),
+        ),
         ("lines of the log of one kind", format!("{} in {} s", flock::log::LIMIT, flock::log::WINDOW.as_secs())),
     ] {
         let row = format!("| {what} | {limit} |");

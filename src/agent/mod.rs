@@ -5,6 +5,7 @@
 //! | main | the start, signals, the end |
 //! | `ledger` | allocator and store; the single writer |
 //! | `accept`, one `conn` per request (at most 384) | nothing: values in, values out |
+//! | `log` | standard error: the one thread that may wait for whoever reads it |
 //! | `link-events` | the kernel's announcements of removed links |
 //! | `host-events` | the kernel's announcements of what others change; wakes `node` and `reconcile` |
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
@@ -158,14 +159,19 @@ pub fn run() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    log::start(flags.log_level, flags.log_format);
-    match serve(*flags, origin) {
+    if let Err(error) = log::start(flags.log_level, flags.log_format) {
+        complain(&StartError::Thread(error));
+        return ExitCode::FAILURE;
+    }
+    let exit = match serve(*flags, origin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error("flock-agent cannot run").with("err", &error).write();
             ExitCode::FAILURE
         }
-    }
+    };
+    log::flush();
+    exit
 }
 
 fn print(text: &str) -> ExitCode {
@@ -176,7 +182,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn complain(error: &StartError) {
-    writeln!(io::stderr(), "flock-agent: {error}").ok();
+    log::last_words(format!("flock-agent: {error}\n"));
 }
 
 /// Where the NodeConfig comes from.
@@ -387,6 +393,7 @@ fn end_with(stopping: &AtomicBool) {
 /// The end of the process for a reason that its successor may not have.
 fn end(why: &'static str) -> ! {
     log::error(why).write();
+    log::flush();
     std::process::exit(1)
 }
 

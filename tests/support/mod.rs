@@ -201,6 +201,7 @@ impl Host {
             arguments: Vec::new(),
             wait: true,
             audience: None,
+            stderr: None,
             program: FLOCK_AGENT.into(),
         }
     }
@@ -398,6 +399,7 @@ pub struct AgentBuilder<'a> {
     arguments: Vec<String>,
     wait: bool,
     audience: Option<LogAudience>,
+    stderr: Option<Stdio>,
     program: String,
 }
 
@@ -427,6 +429,12 @@ impl<'a> AgentBuilder<'a> {
     /// listens, which is for the audience to hear.
     pub fn log_to(mut self, audience: LogAudience) -> Self {
         self.audience = Some(audience);
+        self.no_wait()
+    }
+
+    /// With the log written there, where only the test can read it. Does not wait until it listens.
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stderr.into());
         self.no_wait()
     }
 
@@ -467,14 +475,14 @@ impl<'a> AgentBuilder<'a> {
             .env("FLOCK_FAILPOINTS", failpoints::ARMED)
             .args(&self.arguments)
             .stdin(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(self.stderr.unwrap_or_else(Stdio::piped))
             .spawn()
             .expect("flock-agent starts");
         let log = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let stderr = child.stderr.take().map(BufReader::new);
         let (sink, audience) = (log.clone(), self.audience);
         thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
+            for line in stderr.into_iter().flat_map(BufReader::lines).map_while(Result::ok) {
                 if let Some(audience) = &audience {
                     audience(&line);
                     continue;
