@@ -235,8 +235,9 @@ impl Conn {
         message.attributes.push(RouteAttribute::Destination(ip.into()));
         let what = format!("look up the route to {ip}");
         match self.run(Request { message: RouteNetlinkMessage::GetRoute(message), flags: 0, what }) {
-            // Besides "no route" these are the errors that an unreachable, prohibit or blackhole route answers with.
-            Err(error) if error.is_gone() || error.is_no_route() => Ok(Vec::new()),
+            // Besides "no route" these are the errors that an unreachable, prohibit or blackhole route answers with. A family that
+            // the kernel lacks has no routes either.
+            Err(error) if error.is_gone() || error.is_no_route() || error.is_unsupported() => Ok(Vec::new()),
             other => other,
         }
     }
