@@ -36,6 +36,7 @@ pub mod observe;
 pub mod pods;
 pub mod portmap;
 pub mod reconcile;
+pub mod requirements;
 pub mod source;
 pub mod status;
 pub mod suspicion;
@@ -69,6 +70,7 @@ use crate::agent::ledger::Ledger;
 use crate::agent::node::{Node, Places, Wake};
 use crate::agent::pods::Pods;
 use crate::agent::reconcile::{Reconciler, Turn};
+use crate::agent::requirements::Unfit;
 use crate::agent::source::{ClusterSource, FileSource, Source};
 use crate::agent::status::{Reporter, Verdicts};
 use crate::agent::suspicion::Suspicions;
@@ -103,6 +105,7 @@ const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 enum StartError {
     Flags(FlagError),
+    Unfit(Unfit),
     Directory(DiskError),
     Locked(PathBuf),
     Boot(io::Error),
@@ -118,6 +121,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Flags(error) => write!(f, "{error}; flock-agent --help lists the flags"),
+            StartError::Unfit(why) => write!(f, "{why}"),
             StartError::Directory(error) => write!(f, "{error}"),
             StartError::Locked(path) => write!(f, "another agent keeps its state here: {} is locked", path.display()),
             StartError::Boot(error) => write!(f, "the boot id cannot be read: {error}"),
@@ -204,6 +208,7 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     let began = Instant::now();
     // Signals first: one that comes during the start ends the agent in order, right after it.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
+    requirements::look().map_err(StartError::Unfit)?;
     // First of all, since the state is below it by default: a link in its place must not lead the state elsewhere.
     if let Some(parent) = flags.socket.parent() {
         crate::disk::make_private_dir(parent).map_err(StartError::Directory)?;

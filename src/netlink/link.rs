@@ -92,7 +92,10 @@ impl Conn {
             request.flags &= !NLM_F_ECHO;
         }
         let what = request.what.clone();
-        let answers = self.run(request)?;
+        let answers = self.run(request).map_err(|error| match error.is_unsupported() {
+            true => NetlinkError { cause: Cause::NoVeth, ..error },
+            false => error,
+        })?;
         let made = match answers.iter().find_map(as_link) {
             // Before Linux 6.2 the kernel ignores NLM_F_ECHO for links: it acknowledges, and shows nothing.
             None => self.link_named(wiring.host_link.as_str())?,
@@ -103,6 +106,26 @@ impl Conn {
             Some((host, Some(pod), settings6)) => Ok(Pair { host, pod, settings6 }),
             // Whoever makes the link is alone with its name, so it can only have gone, and with it the pod's namespace.
             _ => Err(NetlinkError { what, cause: Cause::Garbled("the new link is not there".into()) }),
+        }
+    }
+
+    /// Whether this kernel can make pairs of links. It is asked for one that it cannot make, which has it load the module where
+    /// it can, as the first pod would.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn knows_veth(&mut self) -> Result<bool, NetlinkError> {
+        let mut link = LinkMessage::default();
+        // Whoever knows the kind refuses this address, which no link can have; whoever does not refuses the kind.
+        let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
+        link.attributes = vec![LinkAttribute::Address(vec![0; 6]), kind];
+        let message = RouteNetlinkMessage::NewLink(link);
+        let what = "ask for veth".to_owned();
+        match self.run(Request { message, flags: NLM_F_CREATE | NLM_F_EXCL, what }) {
+            Err(error) if error.is_unsupported() => Ok(false),
+            Err(error) if error.is_refused_value() => Ok(true),
+            Err(error) => Err(error),
+            Ok(_) => Ok(true),
         }
     }
 

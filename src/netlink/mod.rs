@@ -35,6 +35,8 @@ pub enum Cause {
         /// The kernel's own words.
         text: Option<String>,
     },
+    /// The kernel cannot make pairs of links.
+    NoVeth,
     /// The socket failed.
     Socket(io::Error),
     /// No answer by the deadline. The request may or may not have had effect.
@@ -58,6 +60,7 @@ const ENOMEM: i32 = 12;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const EOPNOTSUPP: i32 = 95;
@@ -99,11 +102,16 @@ impl NetlinkError {
     pub fn is_passing(&self) -> bool {
         let errno = match &self.cause {
             Cause::Late | Cause::Restless => return true,
-            Cause::Garbled(_) | Cause::Altered(_) => return false,
+            Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth => return false,
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => error.raw_os_error(),
         };
         matches!(errno, Some(EINTR | EAGAIN | ENOMEM | EBUSY | ENFILE | EMFILE | ENOBUFS))
+    }
+
+    /// A value in the request cannot be.
+    fn is_refused_value(&self) -> bool {
+        matches!(self.errno(), Some(EINVAL | EADDRNOTAVAIL))
     }
 
     /// This kernel, as it was started, does not know the thing at all (IPv6 switched off, for one).
@@ -120,6 +128,7 @@ impl fmt::Display for NetlinkError {
                 write!(f, "{}", io::Error::from_raw_os_error(*errno))?;
                 text.as_ref().map_or(Ok(()), |text| write!(f, ": {text}"))
             }
+            Cause::NoVeth => f.write_str("this kernel lacks veth: modprobe veth"),
             Cause::Socket(error) => write!(f, "netlink socket: {error}"),
             Cause::Late => f.write_str("the kernel did not answer in time"),
             Cause::Garbled(why) => write!(f, "the kernel's answer could not be read: {why}"),
