@@ -338,6 +338,16 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_is_there_and_is_not_shown_is_not_a_link_that_is_gone() {
+        let (mut conn, kernel) = scripted();
+        says(&kernel, &message(ERROR, 0, 1, 0));
+        let error = conn.link_at(7).expect_err("no answer").to_string();
+        assert_eq!(error, "look up link 7: the kernel's answer could not be read: the link cannot be read");
+        says(&kernel, &message(ERROR, 0, 2, -super::super::ENODEV));
+        assert_eq!(conn.link_at(7).expect("an answer"), None);
+    }
+
+    #[test]
     fn nobody_but_the_kernel_can_answer() {
         let conn = Conn::open(Instant::now()).expect("a socket");
         let mut address = SocketAddr::new(0, 0);
