@@ -52,6 +52,13 @@ test-systemd: tools ## Stories under the real systemd, which is booted on privat
 	@cargo test --no-run --quiet --features failpoints --test systemd
 	@cargo test --quiet --features failpoints --test systemd -- --test-threads 2
 
+.PHONY: test-kernels
+test-kernels: tools ## Stories on real kernels from the oldest on (5.10, 6.1, 6.12), booted by qemu without KVM; they are fetched once
+	@demo/need qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg xz:xz-utils
+	@tests/kernels/assets >/dev/null
+	@cargo test --no-run --quiet --features failpoints --test kernels
+	@cargo test --quiet --features failpoints --test kernels -- $$(tests/kernels/assets | tr ' ' '=')
+
 bench-kube: tools ## Memory of a release agent with two watches and 110 pods, and times to converge
 	@tests/kube/assets >/dev/null
 	@tests/sandbox cargo test --quiet --release --test kube -- --nocapture --test-threads 1 pods_and_configs a_node_config pods_come
@@ -60,7 +67,7 @@ lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test libcni --test runtimes --test systemd --test soak -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test runtimes --test systemd --test soak -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of

@@ -1,0 +1,28 @@
+//! Real kernels, the oldest that flock runs on among them, with nothing in them but both programs and this one: `make test-kernels`.
+//!
+//! On the host it packs an initramfs for each kernel, boots them in qemu without KVM and reads what they say. In the machine it
+//! is the first process, which makes a host out of it and tells the stories. The last line is as cargo's own harness has it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    missing_docs
+)]
+
+mod boot;
+mod initramfs;
+mod ip;
+mod machine;
+mod node;
+mod ping;
+mod stories;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 { machine::run() } else { boot::run(std::env::args().skip(1).collect()) }
+}
