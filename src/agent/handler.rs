@@ -165,13 +165,14 @@ impl Verbs {
             mtu: view.mtu,
             gateway4: view.gateway4,
             call: request.call.clone(),
-            addresses,
+            addresses: addresses.clone(),
         };
+        let wanted = addresses;
         let reserved = self.ledger.reserve(wish, call.deadline).map_err(at(Step::Reserve))?;
         let mut lease = told(reserved);
         trace.addresses = lease.addresses().collect();
         Step::Wire.begin();
-        let wired = self.wire(&mut lease, &netns, call.deadline).and_then(|host_index| {
+        let wired = self.wire(&mut lease, &wanted, &netns, call.deadline).and_then(|host_index| {
             Step::Commit.begin();
             if call.caller_gone() {
                 return Err(at(Step::Commit)(Cause::CallerGone));
@@ -190,7 +191,7 @@ impl Verbs {
 
     /// Makes the link of `lease`. An address to which somebody has made a route of his own, since the host was last looked
     /// at, is his: the pod gets another one.
-    fn wire(&self, lease: &mut Lease, netns: &Netns, deadline: Instant) -> Result<u32, Fault> {
+    fn wire(&self, lease: &mut Lease, wanted: &ipam::Request, netns: &Netns, deadline: Instant) -> Result<u32, Fault> {
         for _ in 0..ADDRESSES_TRIED {
             match wire(lease, netns, &self.remover, deadline) {
                 Err(Fault { cause: Cause::AddressTaken(ip, error), .. }) => {
@@ -200,7 +201,7 @@ impl Verbs {
                         .with("err", error)
                         .write_limited();
                     unwire(lease, &self.remover, deadline)?;
-                    let replaced = self.ledger.replace(&lease.attachment, ip, deadline);
+                    let replaced = self.ledger.replace(&lease.attachment, ip, wanted.clone(), deadline);
                     *lease = told(replaced.map_err(|cause| Fault { step: Step::Reserve, cause })?);
                 }
                 other => return other,

@@ -25,6 +25,9 @@ use crate::store::Store;
 /// How many names are tried for a host link before two attachments count as inseparable.
 const LINK_NAMES: u8 = 16;
 
+/// How many addresses that proved to be taken are kept in mind; the oldest is tried again then.
+const AVOIDED: usize = 1024;
+
 /// What an ADD wants recorded.
 #[derive(Debug)]
 pub struct Wish {
@@ -76,18 +79,51 @@ pub struct Filling {
 }
 
 enum Command {
-    Claim { attachment: Attachment, reply: Sender<Claim> },
+    Claim {
+        attachment: Attachment,
+        reply: Sender<Claim>,
+    },
     Unclaim(Attachment),
-    Find { attachment: Attachment, reply: Sender<Option<Lease>> },
-    Leases { reply: Sender<(Vec<Lease>, HashSet<Attachment>)> },
-    AtRest { suspects: Suspects, reply: Sender<bool> },
-    Reserve { wish: Box<Wish>, reply: Sender<Result<Reserved, Cause>> },
-    Record { lease: Box<Lease>, reply: Sender<Result<(), DiskError>> },
-    Adopt { lease: Box<Lease>, reply: Sender<Result<bool, DiskError>> },
-    Release { attachment: Attachment, reply: Sender<Result<(), DiskError>> },
-    Settle { reply: Sender<Result<bool, DiskError>> },
+    Find {
+        attachment: Attachment,
+        reply: Sender<Option<Lease>>,
+    },
+    Leases {
+        reply: Sender<(Vec<Lease>, HashSet<Attachment>)>,
+    },
+    AtRest {
+        suspects: Suspects,
+        reply: Sender<bool>,
+    },
+    Reserve {
+        wish: Box<Wish>,
+        reply: Sender<Result<Reserved, Cause>>,
+    },
+    Replace {
+        attachment: Attachment,
+        bad: IpAddr,
+        addresses: Box<ipam::Request>,
+        reply: Sender<Result<Reserved, Cause>>,
+    },
+    Record {
+        lease: Box<Lease>,
+        reply: Sender<Result<(), DiskError>>,
+    },
+    Adopt {
+        lease: Box<Lease>,
+        reply: Sender<Result<bool, DiskError>>,
+    },
+    Release {
+        attachment: Attachment,
+        reply: Sender<Result<(), DiskError>>,
+    },
+    Settle {
+        reply: Sender<Result<bool, DiskError>>,
+    },
     Configure(Ranges),
-    Filling { reply: Sender<Filling> },
+    Filling {
+        reply: Sender<Filling>,
+    },
 }
 
 /// The handle.
@@ -132,7 +168,16 @@ impl Ledger {
         }
         let names = store.leases().map(|lease| (lease.host_link.clone(), lease.attachment.clone())).collect();
         let (commands, inbox) = mpsc::channel();
-        let mut books = Books { store, ipam, draw, names, claims: HashMap::new(), commands: commands.clone() };
+        let mut books = Books {
+            store,
+            ipam,
+            host: Vec::new(),
+            avoided: VecDeque::new(),
+            draw,
+            names,
+            claims: HashMap::new(),
+            commands: commands.clone(),
+        };
         let pulse = Pulse::default();
         let theirs = pulse.clone();
         thread::Builder::new().name("ledger".into()).spawn(move || books.keep(&inbox, &theirs))?;
@@ -196,9 +241,21 @@ impl Ledger {
         self.ask(deadline, |reply| Command::Reserve { wish: Box::new(wish), reply })?
     }
 
-    /// STUB
-    pub fn replace(&self, _: &Attachment, _: IpAddr, _: Instant) -> Result<Reserved, Cause> {
-        Err(Cause::Stopping)
+    /// Gives the pending lease of `attachment` another address in place of `bad`, which proved to be somebody else's, and records
+    /// that. `addresses` is what the pod wants, as it was for [`Ledger::reserve`]; the other family's address stays. No pod gets
+    /// `bad` until [`Ledger::configure`] says what the host has now. A lease that has not got `bad` stays as it is.
+    ///
+    /// # Errors
+    /// The lease is as before, with `bad`: no other address, no record, no time, no such lease, or it is committed.
+    pub fn replace(
+        &self,
+        attachment: &Attachment,
+        bad: IpAddr,
+        addresses: ipam::Request,
+        deadline: Instant,
+    ) -> Result<Reserved, Cause> {
+        let (attachment, addresses) = (attachment.clone(), Box::new(addresses));
+        self.ask(deadline, |reply| Command::Replace { attachment, bad, addresses, reply })?
     }
 
     /// Records a lease as it is now. Its addresses count as taken.
@@ -251,6 +308,10 @@ impl Ledger {
 struct Books<D, R> {
     store: Store<D>,
     ipam: Ipam,
+    /// Addresses of the host itself, as they were seen last.
+    host: Vec<IpAddr>,
+    /// Addresses that proved to be somebody's since, oldest first.
+    avoided: VecDeque<IpAddr>,
     draw: R,
     /// Which attachment has which host link name.
     names: HashMap<IfName, Attachment>,
@@ -285,6 +346,9 @@ impl<D: Disk, R: Draw> Books<D, R> {
                 Command::Reserve { wish, reply } => {
                     reply.send(self.reserve(*wish)).ok();
                 }
+                Command::Replace { attachment, bad, addresses, reply } => {
+                    reply.send(self.replace(&attachment, bad, &addresses)).ok();
+                }
                 Command::Record { lease, reply } => {
                     reply.send(self.record(*lease)).ok();
                 }
@@ -299,7 +363,9 @@ impl<D: Disk, R: Draw> Books<D, R> {
                 }
                 Command::Configure(ranges) => {
                     self.ipam.set_ranges(ranges.cidr6, ranges.cidr4);
-                    self.ipam.reserve(ranges.host);
+                    self.host = ranges.host;
+                    self.avoided.clear();
+                    self.reserve_what_is_not_ours();
                 }
                 Command::Filling { reply } => {
                     let addresses = self.ipam.counts(boot::now_ms());
@@ -371,6 +437,43 @@ impl<D: Disk, R: Draw> Books<D, R> {
         Ok(Reserved { lease, warnings })
     }
 
+    fn reserve_what_is_not_ours(&mut self) {
+        self.ipam.reserve(self.host.iter().chain(&self.avoided).copied());
+    }
+
+    fn replace(&mut self, attachment: &Attachment, bad: IpAddr, wanted: &ipam::Request) -> Result<Reserved, Cause> {
+        let Some(mut lease) = self.store.get(attachment).cloned() else {
+            return Err(Cause::Unknown(attachment.clone()));
+        };
+        if lease.phase == Phase::Committed {
+            return Err(Cause::Attached(attachment.clone()));
+        }
+        if !self.avoided.contains(&bad) {
+            self.avoided.push_back(bad);
+            if self.avoided.len() > AVOIDED {
+                self.avoided.pop_front();
+            }
+            self.reserve_what_is_not_ours();
+        }
+        if !lease.addresses().any(|ip| ip == bad) {
+            return Ok(Reserved { lease, warnings: Vec::new() });
+        }
+        let wanted = match bad {
+            IpAddr::V6(_) => ipam::Request { ipv4: None, ..wanted.clone() },
+            IpAddr::V4(_) => ipam::Request { ipv6: None, ..wanted.clone() },
+        };
+        let allocation = self.ipam.allocate(&wanted, boot::now_ms(), &mut self.draw)?;
+        let warnings = allocation.warnings.iter().map(ToString::to_string).collect();
+        let Some(other) = allocation.addresses().next() else { return Ok(Reserved { lease, warnings }) };
+        lease.ipv6 = allocation.ipv6.or(lease.ipv6);
+        lease.ipv4 = allocation.ipv4.or(lease.ipv4);
+        let recorded = self.store.put(lease.clone());
+        // No packet has been carried by either of them, so the one that is not needed does not rest.
+        self.ipam.give_back(if recorded.is_ok() { bad } else { other });
+        recorded?;
+        Ok(Reserved { lease, warnings })
+    }
+
     fn record(&mut self, lease: Lease) -> Result<(), DiskError> {
         self.store.put(lease.clone())?;
         self.take(lease);
@@ -403,5 +506,181 @@ impl<D: Disk, R: Draw> Books<D, R> {
         }
         self.names.remove(&lease.host_link);
         freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A directory in memory, which can be full.
+    #[derive(Clone, Default)]
+    struct Memory {
+        files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk for Memory {
+        fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+            Ok(self.files.lock().expect("unpoisoned").get(name).cloned())
+        }
+
+        fn names(&mut self) -> Result<Vec<String>, DiskError> {
+            Ok(self.files.lock().expect("unpoisoned").keys().cloned().collect())
+        }
+
+        fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+            if self.full.load(Ordering::Relaxed) {
+                let error = io::ErrorKind::StorageFull.into();
+                return Err(DiskError { operation: "append to", path: name.into(), error });
+            }
+            self.files.lock().expect("unpoisoned").entry(name.into()).or_default().extend_from_slice(bytes);
+            Ok(())
+        }
+
+        fn sync(&mut self, _: &str) -> Result<(), DiskError> {
+            Ok(())
+        }
+
+        fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+            let mut files = self.files.lock().expect("unpoisoned");
+            let file = files.remove(from).expect("there");
+            files.insert(to.into(), file);
+            Ok(())
+        }
+
+        fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+            self.files.lock().expect("unpoisoned").remove(name);
+            Ok(())
+        }
+    }
+
+    fn store(disk: &Memory) -> Store<Memory> {
+        Store::open(disk.clone(), "boot", boot::now_ms()).0
+    }
+
+    fn ledger(disk: &Memory, cidr6: &str, cidr4: &str) -> Ledger {
+        let ledger = Ledger::start(store(disk), Zero).expect("a thread");
+        ledger.configure(ranges(cidr6, cidr4, &[]));
+        ledger
+    }
+
+    struct Zero;
+
+    impl Draw for Zero {
+        fn draw(&mut self) -> u128 {
+            0
+        }
+    }
+
+    fn ranges(cidr6: &str, cidr4: &str, host: &[IpAddr]) -> Ranges {
+        Ranges { cidr6: cidr6.parse().ok(), cidr4: cidr4.parse().ok(), host: host.to_vec() }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    fn both() -> ipam::Request {
+        ipam::Request { ipv6: Some(ipam::Want6::default()), ipv4: Some(ipam::Want4::default()) }
+    }
+
+    fn wish(key: &str) -> Wish {
+        Wish {
+            attachment: key.parse().expect("a key"),
+            network: "flock".into(),
+            netns: "/run/netns/x".into(),
+            pod: None,
+            mtu: 1500,
+            call: None,
+            addresses: both(),
+        }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("literal")
+    }
+
+    fn addresses(lease: &Lease) -> Vec<String> {
+        lease.addresses().map(|ip| ip.to_string()).collect()
+    }
+
+    #[test]
+    fn an_address_that_proves_to_be_somebody_elses_is_replaced_and_given_to_nobody_until_the_host_is_looked_at() {
+        let disk = Memory::default();
+        let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let lease = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
+        assert_eq!(addresses(&lease), ["2001:db8::1", "10.0.0.2"]);
+        let replaced = |bad: &str| ledger.replace(&lease.attachment, ip(bad), both(), soon()).expect("free").lease;
+        assert_eq!(addresses(&replaced("10.0.0.2")), ["2001:db8::1", "10.0.0.3"]);
+        assert_eq!(addresses(&replaced("2001:db8::1")), ["2001:db8::2", "10.0.0.3"]);
+        // Asked again, as by a caller that was late, nothing more happens.
+        let same = replaced("10.0.0.2");
+        assert_eq!(addresses(&same), ["2001:db8::2", "10.0.0.3"]);
+        assert_eq!((same.phase, same.since), (Phase::Pending, lease.since));
+        // It is recorded before anything can be carried.
+        assert_eq!(store(&disk).leases().cloned().collect::<Vec<_>>(), [same]);
+        // Nobody else gets what proved to be taken, while there is anything else and when there is not.
+        for (n, expected) in ["10.0.0.4", "10.0.0.5", "10.0.0.6"].iter().enumerate() {
+            let lease = ledger.reserve(wish(&format!("b{n}/eth0")), soon()).expect("free").lease;
+            assert_eq!(addresses(&lease)[1], *expected);
+        }
+        let error = ledger.reserve(wish("c/eth0"), soon()).expect_err("full");
+        assert!(matches!(error, Cause::Ipam(_)), "{error:?}");
+        // A look at the host that sees no such address there any more.
+        ledger.configure(ranges("2001:db8::/120", "10.0.0.0/29", &[ip("2001:db8::1")]));
+        let lease = ledger.reserve(wish("c/eth0"), soon()).expect("free again").lease;
+        assert_eq!(addresses(&lease)[1], "10.0.0.2");
+        assert_ne!(addresses(&lease)[0], "2001:db8::1", "that one the host has");
+    }
+
+    #[test]
+    fn a_replacement_that_cannot_be_had_changes_nothing() {
+        let disk = Memory::default();
+        let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/30");
+        let mut lease = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
+        let replace = |key: &str, bad: &str| {
+            let key = key.parse().expect("a key");
+            ledger.replace(&key, ip(bad), both(), soon()).map(|reserved| reserved.lease)
+        };
+        let is_as_it_was = |lease: &Lease| {
+            assert_eq!(ledger.find(&lease.attachment, soon()).expect("in time").as_ref(), Some(lease));
+        };
+        assert!(matches!(replace("a/eth0", "10.0.0.2"), Err(Cause::Ipam(_))), "there is no other one");
+        is_as_it_was(&lease);
+        assert_eq!(replace("a/eth0", "10.0.0.77").expect("nothing to do"), lease, "it has not got that one");
+        assert!(matches!(replace("b/eth0", "10.0.0.2"), Err(Cause::Unknown(_))));
+        ledger.configure(ranges("2001:db8::/120", "10.0.0.0/29", &[]));
+        disk.full.store(true, Ordering::Relaxed);
+        assert!(matches!(replace("a/eth0", "10.0.0.2"), Err(Cause::Store(_))), "what is not recorded is not in force");
+        is_as_it_was(&lease);
+        disk.full.store(false, Ordering::Relaxed);
+        let free = |ledger: &Ledger| ledger.filling(soon()).expect("in time").addresses.ipv4.free;
+        assert_eq!(free(&ledger), 4, "nor is it taken");
+        // A pod that was told of its addresses keeps them.
+        lease.phase = Phase::Committed;
+        ledger.record(lease.clone(), soon()).expect("recorded");
+        assert!(matches!(replace("a/eth0", "10.0.0.2"), Err(Cause::Attached(_))));
+        is_as_it_was(&lease);
+    }
+
+    #[test]
+    fn addresses_that_prove_to_be_taken_are_kept_in_mind_up_to_a_bound() {
+        let ledger = ledger(&Memory::default(), "2001:db8::/64", "10.0.0.0/16");
+        let lease = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
+        for n in 0..2 * AVOIDED {
+            let [_, _, high, low] = u32::try_from(n + 2).expect("small").to_be_bytes();
+            let bad = IpAddr::from([10, 0, high, low]);
+            let lease = ledger.replace(&lease.attachment, bad, both(), soon()).expect("free").lease;
+            assert!(!lease.addresses().any(|ip| ip == bad));
+        }
+        let free = ledger.filling(soon()).expect("in time").addresses.ipv4.free;
+        assert_eq!(usize::try_from(free).expect("small"), 65_533 - 1 - AVOIDED);
     }
 }

@@ -74,6 +74,13 @@ pub struct Allocation {
     pub warnings: Vec<Warning>,
 }
 
+impl Allocation {
+    /// Its addresses, IPv6 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.ipv6.map(IpAddr::V6).into_iter().chain(self.ipv4.map(IpAddr::V4))
+    }
+}
+
 /// Something about an allocation that an operator should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Warning {
