@@ -102,6 +102,8 @@ pub enum Warning {
     UnknownKey(Excerpt),
     /// A key that means nothing yet.
     Reserved(&'static str),
+    /// A key on the NodeConfig that means nothing there; what of the node's `spec` it may stand for.
+    NotOfNode(Excerpt, Option<&'static str>),
     /// An `ip-algo` that was passed over: whose, its value, why.
     IpAlgo(Level, Excerpt, AlgoError),
 }
@@ -114,6 +116,13 @@ impl fmt::Display for Warning {
                 "annotation {key} is ignored: the keys under {PREFIX} are ipv6, ipv4, cidr6, cidr4 and ip-algo"
             ),
             Warning::Reserved(key) => write!(f, "annotation {key} is ignored: the key is reserved for later"),
+            Warning::NotOfNode(key, Some(field)) => write!(
+                f,
+                "annotation {key} of the NodeConfig is ignored: it is for pods, and for the node there is {field}"
+            ),
+            Warning::NotOfNode(key, None) => {
+                write!(f, "annotation {key} of the NodeConfig is ignored: the key here is {IP_ALGO}")
+            }
             Warning::IpAlgo(level, value, why) => {
                 write!(f, "annotation {IP_ALGO} of the {level} is ignored: {value} {why}")
             }
@@ -212,6 +221,29 @@ pub fn intent(
     warnings.extend(annotations.keys().filter_map(|key| foreign_key(key)));
     warnings.truncate(WARNINGS_MAX);
     Ok((Intent { ipv6, ipv4, cidr6, cidr4, algo }, warnings))
+}
+
+/// What is wrong with the annotations of a NodeConfig, which is in force all the same. At most [`WARNINGS_MAX`].
+pub fn of_the_node(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    algo(None, annotations.get(IP_ALGO).map(String::as_str), &mut warnings);
+    let keys = annotations.keys().filter(|key| *key != IP_ALGO);
+    let misplaced = keys.filter_map(|key| {
+        let field = match key.strip_prefix(PREFIX) {
+            Some("ipv6") => Some("spec.defaults.ipv6"),
+            Some("ipv4") => Some("spec.defaults.ipv4"),
+            Some("cidr6") => Some("spec.cidr6"),
+            Some("cidr4") => Some("spec.cidr4"),
+            Some(_) => None,
+            // Nobody else has a key of this name, so its prefix is what is misspelt.
+            None if key.rsplit('/').next() == Some("ip-algo") => None,
+            None => return None,
+        };
+        Some(Warning::NotOfNode(Excerpt::of(key), field))
+    });
+    warnings.extend(misplaced.take(WARNINGS_MAX));
+    warnings.truncate(WARNINGS_MAX);
+    warnings
 }
 
 fn family(key: &'static str, value: Option<&str>, default: bool) -> Result<(bool, Level), AnnotationError> {

@@ -21,6 +21,7 @@ pub mod lease;
 pub mod nodeconfig;
 pub mod plan;
 pub mod recover;
+pub mod text;
 
 // The edges.
 pub mod boot;
@@ -31,6 +32,7 @@ pub mod kube;
 pub mod log;
 pub mod netlink;
 pub mod netns;
+pub mod outside;
 pub mod program;
 pub mod pulse;
 pub mod rpc;

@@ -1,7 +1,7 @@
 //! What has to end when the API client is shut down: sockets, name lookups, programs.
 //!
 //! ureq has a list of its own, one for each of its agents. This one outlives agents, since a changed certificate means a
-//! new agent while watches of the old one go on, and it also holds what is no socket.
+//! new agent while watches of the old one go on, and it also holds what is no socket. A list may be part of another.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError, Weak};
@@ -29,6 +29,13 @@ struct State {
 impl fmt::Debug for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stop").field("stopped", &self.is_stopped()).finish_non_exhaustive()
+    }
+}
+
+/// A list in a list: what belongs to one server ends with that server or with everything.
+impl Stoppable for Stop {
+    fn stop(&self) {
+        Stop::stop(self);
     }
 }
 

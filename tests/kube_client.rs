@@ -20,9 +20,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Watch};
+use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
-use flock::kube::kubeconfig::{Access, from_text};
+use flock::kube::kubeconfig::{Access, from_file, from_text};
+use flock::kube::objects::{NodeConfigObject, NodeConfigs};
+use flock::kube::reflect::{Audience, reflect};
+use flock::kube::watch::{Notice, Objects};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -714,9 +717,17 @@ fn a_new_token_counts_at_once_and_on_the_same_connection() {
     fs::write(&path, "three").unwrap();
     said("Bearer three");
     fs::write(&path, "hunter2\nhunter2").unwrap();
-    let error = client.get("/", 10).unwrap_err();
+    said("Bearer three");
+    let error = client_of(server.address, &format!("tokenFile: {}", path.display())).get("/", 10).unwrap_err();
     assert!(matches!(error, KubeError::Credentials(CredentialsError::BadToken(_))), "{error:?}");
     assert!(!whole(&error).contains("hunter2"));
+    // As client-go trims it, and as an editor on Windows saves it.
+    for written in ["\r\n four\t\r\n\r\n", "\u{feff}four\r\n", "four\u{a0}\n"] {
+        fs::write(&path, written).unwrap();
+        said("Bearer four");
+    }
+    fs::write(&path, "\u{feff}five\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+    said("Bearer five");
 }
 
 /// A server that lets in who has a certificate, and answers with it.
@@ -751,14 +762,15 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_is_an_error() {
+fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_keeps_the_former() {
     let address = mirror();
     let dir = TempDir::new("kube-rotation");
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
     let user = format!("client-certificate: {}\nclient-key: {}", certificate.display(), key.display());
-    let client = client_of(address, &user);
+    let (client, told) = telling(client_of(address, &user));
     let shows = |name: &str| assert_eq!(client.get("/", 10_000).unwrap().body, der(name).to_vec());
-    let error = || match client.get("/", 10_000).unwrap_err() {
+    // Of a client that has nothing to go on with.
+    let error = || match client_of(address, &user).get("/", 10_000).unwrap_err() {
         KubeError::Credentials(error) => error,
         other => panic!("{other:?}"),
     };
@@ -770,11 +782,17 @@ fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_is_an_e
     let halfway = error();
     assert!(matches!(halfway, CredentialsError::Refused { .. }), "{halfway:?}");
     assert!(whole(&halfway).contains("cert.pem") && whole(&halfway).contains("KeyMismatch"), "{}", whole(&halfway));
+    shows("client-sec1.crt");
+    shows("client-sec1.crt");
+    let kept = told.try_iter().collect::<Vec<_>>();
+    assert!(matches!(&kept[..], [Tidings::Kept { what: "certificates", why }] if why.contains("cert.pem")), "{kept:?}");
     fs::copy(data("client-pkcs8.key"), &key).unwrap();
     shows("client-pkcs8.crt");
+    assert!(matches!(told.try_iter().collect::<Vec<_>>()[..], [Tidings::Good { what: "certificates", .. }]));
     // The other way round, with one kind of key after another.
     fs::copy(data("client-pkcs1.key"), &key).unwrap();
     assert!(matches!(error(), CredentialsError::Refused { .. }));
+    shows("client-pkcs8.crt");
     fs::copy(data("client-pkcs1.crt"), &certificate).unwrap();
     shows("client-pkcs1.crt");
     // What is no key.
@@ -794,10 +812,17 @@ fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_is_an_e
     assert!(matches!(error(), CredentialsError::Pem { problem: PemProblem::Garbled, .. }));
     fs::write(&key, "-----BEGIN PRIVATE KEY-----\nQUJD\n-----END PRIVATE KEY-----\n").unwrap();
     assert!(matches!(error(), CredentialsError::Refused { .. }));
-    // Certificate and key in one file, as the kubelet keeps them.
-    fs::copy(data("client-sec1-params.key"), &key).unwrap();
+    fs::remove_file(&key).unwrap();
+    shows("client-pkcs1.crt");
+    // Certificate and key in one file, as the kubelet keeps them, saved on Windows, with a remark in another encoding.
+    fs::write(&key, "\u{feff}").unwrap();
+    append(&key, "client-sec1-params.key");
     append(&key, "client-sec1-params.crt");
-    fs::copy(&key, &certificate).unwrap();
+    fs::write(
+        &certificate,
+        [b"Subject: caf\xe9\r\n".as_slice(), &fs::read(data("client-sec1-params.crt")).unwrap()].concat(),
+    )
+    .unwrap();
     shows("client-sec1-params.crt");
 }
 
@@ -825,6 +850,11 @@ fn authorities_are_counted_and_renewed() {
     assert!(matches!(error, KubeError::Io { .. }) && whole(&error).contains("UnknownIssuer"), "{}", whole(&error));
     append(&path, "ca.crt");
     assert_eq!(client.get("/", 10).unwrap().status, 200);
+    // Being replaced: the last one is still good.
+    for broken in ["", "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"] {
+        fs::write(&path, broken).unwrap();
+        assert_eq!(client.get("/", 10).unwrap().status, 200);
+    }
     // The good one is withdrawn: the connection that it had allowed is not used any more.
     fs::copy(data("other-ca.crt"), &path).unwrap();
     assert!(client.get("/", 10).is_err());
@@ -852,6 +882,256 @@ fn what_is_wrong_inside_the_kubeconfig_is_said_at_once() {
     assert!(matches!(error, KubeError::BadRequest("the server's name")), "{error:?}");
     let error = Client::new(&access("https://a:9", "insecure-skip-tls-verify: true", "{}"), "a\nb").unwrap_err();
     assert!(matches!(error, KubeError::BadRequest("the user agent")), "{error:?}");
+}
+
+// A kubeconfig that changes.
+
+/// A client whose tidings can be looked at.
+fn telling(client: Client) -> (Client, Receiver<Tidings>) {
+    let (sender, told) = channel();
+    let sender = Mutex::new(sender);
+    (client.telling(move |tidings| sender.lock().unwrap().send(tidings).unwrap()), told)
+}
+
+/// The text of a kubeconfig with certificate authorities that are found from anywhere.
+fn kubeconfig(server: SocketAddr, user: &str) -> String {
+    format!(
+        "current-context: a\ncontexts: [{{name: a, context: {{cluster: b, user: c}}}}]\nclusters:\n- name: b\n  cluster: \
+         {{server: 'https://{server}', certificate-authority: {}}}\nusers:\n- name: c\n  user: {{{user}}}\n",
+        data("ca.crt").display()
+    )
+}
+
+fn client_of_file(path: &Path) -> (Client, Receiver<Tidings>) {
+    telling(client_with(&from_file(path).unwrap(), limits()))
+}
+
+#[test]
+fn a_rewritten_kubeconfig_counts_at_once_and_on_the_same_connection() {
+    let dir = TempDir::new("kube-rewritten");
+    let server = Server::answering(|conn, request| match request.header("authorization") {
+        Some("Bearer old") => conn.answer("401 Unauthorized", "", ""),
+        _ => conn.answer("200 OK", "", "{}"),
+    });
+    // As the kubelet mounts a Secret: the file is a link through a link that is switched.
+    for version in ["1", "2"] {
+        fs::create_dir(dir.path().join(version)).unwrap();
+    }
+    let path = dir.path().join("config");
+    std::os::unix::fs::symlink("1", dir.path().join("data")).unwrap();
+    std::os::unix::fs::symlink("data/config", &path).unwrap();
+    let real = dir.path().join("1/config");
+    let text = |user: &str| kubeconfig(server.address, user);
+    fs::write(&real, text("token: old")).unwrap();
+    let (client, told) = client_of_file(&path);
+    let said = |status: u16, want: Option<&str>| {
+        assert_eq!(client.get("/", 10).unwrap().status, status);
+        let seen = server.next();
+        assert_eq!((seen.header("authorization"), seen.connection), (want, 0));
+    };
+    said(401, Some("Bearer old"));
+    // In place.
+    fs::write(&real, text("token: two")).unwrap();
+    said(200, Some("Bearer two"));
+    // By a rename, of the same length.
+    fs::write(dir.path().join("new"), text("token: six")).unwrap();
+    fs::rename(dir.path().join("new"), &real).unwrap();
+    said(200, Some("Bearer six"));
+    // By switching the link.
+    fs::write(dir.path().join("2/config"), text("token: four")).unwrap();
+    std::os::unix::fs::symlink("2", dir.path().join("data-new")).unwrap();
+    fs::rename(dir.path().join("data-new"), dir.path().join("data")).unwrap();
+    said(200, Some("Bearer four"));
+    // Another kind of login altogether, and none.
+    fs::write(&path, text("username: u, password: p")).unwrap();
+    said(200, Some("Basic dTpw"));
+    fs::write(dir.path().join("token"), "five").unwrap();
+    fs::write(&path, text("tokenFile: token")).unwrap();
+    said(200, Some("Bearer five"));
+    // Rewritten by another tool while the token is just being renewed.
+    fs::remove_file(dir.path().join("token")).unwrap();
+    fs::write(&path, format!("\u{feff}# same\r\n{}", text("tokenFile: token"))).unwrap();
+    said(200, Some("Bearer five"));
+    fs::write(&path, text("")).unwrap();
+    said(200, None);
+    let told: Vec<Tidings> = told.try_iter().collect();
+    assert_eq!(told.iter().filter(|tidings| matches!(tidings, Tidings::Good { what: "kubeconfig", .. })).count(), 7);
+    assert!(!format!("{told:?}").contains("four"));
+}
+
+#[test]
+fn a_kubeconfig_that_is_broken_for_a_moment_keeps_the_former_and_is_told_once() {
+    let dir = TempDir::new("kube-broken");
+    let server = Server::ok();
+    let path = dir.path().join("config");
+    let good = kubeconfig(server.address, "token: hunter2");
+    let certificates = format!("client-certificate-data: {0}, client-key-data: {0}", base64(b"nonsense"));
+    fs::write(&path, &good).unwrap();
+    let (client, told) = client_of_file(&path);
+    let works = || {
+        assert_eq!(client.get("/", 10).unwrap().status, 200);
+        assert_eq!(server.next().header("authorization"), Some("Bearer hunter2"));
+    };
+    works();
+    for broken in [
+        "",
+        "\u{0}\u{0}\u{0}",
+        &good[..good.len() / 2],
+        &good[..good.len() - 12],
+        "kind: Secret\ndata: {}\n",
+        &format!("{good}---\n{good}"),
+        &good.replace("https", "ftp"),
+        &good.replace("token: hunter2", "auth-provider: {name: gcp}"),
+        &good.replace("token: hunter2", "as-groups: [system:masters]"),
+        &good.replace("token: hunter2", "token: \"hunter3\\nhunter3\""),
+        &good.replace("token: hunter2", &certificates),
+        &good.replace("server:", "proxy-url: 'socks5://p', server:"),
+    ] {
+        fs::write(&path, broken).unwrap();
+        works();
+        works();
+        let said: Vec<Tidings> = told.try_iter().collect();
+        assert!(matches!(&said[..], [Tidings::Kept { what: "kubeconfig", .. }]), "{broken}: {said:?}");
+        assert!(!format!("{said:?}").contains("hunter"), "{said:?}");
+    }
+    // The former content again.
+    fs::write(&path, &good).unwrap();
+    works();
+    assert!(matches!(told.try_iter().collect::<Vec<_>>()[..], [Tidings::Good { what: "kubeconfig", .. }]));
+    // One that names a file which is written after it.
+    let late = dir.path().join("late");
+    fs::write(&path, good.replace("token: hunter2", "tokenFile: late")).unwrap();
+    works();
+    works();
+    assert!(matches!(told.try_iter().collect::<Vec<_>>()[..], [Tidings::Kept { what: "kubeconfig", .. }]));
+    fs::write(&late, "hunter2").unwrap();
+    works();
+    assert!(matches!(told.try_iter().collect::<Vec<_>>()[..], [Tidings::Good { what: "kubeconfig", .. }]));
+    // Nothing to read, in any way; and back without a change.
+    let away = dir.path().join("away");
+    for place in [None, Some("mkfifo"), Some("mkdir")] {
+        fs::rename(&path, &away).unwrap();
+        if let Some(program) = place {
+            support::succeed(std::process::Command::new(program).arg(&path));
+        }
+        works();
+        works();
+        fs::rename(&path, dir.path().join("odd")).ok();
+        fs::remove_file(dir.path().join("odd")).ok();
+        fs::remove_dir(dir.path().join("odd")).ok();
+        fs::rename(&away, &path).unwrap();
+        works();
+        let said: Vec<Tidings> = told.try_iter().collect();
+        assert!(matches!(&said[..], [Tidings::Kept { .. }, Tidings::Good { .. }]), "{place:?}: {said:?}");
+    }
+}
+
+#[test]
+fn inline_certificates_of_a_rewritten_kubeconfig_are_shown() {
+    let dir = TempDir::new("kube-inline");
+    let address = mirror();
+    let path = dir.path().join("config");
+    let write = |name: &str| {
+        let [certificate, key] = ["crt", "key"].map(|end| base64(&fs::read(data(&format!("{name}.{end}"))).unwrap()));
+        let user = format!("client-certificate-data: {certificate}, client-key-data: {key}");
+        fs::write(&path, kubeconfig(address, &user)).unwrap();
+    };
+    write("client-sec1");
+    let (client, _told) = client_of_file(&path);
+    for name in ["client-sec1", "client-pkcs8", "client-ed25519"] {
+        write(name);
+        assert_eq!(client.get("/", 10_000).unwrap().body, der(&format!("{name}.crt")).to_vec());
+    }
+}
+
+/// A server that has one NodeConfig of this version, and tells what it is asked.
+fn server_with_version(version: &'static str) -> (SocketAddr, Receiver<String>) {
+    let (sender, asked) = channel();
+    let sender = Mutex::new(sender);
+    let address = Server::run(move |mut conn| {
+        conn.answer_all(|conn, request| {
+            sender.lock().unwrap().send(request.line().to_owned()).unwrap();
+            if request.line().contains("watch=1") {
+                conn.begin();
+                conn.wait_for_end();
+            } else {
+                conn.answer(
+                    "200 OK",
+                    "",
+                    format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\"}},\"items\":[]}}"),
+                );
+            }
+        });
+    });
+    (address, asked)
+}
+
+#[test]
+fn a_watch_follows_the_kubeconfig_to_another_server_and_begins_anew_there() {
+    struct Nobody;
+    impl Audience<NodeConfigObject> for Nobody {
+        fn objects(&mut self, _: Arc<Objects<NodeConfigObject>>) {}
+        fn notice(&mut self, _: Notice) {}
+    }
+    let dir = TempDir::new("kube-moved");
+    let path = dir.path().join("config");
+    let (first, asked_first) = server_with_version("900");
+    let (second, asked_second) = server_with_version("7");
+    fs::write(&path, kubeconfig(first, "token: t")).unwrap();
+    let (client, told) = client_of_file(&path);
+    let (stop, stopped) = channel();
+    thread::scope(|scope| {
+        let client = &client;
+        scope.spawn(move || reflect(client, NodeConfigs { node: "n".into() }, &stopped, &mut Nobody));
+        assert!(!asked_first.recv_timeout(PATIENCE).unwrap().contains("watch=1"));
+        assert!(asked_first.recv_timeout(PATIENCE).unwrap().contains("resourceVersion=900"));
+        // Nothing is asked while a watch is open, so somebody has to look.
+        client.look();
+        assert_eq!((client.moves(), told.try_iter().count()), (0, 0));
+        fs::write(&path, kubeconfig(second, "token: t")).unwrap();
+        client.look();
+        let list = asked_second.recv_timeout(PATIENCE).unwrap();
+        assert!(!list.contains("watch=1") && !list.contains("resourceVersion"), "{list}");
+        assert!(asked_second.recv_timeout(PATIENCE).unwrap().contains("resourceVersion=7"));
+        assert_eq!(client.moves(), 1);
+        let Tidings::Good { server, .. } = told.recv_timeout(PATIENCE).unwrap() else { panic!("moved") };
+        assert_eq!(server, format!("https://{second}"));
+        drop(stop);
+        client.shutdown();
+    });
+    assert_eq!(asked_first.try_iter().count(), 0);
+}
+
+#[test]
+fn nothing_that_stands_in_the_place_of_a_file_makes_a_request_wait() {
+    let dir = TempDir::new("kube-fifo");
+    let fifo = dir.path().join("fifo");
+    support::succeed(std::process::Command::new("mkfifo").arg(&fifo));
+    let fifo = fifo.display();
+    let server = Server::ok();
+    let url = format!("https://{}", server.address);
+    for (cluster, user) in [
+        ("certificate-authority: ca.crt".to_owned(), format!("tokenFile: {fifo}")),
+        (format!("certificate-authority: {fifo}"), "{}".into()),
+        ("certificate-authority: ca.crt".into(), format!("client-certificate: {fifo}\nclient-key: {fifo}")),
+        (
+            "certificate-authority: ca.crt".into(),
+            format!("exec: {{apiVersion: client.authentication.k8s.io/v1, command: {fifo}}}"),
+        ),
+        (
+            format!("certificate-authority: {fifo}"),
+            "exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/true, provideClusterInfo: yes}".into(),
+        ),
+    ] {
+        let client = client_with(&access(&url, &cluster, &user), limits());
+        let began = Instant::now();
+        let error = client.get("/", 10).unwrap_err();
+        assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
+        let text = flock::kube::explained(&error);
+        assert!(text.contains("regular file") || text.contains("ermission denied"), "{text}");
+    }
+    let error = from_file(&dir.path().join("fifo")).unwrap_err();
+    assert!(flock::kube::explained(&error).contains("not a regular file"), "{error}");
 }
 
 // Names.
@@ -1054,6 +1334,33 @@ fn a_plugin_may_bring_a_certificate() {
     let error = client_of(address, &exec(&plugin)).get("/", 10).unwrap_err();
     assert!(matches!(error, KubeError::Credentials(CredentialsError::Plugin(_))), "{error:?}");
     assert!(!whole(&error).contains("hunter2"));
+}
+
+#[test]
+fn a_plugin_may_print_yaml_and_hears_of_the_authorities_as_they_are_now() {
+    let dir = TempDir::new("kube-plugin-yaml");
+    let (heard, authorities) = (dir.path().join("heard"), dir.path().join("ca.crt"));
+    fs::copy(data("ca.crt"), &authorities).unwrap();
+    let plugin = script(
+        &dir,
+        &format!(
+            "printf '%s' \"$KUBERNETES_EXEC_INFO\" > {}\nprintf '\\357\\273\\277---\\r\\napiVersion: client.authentication.k8s.io/v1\\r\\nkind: ExecCredential\\r\\n'\n\
+             printf 'status: {{token: yam, expirationTimestamp: \"2020-01-01T00:00:00Z\"}}\\r\\n---\\r\\n'",
+            heard.display()
+        ),
+    );
+    let server = Server::ok();
+    let user = format!("{}\n  provideClusterInfo: yes", exec(&plugin));
+    let cluster = format!("certificate-authority: {}", authorities.display());
+    let client = client_with(&access(&format!("https://{}", server.address), &cluster, &user), limits());
+    for appended in [None, Some("other-ca.crt")] {
+        appended.into_iter().for_each(|name| append(&authorities, name));
+        client.get("/", 10).unwrap();
+        assert_eq!(server.next().header("authorization"), Some("Bearer yam"));
+        let info: serde_json::Value = serde_json::from_slice(&fs::read(&heard).unwrap()).unwrap();
+        let told = info["spec"]["cluster"]["certificate-authority-data"].as_str().unwrap().to_owned();
+        assert_eq!(told, base64(&fs::read(&authorities).unwrap()));
+    }
 }
 
 // Secrets.

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     // The pure core.
     ("addr", &[]),
+    ("text", &[]),
     ("embed", &["addr"]),
     ("annotations", &["addr", "embed"]),
     ("cni", &["addr"]),
     ("lease", &["addr"]),
-    ("nodeconfig", &["addr", "annotations"]),
+    ("nodeconfig", &["addr", "annotations", "text"]),
     ("ipam", &["addr", "embed"]),
     ("hostfacts", &["addr", "nodeconfig"]),
     ("desired", &["addr"]),
@@ -25,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("failpoint", &[]),
     ("disk", &["failpoint"]),
     ("log", &[]),
+    ("outside", &["disk"]),
     ("netns", &["failpoint"]),
     ("sysctl", &["failpoint"]),
     ("netlink", &["addr", "failpoint", "plan"]),
@@ -32,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("intents", &["addr", "boot", "disk", "failpoint"]),
     ("stop", &[]),
     ("program", &["stop"]),
-    ("kube", &["annotations", "embed", "nodeconfig", "program", "stop"]),
+    ("kube", &["annotations", "embed", "nodeconfig", "outside", "program", "stop", "text"]),
     ("pulse", &[]),
     ("rpc", &["cni", "disk", "failpoint", "pulse"]),
     // The two programs.
@@ -70,8 +72,20 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules without files, sockets, threads, clocks, environment and log.
-const PURE: &[&str] =
-    &["addr", "embed", "annotations", "cni", "lease", "nodeconfig", "ipam", "hostfacts", "desired", "plan", "recover"];
+const PURE: &[&str] = &[
+    "addr",
+    "embed",
+    "annotations",
+    "cni",
+    "lease",
+    "nodeconfig",
+    "ipam",
+    "hostfacts",
+    "desired",
+    "plan",
+    "recover",
+    "text",
+];
 
 /// Files that may turn values into text and back.
 const SERDE: &[&str] = &[
@@ -86,6 +100,7 @@ const SERDE: &[&str] = &[
     "kube/objects.rs",
     "kube/watch.rs",
     "plugin.rs",
+    "text.rs",
 ];
 
 fn root() -> PathBuf {

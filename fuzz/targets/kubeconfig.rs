@@ -4,6 +4,7 @@ use std::path::Path;
 
 use flock::kube::kubeconfig::{Access, AccessError, Login, Scheme, Server, Trust, from_text};
 use flock::kube::proxy;
+use flock::text::decoded;
 
 use super::assert_one_line;
 
@@ -14,8 +15,8 @@ const PLACE: &str = "/nonexistent/kube/config";
 const SECRET: &str = "S3CRET";
 
 pub(crate) fn check(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    match from_text(text, Path::new(PLACE)) {
+    let Ok(text) = decoded(data) else { return };
+    match from_text(&text, Path::new(PLACE)) {
         Ok(access) => sound(&access),
         Err(error) => sound_error(&error),
     }

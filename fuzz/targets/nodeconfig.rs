@@ -5,7 +5,7 @@ use flock::annotations::IP_ALGO;
 use flock::kube::objects::NodeConfigs;
 use flock::kube::watch::Kind as _;
 use flock::nodeconfig::{
-    API_VERSION, ConfigError, KIND, MTU_MAX, MTU_MIN4, MTU_MIN6, Manifest, NodeConfig, TEXT_MAX, parse,
+    API_VERSION, ConfigError, KIND, MTU_MAX, MTU_MIN4, MTU_MIN6, Manifest, NOTES_MAX, NodeConfig, TEXT_MAX, parse, read,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -16,16 +16,21 @@ use super::assert_one_line;
 const REASON_MAX: usize = 2048;
 
 pub(crate) fn check(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let outcome = parse(text);
+    let outcome = parse(data);
+    if let Ok((_, notes)) = read(data) {
+        assert!(notes.len() <= NOTES_MAX);
+        notes.iter().for_each(|note| assert_one_line(note, REASON_MAX));
+    }
     match &outcome {
         Ok(config) => {
             assert_bounds(config);
-            assert_eq!(parse(&manifest(config)).as_ref(), Ok(config));
+            assert_eq!(parse(manifest(config)).as_ref(), Ok(config));
         }
         Err(error) => assert_explained(error),
     }
-    from_json(text, &outcome);
+    if let Ok(text) = std::str::from_utf8(data) {
+        from_json(text, &outcome);
+    }
 }
 
 fn assert_bounds(config: &NodeConfig) {
@@ -52,7 +57,8 @@ fn assert_explained(error: &ConfigError) {
         ConfigError::TooLong(length) => assert!(*length > TEXT_MAX),
         ConfigError::Field { path, .. } => assert!(text.starts_with(path), "which field? {text}"),
         ConfigError::NoRange | ConfigError::DefaultWithoutRange(_) => assert!(text.contains("spec"), "{text}"),
-        ConfigError::Empty | ConfigError::ManyDocuments | ConfigError::Unreadable { .. } => {}
+        ConfigError::Encoding(_) | ConfigError::Empty | ConfigError::ManyDocuments | ConfigError::Unreadable { .. } => {
+        }
     }
 }
 

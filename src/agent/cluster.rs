@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::agent::node::Wake;
 use crate::agent::pods::Pods;
+use crate::kube::client::Tidings;
 use crate::kube::objects::{NodeConfigObject, Pod};
 use crate::kube::reflect::Audience;
 use crate::kube::watch::{Name, Notice, Objects};
@@ -77,6 +78,24 @@ impl Audience<Pod> for PodAudience {
 
     fn notice(&mut self, notice: Notice) {
         report("pods", &notice);
+    }
+}
+
+/// Logs what the client tells of its kubeconfig and credentials.
+pub fn tell(tidings: Tidings) {
+    match tidings {
+        Tidings::Kept { what, why } => {
+            log::warn("access to the API server has changed and is broken; what was good before is in use")
+                .with("part", what)
+                .with("err", why)
+                .write_limited();
+        }
+        Tidings::Good { what, server } => {
+            log::info("access to the API server was read again")
+                .with("part", what)
+                .with("server", server)
+                .write_limited();
+        }
     }
 }
 

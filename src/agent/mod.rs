@@ -410,7 +410,7 @@ struct Running {
 
 impl Cluster {
     fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Cluster, StartError> {
-        let client = Client::new(access, USER_AGENT).map_err(StartError::Kube)?;
+        let client = Client::new(access, USER_AGENT).map_err(StartError::Kube)?.telling(cluster::tell);
         Ok(Cluster {
             node,
             client: Arc::new(client),

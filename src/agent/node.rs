@@ -188,7 +188,7 @@ impl Node {
     pub fn recall(&mut self) {
         let read = Directory::open(&self.places.state_dir).and_then(|mut disk| disk.read(LAST_GOOD));
         let Ok(Some(bytes)) = read else { return };
-        match nodeconfig::parse(&String::from_utf8_lossy(&bytes)) {
+        match nodeconfig::parse(&bytes) {
             Ok(config) => {
                 log::info("NodeConfig of the last run is in force until the API server is heard").write();
                 self.config = Some(config);
@@ -451,7 +451,7 @@ mod tests {
                 "apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata: {{name: n, annotations: {{{IP_ALGO}: app}}}}\nspec: {spec}\n"
             );
             let config = nodeconfig::parse(&text).expect("valid");
-            assert_eq!(nodeconfig::parse(&manifest(&config)).expect("valid"), config, "{spec}");
+            assert_eq!(nodeconfig::parse(manifest(&config)).expect("valid"), config, "{spec}");
         }
     }
 }

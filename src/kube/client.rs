@@ -1,11 +1,14 @@
 //! The client: one request at a time per caller, any number of callers, and one call that ends them all.
 //!
 //! Answers are values whatever their status. Nothing is repeated and nothing is redirected. Bodies, lines and times have
-//! limits. A certificate or an authority that changed on disk means a new agent underneath, with connections of its own.
+//! limits. Whatever says how to reach the server is followed while it changes, by one rule: it is looked at for each
+//! request; what is good counts from then on; what is broken is said, and what was good before stays in use. Only another
+//! certificate or authority needs new connections, and another server ends those to the former one.
 
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
@@ -16,9 +19,10 @@ use ureq::{Agent, AsSendBody, Body, BodyReader, Timeout};
 use crate::kube::connect::{Names, Tcp, Tls};
 use crate::kube::credentials::{Contents, Credentials, CredentialsError};
 use crate::kube::dates;
-use crate::kube::kubeconfig::{Access, Scheme, Server};
+use crate::kube::explained;
+use crate::kube::kubeconfig::{Access, AccessError, Followed, Scheme, Server};
 use crate::kube::proxy::{self, Proxy, ProxyError};
-use crate::stop::Stop;
+use crate::stop::{Stop, Stoppable};
 
 /// How much of a body that only explains a refusal is kept, in bytes.
 const REFUSAL_MAX: usize = 64 << 10;
@@ -203,29 +207,74 @@ impl std::error::Error for StreamError {
     }
 }
 
+/// Something for the log about what says how to reach the server. Each is told once, not with every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tidings {
+    /// Something has changed and is broken. What was good before is in use.
+    Kept {
+        /// What of it: `kubeconfig`, `token` or `certificates`.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// It is good again, or has changed.
+    Good {
+        /// What of it.
+        what: &'static str,
+        /// The server that is asked now.
+        server: String,
+    },
+}
+
+type Tell = Box<dyn Fn(Tidings) + Send + Sync>;
+
 /// A client of one API server. Shared by threads.
 pub struct Client {
-    server: Server,
-    server_name: ServerName<'static>,
-    proxy: Option<Proxy>,
     user_agent: HeaderValue,
     limits: Limits,
     state: Mutex<State>,
+    moves: AtomicU64,
     stop: Arc<Stop>,
+    tell: Tell,
 }
 
 struct State {
+    target: Target,
+    followed: Option<Followed>,
+    /// What the kubeconfig asks for and cannot be used yet, or what is wrong with it.
+    next: Option<Result<Target, String>>,
+    /// What is broken at the moment.
+    broken: [Option<String>; 3],
+}
+
+/// Whom to ask, and as whom.
+struct Target {
+    server: Arc<Server>,
+    server_name: ServerName<'static>,
+    proxy: Option<Proxy>,
     credentials: Credentials,
     /// The agent, and what its TLS configuration was made of.
     current: Option<(Contents, Agent)>,
+    /// What ends when another server takes the place of this one.
+    stop: Arc<Stop>,
 }
+
+/// What a request that is made now needs.
+struct Ready {
+    agent: Agent,
+    authorization: Option<HeaderValue>,
+    server: Arc<Server>,
+}
+
+/// Places in [`State::broken`].
+const PARTS: [&str; 3] = ["kubeconfig", "token", "certificates"];
+const KUBECONFIG: usize = 0;
+const TOKEN: usize = 1;
+const CERTIFICATES: usize = 2;
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("server", &self.server.to_string())
-            .field("proxy", &self.proxy)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("user_agent", &self.user_agent).finish_non_exhaustive()
     }
 }
 
@@ -243,28 +292,35 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn with_limits(access: &Access, user_agent: &str, limits: Limits) -> Result<Client, KubeError> {
-        let name = access.tls_server_name.as_ref().unwrap_or(&access.server.host).clone();
-        let server_name = ServerName::try_from(name).map_err(|_| KubeError::BadRequest("the server's name"))?;
         let user_agent = HeaderValue::from_str(user_agent).map_err(|_| KubeError::BadRequest("the user agent"))?;
-        let proxy_url = access.proxy_url.as_ref().map(|url| String::from_utf8_lossy(url.expose()));
-        let proxy = proxy::choose(&access.server, proxy_url.as_deref(), &|name| std::env::var(name).ok());
-        let client = Client {
-            server: access.server.clone(),
-            server_name,
-            proxy: proxy.map_err(KubeError::Proxy)?,
+        let stop = Arc::default();
+        let target = Target::new(access, &limits, &stop)?;
+        Ok(Client {
             user_agent,
-            state: Mutex::new(State { credentials: Credentials::new(access, limits.plugin), current: None }),
+            state: Mutex::new(State { target, followed: access.file.clone(), next: None, broken: Default::default() }),
             limits,
-            stop: Arc::default(),
-        };
-        let checked = client.state.lock().unwrap_or_else(PoisonError::into_inner).credentials.check_fixed(&client.stop);
-        checked.map_err(KubeError::Credentials)?;
-        Ok(client)
+            moves: AtomicU64::new(0),
+            stop,
+            tell: Box::new(|_| ()),
+        })
     }
 
-    /// The server, for messages.
-    pub fn server(&self) -> &Server {
-        &self.server
+    /// With somebody who listens to [`Tidings`].
+    #[must_use]
+    pub fn telling(self, tell: impl Fn(Tidings) + Send + Sync + 'static) -> Client {
+        Client { tell: Box::new(tell), ..self }
+    }
+
+    /// How many times another server has taken the place of the one before. Versions of objects mean nothing to it.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    /// Looks at the kubeconfig as each request does, for times in which there is none.
+    pub fn look(&self) {
+        let mut tidings = Vec::new();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).follow(self, &mut tidings);
+        tidings.into_iter().for_each(&self.tell);
     }
 
     /// Asks for what stands at `path_and_query`, and takes at most so many bytes.
@@ -272,8 +328,7 @@ impl Client {
     /// # Errors
     /// There is no whole answer.
     pub fn get(&self, path_and_query: &str, limit_bytes: usize) -> Result<Answer, KubeError> {
-        let request = self.request("GET", path_and_query);
-        self.call(request, (), limit_bytes)
+        self.call(self.ready()?, "GET", path_and_query, None, (), limit_bytes)
     }
 
     /// Writes.
@@ -286,8 +341,7 @@ impl Client {
             Method::Post => "POST",
             Method::Put => "PUT",
         };
-        let request = self.request(method, path).header("content-type", content_type);
-        self.call(request, body, self.limits.line)
+        self.call(self.ready()?, method, path, Some(content_type), body, self.limits.line)
     }
 
     /// Asks for a stream of lines. `idle` is how long the server may be silent in it; the stream as a whole may last.
@@ -295,11 +349,11 @@ impl Client {
     /// # Errors
     /// There is no answer.
     pub fn watch(&self, path_and_query: &str, idle: Duration) -> Result<Watch, KubeError> {
-        let (agent, authorization) = self.ready()?;
-        let request = build(self.request("GET", path_and_query), authorization.as_ref(), ())?;
-        let request = agent.configure_request(request).timeout_per_read(Some(idle)).build();
-        let response = agent.run(request).map_err(|error| self.error(error))?;
-        self.notice(&response, authorization.as_ref());
+        let ready = self.ready()?;
+        let request = self.request(&ready, "GET", path_and_query, None, ())?;
+        let request = ready.agent.configure_request(request).timeout_per_read(Some(idle)).build();
+        let response = ready.agent.run(request).map_err(|error| self.error(&ready, error))?;
+        self.notice(&response, ready.authorization.as_ref());
         if response.status() == 200 {
             let reader = BufReader::with_capacity(16 << 10, response.into_body().into_reader());
             let stop = self.stop.clone();
@@ -335,34 +389,51 @@ impl Client {
         self.stop.stop();
     }
 
-    fn request(&self, method: &str, path_and_query: &str) -> ureq::http::request::Builder {
-        Request::builder()
+    fn request<B>(
+        &self,
+        ready: &Ready,
+        method: &str,
+        path_and_query: &str,
+        content_type: Option<&str>,
+        body: B,
+    ) -> Result<Request<B>, KubeError> {
+        let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path_and_query}", self.server))
+            .uri(format!("{}{path_and_query}", ready.server))
             .header("user-agent", self.user_agent.clone())
-            .header("accept", "application/json")
+            .header("accept", "application/json");
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        if let Some(authorization) = &ready.authorization {
+            request = request.header("authorization", authorization.clone());
+        }
+        request.body(body).map_err(|_| KubeError::BadRequest("the path or a header"))
     }
 
     fn call(
         &self,
-        request: ureq::http::request::Builder,
+        ready: Ready,
+        method: &str,
+        path_and_query: &str,
+        content_type: Option<&str>,
         body: impl AsSendBody,
         limit: usize,
     ) -> Result<Answer, KubeError> {
-        let (agent, authorization) = self.ready()?;
-        let request = build(request, authorization.as_ref(), body)?;
-        let request = agent
+        let request = self.request(&ready, method, path_and_query, content_type, body)?;
+        let request = ready
+            .agent
             .configure_request(request)
             .timeout_global(Some(self.limits.total))
             .timeout_per_read(Some(self.limits.silence))
             .build();
-        let response = agent.run(request).map_err(|error| self.error(error))?;
-        self.notice(&response, authorization.as_ref());
+        let response = ready.agent.run(request).map_err(|error| self.error(&ready, error))?;
+        self.notice(&response, ready.authorization.as_ref());
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         let mut body = Vec::new();
         let reader = response.into_body().into_reader();
         let read = reader.take((limit as u64).saturating_add(1)).read_to_end(&mut body);
-        read.map_err(|error| self.error(error.into()))?;
+        read.map_err(|error| self.error(&ready, error.into()))?;
         // A connection that was shut down can look like one that has ended.
         if self.stop.is_stopped() {
             return Err(KubeError::Stopped);
@@ -370,26 +441,27 @@ impl Client {
         if body.len() > limit { Err(KubeError::TooLong(limit)) } else { Ok(Answer { status, retry_after, body }) }
     }
 
-    /// The agent and the `Authorization` for a request that is made now.
-    fn ready(&self) -> Result<(Agent, Option<HeaderValue>), KubeError> {
+    fn ready(&self) -> Result<Ready, KubeError> {
         if self.stop.is_stopped() {
             return Err(KubeError::Stopped);
         }
-        let ready = self.state.lock().unwrap_or_else(PoisonError::into_inner).ready(self);
+        let mut tidings = Vec::new();
+        let ready = self.state.lock().unwrap_or_else(PoisonError::into_inner).ready(self, &mut tidings);
+        tidings.into_iter().for_each(&self.tell);
         ready.map_err(|error| if self.stop.is_stopped() { KubeError::Stopped } else { error })
     }
 
     fn notice(&self, response: &Response<Body>, authorization: Option<&HeaderValue>) {
         if response.status() == 401 {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).credentials.refused(authorization);
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).target.credentials.refused(authorization);
         }
     }
 
-    fn error(&self, error: ureq::Error) -> KubeError {
+    fn error(&self, ready: &Ready, error: ureq::Error) -> KubeError {
         if self.stop.is_stopped() {
             return KubeError::Stopped;
         }
-        let server = self.server.to_string();
+        let server = ready.server.to_string();
         match error {
             ureq::Error::Timeout(timeout) => KubeError::TimedOut {
                 server,
@@ -405,8 +477,8 @@ impl Client {
         }
     }
 
-    fn agent(&self, tls: Tls) -> Result<Agent, KubeError> {
-        let proxy = self.proxy.as_ref().map(|proxy| ureq::Proxy::new(proxy.url()));
+    fn agent(&self, target: &Target, tls: Tls) -> Result<Agent, KubeError> {
+        let proxy = target.proxy.as_ref().map(|proxy| ureq::Proxy::new(proxy.url()));
         let proxy = proxy.transpose().map_err(|_| KubeError::BadRequest("the proxy's URL"))?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -422,42 +494,141 @@ impl Client {
             .timeout_send_request(Some(self.limits.headers))
             .timeout_recv_response(Some(self.limits.headers))
             .build();
-        let connector = ().chain(ConnectProxyConnector::default()).chain(Tcp(self.stop.clone())).chain(tls);
-        Ok(Agent::with_parts(config, connector, Names(self.stop.clone())))
+        let connector = ().chain(ConnectProxyConnector::default()).chain(Tcp(target.stop.clone())).chain(tls);
+        Ok(Agent::with_parts(config, connector, Names(target.stop.clone())))
+    }
+}
+
+impl Target {
+    fn new(access: &Access, limits: &Limits, stop: &Arc<Stop>) -> Result<Target, KubeError> {
+        let name = access.tls_server_name.as_ref().unwrap_or(&access.server.host).clone();
+        let server_name = ServerName::try_from(name).map_err(|_| KubeError::BadRequest("the server's name"))?;
+        let proxy_url = access.proxy_url.as_ref().map(|url| String::from_utf8_lossy(url.expose()));
+        let proxy = proxy::choose(&access.server, proxy_url.as_deref(), &|name| std::env::var(name).ok());
+        let proxy = proxy.map_err(KubeError::Proxy)?;
+        let mut credentials = Credentials::new(access, limits.plugin);
+        credentials.check_fixed(stop).map_err(KubeError::Credentials)?;
+        let own = Arc::new(Stop::default());
+        stop.register(Arc::downgrade(&own) as Weak<dyn Stoppable>).map_err(|_| KubeError::Stopped)?;
+        Ok(Target {
+            server: Arc::new(access.server.clone()),
+            server_name,
+            proxy,
+            credentials,
+            current: None,
+            stop: own,
+        })
+    }
+
+    /// Whether both ask the same server in the same way.
+    fn is_where(&self, other: &Target) -> bool {
+        let url = |target: &Target| target.proxy.as_ref().map(|proxy| proxy.url().to_owned());
+        (&self.server, &self.server_name, url(self)) == (&other.server, &other.server_name, url(other))
+    }
+
+    /// An agent with the certificates as they are now.
+    fn renewed(&self, client: &Client) -> Result<Option<(Contents, Agent)>, KubeError> {
+        let contents = self.credentials.contents().map_err(KubeError::Credentials)?;
+        if self.current.as_ref().is_some_and(|(current, _)| *current == contents) {
+            return Ok(None);
+        }
+        let config = match self.server.scheme {
+            Scheme::Http => None,
+            Scheme::Https => Some(self.credentials.tls(&contents).map_err(KubeError::Credentials)?),
+        };
+        let (authority, name) = (self.server.authority(), self.server_name.clone());
+        let agent = client.agent(self, Tls { config, authority, name })?;
+        Ok(Some((contents, agent)))
     }
 }
 
 impl State {
-    fn ready(&mut self, client: &Client) -> Result<(Agent, Option<HeaderValue>), KubeError> {
-        let authorization = self.credentials.authorization(&client.stop).map_err(KubeError::Credentials)?;
-        let contents = self.credentials.contents().map_err(KubeError::Credentials)?;
-        let agent = match &self.current {
-            Some((current, agent)) if *current == contents => agent.clone(),
-            _ => {
-                let config = match client.server.scheme {
-                    Scheme::Http => None,
-                    Scheme::Https => Some(self.credentials.tls(&contents).map_err(KubeError::Credentials)?),
-                };
-                let (authority, name) = (client.server.authority(), client.server_name.clone());
-                let agent = client.agent(Tls { config, authority, name })?;
-                self.current = Some((contents, agent.clone()));
-                agent
+    /// Takes up what the kubeconfig says now.
+    fn follow(&mut self, client: &Client, tidings: &mut Vec<Tidings>) {
+        let Some(followed) = &mut self.followed else { return };
+        match followed.look() {
+            Ok(None) => {}
+            Ok(Some(access)) => {
+                let target = Target::new(&access, &client.limits, &client.stop);
+                self.next = Some(target.map_err(|error| explained(&error)));
             }
-        };
-        Ok((agent, authorization))
+            // Nothing of it was seen, so what was seen before still holds.
+            Err(error @ AccessError::Read { .. }) => return self.judge(KUBECONFIG, Some(explained(&error)), tidings),
+            Err(error) => self.next = Some(Err(explained(&error))),
+        }
+        match self.next.take() {
+            None => self.judge(KUBECONFIG, None, tidings),
+            Some(Err(why)) => {
+                self.judge(KUBECONFIG, Some(why.clone()), tidings);
+                self.next = Some(Err(why));
+            }
+            Some(Ok(mut target)) => match self.try_out(&mut target, client) {
+                // A file that it names may be written after it.
+                Err(error) if self.target.current.is_some() => {
+                    self.judge(KUBECONFIG, Some(explained(&error)), tidings);
+                    self.next = Some(Ok(target));
+                }
+                _ => self.take_up(target, client, tidings),
+            },
+        }
     }
-}
 
-fn build<B>(
-    request: ureq::http::request::Builder,
-    authorization: Option<&HeaderValue>,
-    body: B,
-) -> Result<Request<B>, KubeError> {
-    let request = match authorization {
-        Some(value) => request.header("authorization", value.clone()),
-        None => request,
-    };
-    request.body(body).map_err(|_| KubeError::BadRequest("the path or a header"))
+    /// Whether there is all that a request to this target needs.
+    fn try_out(&self, target: &mut Target, client: &Client) -> Result<(), KubeError> {
+        target.credentials.inherit(&self.target.credentials);
+        if target.is_where(&self.target) {
+            target.current.clone_from(&self.target.current);
+            target.stop.clone_from(&self.target.stop);
+        }
+        target.credentials.authorization(&client.stop).map_err(KubeError::Credentials)?;
+        if let Some(renewed) = target.renewed(client)? {
+            target.current = Some(renewed);
+        }
+        Ok(())
+    }
+
+    fn take_up(&mut self, target: Target, client: &Client, tidings: &mut Vec<Tidings>) {
+        if !target.is_where(&self.target) {
+            client.moves.fetch_add(1, Ordering::Release);
+            self.target.stop.stop();
+        }
+        self.target = target;
+        self.broken = Default::default();
+        tidings.push(Tidings::Good { what: PARTS[KUBECONFIG], server: self.target.server.to_string() });
+    }
+
+    /// Tells that a part has become broken or good.
+    fn judge(&mut self, part: usize, broken: Option<String>, tidings: &mut Vec<Tidings>) {
+        let (Some(now), Some(what)) = (self.broken.get_mut(part), PARTS.get(part)) else { return };
+        if *now == broken {
+            return;
+        }
+        tidings.push(match &broken {
+            Some(why) => Tidings::Kept { what, why: why.clone() },
+            None => Tidings::Good { what, server: self.target.server.to_string() },
+        });
+        *now = broken;
+    }
+
+    fn ready(&mut self, client: &Client, tidings: &mut Vec<Tidings>) -> Result<Ready, KubeError> {
+        self.follow(client, tidings);
+        let authorization = self.target.credentials.authorization(&client.stop).map_err(KubeError::Credentials)?;
+        self.judge(TOKEN, self.target.credentials.stale_token().map(str::to_owned), tidings);
+        let broken = match self.target.renewed(client) {
+            Ok(None) => None,
+            Ok(Some(renewed)) => {
+                self.target.current = Some(renewed);
+                None
+            }
+            Err(error) if self.target.current.is_some() => Some(explained(&error)),
+            Err(error) => return Err(error),
+        };
+        self.judge(CERTIFICATES, broken, tidings);
+        match &self.target.current {
+            Some((_, agent)) => Ok(Ready { agent: agent.clone(), authorization, server: self.target.server.clone() }),
+            None => Err(KubeError::Stopped),
+        }
+    }
 }
 
 /// `Retry-After` in either of its forms. What is neither says nothing.

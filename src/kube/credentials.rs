@@ -2,11 +2,14 @@
 //!
 //! Files are read for every request. There are few requests and the files are small, so no timer and no watch on them is
 //! needed, and a renewed file counts at once. What cannot be read or does not fit together is an error value: in the
-//! middle of a rotation it is normal, and the next request tries again.
+//! middle of a rotation it is normal. Whoever has something that was good before goes on with it and says so, and the
+//! next request tries again.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,9 +22,11 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use ureq::http::HeaderValue;
 
 use crate::kube::exec::{self, PluginError, Said};
+use crate::kube::explained;
 use crate::kube::kubeconfig::{Access, ClientCertificate, Login, Material, Place, Trust, read_bounded};
 use crate::kube::secret::Secret;
 use crate::stop::Stop;
+use crate::text;
 
 /// Where distributions keep the authorities that they trust. The first that exists counts.
 const SYSTEM: &[&str] = &[
@@ -120,6 +125,8 @@ pub(super) struct Credentials {
     plugin_limit: Duration,
     /// The last token that a token file held.
     last_token: Option<Secret>,
+    /// Why that one is used and not what the file holds now.
+    stale_token: Option<String>,
     /// What the plugin said last.
     said: Option<Said>,
 }
@@ -127,8 +134,16 @@ pub(super) struct Credentials {
 /// The bytes that a TLS configuration is made of. Equal bytes make an equal configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Contents {
-    authorities: Option<Secret>,
+    authorities: Authorities,
     pair: Option<(Secret, Secret)>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Authorities {
+    These(Secret),
+    /// Those of this machine. Their file is long, so that a mark of its content is kept.
+    System(u64),
+    Anyone,
 }
 
 impl Credentials {
@@ -139,8 +154,24 @@ impl Credentials {
             login: access.login.clone(),
             plugin_limit,
             last_token: None,
+            stale_token: None,
             said: None,
         }
+    }
+
+    /// Keeps what was heard before the kubeconfig changed, as far as it is still asked for.
+    pub(super) fn inherit(&mut self, former: &Credentials) {
+        if let (Login::TokenFile { path, .. }, Login::TokenFile { path: former_path, .. }) =
+            (&self.login, &former.login)
+            && path == former_path
+        {
+            self.last_token.clone_from(&former.last_token);
+        }
+    }
+
+    /// Why the former token is used; none when the token is what its file holds.
+    pub(super) fn stale_token(&self) -> Option<&str> {
+        self.stale_token.as_deref()
     }
 
     /// Tries what stands in the kubeconfig itself, since what is wrong with that will stay wrong. Files are not looked at.
@@ -167,19 +198,19 @@ impl Credentials {
             Login::Token(token) => ("Bearer ", token.clone(), Place::Field(PathBuf::new(), "token".into())),
             Login::Basic(pair) => ("Basic ", pair.clone(), Place::Field(PathBuf::new(), "username".into())),
             Login::TokenFile { path, until_read } => {
-                let place = Place::File(path.clone());
-                let read = read_bounded(path).map(|bytes| Secret::new(bytes.trim_ascii()));
-                let token = match read {
-                    Ok(token) if !token.expose().is_empty() => token,
-                    // A file that is being replaced may be absent or empty for a moment. The last token is still good.
-                    unusable => match (self.last_token.as_ref().or(until_read.as_ref()), unusable) {
-                        (Some(token), _) => token.clone(),
-                        (None, Ok(_)) => return Err(CredentialsError::BadToken(place)),
-                        (None, Err(error)) => return Err(CredentialsError::Read { place, error }),
-                    },
+                // A file that is being replaced may be absent or empty for a moment. The last token is still good.
+                let token = match (token_in(path), self.last_token.as_ref().or(until_read.as_ref())) {
+                    (Ok(token), _) => {
+                        self.stale_token = None;
+                        self.last_token.insert(token).clone()
+                    }
+                    (Err(error), Some(former)) => {
+                        self.stale_token = Some(explained(&error));
+                        former.clone()
+                    }
+                    (Err(error), None) => return Err(error),
                 };
-                self.last_token = Some(token.clone());
-                ("Bearer ", token, place)
+                ("Bearer ", token, Place::File(path.clone()))
             }
             Login::Exec(plugin) => {
                 let current = self.said.take().filter(|said| said.expires.is_none_or(|at| at > SystemTime::now()));
@@ -192,10 +223,7 @@ impl Credentials {
                 ("Bearer ", token, Place::Plugin(plugin.command.clone()))
             }
         };
-        let value = [scheme.as_bytes(), secret.expose()].concat();
-        let mut value = HeaderValue::from_bytes(&value).map_err(|_| CredentialsError::BadToken(place))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        header(scheme, &secret, place).map(Some)
     }
 
     /// The server did not believe this header: the plugin is asked again, unless it was asked since.
@@ -210,8 +238,13 @@ impl Credentials {
     /// What TLS needs, as of now.
     pub(super) fn contents(&self) -> Result<Contents, CredentialsError> {
         let authorities = match &self.trust {
-            Trust::Only(material) => Some(read(material)?),
-            Trust::System | Trust::Anyone => None,
+            Trust::Only(material) => Authorities::These(read(material)?),
+            Trust::System => {
+                let mut mark = DefaultHasher::new();
+                system_authorities()?.1.hash(&mut mark);
+                Authorities::System(mark.finish())
+            }
+            Trust::Anyone => Authorities::Anyone,
         };
         let pair = match (self.said.as_ref().and_then(|said| said.pair.clone()), &self.certificate) {
             (Some(pair), _) => Some(pair),
@@ -230,10 +263,10 @@ impl Credentials {
         };
         let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| refused(place.clone(), error))?;
-        let builder = match (&self.trust, &contents.authorities) {
-            (Trust::Anyone, _) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
-            (_, Some(authorities)) => builder.with_root_certificates(roots(&place, authorities.expose())?),
-            (_, None) => builder.with_root_certificates(system_roots()?),
+        let builder = match &contents.authorities {
+            Authorities::Anyone => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
+            Authorities::These(pem) => builder.with_root_certificates(roots(&place, pem.expose())?),
+            Authorities::System(_) => builder.with_root_certificates(system_roots()?),
         };
         let mut config = match &contents.pair {
             None => builder.with_no_client_auth(),
@@ -264,6 +297,25 @@ impl Credentials {
     }
 }
 
+fn header(scheme: &str, secret: &Secret, place: Place) -> Result<HeaderValue, CredentialsError> {
+    let value = [scheme.as_bytes(), secret.expose()].concat();
+    let mut value = HeaderValue::from_bytes(&value).map_err(|_| CredentialsError::BadToken(place))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The token that stands in a file, without the white space and the byte order mark around it.
+fn token_in(path: &Path) -> Result<Secret, CredentialsError> {
+    let place = Place::File(path.into());
+    let bytes = read_bounded(path).map_err(|error| CredentialsError::Read { place: place.clone(), error })?;
+    let text = text::decoded(&bytes).map_err(|_| CredentialsError::BadToken(place.clone()))?;
+    let token = Secret::new(text.trim());
+    if token.expose().is_empty() {
+        return Err(CredentialsError::BadToken(place));
+    }
+    header("Bearer ", &token, place).map(|_| token)
+}
+
 fn read(material: &Material) -> Result<Secret, CredentialsError> {
     material.read().map_err(|error| CredentialsError::Read { place: material.place().clone(), error })
 }
@@ -274,8 +326,17 @@ fn refused(place: Place, error: rustls::Error) -> CredentialsError {
 
 /// The decoded sections of a PEM text.
 fn sections(place: &Place, pem: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, CredentialsError> {
-    let sections: Result<_, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(pem).collect();
+    let sections: Result<_, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(&plain(pem)).collect();
     sections.map_err(|_| CredentialsError::Pem { place: place.clone(), problem: PemProblem::Garbled })
+}
+
+/// Without a byte order mark. Remarks beside the sections may be in any encoding.
+fn plain(pem: &[u8]) -> Cow<'_, [u8]> {
+    match text::decoded(pem) {
+        Ok(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
+        Ok(Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),
+        Err(_) => Cow::Borrowed(pem),
+    }
 }
 
 fn certificates(place: &Place, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
@@ -296,11 +357,19 @@ fn roots(place: &Place, pem: &[u8]) -> Result<RootCertStore, CredentialsError> {
     Ok(store)
 }
 
-/// The authorities of this machine. Its list has whatever the distribution put there, so odd ones are left out.
-fn system_roots() -> Result<RootCertStore, CredentialsError> {
+/// Where this machine has its list of authorities, and what stands in it.
+fn system_authorities() -> Result<(Place, Vec<u8>), CredentialsError> {
     let path = SYSTEM.iter().map(PathBuf::from).find(|path| path.exists()).ok_or(CredentialsError::NoSystemTrust)?;
     let place = Place::File(path.clone());
-    let pem = read_bounded(&path).map_err(|error| CredentialsError::Read { place: place.clone(), error })?;
+    match read_bounded(&path) {
+        Ok(pem) => Ok((place, pem)),
+        Err(error) => Err(CredentialsError::Read { place, error }),
+    }
+}
+
+/// The authorities of this machine. Its list has whatever the distribution put there, so odd ones are left out.
+fn system_roots() -> Result<RootCertStore, CredentialsError> {
+    let (place, pem) = system_authorities()?;
     let mut store = RootCertStore::empty();
     let (usable, _) = store.add_parsable_certificates(certificates(&place, &pem)?);
     if usable == 0 { Err(CredentialsError::NoSystemTrust) } else { Ok(store) }
@@ -308,7 +377,7 @@ fn system_roots() -> Result<RootCertStore, CredentialsError> {
 
 fn private_key(place: &Place, pem: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
     // Looked for first: the old form has header lines that are no base64, the new one is a section like any other.
-    let encrypted = pem.windows(9).any(|word| word == b"ENCRYPTED");
+    let encrypted = plain(pem).windows(9).any(|word| word == b"ENCRYPTED");
     let problem = if encrypted { PemProblem::EncryptedKey } else { PemProblem::NoKey };
     let error = || CredentialsError::Pem { place: place.clone(), problem: problem.clone() };
     let sections = sections(place, pem).map_err(|garbled| if encrypted { error() } else { garbled })?;

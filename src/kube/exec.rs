@@ -4,17 +4,21 @@
 //! the agent's own, as with every other Kubernetes client.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::kube::dates;
-use crate::kube::kubeconfig::Plugin;
+use crate::kube::kubeconfig::{Place, Plugin};
 use crate::kube::secret::Secret;
 use crate::program::{self, Limits, ProgramError};
 use crate::stop::Stop;
+use crate::text::{self, TextError};
 
 /// More than a token and a long certificate chain.
 const OUTPUT_MAX: usize = 256 << 10;
@@ -46,8 +50,10 @@ pub struct PluginError {
 pub enum PluginProblem {
     /// It said nothing.
     Program(ProgramError),
-    /// It did not print an ExecCredential; the line and column that are wrong.
-    NotACredential(usize, usize),
+    /// It could not be told about the cluster: the authorities cannot be read.
+    Authorities(Place, io::Error),
+    /// It did not print an ExecCredential; the line and column that are wrong, if known.
+    NotACredential(Option<(usize, usize)>),
     /// Its credential is of this version, and not of the one that was asked for.
     OtherVersion,
     /// There is neither a token nor a certificate with its key in it.
@@ -70,9 +76,11 @@ impl fmt::Display for PluginError {
                     _ => Ok(()),
                 }
             }
-            PluginProblem::NotACredential(line, column) => {
+            PluginProblem::Authorities(place, _) => write!(f, "needs to know the authorities, and cannot read {place}"),
+            PluginProblem::NotACredential(Some((line, column))) => {
                 write!(f, "did not print an ExecCredential (line {line}, column {column} of its output)")
             }
+            PluginProblem::NotACredential(None) => f.write_str("did not print an ExecCredential"),
             PluginProblem::OtherVersion => f.write_str("answered with another kind or version than was asked for"),
             PluginProblem::Nothing => f.write_str("printed neither a token nor a certificate with its key"),
             PluginProblem::BadExpiry => f.write_str("printed an expirationTimestamp that is not a date"),
@@ -84,6 +92,7 @@ impl std::error::Error for PluginError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.problem {
             PluginProblem::Program(error) => error.source(),
+            PluginProblem::Authorities(_, error) => Some(error),
             _ => None,
         }
     }
@@ -102,7 +111,13 @@ pub(super) fn run(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Said,
 fn output(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, PluginProblem> {
     let mut spec = json!({ "interactive": false });
     if let (Some(cluster), Some(spec)) = (&plugin.cluster, spec.as_object_mut()) {
-        spec.insert("cluster".into(), cluster.clone());
+        let mut cluster = cluster.clone();
+        if let (Some(authorities), Some(cluster)) = (&plugin.authorities, cluster.as_object_mut()) {
+            let bytes = authorities.read();
+            let bytes = bytes.map_err(|error| PluginProblem::Authorities(authorities.place().clone(), error))?;
+            cluster.insert("certificate-authority-data".into(), STANDARD.encode(bytes.expose()).into());
+        }
+        spec.insert("cluster".into(), cluster);
     }
     let told = json!({ "apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec });
     program::output(
@@ -136,9 +151,14 @@ struct Status {
 }
 
 fn credential(output: &[u8], api_version: &str) -> Result<Said, PluginProblem> {
-    // The reader's own message quotes what it read.
-    let read = serde_json::from_slice(output).map_err(|e| PluginProblem::NotACredential(e.line(), e.column()));
-    let credential: ExecCredential = read?;
+    // JSON, or YAML as with every other client. The reader's own message quotes what it read.
+    let text = text::decoded(output).map_err(|_| PluginProblem::NotACredential(None))?;
+    let place = |error: TextError| match error {
+        TextError::Yaml(error) => error.location().map(|place| (place.line(), place.column())),
+        TextError::ManyDocuments | TextError::Encoding(_) => None,
+    };
+    let read = text::document(&text).map_err(|error| PluginProblem::NotACredential(place(error)))?;
+    let credential: ExecCredential = read.ok_or(PluginProblem::NotACredential(None))?;
     if credential.kind != "ExecCredential" || credential.api_version != api_version {
         return Err(PluginProblem::OtherVersion);
     }
@@ -168,6 +188,7 @@ mod tests {
             api_version: "client.authentication.k8s.io/v1".into(),
             install_hint: Some("get it".into()),
             cluster: Some(json!({ "server": "https://h" })),
+            authorities: None,
         }
     }
 
@@ -257,6 +278,6 @@ mod tests {
             let error = running.join().expect("no panic").err().expect("refused");
             assert!(matches!(error.problem, PluginProblem::Program(ProgramError::Stopped)), "{error}");
         });
-        assert!(matches!(said("true"), Err(text) if text.contains("column")));
+        assert!(matches!(said("true"), Err(text) if text.ends_with("did not print an ExecCredential")));
     }
 }

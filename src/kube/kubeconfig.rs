@@ -1,12 +1,12 @@
 //! How to reach the API server: from a kubeconfig file, or from the account that Kubernetes puts into a pod.
 //!
 //! The result is an [`Access`]: checked, with absolute paths, not yet tried. Files that may change while the agent runs
-//! are named, not read. Errors name file and field, and never repeat a value: values here are tokens and keys.
+//! are named, not read; a kubeconfig changes, too, and [`Followed`] tells when. What kubectl takes is taken, and what is not
+//! done is refused by its name. Errors name file and field, and never repeat a value: values here are tokens and keys.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -16,6 +16,8 @@ use serde::de::IgnoredAny;
 use ureq::http::Uri;
 
 use crate::kube::secret::Secret;
+use crate::outside;
+use crate::text::{self, TextError};
 
 /// Longest file that is read: kubeconfig, certificate, key, token.
 const FILE_MAX: u64 = 1 << 20;
@@ -41,6 +43,31 @@ pub struct Access {
     pub login: Login,
     /// The proxy to use, whatever the environment says. May hold a password.
     pub proxy_url: Option<Secret>,
+    /// The file that says all this and may say something else later.
+    pub file: Option<Followed>,
+}
+
+/// A kubeconfig that others rewrite: in place, by a rename, or by switching a link on the way to it.
+#[derive(Debug, Clone)]
+pub struct Followed {
+    path: PathBuf,
+    content: Secret,
+}
+
+impl Followed {
+    /// Reads the file again. None: it says what it said at the last look. The file is small, so the content is
+    /// compared and no time stamp has to be trusted.
+    ///
+    /// # Errors
+    /// [`AccessError`]. A file that could not be read is read again at the next look; a content is judged once.
+    pub fn look(&mut self) -> Result<Option<Access>, AccessError> {
+        let bytes = read_bounded(&self.path).map_err(|error| AccessError::Read { path: self.path.clone(), error })?;
+        if bytes == self.content.expose() {
+            return Ok(None);
+        }
+        self.content = Secret::new(bytes);
+        from_bytes(self.content.expose(), &self.path).map(Some)
+    }
 }
 
 /// `http` is for a local `kubectl proxy`: nothing secret is sent over it.
@@ -118,8 +145,10 @@ pub struct Plugin {
     pub api_version: String,
     /// How to get the program, in the words of the kubeconfig's author.
     pub install_hint: Option<String>,
-    /// `spec.cluster` of what the plugin is told, if it wants it.
+    /// `spec.cluster` of what the plugin is told, if it wants it, without the authorities.
     pub cluster: Option<serde_json::Value>,
+    /// The authorities for it, which may stand in a file that changes.
+    pub authorities: Option<Material>,
 }
 
 impl fmt::Debug for Plugin {
@@ -364,9 +393,14 @@ impl fmt::Display for Server {
 pub fn from_file(path: &Path) -> Result<Access, AccessError> {
     let error = |error| AccessError::Read { path: path.into(), error };
     let path = std::path::absolute(path).map_err(error)?;
-    let text = String::from_utf8(read_bounded(&path).map_err(error)?);
-    let text = text.map_err(|_| error(io::ErrorKind::InvalidData.into()))?;
-    from_text(&text, &path)
+    let bytes = read_bounded(&path).map_err(error)?;
+    let access = from_bytes(&bytes, &path)?;
+    Ok(Access { file: Some(Followed { path, content: Secret::new(bytes) }), ..access })
+}
+
+fn from_bytes(bytes: &[u8], path: &Path) -> Result<Access, AccessError> {
+    let text = text::decoded(bytes).map_err(|error| unreadable(path, &error))?;
+    from_text(&text, path)
 }
 
 /// Reads the text of a kubeconfig. `path` is where it stood: relative paths in it begin there.
@@ -374,9 +408,14 @@ pub fn from_file(path: &Path) -> Result<Access, AccessError> {
 /// # Errors
 /// [`AccessError`].
 pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
-    let config: Config =
-        yaml_serde::from_str::<Option<Config>>(text).map_err(|error| unreadable(path, &error))?.unwrap_or_default();
+    let config: Config = text::document(text).map_err(|error| unreadable(path, &error))?.unwrap_or_default();
     let file = Reading { path, directory: path.parent().unwrap_or(Path::new("/")) };
+    // A Secret that holds a kubeconfig, say, is no kubeconfig without a context.
+    for (field, value, only) in [("kind", config.kind, "Config"), ("apiVersion", config.api_version, "v1")] {
+        if some(value).is_some_and(|value| value != only) {
+            return Err(file.error(field, Rule::OneOf(only)));
+        }
+    }
     let name = config.current_context.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| file.error("current-context", Rule::Required))?;
     let context = config.contexts.unwrap_or_default().into_iter().find(|context| context.name == name);
@@ -425,19 +464,21 @@ pub fn in_pod(root: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Acces
         certificate: None,
         login: Login::TokenFile { path, until_read: None },
         proxy_url: None,
+        file: None,
     })
 }
 
 /// Reads a file, and refuses one that is too long to be what it should be.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, io::Error> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    outside::read(path, FILE_MAX)
 }
 
 /// The reader's messages quote values, and values here are secrets. Field names and places come before the first quote.
-fn unreadable(path: &Path, error: &yaml_serde::Error) -> AccessError {
+fn unreadable(path: &Path, error: &TextError) -> AccessError {
     let message = error.to_string();
+    let TextError::Yaml(error) = error else {
+        return AccessError::Unreadable { path: path.into(), line: None, message };
+    };
     let harmless = message.split(['"', '`', '\'']).next().unwrap_or_default();
     let harmless = harmless.split(" at line ").next().unwrap_or_default().trim_end();
     let harmless: String = harmless.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
@@ -488,6 +529,7 @@ impl Reading<'_> {
             certificate: None,
             login: Login::Nothing,
             proxy_url: some(cluster.proxy_url).map(Secret::new),
+            file: None,
         };
         let extension = cluster.extensions.unwrap_or_default().into_iter().find(|entry| entry.name == EXEC_EXTENSION);
         self.user(&mut access, user_name, user, extension.and_then(|entry| entry.extension))?;
@@ -510,8 +552,15 @@ impl Reading<'_> {
         if user.auth_provider.is_some() {
             return Err(self.error(field("auth-provider"), Rule::NotSupported));
         }
-        if some(user.impersonate).is_some() {
-            return Err(self.error(field("as"), Rule::NotSupported));
+        for (name, given) in [
+            ("as", some(user.impersonate).is_some()),
+            ("as-uid", some(user.impersonate_uid).is_some()),
+            ("as-groups", user.impersonate_groups.is_some_and(|groups| !groups.is_empty())),
+            ("as-user-extra", user.impersonate_extra.is_some_and(|extra| !extra.is_empty())),
+        ] {
+            if given {
+                return Err(self.error(field(name), Rule::NotSupported));
+            }
         }
         let certificate = self.material(
             &field(""),
@@ -577,44 +626,12 @@ impl Reading<'_> {
             env,
             api_version,
             install_hint: some(exec.install_hint),
-            cluster: exec
-                .provide_cluster_info
-                .unwrap_or(false)
-                .then(|| self.cluster_info(access, extension))
-                .transpose()?,
+            authorities: match &access.trust {
+                Trust::Only(authorities) => Some(authorities.clone()),
+                Trust::System | Trust::Anyone => None,
+            },
+            cluster: exec.provide_cluster_info.unwrap_or(false).then(|| cluster_info(access, extension)),
         })
-    }
-
-    /// What a plugin is told about the cluster.
-    fn cluster_info(
-        &self,
-        access: &Access,
-        extension: Option<serde_json::Value>,
-    ) -> Result<serde_json::Value, AccessError> {
-        let mut info = serde_json::Map::new();
-        info.insert("server".into(), access.server.to_string().into());
-        if let Some(name) = &access.tls_server_name {
-            info.insert("tls-server-name".into(), name.as_str().into());
-        }
-        match &access.trust {
-            Trust::System => {}
-            Trust::Anyone => {
-                info.insert("insecure-skip-tls-verify".into(), true.into());
-            }
-            Trust::Only(authority) => {
-                let path = match authority.place() {
-                    Place::File(path) => path.as_path(),
-                    _ => self.path,
-                };
-                let bytes = authority.read().map_err(|error| AccessError::Read { path: path.into(), error })?;
-                info.insert("certificate-authority-data".into(), STANDARD.encode(bytes.expose()).into());
-            }
-        }
-        if let Some(url) = &access.proxy_url {
-            info.insert("proxy-url".into(), String::from_utf8_lossy(url.expose()).into());
-        }
-        info.insert("config".into(), extension.unwrap_or_default());
-        Ok(info.into())
     }
 
     /// One thing in two fields: inline, or the name of a file.
@@ -638,6 +655,23 @@ impl Reading<'_> {
     }
 }
 
+/// What a plugin is told about the cluster.
+fn cluster_info(access: &Access, extension: Option<serde_json::Value>) -> serde_json::Value {
+    let mut info = serde_json::Map::new();
+    info.insert("server".into(), access.server.to_string().into());
+    if let Some(name) = &access.tls_server_name {
+        info.insert("tls-server-name".into(), name.as_str().into());
+    }
+    if matches!(access.trust, Trust::Anyone) {
+        info.insert("insecure-skip-tls-verify".into(), true.into());
+    }
+    if let Some(url) = &access.proxy_url {
+        info.insert("proxy-url".into(), String::from_utf8_lossy(url.expose()).into());
+    }
+    info.insert("config".into(), extension.unwrap_or_default());
+    info.into()
+}
+
 /// In a kubeconfig an empty field is an absent one.
 fn some(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
@@ -648,6 +682,9 @@ fn some(text: Option<String>) -> Option<String> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 struct Config {
+    kind: Option<String>,
+    #[serde(rename = "apiVersion")]
+    api_version: Option<String>,
     current_context: Option<String>,
     contexts: Option<Vec<NamedContext>>,
     clusters: Option<Vec<NamedCluster>>,
@@ -677,6 +714,7 @@ struct NamedCluster {
 struct Cluster {
     server: Option<String>,
     tls_server_name: Option<String>,
+    #[serde(default, deserialize_with = "text::boolean")]
     insecure_skip_tls_verify: Option<bool>,
     certificate_authority: Option<String>,
     certificate_authority_data: Option<String>,
@@ -708,6 +746,12 @@ struct User {
     token_file: Option<String>,
     #[serde(rename = "as")]
     impersonate: Option<String>,
+    #[serde(rename = "as-uid")]
+    impersonate_uid: Option<String>,
+    #[serde(rename = "as-groups")]
+    impersonate_groups: Option<Vec<IgnoredAny>>,
+    #[serde(rename = "as-user-extra")]
+    impersonate_extra: Option<BTreeMap<String, IgnoredAny>>,
     username: Option<String>,
     password: Option<String>,
     auth_provider: Option<BTreeMap<String, IgnoredAny>>,
@@ -722,6 +766,7 @@ struct Exec {
     args: Option<Vec<String>>,
     env: Option<Vec<Variable>>,
     install_hint: Option<String>,
+    #[serde(default, deserialize_with = "text::boolean")]
     provide_cluster_info: Option<bool>,
     interactive_mode: Option<String>,
 }

@@ -32,7 +32,13 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut machine = Machine::new(kind);
     let mut published: Option<Arc<Objects<K::Object>>> = None;
+    let mut moves = client.moves();
     loop {
+        // An answer of another server than the one that was meant is not looked at.
+        if client.moves() != moves {
+            moves = client.moves();
+            machine.elsewhere();
+        }
         let mut wait = Duration::ZERO;
         match machine.next(now(), chance()) {
             Order::Pause(until) => wait = Duration::from_millis(until.saturating_sub(now())),
@@ -41,9 +47,12 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
                 if matches!(answer, Err(KubeError::Stopped)) {
                     return;
                 }
-                machine.listed(&reply(answer), now(), chance());
+                if client.moves() == moves {
+                    machine.listed(&reply(answer), now(), chance());
+                }
             }
             Order::Watch(path) => match client.watch(&path, IDLE) {
+                Ok(_) if client.moves() != moves => {}
                 Ok(Watch::Stream(mut lines)) => {
                     let end = loop {
                         match lines.next() {

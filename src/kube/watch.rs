@@ -265,6 +265,15 @@ impl<K: Kind> Machine<K> {
         self.synced
     }
 
+    /// Another server answers from now on, whose versions have nothing to do with those that are known. The objects stay
+    /// until it has told which it has.
+    pub fn elsewhere(&mut self) {
+        self.phase = Phase::List;
+        self.version_lost = true;
+        self.tried_newest = false;
+        self.wait_until = None;
+    }
+
     /// What there is to log since the last call.
     pub fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
