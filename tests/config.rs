@@ -164,6 +164,78 @@ fn a_bad_edit_keeps_the_last_good_node_config_and_the_log_says_where_and_why() {
 }
 
 #[test]
+fn a_node_config_that_cannot_be_read_says_why_and_heals_by_itself() {
+    let host = Host::new();
+    // As under the unit: root, and no right to read what others own.
+    host.write(
+        "/run/unit",
+        "#!/bin/sh\nexec setpriv --bounding-set -dac_override,-dac_read_search \"$0-agent\" \"$@\"\n",
+    );
+    host.run("chmod 0755 /run/unit");
+    std::os::unix::fs::symlink(FLOCK_AGENT, host.path("/run/unit-agent")).expect("a link");
+    host.write("/run/node.yaml", &node_config(CIDR6, CIDR4));
+    host.run("chmod 0000 /run/node.yaml");
+    let agent = host.agent().program("/run/unit").keep_config().start();
+    let line = agent.wait_log("NodeConfig cannot be read");
+    for words in ["/run/node.yaml has mode 0000 and owner uid 0", "root without CAP_DAC_OVERRIDE", "chmod u+r"] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    assert_eq!(host.cni("STATUS").error().code, 50);
+    host.run("chmod 0600 /run/node.yaml");
+    agent.wait_log("NodeConfig in force");
+    host.cni("STATUS").done();
+    assert_eq!(agent.log().matches("NodeConfig cannot be read").count(), 1, "said once: {}", agent.log());
+
+    // Another owner, and a directory on the way that may not be entered; the last good one stays in force.
+    if !one_user_only() {
+        host.run("chown 1 /run/node.yaml");
+        let line = agent.wait_log_times("NodeConfig cannot be read", 2);
+        assert!(line.contains("mode 0600 and owner uid 1") && line.contains("chown root"), "{line}");
+        assert!(line.contains("the last good one"), "{line}");
+        host.add(&host.pod("p")).result();
+        host.run("chown 0 /run/node.yaml");
+        host.edit_config(&node_config(CIDR6, "10.25.217.0/24"));
+        agent.wait_log("cidr4=10.25.217.0/24");
+    }
+}
+
+#[test]
+fn what_a_node_config_says_in_vain_is_in_the_log_once() {
+    let host = Host::new();
+    host.run("ip link add up0 type veth peer name up1");
+    host.run("ip addr add 192.0.2.1/24 dev up0");
+    host.run("ip link set up0 up");
+    host.run("ip link set up1 up");
+    host.run("ip route add default via 192.0.2.254 dev up0 onlink");
+    let text = |name: &str, annotation: &str, mtu: u32| {
+        format!(
+            "\u{feff}apiVersion: flock.fritzlab.net/v1alpha1\r\nkind: NodeConfig\r\nmetadata: {{name: {name}, annotations: {{{annotation}}}}}\r\n\
+             spec: {{cidr6: '{CIDR6}', mtu: {mtu}}}\r\n---\r\n# nothing more\r\n"
+        )
+    };
+    let config = text("Host001", "flock.fritzlab.net/ip-algo: 'namespace,owner', flock.fritzlab.net/ip-alg: app", 9000);
+    let agent = host.agent().config(Some(&config)).start();
+    agent.wait_log("NodeConfig in force");
+    let said = "part of it does not do what it says";
+    agent.wait_log_times(said, 4);
+    for words in ["unknown field", "ip-alg", "differ in case only", "spec.mtu is 9000 and the uplink's MTU is 1500"] {
+        assert!(
+            agent.log().lines().any(|line| line.contains(said) && line.contains(words)),
+            "{words}: {}",
+            agent.log()
+        );
+    }
+    // Put right one by one, and never repeated.
+    agent.edit_config(&text("host001", "flock.fritzlab.net/ip-algo: namespace", 1400));
+    agent.wait_log("mtu=1400");
+    agent.signal("HUP");
+    agent.wait_log("looking again");
+    agent.edit_config(&text("host001", "flock.fritzlab.net/ip-algo: app", 1300));
+    agent.wait_log("mtu=1300");
+    assert_eq!(agent.log().matches(said).count(), 4, "{}", agent.log());
+}
+
+#[test]
 fn a_node_without_a_node_config_waits_for_it_and_survives_its_loss() {
     let host = Host::new();
     let agent = host.agent().config(None).start();

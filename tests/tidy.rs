@@ -58,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "netlink",
             "netns",
             "nodeconfig",
+            "outside",
             "plan",
             "program",
             "pulse",

@@ -35,7 +35,8 @@ impl Latest {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, published: Published) {
+    /// Puts another one in place.
+    pub fn set(&self, published: Published) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = published;
     }
 }

@@ -241,7 +241,7 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
         Origin::File(path) => (Source::File(FileSource::new(path, node_name.clone())), None),
         Origin::Api(access) => {
             let cluster = Cluster::new(&access, node_name.clone(), wake.clone())?;
-            (Source::Cluster(ClusterSource::new(cluster.latest.clone())), Some(cluster))
+            (Source::Cluster(ClusterSource::new(cluster.latest.clone(), node_name.clone())), Some(cluster))
         }
     };
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
@@ -308,7 +308,7 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
             // Look now instead of in some seconds: at the NodeConfig, the host, and the pods.
             Some(SIGHUP) => {
                 log::info("looking again, as asked by SIGHUP").write();
-                wake.send(Wake::Look).ok();
+                wake.send(Wake::Again).ok();
                 reconcile.send(Turn::Round).ok();
             }
             other => break other,

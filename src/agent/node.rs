@@ -70,6 +70,8 @@ pub struct Places {
 pub enum Wake {
     /// Something has changed.
     Look,
+    /// Somebody wants everything to be read again.
+    Again,
     /// The agent ends.
     Stop,
 }
@@ -99,6 +101,8 @@ pub struct Node {
     pulse: Pulse,
     /// The NodeConfig in force could not be kept for the next start.
     unkept: bool,
+    /// What was said about it.
+    notes: Vec<String>,
 }
 
 /// How far the CNI configuration is.
@@ -145,6 +149,7 @@ impl Node {
             conflist: Conflist::Settled,
             pulse: Pulse::default(),
             unkept: false,
+            notes: Vec::new(),
         }
     }
 
@@ -155,10 +160,15 @@ impl Node {
 
     /// Looks whenever it is woken, and now and then.
     pub fn keep(mut self, wake: &Receiver<Wake>) {
-        while matches!(
-            self.pulse.resting(|| wake.recv_timeout(INTERVAL)),
-            Ok(Wake::Look) | Err(RecvTimeoutError::Timeout)
-        ) {
+        loop {
+            match self.pulse.resting(|| wake.recv_timeout(INTERVAL)) {
+                Ok(Wake::Again) => {
+                    self.source.forget();
+                    (self.look_due, self.keep_due) = (Instant::now(), Instant::now());
+                }
+                Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            }
             self.round();
             self.settle_conflist();
         }
@@ -189,6 +199,12 @@ impl Node {
         let read = Directory::open(&self.places.state_dir).and_then(|mut disk| disk.read(LAST_GOOD));
         let Ok(Some(bytes)) = read else { return };
         match nodeconfig::parse(&bytes) {
+            Ok(config) if config.name != self.source.node() => {
+                log::warn("NodeConfig of the last run is of another node and not used")
+                    .with("name", &config.name)
+                    .with("node", self.source.node())
+                    .write();
+            }
             Ok(config) => {
                 log::info("NodeConfig of the last run is in force until the API server is heard").write();
                 self.config = Some(config);
@@ -205,21 +221,29 @@ impl Node {
             Found::Nothing => false,
             Found::Gone(why) => {
                 log::warn("NodeConfig is missing").with("err", why).with("in_force", in_force).write_limited();
-                self.verdicts.set(Verdict { edit: None, problem: None });
+                self.verdicts.set(Verdict::default());
                 false
             }
-            Found::Config { config: Err(why), edit } => {
+            Found::Unreadable(why) => {
+                log::warn("NodeConfig cannot be read").with("err", why).with("in_force", in_force).write_limited();
+                false
+            }
+            Found::Config { config: Err(why), edit, .. } => {
                 log::error("NodeConfig is not valid").with("err", &why).with("in_force", in_force).write_limited();
-                self.verdicts.set(Verdict { edit, problem: Some(why) });
+                self.verdicts.set(Verdict { edit, problem: Some(why), notes: Vec::new() });
                 false
             }
-            Found::Config { config: Ok(config), edit } => {
+            Found::Config { config: Ok(config), notes, edit } => {
                 let changed = self.config.as_ref() != Some(&*config);
                 self.config = Some(*config);
                 if changed && edit.is_some() {
                     self.remember();
                 }
-                self.verdicts.set(Verdict { edit, problem: None });
+                if self.notes != notes {
+                    notes.iter().for_each(|note| remark(note));
+                    self.notes.clone_from(&notes);
+                }
+                self.verdicts.set(Verdict { edit, problem: None, notes });
                 changed
             }
         }
@@ -262,6 +286,10 @@ impl Node {
         let facts = host.facts.clone();
         let view = View { config: config.clone(), mtu: config.mtu.unwrap_or(facts.mtu), gateway4: config.gateway4 };
         let same = self.present.get().is_some_and(|present| *present == view);
+        let note = nodeconfig::mtu_note(config.mtu, facts.mtu);
+        if self.verdicts.set_host_note(note.clone()) {
+            note.iter().for_each(|note| remark(note));
+        }
         let ranges = Ranges { cidr6: config.cidr6, cidr4: config.cidr4, host: facts.taken.keys().copied().collect() };
         self.verbs.ledger().configure(ranges);
         self.warn_of_pods_in_the_way();
@@ -402,6 +430,10 @@ impl Node {
 
 fn said(differences: &[Difference]) -> impl Iterator<Item = String> {
     differences.iter().filter(|difference| difference.policy() == Policy::Say).map(ToString::to_string)
+}
+
+fn remark(note: &str) {
+    log::warn("NodeConfig is in force, and part of it does not do what it says").with("note", note).write_limited();
 }
 
 fn keep_last_good(places: &Places, config: &NodeConfig) -> Result<(), DiskError> {

@@ -31,6 +31,9 @@ const RETRY: Duration = Duration::from_secs(15);
 /// For the ledger's answer.
 const LEDGER_LIMIT: Duration = Duration::from_secs(2);
 
+/// Longest text of all notes about a NodeConfig, in characters.
+const NOTES_MAX: usize = 2048;
+
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
@@ -41,6 +44,8 @@ pub struct Verdict {
     pub edit: Option<Edit>,
     /// Why it is not in force.
     pub problem: Option<String>,
+    /// What an operator should know about it though it is in force.
+    pub notes: Vec<String>,
 }
 
 /// Whether pods get addresses.
@@ -63,6 +68,8 @@ struct Standing {
     verdict: Verdict,
     /// Why the host is not prepared; none when it is.
     unprepared: Option<String>,
+    /// What an operator should know about the NodeConfig on this host.
+    host_note: Option<String>,
 }
 
 impl Verdicts {
@@ -76,12 +83,25 @@ impl Verdicts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).unprepared = prepared.err();
     }
 
+    /// Says what an operator should know about the NodeConfig on this host. Returns whether that is new.
+    pub fn set_host_note(&self, note: Option<String>) -> bool {
+        let mut standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = standing.host_note != note;
+        standing.host_note = note;
+        new
+    }
+
     fn get(&self) -> Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Standing {
+    fn notes(&self) -> String {
+        let notes: Vec<&str> = self.verdict.notes.iter().chain(&self.host_note).map(String::as_str).collect();
+        notes.join("; ").chars().take(NOTES_MAX).collect()
+    }
+
     fn serving(&self, configured: bool) -> Serving {
         match (&self.unprepared, configured) {
             (_, false) => Serving::NotConfigured,
@@ -172,7 +192,7 @@ impl Reporter {
         let deadline = Instant::now() + LEDGER_LIMIT;
         let filling = self.ledger.filling(deadline).ok()?;
         let now = log::timestamp(SystemTime::now());
-        let conditions = judge(&standing.verdict, &standing.serving(self.present.get().is_some()));
+        let conditions = judge(standing, &standing.serving(self.present.get().is_some()));
         let conditions: Vec<Condition> = conditions
             .into_iter()
             .map(|condition| {
@@ -233,7 +253,7 @@ impl Reporter {
     }
 }
 
-fn judge(verdict: &Verdict, serving: &Serving) -> [Condition; 2] {
+fn judge(standing: &Standing, serving: &Serving) -> [Condition; 2] {
     let condition = |kind, status, reason, message: &str| Condition {
         kind,
         status,
@@ -241,8 +261,11 @@ fn judge(verdict: &Verdict, serving: &Serving) -> [Condition; 2] {
         message: message.to_owned(),
         since: String::new(),
     };
+    let verdict = &standing.verdict;
+    let notes = standing.notes();
     let valid = match &verdict.problem {
-        None => condition("Valid", true, "Accepted", "in force"),
+        None if notes.is_empty() => condition("Valid", true, "Accepted", "in force"),
+        None => condition("Valid", true, "Accepted", &format!("in force, but: {notes}")),
         Some(problem) => condition("Valid", false, "Invalid", problem),
     };
     let ready = match (&verdict.problem, serving) {
@@ -266,15 +289,34 @@ fn excerpt(body: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn of(verdict: Verdict) -> Standing {
+        Standing { verdict, ..Standing::default() }
+    }
+
+    #[test]
+    fn what_is_accepted_and_wrong_is_shown_beside_valid() {
+        let verdicts = Verdicts::default();
+        verdicts.set(Verdict { notes: vec!["annotation x is ignored".into()], ..Verdict::default() });
+        assert!(verdicts.set_host_note(Some("spec.mtu is 9000".into())));
+        assert!(!verdicts.set_host_note(Some("spec.mtu is 9000".into())), "nothing new");
+        let [ready, valid] = judge(&verdicts.get(), &Serving::Yes);
+        assert!(ready.status && valid.status);
+        assert_eq!(valid.message, "in force, but: annotation x is ignored; spec.mtu is 9000");
+        assert!(verdicts.set_host_note(None));
+        verdicts.set(Verdict { notes: vec!["é".repeat(100_000)], ..Verdict::default() });
+        let [_, valid] = judge(&verdicts.get(), &Serving::Yes);
+        assert!(valid.message.len() < 32 * 1024, "the API server takes no longer message");
+    }
+
     #[test]
     fn a_bad_edit_is_invalid_and_the_node_stays_ready() {
-        let bad = Verdict { edit: None, problem: Some("spec.cidr6 …".into()) };
+        let bad = of(Verdict { problem: Some("spec.cidr6 …".into()), ..Verdict::default() });
         let [ready, valid] = judge(&bad, &Serving::Yes);
         assert_eq!((ready.status, ready.reason, valid.status, valid.reason), (true, "LastGood", false, "Invalid"));
         assert_eq!(valid.message, "spec.cidr6 …");
         let [ready, _] = judge(&bad, &Serving::NotConfigured);
         assert_eq!((ready.status, ready.reason), (false, "NotConfigured"));
-        let [ready, valid] = judge(&Verdict::default(), &Serving::Yes);
+        let [ready, valid] = judge(&Standing::default(), &Serving::Yes);
         assert!(ready.status && valid.status);
     }
 
@@ -284,7 +326,7 @@ mod tests {
         assert_eq!(verdicts.get().serving(true), Serving::Yes);
         verdicts.set_host(Err("net/ipv4/ip_forward cannot be written".into()));
         let serving = verdicts.get().serving(true);
-        let [ready, valid] = judge(&Verdict::default(), &serving);
+        let [ready, valid] = judge(&Standing::default(), &serving);
         assert_eq!((ready.status, ready.reason, valid.status), (false, "HostNotPrepared", true));
         assert_eq!(ready.message, "net/ipv4/ip_forward cannot be written");
         // Without a configuration nobody has tried to prepare it.

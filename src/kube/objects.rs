@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::annotations;
+use crate::annotations::{self, Excerpt};
 use crate::embed::app_name;
 use crate::kube::watch::{Kind, REASON_MAX};
-use crate::nodeconfig::{Manifest, NodeConfig};
+use crate::nodeconfig::{Manifest, NOTES_MAX, NodeConfig};
 
 /// The NodeConfig of one node. The server filters.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct NodeConfigObject {
     pub generation: i64,
     /// The configuration, or what is wrong with it, in words for an operator.
     pub config: Result<NodeConfig, String>,
+    /// What an operator should know about one that can be used, one line each, at most [`NOTES_MAX`].
+    pub notes: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -54,7 +56,11 @@ impl Kind for NodeConfigs {
 
     fn reduce(&self, raw: &RawValue) -> Result<NodeConfigObject, String> {
         let meta: HasMeta = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-        Ok(NodeConfigObject { uid: meta.metadata.uid, generation: meta.metadata.generation, config: config(raw.get()) })
+        let (config, notes) = match config(raw.get()) {
+            Ok((config, notes)) => (Ok(config), notes),
+            Err(why) => (Err(why), Vec::new()),
+        };
+        Ok(NodeConfigObject { uid: meta.metadata.uid, generation: meta.metadata.generation, config, notes })
     }
 }
 
@@ -75,11 +81,18 @@ pub fn encoded(text: &str) -> String {
     encoded
 }
 
-fn config(text: &str) -> Result<NodeConfig, String> {
+fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
     let object: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let known = |value: &Value, keys: &[&str]| -> Value {
         let Some(object) = value.as_object() else { return value.clone() };
         object.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+    };
+    let mut unknown = Vec::new();
+    let mut note = |place: &str, value: &Value, keys: &[&str]| {
+        let fields = value.as_object().into_iter().flatten().map(|(key, _)| key);
+        unknown.extend(fields.filter(|key| !keys.contains(&key.as_str())).take(NOTES_MAX).map(|key| {
+            format!("{place}: the field {} is ignored: this version of flock-agent does not know it", Excerpt::of(key))
+        }));
     };
     let mut manifest = known(&object, &["apiVersion", "kind", "metadata", "spec"]);
     if let Some(metadata) = manifest.get_mut("metadata") {
@@ -90,15 +103,22 @@ fn config(text: &str) -> Result<NodeConfig, String> {
         }
     }
     if let Some(spec) = manifest.get_mut("spec") {
-        *spec = known(spec, &["cidr6", "cidr4", "defaults", "mtu"]);
+        let keys = &["cidr6", "cidr4", "defaults", "mtu"];
+        note("spec", spec, keys);
+        *spec = known(spec, keys);
         if let Some(defaults) = spec.get_mut("defaults") {
-            *defaults = known(defaults, &["ipv6", "ipv4"]);
+            let keys = &["ipv6", "ipv4"];
+            note("spec.defaults", defaults, keys);
+            *defaults = known(defaults, keys);
         }
     }
     // The reader's message quotes the value that is wrong, and the reason has to fit into the status.
     let excerpt = |error: serde_json::Error| error.to_string().chars().take(REASON_MAX).collect::<String>();
     let manifest: Manifest = serde_json::from_value(manifest).map_err(excerpt)?;
-    NodeConfig::try_from(manifest).map_err(|error| error.to_string())
+    let (config, mut notes) = manifest.check().map_err(|error| error.to_string())?;
+    notes.extend(unknown);
+    notes.truncate(NOTES_MAX);
+    Ok((config, notes))
 }
 
 /// The pods of one node. The server filters.
@@ -259,6 +279,28 @@ mod tests {
         let config = object.config.expect("valid");
         assert_eq!(config.defaults.ip_algo.as_deref(), Some("app"));
         assert_eq!(config.cidr6.map(|cidr| cidr.to_string()).as_deref(), Some("2001:db8::/64"));
+        let says = |place: &str| object.notes.iter().any(|note| note.starts_with(place) && note.contains("ignored"));
+        assert!(
+            object.notes.len() == 2 && says("spec: the field \"bgp\"") && says("spec.defaults: the field \"ipv9\"")
+        );
+    }
+
+    #[test]
+    fn what_is_accepted_and_wrong_in_the_api_is_noted() {
+        let object = node_config(&json!({
+            "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig",
+            "metadata": {"name": "n", "annotations": {"flock.fritzlab.net/ip-algo": "owner", "flock.fritzlab.net/ip-alg": "app"}},
+            "spec": {"cidr6": "2001:db8::/64"},
+        }));
+        assert!(object.config.is_ok());
+        assert!(object.notes.len() == 2 && object.notes[0].contains("owner") && object.notes[1].contains("ip-alg"));
+        let many: serde_json::Map<String, Value> = (0..100).map(|n| (format!("k{n}"), json!(n))).collect();
+        let mut spec = json!({"cidr6": "2001:db8::/64"});
+        spec.as_object_mut().expect("an object").extend(many);
+        let object = node_config(&json!({
+            "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig", "metadata": {"name": "n"}, "spec": spec,
+        }));
+        assert_eq!(object.notes.len(), NOTES_MAX);
     }
 
     #[test]
