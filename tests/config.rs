@@ -12,6 +12,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
@@ -556,6 +557,43 @@ fn the_agent_explains_itself_and_refuses_what_it_does_not_understand() {
         assert_eq!((code, stdout.as_str()), (Some(2), ""));
         assert!(stderr.contains(why) && stderr.lines().count() == 1, "{stderr}");
     }
+}
+
+#[test]
+fn the_hosts_name_becomes_the_nodes_as_with_kubelet_and_what_cannot_is_refused() {
+    let host = Host::new();
+    let named = |name: &str, arguments: &str| {
+        let script = format!(
+            "printf '%s' '{name}' > /proc/sys/kernel/hostname; exec {FLOCK_AGENT} {arguments} --socket /run/other/flock.sock"
+        );
+        let mut command = host.command("unshare");
+        command.args(["--uts", "sh", "-c", &script]).stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::null());
+        command.spawn().expect("starts")
+    };
+    host.write("/run/node.yaml", &node_config(CIDR6, CIDR4).replace("host001", "node-a"));
+    let mut agent = named("Node-A", "--node-config /run/node.yaml");
+    let log = BufReader::new(agent.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let lines: Vec<String> = log.take_while(|line| !line.contains("flock-agent listens")).collect();
+    assert!(!lines.iter().any(|line| line.contains("does not do what it says")), "{lines:?}");
+    host.run(&format!("kill {}", agent.id()));
+    agent.wait().expect("ends");
+    host.run("rm -r /run/other");
+
+    host.write(
+        "/run/kubeconfig",
+        "{current-context: a, contexts: [{name: a, context: {cluster: b}}], clusters: [{name: b, cluster: {server: 'https://127.0.0.1:9'}}]}",
+    );
+    for (name, arguments, words) in [
+        ("my_host", "", "\"my_host\" has '_' in it"),
+        ("h", "--node-name Node-A", "--node-name: \"Node-A\" has 'N' in it"),
+    ] {
+        let agent = named(name, &format!("--kubeconfig /run/kubeconfig {arguments}"));
+        let output = agent.wait_with_output().expect("ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words) && said.contains("kubectl get nodes"), "{said}");
+    }
+    assert!(!host.path("/run/other").exists(), "nothing was touched");
 }
 
 #[test]

@@ -76,6 +76,7 @@ use crate::agent::status::{Reporter, Verdicts};
 use crate::agent::suspicion::Suspicions;
 use crate::agent::view::Present;
 use crate::agent::watchdog::Watchdog;
+use crate::annotations::Excerpt;
 use crate::boot;
 use crate::disk::{Directory, DiskError, open_lockable_dir};
 use crate::ipam::Draw;
@@ -88,6 +89,7 @@ use crate::log;
 use crate::netlink::NetlinkError;
 use crate::netlink::changes::{Change, Changes};
 use crate::netlink::events::LinkRemover;
+use crate::nodeconfig::check_node_name;
 use crate::rpc::frame::FrameError;
 use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server};
 use crate::store::{Finding, Store, Unusable};
@@ -115,6 +117,12 @@ enum StartError {
     Thread(io::Error),
     Access(AccessError),
     Kube(KubeError),
+    /// Not the name of a node: where it comes from, and why.
+    NodeName {
+        given: bool,
+        name: Excerpt,
+        why: String,
+    },
 }
 
 impl fmt::Display for StartError {
@@ -135,6 +143,14 @@ impl fmt::Display for StartError {
             ),
             StartError::Access(error) => f.write_str(&explained(error)),
             StartError::Kube(error) => f.write_str(&explained(error)),
+            StartError::NodeName { given: true, name, why } => {
+                write!(f, "--node-name: {name} {why}; give the name that `kubectl get nodes` shows")
+            }
+            StartError::NodeName { given: false, name, why } => write!(
+                f,
+                "this host's name cannot be that of a node: {name} {why}; give --node-name, with the name that `kubectl get nodes` \
+                 shows"
+            ),
         }
     }
 }
@@ -163,11 +179,19 @@ pub fn run() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let name = node_name(flags.node_name.as_deref(), &host_name(), matches!(origin, Origin::Api(_)));
+    let name = match name {
+        Ok(name) => name,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(2);
+        }
+    };
     if let Err(error) = log::start(flags.log_level, flags.log_format) {
         complain(&StartError::Thread(error));
         return ExitCode::FAILURE;
     }
-    let exit = match serve(*flags, origin) {
+    let exit = match serve(*flags, name, origin) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error("flock-agent cannot run").with("err", &error).write();
@@ -204,7 +228,7 @@ fn origin(flags: &Flags) -> Result<Origin, AccessError> {
     }
 }
 
-fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
+fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartError> {
     let began = Instant::now();
     // Signals first: one that comes during the start ends the agent in order, right after it.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
@@ -235,7 +259,6 @@ fn serve(flags: Flags, origin: Origin) -> Result<(), StartError> {
     let ledger = Ledger::start(store, KernelDraw).map_err(StartError::Thread)?;
     let remover = LinkRemover::start().map_err(StartError::Netlink)?;
     let present = Present::default();
-    let node_name = flags.node_name.unwrap_or_else(host_name);
     let (wake, woken) = channel();
     let (source, cluster) = match origin {
         Origin::File(path) => (Source::File(FileSource::new(path, node_name.clone())), None),
@@ -490,8 +513,20 @@ fn report(finding: &Finding) {
     }
 }
 
+/// The name under which the node's objects stand in the API. A name that is given is taken as it is, or refused; the host's is made into
+/// a node's as kubelet does it. Without the API nobody asks for the name, and a host that could not be a node serves all the same.
+fn node_name(given: Option<&str>, host: &str, api: bool) -> Result<String, StartError> {
+    let name = given.map_or_else(|| host.trim().to_lowercase(), str::to_owned);
+    match check_node_name(&name) {
+        Err(why) if api || given.is_some() => {
+            Err(StartError::NodeName { given: given.is_some(), name: Excerpt::of(&name), why })
+        }
+        _ => Ok(name),
+    }
+}
+
 fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
 }
 
 fn notices() -> Notify {
@@ -526,5 +561,42 @@ impl Draw for KernelDraw {
             filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
         }
         u128::from_ne_bytes(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_is_called_as_kubelet_calls_it() {
+        for (given, host, want) in [
+            (None, "Node-A\n", "node-a"),
+            (None, " HOST.Example.COM \n", "host.example.com"),
+            (None, "host001", "host001"),
+            (Some("other"), "Node-A\n", "other"),
+            (Some("other"), "", "other"),
+        ] {
+            for api in [true, false] {
+                assert_eq!(node_name(given, host, api).ok().as_deref(), Some(want), "{host:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_node_is_refused_with_value_reason_and_remedy() {
+        for (given, host, words) in [
+            (Some("Node-A"), "", ["--node-name: \"Node-A\"", "'N'", "kubectl get nodes"]),
+            (Some(""), "h", ["--node-name: \"\"", "is empty", "kubectl get nodes"]),
+            (Some(" a"), "h", ["--node-name", "' '", "kubectl get nodes"]),
+            (None, "my_host", ["host's name", "\"my_host\" has '_'", "give --node-name"]),
+            (None, "(none)", ["host's name", "'('", "give --node-name"]),
+            (None, "\n", ["host's name", "is empty", "give --node-name"]),
+        ] {
+            let text = node_name(given, host, true).expect_err("refused").to_string();
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+            // A file is for whoever reads it.
+            assert_eq!(node_name(given, host, false).is_err(), given.is_some(), "{host:?}");
+        }
     }
 }
