@@ -305,13 +305,14 @@ fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Option<Lease>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::addr::GATEWAY6;
     use crate::plan::SETTINGS;
     use crate::plan::tests::lease;
 
-    fn link_of(lease: &Lease) -> KernelLink {
+    /// The host end of the link of `lease` as an ADD leaves it.
+    pub(crate) fn link_of(lease: &Lease) -> KernelLink {
         let mut link = KernelLink {
             index: 7,
             name: lease.host_link.to_string(),
@@ -324,7 +325,7 @@ mod tests {
             settings6: vec![-1; 60],
             routes: lease.addresses().map(|ip| (ip.into(), None)).collect(),
             own: vec![GATEWAY6.into(), GATEWAY4.into()],
-            neighbours: lease.addresses().map(|ip| (ip, lease.pod_mac.expect("given"))).collect(),
+            neighbours: lease.addresses().filter_map(|ip| Some((ip, lease.pod_mac?))).collect(),
         };
         for setting in &SETTINGS {
             settings_of(&mut link, setting.family)[setting.place] = setting.value;

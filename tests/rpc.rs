@@ -1140,38 +1140,66 @@ fn an_agent_that_cannot_put_its_socket_back_ends_for_its_successor() {
     assert_eq!(agent.wait().code(), Some(1));
 }
 
+/// The agent as a container runs it: in a pid namespace of its own, from which nobody outside can be seen.
+fn contained(host: &Host) -> String {
+    let script = format!("#!/bin/sh\nexec unshare --pid --fork --kill-child {FLOCK_AGENT} \"$@\"\n");
+    std::fs::write(host.path("/run/contained"), script).unwrap();
+    host.run("chmod 755 /run/contained");
+    "/run/contained".into()
+}
+
+// covers: P-03
+#[test]
+fn an_agent_in_a_pid_namespace_of_its_own_serves_who_is_outside() {
+    let host = Host::new();
+    let agent = host.agent().program(&contained(&host)).start();
+    let pod = host.pod("a");
+    host.cni("STATUS").done();
+    host.add(&pod).result();
+    assert!(pod.pings(HOST6.parse().unwrap()));
+    host.del(&pod).done();
+    host.assert_empty();
+    assert!(!agent.log().contains("cannot be accepted"), "{}", agent.log());
+    agent.kill();
+}
+
 // covers: P-03
 #[test]
 fn only_root_and_the_agents_own_user_are_served() {
     if one_user_only() {
         return;
     }
-    let host = Host::new();
-    let agent = host.agent().args(&["--socket", "/run/open/flock.sock"]).start();
-    let pod = host.pod("a");
-    let plugin = host.path("/run/open/plugin");
-    std::fs::copy(FLOCK, &plugin).unwrap();
-    host.run("chmod 755 /run/open /run/open/plugin");
-    let stranger = |verb: &str| {
-        let mut command = host.command("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "-i"]);
-        command.args([&format!("CNI_COMMAND={verb}"), "CNI_CONTAINERID=a", "CNI_IFNAME=eth0", "CNI_PATH=/"]);
-        command.args([&format!("CNI_NETNS={}", pod.path()), "/run/open/plugin"]);
-        let conf = json!({"cniVersion": "1.1.0", "name": "flock", "socket": "/run/open/flock.sock"});
-        std::fs::write(host.path("/run/conf"), conf.to_string()).unwrap();
-        let conf = std::fs::File::open(host.path("/run/conf")).unwrap();
-        let output = command.stdin(conf).output().unwrap();
-        let error: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        error["code"].clone()
-    };
-    // The rights of the socket keep strangers out, and so does the agent where somebody opened it.
-    assert_eq!(stranger("STATUS"), 50);
-    assert!(!agent.log().contains("caller refused"));
-    host.run("chmod 666 /run/open/flock.sock");
-    assert_eq!(stranger("STATUS"), 50);
-    assert_eq!(stranger("ADD"), 11);
-    assert!(agent.wait_log("caller refused").contains("65534"));
-    assert_eq!(stranger("DEL"), 11, "and it can leave no note");
-    host.assert_empty();
-    host.cni("STATUS").conf("socket", json!("/run/open/flock.sock")).done();
+    for apart in [false, true] {
+        let host = Host::new();
+        let program = if apart { contained(&host) } else { FLOCK_AGENT.into() };
+        let agent = host.agent().program(&program).args(&["--socket", "/run/open/flock.sock"]).start();
+        let pod = host.pod("a");
+        let plugin = host.path("/run/open/plugin");
+        std::fs::copy(FLOCK, &plugin).unwrap();
+        host.run("chmod 755 /run/open /run/open/plugin");
+        let stranger = |verb: &str| {
+            let mut command = host.command("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "-i"]);
+            command.args([&format!("CNI_COMMAND={verb}"), "CNI_CONTAINERID=a", "CNI_IFNAME=eth0", "CNI_PATH=/"]);
+            command.args([&format!("CNI_NETNS={}", pod.path()), "/run/open/plugin"]);
+            let conf = json!({"cniVersion": "1.1.0", "name": "flock", "socket": "/run/open/flock.sock"});
+            std::fs::write(host.path("/run/conf"), conf.to_string()).unwrap();
+            let conf = std::fs::File::open(host.path("/run/conf")).unwrap();
+            let output = command.stdin(conf).output().unwrap();
+            let error: Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+            error["code"].clone()
+        };
+        // The rights of the socket keep strangers out, and so does the agent where somebody opened it.
+        assert_eq!(stranger("STATUS"), 50);
+        assert!(!agent.log().contains("caller refused"));
+        host.run("chmod 666 /run/open/flock.sock");
+        assert_eq!(stranger("STATUS"), 50);
+        assert_eq!(stranger("ADD"), 11);
+        let line = agent.wait_log("caller refused");
+        assert!(line.contains("uid=65534") && line.contains("pid=") != apart, "{line}");
+        assert_eq!(stranger("DEL"), 11, "and it can leave no note");
+        host.assert_empty();
+        host.cni("STATUS").conf("socket", json!("/run/open/flock.sock")).done();
+    }
 }

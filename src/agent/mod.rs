@@ -532,9 +532,10 @@ fn host_name() -> String {
 fn notices() -> Notify {
     Arc::new(|notice| match notice {
         Notice::Accept(error) => log::warn("connection cannot be accepted").with("err", error).write_limited(),
-        Notice::Stranger(uid) => {
-            log::warn("caller refused: neither root nor this user").with("uid", uid).write_limited()
-        }
+        Notice::Stranger { uid, pid } => log::warn("caller refused: neither root nor this user")
+            .with("uid", uid)
+            .with_some("pid", pid)
+            .write_limited(),
         // Somebody only looked whether we listen.
         Notice::Request(FrameError::Closed(0)) => {}
         Notice::Request(error) => log::warn("request did not arrive").with("err", error).write_limited(),

@@ -18,8 +18,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::net::sockopt::{self, socket_peercred};
+use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::cni::error::Code;
@@ -300,8 +301,13 @@ impl Default for Limits {
 pub enum Notice {
     /// A connection could not be accepted.
     Accept(io::Error),
-    /// A peer that is neither root nor the agent's own user; its user id.
-    Stranger(u32),
+    /// A peer that is neither root nor the agent's own user.
+    Stranger {
+        /// Its user id.
+        uid: u32,
+        /// Its process id, where it is one that the agent can see.
+        pid: Option<i32>,
+    },
     /// A request did not arrive.
     Request(FrameError),
     /// A request was not carried out: its caller had gone before it began.
@@ -553,9 +559,14 @@ fn next(listener: &UnixListener, shared: &Shared) -> Option<UnixStream> {
 }
 
 fn serve(stream: &UnixStream, shared: &Shared) {
-    match socket_peercred(stream.as_fd()) {
-        Ok(peer) if peer.uid.is_root() || peer.uid.as_raw() == shared.own_uid => {}
-        Ok(peer) => return (shared.notify)(Notice::Stranger(peer.uid.as_raw())),
+    // The user decides, whatever the process: the kernel gives 0 for one outside of our pid namespace, which every caller is
+    // when the agent is a container. (rustix 1.1 keeps that in a type that cannot be zero, and makes an error of it.)
+    match getsockopt(stream, PeerCredentials) {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == shared.own_uid => {}
+        Ok(peer) => {
+            let pid = Some(peer.pid()).filter(|pid| *pid != 0);
+            return (shared.notify)(Notice::Stranger { uid: peer.uid(), pid });
+        }
         Err(error) => return (shared.notify)(Notice::Accept(error.into())),
     }
     let until = Instant::now() + shared.limits.arrival;

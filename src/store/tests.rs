@@ -10,10 +10,10 @@ use proptest::sample::Index;
 use proptest::test_runner::Config;
 
 use super::*;
-use crate::addr::{GATEWAY4, GATEWAY6, fnv1a64};
+use crate::addr::fnv1a64;
 use crate::lease::Phase;
-use crate::plan;
 use crate::plan::tests::lease;
+use crate::recover::tests::link_of;
 use crate::recover::{KernelLink, Repair, repairs};
 
 const BOOT: &str = "boot-1";
@@ -567,22 +567,6 @@ struct Node {
     alive: BTreeMap<String, Lease>,
 }
 
-/// The host end of the link of `lease` as an ADD leaves it.
-fn link_of(lease: &Lease) -> KernelLink {
-    KernelLink {
-        index: 7,
-        name: lease.host_link.clone(),
-        mac: lease.host_mac,
-        mtu: lease.mtu,
-        alias: Some(plan::alias(&lease.attachment)),
-        up: true,
-        carrier: true,
-        addresses: lease.addresses().collect(),
-        own: vec![GATEWAY6.into(), GATEWAY4.into()],
-        neighbours: lease.addresses().filter_map(|ip| Some((ip, lease.pod_mac?))).collect(),
-    }
-}
-
 /// Something that happens on a node: to which of its pods, and which address it gets where it needs one.
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -658,7 +642,7 @@ fn lived(events: &[Event], cut_off: CutOff) -> Node {
         store.put(lease.clone()).expect("a good disk");
         let mut link = link_of(&lease);
         match cut_off {
-            CutOff::LinkMade => (link.alias, link.addresses, link.neighbours, link.up) = (None, vec![], vec![], false),
+            CutOff::LinkMade => (link.alias, link.routes, link.neighbours, link.up) = (None, vec![], vec![], false),
             CutOff::HostEndDone => link.carrier = false,
             _ => {}
         }
@@ -746,7 +730,7 @@ fn recovered(log: &[Vec<u8>], mut links: Vec<KernelLink>) -> (BTreeMap<String, L
             Repair::Undo(attachment) | Repair::Release(attachment) | Repair::Remove { attachment, .. } => {
                 let lease = leases.remove(&attachment.to_string());
                 let name = lease.map_or(attachment.host_link(0), |lease| lease.host_link);
-                links.retain(|link| link.name != name);
+                links.retain(|link| link.name != name.as_str());
             }
             Repair::Forget(attachment) => drop(leases.remove(&attachment.to_string())),
             Repair::Commit(attachment) => {
@@ -793,7 +777,7 @@ proptest! {
                 prop_assert!(held.insert(ip, lease).is_none(), "{} is held twice", ip);
             }
             prop_assert_eq!(lease.phase, Phase::Committed);
-            prop_assert!(links.iter().any(|link| link.name == lease.host_link), "{} has no link", lease.attachment);
+            prop_assert!(links.iter().any(|link| link.name == lease.host_link.as_str()), "{} has no link", lease.attachment);
         }
         for pod in node.alive.values() {
             prop_assert!(links.contains(&link_of(pod)), "{} has lost its link", pod.attachment);
