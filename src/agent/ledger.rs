@@ -598,6 +598,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             pod: None,
             mtu: 1500,
+            gateway4: crate::addr::GATEWAY4,
             call: None,
             addresses: both(),
         }
