@@ -95,8 +95,9 @@ pub struct Node {
     /// When the host is to be compared with what pods need.
     keep_due: Instant,
     budget: Budget,
-    /// What was last said of the host, which need not be said again.
+    /// What was last said of the host, and of the NodeConfig on this host, which need not be said again.
     said: BTreeSet<String>,
+    noted: BTreeSet<String>,
     conflist: Conflist,
     pulse: Pulse,
     /// The NodeConfig in force could not be kept for the next start.
@@ -146,6 +147,7 @@ impl Node {
             keep_due: now,
             budget: Budget::new(COMPARISONS, KEEP_INTERVAL, now),
             said: BTreeSet::new(),
+            noted: BTreeSet::new(),
             conflist: Conflist::Settled,
             pulse: Pulse::default(),
             unkept: false,
@@ -286,12 +288,15 @@ impl Node {
         let facts = host.facts.clone();
         let view = View { config: config.clone(), mtu: config.mtu.unwrap_or(facts.mtu), gateway4: config.gateway4 };
         let same = self.present.get().is_some_and(|present| *present == view);
-        let note = nodeconfig::mtu_note(config.mtu, facts.mtu);
-        if self.verdicts.set_host_note(note.clone()) {
-            note.iter().for_each(|note| remark(note));
-        }
+        let notes: BTreeSet<String> =
+            nodeconfig::mtu_note(config.mtu, facts.mtu).into_iter().chain(facts.remarks.iter().cloned()).collect();
         let ranges = Ranges { cidr6: config.cidr6, cidr4: config.cidr4, host: facts.taken.keys().copied().collect() };
         self.verbs.ledger().configure(ranges);
+        for note in notes.difference(&self.noted) {
+            remark(note);
+        }
+        self.verdicts.set_host_note((!notes.is_empty()).then(|| notes.iter().cloned().collect::<Vec<_>>().join("; ")));
+        self.noted = notes;
         self.warn_of_pods_in_the_way();
         // Before the view: with it come requests.
         self.keep_due = Instant::now();
@@ -342,7 +347,6 @@ impl Node {
         }
         self.keep_due = now + KEEP_INTERVAL;
         let wants = Wants { prefixes: config.prefixes(), gateway4_taken: host.facts.gateway4_taken.clone() };
-        let remarks = host.facts.remarks.clone();
         let deadline = now + KERNEL_LIMIT;
         let differences = match host::shows(host, deadline) {
             Ok(shows) => differences(&wants, &shows),
@@ -357,7 +361,7 @@ impl Node {
             }
         };
         let outcome = self.put_right(&differences, deadline);
-        self.say(remarks.into_iter().chain(said(&differences)).collect());
+        self.say(said(&differences));
         self.verdicts.set_host(outcome.as_ref().map(|()| ()).map_err(ToString::to_string));
         self.gate.tried(outcome);
     }
@@ -428,8 +432,8 @@ impl Node {
     }
 }
 
-fn said(differences: &[Difference]) -> impl Iterator<Item = String> {
-    differences.iter().filter(|difference| difference.policy() == Policy::Say).map(ToString::to_string)
+fn said(differences: &[Difference]) -> BTreeSet<String> {
+    differences.iter().filter(|difference| difference.policy() == Policy::Say).map(ToString::to_string).collect()
 }
 
 fn remark(note: &str) {

@@ -84,11 +84,8 @@ impl Verdicts {
     }
 
     /// Says what an operator should know about the NodeConfig on this host. Returns whether that is new.
-    pub fn set_host_note(&self, note: Option<String>) -> bool {
-        let mut standing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = standing.host_note != note;
-        standing.host_note = note;
-        new
+    pub fn set_host_note(&self, note: Option<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).host_note = note;
     }
 
     fn get(&self) -> Standing {
@@ -297,12 +294,11 @@ mod tests {
     fn what_is_accepted_and_wrong_is_shown_beside_valid() {
         let verdicts = Verdicts::default();
         verdicts.set(Verdict { notes: vec!["annotation x is ignored".into()], ..Verdict::default() });
-        assert!(verdicts.set_host_note(Some("spec.mtu is 9000".into())));
-        assert!(!verdicts.set_host_note(Some("spec.mtu is 9000".into())), "nothing new");
+        verdicts.set_host_note(Some("spec.mtu is 9000".into()));
         let [ready, valid] = judge(&verdicts.get(), &Serving::Yes);
         assert!(ready.status && valid.status);
         assert_eq!(valid.message, "in force, but: annotation x is ignored; spec.mtu is 9000");
-        assert!(verdicts.set_host_note(None));
+        verdicts.set_host_note(None);
         verdicts.set(Verdict { notes: vec!["é".repeat(100_000)], ..Verdict::default() });
         let [_, valid] = judge(&verdicts.get(), &Serving::Yes);
         assert!(valid.message.len() < 32 * 1024, "the API server takes no longer message");
