@@ -526,14 +526,11 @@ fn a_del_returns_when_the_link_is_gone_though_announcements_are_lost() {
     scene.end();
 }
 
-#[test]
-fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
-    let host = Host::new();
-    let scene = Scene::new(&host);
-    let pod = host.pod("p");
-    host.arm("link/netlink.event * hang 60000");
+/// The agent's reader of announcements is stuck; the kernel tells of more than it keeps for it, until it drops some.
+fn overrun(host: &Host) {
+    host.arm("link/netlink.event 1 hang 60000");
     let flap = "for n in $(seq 2000); do echo link set foreign mtu $((1400 + n % 2)); done | ip -batch -";
-    let overrun = || {
+    let dropped = || {
         let table = host.run("cat /proc/net/netlink");
         // Protocol, port, groups, ..., drops: a socket of the link group that has dropped something.
         table
@@ -543,13 +540,50 @@ fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
     };
     wait_for("an overrun", || {
         succeed(host.command("sh").args(["-ec", flap]));
-        overrun().then_some(())
+        dropped().then_some(())
     });
     host.run("ip link set foreign mtu 1500");
+}
+
+#[test]
+fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    overrun(&host);
     host.add(&pod).result();
     host.del(&pod).done();
     host.disarm();
     for _ in 0..5 {
+        scene.live_on(&pod, "after an overrun");
+    }
+    scene.end();
+}
+
+/// The kernel says once that it has dropped announcements, and goes on dropping until its queue has been emptied.
+#[test]
+fn a_removal_that_is_not_announced_while_the_queue_is_emptied_is_looked_for_when_it_is_empty() {
+    let host = Host::new();
+    let scene = Scene::new(&host);
+    let pod = host.pod("p");
+    let link = host.add(&pod).result().host_link();
+    overrun(&host);
+    // The reader goes on, hears of the overrun, and is stuck again with its queue as good as full. The call that removes the
+    // link does not return either.
+    host.start_trace();
+    host.arm("link/netlink.event * hang 60000\nremove/netlink.receive * hang 60000");
+    host.wait_point("link/netlink.event", 1);
+    let mut del = host.del(&pod).launch();
+    wait_for("the link to leave", || (!host.flock_links().contains(&link)).then_some(()));
+    host.wait_point("remove/netlink.receive", 1);
+    assert!(del.try_wait().expect("waitable").is_none(), "nobody has told of it");
+    // What is left in the queue tells nothing of the removal.
+    host.arm("remove/netlink.receive * hang 60000");
+    let status = wait_for("the end of DEL", || del.try_wait().expect("waitable"));
+    assert!(status.success() && host.notes() == 0, "{status}, and it was not the agent that said so");
+    host.disarm();
+    host.end_trace();
+    for _ in 0..3 {
         scene.live_on(&pod, "after an overrun");
     }
     scene.end();

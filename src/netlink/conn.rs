@@ -3,8 +3,8 @@
 //!
 //! The only user of the raw socket. Never cloned: the crate's socket closes its descriptor once per clone.
 
-use std::io::ErrorKind;
-use std::time::{Duration, Instant};
+use std::io::{self, ErrorKind};
+use std::time::Instant;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -12,8 +12,9 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::message::{Message, Object, Outcome, messages, outcome};
 use super::{Cause, NetlinkError};
@@ -207,32 +208,38 @@ impl Conn {
         self.sequence
     }
 
+    /// Hands the requests to the kernel, which carries them out inside this very call, one after the other, and puts the answers
+    /// into the socket's queue. Whoever changes or looks at links meanwhile holds the one lock of the kernel that this needs
+    /// (rtnl), mostly for microseconds, but for as long as a driver takes. A thread that waits for it can be woken by nothing,
+    /// not even by the end of its process, so there is no deadline to set: it is looked at before. Lists are the same, piece by
+    /// piece as they are read. Hence callers hold nothing meanwhile that another request needs in order to fail in time.
     fn send(&self, bytes: &[u8], what: &str) -> Result<(), NetlinkError> {
+        let fail = |cause| NetlinkError { what: what.into(), cause };
+        if Instant::now() >= self.deadline {
+            return Err(fail(Cause::Late));
+        }
         match failpoint::pass("netlink.send").and_then(|()| self.socket.send(bytes, 0)) {
             Ok(_) => Ok(()),
-            Err(error) => Err(NetlinkError { what: what.into(), cause: Cause::Socket(error) }),
+            Err(error) => Err(fail(Cause::Socket(error))),
         }
     }
 
     /// The messages of the next datagram.
     fn receive(&mut self, what: &str) -> Result<Vec<Message>, NetlinkError> {
         let fail = |cause| NetlinkError { what: what.into(), cause };
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(fail(Cause::Late));
-        }
-        // A timeout of zero would mean "for ever", and the kernel rounds down.
-        let left = left.max(Duration::from_millis(1));
-        set_socket_timeout(&self.socket, Timeout::Recv, Some(left)).map_err(|e| fail(Cause::Socket(e.into())))?;
+        // Mostly the answer is there when the request has been sent.
         let length = loop {
             let mut space = self.buffer.as_mut_slice();
-            let passed = failpoint::pass("netlink.receive");
-            match passed.and_then(|()| self.socket.recv(&mut space, RecvFlags::TRUNC.bits().cast_signed())) {
+            let flags = (RecvFlags::TRUNC | RecvFlags::DONTWAIT).bits().cast_signed();
+            match failpoint::pass("netlink.receive").and_then(|()| self.socket.recv(&mut space, flags)) {
                 Ok(length) => break length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Err(fail(Cause::Late));
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !ready(&self.socket, self.deadline).map_err(|e| fail(Cause::Socket(e)))? {
+                        return Err(fail(Cause::Late));
+                    }
                 }
+                Err(error) if error.kind() == ErrorKind::TimedOut => return Err(fail(Cause::Late)),
                 Err(error) => return Err(fail(Cause::Socket(error))),
             }
         };
@@ -243,8 +250,28 @@ impl Conn {
     }
 }
 
+/// Waits until there is something to read, or an error to fetch. False at `deadline`.
+///
+/// Not by the socket's own time limit, which the kernel's coarse timers let be late by as much as an eighth.
+fn ready(socket: &Socket, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use netlink_packet_route::link::LinkMessage;
     use netlink_sys::protocols::NETLINK_USERSOCK;
 
@@ -308,6 +335,29 @@ mod tests {
         says(&kernel, &message(DONE, 0, 2, -12));
         let error = conn.links().expect_err("out of memory, whatever the first one said");
         assert!(error.to_string().starts_with("list links: Cannot allocate memory"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_that_never_comes_is_waited_for_to_the_deadline_and_not_an_eighth_longer() {
+        let (mut conn, _kernel) = scripted();
+        // The kernel's own timer for a limit of this length is late by 228 ms.
+        let limit = Duration::from_millis(2300);
+        let began = Instant::now();
+        conn.deadline = began + limit;
+        let error = conn.link_at(7).expect_err("nobody answers");
+        let took = began.elapsed();
+        assert!(error.to_string().ends_with("the kernel did not answer in time"), "{error}");
+        assert!(took >= limit && took < limit + Duration::from_millis(150), "{took:?}");
+    }
+
+    #[test]
+    fn no_request_is_sent_when_its_time_is_over() {
+        let (mut conn, kernel) = scripted();
+        conn.deadline = Instant::now();
+        conn.delete_link(7).expect_err("late");
+        let mut space = [0u8; 64];
+        let heard = kernel.recv(&mut &mut space[..], RecvFlags::DONTWAIT.bits().cast_signed());
+        assert_eq!(heard.expect_err("nothing").kind(), ErrorKind::WouldBlock);
     }
 
     #[test]

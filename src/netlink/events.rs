@@ -3,6 +3,7 @@
 //! One thread reads the kernel's link announcements and wakes whoever waits for that index. It holds no other state.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,8 @@ use std::time::Instant;
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use rustix::net::RecvFlags;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 
 use super::conn::Conn;
 use super::{Cause, NetlinkError};
@@ -25,6 +28,10 @@ const AF_UNSPEC: u8 = 0;
 
 /// Threads that may sit in a removal at once. One more, and the caller sits in the call itself: slower, still correct.
 const MAX_REMOVERS: usize = 256;
+
+/// Announcements that the kernel keeps for the reader, in bytes of its own reckoning, which counts some 4 KiB for each: those of a
+/// host that loses a thousand links at once. Nothing is taken before it is needed.
+const QUEUE_BYTES: usize = 8 << 20;
 
 enum Signal {
     /// The link has left the namespace.
@@ -58,6 +65,7 @@ impl LinkRemover {
     pub fn start() -> Result<LinkRemover, NetlinkError> {
         let fail = |error| NetlinkError { what: "listen for link announcements".into(), cause: Cause::Socket(error) };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail)?;
+        enlarge(&socket);
         socket.bind_auto().and_then(|_| socket.add_membership(LINK_GROUP)).map_err(fail)?;
         let waiting: Waiting = Arc::default();
         let shared = waiting.clone();
@@ -131,12 +139,24 @@ fn has_left(index: u32, deadline: Instant) -> bool {
     matches!(Conn::open(deadline).and_then(|mut conn| conn.link_at(index)), Ok(None))
 }
 
+/// Has the kernel keep more for the reader than usual. More than the host allows to everybody needs CAP_NET_ADMIN of the host
+/// itself; where that is refused, as much as everybody may have is what there is, and losing announcements is no error.
+fn enlarge(socket: &Socket) {
+    if set_socket_recv_buffer_size_force(socket, QUEUE_BYTES).is_err() {
+        set_socket_recv_buffer_size(socket, QUEUE_BYTES).ok();
+    }
+}
+
 fn listen(socket: &Socket, waiting: &Waiting) {
     let mut buffer = vec![0u8; 32 * 1024];
+    // The kernel says once that its queue has overrun, and drops everything until the reader has emptied it. So those who wait
+    // look at once, for what was dropped by then, and once more when the queue is dry, for what was dropped meanwhile.
+    let mut overrun = false;
     loop {
         let mut space = buffer.as_mut_slice();
-        let received = socket.recv(&mut space, 0);
-        let signal: fn() -> Signal = match received.and_then(|n| failpoint::pass("netlink.event").map(|()| n)) {
+        let flags = if overrun { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        let received = socket.recv(&mut space, flags.bits().cast_signed());
+        match received.and_then(|n| failpoint::pass("netlink.event").map(|()| n)) {
             Ok(length) => {
                 for index in removed_links(buffer.get(..length).unwrap_or_default()) {
                     let senders = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
@@ -144,24 +164,26 @@ fn listen(socket: &Socket, waiting: &Waiting) {
                         sender.send(Signal::Announced).ok();
                     }
                 }
-                continue;
             }
-            Err(error) if error.raw_os_error() == Some(super::ENOBUFS) => || Signal::Lost,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                overrun = false;
+                wake_all(waiting);
+            }
+            Err(error) if error.raw_os_error() == Some(super::ENOBUFS) => {
+                overrun = true;
+                wake_all(waiting);
+            }
             // The socket is of no more use. Those who wait look for themselves, and later ones get the call's return.
-            Err(_) => {
-                wake_all(waiting, || Signal::Lost);
-                return;
-            }
-        };
-        wake_all(waiting, signal);
+            Err(_) => return wake_all(waiting),
+        }
     }
 }
 
-fn wake_all(waiting: &Waiting, signal: fn() -> Signal) {
+fn wake_all(waiting: &Waiting) {
     let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
     for sender in waiting.values().flatten() {
-        sender.send(signal()).ok();
+        sender.send(Signal::Lost).ok();
     }
 }
 
