@@ -50,7 +50,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,9 @@ use crate::store::{Finding, Store, Unusable};
 
 /// How long requests in service may take after SIGTERM. Below the time that the unit gives.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// How long the API server may take to hear that the agent stops.
+const FAREWELL: Duration = Duration::from_millis(1500);
 
 /// Descriptors that are enough for all requests that may be in service.
 const DESCRIPTORS: u64 = 4096;
@@ -306,10 +309,12 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
     };
     let mut threads = vec![spawn("node", move || node.keep(&woken))?, spawn("reconcile", keep_records)?];
     let mut stops = Vec::new();
+    let mut reported = None;
     if let Some(cluster) = &cluster {
         let running = cluster.start(ledger, present.clone(), verdicts)?;
         threads.extend(running.threads);
         stops.extend(running.stops);
+        reported = Some(running.reported);
     }
 
     log::info("flock-agent listens")
@@ -345,11 +350,13 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
     drop(stops);
     wake.send(Wake::Stop).ok();
     reconcile.send(Turn::Stop).ok();
-    if let Some(cluster) = cluster {
+    let (until, farewell) = (Instant::now() + DRAIN, Instant::now() + FAREWELL);
+    let left = server.stop(until);
+    if let (Some(cluster), Some(reported)) = (cluster, reported) {
+        // It ends when the status has been written, or cannot be. A server that is away is not waited for any longer.
+        reported.recv_timeout(farewell.saturating_duration_since(Instant::now())).ok();
         cluster.client.shutdown();
     }
-    let until = Instant::now() + DRAIN;
-    let left = server.stop(until);
     // A thread in mid-round is let finish, but an agent may end at any instruction, and the service manager waits only so long.
     while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < until {
         thread::sleep(Duration::from_millis(5));
@@ -429,6 +436,8 @@ fn end(why: &'static str) -> ! {
 struct Running {
     threads: Vec<JoinHandle<()>>,
     stops: Vec<Sender<()>>,
+    /// Nothing comes through it. It ends when the last report has been written.
+    reported: Receiver<()>,
 }
 
 impl Cluster {
@@ -465,8 +474,16 @@ impl Cluster {
         })?;
         let reporter = Reporter::new(self.client.clone(), self.node.clone(), ledger, present, verdicts);
         let (stop_status, status_stopped) = channel();
-        let status = spawn("status", move || reporter.keep(&status_stopped))?;
-        Ok(Running { threads: vec![configs, pods, status], stops: vec![stop_configs, stop_pods, stop_status] })
+        let (reporting, reported) = channel();
+        let status = spawn("status", move || {
+            reporter.keep(&status_stopped);
+            drop(reporting);
+        })?;
+        Ok(Running {
+            threads: vec![configs, pods, status],
+            stops: vec![stop_configs, stop_pods, stop_status],
+            reported,
+        })
     }
 }
 

@@ -115,7 +115,8 @@ fn reply(outcome: Result<Answer, KubeError>) -> Reply {
     }
 }
 
-fn chance() -> u64 {
+/// A random number, for jitter.
+pub fn chance() -> u64 {
     let mut bytes = [0u8; 8];
     // A poor random number makes poor jitter, and nothing worse.
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok();

@@ -71,7 +71,7 @@ fn a_node_config_is_applied_edited_deleted_and_made_again() {
     wait_condition(&plane, "Valid", "True", "Accepted");
     wait_for("the count of pods", || plane.run("get nodeconfigs").contains("   1  ").then_some(()));
     let table = plane.run("get nodeconfigs");
-    for word in ["CIDR6", CIDR6, CIDR4, "True", "AGE"] {
+    for word in ["CIDR6", CIDR6, CIDR4, "FREE4", "252", "True", "HEARD", "AGE"] {
         assert!(table.contains(word), "{table}");
     }
 
@@ -408,7 +408,7 @@ fn a_rotated_token_is_used_without_a_restart() {
     fs::write(&path, "not-a-token").expect("writable");
     let kubeconfig = plane.kubeconfig_with("rotating", "tokenFile: agent.token");
     let agent = host.agent().config(None).kubeconfig(&kubeconfig).start();
-    let line = agent.wait_log("API server cannot be asked");
+    let line = agent.wait_log("API server refuses the credentials");
     assert!(line.contains("401"), "{line}");
     assert!(!agent.log().contains("not-a-token"));
     fs::write(&path, plane.agent_token()).expect("writable");

@@ -1,0 +1,383 @@
+//! Stories of an agent and an API server that does what a test says. A real one is in `tests/kube`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flock::netns::Netns;
+use serde_json::{Value, json};
+use support::*;
+
+/// What the server says. Whoever changes it wakes those that wait for a change.
+#[derive(Default)]
+struct Script {
+    node_config: Option<Value>,
+    /// Instead of a good answer: to requests of these verbs for things of this name.
+    refusals: Vec<(&'static str, &'static str, u16, String)>,
+    /// Requests are taken and never answered.
+    mute: bool,
+    version: u64,
+    patches: Vec<Value>,
+    lists: usize,
+}
+
+#[derive(Clone)]
+struct Api {
+    address: SocketAddr,
+    shared: Arc<(Mutex<Script>, Condvar)>,
+}
+
+impl Api {
+    /// A server on this host, with this NodeConfig.
+    fn start(host: &Host, node_config: Option<Value>) -> Api {
+        let netns = Netns::open(&host.netns()).expect("the host's namespace");
+        let listener = netns.run(|| TcpListener::bind("127.0.0.1:0")).expect("a thread").expect("a port");
+        let script = Script { node_config, version: 1, ..Script::default() };
+        let api =
+            Api { address: listener.local_addr().expect("bound"), shared: Arc::new((script.into(), Condvar::new())) };
+        let serving = api.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let api = serving.clone();
+                thread::spawn(move || api.serve(stream).unwrap_or_default());
+            }
+        });
+        api
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.shared.0.lock().expect("unpoisoned"));
+        self.shared.1.notify_all();
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Script) -> T) -> T {
+        look(&self.shared.0.lock().expect("unpoisoned"))
+    }
+
+    fn kubeconfig(&self) -> String {
+        format!(
+            "{{current-context: a, contexts: [{{name: a, context: {{cluster: b}}}}], clusters: [{{name: b, cluster: {{server: 'http://{}'}}}}]}}",
+            self.address
+        )
+    }
+
+    fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let (mut length, mut header) = (0, String::new());
+            while reader.read_line(&mut header)? > 2 {
+                if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a number");
+                }
+                header.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            let mut words = line.split(' ');
+            let (verb, path) = (words.next().expect("a verb"), words.next().expect("a path"));
+            if self.look(|script| script.mute) {
+                return reader.read_to_end(&mut Vec::new()).map(drop);
+            }
+            if !self.answer(&mut stream, verb, path, &body)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers a request, and returns whether there may be another one.
+    fn answer(&self, stream: &mut TcpStream, verb: &str, path: &str, body: &[u8]) -> std::io::Result<bool> {
+        let configs = path.contains("/nodeconfigs");
+        let verb = match verb {
+            "PATCH" => "patch",
+            _ if path.contains("watch=1") => "watch",
+            _ => "list",
+        };
+        let kind = if configs { "nodeconfigs" } else { "pods" };
+        let refusal = self.look(|script| {
+            let found = script.refusals.iter().find(|(v, k, ..)| *v == verb && *k == kind);
+            found.map(|(.., status, body)| (*status, body.clone()))
+        });
+        let mut say = |status: u16, text: &str| {
+            write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{text}", text.len()).map(|()| true)
+        };
+        if let Some((status, text)) = refusal {
+            return say(status, &text);
+        }
+        match verb {
+            "patch" => {
+                let patch = serde_json::from_slice(body).expect("JSON");
+                self.change(|script| {
+                    if let Some(object) = &mut script.node_config {
+                        merge(object, &patch);
+                    }
+                    script.patches.push(patch["status"].clone());
+                });
+                say(200, "{}")
+            }
+            "list" => {
+                let (items, version) = self.look(|script| {
+                    (script.node_config.clone().filter(|_| configs).into_iter().collect::<Vec<_>>(), script.version)
+                });
+                let list = json!({"metadata": {"resourceVersion": version.to_string()}, "items": items});
+                let answered = say(200, &list.to_string());
+                self.change(|script| script.lists += usize::from(configs));
+                answered
+            }
+            _ => {
+                write!(stream, "HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                let mut seen: u64 = path.rsplit('=').next().and_then(|text| text.parse().ok()).expect("a version");
+                loop {
+                    let (lock, changed) = &*self.shared;
+                    let script = lock.lock().expect("unpoisoned");
+                    let script = changed.wait_while(script, |script| script.version == seen).expect("unpoisoned");
+                    seen = script.version;
+                    let mut object = script.node_config.clone().expect("an object");
+                    object["metadata"]["resourceVersion"] = seen.to_string().into();
+                    drop(script);
+                    if configs {
+                        let event = json!({"type": "MODIFIED", "object": object}).to_string() + "\n";
+                        write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn edit(&self, spec: Value) {
+        self.change(|script| {
+            script.version += 1;
+            let generation = script.version;
+            let object = script.node_config.get_or_insert_with(|| node_config_object(json!({})));
+            object["spec"] = spec;
+            object["metadata"]["generation"] = generation.into();
+        });
+    }
+
+    /// Waits for a status that the agent has written and that has a condition like this; the whole status.
+    fn wait_condition(&self, kind: &str, status: &str, reason: &str) -> Value {
+        wait_for(&format!("{kind}={status} ({reason})"), || {
+            self.look(|script| {
+                let last = script.patches.last()?;
+                let found = condition(last, kind);
+                (found["status"] == status && found["reason"] == reason).then(|| last.clone())
+            })
+        })
+    }
+}
+
+/// JSON merge patch.
+fn merge(target: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in fields {
+        merge(&mut target[key], value);
+    }
+}
+
+fn condition(status: &Value, kind: &str) -> Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
+}
+
+fn node_config_object(spec: Value) -> Value {
+    json!({
+        "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig",
+        "metadata": {"name": "host001", "uid": "u1", "generation": 1, "resourceVersion": "1"},
+        "spec": spec,
+    })
+}
+
+fn agent_of<'a>(host: &'a Host, api: &Api) -> Agent<'a> {
+    host.write("/run/kubeconfig", &api.kubeconfig());
+    host.agent().config(None).kubeconfig("/run/kubeconfig").start()
+}
+
+#[test]
+fn what_the_api_server_refuses_is_told_with_its_remedy_until_it_works() {
+    let host = Host::new();
+    let api = Api::start(&host, None);
+    api.change(|script| {
+        script.refusals = vec![
+            ("list", "nodeconfigs", 404, "404 page not found\n".into()),
+            ("list", "pods", 403, json!({"kind": "Status", "message": "User \"node\" cannot list pods"}).to_string()),
+        ];
+    });
+    let agent = agent_of(&host, &api);
+    let line = agent.wait_log("the CRD nodeconfigs.flock.fritzlab.net is missing");
+    assert!(line.contains("kubectl apply -f deploy/nodeconfigs-crd.yaml"), "{line}");
+    let line = agent.wait_log("RBAC is too small");
+    for words in ["cannot list pods", "kubectl apply -f deploy/rbac.yaml", "the verb list on the resource pods"] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    api.change(|script| script.refusals = vec![("list", "nodeconfigs", 401, "Unauthorized".into())]);
+    let line = agent.wait_log("API server refuses the credentials");
+    assert!(line.contains("code=401") && line.contains("renew it"), "{line}");
+
+    api.change(|script| script.refusals.clear());
+    let line = agent.wait_log("NodeConfig is missing");
+    assert!(line.contains("NodeConfig of the name host001") && line.contains("kubectl apply"), "{line}");
+    api.edit(json!({"cidr6": CIDR6, "cidr4": CIDR4}));
+    agent.wait_log("NodeConfig in force");
+    // The status cannot be written: the verb and the resource that RBAC lacks.
+    api.change(|script| script.refusals = vec![("patch", "nodeconfigs", 403, "no".into())]);
+    api.edit(json!({"cidr6": CIDR6}));
+    let line = agent.wait_log("status of the NodeConfig cannot be written");
+    assert!(line.contains("the verb patch on the resource nodeconfigs/status"), "{line}");
+    agent.stop();
+}
+
+#[test]
+fn the_status_says_when_the_agent_was_heard_and_that_it_has_stopped() {
+    let host = Host::new();
+    let api = Api::start(&host, Some(node_config_object(json!({"cidr6": CIDR6, "cidr4": CIDR4}))));
+    let agent = agent_of(&host, &api);
+    let status = api.wait_condition("Ready", "True", "Serving");
+    assert_eq!(condition(&status, "AddressesFree")["status"], "True");
+    let heard = status["lastHeard"].as_str().expect("a time").to_owned();
+    assert!(heard.starts_with("20") && heard.ends_with('Z'), "{heard}");
+    let since = condition(&status, "Valid")["lastTransitionTime"].clone();
+    agent.stop();
+    let last = api.wait_condition("Ready", "False", "Stopped");
+    assert!(condition(&last, "Ready")["message"].as_str().expect("text").contains("new ones wait"), "{last}");
+    assert_eq!(condition(&last, "Valid")["lastTransitionTime"], since, "the others stay as they are");
+    assert!(last["lastHeard"].as_str().expect("a time") >= heard.as_str(), "{last}");
+    assert_eq!(api.look(|script| script.patches.len()), 2);
+
+    // The next agent serves again, from a new time on.
+    let agent = agent_of(&host, &api);
+    let again = api.wait_condition("Ready", "True", "Serving");
+    assert_eq!(condition(&again, "Valid")["lastTransitionTime"], since);
+    assert_ne!(condition(&again, "Ready")["lastTransitionTime"], condition(&status, "Ready")["lastTransitionTime"]);
+    agent.stop();
+}
+
+#[test]
+fn an_agent_stops_as_soon_when_the_api_server_is_away() {
+    let host = Host::new();
+    let api = Api::start(&host, Some(node_config_object(json!({"cidr6": CIDR6}))));
+    let agent = agent_of(&host, &api);
+    api.wait_condition("Ready", "True", "Serving");
+    api.change(|script| script.mute = true);
+    let began = Instant::now();
+    let log = agent.stop();
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    assert!(log.contains("status does not say that the agent stops"), "{log}");
+}
+
+#[test]
+fn times_of_conditions_outlive_a_server_that_cannot_tell_them() {
+    let host = Host::new();
+    let then = "2020-02-02T02:02:02Z";
+    let mut object = node_config_object(json!({"cidr6": CIDR6}));
+    let told =
+        |kind: &str| json!({"type": kind, "status": "True", "reason": "X", "message": "", "lastTransitionTime": then});
+    object["status"] = json!({"conditions": [told("Ready"), told("Valid")]});
+    let api = Api::start(&host, Some(object));
+    // The watch's own list works, and the next one does not.
+    let watcher = api.clone();
+    let refusing = thread::spawn(move || {
+        let (lock, changed) = &*watcher.shared;
+        let script = lock.lock().expect("unpoisoned");
+        let mut script = changed.wait_while(script, |script| script.lists == 0).expect("unpoisoned");
+        script.refusals = vec![("list", "nodeconfigs", 500, "etcdserver: request timed out".into())];
+    });
+    let agent = agent_of(&host, &api);
+    refusing.join().expect("no panic");
+    let line = agent.wait_log("status of the NodeConfig cannot be written");
+    assert!(line.contains("500") && line.contains("etcdserver"), "{line}");
+    assert_eq!(api.look(|script| script.patches.len()), 0, "nothing is written over what is not known");
+    agent.kill();
+
+    api.change(|script| script.refusals.clear());
+    let agent = agent_of(&host, &api);
+    let status = api.wait_condition("Ready", "True", "Serving");
+    for kind in ["Ready", "Valid"] {
+        assert_eq!(condition(&status, kind)["lastTransitionTime"], then, "{status}");
+    }
+    agent.stop();
+}
+
+#[test]
+fn a_full_range_is_told_and_so_is_what_a_node_config_says_in_vain() {
+    let host = Host::new();
+    let mut object = node_config_object(json!({"cidr4": "10.25.214.0/30", "mtu": 9000}));
+    object["metadata"]["annotations"] = json!({"flock.fritzlab.net/ip-alg": "app"});
+    let api = Api::start(&host, Some(object));
+    let agent = agent_of(&host, &api);
+    let status = api.wait_condition("AddressesFree", "True", "Free");
+    let valid = condition(&status, "Valid");
+    assert_eq!(valid["status"], "True");
+    let message = valid["message"].as_str().expect("text");
+    assert!(message.contains("ip-alg") && message.contains("spec.mtu is 9000"), "{message}");
+    agent.wait_log("part of it does not do what it says");
+
+    let pod = host.pod("p");
+    host.add(&pod).annotations(&[]).result();
+    let status = api.wait_condition("AddressesFree", "False", "Full");
+    let message = condition(&status, "AddressesFree")["message"].as_str().expect("text").to_owned();
+    assert!(message.contains("no IPv4 address is free, 1 are in use") && message.contains("spec.cidr4"), "{message}");
+    let ready = condition(&status, "Ready");
+    assert_eq!((&ready["status"], &ready["reason"]), (&json!("True"), &json!("Serving")), "a full node keeps its pods");
+    assert!(ready["message"].as_str().expect("text").contains("no IPv4 address is free"), "{ready}");
+    agent.stop();
+}
+
+#[test]
+fn the_last_good_node_config_of_another_node_is_not_put_in_force() {
+    let host = Host::new();
+    let api = Api::start(&host, Some(node_config_object(json!({"cidr6": CIDR6}))));
+    let agent = agent_of(&host, &api);
+    agent.wait_log("NodeConfig in force");
+    agent.stop();
+    // The host was an image of another one, or was renamed.
+    let kept = host.path("/run/flock/state/node-config.json");
+    let text = fs::read_to_string(&kept).expect("readable");
+    fs::write(&kept, text.replace("host001", "host002")).expect("writable");
+    api.change(|script| script.mute = true);
+    let agent = agent_of(&host, &api);
+    let line = agent.wait_log("NodeConfig of the last run is of another node");
+    assert!(line.contains("name=host002") && line.contains("node=host001"), "{line}");
+    agent.wait_log("flock-agent listens");
+    assert_eq!(host.cni("STATUS").error().code, 50);
+    agent.stop();
+}
+
+#[test]
+fn a_rewritten_kubeconfig_leads_a_quiet_agent_to_another_server() {
+    let host = Host::new();
+    let [first, second] =
+        ["10.1.0.0/24", "10.2.0.0/24"].map(|cidr| Api::start(&host, Some(node_config_object(json!({"cidr4": cidr})))));
+    let agent = agent_of(&host, &first);
+    agent.wait_log("cidr4=10.1.0.0/24");
+    host.write("/run/kubeconfig", "half: [of a file");
+    let line = agent.wait_log("access to the API server has changed and is broken");
+    assert!(line.contains("part=kubeconfig") && line.contains("/run/kubeconfig"), "{line}");
+    host.write("/run/kubeconfig", &second.kubeconfig());
+    let line = agent.wait_log("access to the API server was read again");
+    assert!(line.contains(&second.address.to_string()), "{line}");
+    agent.wait_log("cidr4=10.2.0.0/24");
+    second.wait_condition("Ready", "True", "Serving");
+    agent.stop();
+}
