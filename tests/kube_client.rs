@@ -1134,6 +1134,56 @@ fn nothing_that_stands_in_the_place_of_a_file_makes_a_request_wait() {
     assert!(flock::kube::explained(&error).contains("not a regular file"), "{error}");
 }
 
+#[test]
+fn the_commands_of_the_deploy_page_make_a_kubeconfig_that_works() {
+    let server = Server::ok();
+    let dir = TempDir::new("kube-deploy");
+    let place = |name: &str| dir.path().join(name);
+    let page = include_str!("../deploy/README.md");
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let block = blocks.into_iter().find(|block| block.contains("kubectl create token")).unwrap();
+    let commands = block
+        .replace("/etc/flock", &place("flock").display().to_string())
+        .replace("/etc/default/flock-agent", &place("defaults").display().to_string());
+    // What kubectl says to an administrator, and a service manager.
+    fs::create_dir(place("bin")).unwrap();
+    let kubectl = format!(
+        "#!/bin/sh\ncase \"$*\" in\n*certificate-authority-data*) base64 -w0 {} ;;\n*cluster.server*) printf https://{} ;;\n\
+         'create token flock-agent --namespace kube-system '*) echo t0k ;;\n*) exit 1 ;;\nesac\n",
+        data("ca.crt").display(),
+        server.address
+    );
+    for (name, text) in
+        [("kubectl", kubectl.as_str()), ("systemctl", "#!/bin/sh\n[ \"$*\" = 'restart flock-agent' ]\n")]
+    {
+        let script = "printf '%s' \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        support::succeed(
+            std::process::Command::new("sh").args(["-c", script, "sh", text]).arg(place("bin").join(name)),
+        );
+    }
+    let path = format!("{}:{}", place("bin").display(), std::env::var("PATH").unwrap());
+    support::succeed(std::process::Command::new("sh").args(["-euc", &commands]).env("PATH", path).current_dir("/"));
+
+    let defaults = fs::read_to_string(place("defaults")).unwrap();
+    assert_eq!(defaults, format!("FLOCK_AGENT_SOURCE=--kubeconfig {}\n", place("flock/kubeconfig").display()));
+    assert!(include_str!("../systemd/flock-agent.service").contains("EnvironmentFile=-/etc/default/flock-agent"));
+    let (client, _told) = client_of_file(&place("flock/kubeconfig"));
+    assert_eq!(client.get("/", 10).unwrap().status, 200);
+    assert_eq!(server.next().header("authorization"), Some("Bearer t0k"));
+    assert_eq!(fs::metadata(place("flock/token")).unwrap().permissions().mode() & 0o777, 0o600);
+    // And the account that the token is for is the one that the manifest makes.
+    let manifest = include_str!("../deploy/rbac.yaml");
+    assert!(manifest.contains("kind: ServiceAccount\nmetadata:\n  name: flock-agent\n  namespace: kube-system\n"));
+}
+
+#[test]
+fn the_node_config_of_the_deploy_page_is_valid() {
+    let page = include_str!("../deploy/README.md");
+    let text = page.split("<<YAML\n").find(|text| text.contains("kind: NodeConfig")).unwrap();
+    let config = flock::nodeconfig::parse(text.split("YAML\n").next().unwrap()).unwrap();
+    assert_eq!((config.name.as_str(), config.cidr6.is_some(), config.cidr4.is_some()), ("host001", true, true));
+}
+
 // Names.
 
 #[test]
