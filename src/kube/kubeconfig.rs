@@ -267,6 +267,8 @@ pub enum Rule {
     Required,
     /// It names an entry of this list that is not there.
     NoSuchEntry(&'static str),
+    /// More than one entry of the list bears this name.
+    NotUnique(&'static str),
     /// It cannot stand beside this field.
     NotBeside(&'static str),
     /// It needs this field beside it.
@@ -288,6 +290,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Required => f.write_str("is required"),
             Rule::NoSuchEntry(list) => write!(f, "names an entry that is not in {list}"),
+            Rule::NotUnique(list) => write!(f, "names an entry that is more than once in {list}"),
             Rule::NotBeside(other) => write!(f, "cannot be given together with {other}"),
             Rule::Needs(other) => write!(f, "needs {other} beside it"),
             Rule::NotBase64 => f.write_str("is not base64"),
@@ -418,15 +421,15 @@ pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
     }
     let name = config.current_context.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| file.error("current-context", Rule::Required))?;
-    let context = config.contexts.unwrap_or_default().into_iter().find(|context| context.name == name);
-    let context = context.and_then(|context| context.context);
+    let contexts = config.contexts.unwrap_or_default().into_iter().map(|entry| (entry.name, entry.context));
+    let context = file.entry("current-context", "contexts", &name, contexts)?;
     let context = context.ok_or_else(|| file.error("current-context", Rule::NoSuchEntry("contexts")))?;
 
     let cluster_name = context.cluster.filter(|name| !name.is_empty());
     let field = format!("contexts[{name}].cluster");
     let cluster_name = cluster_name.ok_or_else(|| file.error(field.as_str(), Rule::Required))?;
-    let clusters = config.clusters.unwrap_or_default();
-    let cluster = clusters.into_iter().find(|cluster| cluster.name == cluster_name).and_then(|found| found.cluster);
+    let clusters = config.clusters.unwrap_or_default().into_iter().map(|entry| (entry.name, entry.cluster));
+    let cluster = file.entry(&field, "clusters", &cluster_name, clusters)?;
     let cluster = cluster.ok_or_else(|| file.error(field, Rule::NoSuchEntry("clusters")))?;
 
     // A context without a user is one for a server that asks for none.
@@ -434,10 +437,8 @@ pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
     let user = match &user_name {
         None => User::default(),
         Some(user_name) => {
-            let users = config.users.unwrap_or_default();
-            let found = users.into_iter().find(|user| user.name == *user_name);
-            let error = || file.error(format!("contexts[{name}].user"), Rule::NoSuchEntry("users"));
-            found.ok_or_else(error)?.user.unwrap_or_default()
+            let users = config.users.unwrap_or_default().into_iter().map(|entry| (entry.name, entry.user));
+            file.entry(&format!("contexts[{name}].user"), "users", user_name, users)?.unwrap_or_default()
         }
     };
     file.access(&cluster_name, cluster, &user_name.unwrap_or_default(), user)
@@ -497,6 +498,22 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn error(&self, field: impl Into<String>, rule: Rule) -> AccessError {
         AccessError::Field { path: self.path.into(), field: field.into(), rule }
+    }
+
+    /// The content of the one entry of this name, which may have none.
+    fn entry<T>(
+        &self,
+        field: &str,
+        list: &'static str,
+        name: &str,
+        entries: impl Iterator<Item = (String, Option<T>)>,
+    ) -> Result<Option<T>, AccessError> {
+        let mut found = entries.filter(|(entry, _)| entry == name).map(|(_, content)| content);
+        match (found.next(), found.next()) {
+            (None, _) => Err(self.error(field, Rule::NoSuchEntry(list))),
+            (Some(content), None) => Ok(content),
+            (Some(_), Some(_)) => Err(self.error(field, Rule::NotUnique(list))),
+        }
     }
 
     fn access(&self, cluster_name: &str, cluster: Cluster, user_name: &str, user: User) -> Result<Access, AccessError> {
@@ -927,6 +944,15 @@ mod tests {
             ("server: h", "token: hunter2\nexec: {}", "users[node].token cannot be given together with exec"),
             ("server: h", "auth-provider: {name: gcp}", "users[node].auth-provider is not supported"),
             ("server: h", "as: hunter2", "users[node].as is not supported"),
+            ("server: h", "as-groups: [hunter2]", "users[node].as-groups is not supported"),
+            ("server: h", "as-uid: hunter2", "users[node].as-uid is not supported"),
+            ("server: h", "as-user-extra: {a: [hunter2]}", "users[node].as-user-extra is not supported"),
+            ("server: h", "<<: {auth-provider: {name: hunter2}}", "users[node].auth-provider is not supported"),
+            (
+                "server: h\ninsecure-skip-tls-verify: sure",
+                "{}",
+                "line 14: clusters[0].cluster.insecure-skip-tls-verify: invalid type: string",
+            ),
             ("server: h", "exec: {apiVersion: x}", "users[node].exec.command is required"),
             (
                 "server: h",
@@ -944,6 +970,51 @@ mod tests {
         ] {
             assert_eq!(refused(cluster, user), text, "{cluster} {user}");
         }
+    }
+
+    #[test]
+    fn what_other_tools_write_is_read() {
+        let anchors = config(SERVER, "<<: *login").replace("preferences: {}", "preferences: &login {token: abc}");
+        let nulls = config(SERVER, "token: abc\nas: null\nas-groups: []\nexec: ~\nauth-provider: null\nusername: ''");
+        let windows = format!("\u{feff}---\r\n{}---\r\n", config(SERVER, "token: abc").replace('\n', "\r\n"));
+        let json = r#"{"kind":"Config","apiVersion":"v1","current-context":"\ud83d\udc26","contexts":[{"name":"\ud83d\udc26","context":
+            {"cluster":"c","user":"u"}}],"clusters":[{"name":"c","cluster":{"server":"https://h"}}],"users":[{"name":"u","user":{"token":"abc"}}]}"#;
+        for text in [&anchors, &nulls, &windows, json] {
+            let access = from_text(text, Path::new("/k")).expect(text);
+            assert!(matches!(access.login, Login::Token(token) if token.expose() == b"abc"), "{text}");
+        }
+        let access = read(&format!("{SERVER}\ninsecure-skip-tls-verify: yes"), "{}").expect("good");
+        assert!(matches!(access.trust, Trust::Anyone));
+        let user = "exec:\n  apiVersion: client.authentication.k8s.io/v1\n  command: login\n  args: null\n  env: null\n  \
+                    interactiveMode: IfAvailable\n  installHint: |\n    get\n    it\n  provideClusterInfo: on";
+        let Login::Exec(plugin) = read(SERVER, user).expect("good").login else { panic!("no plugin") };
+        assert!(plugin.args.is_empty() && plugin.env.is_empty() && plugin.cluster.is_some());
+    }
+
+    #[test]
+    fn what_is_no_kubeconfig_hears_so() {
+        let secret = "apiVersion: v1\nkind: Secret\nstringData: {value: hunter2}\n";
+        let good = config(SERVER, "token: hunter2");
+        for (text, want) in [
+            (secret.to_owned(), "/k: kind must be Config"),
+            ("apiVersion: v2\nkind: Config\n".into(), "/k: apiVersion must be v1"),
+            (
+                format!("{good}---\n{good}"),
+                "/k: there is more than one YAML document with content: leave only the one that counts",
+            ),
+            (
+                format!("{good}- name: node\n  user: {{}}\n"),
+                "/k: contexts[here].user names an entry that is more than once in users",
+            ),
+            (
+                good.replace("- name: other", "- name: here"),
+                "/k: current-context names an entry that is more than once in contexts",
+            ),
+        ] {
+            assert_eq!(from_text(&text, Path::new("/k")).expect_err("refused").to_string(), want);
+        }
+        let error = from_bytes(b"a: \xff", Path::new("/k")).expect_err("refused").to_string();
+        assert!(error.starts_with("/k: byte 3 is neither UTF-8"), "{error}");
     }
 
     #[test]
