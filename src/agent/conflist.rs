@@ -1,18 +1,22 @@
-//! The CNI configuration of the runtime: composed, and put in place so that a runtime sees the old or the new one whole.
+//! The CNI configuration of the runtime: what should stand there, whether it does, and put in place so that a runtime sees the
+//! old or the new one whole.
 //!
-//! Written only when the agent was told a directory, and only once it can serve. Never removed here: without it a runtime
-//! could not delete its pods.
+//! Written only when the agent was told a directory, and only once it can serve; then kept, whoever removes or damages it: without
+//! it a runtime can neither start nor delete pods. Never removed here, for the same reason. What an operator has made of it is
+//! the operator's.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
-use crate::agent::portmap;
+use crate::agent::portmap::{HostPorts, Portmap, Search};
 use crate::cni::version::Version;
-use crate::disk::DiskError;
+use crate::disk::{DiskError, open_regular};
+use crate::log;
 use crate::rpc::DEFAULT_SOCKET;
 
 /// Sorts before the files of other CNIs; the first one decides.
@@ -21,17 +25,152 @@ pub const FILE_NAME: &str = "01-flock.conflist";
 /// The `cniVersion` of the shipped configuration, the lowest with CHECK.
 const LOWEST: Version = Version::V0_4_0;
 
-/// The configuration as it is shipped.
+/// Longest file that is read. What is longer was not composed here.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// The configuration as it is shipped. A release that changes it has to know this one in [`is_composed`], too, or it takes what
+/// its predecessor wrote for an operator's.
 const SHIPPED: &str = include_str!("../../cni-conf/01-flock.conflist");
 
-/// The configuration for this host: as shipped, with the agent's socket if it is an unusual one, and with `portmap` behind
-/// flock where that plugin is installed beside it.
-pub fn compose(socket: &Path) -> String {
-    compose_with(socket, portmap::versions().as_deref())
+/// What stands in the place of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Absent,
+    /// A regular file with this text, or with bytes that are no text.
+    File(String),
+    /// Something else, or a file that was not composed here for its length alone.
+    Other,
+}
+
+/// What is to be done about the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is as it should be.
+    Leave,
+    /// It is missing, outdated, or nothing that a runtime could use.
+    Write,
+    /// Somebody has made it what it is.
+    Edited,
+}
+
+/// Compares what stands with what should: nothing that somebody has made is overwritten, and what no runtime can read, since it
+/// is not even JSON, was made by nobody.
+pub fn judge(standing: &Standing, wanted: &str) -> Verdict {
+    match standing {
+        Standing::Absent => Verdict::Write,
+        Standing::File(text) if text == wanted => Verdict::Leave,
+        Standing::File(text) if is_composed(text) => Verdict::Write,
+        Standing::File(text) if serde_json::from_str::<Value>(text).is_err() => Verdict::Write,
+        Standing::File(_) | Standing::Other => Verdict::Edited,
+    }
+}
+
+/// The text that should stand where `standing` does, with the agent's socket if it is an unusual one, and with `portmap` behind
+/// flock where there are host ports. As long as nobody knows whether there are, what was chained stays.
+pub fn wanted(socket: &Path, host_ports: &HostPorts, standing: &Standing) -> String {
+    let versions = match (host_ports, standing) {
+        (HostPorts::By(_, versions), _) => Some(versions.clone()),
+        (HostPorts::Unknown, Standing::File(text)) if is_composed(text) => chained(text),
+        _ => None,
+    };
+    compose(socket, versions.as_deref())
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing had to be.
+    None,
+    /// The file was written.
+    Written,
+    /// Somebody has edited the file, and it is left as it is.
+    Edited,
+}
+
+/// The file, kept.
+#[derive(Debug)]
+pub struct Conflist {
+    socket: PathBuf,
+    portmap: Portmap,
+    /// What was last said of it, lest it be said in every round.
+    said: Option<(Verdict, HostPorts)>,
+}
+
+impl Conflist {
+    /// The file of an agent with this socket, for a runtime that looks for its plugins there.
+    pub fn new(socket: &Path, search: Search) -> Conflist {
+        Conflist { socket: socket.into(), portmap: Portmap::new(search), said: None }
+    }
+
+    /// Compares the file in `dir`, which must exist, with what should be there, and writes it if it has to be. Says in the log
+    /// what has changed, and how it is with host ports. Cheap when nothing has changed: it reads that file and looks at
+    /// portmap. May take some seconds when portmap is new and hangs.
+    ///
+    /// # Errors
+    /// The old file, if any, is in force.
+    pub fn keep(&mut self, dir: &Path) -> Result<Change, DiskError> {
+        let file = dir.join(FILE_NAME);
+        let host_ports = self.portmap.host_ports();
+        let standing = look(&file)?;
+        let text = wanted(&self.socket, &host_ports, &standing);
+        let verdict = judge(&standing, &text);
+        let is_news = self.said.as_ref() != Some(&(verdict, host_ports.clone()));
+        let change = match verdict {
+            Verdict::Write => {
+                put(dir, &text)?;
+                log::info("CNI configuration written")
+                    .with("file", file.display())
+                    .with("host_ports", &host_ports)
+                    .write_limited();
+                Change::Written
+            }
+            Verdict::Leave => {
+                if is_news {
+                    log::info("CNI configuration stands")
+                        .with("file", file.display())
+                        .with("host_ports", &host_ports)
+                        .write_limited();
+                }
+                Change::None
+            }
+            Verdict::Edited => {
+                if is_news {
+                    log::warn("CNI configuration is not as the agent writes it and is left alone; remove it to have it written anew")
+                        .with("file", file.display())
+                        .write_limited();
+                }
+                Change::Edited
+            }
+        };
+        // What was written stands from now on.
+        self.said = Some((if verdict == Verdict::Write { Verdict::Leave } else { verdict }, host_ports));
+        Ok(change)
+    }
+}
+
+/// What stands there. Waits for nobody.
+fn look(file: &Path) -> Result<Standing, DiskError> {
+    match fs::symlink_metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Absent),
+        // A link is somebody's, unless it leads to what should stand here.
+        Ok(found) if !found.is_file() && !found.is_symlink() => return Ok(Standing::Other),
+        _ => {}
+    }
+    let mut bytes = Vec::new();
+    let read = open_regular(file, OFlags::empty()).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > FILE_MAX => Ok(Standing::Other),
+        Ok(_) => Ok(Standing::File(String::from_utf8_lossy(&bytes).into_owned())),
+        // A link into nowhere, or to something else.
+        Err(_) if fs::symlink_metadata(file).is_ok_and(|found| found.is_symlink()) => Ok(Standing::Other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Standing::Absent),
+        Err(error) => Err(DiskError { operation: "read", path: file.into(), error }),
+    }
 }
 
 /// `portmap` is what that plugin knows of the protocol.
-fn compose_with(socket: &Path, portmap: Option<&[Version]>) -> String {
+fn compose(socket: &Path, portmap: Option<&[Version]>) -> String {
     let unusual = (socket != Path::new(DEFAULT_SOCKET)).then(|| socket.to_string_lossy());
     // A runtime that knows no list of versions uses the lowest.
     let chained = portmap.filter(|versions| versions.contains(&LOWEST));
@@ -64,6 +203,16 @@ fn portmap_entry() -> Value {
     json!({"type": "portmap", "capabilities": {"portMappings": true}})
 }
 
+/// The versions of a composed text in which portmap is chained; none if it is not.
+fn chained(text: &str) -> Option<Vec<Version>> {
+    let list: Value = serde_json::from_str(text).ok()?;
+    if list.get("plugins")?.as_array()?.last()? != &portmap_entry() {
+        return None;
+    }
+    let versions = list.get("cniVersions")?.as_array()?.iter();
+    Some(versions.filter_map(|version| Version::from_text(version.as_str()?)).collect())
+}
+
 /// Whether `text` is what [`compose`] makes on this or another host: nobody has edited it.
 pub fn is_composed(text: &str) -> bool {
     let mut list: Value = serde_json::from_str(text).unwrap_or_default();
@@ -89,23 +238,16 @@ pub fn names_flock(text: &str) -> bool {
     plugins.chain([&configuration]).any(|plugin| plugin.get("type").and_then(Value::as_str) == Some("flock"))
 }
 
-/// Puts `text` in place in `dir`, which must exist. Tells whether anything had to be written; equal content is left alone,
-/// since every change makes runtimes load their configuration anew.
-///
-/// # Errors
-/// The old file, if any, is in force.
-pub fn install(dir: &Path, text: &str) -> Result<bool, DiskError> {
+/// Puts `text` in place in `dir`, which must exist.
+fn put(dir: &Path, text: &str) -> Result<(), DiskError> {
     let target = dir.join(FILE_NAME);
-    if fs::read_to_string(&target).is_ok_and(|present| present == text) {
-        return Ok(false);
-    }
     // Beside its name and with an ending that no runtime loads: a rename from another directory would go unnoticed.
     let temporary = dir.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
     let written = write(&temporary, &target, dir, text);
     if written.is_err() {
         fs::remove_file(&temporary).ok();
     }
-    written.map(|()| true)
+    written
 }
 
 fn write(temporary: &Path, target: &Path, dir: &Path, text: &str) -> Result<(), DiskError> {
@@ -152,20 +294,20 @@ mod tests {
     // covers: C-02
     #[test]
     fn portmap_is_chained_in_the_versions_that_it_knows_and_the_socket_named_where_it_is_unusual() {
-        assert_eq!(compose_with(Path::new(DEFAULT_SOCKET), None), SHIPPED);
+        assert_eq!(compose(Path::new(DEFAULT_SOCKET), None), SHIPPED);
         let list: Value =
-            serde_json::from_str(&compose_with(Path::new("/run/x/y.sock"), Some(&Version::ALL))).expect("JSON");
+            serde_json::from_str(&compose(Path::new("/run/x/y.sock"), Some(&Version::ALL))).expect("JSON");
         assert_eq!(plugins(&list), ["flock", "portmap"]);
         assert_eq!(list["plugins"][0]["socket"], "/run/x/y.sock");
         assert_eq!(list["plugins"][1]["capabilities"], json!({"portMappings": true}));
         assert_eq!(list["cniVersions"], json!(Version::ALL.map(Version::as_str)));
 
         let old = [Version::V0_3_1, Version::V0_4_0, Version::V1_0_0];
-        let list: Value = serde_json::from_str(&compose_with(Path::new(DEFAULT_SOCKET), Some(&old))).expect("JSON");
+        let list: Value = serde_json::from_str(&compose(Path::new(DEFAULT_SOCKET), Some(&old))).expect("JSON");
         assert_eq!(list["cniVersions"], json!(["0.3.1", "0.4.0", "1.0.0"]));
         assert_eq!(list["cniVersion"], "0.4.0");
         // One that does not know the lowest cannot be in the list at all.
-        assert_eq!(compose_with(Path::new(DEFAULT_SOCKET), Some(&[Version::V1_1_0])), SHIPPED);
+        assert_eq!(compose(Path::new(DEFAULT_SOCKET), Some(&[Version::V1_1_0])), SHIPPED);
     }
 
     #[test]
@@ -174,7 +316,7 @@ mod tests {
             + r#", {"type": "portmap", "capabilities": {"portMappings": true}}]}"#;
         let fewer = chained.replace(r#", "1.1.0""#, "");
         assert_ne!(fewer, chained);
-        for text in [SHIPPED, &chained, &fewer, &compose(Path::new("/run/x/y.sock"))] {
+        for text in [SHIPPED, &chained, &fewer, &compose(Path::new("/run/x/y.sock"), None)] {
             assert!(is_composed(text) && names_flock(text), "{text}");
             for (was, is) in
                 [("0.4.0\"", "1.0.0\""), ("\"loadOnly", "\"more\": 1, \"loadOnly"), ("portMappings", "bandwidth")]
@@ -187,5 +329,49 @@ mod tests {
         for other in ["", "{", "[]", r#"{"plugins": [{"type": "ptp"}], "name": "flock"}"#] {
             assert!(!is_composed(other) && !names_flock(other), "{other}");
         }
+    }
+
+    #[test]
+    fn only_what_the_agent_wrote_or_nobody_can_use_is_overwritten() {
+        let plain = compose(Path::new(DEFAULT_SOCKET), None);
+        let with_ports = compose(Path::new(DEFAULT_SOCKET), Some(&Version::ALL));
+        let elsewhere = compose(Path::new("/run/x/y.sock"), None);
+        let edited = plain.replacen("true", "false", 1);
+        let file = |text: &str| Standing::File(text.into());
+        for (standing, verdict) in [
+            (Standing::Absent, Verdict::Write),
+            (file(&plain), Verdict::Leave),
+            (file(&with_ports), Verdict::Write),
+            (file(&elsewhere), Verdict::Write),
+            (file(""), Verdict::Write),
+            (file("{"), Verdict::Write),
+            (file("\u{fffd}\0"), Verdict::Write),
+            (file(&plain[..plain.len() / 2]), Verdict::Write),
+            (file(&edited), Verdict::Edited),
+            (file("{}"), Verdict::Edited),
+            (file(r#"{"name": "other", "plugins": [{"type": "bridge"}]}"#), Verdict::Edited),
+            (Standing::Other, Verdict::Edited),
+        ] {
+            assert_eq!(judge(&standing, &plain), verdict, "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_chained_stays_until_it_is_known_where_the_runtime_looks() {
+        let socket = Path::new(DEFAULT_SOCKET);
+        let old = [Version::V0_4_0, Version::V1_0_0];
+        let (plain, with_ports) = (compose(socket, None), compose(socket, Some(&old)));
+        let by = HostPorts::By("/x/portmap".into(), old.into());
+        for (host_ports, standing, expected) in [
+            (&by, &plain, &with_ports),
+            (&HostPorts::NotIn("/x".into()), &with_ports, &plain),
+            (&HostPorts::Silent("/x".into()), &with_ports, &plain),
+            (&HostPorts::Unknown, &with_ports, &with_ports),
+            (&HostPorts::Unknown, &plain, &plain),
+            (&HostPorts::Unknown, &String::new(), &plain),
+        ] {
+            assert_eq!(&wanted(socket, host_ports, &Standing::File(standing.clone())), expected, "{host_ports}");
+        }
+        assert_eq!(wanted(socket, &HostPorts::Unknown, &Standing::Absent), plain);
     }
 }

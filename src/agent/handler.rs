@@ -400,6 +400,11 @@ impl Verbs {
         Err(Fault::new(Step::Receive, error.with_details(why)))
     }
 
+    /// Whether the host is ready for pods.
+    pub fn host_gate(&self) -> &HostGate {
+        &self.host
+    }
+
     /// The part of the agent that records.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger

@@ -69,6 +69,7 @@ use crate::agent::install::flags::Verb;
 use crate::agent::ledger::Ledger;
 use crate::agent::node::{Node, Places, Wake};
 use crate::agent::pods::Pods;
+use crate::agent::portmap::{Overheard, Search};
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::Unfit;
 use crate::agent::source::{ClusterSource, FileSource, Source};
@@ -272,7 +273,7 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
     };
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
     let gate = HostGate::new(wake.clone());
-    let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods, gate.clone()));
+    let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods, gate));
     let suspicions = Suspicions::default();
     let (reconcile, reconcile_woken) = channel();
     // Before the first look, so that nothing changes unheard between look and listening.
@@ -283,7 +284,9 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
 
     let places = Places { socket: flags.socket.clone(), state_dir: flags.state_dir, cni_conf_dir: flags.cni_conf_dir };
     let verdicts = Verdicts::default();
-    let mut node = Node::new(source, places, verbs.clone(), present.clone(), verdicts.clone(), gate, suspicions);
+    let search = Search::default();
+    let mut node =
+        Node::new(source, places, verbs.clone(), present.clone(), verdicts.clone(), search.clone(), suspicions);
     if cluster.is_some() {
         node.recall();
     }
@@ -291,7 +294,8 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
     node.round();
     // With the real handlers from the first request on: a DEL may have queued while the start was under way, and must not
     // be answered by anything that does not know the record.
-    let server = Server::start(listener, verbs, Limits::default(), notices()).map_err(StartError::Thread)?;
+    let server = Server::start(listener, Arc::new(Overheard::new(verbs, search)), Limits::default(), notices())
+        .map_err(StartError::Thread)?;
     node.settle_conflist();
 
     let parts = vec![

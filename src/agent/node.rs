@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::agent::conflist;
+use crate::agent::conflist::Conflist;
 use crate::agent::fault::{Fault, Step};
 use crate::agent::gate::HostGate;
 use crate::agent::handler::Verbs;
 use crate::agent::host::{self, Host};
 use crate::agent::ledger::Ranges;
+use crate::agent::portmap::Search;
 use crate::agent::source::{Found, Source};
 use crate::agent::status::{Verdict, Verdicts};
 use crate::agent::suspicion::{Budget, Suspicions};
@@ -45,6 +46,8 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Comparisons at once, when somebody keeps changing the host; then one in each interval.
 const COMPARISONS: u32 = 10;
+/// Between two looks at the CNI configuration. Without it no pod can be started or stopped.
+const CONFLIST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// For one look at the host, and for preparing it.
 const KERNEL_LIMIT: Duration = Duration::from_secs(5);
@@ -99,6 +102,8 @@ pub struct Node {
     said: BTreeSet<String>,
     noted: BTreeSet<String>,
     conflist: Conflist,
+    /// When the CNI configuration was last as it should be, as far as is known.
+    settled: Option<Instant>,
     pulse: Pulse,
     /// The NodeConfig in force could not be kept for the next start.
     unkept: bool,
@@ -106,32 +111,23 @@ pub struct Node {
     notes: Vec<String>,
 }
 
-/// How far the CNI configuration is.
-#[derive(Debug)]
-enum Conflist {
-    /// Nothing is known to be wrong with it.
-    Settled,
-    /// What belongs into it may have changed.
-    Due,
-    /// This belongs into it, and could not be written.
-    Unwritten(String),
-}
-
 impl Node {
-    /// A node of which nothing is known yet.
+    /// A node of which nothing is known yet. The calls of its runtime are heard by `search`.
     pub fn new(
         source: Source,
         places: Places,
         verbs: Arc<Verbs>,
         present: Present,
         verdicts: Verdicts,
-        gate: HostGate,
+        search: Search,
         suspicions: Suspicions,
     ) -> Node {
         let now = Instant::now();
+        let gate = verbs.host_gate().clone();
         if places.cni_conf_dir.is_some() {
             gate.serve();
         }
+        let conflist = Conflist::new(&places.socket, search);
         Node {
             source,
             places,
@@ -148,7 +144,8 @@ impl Node {
             budget: Budget::new(COMPARISONS, KEEP_INTERVAL, now),
             said: BTreeSet::new(),
             noted: BTreeSet::new(),
-            conflist: Conflist::Settled,
+            conflist,
+            settled: None,
             pulse: Pulse::default(),
             unkept: false,
             notes: Vec::new(),
@@ -167,6 +164,7 @@ impl Node {
                 Ok(Wake::Again) => {
                     self.source.forget();
                     (self.look_due, self.keep_due) = (Instant::now(), Instant::now());
+                    self.settled = None;
                 }
                 Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -309,7 +307,7 @@ impl Node {
                 .with("mtu", view.mtu)
                 .write_limited();
         }
-        self.conflist = Conflist::Due;
+        self.settled = None;
     }
 
     /// A pod that has an address which turns out to be somebody else's keeps it, as nothing living is harmed. Somebody has
@@ -406,28 +404,18 @@ impl Node {
         self.said = remarks;
     }
 
-    /// Writes the CNI configuration if that is due or has failed. Apart from [`Node::round`], since it may ask a plugin that
-    /// hangs, and requests are to be served meanwhile.
+    /// Writes the CNI configuration where it is missing or outdated, once pods can be served. Apart from [`Node::round`], since
+    /// it may ask a plugin that hangs, and requests are to be served meanwhile.
     pub fn settle_conflist(&mut self) {
         let Some(dir) = &self.places.cni_conf_dir else { return };
+        let settled = self.settled.is_some_and(|settled| settled.elapsed() < CONFLIST_INTERVAL);
         // A runtime that finds it sends pods.
-        if !self.gate.is_ready() {
+        if settled || self.present.get().is_none() || !self.gate.is_ready() {
             return;
         }
-        let text = match std::mem::replace(&mut self.conflist, Conflist::Settled) {
-            Conflist::Settled => return,
-            Conflist::Due => conflist::compose(&self.places.socket),
-            Conflist::Unwritten(text) => text,
-        };
-        match conflist::install(dir, &text) {
-            Ok(true) => {
-                log::info("CNI configuration written").with("file", dir.join(conflist::FILE_NAME).display()).write();
-            }
-            Ok(false) => {}
-            Err(error) => {
-                log::error("CNI configuration cannot be written").with("err", error).write_limited();
-                self.conflist = Conflist::Unwritten(text);
-            }
+        match self.conflist.keep(dir) {
+            Ok(_) => self.settled = Some(Instant::now()),
+            Err(error) => log::error("CNI configuration cannot be written").with("err", error).write_limited(),
         }
     }
 }
