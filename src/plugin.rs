@@ -33,7 +33,7 @@ const STDIN_LIMIT: Duration = Duration::from_secs(5);
 const NOTE_RESERVE: Duration = Duration::from_secs(2);
 
 /// How long DEL waits for an agent that has taken the call and does not answer, before it leaves a note instead.
-const DEL_PATIENCE: Duration = Duration::from_secs(15);
+const DEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A failure, with the version that its error object should have.
 struct Failure {
@@ -130,6 +130,8 @@ fn request(op: Op, invocation: &Invocation, stdin_data: Vec<u8>) -> Request {
         path: invocation.path.clone(),
         stdin_data,
         call: (op == Op::Add).then(call_id),
+        left_ms: None,
+        sent_ms: None,
     }
 }
 

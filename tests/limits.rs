@@ -458,6 +458,8 @@ fn conf() -> Value {
         path: String::new(),
         stdin_data: br#"{"cniVersion":"1.1.0","name":"flock","type":"flock"}"#.to_vec(),
         call: None,
+        left_ms: None,
+        sent_ms: None,
     });
     pod_independent.unwrap()["stdin_data"].clone()
 }
@@ -599,7 +601,7 @@ fn the_limits_are_written_down_as_they_are() {
     use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
     let design = include_str!("../docs/design.md");
     let seconds = |limit: fn(Op) -> Duration| {
-        [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status].map(|op| limit(op).as_secs().to_string()).join(", ")
+        [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status].map(|op| limit(op).as_secs_f64().to_string()).join(", ")
     };
     for (what, limit) in [
         ("requests in service at once", MAX_CONNECTIONS.to_string()),

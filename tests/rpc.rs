@@ -49,6 +49,8 @@ fn request(op: Op) -> Request {
         path: String::new(),
         stdin_data: br#"{"cniVersion":"1.1.0","name":"flock"}"#.to_vec(),
         call: None,
+        left_ms: None,
+        sent_ms: None,
     }
 }
 
@@ -540,6 +542,50 @@ fn a_request_whose_caller_has_gone_while_it_waited_is_not_begun() {
     assert_eq!(*notices, ["Abandoned(Add)", "Abandoned(Add)"]);
 }
 
+/// Keeps each request waiting until it is told to go on, and tells how long it may take.
+struct Timed {
+    allowed: Sender<Duration>,
+    go: Mutex<Receiver<()>>,
+}
+
+impl Handler for Timed {
+    fn handle(&self, call: &Call<'_>) -> Response {
+        self.allowed.send(call.deadline.saturating_duration_since(Instant::now())).unwrap();
+        self.go.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        Response::done()
+    }
+
+    fn undelivered(&self, _: &Request) {}
+}
+
+#[test]
+fn the_time_that_a_call_waits_for_its_turn_is_taken_off_its_time() {
+    let (allowed, was_allowed) = channel();
+    let (go, may_go) = channel();
+    let handler = Arc::new(Timed { allowed, go: Mutex::new(may_go) });
+    let serving = serve(handler, Limits { connections: 1, ..Limits::default() });
+    thread::scope(|scope| {
+        let first = scope.spawn(|| call(&serving.socket, &request(Op::Add), Instant::now() + PATIENCE));
+        let allowed = was_allowed.recv_timeout(PATIENCE).unwrap();
+        assert!(allowed <= agent_limit(Op::Add), "no longer than the agent gives to anybody: {allowed:?}");
+        let began = Instant::now();
+        let limit = Duration::from_secs(10);
+        let socket = &serving.socket;
+        let second = scope.spawn(move || call(socket, &request(Op::Add), began + limit));
+        // Not a wait for a fact: time that passes is what is tried.
+        thread::sleep(Duration::from_secs(2));
+        let waited = began.elapsed();
+        go.send(()).unwrap();
+        let allowed = was_allowed.recv_timeout(PATIENCE).unwrap();
+        assert!(allowed < limit - waited, "{allowed:?} after {waited:?}");
+        assert!(allowed > Duration::from_secs(1), "{allowed:?}");
+        go.send(()).unwrap();
+        for caller in [first, second] {
+            caller.join().unwrap().unwrap();
+        }
+    });
+}
+
 #[test]
 fn half_closing_after_the_request_is_not_going_away() {
     let (handler, controls) = answers("a");
@@ -900,6 +946,12 @@ fn the_plugin_prints_the_result_of_a_go_agent_and_never_none() {
     for call in &each(&host)[1..] {
         call.done();
     }
+    // What it does not know it ignores: among it how long the plugin is going to wait, and since when.
+    for request in agent.seen() {
+        let left = Duration::from_millis(request["left_ms"].as_u64().unwrap());
+        assert!(!left.is_zero() && left <= plugin_limit(Op::Gc), "{left:?}");
+        assert!(request["sent_ms"].as_u64().is_some_and(|sent| sent <= flock::boot::now_ms()), "{request}");
+    }
     drop(agent);
     for none in [
         json!({}),
@@ -979,13 +1031,14 @@ fn a_delete_is_noted_in_time_though_the_backlog_of_the_socket_is_full() {
 // covers: X-15
 #[test]
 fn the_limits_are_those_that_the_runtimes_leave_room_for() {
-    let seconds = OPS.map(|op| plugin_limit(op).as_secs());
-    assert_eq!(seconds, [60, 20, 10, 25, 2]);
+    let milliseconds = OPS.map(|op| plugin_limit(op).as_millis());
+    assert_eq!(milliseconds, [12_000, 7_000, 10_000, 25_000, 1_500]);
+    assert!(plugin_limit(Op::Add) + plugin_limit(Op::Del) < Duration::from_secs(20), "a pod's event comes in time");
     for op in OPS {
         assert!(agent_limit(op) < plugin_limit(op), "the agent's own error still arrives");
     }
-    let seconds = OPS.map(|op| connect_limit(op).as_secs());
-    assert_eq!(seconds, [5, 1, 5, 5, 1]);
+    let milliseconds = OPS.map(|op| connect_limit(op).as_millis());
+    assert_eq!(milliseconds, [5000, 1000, 5000, 5000, 700]);
     assert!(OPS.iter().all(|op| connect_limit(*op) * 2 <= plugin_limit(*op)), "there is time left for the call itself");
 }
 

@@ -36,7 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("program", &["stop"]),
     ("kube", &["annotations", "embed", "nodeconfig", "outside", "program", "stop", "text"]),
     ("pulse", &[]),
-    ("rpc", &["cni", "disk", "failpoint", "pulse"]),
+    ("rpc", &["boot", "cni", "disk", "failpoint", "pulse"]),
     // The two programs.
     (
         "agent",

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+use crate::boot;
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Request, Response, encode};
 use crate::rpc::{FRAME_MAX, connect_limit};
@@ -93,13 +94,13 @@ impl std::error::Error for CallError {}
 /// Every variant of [`CallError`].
 pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Response, CallError> {
     let late = || CallError::Late { socket: socket.into() };
-    let line = encode(request).map_err(|_| CallError::TooLong)?;
-    if line.len() > FRAME_MAX {
-        return Err(CallError::TooLong);
-    }
+    let mut request = request.clone();
+    // What no frame can hold is known without an agent.
+    timed(&mut request, deadline)?;
     let mut lost = 0;
     loop {
         let stream = reach(socket, deadline.min(Instant::now() + connect_limit(request.op)))?;
+        let line = timed(&mut request, deadline)?;
         let answer = frame::write(&stream, &line, deadline).and_then(|()| frame::read(&stream, deadline));
         match answer {
             Ok(line) => {
@@ -120,6 +121,15 @@ pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Respo
             }
         }
     }
+}
+
+/// The request as a line that is sent now.
+fn timed(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, CallError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    request.left_ms = u64::try_from(left.as_millis()).ok();
+    request.sent_ms = Some(boot::now_ms());
+    let line = encode(request).map_err(|_| CallError::TooLong)?;
+    if line.len() > FRAME_MAX { Err(CallError::TooLong) } else { Ok(line) }
 }
 
 /// A connection, by `until`.

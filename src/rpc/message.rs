@@ -1,8 +1,8 @@
 //! Requests and responses as they stand on the wire.
 //!
 //! The keys are those of the Go flock, so that either half can be replaced first: `op`, `container_id`, `netns`, `ifname`, `args`,
-//! `path`, `stdin_data` (base64); `result`, `error`. Added here, and ignored by the Go flock: `call`, `code`, `details`. Unknown keys
-//! are ignored on both sides.
+//! `path`, `stdin_data` (base64); `result`, `error`. Added here, and ignored by the Go flock: `call`, `left_ms`, `sent_ms`,
+//! `code`, `details`. Unknown keys are ignored on both sides.
 
 use std::fmt;
 
@@ -65,6 +65,13 @@ pub struct Request {
     /// Marks one run of the plugin: a call that is repeated over a new connection is the same call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
+    /// How long the caller is going to wait from [`Request::sent_ms`] on, in milliseconds. The agent does nothing for longer than
+    /// that, whatever its own limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+    /// When the request was sent, in milliseconds of the boot clock: it may wait in the socket's backlog before it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_ms: Option<u64>,
 }
 
 /// The answer to a [`Request`].
@@ -135,6 +142,8 @@ mod tests {
             path: "/opt/cni/bin".into(),
             stdin_data: b"{\n\"a\": \"\xe2\x80\xa8\"}".to_vec(),
             call: None,
+            left_ms: None,
+            sent_ms: None,
         }
     }
 
@@ -169,7 +178,7 @@ mod tests {
     #[test]
     fn every_message_comes_back_as_it_was() {
         for op in [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status] {
-            let sent = Request { op, call: Some("c".into()), ..request() };
+            let sent = Request { op, call: Some("c".into()), left_ms: Some(7), sent_ms: Some(u64::MAX), ..request() };
             let line = encode(&sent).expect("encodes");
             assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             assert_eq!(serde_json::from_slice::<Request>(&line).expect("decodes"), sent);

@@ -22,28 +22,43 @@ pub const REQUEST_ARRIVAL: Duration = Duration::from_secs(5);
 
 /// How long the plugin keeps trying to reach an agent that does not listen. A service manager starts an agent that has died
 /// again after a second, and the start takes less than one: an ADD that outlasts this spares the runtime a new sandbox. CHECK
-/// and GC have no better answer either. STATUS ends within two seconds, and a DEL can leave a note instead, while the runtime
+/// and GC have no better answer either. STATUS has to end early, and a DEL can leave a note instead, while the runtime
 /// holds a lock of the pod: they wait for no more than the moment in which one agent takes over from another.
 pub fn connect_limit(op: Op) -> Duration {
-    Duration::from_secs(match op {
-        Op::Add | Op::Check | Op::Gc => 5,
-        Op::Del | Op::Status => 1,
+    Duration::from_millis(match op {
+        Op::Add | Op::Check | Op::Gc => 5000,
+        Op::Del => 1000,
+        Op::Status => 700,
     })
 }
 
-/// Longest time of one call of the plugin, from its start to its end. Below the limits of the runtimes (CRI-O gives DEL
-/// 60 s and GC 30 s; containerd calls STATUS under a lock, every five seconds), so that the error is ours and has a reason.
+/// Longest time of one call of the plugin, from its start to its end. What a call does takes milliseconds; the limits are for
+/// what it may have to wait for, and for who waits for it:
+///
+/// - An ADD waits for its pod in the API (three seconds at most), for the kernel's one lock for links (seconds, when many pods
+///   go at once) and for the disk of the lease log. Kubelet repeats a failed one by itself and for ever, so there is nothing
+///   to be gained by waiting for an agent that hangs: ADD and the DEL that clears up after it take less than 20 s together,
+///   after which the pod has its event.
+/// - A DEL that is not answered is noted and carried out later, at no loss; CRI-O gives it 60 s.
+/// - A GC may have many attachments to remove; CRI-O gives it 30 s.
+/// - STATUS: `crictl info`, which tells people why a node is not ready, gives up after two seconds in all, and containerd calls
+///   it under a lock, every five seconds.
 pub fn plugin_limit(op: Op) -> Duration {
     Duration::from_millis(match op {
-        Op::Add => 60_000,
-        Op::Del => 20_000,
+        Op::Add => 12_000,
+        Op::Del => 7_000,
         Op::Check => 10_000,
         Op::Gc => 25_000,
-        Op::Status => 2_000,
+        Op::Status => 1_500,
     })
 }
 
-/// Longest time that the agent works on a request: a little less, so that its own answer still arrives.
+/// Longest time that the agent works on a request of a plugin that has just been started.
 pub fn agent_limit(op: Op) -> Duration {
-    plugin_limit(op) * 9 / 10 - Duration::from_millis(100)
+    agent_share(plugin_limit(op))
+}
+
+/// What the agent has of the time that a caller has left: a little less, so that its own answer still arrives.
+pub fn agent_share(left: Duration) -> Duration {
+    (left * 9 / 10).saturating_sub(Duration::from_millis(100))
 }

@@ -23,6 +23,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketType};
 
+use crate::boot;
 use crate::cni::error::Code;
 use crate::disk::{DiskError, make_private_dir};
 use crate::failpoint;
@@ -30,7 +31,7 @@ use crate::pulse::Pulse;
 use crate::rpc::client::{LOOK, connect_once};
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Op, Request, Response, encode};
-use crate::rpc::{REQUEST_ARRIVAL, agent_limit};
+use crate::rpc::{REQUEST_ARRIVAL, agent_limit, agent_share, plugin_limit};
 
 /// Requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
 /// still a place for STATUS, without which the runtime would declare the node not ready.
@@ -599,7 +600,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     };
     let handler = shared.handler.lock().unwrap_or_else(PoisonError::into_inner).clone();
     failpoint::pass("rpc.read").ok();
-    let deadline = Instant::now() + agent_limit(request.op);
+    let deadline = Instant::now() + time_for(&request, boot::now_ms());
     let call = Call { request: &request, deadline, stream };
     // It waited in the backlog, or while we were restarted, and its plugin gave up or was killed. Nothing that is done now
     // is known to anybody: an ADD would have to be taken back, and a DEL is not lost, since a plugin that gives up has noted
@@ -614,6 +615,17 @@ fn serve(stream: &UnixStream, shared: &Shared) {
             handler.undelivered(&request);
         }
     }
+}
+
+/// How long the agent may work on a request, at `now` of the boot clock. What its caller has left counts from when it was sent, so
+/// that nothing is done for longer than somebody waits for it.
+fn time_for(request: &Request, now: u64) -> Duration {
+    let own = agent_limit(request.op);
+    let Some(left) = request.left_ms else { return own };
+    // Nobody waits for longer than the plugin may: the caller's clock is another one then, as in a time namespace.
+    let waited = request.sent_ms.and_then(|sent| now.checked_sub(sent)).map(Duration::from_millis);
+    let waited = waited.filter(|waited| *waited <= plugin_limit(request.op)).unwrap_or_default();
+    agent_share(Duration::from_millis(left).saturating_sub(waited)).min(own)
 }
 
 fn answer(stream: &UnixStream, response: &Response) -> Result<(), FrameError> {
@@ -746,5 +758,47 @@ impl Gate {
         let (state, _) =
             self.changed.wait_timeout_while(self.lock(), left, |s| s.count > 0).unwrap_or_else(PoisonError::into_inner);
         state.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_done_for_longer_than_somebody_waits_for_it() {
+        let request = |left_ms, sent_ms| Request {
+            op: Op::Add,
+            container_id: String::new(),
+            netns: String::new(),
+            ifname: String::new(),
+            args: String::new(),
+            path: String::new(),
+            stdin_data: Vec::new(),
+            call: None,
+            left_ms,
+            sent_ms,
+        };
+        let own = agent_limit(Op::Add);
+        let share = |ms| agent_share(Duration::from_millis(ms));
+        for (left, sent, expected) in [
+            // A plugin of an earlier version, and the Go flock's, say nothing.
+            (None, None, own),
+            (None, Some(99_000), own),
+            (Some(4000), Some(100_000), share(4000)),
+            // In the backlog for three seconds.
+            (Some(4000), Some(97_000), share(1000)),
+            (Some(4000), Some(95_000), Duration::ZERO),
+            (Some(0), Some(100_000), Duration::ZERO),
+            // More than the agent gives to anybody.
+            (Some(u64::MAX), Some(100_000), own),
+            (Some(u64::MAX), Some(u64::MAX), own),
+            // Another clock, ahead or behind.
+            (Some(4000), None, share(4000)),
+            (Some(4000), Some(200_000), share(4000)),
+            (Some(4000), Some(1), share(4000)),
+        ] {
+            assert_eq!(time_for(&request(left, sent), 100_000), expected, "{left:?} {sent:?}");
+        }
     }
 }

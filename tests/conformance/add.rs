@@ -231,6 +231,8 @@ fn add_request(pod: &Pod, call: &str) -> Vec<u8> {
         path: String::new(),
         stdin_data: br#"{"cniVersion":"1.1.0","name":"flock"}"#.to_vec(),
         call: Some(call.into()),
+        left_ms: None,
+        sent_ms: None,
     };
     encode(&request).unwrap()
 }
