@@ -1,7 +1,8 @@
 //! The agent's command line. The help text is the one description of it; a test holds flags, help and documents together.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use crate::log::{Format, Level};
@@ -127,12 +128,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Fla
     let mut values: [Option<OsString>; 9] = Default::default();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
-        // Flags are ASCII; an argument that is not text is no flag.
         let text = argument.to_string_lossy().into_owned();
-        let (name, inline) = match text.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(OsString::from(value))),
-            None => (text.clone(), None),
-        };
+        let (name, inline) = split(&argument);
         match name.as_str() {
             "--help" | "-h" => return Ok(Asked::Help),
             "--version" | "-V" => return Ok(Asked::Version),
@@ -155,13 +152,22 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Fla
         kubeconfig: kubeconfig.map(PathBuf::from),
         node_config: node_config.map(PathBuf::from),
         node_name: node_name.map(|name| utf8("--node-name", name)).transpose()?,
-        socket: absolute("--socket", path(socket, DEFAULT_SOCKET))?,
+        // The configuration of the plugin names it, which is JSON.
+        socket: absolute("--socket", utf8("--socket", path(socket, DEFAULT_SOCKET).into_os_string())?.into())?,
         state_dir: path(state_dir, DEFAULT_STATE_DIR),
         cni_conf_dir: cni_conf_dir.map(PathBuf::from),
         import: path(import, DEFAULT_IMPORT),
         log_format: named("--log-format", log_format, Format::Text, "text or json")?,
         log_level: named("--log-level", log_level, Level::Info, "error, warn, info or debug")?,
     })))
+}
+
+/// The name of a flag, and the value behind its `=`, byte by byte: a path need not be text. Flags are ASCII, so a name that is
+/// not text is none.
+pub(in crate::agent) fn split(argument: &OsStr) -> (String, Option<OsString>) {
+    let mut parts = argument.as_bytes().splitn(2, |byte| *byte == b'=');
+    let name = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    (name, parts.next().map(|value| OsStr::from_bytes(value).to_owned()))
 }
 
 fn utf8(flag: &'static str, value: OsString) -> Result<String, FlagError> {
@@ -206,6 +212,27 @@ mod tests {
             assert!(HELP.contains(&value.display().to_string()), "{}", value.display());
         }
         assert_eq!((flags.log_level, flags.log_format, flags.cni_conf_dir), (Level::Info, Format::Text, None));
+    }
+
+    #[test]
+    fn a_path_is_taken_byte_by_byte_in_either_form() {
+        let odd = OsStr::from_bytes(b"/srv/\xff=\xfe/state");
+        let mut inline = OsString::from("--state-dir=");
+        inline.push(odd);
+        for arguments in [vec![inline], vec!["--state-dir".into(), odd.to_owned()]] {
+            let Ok(Asked::Run(flags)) = parse(arguments) else { panic!("not understood") };
+            assert_eq!(flags.state_dir.as_os_str(), odd);
+        }
+        let mut no_flag = OsString::from("--\u{e9}");
+        no_flag.push(odd);
+        assert!(matches!(parse([no_flag]), Err(FlagError::Unknown(_))));
+        // What has to be text is refused where it is not.
+        for flag in ["--socket=", "--node-name=", "--log-level="] {
+            let mut argument = OsString::from(flag);
+            argument.push(odd);
+            let error = parse([argument]).expect_err(flag).to_string();
+            assert!(error.contains("must be UTF-8") && error.contains(flag.trim_end_matches('=')), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::agent::flags::{FlagError, absolute};
+use crate::agent::flags::{FlagError, absolute, split};
 
 /// What `--help` prints behind either verb.
 pub const HELP: &str = "\
@@ -119,10 +119,7 @@ pub fn parse(verb: Verb, arguments: impl IntoIterator<Item = OsString>) -> Resul
         if matches!(text.as_str(), "--help" | "-h") {
             return Ok(Asked::Help);
         }
-        let (name, inline) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(OsString::from(value))),
-            None => (text.as_str(), None),
-        };
+        let (name, inline) = split(&argument);
         let valued = verb.valued().iter().find(|flag| **flag == name).copied();
         let switch = verb.switches().iter().find(|flag| **flag == text).copied();
         let (flag, value) = match (valued, switch) {
@@ -153,6 +150,9 @@ pub fn parse(verb: Verb, arguments: impl IntoIterator<Item = OsString>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
     fn parsed(line: &str) -> Result<Asked, FlagError> {
         let mut words = line.split_whitespace().map(OsString::from);
@@ -199,5 +199,11 @@ mod tests {
             Ok(Asked::Uninstall { force: true, purge: false, common })
         );
         assert_eq!(Verb::of(Some(&"--node-config".into())), None);
+        // A path need not be text.
+        let odd: &OsStr = OsStrExt::from_bytes(b"/\xff=\xfe");
+        let mut inline = OsString::from("--root=");
+        inline.push(odd);
+        let Ok(Asked::Install { common, .. }) = parse(Verb::Install, [inline]) else { panic!("not understood") };
+        assert_eq!(common.root.as_deref().map(Path::as_os_str), Some(odd));
     }
 }
