@@ -125,12 +125,18 @@ fn install_pods_and_uninstall_leave_the_host_as_it_was() {
     pods[0].assert_pings(attached[1].ips());
 
     let text = machine.run("uninstall").refused();
-    assert!(text.contains("pods are attached, 4 in all (p0/eth0, p1/eth0, p2/eth0, …)"), "{text}");
+    assert!(text.contains("pods are attached, 4 in all (default/p0, default/p1, default/p2, …)"), "{text}");
     pods[..3].iter().for_each(|pod| machine.del(pod));
     let text = machine.run("uninstall").refused();
-    assert!(text.contains("1 in all (p3/eth0)"), "{text}");
+    assert!(text.contains("1 in all (default/p3)"), "{text}");
     agent.stop();
     assert!(machine.run("uninstall").refused().contains("1 in all"));
+    // The link alone tells of a container.
+    let state = ["/run/flock/state", "/run/state"].map(|path| machine.host.path(path));
+    fs::rename(&state[0], &state[1]).expect("renamed");
+    assert!(machine.run("uninstall").refused().contains("1 in all (container p3)"));
+    assert!(!state[0].exists(), "a look leaves nothing");
+    fs::rename(&state[1], &state[0]).expect("renamed");
     // Promised by the plugin, and carried out by nobody.
     machine.del(&pods[3]);
     assert_eq!(machine.host.flock_links().len(), 1);
@@ -157,16 +163,25 @@ fn an_agent_that_runs_has_to_be_stopped_first_and_none_starts_meanwhile() {
     assert_eq!(snapshot(&machine.paths()), before);
     agent.stop();
 
-    points.arm("main/uninstall.removed 1", "hang 15000");
-    let mut uninstall = machine.command("uninstall");
-    points.apply(&mut uninstall);
-    let mut uninstall = uninstall.stdout(Stdio::null()).spawn().expect("starts");
-    wait_for("the first file to go", || (!machine.host.path(CONFLIST).exists()).then_some(()));
-    let mut late = machine.host.agent().program(AGENT).no_wait().start();
-    assert!(!late.wait().success());
-    assert!(late.wait_log("cannot run").contains("is locked"));
-    points.let_go();
-    assert!(uninstall.wait().expect("waitable").success());
+    // Nor where no agent has ever kept its state, or somebody has removed it.
+    for missing in [false, true] {
+        if missing {
+            machine.run("install --cni-conf").done();
+            fs::write(machine.host.path(CONFLIST), include_str!("../../cni-conf/01-flock.conflist")).expect("writable");
+            assert!(!machine.host.path("/run/flock").exists());
+        }
+        points.arm("main/uninstall.removed 1", "hang 15000");
+        let mut uninstall = machine.command("uninstall");
+        points.apply(&mut uninstall);
+        let mut uninstall = uninstall.stdout(Stdio::null()).spawn().expect("starts");
+        wait_for("the first file to go", || (!machine.host.path(CONFLIST).exists()).then_some(()));
+        let mut late = machine.host.agent().program(AGENT).no_wait().start();
+        assert!(!late.wait().success());
+        assert!(late.wait_log("cannot run").contains("is locked"));
+        points.let_go();
+        assert!(uninstall.wait().expect("waitable").success());
+        assert!(!machine.host.path("/run/flock").exists() && !machine.host.path(AGENT).exists());
+    }
 }
 
 #[test]

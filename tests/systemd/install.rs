@@ -60,7 +60,7 @@ fn a_node_is_installed_serves_and_is_as_before_when_flock_is_gone() {
         assert!(!output.status.success() && text.contains(why), "{text}");
         text
     };
-    refused("pods are attached, 2 in all (a/eth0, b/eth0)");
+    refused("pods are attached, 2 in all (default/a, default/b)");
     machine.del(&a).program(PLUGIN).done();
     machine.del(&b).program(PLUGIN).done();
     let text = refused("the agent runs");

@@ -2,11 +2,11 @@
 //!
 //! Asks the lease log, the delete notes and the kernel; removes only what the plan names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -15,8 +15,9 @@ use rustix::fs::{FlockOperation, flock};
 use crate::addr::{Attachment, LinkEnd};
 use crate::agent::install::plan::{Host, RUN_DIR};
 use crate::boot;
-use crate::disk::{Directory, DiskError};
+use crate::disk::{Directory, DiskError, open_lockable_dir};
 use crate::intents::Intents;
+use crate::lease::PodName;
 use crate::netlink::NetlinkError;
 use crate::netlink::conn::Conn;
 use crate::plan;
@@ -62,27 +63,66 @@ pub struct Seen {
     /// For the plan.
     pub facts: Host,
     /// While it is held, no agent starts.
-    pub lock: Option<File>,
+    pub lock: Option<Lock>,
 }
 
-/// Looks at the host whose agent has, or had, this socket and this state directory. Changes nothing.
+/// The lock of the agents. What had to be made for it goes with it.
+#[derive(Debug)]
+pub struct Lock {
+    file: Option<File>,
+    /// Directories that are there for the lock only, the innermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Lock {
+    /// The lock in a state directory, which is made where it is missing: an agent that starts would make it, too. None if an agent
+    /// has it.
+    fn take(state_dir: &Path) -> Result<Option<Lock>, DiskError> {
+        let missing = state_dir.ancestors().take_while(|dir| fs::symlink_metadata(dir).is_err());
+        let made: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
+        let is_there = made.is_empty();
+        // Kept from here on, so that what is made goes in any case.
+        let mut lock = Lock { file: None, made };
+        let file = if is_there {
+            File::open(state_dir).map_err(|error| disk("open", state_dir, error))?
+        } else {
+            open_lockable_dir(state_dir)?
+        };
+        let taken = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        lock.file = Some(file);
+        Ok(taken.then_some(lock))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // One that is not empty is somebody's by now.
+        self.made.iter().try_for_each(fs::remove_dir).ok();
+    }
+}
+
+/// Looks at the host whose agent has, or had, this socket and this state directory. Changes nothing but for `lock`: without it, as
+/// when nothing is going to be done, a state directory that is missing stays so and nothing keeps agents from starting.
 ///
 /// # Errors
 /// Something could not be asked; it must not be taken for an empty host.
-pub fn look(socket: &Path, state_dir: &Path) -> Result<Seen, HostError> {
+pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostError> {
     let mut facts =
         Host { running: is_listened_to(socket)?, run_dir: is_directory(Path::new(RUN_DIR)), ..Host::default() };
-    let mut lock = None;
-    let mut attached = BTreeSet::new();
-    if is_directory(state_dir) {
-        let file = File::open(state_dir).map_err(|error| disk("open", state_dir, error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => lock = Some(file),
-            Err(_) => facts.running = true,
-        }
+    let mut attached = BTreeMap::new();
+    let has_state = is_directory(state_dir);
+    let taken = if has_state || lock { Lock::take(state_dir) } else { Ok(None) };
+    let lock = match taken {
+        Ok(taken) => taken,
+        Err(error) if has_state => return Err(error.into()),
+        // Where no state directory can be, no agent can start.
+        Err(_) => None,
+    };
+    if has_state {
+        facts.running |= lock.is_none();
         let boot_id = boot::id().map_err(|error| disk("read", Path::new("/proc/sys/kernel/random/boot_id"), error))?;
         let (store, _) = Store::open(Directory::open(state_dir)?, &boot_id, boot::now_ms());
-        attached.extend(store.leases().map(|lease| lease.attachment.clone()));
+        attached.extend(store.leases().map(|lease| (lease.attachment.clone(), lease.pod.clone())));
         if !state_dir.starts_with(RUN_DIR) {
             facts.left.push(format!("{}: the state, in a place of your own", state_dir.display()));
         }
@@ -97,18 +137,26 @@ pub fn look(socket: &Path, state_dir: &Path) -> Result<Seen, HostError> {
         if noted.contains(&attachment) {
             facts.deleted.push((link.index, link.name));
         } else {
-            attached.insert(attachment);
+            attached.entry(attachment).or_default();
         }
     }
     // The runtime was told that these are deleted, and will not ask again.
-    attached.retain(|attachment| !noted.contains(attachment));
-    facts.attached = attached.iter().map(ToString::to_string).collect();
+    attached.retain(|attachment, _| !noted.contains(attachment));
+    facts.attached = attached.iter().map(|(attachment, pod)| named(attachment, pod.as_ref())).collect();
     facts.unreachable =
         conn.own_routes()?.into_iter().filter(|route| route.unreachable).map(|route| route.to).collect();
     if facts.run_dir {
         facts.left.extend(settings(&mut conn)?);
     }
     Ok(Seen { facts, lock })
+}
+
+/// An attachment in the words of who has to drain the node.
+fn named(attachment: &Attachment, pod: Option<&PodName>) -> String {
+    match pod {
+        Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+        None => format!("container {}", attachment.container_id),
+    }
 }
 
 /// Removes a link of the host.

@@ -252,7 +252,7 @@ fn uninstall(force: bool, purge: bool, common: &Common) -> Result<(), InstallErr
     let conf_dir = agent.as_ref().and_then(|flags| flags.cni_conf_dir.clone()).unwrap_or(CNI_CONF_DIR.into());
     let remains = look(&tree, &conf_dir, plugin_places(common))?;
     let host = match (&common.root, agent) {
-        (None, Some(flags)) => Some(host::look(&flags.socket, &flags.state_dir)?),
+        (None, Some(flags)) => Some(host::look(&flags.socket, &flags.state_dir, !common.dry_run)?),
         _ => None,
     };
     let (facts, lock) = host.map_or((plan::Host::default(), None), |seen| (seen.facts, seen.lock));

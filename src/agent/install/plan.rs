@@ -219,7 +219,7 @@ impl Remains {
 /// What the host looks like; of an image, nothing is known and nothing asked.
 #[derive(Debug, Default)]
 pub struct Host {
-    /// Attachments that the runtime has not deleted.
+    /// Pods that the runtime has not deleted, and containers whose pod is not known, as they are named to people.
     pub attached: Vec<String>,
     /// The agent runs, or its socket is held for it.
     pub running: bool,
@@ -430,9 +430,9 @@ mod tests {
 
     #[test]
     fn pods_and_a_running_agent_are_refused() {
-        let attached = Host { attached: (0..9).map(|n| format!("c{n}/eth0")).collect(), running: true, ..used() };
+        let attached = Host { attached: (0..9).map(|n| format!("web/p{n}")).collect(), running: true, ..used() };
         let error = uninstall(&installed(), &attached, false, false).expect_err("pods").to_string();
-        assert!(error.contains("9 in all (c0/eth0, c1/eth0, c2/eth0, …)"), "{error}");
+        assert!(error.contains("9 in all (web/p0, web/p1, web/p2, …)"), "{error}");
         assert_eq!(uninstall(&installed(), &attached, true, false), Err(Refusal::Running));
         assert!(uninstall(&installed(), &Host { running: false, ..attached }, true, false).is_ok());
     }
