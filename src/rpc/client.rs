@@ -67,7 +67,18 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CallError::Absent { socket, error } => {
-                write!(f, "flock-agent does not listen on {} ({error}); is the service running?", socket.display())
+                let why = match error.kind() {
+                    io::ErrorKind::NotFound => "there is no such socket".to_owned(),
+                    io::ErrorKind::ConnectionRefused => "nobody has it open".to_owned(),
+                    io::ErrorKind::WouldBlock => "it holds as many waiting calls as it can".to_owned(),
+                    io::ErrorKind::PermissionDenied => "only root and the agent's own user may call it".to_owned(),
+                    _ => error.to_string(),
+                };
+                write!(
+                    f,
+                    "flock-agent does not listen on {}: {why}; systemctl status flock-agent tells whether it runs",
+                    socket.display()
+                )
             }
             CallError::Lost { socket, error } => {
                 write!(f, "flock-agent on {} went away during the call: {error}", socket.display())
