@@ -408,6 +408,36 @@ fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes
     host.assert_empty();
 }
 
+/// An operator, or a configuration tool in a loop.
+#[test]
+fn as_many_signals_as_one_likes_make_one_round_that_is_still_to_come() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    host.start_trace();
+    host.arm("reconcile/note.refill 1 hang 60000\n");
+    agent.signal("HUP");
+    host.wait_point("reconcile/note.refill", 1);
+    let pid = agent.pid();
+    succeed(host.command("sh").args(["-c", &format!("for i in $(seq 500); do kill -s HUP {pid}; done")]));
+    host.disarm();
+    agent.wait_log("looking again");
+    let log = agent.stop();
+    let rounds = host.end_trace().lines().filter(|point| *point == "reconcile/note.refill").count();
+    assert!((1..=4).contains(&rounds), "{rounds} rounds");
+    assert!(log.matches("looking again").count() < 50, "{log}");
+}
+
+#[test]
+fn an_allocations_file_that_is_far_too_long_is_refused_without_being_read() {
+    let host = Host::new();
+    host.run("truncate -s 8G /run/allocations.json");
+    let agent = host.agent().start();
+    let line = agent.wait_log("allocations cannot be imported");
+    assert!(line.contains("longer than 16 MiB") && line.contains("/run/allocations.json"), "{line}");
+    assert!(memory(&agent, "VmHWM:") < 64, "{} MiB", memory(&agent, "VmHWM:"));
+    host.add(&host.pod("p")).result();
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The log.
 

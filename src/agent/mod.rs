@@ -339,7 +339,7 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
         match signals.forever().next() {
             // Look now instead of in some seconds: at the NodeConfig, the host, and the pods.
             Some(SIGHUP) => {
-                log::info("looking again, as asked by SIGHUP").write();
+                log::info("looking again, as asked by SIGHUP").write_limited();
                 wake.send(Wake::Again).ok();
                 reconcile.send(Turn::Round).ok();
             }

@@ -5,6 +5,7 @@
 //! with the new one. The last good one of the API is also kept on disk, for a start without an API server.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -160,14 +161,24 @@ impl Node {
     /// Looks whenever it is woken, and now and then.
     pub fn keep(mut self, wake: &Receiver<Wake>) {
         loop {
-            match self.pulse.resting(|| wake.recv_timeout(INTERVAL)) {
-                Ok(Wake::Again) => {
-                    self.source.forget();
-                    (self.look_due, self.keep_due) = (Instant::now(), Instant::now());
-                    self.settled = None;
-                }
-                Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            let first = match self.pulse.resting(|| wake.recv_timeout(INTERVAL)) {
+                Ok(wake) => wake,
+                Err(RecvTimeoutError::Timeout) => Wake::Look,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // However often something was asked for meanwhile, once is enough.
+            let (mut again, mut stop) = (false, false);
+            for wake in iter::once(first).chain(wake.try_iter()) {
+                again |= wake == Wake::Again;
+                stop |= wake == Wake::Stop;
+            }
+            if stop {
+                return;
+            }
+            if again {
+                self.source.forget();
+                (self.look_due, self.keep_due) = (Instant::now(), Instant::now());
+                self.settled = None;
             }
             self.round();
             self.settle_conflist();

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
+use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -148,14 +149,26 @@ impl Reconciler {
         let mut next = Instant::now() + INTERVAL;
         loop {
             let left = next.saturating_duration_since(Instant::now());
-            match self.pulse.resting(|| wake.recv_timeout(left)) {
-                Ok(Turn::Look) => self.look_out_of_turn(),
-                Ok(Turn::Round) | Err(RecvTimeoutError::Timeout) => {
-                    entrance.keep()?;
-                    self.round();
-                    next = Instant::now() + INTERVAL;
-                }
-                Ok(Turn::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            let first = match self.pulse.resting(|| wake.recv_timeout(left)) {
+                Ok(turn) => turn,
+                Err(RecvTimeoutError::Timeout) => Turn::Round,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            // However often something was asked for meanwhile, once is enough.
+            let (mut whole, mut stop) = (false, false);
+            for turn in iter::once(first).chain(wake.try_iter()) {
+                whole |= turn == Turn::Round;
+                stop |= turn == Turn::Stop;
+            }
+            if stop {
+                return Ok(());
+            }
+            if whole {
+                entrance.keep()?;
+                self.round();
+                next = Instant::now() + INTERVAL;
+            } else {
+                self.look_out_of_turn();
             }
         }
     }
@@ -183,6 +196,8 @@ impl Reconciler {
     }
 
     fn round(&mut self) {
+        // All that was announced until now is looked at with the rest.
+        self.suspicions.take_links();
         let deadline = Instant::now() + LIMIT;
         self.settle(deadline);
         match self.intents.waiting() {
@@ -375,7 +390,9 @@ impl Reconciler {
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         let deadline = Instant::now() + LIMIT;
         let mut bytes = Vec::new();
-        match open_regular(path, OFlags::empty()).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        // One byte more than may be taken over, so that a longer file is known for one.
+        let opened = open_regular(path, OFlags::empty());
+        match opened.and_then(|file| file.take(import::FILE_MAX + 1).read_to_end(&mut bytes)) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => {

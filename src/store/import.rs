@@ -20,7 +20,12 @@ pub enum ImportError {
     Version(u32),
     /// An entry has a container id that cannot be one.
     ContainerId(String),
+    /// It is longer than [`FILE_MAX`].
+    TooLong,
 }
+
+/// Longest file that is taken over, in bytes. An entry has some five hundred, and a node a few hundred of them.
+pub const FILE_MAX: u64 = 16 * 1024 * 1024;
 
 /// Longest piece of the file that an error repeats, in characters.
 const EXCERPT_MAX: usize = 200;
@@ -29,6 +34,7 @@ impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let excerpt = |text: &str| text.chars().take(EXCERPT_MAX).collect::<String>();
         match self {
+            ImportError::TooLong => write!(f, "longer than {} MiB, so it is no allocations.json", FILE_MAX >> 20),
             // The reader's message quotes the value that is wrong.
             ImportError::Syntax(error) => write!(f, "not an allocations.json: {}", excerpt(&error.to_string())),
             ImportError::Version(found) => write!(f, "allocations.json is of version {found}, only 1 can be imported"),
@@ -84,6 +90,9 @@ pub fn leases(
     now: u64,
     mut link: impl FnMut(&IfName) -> Option<HostLink>,
 ) -> Result<Vec<Lease>, ImportError> {
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(ImportError::TooLong);
+    }
     let file: File = serde_json::from_slice(bytes).map_err(ImportError::Syntax)?;
     if file.version != 1 {
         return Err(ImportError::Version(file.version));
@@ -160,9 +169,10 @@ mod tests {
         for (text, why) in [
             ("{", "not an allocations.json"),
             (r#"{"version":2}"#, "version 2"),
+            (&" ".repeat(FILE_MAX as usize + 1), "longer than 16 MiB"),
             (r#"{"version":1,"allocations":[{"container_id":"../x"}]}"#, "\"../x\""),
         ] {
-            let error = leases(text.as_bytes(), 0, link).expect_err(text).to_string();
+            let error = leases(text.as_bytes(), 0, link).expect_err(why).to_string();
             assert!(error.contains(why), "{error}");
         }
         assert!(leases(br#"{"version":1,"node":"n","allocations":null}"#, 0, link).expect("empty").is_empty());
