@@ -83,6 +83,44 @@ fn pods_of_one_namespace_look_alike_by_ip_algo() {
 }
 
 #[test]
+fn the_one_address_that_a_pod_names_is_its_own_when_it_comes_back_and_nobody_elses_for_half_a_minute() {
+    let host = Host::new();
+    let mut agent = host.agent().start();
+    let one6 = [("cidr6", "2001:db8:1:f001::77/128"), ("ipv4", "false")];
+    let one4 = [("cidr4", "10.25.214.8/30"), ("ipv6", "false")];
+    for (n, (annotations, address)) in [(one6, "2001:db8:1:f001::77"), (one4, "10.25.214.10")].into_iter().enumerate() {
+        let add = |sandbox: &str, name: &str| {
+            let pod = host.pod(&format!("{sandbox}{n}"));
+            host.add(&pod).kubernetes("mail", name).annotations(&annotations).run()
+        };
+        let address: IpAddr = address.parse().expect("literal");
+        let gets = |sandbox: &str| {
+            let attached = add(sandbox, "smtp-0");
+            assert!(attached.succeeded().contains(&address.to_string()));
+            host.del(&Pod { host: &host, name: format!("{sandbox}{n}") }).done();
+        };
+        gets("first");
+        gets("second");
+        let is_refused = |sandbox: &str| {
+            let error = add(sandbox, "smtp-1").failed();
+            assert_eq!((error.code, error.msg.as_str()), (11, "no free address"), "{error:?}");
+            assert!(error.details.contains("no address is free in"), "{error:?}");
+            assert!(
+                error.details.contains(&format!("{address} was another pod's and rests for another ")),
+                "{error:?}"
+            );
+        };
+        is_refused("stranger");
+        agent.kill();
+        agent = host.agent().start();
+        is_refused("late");
+        gets("third");
+    }
+    assert!(!agent.log().contains("address chosen in another way"), "{}", agent.log());
+    agent.stop();
+}
+
+#[test]
 fn a_wrong_annotation_fails_the_add_with_key_and_value_and_takes_no_address() {
     let host = Host::new();
     let _agent = host.agent().start();

@@ -172,7 +172,9 @@ impl Fault {
             ),
             Cause::Annotation(error) => (Code::InvalidConfig, "pod annotation cannot be used", error.to_string()),
             Cause::Ipam(error) => match error {
-                IpamError::Exhausted { .. } => (Code::TryAgainLater, "no free address", error.to_string()),
+                IpamError::Exhausted { .. } | IpamError::Resting { .. } => {
+                    (Code::TryAgainLater, "no free address", error.to_string())
+                }
                 _ => (Code::InvalidConfig, "no address can be allocated", error.to_string()),
             },
             Cause::Store(error) => (Code::TryAgainLater, "state cannot be recorded", error.to_string()),

@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::addr::{Attachment, IfName, LinkEnd};
+use crate::addr::{Attachment, IfName, LinkEnd, fnv1a64};
 use crate::agent::fault::Cause;
 use crate::agent::suspicion::Suspects;
 use crate::boot;
 use crate::disk::{Disk, DiskError};
-use crate::ipam::{self, Draw, Ipam};
+use crate::ipam::{self, Draw, Ipam, Owner};
 use crate::lease::{Lease, Phase, PodName};
 use crate::pulse::Pulse;
 use crate::store::Store;
@@ -160,7 +160,7 @@ impl Ledger {
         let mut ipam = Ipam::new(None, None);
         for freed in store.freed() {
             for ip in &freed.ips {
-                ipam.restore_rest(*ip, freed.at);
+                ipam.restore_rest(*ip, owner(freed.pod.as_ref(), &freed.attachment), freed.at);
             }
         }
         for ip in store.leases().flat_map(Lease::addresses) {
@@ -408,7 +408,8 @@ impl<D: Disk, R: Draw> Books<D, R> {
         let free = names.into_iter().find(|name| !self.names.contains_key(name));
         let host_link = free.ok_or_else(|| Cause::HostLinkExists(attachment.host_link(0)))?;
         let now = boot::now_ms();
-        let allocation = self.ipam.allocate(&wish.addresses, now, &mut self.draw)?;
+        let asker = owner(wish.pod.as_ref(), &attachment);
+        let allocation = self.ipam.allocate(&wish.addresses, asker, now, &mut self.draw)?;
         let lease = Lease {
             phase: Phase::Pending,
             network: wish.network,
@@ -462,7 +463,8 @@ impl<D: Disk, R: Draw> Books<D, R> {
             IpAddr::V6(_) => ipam::Request { ipv4: None, ..wanted.clone() },
             IpAddr::V4(_) => ipam::Request { ipv6: None, ..wanted.clone() },
         };
-        let allocation = self.ipam.allocate(&wanted, boot::now_ms(), &mut self.draw)?;
+        let asker = owner(lease.pod.as_ref(), attachment);
+        let allocation = self.ipam.allocate(&wanted, asker, boot::now_ms(), &mut self.draw)?;
         let warnings = allocation.warnings.iter().map(ToString::to_string).collect();
         let Some(other) = allocation.addresses().next() else { return Ok(Reserved { lease, warnings }) };
         lease.ipv6 = allocation.ipv6.or(lease.ipv6);
@@ -502,11 +504,21 @@ impl<D: Disk, R: Draw> Books<D, R> {
         let now = boot::now_ms();
         let freed = self.store.free(attachment, now);
         for ip in lease.addresses() {
-            self.ipam.release(ip, now);
+            self.ipam.release(ip, owner(lease.pod.as_ref(), attachment), now);
         }
         self.names.remove(&lease.host_link);
         freed
     }
+}
+
+/// Who has an address: the pod by its name, so that one that comes back in another sandbox counts as the same; without a name
+/// the container, as the names of containers without Kubernetes mean nothing.
+fn owner(pod: Option<&PodName>, attachment: &Attachment) -> Owner {
+    let identity = match pod {
+        Some(pod) => format!("pod {}/{}", pod.namespace, pod.name),
+        None => format!("container {}", attachment.container_id),
+    };
+    Owner(fnv1a64(identity.as_bytes()))
 }
 
 #[cfg(test)]

@@ -5,17 +5,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::REST_MS;
+use super::{Owner, REST_MS};
 
 /// The lists of one family. `A` is the address as a number.
 #[derive(Debug, Clone)]
 pub(super) struct Book<A> {
     held: BTreeSet<A>,
-    /// When each resting address was released, in milliseconds.
-    resting: BTreeMap<A, u64>,
+    resting: BTreeMap<A, Rest>,
     /// The same, oldest first.
     queue: BTreeSet<(u64, A)>,
     reserved: BTreeSet<A>,
+}
+
+/// The rest of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// When it was released, in milliseconds.
+    pub(super) since: u64,
+    /// Who had it.
+    pub(super) owner: Owner,
 }
 
 impl<A> Default for Book<A> {
@@ -36,10 +44,10 @@ impl<A: Ord + Copy> Book<A> {
     }
 
     /// Held becomes resting; says whether it was held.
-    pub(super) fn release(&mut self, at: A, now: u64) -> bool {
+    pub(super) fn release(&mut self, at: A, owner: Owner, now: u64) -> bool {
         let was_held = self.held.remove(&at);
         if was_held {
-            self.rest(at, now);
+            self.rest(at, Rest { since: now, owner });
         }
         was_held
     }
@@ -49,23 +57,23 @@ impl<A: Ord + Copy> Book<A> {
         self.held.remove(&at)
     }
 
-    /// Resting since `since`, unless it is held or was released later than that.
-    pub(super) fn restore_rest(&mut self, at: A, since: u64) {
-        let later = self.resting.get(&at).is_some_and(|known| *known >= since);
+    /// Resting as it says, unless it is held or was released later than that.
+    pub(super) fn restore_rest(&mut self, at: A, rest: Rest) {
+        let later = self.resting.get(&at).is_some_and(|known| known.since >= rest.since);
         if !self.held.contains(&at) && !later {
             self.wake(at);
-            self.rest(at, since);
+            self.rest(at, rest);
         }
     }
 
-    fn rest(&mut self, at: A, since: u64) {
-        self.resting.insert(at, since);
-        self.queue.insert((since, at));
+    fn rest(&mut self, at: A, rest: Rest) {
+        self.resting.insert(at, rest);
+        self.queue.insert((rest.since, at));
     }
 
     fn wake(&mut self, at: A) {
-        if let Some(since) = self.resting.remove(&at) {
-            self.queue.remove(&(since, at));
+        if let Some(rest) = self.resting.remove(&at) {
+            self.queue.remove(&(rest.since, at));
         }
     }
 
@@ -85,14 +93,21 @@ impl<A: Ord + Copy> Book<A> {
     fn limit_future(&mut self, now: u64) {
         while let Some((since, at)) = self.queue.last().copied().filter(|(since, _)| *since > now) {
             self.queue.remove(&(since, at));
-            self.rest(at, now);
+            if let Some(rest) = self.resting.get(&at).copied() {
+                self.rest(at, Rest { since: now, ..rest });
+            }
         }
     }
 
-    /// The resting address that was released first among those that `fits` and that are not reserved, and when.
-    pub(super) fn oldest_resting(&self, fits: impl Fn(A) -> bool) -> Option<(A, u64)> {
-        let found = self.queue.iter().find(|(_, at)| fits(*at) && !self.reserved.contains(at));
-        found.map(|(since, at)| (*at, *since))
+    /// The resting address that `asker` had, or else that was released first, among those that `fits` and that are not reserved.
+    pub(super) fn best_resting(&self, asker: Owner, fits: impl Fn(A) -> bool) -> Option<(A, Rest)> {
+        let fitting = self.queue.iter().filter(|(_, at)| fits(*at) && !self.reserved.contains(at));
+        let mut fitting = fitting.filter_map(|(_, at)| Some((*at, *self.resting.get(at)?)));
+        let oldest = fitting.next()?;
+        if oldest.1.owner == asker {
+            return Some(oldest);
+        }
+        fitting.find(|(_, rest)| rest.owner == asker).or(Some(oldest))
     }
 
     /// Replaces the reserved ones; gives those that were and those that are.
@@ -118,7 +133,7 @@ impl<A: Ord + Copy> Book<A> {
             tally.held += 1;
             tally.blocked += u64::from(!self.reserved.contains(at));
         }
-        for (at, _) in self.resting.iter().filter(|(at, since)| fits(**at) && !rested(**since, now)) {
+        for (at, _) in self.resting.iter().filter(|(at, rest)| fits(**at) && !rested(rest.since, now)) {
             tally.resting += 1;
             tally.blocked += u64::from(!self.reserved.contains(at));
         }
@@ -134,7 +149,7 @@ impl<A: Ord + Copy> Book<A> {
 
     /// How many still rest at `now`, wherever they are.
     pub(super) fn resting(&self, now: u64) -> u64 {
-        count(self.resting.values().filter(|since| !rested(**since, now)))
+        count(self.resting.values().filter(|rest| !rested(rest.since, now)))
     }
 }
 

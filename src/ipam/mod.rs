@@ -3,11 +3,11 @@
 //! ```text
 //! free --allocate--> held --release--> resting --30 s--> free
 //!   ^                 |                   |
-//!   +----give_back----+    <--allocate----+  (only when nothing is free)
+//!   +----give_back----+    <--allocate----+  (only when nothing is free, or for whom it was)
 //! ```
 //!
 //! Everything is in memory; the store is the truth, and at start its addresses are put in with [`Ipam::hold`]. Time and
-//! randomness are arguments. This module must not know pods, links or files: an address has no owner here.
+//! randomness are arguments. This module must not know pods, links or files: who asks is a number here.
 
 mod bitmap;
 mod book;
@@ -24,10 +24,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::addr::Family;
 use crate::embed::{Algo, EmbedError, Identity};
+use crate::ipam::book::Rest;
 
 /// How long a released address rests before it is used again, in milliseconds: longer than peers and routers
 /// remember a neighbour that they do not confirm, so that late packets for the old pod do not reach a new one.
 pub const REST_MS: u64 = 30_000;
+
+/// Who asks for an address or had it: equal for the same one, and nothing else is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner(pub u64);
 
 /// How many CIDRs of an annotation an error repeats.
 const CIDRS_SHOWN: usize = 4;
@@ -88,7 +93,7 @@ pub enum Warning {
     NotEmbedded(EmbedError),
     /// All values of the last digit are taken for this identity in this range; the host part is random.
     EmbeddedExhausted(Ipv6Net),
-    /// Nothing else was free, so an address is used again before it rested for [`REST_MS`].
+    /// Nothing else was free, so an address that another owner had is used again before it rested for [`REST_MS`].
     RestReused {
         /// The address.
         address: IpAddr,
@@ -105,7 +110,7 @@ impl fmt::Display for Warning {
                 write!(f, "the host part is random: all 16 addresses of this identity in {range} are taken")
             }
             Warning::RestReused { address, rested_ms } => {
-                write!(f, "{address} is used again after {rested_ms} ms, as nothing else is free")
+                write!(f, "{address} was another pod's and is used again after {rested_ms} ms, as nothing else is free")
             }
         }
     }
@@ -125,6 +130,15 @@ pub enum IpamError {
     },
     /// An IPv4 block without a usable address: longer than /30.
     TooSmall(Ipv4Net),
+    /// The pod asks for one single address, which another pod had until just now.
+    Resting {
+        /// The effective range.
+        range: IpNet,
+        /// The address.
+        address: IpAddr,
+        /// How long it still rests, in milliseconds.
+        left_ms: u64,
+    },
     /// Every usable address of the range is taken. In a very small IPv6 range none may be usable at all.
     Exhausted {
         /// The effective range.
@@ -164,6 +178,11 @@ impl fmt::Display for IpamError {
                 f,
                 "{block} (the pod's annotation cidr4) is too small: network, gateway and broadcast address leave nothing for a pod, \
                  and the smallest block is /30"
+            ),
+            IpamError::Resting { range, address, left_ms } => write!(
+                f,
+                "no address is free in {range}, the pod's own range: {address} was another pod's and rests for another {} s",
+                left_ms.div_ceil(1000)
             ),
             IpamError::Exhausted { range, usable, held, reserved } => write!(
                 f,
@@ -243,20 +262,21 @@ impl Ipam {
         }
     }
 
-    /// A held address begins to rest; any other stays what it is. Says whether it was held.
-    pub fn release(&mut self, address: IpAddr, now: u64) -> bool {
+    /// A held address begins to rest after `owner` had it; any other stays what it is. Says whether it was held.
+    pub fn release(&mut self, address: IpAddr, owner: Owner, now: u64) -> bool {
         match address {
-            IpAddr::V6(address) => self.v6.release(address.to_bits(), now),
-            IpAddr::V4(address) => self.v4.release(address.to_bits(), now),
+            IpAddr::V6(address) => self.v6.release(address.to_bits(), owner, now),
+            IpAddr::V4(address) => self.v4.release(address.to_bits(), owner, now),
         }
     }
 
-    /// Puts in, at start, an address that was released at `released_at`. A held one stays held, and of two
-    /// releases the later counts.
-    pub fn restore_rest(&mut self, address: IpAddr, released_at: u64) {
+    /// Puts in, at start, an address that `owner` released at `since`. A held one stays held, and of two releases the later
+    /// counts.
+    pub fn restore_rest(&mut self, address: IpAddr, owner: Owner, since: u64) {
+        let rest = Rest { since, owner };
         match address {
-            IpAddr::V6(address) => self.v6.restore_rest(address.to_bits(), released_at),
-            IpAddr::V4(address) => self.v4.restore_rest(address.to_bits(), released_at),
+            IpAddr::V6(address) => self.v6.restore_rest(address.to_bits(), rest),
+            IpAddr::V4(address) => self.v4.restore_rest(address.to_bits(), rest),
         }
     }
 
@@ -271,16 +291,25 @@ impl Ipam {
 
     /// Takes an address of each family that is wanted, or none at all.
     ///
-    /// It fails for want of addresses only when the effective range has none that is free or resting.
+    /// It fails for want of addresses only when the effective range has none that is free or resting. When none is free, a
+    /// resting one is used: before all others one that `asker` had, which is no cause for a warning. Only where the pod itself asks
+    /// for a single address is one that another owner had left to rest, since whoever names an address that somebody else
+    /// had can as well be early by mistake, and nothing is lost by asking again.
     ///
     /// # Errors
     /// [`IpamError`], for IPv6 first.
-    pub fn allocate(&mut self, want: &Request, now: u64, draw: &mut impl Draw) -> Result<Allocation, IpamError> {
+    pub fn allocate(
+        &mut self,
+        want: &Request,
+        asker: Owner,
+        now: u64,
+        draw: &mut impl Draw,
+    ) -> Result<Allocation, IpamError> {
         let mut warnings = Vec::new();
         // Both are chosen before either is taken, so that a failure of one leaves no trace of the other: not even
         // a resting address loses its rest.
-        let six = want.ipv6.as_ref().map(|want| self.v6.pick(want, now, draw, &mut warnings)).transpose()?;
-        let four = want.ipv4.as_ref().map(|want| self.v4.pick(&want.cidrs, now)).transpose()?;
+        let six = want.ipv6.as_ref().map(|want| self.v6.pick(want, asker, now, draw, &mut warnings)).transpose()?;
+        let four = want.ipv4.as_ref().map(|want| self.v4.pick(&want.cidrs, asker, now)).transpose()?;
         if let Some(pick) = &six {
             self.v6.take(pick.address);
             warnings.extend(pick.reused(now));
@@ -301,8 +330,33 @@ impl Ipam {
 /// An address that was chosen and not yet taken.
 struct Pick<A> {
     address: A,
-    /// When it was released, if it still rests.
+    /// When it was released, if it still rests after another owner had it.
     rested_since: Option<u64>,
+}
+
+impl<A: Copy + Into<IpAddr>> Pick<A> {
+    fn free(address: A) -> Pick<A> {
+        Pick { address, rested_since: None }
+    }
+
+    /// A resting address of `range`, which is a range of the pod's own that has this one address if `single`.
+    fn resting(
+        address: A,
+        rest: Rest,
+        asker: Owner,
+        range: impl Into<IpNet>,
+        single: bool,
+        now: u64,
+    ) -> Result<Pick<A>, IpamError> {
+        if rest.owner == asker {
+            return Ok(Pick::free(address));
+        }
+        if single {
+            let left_ms = rest.since.saturating_add(REST_MS).saturating_sub(now);
+            return Err(IpamError::Resting { range: range.into(), address: address.into(), left_ms });
+        }
+        Ok(Pick { address, rested_since: Some(rest.since) })
+    }
 }
 
 impl<A: Copy + Into<IpAddr>> Pick<A> {

@@ -69,9 +69,13 @@ fn node4(range: &str) -> Ipam {
     Ipam::new(None, Some(net4(range)))
 }
 
+/// Two who are not the same.
+const ONE: Owner = Owner(1);
+const OTHER: Owner = Owner(2);
+
 /// Allocates one address of one family, without a warning.
 fn one(ipam: &mut Ipam, want: &Request, now: u64) -> Result<IpAddr, IpamError> {
-    let got = ipam.allocate(want, now, &mut Seeded(now))?;
+    let got = ipam.allocate(want, ONE, now, &mut Seeded(now))?;
     assert_eq!(got.warnings, []);
     Ok(got.ipv6.map(IpAddr::V6).or(got.ipv4.map(IpAddr::V4)).expect("one family was wanted"))
 }
@@ -82,7 +86,7 @@ fn one(ipam: &mut Ipam, want: &Request, now: u64) -> Result<IpAddr, IpamError> {
 #[derive(Default)]
 struct Model {
     held: BTreeSet<IpAddr>,
-    resting: BTreeMap<IpAddr, u64>,
+    resting: BTreeMap<IpAddr, (u64, Owner)>,
     reserved: BTreeSet<IpAddr>,
     node6: Option<Ipv6Net>,
     node4: Option<Ipv4Net>,
@@ -128,18 +132,36 @@ impl Model {
 
     fn wake(&mut self) {
         let now = self.now;
-        self.resting.retain(|_, since| *since + REST_MS > now);
+        self.resting.retain(|_, (since, _)| *since + REST_MS > now);
     }
 
-    /// What may come out: any of these, and whether they rest.
-    fn choices(&self, allowed: &BTreeSet<IpAddr>) -> (BTreeSet<IpAddr>, bool) {
+    /// What may come out: any of these, and whether they are used before others' rest is over. `named` is that the pod itself has
+    /// named the range.
+    fn choices(&self, allowed: &BTreeSet<IpAddr>, named: bool, asker: Owner) -> (BTreeSet<IpAddr>, bool) {
         let open = |at: &&IpAddr| !self.held.contains(at) && !self.reserved.contains(at);
         let open: BTreeSet<_> = allowed.iter().filter(open).copied().collect();
         let free: BTreeSet<_> = open.iter().filter(|at| !self.resting.contains_key(at)).copied().collect();
         if !free.is_empty() {
             return (free, false);
         }
-        (open.into_iter().min_by_key(|at| (self.resting.get(at).copied(), *at)).into_iter().collect(), true)
+        let oldest = |own: bool| {
+            let of = open.iter().filter(|at| !own || self.resting[at].1 == asker);
+            of.min_by_key(|at| (self.resting[at].0, **at)).copied()
+        };
+        match oldest(true) {
+            Some(own) => (BTreeSet::from([own]), false),
+            None if named && allowed.len() == 1 => (BTreeSet::new(), true),
+            None => (oldest(false).into_iter().collect(), true),
+        }
+    }
+
+    /// Whether the pod's range is narrower than the node's.
+    fn named6(&self, cidr: Option<Ipv6Net>) -> bool {
+        self.node6.zip(cidr).is_some_and(|(node, cidr)| cidr.prefix_len() > node.prefix_len())
+    }
+
+    fn named4(&self, cidr: Option<Ipv4Net>) -> bool {
+        self.node4.zip(cidr).is_some_and(|(node, cidr)| cidr.prefix_len() > node.prefix_len())
     }
 
     fn counts(&self) -> Counts {
@@ -158,12 +180,12 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Allocate { six: Option<usize>, four: Option<usize> },
-    Release(usize),
-    ReleaseAny(u8),
+    Allocate { six: Option<usize>, four: Option<usize>, asker: u64 },
+    Release(usize, u64),
+    ReleaseAny(u8, u64),
     GiveBack(usize),
     Hold(u8),
-    RestoreRest(u8, u64),
+    RestoreRest(u8, u64, u64),
     Reserve(Vec<u8>),
     Ranges(usize, usize),
     Wait(u64),
@@ -193,13 +215,13 @@ fn near(n: u8) -> IpAddr {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        12 => (proptest::option::weighted(0.8, 0..POD6.len()), proptest::option::weighted(0.8, 0..POD4.len()))
-            .prop_map(|(six, four)| Step::Allocate { six, four }),
-        6 => any::<usize>().prop_map(Step::Release),
-        1 => any::<u8>().prop_map(Step::ReleaseAny),
+        12 => (proptest::option::weighted(0.8, 0..POD6.len()), proptest::option::weighted(0.8, 0..POD4.len()), 0..3_u64)
+            .prop_map(|(six, four, asker)| Step::Allocate { six, four, asker }),
+        6 => (any::<usize>(), 0..3_u64).prop_map(|(pick, owner)| Step::Release(pick, owner)),
+        1 => (any::<u8>(), 0..3_u64).prop_map(|(at, owner)| Step::ReleaseAny(at, owner)),
         2 => any::<usize>().prop_map(Step::GiveBack),
         1 => any::<u8>().prop_map(Step::Hold),
-        1 => (any::<u8>(), 0..40_000_u64).prop_map(|(at, ago)| Step::RestoreRest(at, ago)),
+        1 => (any::<u8>(), 0..3_u64, 0..40_000_u64).prop_map(|(at, owner, ago)| Step::RestoreRest(at, owner, ago)),
         1 => proptest::collection::vec(any::<u8>(), 0..6).prop_map(Step::Reserve),
         1 => (0..NODE6.len(), 0..NODE4.len()).prop_map(|(six, four)| Step::Ranges(six, four)),
         3 => (0..12_000_u64).prop_map(Step::Wait),
@@ -217,21 +239,23 @@ fn run(steps: &[Step], seed: u64) {
     ipam.set_ranges(model.node6, model.node4);
     for step in steps {
         match step {
-            Step::Allocate { six, four } => allocate(&mut ipam, &mut model, *six, *four, &mut draw),
-            Step::Release(pick) => {
+            Step::Allocate { six, four, asker } => {
+                allocate(&mut ipam, &mut model, (*six, *four), Owner(*asker), &mut draw);
+            }
+            Step::Release(pick, owner) => {
                 if let Some(at) = model.held.iter().nth(pick % model.held.len().max(1)).copied() {
-                    assert!(ipam.release(at, model.now));
+                    assert!(ipam.release(at, Owner(*owner), model.now));
                     model.held.remove(&at);
-                    model.resting.insert(at, model.now);
+                    model.resting.insert(at, (model.now, Owner(*owner)));
                 }
             }
-            Step::ReleaseAny(n) => {
+            Step::ReleaseAny(n, owner) => {
                 let at = near(*n);
                 let was_held = model.held.remove(&at);
                 if was_held {
-                    model.resting.insert(at, model.now);
+                    model.resting.insert(at, (model.now, Owner(*owner)));
                 }
-                assert_eq!(ipam.release(at, model.now), was_held);
+                assert_eq!(ipam.release(at, Owner(*owner), model.now), was_held);
             }
             Step::GiveBack(pick) => {
                 if let Some(at) = model.held.iter().nth(pick % model.held.len().max(1)).copied() {
@@ -245,12 +269,14 @@ fn run(steps: &[Step], seed: u64) {
                 model.resting.remove(&near(*n));
                 model.held.insert(near(*n));
             }
-            Step::RestoreRest(n, ago) => {
+            Step::RestoreRest(n, owner, ago) => {
                 let (at, since) = (near(*n), model.now - ago);
-                ipam.restore_rest(at, since);
+                ipam.restore_rest(at, Owner(*owner), since);
                 if !model.held.contains(&at) {
-                    let known = model.resting.entry(at).or_insert(since);
-                    *known = since.max(*known);
+                    let known = model.resting.entry(at).or_insert((since, Owner(*owner)));
+                    if known.0 < since {
+                        *known = (since, Owner(*owner));
+                    }
                 }
             }
             Step::Reserve(list) => {
@@ -268,29 +294,37 @@ fn run(steps: &[Step], seed: u64) {
     }
 }
 
-fn allocate(ipam: &mut Ipam, model: &mut Model, six: Option<usize>, four: Option<usize>, draw: &mut Seeded) {
+fn allocate(
+    ipam: &mut Ipam,
+    model: &mut Model,
+    (six, four): (Option<usize>, Option<usize>),
+    asker: Owner,
+    draw: &mut Seeded,
+) {
     let six = six.map(|n| POD6[n].map(net6));
     let four = four.map(|n| POD4[n].map(net4));
     let want = Request {
         ipv6: six.map(|cidr| Want6 { cidrs: cidr.into_iter().collect(), embed: None }),
         ipv4: four.map(|cidr| Want4 { cidrs: cidr.into_iter().collect() }),
     };
-    let choices6 = six.map(|cidr| model.choices(&model.allowed6(cidr)));
-    let choices4 = four.map(|cidr| model.choices(&model.allowed4(cidr)));
+    let choices6 = six.map(|cidr| model.choices(&model.allowed6(cidr), model.named6(cidr), asker));
+    let choices4 = four.map(|cidr| model.choices(&model.allowed4(cidr), model.named4(cidr), asker));
     let possible = [&choices6, &choices4].into_iter().flatten().all(|(choices, _)| !choices.is_empty());
-    let got = ipam.allocate(&want, model.now, draw);
+    let got = ipam.allocate(&want, asker, model.now, draw);
     assert_eq!(got.is_ok(), possible, "{want:?} gave {got:?}");
     let Ok(got) = got else { return };
     let mut reused = BTreeSet::new();
     for (address, choices) in [(got.ipv6.map(IpAddr::V6), choices6), (got.ipv4.map(IpAddr::V4), choices4)] {
         assert_eq!(address.is_some(), choices.is_some());
-        let (Some(address), Some((choices, resting))) = (address, choices) else { continue };
+        let (Some(address), Some((choices, is_early))) = (address, choices) else { continue };
         assert!(choices.contains(&address), "{address} is not one of {choices:?}");
-        let since = model.resting.remove(&address);
-        assert_eq!(since.is_some(), resting);
-        if let Some(since) = since {
+        let rest = model.resting.remove(&address);
+        if let Some((since, owner)) = rest
+            && owner != asker
+        {
             reused.insert((address, model.now - since));
         }
+        assert_eq!(rest.is_some_and(|(_, owner)| owner != asker), is_early);
         assert!(model.held.insert(address), "{address} was handed out twice");
     }
     let warned = got.warnings.iter().map(|warning| match warning {
@@ -446,7 +480,7 @@ fn a_slash_16_fills_to_the_last_address_and_the_one_that_opens_is_found() {
 #[test]
 fn the_largest_ranges_work() {
     let mut ipam = Ipam::new(Some(net6("::/0")), Some(net4("0.0.0.0/0")));
-    let got = ipam.allocate(&both(), 0, &mut Stuck(5)).expect("nearly all is free");
+    let got = ipam.allocate(&both(), ONE, 0, &mut Stuck(5)).expect("nearly all is free");
     assert_eq!((got.ipv6, got.ipv4), (Some(Ipv6Addr::from_bits(5)), Some(Ipv4Addr::from_bits(2))));
     assert_eq!(ipam.counts(0).ipv4.free, (1 << 32) - 4);
     assert_eq!(ipam.counts(0).ipv6.free, u64::MAX);
@@ -459,7 +493,7 @@ fn anycast_host_parts_are_never_given_whatever_the_generator_says() {
     let base = net6("2001:db8::/64").network().to_bits();
     for host in [0, u128::from(u64::MAX), u128::from(u64::MAX) - 127, 0xfdff_ffff_ffff_ff80, 0xfdff_ffff_ffff_ffff] {
         let mut ipam = node6("2001:db8::/64");
-        let got = ipam.allocate(&six(&[]), 0, &mut Stuck(host)).expect("nearly all is free").ipv6.expect("wanted");
+        let got = ipam.allocate(&six(&[]), ONE, 0, &mut Stuck(host)).expect("nearly all is free").ipv6.expect("wanted");
         let part = got.to_bits() - base;
         assert_ne!(part, 0);
         assert!(part < 0xffff_ffff_ffff_ff80, "{part:x}");
@@ -493,7 +527,7 @@ fn a_generator_that_repeats_itself_costs_a_walk_and_no_failure() {
     let mut ipam = node6("2001:db8::/64");
     let mut seen = BTreeSet::new();
     for _ in 0..300 {
-        let got = ipam.allocate(&six(&[]), 0, &mut Stuck(0xffff_ffff_ffff_ff00)).expect("nearly all is free");
+        let got = ipam.allocate(&six(&[]), ONE, 0, &mut Stuck(0xffff_ffff_ffff_ff00)).expect("nearly all is free");
         assert!(seen.insert(got.ipv6));
     }
 }
@@ -512,26 +546,26 @@ fn sixteen_replicas_share_their_digits_and_the_next_is_random() {
     let (want, mut draw) = (embedded("app", "web"), Seeded(7));
     let mut seen = BTreeSet::new();
     for _ in 0..16 {
-        let got = ipam.allocate(&want, 0, &mut draw).expect("a value of N is left");
+        let got = ipam.allocate(&want, ONE, 0, &mut draw).expect("a value of N is left");
         assert_eq!(got.warnings, []);
         seen.insert(got.ipv6.expect("wanted").to_bits());
     }
     let (Some(low), Some(high)) = (seen.first(), seen.last()) else { panic!("there are sixteen") };
     assert_eq!((seen.len(), high - low, low & 0xf), (16, 15, 0));
-    let got = ipam.allocate(&want, 0, &mut draw).expect("random");
+    let got = ipam.allocate(&want, ONE, 0, &mut draw).expect("random");
     assert_eq!(got.warnings, [Warning::EmbeddedExhausted(net6("2001:db8::/64"))]);
     assert_ne!(got.ipv6.expect("wanted").to_bits() >> 4, low >> 4);
     // Another workload is not affected.
-    assert_eq!(ipam.allocate(&embedded("app", "db"), 0, &mut draw).expect("free").warnings, []);
+    assert_eq!(ipam.allocate(&embedded("app", "db"), ONE, 0, &mut draw).expect("free").warnings, []);
 }
 
 #[test]
 fn what_cannot_be_embedded_is_random_with_a_warning() {
     let mut ipam = node6("2001:db8::/64");
-    let got = ipam.allocate(&embedded("image", "web"), 0, &mut Seeded(1)).expect("random");
+    let got = ipam.allocate(&embedded("image", "web"), ONE, 0, &mut Seeded(1)).expect("random");
     assert!(matches!(got.warnings[..], [Warning::NotEmbedded(EmbedError::UnknownValue(_))]));
     let mut ipam = node6("2001:db8::/112");
-    let got = ipam.allocate(&embedded("app", "web"), 0, &mut Seeded(1)).expect("random");
+    let got = ipam.allocate(&embedded("app", "web"), ONE, 0, &mut Seeded(1)).expect("random");
     assert_eq!(got.warnings, [Warning::NotEmbedded(EmbedError::PrefixLength(112))]);
 }
 
@@ -541,14 +575,14 @@ fn what_cannot_be_embedded_is_random_with_a_warning() {
 fn a_released_address_rests_and_then_comes_back() {
     let mut ipam = node4("10.0.0.0/29");
     let all: Vec<_> = (0..5).map(|_| one(&mut ipam, &four(&[]), 0).expect("free")).collect();
-    assert!(ipam.release(all[3], 1_000));
-    assert!(ipam.release(all[1], 2_000));
-    assert!(!ipam.release(all[3], 9_000), "a second release must not begin a new rest");
+    assert!(ipam.release(all[3], OTHER, 1_000));
+    assert!(ipam.release(all[1], OTHER, 2_000));
+    assert!(!ipam.release(all[3], OTHER, 9_000), "a second release must not begin a new rest");
     assert_eq!(ipam.counts(2_000).ipv4, FamilyCounts { allocated: 3, free: 0, resting: 2 });
     assert_eq!(ipam.counts(1_000 + REST_MS).ipv4, FamilyCounts { allocated: 3, free: 1, resting: 1 });
     assert_eq!(one(&mut ipam, &four(&[]), 1_000 + REST_MS), Ok(all[3]));
-    // The other rests for another second; used rather than failing, and said so.
-    let got = ipam.allocate(&four(&[]), 1_001 + REST_MS, &mut Seeded(0)).expect("resting");
+    // The other rests for another second after somebody else had it; used rather than failing, and said so.
+    let got = ipam.allocate(&four(&[]), ONE, 1_001 + REST_MS, &mut Seeded(0)).expect("resting");
     assert_eq!(got.warnings, [Warning::RestReused { address: all[1], rested_ms: REST_MS - 999 }]);
 }
 
@@ -557,11 +591,11 @@ fn the_oldest_resting_address_is_used_first_and_only_within_the_range() {
     let mut ipam = node6("2001:db8::/126");
     let all: Vec<_> = (0..3).map(|_| one(&mut ipam, &six(&[]), 0).expect("free")).collect();
     for (at, when) in [(all[2], 5), (all[0], 6), (all[1], 7)] {
-        assert!(ipam.release(at, when));
+        assert!(ipam.release(at, OTHER, when));
     }
-    ipam.restore_rest(ip("2001:db8::8"), 1);
+    ipam.restore_rest(ip("2001:db8::8"), OTHER, 1);
     ipam.reserve([all[2]]);
-    let got = |ipam: &mut Ipam| ipam.allocate(&six(&[]), 10, &mut Seeded(0)).map(|got| got.ipv6.map(IpAddr::V6));
+    let got = |ipam: &mut Ipam| ipam.allocate(&six(&[]), ONE, 10, &mut Seeded(0)).map(|got| got.ipv6.map(IpAddr::V6));
     assert_eq!(got(&mut ipam), Ok(Some(all[0])));
     assert_eq!(got(&mut ipam), Ok(Some(all[1])));
     assert!(got(&mut ipam).is_err(), "the host's own address is never used");
@@ -569,11 +603,95 @@ fn the_oldest_resting_address_is_used_first_and_only_within_the_range() {
     assert_eq!(got(&mut ipam), Ok(Some(all[2])));
 }
 
+/// What `asker` gets, and the warnings.
+fn gets(ipam: &mut Ipam, want: &Request, asker: Owner, now: u64) -> Result<(IpAddr, Vec<Warning>), IpamError> {
+    let got = ipam.allocate(want, asker, now, &mut Seeded(now))?;
+    let ip = got.addresses().next().expect("one family was wanted");
+    Ok((ip, got.warnings))
+}
+
+#[test]
+fn one_address_that_a_pod_names_goes_back_to_whoever_had_it_and_to_others_when_it_has_rested() {
+    let (all6, all4) = ("2001:db8::/64", "10.0.0.0/24");
+    for (want, at) in [
+        (six(&["2001:db8::7/128"]), "2001:db8::7"),
+        // Of these two, one is the subnet's anycast address.
+        (six(&["2001:db8::/127"]), "2001:db8::1"),
+        (four(&["10.0.0.8/30"]), "10.0.0.10"),
+        (four(&["192.168.0.0/16", "10.0.0.8/30"]), "10.0.0.10"),
+    ] {
+        let mut ipam = Ipam::new(Some(net6(all6)), Some(net4(all4)));
+        assert_eq!(gets(&mut ipam, &want, ONE, 0), Ok((ip(at), vec![])));
+        assert!(ipam.release(ip(at), ONE, 1_000));
+        // Two seconds later its pod is there again, in another sandbox.
+        assert_eq!(gets(&mut ipam, &want, ONE, 3_000), Ok((ip(at), vec![])), "{at}");
+        assert!(ipam.release(ip(at), ONE, 4_000));
+        let error = gets(&mut ipam, &want, OTHER, 12_001).expect_err("it rests");
+        let said = format!("{at} was another pod's and rests for another 22 s");
+        assert!(error.to_string().contains(&said) && error.to_string().contains("no address is free"), "{error}");
+        assert_eq!(gets(&mut ipam, &want, ONE, 12_002), Ok((ip(at), vec![])), "and nothing of its rest was lost");
+        assert!(ipam.release(ip(at), ONE, 20_000));
+        assert_eq!(gets(&mut ipam, &want, OTHER, 20_000 + REST_MS), Ok((ip(at), vec![])));
+    }
+}
+
+#[test]
+fn a_range_that_is_full_gives_a_resting_address_to_its_former_owner_first_and_to_others_with_a_warning() {
+    for (mut ipam, want) in [
+        (node4("10.0.0.0/29"), four(&[])),
+        (node4("10.0.0.0/24"), four(&["10.0.0.8/29"])),
+        (node6("2001:db8::/126"), six(&[])),
+        (node6("2001:db8::/64"), six(&["2001:db8::4/127"])),
+        (node6("2001:db8::/64"), six(&["2001:db8::40/124"])),
+    ] {
+        let mut all = Vec::new();
+        while let Ok((ip, warnings)) = gets(&mut ipam, &want, ONE, 0) {
+            assert_eq!(warnings, []);
+            all.push(ip);
+        }
+        assert!(ipam.release(all[0], OTHER, 1) && ipam.release(all[1], ONE, 2));
+        assert_eq!(gets(&mut ipam, &want, ONE, 5), Ok((all[1], vec![])), "its own, though the other one is older");
+        let reused = Warning::RestReused { address: all[0], rested_ms: 4 };
+        assert_eq!(gets(&mut ipam, &want, ONE, 5), Ok((all[0], vec![reused])));
+    }
+}
+
+#[test]
+fn a_node_of_one_address_gives_it_at_once_since_nobody_could_have_another() {
+    for want in [four(&[]), four(&["10.0.0.0/8"]), four(&["10.0.0.4/30"])] {
+        let mut ipam = node4("10.0.0.4/30");
+        let at = one(&mut ipam, &want, 0).expect("free");
+        assert!(ipam.release(at, OTHER, 0));
+        let reused = Warning::RestReused { address: at, rested_ms: 7 };
+        assert_eq!(gets(&mut ipam, &want, ONE, 7), Ok((at, vec![reused])));
+    }
+}
+
+#[test]
+fn an_address_that_was_put_back_at_the_start_is_known_as_its_owners() {
+    let mut ipam = node6("2001:db8::/64");
+    let want = six(&["2001:db8::7/128"]);
+    ipam.restore_rest(ip("2001:db8::7"), ONE, 5);
+    ipam.restore_rest(ip("2001:db8::7"), OTHER, 3);
+    assert!(matches!(gets(&mut ipam, &want, OTHER, 6), Err(IpamError::Resting { left_ms: 29_999, .. })));
+    assert_eq!(gets(&mut ipam, &want, ONE, 6), Ok((ip("2001:db8::7"), vec![])));
+}
+
+#[test]
+fn a_pod_that_waits_for_its_one_address_takes_none_of_the_other_family() {
+    let mut ipam = Ipam::new(Some(net6("2001:db8::/64")), Some(net4("10.0.0.0/24")));
+    let want = Request { ipv4: Some(Want4::default()), ..six(&["2001:db8::7/128"]) };
+    ipam.restore_rest(ip("2001:db8::7"), OTHER, 0);
+    let before = ipam.counts(1);
+    assert!(ipam.allocate(&want, ONE, 1, &mut Seeded(1)).is_err());
+    assert_eq!(ipam.counts(1), before);
+}
+
 #[test]
 fn a_clock_that_was_set_back_delays_a_rest_by_no_more_than_a_rest() {
     let mut ipam = node4("10.0.0.0/29");
-    ipam.restore_rest(ip("10.0.0.2"), 1 << 60);
-    ipam.restore_rest(ip("10.0.0.3"), u64::MAX);
+    ipam.restore_rest(ip("10.0.0.2"), OTHER, 1 << 60);
+    ipam.restore_rest(ip("10.0.0.3"), OTHER, u64::MAX);
     assert_eq!(one(&mut ipam, &four(&[]), 50), Ok(ip("10.0.0.4")));
     assert_eq!(ipam.counts(50).ipv4.resting, 2);
     assert_eq!(one(&mut ipam, &four(&[]), 50 + REST_MS), Ok(ip("10.0.0.5")));
@@ -585,27 +703,27 @@ fn a_clock_that_was_set_back_delays_a_rest_by_no_more_than_a_rest() {
 #[test]
 fn if_one_family_fails_nothing_is_taken_of_the_other() {
     let mut ipam = Ipam::new(Some(net6("2001:db8::/126")), Some(net4("10.0.0.0/30")));
-    let first = ipam.allocate(&both(), 0, &mut Seeded(1)).expect("free");
+    let first = ipam.allocate(&both(), ONE, 0, &mut Seeded(1)).expect("free");
     let before = ipam.counts(0);
     for seed in 0..8 {
-        assert!(matches!(ipam.allocate(&both(), 0, &mut Seeded(seed)), Err(IpamError::Exhausted { held: 1, .. })));
+        assert!(matches!(ipam.allocate(&both(), ONE, 0, &mut Seeded(seed)), Err(IpamError::Exhausted { held: 1, .. })));
         assert_eq!(ipam.counts(0), before);
     }
     // A resting IPv6 address does not lose its rest to a request that fails for IPv4.
     let six_of = |got: Allocation| got.ipv6.map(IpAddr::V6).expect("wanted");
     let others = [one(&mut ipam, &six(&[]), 0), one(&mut ipam, &six(&[]), 0)].map(|at| at.expect("free"));
-    assert!(ipam.release(others[0], 0));
-    assert!(ipam.allocate(&both(), 1, &mut Seeded(0)).is_err());
+    assert!(ipam.release(others[0], OTHER, 0));
+    assert!(ipam.allocate(&both(), ONE, 1, &mut Seeded(0)).is_err());
     assert_eq!(ipam.counts(1).ipv6, FamilyCounts { allocated: 2, free: 0, resting: 1 });
     assert!(ipam.give_back(first.ipv4.map(IpAddr::V4).expect("wanted")));
-    let got = ipam.allocate(&both(), 1, &mut Seeded(0)).expect("one rests, one is free");
+    let got = ipam.allocate(&both(), ONE, 1, &mut Seeded(0)).expect("one rests, one is free");
     assert_eq!(got.warnings, [Warning::RestReused { address: others[0], rested_ms: 1 }]);
     assert_eq!(six_of(got), others[0]);
 }
 
 #[test]
 fn a_pod_may_want_nothing() {
-    let got = Ipam::default().allocate(&Request::default(), 0, &mut Stuck(0)).expect("nothing can fail");
+    let got = Ipam::default().allocate(&Request::default(), ONE, 0, &mut Stuck(0)).expect("nothing can fail");
     assert_eq!(got, Allocation { ipv6: None, ipv4: None, warnings: vec![] });
 }
 
@@ -621,14 +739,14 @@ fn addresses_from_before_an_edit_stay_held_and_are_known_again_after_the_next() 
     assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 2, free: 0, resting: 0 });
     ipam.set_ranges(None, Some(old));
     assert!(one(&mut ipam, &four(&[]), 0).is_err(), "the pod from before the edit still has it");
-    assert!(ipam.release(ip("10.0.0.2"), 0));
+    assert!(ipam.release(ip("10.0.0.2"), OTHER, 0));
     ipam.set_ranges(None, Some(new));
     ipam.set_ranges(None, Some(old));
-    let got = ipam.allocate(&four(&[]), 5, &mut Seeded(0)).expect("resting");
+    let got = ipam.allocate(&four(&[]), ONE, 5, &mut Seeded(0)).expect("resting");
     assert_eq!(got.warnings, [Warning::RestReused { address: ip("10.0.0.2"), rested_ms: 5 }]);
     ipam.set_ranges(None, None);
     assert_eq!(one(&mut ipam, &four(&[]), 5), Err(IpamError::NoRange(Family::V4)));
-    assert!(ipam.release(ip("10.0.0.2"), 5) && ipam.release(ip("10.1.0.2"), 5));
+    assert!(ipam.release(ip("10.0.0.2"), OTHER, 5) && ipam.release(ip("10.1.0.2"), OTHER, 5));
 }
 
 #[test]

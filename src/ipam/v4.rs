@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::bitmap::Bitmap;
-use super::book::Book;
-use super::{FamilyCounts, IpamError, Pick, effective};
+use super::book::{Book, Rest};
+use super::{FamilyCounts, IpamError, Owner, Pick, effective};
 use crate::addr::Family;
 
 /// The longest prefix length of a block with a usable address: network, gateway, one pod, broadcast.
@@ -77,8 +77,8 @@ impl Pool4 {
         self.mark(at);
     }
 
-    pub(super) fn release(&mut self, at: u32, now: u64) -> bool {
-        self.book.release(at, now)
+    pub(super) fn release(&mut self, at: u32, owner: Owner, now: u64) -> bool {
+        self.book.release(at, owner, now)
     }
 
     pub(super) fn give_back(&mut self, at: u32) -> bool {
@@ -87,8 +87,8 @@ impl Pool4 {
         was_held
     }
 
-    pub(super) fn restore_rest(&mut self, at: u32, since: u64) {
-        self.book.restore_rest(at, since);
+    pub(super) fn restore_rest(&mut self, at: u32, rest: Rest) {
+        self.book.restore_rest(at, rest);
         self.mark(at);
     }
 
@@ -103,7 +103,7 @@ impl Pool4 {
     }
 
     /// Chooses an address without taking it.
-    pub(super) fn pick(&mut self, cidrs: &[Ipv4Net], now: u64) -> Result<Pick<Ipv4Addr>, IpamError> {
+    pub(super) fn pick(&mut self, cidrs: &[Ipv4Net], asker: Owner, now: u64) -> Result<Pick<Ipv4Addr>, IpamError> {
         while let Some(at) = self.book.pop_rested(now) {
             self.mark(at);
         }
@@ -118,11 +118,12 @@ impl Pool4 {
         let hint = if (from..to).contains(&range.hint) { range.hint } else { from };
         let found = range.taken.first_clear(hint, to).or_else(|| range.taken.first_clear(from, hint));
         if let Some(at) = found.and_then(|offset| u32::try_from(base + offset).ok()) {
-            return Ok(Pick { address: Ipv4Addr::from_bits(at), rested_since: None });
+            return Ok(Pick::free(Ipv4Addr::from_bits(at)));
         }
         let fits = |at: u32| (first..=last).contains(&at);
-        if let Some((at, since)) = self.book.oldest_resting(fits) {
-            return Ok(Pick { address: Ipv4Addr::from_bits(at), rested_since: Some(since) });
+        if let Some((at, rest)) = self.book.best_resting(asker, fits) {
+            let single = block != range.net && first == last;
+            return Pick::resting(Ipv4Addr::from_bits(at), rest, asker, block, single, now);
         }
         let tally = self.book.tally(now, fits);
         Err(IpamError::Exhausted {

@@ -9,8 +9,8 @@ use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
-use super::book::Book;
-use super::{Draw, FamilyCounts, IpamError, Pick, Want6, Warning, effective};
+use super::book::{Book, Rest};
+use super::{Draw, FamilyCounts, IpamError, Owner, Pick, Want6, Warning, effective};
 use crate::addr::Family;
 use crate::embed::{self, Algo, Identity};
 
@@ -43,22 +43,23 @@ impl Pool6 {
         self.book.hold(at);
     }
 
-    pub(super) fn release(&mut self, at: u128, now: u64) -> bool {
-        self.book.release(at, now)
+    pub(super) fn release(&mut self, at: u128, owner: Owner, now: u64) -> bool {
+        self.book.release(at, owner, now)
     }
 
     pub(super) fn give_back(&mut self, at: u128) -> bool {
         self.book.give_back(at)
     }
 
-    pub(super) fn restore_rest(&mut self, at: u128, since: u64) {
-        self.book.restore_rest(at, since);
+    pub(super) fn restore_rest(&mut self, at: u128, rest: Rest) {
+        self.book.restore_rest(at, rest);
     }
 
     /// Chooses an address without taking it.
     pub(super) fn pick(
         &mut self,
         want: &Want6,
+        asker: Owner,
         now: u64,
         draw: &mut impl Draw,
         warnings: &mut Vec<Warning>,
@@ -68,15 +69,16 @@ impl Pool6 {
         let block = Block::new(range, effective(range, &want.cidrs)?);
         if let Some((algo, id)) = &want.embed {
             match self.embedded(&block, algo, id, draw) {
-                Ok(at) => return Ok(Pick { address: Ipv6Addr::from_bits(at), rested_since: None }),
+                Ok(at) => return Ok(Pick::free(Ipv6Addr::from_bits(at))),
                 Err(warning) => warnings.push(warning),
             }
         }
         if let Some(at) = self.random(&block, draw) {
-            return Ok(Pick { address: Ipv6Addr::from_bits(at), rested_since: None });
+            return Ok(Pick::free(Ipv6Addr::from_bits(at)));
         }
-        if let Some((at, since)) = self.book.oldest_resting(|at| block.allows(at)) {
-            return Ok(Pick { address: Ipv6Addr::from_bits(at), rested_since: Some(since) });
+        if let Some((at, rest)) = self.book.best_resting(asker, |at| block.allows(at)) {
+            let single = block.net != range && block.usable() == 1;
+            return Pick::resting(Ipv6Addr::from_bits(at), rest, asker, block.net, single, now);
         }
         let tally = self.book.tally(now, |at| block.allows(at));
         Err(IpamError::Exhausted {

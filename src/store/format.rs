@@ -76,6 +76,8 @@ pub struct Freed {
     pub at: u64,
     /// Its addresses, which rest from then on.
     pub ips: Vec<IpAddr>,
+    /// The pod that had them, if that was known: it may have them back early.
+    pub pod: Option<PodName>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -135,6 +137,10 @@ struct Free {
     at: u64,
     #[serde(default)]
     ips: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod_name: Option<String>,
 }
 
 /// The line of `record`, with its line end, and its checksum. `after` is that of the line before; none for a header.
@@ -149,6 +155,8 @@ pub fn encode(record: &Record, after: Option<Sum>) -> (Vec<u8>, Sum) {
             ifname: freed.attachment.ifname.to_string(),
             at: freed.at,
             ips: freed.ips.clone(),
+            namespace: freed.pod.as_ref().map(|pod| pod.namespace.clone()),
+            pod_name: freed.pod.as_ref().map(|pod| pod.name.clone()),
         }),
     };
     // These types hold nothing that JSON cannot express: no maps with odd keys, no floats.
@@ -175,9 +183,12 @@ pub fn decode(line: &[u8]) -> Option<Line> {
     let record = match serde_json::from_str(json).ok()? {
         Body::Flock { version, boot, serial } => Record::Header { version, boot, serial },
         Body::Put(put) => Record::Put(Box::new(put.lease()?)),
-        Body::Free(free) => {
-            Record::Free(Freed { attachment: key(&free.container_id, &free.ifname)?, at: free.at, ips: free.ips })
-        }
+        Body::Free(free) => Record::Free(Freed {
+            attachment: key(&free.container_id, &free.ifname)?,
+            at: free.at,
+            ips: free.ips,
+            pod: pod_name(free.namespace, free.pod_name),
+        }),
     };
     Some(Line { record, sum, after })
 }
@@ -187,6 +198,10 @@ fn split_sum(text: &str) -> Option<(Sum, &str)> {
     let value = u64::from_str_radix(sum, 16).ok()?;
     // Exactly as it is written: no sign, no capitals.
     (Sum(value).to_string() == sum).then_some((Sum(value), rest))
+}
+
+fn pod_name(namespace: Option<String>, name: Option<String>) -> Option<PodName> {
+    namespace.zip(name).map(|(namespace, name)| PodName { namespace, name })
 }
 
 fn key(container_id: &str, ifname: &str) -> Option<Attachment> {
@@ -238,7 +253,7 @@ impl Put {
             ipv4: self.ip4,
             gateway4: self.gateway4.unwrap_or(GATEWAY4),
             host_index: self.host_index,
-            pod: self.namespace.zip(self.pod_name).map(|(namespace, name)| PodName { namespace, name }),
+            pod: pod_name(self.namespace, self.pod_name),
             since: self.since,
             call: self.call,
         })
@@ -264,6 +279,13 @@ mod tests {
                 attachment: lease("abc/eth0").attachment,
                 at: 9,
                 ips: vec!["10.0.0.5".parse().expect("literal")],
+                pod: None,
+            }),
+            Record::Free(Freed {
+                attachment: lease("def/net1").attachment,
+                at: 9,
+                ips: vec![],
+                pod: Some(PodName { namespace: "mail".into(), name: "smtp-0".into() }),
             }),
         ]
     }

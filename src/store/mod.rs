@@ -225,7 +225,7 @@ impl<D: Disk> Store<D> {
     pub fn free(&mut self, attachment: &Attachment, now: u64) -> Result<(), DiskError> {
         let Some(lease) = self.leases.remove(attachment) else { return Ok(()) };
         let ips: Vec<IpAddr> = lease.addresses().collect();
-        let freed = Freed { attachment: attachment.clone(), at: now, ips };
+        let freed = Freed { attachment: attachment.clone(), at: now, ips, pod: lease.pod };
         self.remember(freed.clone(), now);
         self.write(&Record::Free(freed))
     }
