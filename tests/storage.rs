@@ -10,14 +10,16 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use flock::boot;
+use flock::disk::Directory;
 use flock::store::format::{Record, VERSION};
+use flock::store::{Finding, Store};
 use serde_json::json;
 use support::*;
 
@@ -430,11 +432,54 @@ fn a_disk_that_stalls_keeps_status_quiet_and_lets_deletes_end() {
         host.disarm();
         adding.join().expect("no panic").succeeded();
     });
-    agent.signal("HUP");
-    wait_for("the note to be carried out", || (host.notes() == 0).then_some(()));
+    // A round that comes while the DEL is still at work leaves the note to the next one.
+    wait_for("the note to be carried out", || {
+        agent.signal("HUP");
+        (host.notes() == 0).then_some(())
+    });
     host.assert_sound("after the stall");
     assert_eq!(host.leases().len(), 1);
     b.assert_pings(host_addresses());
+}
+
+#[test]
+fn where_no_second_log_fits_beside_the_first_changes_go_on_until_the_disk_is_full() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    host.add(&host.pod("p")).result();
+    let template = host.leases().remove(0);
+    agent.kill();
+    host.run("mkdir -m 700 /run/small");
+    host.run("mount -t tmpfs -o mode=700,size=8m tmpfs /run/small");
+    let dir = host.path("/run/small");
+    let open = || Store::open(Directory::open(&dir).expect("a private directory"), "boot", 1);
+    let (mut store, _) = open();
+    let leases = |n: usize| {
+        let mut lease = template.clone();
+        lease.attachment = format!("pod{n}/eth0").parse().expect("a key");
+        lease.ipv6 = Some(Ipv6Addr::from_bits(n as u128));
+        lease.ipv4 = Some(Ipv4Addr::from_bits(n as u32));
+        lease
+    };
+    let pods = 1500;
+    (0..pods).for_each(|n| store.put(leases(n)).expect("room for a line"));
+    let size = |name: &str| fs::metadata(dir.join(name)).map(|found| found.len()).unwrap_or_default();
+    // A fresh one holds these, and 4096 further records are the time for it: 3.7 times that size and once more do not fit.
+    let fresh = size("leases.log");
+    let full = fresh * 43 / 10;
+    host.run(&format!("mount -o remount,size={full} /run/small"));
+    let changes = (0..20_000).take_while(|n| store.put(leases(n % pods)).is_ok()).count();
+    assert!(changes > 4096 + 100, "{changes} changes went through");
+    assert!(size("leases.log") + fresh > full, "a second one has not fitted for long");
+    assert_eq!(size("leases.new"), 0, "and half of one takes up nothing");
+    assert!(store.settle().expect_err("full").to_string().contains("No space left on device"));
+    let (again, findings) = open();
+    assert!(findings.iter().all(|finding| matches!(finding, Finding::TornTail)), "{findings:?}");
+    assert_eq!(again.leases().count(), pods);
+    host.run("mount -o remount,size=8m /run/small");
+    store.put(leases(0)).expect("room again");
+    assert!(size("leases.log") < fresh + 4096);
+    assert!(open().1.is_empty());
 }
 
 #[test]

@@ -31,6 +31,13 @@ const FRESH: &str = "leases.new";
 /// The log is replaced when it holds this many records more than it would hold fresh.
 const SLACK: usize = 4096;
 
+/// When it cannot be replaced, since there is no room for a second one beside it, it is appended to further and tried again after
+/// this many records more.
+const PATIENCE: usize = 512;
+
+/// It never holds more than this many records more than it would hold fresh. One of a leased pod has some 400 bytes.
+const BOUND: usize = 4 * SLACK;
+
 /// How long a freed address is kept in mind, in milliseconds. Longer than any rest.
 const FREED_MEMORY_MS: u64 = 10 * 60 * 1000;
 
@@ -92,6 +99,8 @@ struct Log {
     records: usize,
     /// The checksum of the last one.
     end: Sum,
+    /// It is replaced when it holds this many records more than it would hold fresh.
+    slack: usize,
 }
 
 impl<D: Disk> Store<D> {
@@ -248,19 +257,39 @@ impl<D: Disk> Store<D> {
     }
 
     fn write(&mut self, record: &Record) -> Result<(), DiskError> {
-        let fresh_size = 1 + self.leases.len() + self.freed.len();
-        let Some(log) = self.log.take().filter(|log| log.records <= fresh_size + SLACK) else { return self.rewrite() };
+        let Some(log) = self.log.take() else { return self.rewrite() };
+        let surplus = log.records.saturating_sub(1 + self.leases.len() + self.freed.len());
+        if surplus <= log.slack {
+            return self.append(log, record);
+        }
+        match self.write_fresh() {
+            Ok(fresh) => self.put_in_place(fresh),
+            Err(_) if surplus < BOUND => self.append(Log { slack: (surplus + PATIENCE).min(BOUND), ..log }, record),
+            Err(error) => {
+                let operation = "replace the log, which is as long as it may become, by";
+                Err(DiskError { operation, ..error })
+            }
+        }
+    }
+
+    fn append(&mut self, log: Log, record: &Record) -> Result<(), DiskError> {
         let (line, end) = encode(record, Some(log.end));
         // Unless all of it succeeds, nobody knows what of it is on the disk, and the log is not appended to again.
         self.disk.append(LOG, &line)?;
         self.disk.sync(LOG)?;
-        self.log = Some(Log { records: log.records + 1, end });
+        self.log = Some(Log { records: log.records + 1, end, ..log });
         Ok(())
     }
 
     /// Replaces the log by one that holds just what is in force.
     fn rewrite(&mut self) -> Result<(), DiskError> {
         self.log = None;
+        let fresh = self.write_fresh()?;
+        self.put_in_place(fresh)
+    }
+
+    /// Writes what is in force beside the log, which stays as it is.
+    fn write_fresh(&mut self) -> Result<Log, DiskError> {
         self.serial = self.serial.saturating_add(1);
         let header = Record::Header { version: VERSION, boot: self.boot.clone(), serial: self.serial };
         let (mut bytes, mut end) = encode(&header, None);
@@ -272,10 +301,18 @@ impl<D: Disk> Store<D> {
             bytes.extend(line);
             end = sum;
         }
-        self.disk.write(FRESH, &bytes)?;
+        if let Err(error) = self.disk.write(FRESH, &bytes) {
+            // Half of it takes up the room that is left for appending.
+            self.disk.remove(FRESH).ok();
+            return Err(error);
+        }
+        Ok(Log { records: 1 + self.freed.len() + self.leases.len(), end, slack: SLACK })
+    }
+
+    fn put_in_place(&mut self, fresh: Log) -> Result<(), DiskError> {
         self.put_aside()?;
         self.disk.rename(FRESH, LOG)?;
-        self.log = Some(Log { records: 1 + self.freed.len() + self.leases.len(), end });
+        self.log = Some(fresh);
         Ok(())
     }
 

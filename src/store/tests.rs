@@ -1,6 +1,7 @@
 //! What survives: every disk operation in turn fails, or is the last one before the power goes, with every way to lose what
 //! was not synced. Arithmetic, not chance: the operations are counted once, and then each of them is the bad one.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -57,11 +58,13 @@ struct BadDisk {
     media: Arc<Mutex<Media>>,
     operations: Arc<Mutex<usize>>,
     fault: Fault,
+    /// A file for which there is no room.
+    no_room_for: Option<&'static str>,
 }
 
 impl BadDisk {
     fn new(media: Media, fault: Fault) -> BadDisk {
-        BadDisk { media: Arc::new(Mutex::new(media)), operations: Arc::default(), fault }
+        BadDisk { media: Arc::new(Mutex::new(media)), operations: Arc::default(), fault, no_room_for: None }
     }
 
     fn count(&self) -> usize {
@@ -105,7 +108,7 @@ impl Disk for BadDisk {
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        let bad = self.step();
+        let bad = self.step().or(self.no_room_for.filter(|file| *file == name).map(|_| 17));
         let mut media = self.media.lock().expect("unpoisoned");
         let (content, _) = media.files.entry(name.into()).or_default();
         content.extend_from_slice(&bytes[..bad.unwrap_or(bytes.len()).min(bytes.len())]);
@@ -267,6 +270,86 @@ fn the_log_does_not_grow_with_the_number_of_changes() {
     }
     let lines = disk.media().files[LOG].0.iter().filter(|byte| **byte == b'\n').count();
     assert!(lines <= SLACK + 10, "{lines} lines for no lease");
+}
+
+/// Records in the log on this disk.
+fn records_of(disk: &BadDisk) -> usize {
+    disk.media().files[LOG].0.iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[test]
+fn a_log_that_cannot_be_replaced_for_want_of_room_is_appended_to_up_to_a_bound() {
+    let mut store = opened(BadDisk::new(Media::default(), Fault::Never)).0;
+    let media = store.disk.clone();
+    store.disk.no_room_for = Some(FRESH);
+    let one = lease("abc/eth0");
+    let tries = Cell::new(0);
+    let change = |store: &mut Store<BadDisk>| {
+        let before = media.count();
+        let outcome = store.put(one.clone());
+        // An append has two operations.
+        tries.set(tries.get() + usize::from(media.count() - before > 2));
+        outcome
+    };
+    for _ in 0..BOUND / SLACK {
+        (0..SLACK).for_each(|_| change(&mut store).expect("there is room for a line"));
+        assert!(!media.media().files.contains_key(FRESH), "nothing that takes up room is left");
+        let (again, findings) = opened(BadDisk::new(media.media(), Fault::Never));
+        assert!(findings.is_empty() && again.leases().count() == 1, "it is whole: {findings:?}");
+    }
+    assert!((1..=BOUND / PATIENCE).contains(&tries.get()), "{tries:?} times all was written in vain");
+    let error = (0..2 * PATIENCE).find_map(|_| change(&mut store).err()).expect("it is bounded").to_string();
+    let said = "replace the log, which is as long as it may become, by disk: ";
+    assert!(error.starts_with(said), "{error}");
+    assert!(change(&mut store).is_err() && store.settle().is_err());
+    assert!(records_of(&media) <= BOUND + 10);
+    assert_eq!(contents(&store).len(), 1, "and what was promised is in force");
+    // The end of a lease is in force all the same.
+    assert!(store.free(&one.attachment, 5).is_err());
+    assert_eq!(store.leases().count(), 0);
+    store.disk.no_room_for = None;
+    assert!(store.settle().expect("room"));
+    assert!(records_of(&media) <= 3);
+    assert_eq!(opened(BadDisk::new(media.media(), Fault::Never)).0.leases().count(), 0);
+}
+
+#[test]
+fn a_log_that_could_not_be_replaced_is_replaced_when_there_is_room() {
+    let mut store = opened(BadDisk::new(Media::default(), Fault::Never)).0;
+    let media = store.disk.clone();
+    store.disk.no_room_for = Some(FRESH);
+    let change = |store: &mut Store<BadDisk>, times| {
+        (0..times).for_each(|_| store.put(lease("abc/eth0")).expect("there is room"));
+        records_of(&media)
+    };
+    assert!(change(&mut store, SLACK + 100) > SLACK + 100);
+    store.disk.no_room_for = None;
+    assert!(change(&mut store, PATIENCE) < PATIENCE);
+}
+
+/// When the new log has got its name, or may have, nothing is written behind the old one.
+#[test]
+fn a_log_whose_replacement_may_have_its_name_already_is_not_appended_to() {
+    let healthy = BadDisk::new(Media::default(), Fault::Never);
+    let fill = |disk: &BadDisk| {
+        let mut store = opened(disk.clone()).0;
+        let refused = (0..SLACK + 10).filter(|_| store.put(lease("abc/eth0")).is_err()).count();
+        (store, refused)
+    };
+    fill(&healthy);
+    // The last ten are appends to the new log; before them it was renamed.
+    let operations = healthy.count();
+    let mut renames = 0;
+    for at in operations - 26..operations - 14 {
+        let disk = BadDisk::new(Media::default(), Fault::Refuse { at, written: 0 });
+        let (store, refused) = fill(&disk);
+        renames += usize::from(refused == 1);
+        assert!(refused <= 1, "at {at}");
+        let (reopened, findings) = opened(BadDisk::new(disk.media(), Fault::Never));
+        assert!(findings.is_empty(), "at {at}: {findings:?}");
+        assert_eq!(contents(&reopened), contents(&store), "at {at}");
+    }
+    assert!(renames > 0);
 }
 
 #[test]
