@@ -23,7 +23,7 @@ use crate::recover::{KernelLink, link_of};
 /// The kernel could not be asked.
 pub fn host_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
     let mut conn = Conn::open(deadline)?;
-    let links = conn.links()?.into_iter().filter(|link| link.veth);
+    let links = conn.pairs()?.into_iter().filter(|link| link.veth);
     let mut seen: BTreeMap<u32, KernelLink> = links.map(|link| (link.index, shown(link))).collect();
     let mut routes = conn.own_routes()?;
     // Links that were taken over from the Go flock keep the routes that it made.
@@ -60,7 +60,7 @@ pub fn link(lease: &Lease, deadline: Instant) -> Result<Option<Link>, Cause> {
     if let Some(link) = likely.filter(|link| is_of(lease, link)) {
         return Ok(Some(link));
     }
-    Ok(conn.links()?.into_iter().find(|link| is_of(lease, link)))
+    Ok(conn.pairs()?.into_iter().find(|link| is_of(lease, link)))
 }
 
 fn is_of(lease: &Lease, link: &Link) -> bool {
@@ -74,7 +74,7 @@ fn is_of(lease: &Lease, link: &Link) -> bool {
 pub fn unrecorded_links(attachment: &Attachment, deadline: Instant) -> Result<Vec<Link>, Cause> {
     let (alias, mac) = (plan::alias(attachment), attachment.mac(LinkEnd::Host));
     let marked = |link: &Link| link.veth && (link.mac == Some(mac) || link.alias.as_ref() == Some(&alias));
-    Ok(Conn::open(deadline)?.links()?.into_iter().filter(marked).collect())
+    Ok(Conn::open(deadline)?.pairs()?.into_iter().filter(marked).collect())
 }
 
 /// What the host shows of the link that it has for `lease`.

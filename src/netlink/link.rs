@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 
 use super::conn::{Conn, Request};
 use super::message::{AF_INET, AF_INET6, Attributes, Object, number, text, u32_at};
@@ -134,7 +134,7 @@ impl Conn {
     /// # Errors
     /// The kernel could not be asked.
     pub fn link_named(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
+        let mut message = without_counters();
         message.attributes.push(LinkAttribute::IfName(name.into()));
         self.one_link(message, format!("look up link {name}"))
     }
@@ -144,7 +144,7 @@ impl Conn {
     /// # Errors
     /// The kernel could not be asked.
     pub fn link_at(&mut self, index: u32) -> Result<Option<Link>, NetlinkError> {
-        let mut message = LinkMessage::default();
+        let mut message = without_counters();
         message.header.index = index;
         self.one_link(message, format!("look up link {index}"))
     }
@@ -170,7 +170,7 @@ impl Conn {
     /// The link has gone or does not send by the deadline, or somebody has taken one of its ends down: it would not send
     /// however long one waits.
     pub fn wait_until_it_sends(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
+        let mut message = without_counters();
         message.header.index = index;
         loop {
             let what = format!("wait until link {name} sends");
@@ -193,8 +193,20 @@ impl Conn {
     /// # Errors
     /// The kernel could not be asked.
     pub fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
-        let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "list links")?;
+        let answers = self.dump(RouteNetlinkMessage::GetLink(without_counters()), "list links")?;
         Ok(answers.iter().filter_map(as_link).collect())
+    }
+
+    /// All ends of pairs in the namespace, which is where links of pods are. The kernel leaves the others out.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn pairs(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut message = without_counters();
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]));
+        let answers = self.dump(RouteNetlinkMessage::GetLink(message), "list links of pods")?;
+        // Where no link of the kind was ever made, the kernel does not know it yet and shows all.
+        Ok(answers.iter().filter_map(as_link).filter(|link| link.veth).collect())
     }
 
     /// Removes a link, and with it its peer, its addresses, routes and neighbours. A link that is gone counts as removed.
@@ -213,6 +225,13 @@ impl Conn {
             _ => Ok(()),
         }
     }
+}
+
+/// A question about links. Their counters, which are summed up over all processors and are half of the answer, are left out.
+fn without_counters() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
 }
 
 fn pair_request(wiring: &Wiring, netns: RawFd) -> Request {

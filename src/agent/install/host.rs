@@ -129,9 +129,9 @@ pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostErr
     }
     let noted: BTreeSet<Attachment> = Intents::beside(socket).noted().into_iter().collect();
     let mut conn = Conn::open(Instant::now() + KERNEL_LIMIT)?;
-    for link in conn.links()? {
+    for link in conn.pairs()? {
         let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) else { continue };
-        if !link.veth || link.mac != Some(attachment.mac(LinkEnd::Host)) {
+        if link.mac != Some(attachment.mac(LinkEnd::Host)) {
             continue;
         }
         if noted.contains(&attachment) {
