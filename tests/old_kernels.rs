@@ -103,6 +103,49 @@ fn a_kernel_without_echo_says_which_name_is_in_the_way_and_the_next_add_works() 
     agent.stop();
 }
 
+#[test]
+fn an_agent_on_a_kernel_that_is_too_old_says_so_and_ends() {
+    let host = Host::new();
+    host.write("/run/release", "5.4.0-150-generic\n");
+    host.run("mount --bind /run/release /proc/sys/kernel/osrelease");
+    let mut agent = host.agent().no_wait().start();
+    assert_eq!(agent.wait().code(), Some(1));
+    agent.wait_log("this kernel is Linux 5.4.0-150-generic, and flock needs 5.10 or newer");
+    assert!(!host.path("/run/flock/flock.sock").exists(), "nobody is let to wait for it");
+    // What the release says is all that is looked at.
+    host.write("/run/release", "5.10.0-rc1\n");
+    host.agent().start().stop();
+}
+
+#[test]
+fn an_agent_on_a_kernel_without_veth_says_what_to_do_and_serves_once_it_is_there() {
+    let host = Host::new();
+    // The first request of all asks for it. No kind of link of this name is known.
+    host.arm("main/netlink.request 1 errno 95\n");
+    let agent = host.agent().start();
+    let line = agent.wait_log("kernel lacks what pods need");
+    assert!(line.contains(" error ") && line.contains("modprobe veth"), "{line}");
+    let pod = host.pod("p");
+    host.add(&pod).result();
+    host.del(&pod).done();
+    // An ADD says it, too. The request that makes the pair is the one behind the echo.
+    host.start_trace();
+    host.add(&pod).result();
+    host.del(&pod).done();
+    let trace = host.end_trace();
+    let before = trace.lines().take_while(|line| *line != "conn/netlink.echo");
+    let nth = before.filter(|line| *line == "conn/netlink.request").count() + 1;
+    host.arm(&format!("conn/netlink.request {nth} errno 95\n"));
+    let error = host.add(&pod).error();
+    assert!(error.code == 999 && error.text().contains("this kernel lacks veth: modprobe veth"), "{error:?}");
+    host.disarm();
+    host.add(&pod).result();
+    pod.assert_pings(host_addresses());
+    host.del(&pod).done();
+    host.assert_empty();
+    assert_eq!(agent.stop().matches("kernel lacks what pods need").count(), 1);
+}
+
 /// The look that takes the place of the echo fails, in each way that a request can: the ADD is taken back whole.
 #[test]
 fn a_new_link_that_cannot_be_looked_up_is_taken_back_and_the_next_add_works() {

@@ -298,3 +298,35 @@ fn documents_name_files_and_flags_that_exist() {
         assert!(readme.contains(target), "README.md does not name `{target}`");
     }
 }
+
+#[test]
+fn the_oldest_versions_are_the_same_wherever_they_stand() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).expect("text");
+    let (readme, page) = (read("README.md"), read("docs/requirements.md"));
+    let table = page.split("\n\n").find(|part| part.starts_with("| what | oldest |")).expect("a table");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .map(|row| row.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    assert!(rows.len() > 3);
+    for row in &rows {
+        let words = format!("{} {}", row[0], row[1]);
+        assert!(readme.contains(&words), "README.md does not say {words}");
+    }
+    // The kernel's is in the agent as well, and among those that are booted, as is each that the page says was tried.
+    let (major, minor) = flock::agent::requirements::OLDEST_KERNEL;
+    let linux = rows.iter().find(|row| row[0] == "Linux").expect("a row");
+    assert_eq!(linux[1], format!("{major}.{minor}"));
+    let assets = read("tests/kernels/assets");
+    let booted = assets.lines().find_map(|line| line.strip_prefix("kernels=(")).expect("a list").trim_end_matches(')');
+    let versions: Vec<&str> = booted.split(' ').filter_map(|kernel| kernel.split(':').next()).collect();
+    assert_eq!(versions[0], linux[1], "the oldest is booted");
+    assert!(linux[3].starts_with(&versions.join(", ")), "{}: {}", linux[3], versions.join(", "));
+    for version in versions {
+        assert!(
+            read("Makefile").lines().any(|line| line.starts_with("test-kernels:") && line.contains(version)),
+            "{version}"
+        );
+    }
+}

@@ -16,8 +16,8 @@ use crate::machine::{BOOTS, Boot, SAYS};
 use crate::stories;
 
 /// How long a machine may take in all, and how long it may say nothing. It takes a tenth of that where nobody else is at work.
-const LIMIT: Duration = Duration::from_secs(300);
-const SILENCE: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(720);
+const SILENCE: Duration = Duration::from_secs(240);
 
 /// Lines of a machine that failed.
 const LAST_LINES: usize = 200;

@@ -171,10 +171,11 @@ impl Ip {
     }
 }
 
-/// The index of a link of the host; zero if there is none.
+/// The index of a link in the namespace of this thread; zero if there is none.
 pub fn index(name: &str) -> u32 {
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).unwrap_or_default();
-    text.trim().parse().unwrap_or_default()
+    let any =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).expect("a socket");
+    rustix::net::netdevice::name_to_index(any, name).unwrap_or_default()
 }
 
 fn bits(ip: IpAddr) -> u8 {

@@ -26,7 +26,7 @@ pub const CIDR6: &str = "2001:db8:1:f001::/64";
 pub const CIDR4: &str = "10.25.214.0/23";
 
 /// How long a fact may take. A machine without hardware to help it shares a processor with others.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const ARMED: &str = "/run/failpoints";
 
@@ -184,7 +184,7 @@ impl Pod {
         format!("/run/netns/{}", self.name)
     }
 
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         Netns::open(Path::new(&self.path())).expect("a namespace").run(work).expect("entered")
     }
 

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket};
 
 /// How long an answer may take. A machine without hardware to help it shares a processor with others.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tells the requests of one socket from those of another.
 static NEXT: AtomicU16 = AtomicU16::new(1);
