@@ -278,7 +278,8 @@ fn an_agent_stops_as_soon_when_the_api_server_is_away() {
     let host = Host::new();
     let api = Api::start(&host, Some(node_config_object(json!({"cidr6": CIDR6}))));
     let agent = agent_of(&host, &api);
-    api.wait_condition("Ready", "True", "Serving");
+    let status = api.wait_condition("Ready", "True", "Serving");
+    assert!(status["ipv6"]["free"].is_string() && status["ipv4"]["free"].is_null(), "{status}");
     api.change(|script| script.mute = true);
     let began = Instant::now();
     let log = agent.stop();

@@ -279,13 +279,14 @@ impl Reporter {
         let conditions = judge(&standing, &standing.serving(config.is_some()), config, &filling);
         let (conditions, told) = dated(&conditions, &told, &now, edit.generation);
         self.told = Some((edit.uid.clone(), told));
-        let family = |counts: &FamilyCounts| json!({"allocated": counts.allocated, "free": counts.free.to_string()});
+        // A family without a range has nothing that could be free. Null takes away what was written before.
+        let family = |there: bool, counts: &FamilyCounts| json!({"allocated": counts.allocated, "free": there.then(|| counts.free.to_string())});
         let mut status = json!({
             "observedGeneration": edit.generation,
             "agentVersion": env!("CARGO_PKG_VERSION"),
             "pods": filling.leases,
-            "ipv6": family(&filling.addresses.ipv6),
-            "ipv4": family(&filling.addresses.ipv4),
+            "ipv6": family(config.is_some_and(|config| config.cidr6.is_some()), &filling.addresses.ipv6),
+            "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &filling.addresses.ipv4),
             "conditions": conditions,
         });
         let fresh = |written: &Written| {
