@@ -364,6 +364,7 @@ mod tests {
         assert_eq!(Mac([2, 0, 0, 0, 0, 1]).link_local(), "fe80::ff:fe00:1".parse::<Ipv6Addr>().expect("literal"));
     }
 
+    // covers: FM-F01
     #[test]
     fn container_ids_follow_the_specification() {
         for good in ["a", "A9_.-", "0", &"f".repeat(128)] {
@@ -374,6 +375,7 @@ mod tests {
         }
     }
 
+    // covers: FM-F01
     #[test]
     fn interface_names_are_those_that_kernel_and_sysctl_paths_can_bear() {
         for good in ["eth0", "net1", "a", "fifteen-bytes-x"] {

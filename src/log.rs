@@ -492,6 +492,7 @@ mod tests {
         assert_eq!(object.get("err").and_then(|v| v.as_str()), Some("a\nb\u{1b}[31m \"x\""));
     }
 
+    // covers: FM-E04
     #[test]
     fn a_flood_of_one_kind_is_cut_and_counted() {
         let sink = Sink { level: Level::Info, format: Format::Text, limits: Mutex::default(), queue: Queue::default() };

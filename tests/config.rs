@@ -29,6 +29,7 @@ fn within(ip: Option<IpAddr>, prefix: &str) -> bool {
 
 // Annotations of pods.
 
+// covers: FM-A18
 #[test]
 fn a_pod_can_narrow_down_its_ranges_by_annotation() {
     let host = Host::new();
@@ -82,6 +83,7 @@ fn pods_of_one_namespace_look_alike_by_ip_algo() {
     host.add(&host.pod("d")).annotations(&[("ip-algo", "colour")]).result();
 }
 
+// covers: FM-A09 FM-M05
 #[test]
 fn the_one_address_that_a_pod_names_is_its_own_when_it_comes_back_and_nobody_elses_for_half_a_minute() {
     let host = Host::new();
@@ -152,6 +154,7 @@ fn a_wrong_annotation_fails_the_add_with_key_and_value_and_takes_no_address() {
 
 // The NodeConfig file.
 
+// covers: FM-A15
 #[test]
 fn an_edited_node_config_counts_for_new_pods_and_leaves_the_old_ones_alone() {
     let host = Host::new();
@@ -202,6 +205,7 @@ fn a_bad_edit_keeps_the_last_good_node_config_and_the_log_says_where_and_why() {
     assert!(within(host.add(&host.pod("q")).result().ipv4(), "10.25.216.0/24"));
 }
 
+// covers:
 #[test]
 fn a_node_config_that_cannot_be_read_says_why_and_heals_by_itself() {
     let host = Host::new();
@@ -300,6 +304,7 @@ fn a_node_without_a_node_config_waits_for_it_and_survives_its_loss() {
     pod.assert_pings(attached.ips());
 }
 
+// covers: FM-A15
 #[test]
 fn a_range_that_shrinks_under_its_pods_takes_nothing_from_them_and_gives_nothing_twice() {
     let host = Host::new();
@@ -325,6 +330,7 @@ fn a_range_that_shrinks_under_its_pods_takes_nothing_from_them_and_gives_nothing
     pods[1].assert_pings(more);
 }
 
+// covers: FM-A15
 #[test]
 fn a_family_that_leaves_the_node_config_stays_with_the_pods_that_have_it() {
     let host = Host::new();
@@ -339,6 +345,7 @@ fn a_family_that_leaves_the_node_config_stays_with_the_pods_that_have_it() {
     assert_eq!(both.ips().len(), 2);
 }
 
+// covers: FM-A18
 #[test]
 fn a_pod_never_gets_an_address_of_the_host() {
     let host = Host::new();
@@ -408,6 +415,7 @@ fn an_agent_that_serves_nobody_yet_has_changed_nothing_on_the_host() {
     assert_eq!(host.fingerprint(), before);
 }
 
+// covers: FM-B13
 #[test]
 fn after_a_pods_whole_life_only_the_documented_changes_are_left() {
     let host = Host::new();
@@ -460,6 +468,7 @@ fn a_node_of_one_family_leaves_the_other_as_it_is() {
     }
 }
 
+// covers: FM-B11
 #[test]
 fn an_uplink_keeps_its_router_advertised_default_route() {
     let host = Host::new();
@@ -501,7 +510,7 @@ fn listing(host: &Host, dir: &str) -> Vec<PathBuf> {
     fs::read_dir(host.path(dir)).expect("readable").map(|entry| entry.expect("readable").path()).collect()
 }
 
-// covers: F-02 F-04 F-06
+// covers: F-02 F-04 F-06 FM-C01 FM-C04
 #[test]
 fn the_runtimes_configuration_appears_once_pods_can_be_served_and_stays() {
     let host = Host::new();

@@ -1,14 +1,25 @@
-//! Holds `docs/conformance.md` and the tests together: the document has the rows and their words, the tests say which rows
-//! they show.
+//! Holds `docs/conformance.md`, `docs/failure-modes.md` and the tests together: the documents have the rows and their words, the tests
+//! say which rows they show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
+/// A document of rows.
+struct Document {
+    path: &'static str,
+    /// What its rows' names begin with, before a letter and a number: `A-01`, `FM-A01`.
+    row: (&'static str, &'static str),
+}
+
+const CONFORMANCE: Document = Document { path: "docs/conformance.md", row: ("", "-") };
+const FAILURE_MODES: Document = Document { path: "docs/failure-modes.md", row: ("FM-", "") };
+const DOCUMENTS: [Document; 2] = [CONFORMANCE, FAILURE_MODES];
+
 const COUNT: &str = "<!-- count -->";
-const NOT_COVERED: &str = "not covered: ";
+/// How the remark of a row begins that no test shows; the reason follows.
+const NOT_SHOWN: [&str; 2] = ["not covered:", "not defended:"];
 
 /// Row to the tests that show it, as `file::function`.
 type Covers = BTreeMap<String, Vec<String>>;
@@ -57,24 +68,26 @@ fn collect(file: &str, source: &str, covers: &mut Covers, faults: &mut Vec<Strin
     }
 }
 
-fn is_row(id: &str) -> bool {
-    id.split_once('-').is_some_and(|(group, number)| {
-        group.len() == 1
-            && group.bytes().all(|byte| byte.is_ascii_uppercase())
+impl Document {
+    fn has_row(&self, id: &str) -> bool {
+        let (before, between) = self.row;
+        let rest = id.strip_prefix(before).unwrap_or_default();
+        let number = rest.get(1..).and_then(|rest| rest.strip_prefix(between)).unwrap_or_default();
+        rest.starts_with(|group: char| group.is_ascii_uppercase())
             && number.len() == 2
             && number.bytes().all(|byte| byte.is_ascii_digit())
-    })
+    }
 }
 
 /// The document as it should be, or what is wrong with it and with the `covers:` lines.
-fn regenerate(document: &str, covers: &Covers) -> Result<String, Vec<String>> {
+fn regenerate(of: &Document, document: &str, covers: &Covers) -> Result<String, Vec<String>> {
     let mut faults = Vec::new();
     let mut known: Vec<&str> = Vec::new();
     let mut lines: Vec<String> = Vec::new();
     let (mut shown, mut total) = (0, 0);
     for line in document.lines() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let Some(row) = cells.get(1).copied().filter(|cell| is_row(cell)) else {
+        let Some(row) = cells.get(1).copied().filter(|cell| of.has_row(cell)) else {
             lines.push(line.to_owned());
             continue;
         };
@@ -90,10 +103,10 @@ fn regenerate(document: &str, covers: &Covers) -> Result<String, Vec<String>> {
         if statement.is_empty() {
             faults.push(format!("{row} has no statement"));
         }
-        let reason = remark.strip_prefix(NOT_COVERED.trim_end()).map(str::trim);
+        let reason = NOT_SHOWN.iter().find_map(|words| remark.strip_prefix(words)).map(str::trim);
         let tests = covers.get(row);
         match (tests, reason) {
-            (None, None) => faults.push(format!("{row} is shown by no test and has no \"{NOT_COVERED}reason\"")),
+            (None, None) => faults.push(format!("{row} is shown by no test and has no \"{} reason\"", NOT_SHOWN[0])),
             (None, Some("")) => faults.push(format!("{row} is not covered for no reason")),
             (Some(tests), Some(_)) => {
                 faults.push(format!("{row} claims to be not covered, but is shown by {}", tests.join(", ")));
@@ -104,7 +117,7 @@ fn regenerate(document: &str, covers: &Covers) -> Result<String, Vec<String>> {
         let tests: Vec<String> = tests.into_iter().flatten().map(|test| format!("`{test}`")).collect();
         lines.push(format!("| {row} | {statement} | {} | {remark} |", tests.join("<br>")));
     }
-    for (row, tests) in covers {
+    for (row, tests) in covers.iter().filter(|(row, _)| of.has_row(row)) {
         if !known.contains(&row.as_str()) {
             faults.push(format!("{row} is no row of the document, but {} covers it", tests.join(", ")));
         }
@@ -118,8 +131,8 @@ fn regenerate(document: &str, covers: &Covers) -> Result<String, Vec<String>> {
     if faults.is_empty() { Ok(lines.join("\n") + "\n") } else { Err(faults) }
 }
 
-#[test]
-fn the_document_says_which_test_shows_each_row() {
+/// What all tests cover.
+fn covers() -> Covers {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut covers, mut faults) = (Covers::new(), Vec::new());
     for directory in ["src", "tests"] {
@@ -128,26 +141,41 @@ fn the_document_says_which_test_shows_each_row() {
             collect(&name, &fs::read_to_string(&path).unwrap(), &mut covers, &mut faults);
         }
     }
+    for (row, tests) in &covers {
+        if !DOCUMENTS.iter().any(|document| document.has_row(row)) {
+            faults.push(format!("{row} is no name of a row, but {} covers it", tests.join(", ")));
+        }
+    }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    let present = fs::read_to_string(DOCUMENT).unwrap();
-    let wanted = match regenerate(&present, &covers) {
-        Ok(wanted) => wanted,
-        Err(faults) => panic!("docs/conformance.md and the tests disagree:\n{}", faults.join("\n")),
-    };
-    if present == wanted {
-        return;
+    covers
+}
+
+#[test]
+fn the_documents_say_which_test_shows_each_row() {
+    let covers = covers();
+    for document in DOCUMENTS {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document.path);
+        let present = fs::read_to_string(&path).unwrap();
+        let wanted = match regenerate(&document, &present, &covers) {
+            Ok(wanted) => wanted,
+            Err(faults) => panic!("{} and the tests disagree:\n{}", document.path, faults.join("\n")),
+        };
+        if present == wanted {
+            continue;
+        }
+        if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+            fs::write(&path, wanted).unwrap();
+            continue;
+        }
+        let differing = present.lines().zip(wanted.lines()).filter(|(present, wanted)| present != wanted);
+        let shown: Vec<String> =
+            differing.take(5).map(|(is, should)| format!("is:        {is}\nshould be: {should}")).collect();
+        panic!(
+            "{} is not what the tests say; BLESS=1 cargo test --test conformance_doc rewrites it\n{}",
+            document.path,
+            shown.join("\n")
+        );
     }
-    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
-        fs::write(DOCUMENT, wanted).unwrap();
-        return;
-    }
-    let differing = present.lines().zip(wanted.lines()).filter(|(present, wanted)| present != wanted);
-    let shown: Vec<String> =
-        differing.take(5).map(|(is, should)| format!("is:        {is}\nshould be: {should}")).collect();
-    panic!(
-        "docs/conformance.md is not what the tests say; BLESS=1 cargo test --test conformance_doc rewrites it\n{}",
-        shown.join("\n")
-    );
 }
 
 /// A document with these rows.
@@ -162,13 +190,39 @@ fn covering(row: &str) -> Covers {
 #[test]
 fn a_row_is_filled_in_and_stays_as_it_is_then() {
     let rows = "| A-01 | It works. |  |  |\n| A-02 | Also. | old | not covered: too hard |\n";
-    let once = regenerate(&document(rows), &covering("A-01")).unwrap();
+    let once = regenerate(&CONFORMANCE, &document(rows), &covering("A-01")).unwrap();
     let count = format!("{COUNT} 2 rows: 1 shown by tests, 1 not covered.\n");
     assert_eq!(
         once,
         count + "| A-01 | It works. | `tests/a.rs::f` |  |\n| A-02 | Also. |  | not covered: too hard |\n"
     );
-    assert_eq!(regenerate(&once, &covering("A-01")).unwrap(), once);
+    assert_eq!(regenerate(&CONFORMANCE, &once, &covering("A-01")).unwrap(), once);
+    let rows = "| FM-A01 | It breaks. |  |  |\n| FM-A02 | Also. |  | not defended: too rare |\n| A-01 | of another |\n";
+    let once = regenerate(&FAILURE_MODES, &document(rows), &covering("FM-A01")).unwrap();
+    assert!(
+        once.contains("| FM-A01 | It breaks. | `tests/a.rs::f` |  |") && once.contains(" 2 rows: 1 shown"),
+        "{once}"
+    );
+}
+
+#[test]
+fn a_row_belongs_to_one_document() {
+    for (row, of) in [
+        ("A-01", Some("docs/conformance.md")),
+        ("FM-A01", Some("docs/failure-modes.md")),
+        ("F-01", Some("docs/conformance.md")),
+        ("FM-A1", None),
+        ("FM-A-01", None),
+        ("FM-01", None),
+        ("A-1", None),
+        ("A-001", None),
+        ("a-01", None),
+        ("\u{e9}-01", None),
+        ("", None),
+    ] {
+        let owners: Vec<&str> = DOCUMENTS.iter().filter(|document| document.has_row(row)).map(|d| d.path).collect();
+        assert_eq!(owners, of.into_iter().collect::<Vec<_>>(), "{row}");
+    }
 }
 
 #[test]
@@ -183,7 +237,7 @@ fn every_disagreement_is_named() {
         ("| A-01 | It works. |  |", covering("A-01"), "four cells"),
         ("| A-01 | It works. |  |  |\n| A-01 | Again. |  |  |", covering("A-01"), "twice"),
     ] {
-        let faults = regenerate(&document(rows), &covers).expect_err(rows);
+        let faults = regenerate(&CONFORMANCE, &document(rows), &covers).expect_err(rows);
         assert!(faults.iter().any(|text| text.contains(fault)), "{faults:?}");
     }
 }

@@ -117,11 +117,13 @@ fn killed_in_add(fate: Caller) {
     agent.stop();
 }
 
+// covers: FM-A04
 #[test]
 fn an_agent_killed_at_any_point_of_add_and_restarted_at_once_loses_nothing() {
     killed_in_add(Caller::Waits);
 }
 
+// covers: FM-A04
 #[test]
 fn an_agent_killed_at_any_point_of_add_together_with_the_caller_loses_nothing() {
     killed_in_add(Caller::Dies);
@@ -222,6 +224,7 @@ fn clear_wreck(host: &Host) {
     }
 }
 
+// covers: FM-C14
 #[test]
 fn an_agent_killed_at_any_point_of_its_start_starts_well_the_next_time() {
     let host = Host::new();
@@ -269,6 +272,7 @@ fn an_agent_killed_at_any_point_of_its_start_starts_well_the_next_time() {
     }
 }
 
+// covers: FM-C14
 #[test]
 fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
     let host = Host::new();
@@ -354,6 +358,7 @@ fn hold(host: &Host) {
     host.arm("conn/wire 1 hang 15000\n");
 }
 
+// covers: FM-A13
 #[test]
 fn an_add_whose_caller_loses_patience_does_not_come_to_life_after_its_del() {
     let host = Host::new();
@@ -445,6 +450,7 @@ fn an_answer_that_nobody_took_never_undoes_a_later_add_of_the_same_container() {
     pod.assert_pings(host_addresses());
 }
 
+// covers: FM-A17
 #[test]
 fn while_one_add_is_held_up_others_are_served_and_status_is_well() {
     let host = Host::new();
@@ -462,6 +468,7 @@ fn while_one_add_is_held_up_others_are_served_and_status_is_well() {
     assert!(!host.leases().iter().flat_map(|lease| lease.addresses()).any(|ip| attached.ips().contains(&ip)));
 }
 
+// covers: FM-C12
 #[test]
 fn an_add_in_service_is_finished_when_the_agent_is_told_to_stop() {
     let host = Host::new();

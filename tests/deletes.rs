@@ -169,13 +169,13 @@ fn deletes_on_every_disk(at: At) {
     });
 }
 
-// covers: D-01 D-02 D-03 D-04 D-06 D-19
+// covers: D-01 D-02 D-03 D-04 D-06 D-19 FM-A16
 #[test]
 fn deletes_of_all_kinds_end_while_the_agent_is_up() {
     deletes_on_every_disk(At::Up);
 }
 
-// covers: D-14 D-16
+// covers: D-14 D-16 FM-A06
 #[test]
 fn deletes_of_all_kinds_end_while_the_agent_is_down() {
     deletes_on_every_disk(At::Down);
@@ -193,7 +193,7 @@ fn deletes_of_all_kinds_end_while_the_agent_hangs() {
     deletes_on_every_disk(At::Hung);
 }
 
-// covers: D-16 D-18 D-20
+// covers: D-16 D-18 D-20 FM-A06
 #[test]
 fn pods_that_come_and_go_while_the_agent_flaps_leave_nothing_behind() {
     let host = Host::new();
@@ -240,7 +240,7 @@ fn pods_that_come_and_go_while_the_agent_flaps_leave_nothing_behind() {
     pod.assert_pings(host_addresses());
 }
 
-// covers: D-23
+// covers: D-23 FM-A10
 #[test]
 fn two_sandboxes_of_one_pod_never_harm_each_other_in_any_order() {
     let host = Host::new();
@@ -282,7 +282,7 @@ fn two_sandboxes_of_one_pod_never_harm_each_other_in_any_order() {
     host.assert_empty();
 }
 
-// covers: D-12 D-16
+// covers: D-12 D-16 FM-A17
 #[test]
 fn a_lock_that_somebody_holds_for_ever_hangs_neither_deletes_nor_the_start() {
     let host = Host::new();
@@ -310,6 +310,7 @@ fn a_lock_that_somebody_holds_for_ever_hangs_neither_deletes_nor_the_start() {
     host.assert_empty();
 }
 
+// covers: FM-A17 FM-F04
 #[test]
 fn a_directory_that_others_may_open_is_refused_since_they_could_lock_it() {
     let host = Host::new();
@@ -435,6 +436,7 @@ fn a_writer_of_a_note_and_an_agent_that_starts_do_not_wait_for_each_other() {
 }
 
 /// Each place that a start passes, failing and hanging. An agent may end there; what was promised to the runtime is kept.
+// covers: FM-C15
 #[test]
 fn deletes_end_whichever_step_of_the_start_fails_or_hangs() {
     let host = Host::new();

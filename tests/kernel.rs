@@ -96,6 +96,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON of ip")
 }
 
+// covers: FM-B02 FM-B06
 #[test]
 fn a_pair_is_born_in_place_with_the_given_names_macs_mtu_and_one_queue() {
     let host = Host::new();
@@ -126,6 +127,7 @@ fn a_pair_is_born_in_place_with_the_given_names_macs_mtu_and_one_queue() {
     assert!(seen.veth && !seen.up && !seen.carrier && seen.alias.is_none(), "{seen:?}");
 }
 
+// covers: FM-B01
 #[test]
 fn both_ends_get_what_the_plan_says_and_saying_it_again_changes_nothing() {
     let host = Host::new();
@@ -210,6 +212,7 @@ fn an_interface_that_the_pod_has_already_is_in_the_way_and_stays() {
     assert_eq!(pod.run("ip -d link"), before);
 }
 
+// covers: FM-B01
 #[test]
 fn a_foreign_host_link_of_the_same_name_is_in_the_way_and_stays() {
     let host = Host::new();
@@ -299,6 +302,7 @@ fn an_error_in_the_middle_is_reported_and_the_others_are_tried_all_the_same() {
     assert_eq!(conn.link_named("lo").expect("asked").map(|lo| lo.index), Some(1));
 }
 
+// covers: FM-A16
 #[test]
 fn what_is_gone_is_no_error_to_delete_and_is_not_found() {
     let host = Host::new();
@@ -362,6 +366,7 @@ fn an_index_that_comes_back_is_removed_again() {
     }
 }
 
+// covers: FM-B22
 #[test]
 fn sixty_four_removals_at_once_all_return_and_nothing_is_left() {
     let host = Host::new();
@@ -393,6 +398,7 @@ fn sixty_four_removals_at_once_all_return_and_nothing_is_left() {
     assert_eq!(host_conn.own_routes().expect("asked"), []);
 }
 
+// covers: FM-B04
 #[test]
 fn a_list_of_three_hundred_links_is_whole_even_while_others_come_and_go() {
     let host = Host::new();
@@ -478,6 +484,7 @@ fn an_unreachable_route_can_be_made_and_taken_away_repeatedly() {
     }
 }
 
+// covers: FM-B13
 #[test]
 fn somebody_elses_unreachable_route_is_good_enough_and_never_removed() {
     let host = Host::new();
@@ -492,6 +499,7 @@ fn somebody_elses_unreachable_route_is_good_enough_and_never_removed() {
     }
 }
 
+// covers: FM-B27
 #[test]
 fn a_verb_whose_time_is_over_says_so_instead_of_waiting() {
     let host = Host::new();
@@ -500,6 +508,7 @@ fn a_verb_whose_time_is_over_says_so_instead_of_waiting() {
     assert_eq!(error, "look up link lo: the kernel did not answer in time");
 }
 
+// covers: FM-B20
 #[test]
 fn only_another_network_namespace_can_be_opened_as_a_pods() {
     let host = Host::new();

@@ -692,6 +692,7 @@ fn append(file: &Path, name: &str) {
     fs::write(file, whole).unwrap();
 }
 
+// covers: FM-D05
 #[test]
 fn a_new_token_counts_at_once_and_on_the_same_connection() {
     let dir = TempDir::new("kube-token");
@@ -761,6 +762,7 @@ fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
+// covers: FM-D06
 #[test]
 fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_keeps_the_former() {
     let address = mirror();
@@ -826,6 +828,7 @@ fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_keeps_t
     shows("client-sec1-params.crt");
 }
 
+// covers: FM-D06
 #[test]
 fn authorities_are_counted_and_renewed() {
     let server = Server::ok();

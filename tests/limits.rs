@@ -76,7 +76,7 @@ fn attack(socket: &Path, number: usize, random: &mut Dice) -> Option<UnixStream>
     Some(stream)
 }
 
-// covers: P-01 T-06
+// covers: P-01 T-06 FM-E08 FM-F03
 #[test]
 fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
     let all = rounds(10_000);
@@ -152,7 +152,7 @@ fn request(op: &str, pod: &Pod<'_>) -> Value {
         "stdin_data": "eyJjbmlWZXJzaW9uIjoiMS4xLjAiLCJuYW1lIjoiZmxvY2sifQ=="})
 }
 
-// covers: P-05
+// covers: P-05 FM-E01
 #[test]
 fn calls_that_fail_in_every_way_leave_neither_descriptors_nor_threads() {
     let host = Host::new();
@@ -208,6 +208,7 @@ fn calls_that_fail_in_every_way_leave_neither_descriptors_nor_threads() {
     host.assert_empty();
 }
 
+// covers: FM-E01
 #[test]
 fn an_agent_without_descriptors_to_spare_says_try_again_later_and_is_well_when_it_has_some() {
     let host = Host::new();
@@ -235,6 +236,7 @@ fn an_agent_without_descriptors_to_spare_says_try_again_later_and_is_well_when_i
     host.assert_empty();
 }
 
+// covers: FM-F04
 #[test]
 fn what_somebody_else_has_put_in_the_place_of_flocks_directories_and_files_is_not_followed() {
     let host = Host::new();
@@ -293,7 +295,7 @@ fn wait_until_empty(host: &Host, agent: &Agent<'_>) {
     host.assert_empty();
 }
 
-// covers: P-05 A-12
+// covers: P-05 A-12 FM-A13
 #[test]
 fn plugins_killed_at_any_moment_of_add_cost_no_address() {
     let host = Host::new();
@@ -351,7 +353,7 @@ fn plugins_killed_at_any_moment_of_add_cost_no_address() {
     agent.comes_back_to(before);
 }
 
-// covers: P-05
+// covers: P-05 FM-A05
 #[test]
 fn a_plugin_killed_between_the_answer_and_its_own_output_costs_no_address() {
     let host = Host::new();
@@ -375,7 +377,7 @@ fn a_plugin_killed_between_the_answer_and_its_own_output_costs_no_address() {
     wait_until_empty(&host, &agent);
 }
 
-// covers: P-05 T-06
+// covers: P-05 T-06 FM-A13
 #[test]
 fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes_to_them() {
     let host = Host::new();

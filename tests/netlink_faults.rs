@@ -218,6 +218,7 @@ fn add_under_faults(part: usize, parts: usize) {
     scene.end();
 }
 
+// covers: FM-B21
 #[test]
 fn an_add_that_the_kernel_fails_leaves_nothing_part_1() {
     add_under_faults(0, 3);
@@ -312,6 +313,7 @@ fn rounds(agent: &Agent<'_>, times: usize) {
     host.end_trace();
 }
 
+// covers: FM-A08
 #[test]
 fn a_del_that_the_kernel_fails_is_done_or_says_why_and_can_be_repeated() {
     let host = Host::new();
@@ -401,6 +403,7 @@ fn a_check_or_gc_that_the_kernel_fails_says_why_and_changes_nothing() {
     scene.end();
 }
 
+// covers: FM-B04
 #[test]
 fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
     let host = Host::new();
@@ -441,6 +444,7 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
     scene.end();
 }
 
+// covers: FM-C15
 #[test]
 fn a_start_that_the_kernel_fails_ends_or_serves_and_the_next_start_is_sound() {
     let host = Host::new();
@@ -485,6 +489,7 @@ fn a_start_that_the_kernel_fails_ends_or_serves_and_the_next_start_is_sound() {
     pod.assert_pings(attached.ips());
 }
 
+// covers: FM-A08
 #[test]
 fn an_add_that_fails_twice_over_is_taken_back_by_the_next_round() {
     let host = Host::new();
@@ -545,6 +550,7 @@ fn overrun(host: &Host) {
     host.run("ip link set foreign mtu 1500");
 }
 
+// covers: FM-B03
 #[test]
 fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
     let host = Host::new();
@@ -613,6 +619,7 @@ fn a_reader_of_announcements_that_ends_makes_removals_slower_and_nothing_else() 
     scene.end();
 }
 
+// covers: FM-B14
 #[test]
 fn nothing_is_written_on_a_quiet_node_and_nothing_repaired_while_links_come_and_go() {
     let host = Host::new();
@@ -702,6 +709,7 @@ impl Drop for Listener {
     }
 }
 
+// covers: FM-B14
 #[test]
 fn somebody_who_takes_a_route_away_again_and_again_gets_one_repair_per_round() {
     let host = Host::new();
@@ -723,6 +731,7 @@ fn somebody_who_takes_a_route_away_again_and_again_gets_one_repair_per_round() {
     scene.end();
 }
 
+// covers: FM-B23
 #[test]
 fn a_del_removes_the_host_end_though_the_namespace_can_no_longer_be_reached() {
     let host = Host::new();
@@ -747,6 +756,7 @@ fn a_del_removes_the_host_end_though_the_namespace_can_no_longer_be_reached() {
     scene.end();
 }
 
+// covers: FM-B25
 #[test]
 fn a_pod_of_a_user_namespace_is_served_like_any_other() {
     let host = Host::new();

@@ -42,6 +42,7 @@ fn a_pod_gets_an_address_of_each_family_and_its_first_packets_arrive() {
     agent.stop();
 }
 
+// covers: FM-B10
 #[test]
 fn the_very_first_packet_of_each_of_fifty_pods_arrives() {
     let host = Host::new();
@@ -57,6 +58,7 @@ fn the_very_first_packet_of_each_of_fifty_pods_arrives() {
     }
 }
 
+// covers: FM-B12
 #[test]
 fn a_pod_that_forgets_its_neighbours_finds_them_again() {
     let host = Host::new();
@@ -79,6 +81,7 @@ fn a_pod_that_forgets_its_neighbours_finds_them_again() {
     b.assert_pings(first.ips());
 }
 
+// covers: FM-B12
 #[test]
 fn a_machine_behind_a_bridge_in_the_pod_takes_over_the_pods_addresses() {
     let host = Host::new();
@@ -106,6 +109,7 @@ fn a_machine_behind_a_bridge_in_the_pod_takes_over_the_pods_addresses() {
     vm.assert_pings(host_addresses());
 }
 
+// covers: FM-B22
 #[test]
 fn two_hundred_pods_at_once_get_addresses_of_their_own_and_give_them_all_back() {
     let host = Host::new();
@@ -160,6 +164,7 @@ fn the_first_pods_of_a_node_may_come_all_at_once() {
     }
 }
 
+// covers: FM-B18
 #[test]
 fn pod_links_have_the_mtu_of_the_node_config() {
     let host = Host::new();
@@ -171,6 +176,7 @@ fn pod_links_have_the_mtu_of_the_node_config() {
     assert_eq!(json(&host.run(&format!("ip -j link show {}", attached.host_link())))[0]["mtu"], 1380);
 }
 
+// covers: FM-B18
 #[test]
 fn pod_links_have_the_mtu_of_the_uplink_where_the_node_config_has_none() {
     let host = Host::new();
@@ -189,6 +195,7 @@ fn pod_links_have_the_mtu_of_the_uplink_where_the_node_config_has_none() {
     assert_eq!(json(&pod.run("ip -j link show eth0"))[0]["mtu"], 1400);
 }
 
+// covers: FM-B10
 #[test]
 fn no_address_is_tentative_when_add_returns() {
     let host = Host::new();
@@ -204,6 +211,7 @@ fn no_address_is_tentative_when_add_returns() {
     }
 }
 
+// covers: FM-B19
 #[test]
 fn a_pod_whose_namespace_has_ipv6_off_by_default_gets_ipv6() {
     let host = Host::new();
@@ -217,6 +225,7 @@ fn a_pod_whose_namespace_has_ipv6_off_by_default_gets_ipv6() {
     pod.assert_pings(host_addresses());
 }
 
+// covers: FM-B19
 #[test]
 fn a_host_with_ipv6_off_for_new_links_serves_pods_of_both_families() {
     let host = Host::new();
@@ -256,6 +265,7 @@ fn an_interface_name_that_the_pod_uses_already_is_refused_and_the_interface_stay
     host.add(&pod).result();
 }
 
+// covers: FM-A11
 #[test]
 fn a_foreign_link_with_the_name_of_a_pods_host_end_survives_add_and_del() {
     let host = Host::new();
@@ -290,6 +300,7 @@ fn a_second_add_is_refused_and_the_first_keeps_working() {
     other.assert_pings(attached.ips());
 }
 
+// covers: FM-A11
 #[test]
 fn two_containers_whose_link_names_meet_live_side_by_side() {
     // Some 77 000 ids make a meeting in 32 bits as likely as not; this walk is the same each time.
@@ -337,6 +348,7 @@ fn a_container_can_have_two_interfaces_and_lose_one() {
     host.assert_empty();
 }
 
+// covers: FM-B20
 #[test]
 fn del_works_whatever_became_of_the_namespace_and_never_looks_into_another() {
     let host = Host::new();
@@ -371,6 +383,7 @@ fn del_works_whatever_became_of_the_namespace_and_never_looks_into_another() {
     host.assert_empty();
 }
 
+// covers: FM-B20
 #[test]
 fn a_namespace_path_that_cannot_hold_a_pod_is_refused_and_nothing_is_allocated() {
     let host = Host::new();
@@ -387,6 +400,7 @@ fn a_namespace_path_that_cannot_hold_a_pod_is_refused_and_nothing_is_allocated()
     host.add(&pod).result();
 }
 
+// covers: FM-B01
 #[test]
 fn a_foreign_route_for_the_only_free_address_fails_the_add_and_stays() {
     let host = Host::new();
@@ -426,6 +440,7 @@ fn a_full_range_says_so_and_takes_the_next_pod_when_one_has_gone() {
     b.assert_pings([HOST4.parse().expect("literal")]);
 }
 
+// covers: FM-A12
 #[test]
 fn when_one_family_is_exhausted_the_other_gives_nothing_away() {
     for (cidr6, cidr4, full, left) in [
@@ -464,6 +479,7 @@ fn when_one_family_is_exhausted_the_other_gives_nothing_away() {
     }
 }
 
+// covers: FM-A07
 #[test]
 fn garbage_collection_removes_the_dead_keeps_the_living_and_minds_its_own_network() {
     let host = Host::new();

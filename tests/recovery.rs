@@ -90,6 +90,7 @@ fn pods_keep_addresses_and_connections_while_the_agent_is_restarted() {
     }
 }
 
+// covers: FM-A02
 #[test]
 fn an_agent_that_is_killed_again_and_again_under_load_loses_and_doubles_nothing() {
     let host = Host::new();
@@ -138,6 +139,7 @@ fn an_agent_that_is_killed_again_and_again_under_load_loses_and_doubles_nothing(
     assert_all_work(&pods);
 }
 
+// covers: FM-A06
 #[test]
 fn a_delete_while_the_agent_is_away_is_promised_kept_and_done_before_the_next_add() {
     let host = Host::new();
@@ -174,6 +176,7 @@ fn a_delete_while_the_agent_is_away_takes_the_link_of_a_namespace_that_still_sta
     assert_eq!(pods[1].0.run("ip -o link").lines().count(), 1);
 }
 
+// covers: FM-A10
 #[test]
 fn a_note_of_an_older_sandbox_never_harms_the_newer_one() {
     let host = Host::new();
@@ -211,6 +214,7 @@ fn files_that_are_no_notes_are_reported_and_left() {
     host.add(&host.pod("p")).result();
 }
 
+// covers: FM-A03
 #[test]
 fn a_lost_state_directory_is_read_back_from_the_kernel() {
     let host = Host::new();
@@ -279,6 +283,7 @@ fn unfinish(host: &Host, attachment: &str) {
     host.append_to_log([Record::Put(Box::new(lease))]);
 }
 
+// covers: FM-A04
 #[test]
 fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
     let host = Host::new();
@@ -308,6 +313,7 @@ fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
     host.assert_sound("added again");
 }
 
+// covers: FM-P02
 #[test]
 fn a_pod_whose_link_is_whole_keeps_it_though_the_last_line_of_its_add_is_lost() {
     let host = Host::new();
@@ -331,6 +337,7 @@ fn a_pod_whose_link_is_whole_keeps_it_though_the_last_line_of_its_add_is_lost() 
     host.assert_empty();
 }
 
+// covers: FM-G07 FM-P02
 #[test]
 fn a_log_from_before_a_pod_was_made_again_does_not_give_its_address_away() {
     let host = Host::new();
@@ -364,6 +371,7 @@ fn a_log_from_before_a_pod_was_made_again_does_not_give_its_address_away() {
 /// What happened to the log, and what is in its place.
 type Edit = fn(Vec<&str>) -> Vec<&str>;
 
+// covers: FM-P02
 #[test]
 fn whatever_lines_of_a_log_are_lost_doubled_or_exchanged_every_pod_keeps_its_link() {
     let host = Host::new();
@@ -403,6 +411,7 @@ fn whatever_lines_of_a_log_are_lost_doubled_or_exchanged_every_pod_keeps_its_lin
     }
 }
 
+// covers: FM-G04
 #[test]
 fn the_log_of_the_version_before_is_read_and_then_written_anew() {
     let host = Host::new();
@@ -421,6 +430,7 @@ fn the_log_of_the_version_before_is_read_and_then_written_anew() {
     assert_all_work(&pods);
 }
 
+// covers: FM-B07 FM-B08
 #[test]
 fn what_somebody_takes_from_the_host_end_of_a_living_pod_comes_back_and_is_said() {
     let host = Host::new();
@@ -481,6 +491,7 @@ fn what_somebody_takes_from_a_host_that_serves_pods_comes_back_and_is_said() {
     }
 }
 
+// covers: FM-A02
 #[test]
 fn a_node_with_250_pods_comes_back_from_its_record_or_from_the_kernel_and_no_pod_loses_a_packet() {
     let host = Host::new();
@@ -518,6 +529,7 @@ fn a_node_with_250_pods_comes_back_from_its_record_or_from_the_kernel_and_no_pod
     assert!(said.contains(" 0% packet loss"), "{said}");
 }
 
+// covers: FM-A01
 #[test]
 fn state_of_an_earlier_boot_is_dropped() {
     let host = Host::new();
@@ -623,6 +635,7 @@ fn go_file(host: &Host, entries: &[(&str, u8, &str)]) {
     fs::write(host.path("/run/allocations.json"), file).expect("writable");
 }
 
+// covers: FM-G03
 #[test]
 fn pods_of_the_go_flock_are_taken_over_while_they_run() {
     let host = Host::new();
@@ -675,6 +688,7 @@ fn an_allocations_file_that_is_not_understood_is_reported_and_left() {
     host.add(&host.pod("p")).result();
 }
 
+// covers: FM-B08
 #[test]
 fn a_lost_route_or_alias_is_put_back_at_the_next_start() {
     let host = Host::new();
@@ -695,6 +709,7 @@ fn a_lost_route_or_alias_is_put_back_at_the_next_start() {
 }
 
 /// The one story that waits for the rounds: they come every twenty seconds, and a link has to be missed twice.
+// covers: FM-A07
 #[test]
 fn pods_whose_namespaces_vanished_give_their_addresses_back_without_a_delete() {
     let host = Host::new();

@@ -308,7 +308,7 @@ fn rest(mut stream: UnixStream) -> Vec<u8> {
     }
 }
 
-// covers: P-01 P-03
+// covers: P-01 P-03 FM-F03
 #[test]
 fn the_server_cuts_off_who_is_slow_or_silent_and_answers_everybody_else() {
     let serving = serve(answers("a").0, brisk());
@@ -381,7 +381,7 @@ fn the_server_says_what_is_wrong_with_a_request_and_goes_on() {
     assert!(status(&serving.socket).is_ok());
 }
 
-// covers: P-01
+// covers: P-01 FM-F03
 #[test]
 fn the_server_bounds_a_frame() {
     let serving = serve(answers("a").0, Limits::default());
@@ -655,6 +655,7 @@ fn full(path: &Path) -> (UnixListener, Vec<OwnedFd>) {
     (listener, waiting)
 }
 
+// covers: FM-F02
 #[test]
 fn a_socket_is_private_and_replaces_only_a_dead_one() {
     let dir = TempDir::new("bind");
@@ -967,7 +968,7 @@ fn the_plugin_prints_the_result_of_a_go_agent_and_never_none() {
     }
 }
 
-// covers: P-06 D-16 K-10 T-03
+// covers: P-06 D-16 K-10 T-03 FM-C02
 #[test]
 fn the_plugin_has_a_code_for_each_way_of_getting_no_answer_and_del_leaves_a_note() {
     let host = Host::new();
@@ -986,7 +987,7 @@ fn the_plugin_has_a_code_for_each_way_of_getting_no_answer_and_del_leaves_a_note
     }
 }
 
-// covers: X-15 A-13 T-06 D-16
+// covers: X-15 A-13 T-06 D-16 FM-C09
 #[test]
 fn a_hanging_agent_costs_each_verb_its_limit_and_no_more() {
     let host = Host::new();
@@ -1126,7 +1127,7 @@ fn an_answer_that_was_lost_is_given_again_and_nothing_is_made_twice() {
     host.assert_empty();
 }
 
-// covers: P-06 T-05
+// covers: P-06 T-05 FM-G06
 #[test]
 fn calls_in_flight_survive_a_restart_of_the_agent() {
     let host = Host::new();
@@ -1220,7 +1221,7 @@ fn an_agent_in_a_pid_namespace_of_its_own_serves_who_is_outside() {
     agent.kill();
 }
 
-// covers: P-03
+// covers: P-03 FM-F02
 #[test]
 fn only_root_and_the_agents_own_user_are_served() {
     if one_user_only() {

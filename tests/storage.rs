@@ -131,6 +131,7 @@ fn a_disk_goes_bad(spoil: impl Fn(&Host), heal: impl Fn(&Host), reason: &str) {
     host.assert_empty();
 }
 
+// covers: FM-E05
 #[test]
 fn on_a_full_disk_add_is_refused_and_all_else_goes_on() {
     let fill = |host: &Host| fill(host, "/run/flock/state/filler");
@@ -138,6 +139,7 @@ fn on_a_full_disk_add_is_refused_and_all_else_goes_on() {
     a_disk_goes_bad(fill, empty, "No space left on device");
 }
 
+// covers: FM-E05
 #[test]
 fn on_a_read_only_disk_add_is_refused_and_all_else_goes_on() {
     let spoil = |host: &Host| drop(host.run("mount -o remount,ro /run/flock/state"));
@@ -146,6 +148,7 @@ fn on_a_read_only_disk_add_is_refused_and_all_else_goes_on() {
 }
 
 /// Every disk operation in turn fails for a while, each with another of the reasons that disks have.
+// covers: FM-E05
 #[test]
 fn whichever_disk_operation_fails_nothing_is_lost_and_all_heals() {
     let points = ["append", "appended", "sync", "synced", "rename", "renamed", "sync-names", "remove"];
@@ -204,6 +207,7 @@ fn whichever_disk_operation_fails_nothing_is_lost_and_all_heals() {
 }
 
 /// What an agent may find in the place of its log. Each time, everything is read back from the kernel.
+// covers: FM-E07
 #[test]
 fn whatever_lies_in_the_place_of_the_log_is_set_aside_and_every_pod_keeps_its_address() {
     let host = Host::new();
@@ -327,6 +331,7 @@ fn a_delete_that_was_noted_is_carried_out_though_the_record_was_lost_meanwhile()
 }
 
 /// A log that was whole and is cut, or has one bad byte, at places all over it.
+// covers: FM-E07
 #[test]
 fn wherever_a_log_is_cut_or_damaged_every_pod_keeps_its_address() {
     let host = Host::new();
@@ -368,6 +373,7 @@ fn wherever_a_log_is_cut_or_damaged_every_pod_keeps_its_address() {
     agent.stop();
 }
 
+// covers: FM-A01 FM-G07
 #[test]
 fn after_a_reboot_late_deletes_of_old_pods_harm_no_new_ones() {
     let host = Host::new();
@@ -410,6 +416,7 @@ fn after_a_reboot_late_deletes_of_old_pods_harm_no_new_ones() {
     }
 }
 
+// covers: FM-C09 FM-E06
 #[test]
 fn a_disk_that_stalls_keeps_status_quiet_and_lets_deletes_end() {
     let host = Host::new();
@@ -442,6 +449,7 @@ fn a_disk_that_stalls_keeps_status_quiet_and_lets_deletes_end() {
     b.assert_pings(host_addresses());
 }
 
+// covers: FM-E05 FM-Q08
 #[test]
 fn where_no_second_log_fits_beside_the_first_changes_go_on_until_the_disk_is_full() {
     let host = Host::new();
@@ -482,6 +490,7 @@ fn where_no_second_log_fits_beside_the_first_changes_go_on_until_the_disk_is_ful
     assert!(open().1.is_empty());
 }
 
+// covers: FM-E05
 #[test]
 fn a_delete_without_an_agent_is_noted_though_not_a_byte_or_file_more_fits() {
     let host = Host::new();
@@ -553,6 +562,7 @@ fn a_delete_without_an_agent_is_noted_though_not_a_byte_or_file_more_fits() {
     host.assert_empty();
 }
 
+// covers: FM-E06
 #[test]
 fn many_pods_at_once_are_all_served_by_a_slow_disk() {
     let host = Host::new();

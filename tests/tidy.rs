@@ -238,6 +238,7 @@ fn netlink_http_and_serialisation_stay_where_they_belong() {
     assert_eq!(raw_socket, ["netlink/changes.rs", "netlink/conn.rs", "netlink/events.rs"]);
 }
 
+// covers: FM-B21
 #[test]
 fn only_one_place_enters_namespaces_and_one_runs_other_programs() {
     for (file, text) in &sources() {

@@ -32,6 +32,7 @@ fn systemd_accepts_the_units() {
     assert!(output.status.success(), "{said}");
 }
 
+// covers: FM-F08
 #[test]
 fn the_unit_exposes_no_more_than_it_did() {
     let dir = TempDir::new("exposure");

@@ -474,6 +474,7 @@ fn manifest(config: &NodeConfig) -> String {
 mod tests {
     use super::*;
 
+    // covers: FM-D10
     #[test]
     fn the_last_good_node_config_comes_back_as_it_was() {
         for spec in [

@@ -58,6 +58,7 @@ mod tests {
         Arc::new(Objects::from([(Name { namespace: "ns".into(), name: "p".into() }, Arc::new(pod))]))
     }
 
+    // covers: FM-D08
     #[test]
     fn an_add_that_overtakes_its_pod_waits_for_it() {
         let pods = Pods::default();
@@ -72,6 +73,7 @@ mod tests {
         setter.join().expect("no panic");
     }
 
+    // covers: FM-D08
     #[test]
     fn the_wait_ends_with_the_request() {
         let deadline = Instant::now() + Duration::from_millis(20);

@@ -338,6 +338,7 @@ proptest! {
     // No regression files: a failure prints its steps, and the source tree stays as it is.
     #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
 
+    // covers: FM-A18
     #[test]
     fn any_sequence_of_commands_agrees_with_the_model(steps in steps(), seed in any::<u64>()) {
         run(&steps, seed);
@@ -571,6 +572,7 @@ fn what_cannot_be_embedded_is_random_with_a_warning() {
 
 // ---- rest ----
 
+// covers: FM-A09
 #[test]
 fn a_released_address_rests_and_then_comes_back() {
     let mut ipam = node4("10.0.0.0/29");
@@ -610,6 +612,7 @@ fn gets(ipam: &mut Ipam, want: &Request, asker: Owner, now: u64) -> Result<(IpAd
     Ok((ip, got.warnings))
 }
 
+// covers: FM-A09 FM-M05
 #[test]
 fn one_address_that_a_pod_names_goes_back_to_whoever_had_it_and_to_others_when_it_has_rested() {
     let (all6, all4) = ("2001:db8::/64", "10.0.0.0/24");
@@ -635,6 +638,7 @@ fn one_address_that_a_pod_names_goes_back_to_whoever_had_it_and_to_others_when_i
     }
 }
 
+// covers: FM-A14
 #[test]
 fn a_range_that_is_full_gives_a_resting_address_to_its_former_owner_first_and_to_others_with_a_warning() {
     for (mut ipam, want) in [
@@ -656,6 +660,7 @@ fn a_range_that_is_full_gives_a_resting_address_to_its_former_owner_first_and_to
     }
 }
 
+// covers: FM-M05
 #[test]
 fn a_node_of_one_address_gives_it_at_once_since_nobody_could_have_another() {
     for want in [four(&[]), four(&["10.0.0.0/8"]), four(&["10.0.0.4/30"])] {
@@ -687,6 +692,7 @@ fn a_pod_that_waits_for_its_one_address_takes_none_of_the_other_family() {
     assert_eq!(ipam.counts(1), before);
 }
 
+// covers: FM-D09
 #[test]
 fn a_clock_that_was_set_back_delays_a_rest_by_no_more_than_a_rest() {
     let mut ipam = node4("10.0.0.0/29");
@@ -700,6 +706,7 @@ fn a_clock_that_was_set_back_delays_a_rest_by_no_more_than_a_rest() {
 
 // ---- both families ----
 
+// covers: FM-A12
 #[test]
 fn if_one_family_fails_nothing_is_taken_of_the_other() {
     let mut ipam = Ipam::new(Some(net6("2001:db8::/126")), Some(net4("10.0.0.0/30")));

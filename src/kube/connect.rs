@@ -339,6 +339,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
+    // covers: FM-D01
     #[test]
     fn a_connection_notices_within_twenty_seconds_that_the_other_side_is_gone() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -255,6 +255,7 @@ mod tests {
         assert!(error.chars().count() < 600 && error.contains(r"é\né"), "{error}");
     }
 
+    // covers: FM-E08
     #[test]
     fn a_plugin_that_hangs_is_ended_and_so_are_its_children() {
         let error = run(&plugin("cat /dev/zero | wc; true"), Duration::from_millis(200), &Stop::default());

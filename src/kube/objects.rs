@@ -255,6 +255,7 @@ mod tests {
         Pods { node: "n".into() }.reduce(&raw(value)).expect("a pod")
     }
 
+    // covers: FM-D07 FM-E03
     #[test]
     fn the_server_is_asked_for_one_node_only() {
         let node = "host-1.example".to_owned();
@@ -266,6 +267,7 @@ mod tests {
         assert_eq!(encoded("a&b=c/é"), "a%26b%3Dc%2F%C3%A9");
     }
 
+    // covers: FM-G05
     #[test]
     fn a_newer_schema_does_not_stop_an_older_agent() {
         let object = node_config(&json!({
@@ -329,6 +331,7 @@ mod tests {
         assert!(reason.len() < 1000, "{} bytes", reason.len());
     }
 
+    // covers: FM-E03
     #[test]
     fn a_pod_is_reduced_to_a_few_hundred_bytes() {
         let reduced = pod(&json!({

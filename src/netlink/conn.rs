@@ -311,6 +311,7 @@ mod tests {
         assert_eq!(kernel.send(bytes, 0).expect("sent"), bytes.len());
     }
 
+    // covers: FM-B05
     #[test]
     fn a_late_answer_is_never_taken_for_the_answer_to_the_next_request() {
         let (mut conn, kernel) = scripted();
@@ -325,6 +326,7 @@ mod tests {
         assert!(error.to_string().starts_with("delete link 8: Device or resource busy"), "{error}");
     }
 
+    // covers: FM-B05
     #[test]
     fn a_late_list_is_never_taken_for_the_next_one() {
         let (mut conn, kernel) = scripted();
@@ -337,6 +339,7 @@ mod tests {
         assert!(error.to_string().starts_with("list links: Cannot allocate memory"), "{error}");
     }
 
+    // covers: FM-B04
     #[test]
     fn an_answer_that_never_comes_is_waited_for_to_the_deadline_and_not_an_eighth_longer() {
         let (mut conn, _kernel) = scripted();
@@ -374,6 +377,7 @@ mod tests {
         assert_eq!(error, "list links: the table kept changing while it was read");
     }
 
+    // covers: FM-B03
     #[test]
     fn what_does_not_fit_or_was_cut_off_is_an_error_and_never_half_an_answer() {
         let (mut conn, kernel) = scripted();
@@ -387,6 +391,7 @@ mod tests {
         assert_eq!(error, "delete link 7: the kernel's answer could not be read: a message of 36 bytes in 30 bytes");
     }
 
+    // covers: FM-B05
     #[test]
     fn a_link_that_is_there_and_is_not_shown_is_not_a_link_that_is_gone() {
         let (mut conn, kernel) = scripted();

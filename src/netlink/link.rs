@@ -367,6 +367,7 @@ mod tests {
         assert_eq!(odd.alias.as_deref(), Some("caf\u{fffd}"));
     }
 
+    // covers: FM-B02
     #[test]
     #[cfg(target_endian = "little")]
     fn the_request_for_a_pair_is_encoded_as_the_kernel_reads_it() {

@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(failed, b"{\"error\":\"not ready\",\"code\":11}\n");
     }
 
+    // covers: FM-C07
     #[test]
     fn what_the_go_flock_writes_is_read() {
         let go =

@@ -316,6 +316,7 @@ mod tests {
     }
 
     /// A flock that knows version 1 only must see that a newer file is of version 2, and not that it is damaged.
+    // covers: FM-G04
     #[test]
     fn the_header_reads_as_it_did_in_version_1() {
         let header = Record::Header { version: VERSION, boot: "b".into(), serial: 7 };

@@ -181,6 +181,7 @@ fn day(store: &mut Store<BadDisk>) -> (BTreeMap<String, Lease>, Option<String>) 
     (promised, None)
 }
 
+// covers: FM-E07
 #[test]
 fn what_was_acknowledged_is_there_after_a_power_cut_at_any_operation() {
     let healthy = BadDisk::new(Media::default(), Fault::Never);
@@ -245,6 +246,7 @@ fn a_lease_that_could_not_be_recorded_is_not_there() {
     assert_eq!(store.get(&lease("abc/eth0").attachment), None);
 }
 
+// covers: FM-A09
 #[test]
 fn freed_addresses_are_remembered_over_a_restart() {
     let disk = BadDisk::new(Media::default(), Fault::Never);
@@ -277,6 +279,7 @@ fn records_of(disk: &BadDisk) -> usize {
     disk.media().files[LOG].0.iter().filter(|byte| **byte == b'\n').count()
 }
 
+// covers: FM-Q08
 #[test]
 fn a_log_that_cannot_be_replaced_for_want_of_room_is_appended_to_up_to_a_bound() {
     let mut store = opened(BadDisk::new(Media::default(), Fault::Never)).0;
@@ -313,6 +316,7 @@ fn a_log_that_cannot_be_replaced_for_want_of_room_is_appended_to_up_to_a_bound()
     assert_eq!(opened(BadDisk::new(media.media(), Fault::Never)).0.leases().count(), 0);
 }
 
+// covers: FM-Q08
 #[test]
 fn a_log_that_could_not_be_replaced_is_replaced_when_there_is_room() {
     let mut store = opened(BadDisk::new(Media::default(), Fault::Never)).0;
@@ -328,6 +332,7 @@ fn a_log_that_could_not_be_replaced_is_replaced_when_there_is_room() {
 }
 
 /// When the new log has got its name, or may have, nothing is written behind the old one.
+// covers: FM-Q08
 #[test]
 fn a_log_whose_replacement_may_have_its_name_already_is_not_appended_to() {
     let healthy = BadDisk::new(Media::default(), Fault::Never);
@@ -442,6 +447,7 @@ fn two_logs_in_one_file_are_set_aside_whatever_boot_the_second_is_of() {
     }
 }
 
+// covers: FM-G04
 #[test]
 fn a_log_of_another_version_is_set_aside_unread() {
     let newer = Record::Header { version: VERSION + 1, boot: BOOT.into(), serial: 1 };
@@ -490,6 +496,7 @@ fn an_agent_killed_while_it_sets_a_log_aside_keeps_what_could_be_read() {
     }
 }
 
+// covers: FM-D09
 #[test]
 fn the_log_that_was_set_aside_last_is_kept_whatever_the_boot_clock_says() {
     let disk = BadDisk::new(Media::default(), Fault::Never);
@@ -549,6 +556,7 @@ fn of_a_damaged_log_only_what_cannot_have_ended_or_gone_on_is_in_force() {
     assert_eq!(contents(&store).into_keys().collect::<Vec<_>>(), ["stands/eth0"]);
 }
 
+// covers: FM-P02
 #[test]
 fn lines_that_are_missing_doubled_exchanged_or_of_another_file_are_damage() {
     let records = || [header(), put("a/eth0"), put("b/eth0"), put("c/eth0"), put("d/eth0")];
@@ -609,6 +617,7 @@ fn an_empty_or_missing_log_is_an_empty_table() {
 }
 
 /// The files of every version that was ever released must open for ever.
+// covers: FM-G04
 #[test]
 fn files_of_past_versions_open() {
     let (v1, v2) = (include_bytes!("../../tests/data/leases-v1.log"), include_bytes!("../../tests/data/leases-v2.log"));
@@ -835,6 +844,7 @@ fn recovered(log: &[Vec<u8>], mut links: Vec<KernelLink>) -> (BTreeMap<String, L
 proptest! {
     #![proptest_config(Config { cases: 2000, failure_persistence: None, ..Config::default() })]
 
+    // covers: FM-A03 FM-P02
     #[test]
     fn however_a_log_is_damaged_no_living_pod_loses_its_link_or_its_address(
         events in prop::collection::vec(event(), 0..30),

@@ -14,7 +14,7 @@ fn add(host: &Host) -> Cni<'_> {
     host.cni("ADD").container("abc").netns("/run/netns/x").ifname("eth0")
 }
 
-// covers: X-01 X-02 X-03 X-04 X-05 X-10
+// covers: X-01 X-02 X-03 X-04 X-05 X-10 FM-E09
 #[test]
 fn every_failure_is_one_object_on_standard_output_and_exit_code_1() {
     let host = Host::new();
@@ -66,7 +66,7 @@ fn a_defect_is_an_error_object_too() {
     assert_eq!(output.status.code(), Some(1), "{}", output.status);
 }
 
-// covers: X-10 K-12 D-11 G-09 T-02
+// covers: X-10 K-12 D-11 G-09 T-02 FM-E09
 #[test]
 fn a_success_says_nothing_but_its_result() {
     let host = Host::new();

@@ -113,6 +113,7 @@ impl Drop for SetAtEnd<'_> {
     }
 }
 
+// covers: FM-G01
 #[test]
 fn install_pods_and_uninstall_leave_the_host_as_it_was() {
     let machine = Machine::new("story");
@@ -293,6 +294,7 @@ fn an_uninstall_killed_at_any_step_on_a_node_is_finished_by_the_next() {
     machine.assert_as(&before);
 }
 
+// covers: FM-C06
 #[test]
 fn a_plugin_that_is_replaced_a_thousand_times_fails_no_call() {
     let machine = Machine::installed("thousand");
@@ -332,6 +334,7 @@ fn a_plugin_that_is_replaced_a_thousand_times_fails_no_call() {
     agent.stop();
 }
 
+// covers: FM-C07 FM-C13
 #[test]
 fn a_node_is_brought_to_another_version_and_back_while_pods_live_and_come_and_go() {
     let machine = Machine::installed("upgrade");

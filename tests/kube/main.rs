@@ -52,6 +52,7 @@ fn wait_condition(plane: &ControlPlane<'_>, kind: &str, status: &str, reason: &s
     })
 }
 
+// covers: FM-G05
 #[test]
 fn a_node_config_is_applied_edited_deleted_and_made_again() {
     let host = Host::new();
@@ -137,6 +138,7 @@ fn a_bad_node_config_is_refused_by_the_server_or_explained_in_its_status() {
     agent.stop();
 }
 
+// covers: FM-D08
 #[test]
 fn pods_get_what_their_annotations_in_the_api_say() {
     let host = Host::new();
@@ -290,6 +292,7 @@ fn one_identity_per_node_may_read_and_write_its_own_node_config_only() {
     agent.stop();
 }
 
+// covers: FM-A03 FM-D10
 #[test]
 fn pods_come_and_go_without_an_api_server_and_the_view_is_right_when_it_is_back() {
     let host = Host::new();
@@ -325,6 +328,7 @@ fn pods_come_and_go_without_an_api_server_and_the_view_is_right_when_it_is_back(
     agent.stop();
 }
 
+// covers: FM-D01
 #[test]
 fn an_api_server_that_hangs_for_a_minute_is_noticed_and_heals() {
     let host = Host::new();
@@ -357,6 +361,7 @@ fn wait_for_long<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Option<T
     }
 }
 
+// covers: FM-D02 FM-D03
 #[test]
 fn a_restored_etcd_and_a_compacted_one_do_not_confuse_the_agent() {
     let host = Host::new();
@@ -399,6 +404,7 @@ fn a_restored_etcd_and_a_compacted_one_do_not_confuse_the_agent() {
     agent.stop();
 }
 
+// covers: FM-D05
 #[test]
 fn a_rotated_token_is_used_without_a_restart() {
     let host = Host::new();

@@ -83,6 +83,7 @@ fn quiet_fingerprint(node: &Node, machine: &Machine<'_>, pods: &[&(Pod<'_>, Vec<
     node.host.fingerprint()
 }
 
+// covers: FM-G02
 #[test]
 fn an_agent_that_is_not_installed_changes_nothing_on_a_node_of_another_cni() {
     let node = node_of_another();
@@ -113,6 +114,7 @@ fn an_agent_that_is_not_installed_changes_nothing_on_a_node_of_another_cni() {
     assert_eq!(reserved(&node), 0);
 }
 
+// covers: FM-G02
 #[test]
 fn a_node_is_taken_over_from_another_cni_while_its_pods_run() {
     let node = node_of_another();
@@ -165,6 +167,7 @@ fn a_node_is_taken_over_from_another_cni_while_its_pods_run() {
     agent.stop();
 }
 
+// covers: FM-G03
 #[test]
 fn a_node_goes_back_to_the_other_cni_and_flocks_pods_end_in_order() {
     let node = node_of_another();

@@ -213,7 +213,7 @@ fn the_list_that_is_shipped_has_host_ports_where_portmap_is_installed() {
 
 // A list that offers 1.1.0 is taken in that version by every runtime since libcni 1.2, and a portmap that ends at 1.0.0, such
 // as Debian's, then refused every pod of the node.
-// covers: C-02
+// covers: C-02 FM-C08
 #[test]
 fn pods_start_where_portmap_is_older_than_the_runtime() {
     let node = Node::new();
@@ -253,6 +253,7 @@ fn a_portmap_that_cannot_run_is_left_out_and_said_and_pods_start() {
     node.host.assert_empty();
 }
 
+// covers: FM-C15
 #[test]
 fn a_portmap_that_hangs_keeps_no_call_waiting_while_the_agent_starts() {
     let node = Node::new();

@@ -38,7 +38,7 @@ fn serve(runtime: &Runtime<'_>, version: &str) {
     pod.vanish();
 }
 
-// covers: C-10 G-07 V-05
+// covers: C-10 G-07 V-05 FM-C08
 #[test]
 fn the_list_that_is_shipped_serves_every_release_of_libcni() {
     let node = Node::new();
@@ -115,7 +115,7 @@ fn what_was_added_in_one_version_is_checked_in_every_other() {
     }
 }
 
-// covers: D-07 D-08 K-02
+// covers: D-07 D-08 K-02 FM-A08
 #[test]
 fn a_cache_that_a_power_cut_left_empty_costs_no_address_in_any_release() {
     let node = Node::new();
@@ -301,7 +301,7 @@ fn what_is_switched_off_in_the_list_starts_no_plugin() {
     }
 }
 
-// covers: D-07
+// covers: D-07 FM-C13
 #[test]
 fn a_pod_is_deleted_by_another_list_than_it_was_added_by() {
     let node = Node::new();

@@ -40,7 +40,7 @@ impl Containerd<'_> {
     }
 }
 
-// covers: N-01 N-02
+// covers: N-01 N-02 FM-C03
 #[test]
 fn the_first_file_decides_and_ours_comes_first() {
     with_each(|containerd| {
@@ -65,7 +65,7 @@ fn the_first_file_decides_and_ours_comes_first() {
     });
 }
 
-// covers: N-03
+// covers: N-03 FM-C03
 #[test]
 fn a_broken_file_before_ours_stops_pods_from_coming_and_going_until_it_is_gone() {
     with_each(|containerd| {
@@ -91,7 +91,7 @@ fn a_broken_file_before_ours_stops_pods_from_coming_and_going_until_it_is_gone()
     });
 }
 
-// covers: N-07
+// covers: N-07 FM-C04
 #[test]
 fn without_our_file_no_pod_can_be_stopped_and_the_agent_writes_it_again() {
     with_each(|containerd| {
@@ -113,7 +113,7 @@ fn without_our_file_no_pod_can_be_stopped_and_the_agent_writes_it_again() {
     });
 }
 
-// covers: N-04 F-05
+// covers: N-04 F-05 FM-C05
 #[test]
 fn files_that_come_by_rename_from_elsewhere_or_by_a_link_are_not_noticed() {
     with_each(|containerd| {
@@ -146,7 +146,7 @@ fn files_that_come_by_rename_from_elsewhere_or_by_a_link_are_not_noticed() {
     });
 }
 
-// covers: N-05
+// covers: N-05 FM-C05
 #[test]
 fn our_file_is_in_force_after_each_of_many_changes() {
     with_each(|containerd| {

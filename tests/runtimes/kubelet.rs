@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-// covers: N-09 Q-04
+// covers: N-09 Q-04 FM-A14
 #[test]
 fn a_sandbox_that_fails_twenty_times_leaves_nothing() {
     with_each(|containerd| {
@@ -69,7 +69,7 @@ fn a_stop_that_failed_is_repeated_until_it_succeeds_and_so_is_one_that_succeeded
     });
 }
 
-// covers: D-13
+// covers: D-13 FM-A05
 #[test]
 fn a_sandbox_that_dies_half_made_with_its_runtime_frees_its_address() {
     with_each(|containerd| {
@@ -99,7 +99,7 @@ fn a_sandbox_that_dies_half_made_with_its_runtime_frees_its_address() {
     });
 }
 
-// covers: N-11
+// covers: N-11 FM-A01
 #[test]
 fn after_a_reboot_new_pods_come_first_and_the_old_ones_are_stopped_late() {
     with_each(|containerd| {

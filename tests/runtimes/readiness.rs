@@ -15,7 +15,7 @@ fn asks(containerd: &Containerd<'_>) -> bool {
     containerd.release == Release::Two
 }
 
-// covers: N-12 Q-02
+// covers: N-12 Q-02 FM-C01
 #[test]
 fn a_node_is_ready_when_a_pod_could_be_made() {
     with_each(|containerd| {
@@ -53,7 +53,7 @@ fn a_node_is_ready_when_a_pod_could_be_made() {
     });
 }
 
-// covers: T-04
+// covers: T-04 FM-C10
 #[test]
 fn a_full_node_is_ready_all_the_same() {
     with_each(|containerd| {
@@ -70,7 +70,7 @@ fn a_full_node_is_ready_all_the_same() {
     });
 }
 
-// covers: T-05
+// covers: T-05 FM-C10
 #[test]
 fn a_node_stays_ready_while_its_agent_restarts() {
     with_each(|containerd| {
@@ -105,7 +105,7 @@ fn a_node_stays_ready_while_its_agent_restarts() {
     });
 }
 
-// covers: T-06
+// covers: T-06 FM-C09
 #[test]
 fn a_hung_agent_hangs_no_one_else() {
     with_each(|containerd| {

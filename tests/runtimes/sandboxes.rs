@@ -144,7 +144,7 @@ fn the_ipv6_address_comes_first_where_the_runtime_is_told_to_keep_our_order() {
     });
 }
 
-//
+// covers: Q-06 FM-A10
 #[test]
 fn the_old_sandbox_of_a_pod_goes_and_the_new_one_stays() {
     with_each(|containerd| {

@@ -77,6 +77,7 @@ fn report(machine: &Machine, unit: &str) -> BTreeMap<String, String> {
     report.lines().filter_map(|line| line.split_once(' ')).map(|(name, is)| (name.into(), is.into())).collect()
 }
 
+// covers: FM-F08
 #[test]
 fn each_restriction_of_the_unit_bites() {
     let machine = Machine::boot();
@@ -103,6 +104,7 @@ fn each_restriction_of_the_unit_bites() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+// covers: FM-F08
 #[test]
 fn everything_that_the_agent_does_works_under_the_unit() {
     let machine = Machine::boot();

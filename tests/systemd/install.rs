@@ -41,6 +41,7 @@ fn do_next(machine: &Machine, said: &str) {
     }
 }
 
+// covers: FM-G01
 #[test]
 fn a_node_is_installed_serves_and_is_as_before_when_flock_is_gone() {
     let machine = node();

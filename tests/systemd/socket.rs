@@ -18,7 +18,7 @@ fn notes(machine: &Machine) -> usize {
     entries.filter(|entry| entry.as_ref().is_ok_and(|e| e.path().extension().is_some_and(|e| e == "delete"))).count()
 }
 
-// covers: T-05
+// covers: T-05 FM-G06
 #[test]
 fn restarts_and_kills_under_a_stream_of_calls_lose_none_and_refuse_none() {
     let machine = Machine::with_agent();
@@ -56,6 +56,7 @@ fn restarts_and_kills_under_a_stream_of_calls_lose_none_and_refuse_none() {
     assert_eq!(identity(&machine), before);
 }
 
+// covers: FM-C12
 #[test]
 fn calls_that_wait_when_the_agent_ends_are_served_by_the_next_one() {
     let machine = Machine::with_agent();
@@ -129,6 +130,7 @@ fn stopping_the_socket_stops_the_agent_and_a_call_starts_neither() {
     machine.assert_empty();
 }
 
+// covers: FM-C02
 #[test]
 fn a_stopped_agent_is_started_by_the_next_call() {
     let machine = Machine::with_agent();

@@ -71,6 +71,7 @@ fn an_agent_that_was_stopped_is_restarted_and_calls_that_waited_are_served() {
     machine.assert_empty();
 }
 
+// covers: FM-E06
 #[test]
 fn a_disk_that_stalls_for_some_seconds_does_not_cost_the_agent_its_life() {
     let machine = watched(4);
@@ -81,6 +82,7 @@ fn a_disk_that_stalls_for_some_seconds_does_not_cost_the_agent_its_life() {
     assert!(!machine.log().contains("stuck"), "{}", machine.log());
 }
 
+// covers: FM-C11
 #[test]
 fn a_disk_that_is_slow_under_load_for_long_does_not_cost_the_agent_its_life() {
     let machine = watched(2);
@@ -96,6 +98,7 @@ fn a_disk_that_is_slow_under_load_for_long_does_not_cost_the_agent_its_life() {
     assert!(!machine.log().contains("stuck"), "{}", machine.log());
 }
 
+// covers: FM-C11
 #[test]
 fn an_agent_with_a_part_that_is_stuck_says_which_and_is_restarted() {
     for (point, part) in [("ledger/disk.sync", "ledger"), ("reconcile/netlink.dump", "reconcile")] {

@@ -183,6 +183,7 @@ fn a_server_that_lags_is_asked_for_whatever_it_has() {
 }
 
 // Bug 5: etcd was restored, versions go backwards, a watch from the future is silent.
+// covers: FM-D03
 #[test]
 fn versions_may_go_backwards() {
     let mut machine = synced();
@@ -197,6 +198,7 @@ fn versions_may_go_backwards() {
 }
 
 // Bug 7: 410 as a status and as an event; errors with no code, an unknown one, no object at all.
+// covers: FM-D02
 #[test]
 fn every_error_event_leads_to_a_list_and_only_429_to_the_same_watch() {
     for (object, expected) in [
@@ -223,6 +225,7 @@ fn every_error_event_leads_to_a_list_and_only_429_to_the_same_watch() {
 }
 
 // Bug 8: 429 and 503 with JSON, text and HTML; Retry-After of every size.
+// covers: FM-D07
 #[test]
 fn a_busy_server_is_left_alone_as_long_as_it_asks_but_not_for_ever() {
     for (retry_after, at_least, at_most) in [
@@ -253,6 +256,7 @@ fn a_busy_server_is_left_alone_as_long_as_it_asks_but_not_for_ever() {
 }
 
 // Bug 9: a watch that ends at once, a hundred times.
+// covers: FM-D02
 #[test]
 fn a_watch_that_ends_at_once_makes_no_hot_loop() {
     for with_event in [false, true] {
@@ -305,6 +309,7 @@ fn what_the_next_list_lacks_is_gone() {
 }
 
 // Bug 12: deleted and made again while disconnected, or so fast that the delete comes late.
+// covers: FM-D04
 #[test]
 fn a_late_delete_does_not_take_the_new_object_of_that_name() {
     let mut machine = synced();
@@ -379,6 +384,7 @@ fn one_bad_object_does_not_block_the_others() {
 }
 
 // Bug 17: all nodes reconnect together.
+// covers: FM-D07
 #[test]
 fn pauses_grow_have_jitter_and_shrink_again() {
     let pauses = |chance: u64| {
@@ -430,6 +436,7 @@ fn a_list_without_items_is_empty() {
 }
 
 /// Random histories with random disconnections end in the objects of the server.
+// covers: FM-D04
 #[test]
 fn any_history_ends_in_what_the_server_has() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
