@@ -86,9 +86,10 @@ fn a_disk_that_stalls_for_some_seconds_does_not_cost_the_agent_its_life() {
 #[test]
 fn a_disk_that_is_slow_under_load_for_long_does_not_cost_the_agent_its_life() {
     let machine = watched(2);
-    // Forty records of half a second each: whoever asks the ledger something waits for far more than two intervals.
+    // Forty records of a fifth of a second each: whoever asks the ledger something waits for more than two intervals, and an ADD
+    // for less than its limit.
     let pods: Vec<Pod<'_>> = (0..20).map(|n| machine.pod(&format!("p{n}"))).collect();
-    machine.arm("ledger/disk.sync * hang 500\n");
+    machine.arm("ledger/disk.sync * hang 200\n");
     std::thread::scope(|scope| {
         for pod in &pods {
             scope.spawn(|| machine.add(pod).result());
