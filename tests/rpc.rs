@@ -268,7 +268,7 @@ impl Handler for Answers {
         }
     }
 
-    fn undelivered(&self, request: &Request) {
+    fn undelivered(&self, request: &Request, _: &Response) {
         self.undelivered.send(request.op).unwrap();
     }
 }
@@ -555,7 +555,7 @@ impl Handler for Timed {
         Response::done()
     }
 
-    fn undelivered(&self, _: &Request) {}
+    fn undelivered(&self, _: &Request, _: &Response) {}
 }
 
 #[test]

@@ -79,20 +79,21 @@ impl Handler for Verbs {
         let began = Instant::now();
         let mut trace = Trace::default();
         let outcome = match call.request.op {
-            Op::Add => self.add(call, &mut trace),
-            Op::Del => self.del(call.request, call.deadline, &mut trace).map(|()| None),
-            Op::Check => self.check(call, &mut trace).map(|()| None),
-            Op::Gc => self.gc(call).map(|()| None),
-            Op::Status => self.status().map(|()| None),
+            Op::Add => self.add(call, &mut trace).map(|lease| Response {
+                result: answer(&lease),
+                since: Some(lease.since),
+                ..Response::done()
+            }),
+            Op::Del => self.del(call.request, call.deadline, &mut trace).map(|()| Response::done()),
+            Op::Check => self.check(call, &mut trace).map(|()| Response::done()),
+            Op::Gc => self.gc(call).map(|()| Response::done()),
+            Op::Status => self.status().map(|()| Response::done()),
         };
         log_request(call.request.op, &trace, began, outcome.as_ref().err());
-        match outcome {
-            Ok(result) => Response { result, ..Response::done() },
-            Err(fault) => fault.to_response(),
-        }
+        outcome.unwrap_or_else(|fault| fault.to_response())
     }
 
-    fn undelivered(&self, request: &Request) {
+    fn undelivered(&self, request: &Request, answer: &Response) {
         if request.op != Op::Add {
             return;
         }
@@ -103,7 +104,7 @@ impl Handler for Verbs {
             let found = self.ledger.find(&attachment, deadline);
             // The DEL may have come meanwhile, and another ADD of the same container after it.
             match found.map_err(|cause| Fault { step: Step::Unwire, cause })? {
-                Some(lease) if lease.call != request.call => Ok(()),
+                Some(lease) if Some(lease.since) != answer.since => Ok(()),
                 found => self.take_down(&claim, &attachment, found.as_ref(), deadline),
             }
         });
@@ -125,7 +126,7 @@ impl Verbs {
         self.ledger.claim(attachment, deadline).map_err(|cause| Fault { step: Step::Receive, cause })
     }
 
-    fn add(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Option<Box<RawValue>>, Fault> {
+    fn add(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Lease, Fault> {
         let at = |step: Step| move |cause: Cause| Fault { step, cause };
         let request = call.request;
         Step::Receive.begin();
@@ -146,7 +147,7 @@ impl Verbs {
             if lease.phase == Phase::Committed && lease.call.is_some() && lease.call == request.call {
                 // The same run of the plugin, over a new connection: its first answer was lost.
                 trace.addresses = lease.addresses().collect();
-                return Ok(answer(&lease));
+                return Ok(lease);
             }
             if self.stands(&lease, call.deadline)? {
                 return Err(at(Step::Reserve)(Cause::Attached(attachment)));
@@ -186,7 +187,7 @@ impl Verbs {
             return Err(fault);
         }
         Step::Answer.begin();
-        Ok(answer(&lease))
+        Ok(lease)
     }
 
     /// Makes the link of `lease`. An address to which somebody has made a route of his own, since the host was last looked

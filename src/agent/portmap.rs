@@ -101,8 +101,8 @@ impl<H: Handler> Handler for Overheard<H> {
         self.handler.handle(call)
     }
 
-    fn undelivered(&self, request: &Request) {
-        self.handler.undelivered(request);
+    fn undelivered(&self, request: &Request, answer: &Response) {
+        self.handler.undelivered(request, answer);
     }
 }
 

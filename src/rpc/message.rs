@@ -89,6 +89,10 @@ pub struct Response {
     /// More about `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
+    /// When the attachment was made that `result` is of, in milliseconds of the boot clock: for the agent itself, in case the
+    /// answer cannot be delivered.
+    #[serde(skip)]
+    pub since: Option<u64>,
 }
 
 impl Response {
@@ -104,6 +108,7 @@ impl Response {
             error: Some(error.into()),
             code: Some(code),
             details: Some(details.into()).filter(|details| !details.is_empty()),
+            since: None,
         }
     }
 }

@@ -83,7 +83,7 @@ pub trait Handler: Send + Sync {
     fn handle(&self, call: &Call<'_>) -> Response;
 
     /// The answer could not be delivered: whoever asked does not know that it succeeded.
-    fn undelivered(&self, request: &Request);
+    fn undelivered(&self, request: &Request, answer: &Response);
 }
 
 /// The handlers of an agent that can do nothing yet: ADD and STATUS say so, and a pod that was never added can be torn
@@ -104,7 +104,7 @@ impl Handler for Unready {
         }
     }
 
-    fn undelivered(&self, _: &Request) {}
+    fn undelivered(&self, _: &Request, _: &Response) {}
 }
 
 /// A bound socket. Callers queue from now on, and are served once a [`Server`] has it.
@@ -612,7 +612,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     if let Err(error) = answer(stream, &response) {
         (shared.notify)(Notice::Answer(error));
         if response.error.is_none() {
-            handler.undelivered(&request);
+            handler.undelivered(&request, &response);
         }
     }
 }

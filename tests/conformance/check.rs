@@ -31,11 +31,17 @@ fn check_exists_since_0_4_0_and_needs_the_state_to_compare_with() {
     }
 }
 
+/// What somebody damages of a host end stays damaged: the agent puts back at once what the kernel announces.
+fn leave_damage(host: &Host) {
+    host.arm("reconcile/links.listed * hang 600000");
+}
+
 // covers: K-03 K-04
 #[test]
 fn each_damage_is_found() {
     let host = Host::new();
     let _agent = host.agent().start();
+    leave_damage(&host);
     type Damage<'a> = (&'a str, &'a dyn Fn(&Pod, &Attached));
     let damages: [Damage<'_>; 14] = [
         ("pod address v6", &|pod, made| drop(pod.run(&format!("ip addr del {}/128 dev eth0", made.ipv6().unwrap())))),
@@ -70,6 +76,7 @@ fn each_damage_is_found() {
 fn what_is_put_back_passes_again() {
     let host = Host::new();
     let _agent = host.agent().start();
+    leave_damage(&host);
     let pod = host.pod("a");
     let made = host.add(&pod).result();
     let route = format!("{} dev {} proto 102", made.ipv6().unwrap(), made.host_link());
@@ -168,6 +175,7 @@ fn a_short_absence_of_the_agent_is_waited_for_and_a_long_one_is_code_11() {
 fn check_changes_nothing() {
     let host = Host::new();
     let _agent = host.agent().start();
+    leave_damage(&host);
     let pod = host.pod("a");
     let made = host.add(&pod).result();
     host.run(&format!("ip -6 route del {}", made.ipv6().unwrap()));
