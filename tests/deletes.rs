@@ -17,7 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use support::*;
 
 /// What the plugin promises, and a little for a loaded machine.
-const DEL_LIMIT: Duration = Duration::from_secs(22);
+const DEL_LIMIT: Duration = Duration::from_secs(12);
 
 /// How the agent is when the deletes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
