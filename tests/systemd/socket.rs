@@ -78,6 +78,29 @@ fn calls_that_wait_when_the_agent_ends_are_served_by_the_next_one() {
 }
 
 #[test]
+fn a_socket_whose_file_was_removed_is_there_again_and_for_the_next_agents_too() {
+    let machine = Machine::with_agent();
+    let pod = machine.pod("a");
+    machine.run("rm /run/flock/flock.sock");
+    machine.systemctl("kill --signal HUP flock-agent");
+    machine.wait_log("socket was gone from its place", 1);
+    machine.add(&pod).result();
+    // systemd has noticed nothing, and hands over the socket that has no name.
+    for (starts, how) in [(2, "kill --signal KILL flock-agent"), (3, "restart flock-agent")] {
+        machine.systemctl(how);
+        machine.wait_log("flock-agent listens", starts);
+        machine.wait_log("socket was gone from its place", starts);
+        machine.cni("STATUS").done();
+    }
+    machine.systemctl("restart flock-agent.socket");
+    machine.wait_log("flock-agent listens", 4);
+    machine.del(&pod).done();
+    assert_eq!(machine.log().matches("socket was gone from its place").count(), 3, "{}", machine.log());
+    machine.assert_sound("in the end");
+    machine.assert_empty();
+}
+
+#[test]
 fn without_an_agent_status_and_del_end_in_time_and_the_delete_is_carried_out_later() {
     let machine = Machine::with_agent();
     let (deleted, waiting) = (machine.pod("deleted"), machine.pod("waiting"));
