@@ -101,6 +101,25 @@ fn a_socket_whose_file_was_removed_is_there_again_and_for_the_next_agents_too() 
 }
 
 #[test]
+fn a_directory_that_was_removed_with_the_socket_comes_back_with_the_next_agent() {
+    let machine = Machine::with_agent();
+    let pod = machine.pod("a");
+    machine.run("rm -r /run/flock");
+    // Under the unit the agent cannot make it anew.
+    for looks in 1..=3 {
+        machine.systemctl("kill --signal HUP flock-agent");
+        machine.wait_log("callers cannot reach the agent", looks);
+    }
+    machine.wait_log("it ends so that it is started anew", 1);
+    machine.wait_log("flock-agent listens", 2);
+    machine.wait_log("socket was gone from its place", 1);
+    machine.add(&pod).result();
+    machine.del(&pod).done();
+    machine.assert_sound("in the end");
+    machine.assert_empty();
+}
+
+#[test]
 fn without_an_agent_status_and_del_end_in_time_and_the_delete_is_carried_out_later() {
     let machine = Machine::with_agent();
     let (deleted, waiting) = (machine.pod("deleted"), machine.pod("waiting"));
