@@ -151,8 +151,9 @@ fn delete(
     invocation: &Invocation,
     deadline: Instant,
 ) -> Result<Option<Response>, Error> {
-    let patience = deadline.min(Instant::now() + DEL_PATIENCE);
-    let unanswered_call = match client::call(socket, request, patience) {
+    let patience = deadline.checked_sub(NOTE_RESERVE).unwrap_or(deadline).min(Instant::now() + DEL_PATIENCE);
+    // The agent may go on beside the note. An answer that it had no time would fail the delete, and there would be no note.
+    let unanswered_call = match client::call_patiently(socket, request, patience, deadline) {
         Ok(response) => return Ok(Some(response)),
         Err(error @ CallError::TooLong) => return Err(unanswered(Op::Del, &error)),
         Err(error) => error,
@@ -183,7 +184,7 @@ fn note(
         // It takes the lock alone before it serves anybody, so with the lock held we would wait for each other.
         drop(writing);
         let until = deadline.checked_sub(NOTE_RESERVE).unwrap_or(deadline);
-        if let Ok(response) = client::call(socket, request, until) {
+        if let Ok(response) = client::call_patiently(socket, request, until, deadline) {
             return Ok(Some(response));
         }
         writing = intents.writing(deadline)?;

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -1006,6 +1007,21 @@ fn a_hanging_agent_costs_each_verb_its_limit_and_no_more() {
             });
         }
     });
+}
+
+#[test]
+fn a_delete_whose_input_comes_late_is_still_noted_in_time() {
+    let host = Host::new();
+    let _agent = Scripted::silent(socket_of(&host));
+    let deleting = add(&host).env("CNI_COMMAND", "DEL");
+    let began = Instant::now();
+    let mut plugin = deleting.command().stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    // Not a wait for a fact: lateness is what is tried.
+    thread::sleep(Duration::from_secs(4));
+    plugin.stdin.take().unwrap().write_all(&deleting.input()).unwrap();
+    assert!(plugin.wait().unwrap().success());
+    assert!(began.elapsed() < plugin_limit(Op::Del) + Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(notes(&host), 1);
 }
 
 /// The service manager holds the socket, no agent can be started, and those who gave up have filled the backlog.

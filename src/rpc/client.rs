@@ -104,14 +104,28 @@ impl std::error::Error for CallError {}
 /// # Errors
 /// Every variant of [`CallError`].
 pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Response, CallError> {
+    call_patiently(socket, request, deadline, deadline)
+}
+
+/// As [`call`], and the agent is told to work on it until `wanted`, which is later: for a caller that has something else to do
+/// after `deadline` than to hear that there was no time.
+///
+/// # Errors
+/// Every variant of [`CallError`].
+pub fn call_patiently(
+    socket: &Path,
+    request: &Request,
+    deadline: Instant,
+    wanted: Instant,
+) -> Result<Response, CallError> {
     let late = || CallError::Late { socket: socket.into() };
     let mut request = request.clone();
     // What no frame can hold is known without an agent.
-    timed(&mut request, deadline)?;
+    timed(&mut request, wanted)?;
     let mut lost = 0;
     loop {
         let stream = reach(socket, deadline.min(Instant::now() + connect_limit(request.op)))?;
-        let line = timed(&mut request, deadline)?;
+        let line = timed(&mut request, wanted)?;
         let answer = frame::write(&stream, &line, deadline).and_then(|()| frame::read(&stream, deadline));
         match answer {
             Ok(line) => {
@@ -135,8 +149,8 @@ pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Respo
 }
 
 /// The request as a line that is sent now.
-fn timed(request: &mut Request, deadline: Instant) -> Result<Vec<u8>, CallError> {
-    let left = deadline.saturating_duration_since(Instant::now());
+fn timed(request: &mut Request, wanted: Instant) -> Result<Vec<u8>, CallError> {
+    let left = wanted.saturating_duration_since(Instant::now());
     request.left_ms = u64::try_from(left.as_millis()).ok();
     request.sent_ms = Some(boot::now_ms());
     let line = encode(request).map_err(|_| CallError::TooLong)?;
