@@ -117,7 +117,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 const PANIC_MAX: usize = 1000;
 
 /// Sets level and format for the rest of the process, and starts the thread that writes; later calls change nothing. Before it,
-/// nothing is written. A panic becomes a line of level error from now on, and has [`LAST_MOMENT`] to be read.
+/// nothing is written. A panic becomes a line of level error from now on, and has a second to be read.
 ///
 /// # Errors
 /// The thread could not be started.

@@ -118,7 +118,7 @@ impl Conflist {
         let is_news = self.said.as_ref() != Some(&(verdict, host_ports.clone()));
         let change = match verdict {
             Verdict::Write => {
-                put(dir, &text)?;
+                install(dir, &text)?;
                 log::info("CNI configuration written")
                     .with("file", file.display())
                     .with("host_ports", &host_ports)
@@ -213,7 +213,7 @@ fn chained(text: &str) -> Option<Vec<Version>> {
     Some(versions.filter_map(|version| Version::from_text(version.as_str()?)).collect())
 }
 
-/// Whether `text` is what [`compose`] makes on this or another host: nobody has edited it.
+/// Whether `text` is what [`wanted`] makes on this or another host: nobody has edited it.
 pub fn is_composed(text: &str) -> bool {
     let mut list: Value = serde_json::from_str(text).unwrap_or_default();
     let shipped: Value = serde_json::from_str(SHIPPED).unwrap_or_default();
@@ -238,8 +238,11 @@ pub fn names_flock(text: &str) -> bool {
     plugins.chain([&configuration]).any(|plugin| plugin.get("type").and_then(Value::as_str) == Some("flock"))
 }
 
-/// Puts `text` in place in `dir`, which must exist.
-fn put(dir: &Path, text: &str) -> Result<(), DiskError> {
+/// Puts `text` in place in `dir`, which must exist, in one step.
+///
+/// # Errors
+/// The old file, if any, is in force.
+pub fn install(dir: &Path, text: &str) -> Result<(), DiskError> {
     let target = dir.join(FILE_NAME);
     // Beside its name and with an ending that no runtime loads: a rename from another directory would go unnoticed.
     let temporary = dir.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));

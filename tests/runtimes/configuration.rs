@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use flock::agent::conflist;
+use flock::agent::conflist::{self, Standing};
+use flock::agent::portmap::HostPorts;
 
 use super::*;
 
@@ -154,11 +155,9 @@ fn our_file_is_in_force_after_each_of_many_changes() {
         let dir = machine.path(CONF_DIR);
         for round in 0..100 {
             let name = format!("flock{}", round % 3);
-            let text =
-                conflist::compose("/run/flock/flock.sock".as_ref()).replace("\"flock\",", &format!("\"{name}\","));
-            assert!(
-                conflist::install(&dir, &text.replacen("\"flock\"", &format!("\"{name}\""), 1)).expect("installed")
-            );
+            let text = conflist::wanted("/run/flock/flock.sock".as_ref(), &HostPorts::Unknown, &Standing::Absent)
+                .replace("\"flock\",", &format!("\"{name}\","));
+            conflist::install(&dir, &text.replacen("\"flock\"", &format!("\"{name}\""), 1)).expect("installed");
             containerd.wait_for_networks(&[&name]);
         }
     });
