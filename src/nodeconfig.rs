@@ -260,15 +260,19 @@ fn unusable(error: TextError) -> ConfigError {
     match error {
         TextError::Encoding(at) => ConfigError::Encoding(at),
         TextError::ManyDocuments => ConfigError::ManyDocuments,
-        TextError::Yaml(error) => unreadable(error),
+        TextError::Yaml(_) | TextError::Merged(_) => unreadable(&error),
     }
 }
 
-fn unreadable(error: yaml_serde::Error) -> ConfigError {
+fn unreadable(error: &TextError) -> ConfigError {
     // The message repeats parts of the text, so it is made fit for one line.
     let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let place = match error {
+        TextError::Yaml(error) => error.location(),
+        _ => None,
+    };
     ConfigError::Unreadable {
-        line: error.location().map(|place| place.line()),
+        line: place.map(|place| place.line()),
         message: error.to_string().chars().map(printable).take(MESSAGE_MAX).collect(),
     }
 }

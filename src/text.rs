@@ -22,6 +22,8 @@ pub enum TextError {
     ManyDocuments,
     /// The reader refused it. Its message quotes values.
     Yaml(yaml_serde::Error),
+    /// The reader refused what came of its merge keys. Its message quotes values, and its place is not that in the text.
+    Merged(serde_json::Error),
 }
 
 impl fmt::Display for TextError {
@@ -34,6 +36,10 @@ impl fmt::Display for TextError {
                 f.write_str("there is more than one YAML document with content: leave only the one that counts")
             }
             TextError::Yaml(error) => error.fmt(f),
+            TextError::Merged(error) => {
+                let text = error.to_string();
+                f.write_str(text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text))
+            }
         }
     }
 }
@@ -83,23 +89,31 @@ pub fn document<T: DeserializeOwned>(text: &str) -> Result<Option<T>, TextError>
     {
         return Ok(Some(value));
     }
-    let mut with_content = None;
-    for (number, document) in yaml_serde::Deserializer::from_str(text).enumerate() {
-        let content: Option<IgnoredAny> = serde::Deserialize::deserialize(document).map_err(TextError::Yaml)?;
-        if number >= DOCUMENTS_MAX || (content.is_some() && with_content.is_some()) {
-            return Err(TextError::ManyDocuments);
-        }
-        with_content = with_content.or(content.map(|_| number));
-    }
-    let Some(number) = with_content else { return Ok(None) };
-    let Some(document) = yaml_serde::Deserializer::from_str(text).nth(number) else { return Ok(None) };
+    let Some(document) = with_content(text)? else { return Ok(None) };
     if !text.contains("<<") {
         return T::deserialize(document).map(Some).map_err(TextError::Yaml);
     }
-    // The reader would take a merge key for a field of that name. Merged, fields no longer know their lines.
+    serde_json::from_str(&merged(document)?).map(Some).map_err(TextError::Merged)
+}
+
+/// The one document with content.
+fn with_content(text: &str) -> Result<Option<yaml_serde::Deserializer<'_>>, TextError> {
+    let mut found = None;
+    for (number, document) in yaml_serde::Deserializer::from_str(text).enumerate() {
+        let content: Option<IgnoredAny> = serde::Deserialize::deserialize(document).map_err(TextError::Yaml)?;
+        if number >= DOCUMENTS_MAX || (content.is_some() && found.is_some()) {
+            return Err(TextError::ManyDocuments);
+        }
+        found = found.or(content.map(|_| number));
+    }
+    Ok(found.and_then(|number| yaml_serde::Deserializer::from_str(text).nth(number)))
+}
+
+/// The document in JSON, with its merge keys carried out, which the YAML reader would take for fields of that name.
+fn merged(document: yaml_serde::Deserializer<'_>) -> Result<String, TextError> {
     let mut value: Value = serde::Deserialize::deserialize(document).map_err(TextError::Yaml)?;
     value.apply_merge().map_err(TextError::Yaml)?;
-    yaml_serde::from_value(value).map(Some).map_err(TextError::Yaml)
+    serde_json::to_string(&value).map_err(TextError::Merged)
 }
 
 /// A boolean or nothing, also in the words of YAML 1.1 (`yes`, `Off`), which kubectl reads so. For `deserialize_with`.

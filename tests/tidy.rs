@@ -96,7 +96,6 @@ const SERDE: &[&str] = &[
     "store/format.rs",
     "store/import.rs",
     "intents.rs",
-    "kube/exec.rs",
     "kube/kubeconfig.rs",
     "kube/objects.rs",
     "kube/watch.rs",

@@ -10,8 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kube::dates;
 use crate::kube::kubeconfig::{Place, Plugin};
@@ -133,45 +132,33 @@ fn output(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, Plug
     .map_err(PluginProblem::Program)
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ExecCredential {
-    api_version: String,
-    kind: String,
-    status: Option<Status>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    expiration_timestamp: Option<String>,
-    token: Option<String>,
-    client_certificate_data: Option<String>,
-    client_key_data: Option<String>,
-}
-
 fn credential(output: &[u8], api_version: &str) -> Result<Said, PluginProblem> {
     // JSON, or YAML as with every other client. The reader's own message quotes what it read.
     let text = text::decoded(output).map_err(|_| PluginProblem::NotACredential(None))?;
     let place = |error: TextError| match error {
         TextError::Yaml(error) => error.location().map(|place| (place.line(), place.column())),
-        TextError::ManyDocuments | TextError::Encoding(_) => None,
+        TextError::Merged(_) | TextError::ManyDocuments | TextError::Encoding(_) => None,
     };
-    let read = text::document(&text).map_err(|error| PluginProblem::NotACredential(place(error)))?;
-    let credential: ExecCredential = read.ok_or(PluginProblem::NotACredential(None))?;
-    if credential.kind != "ExecCredential" || credential.api_version != api_version {
+    let read: Option<Value> = text::document(&text).map_err(|error| PluginProblem::NotACredential(place(error)))?;
+    let credential = read.filter(Value::is_object).ok_or(PluginProblem::NotACredential(None))?;
+    let some = |place: &str| match credential.pointer(place) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        Some(_) => Err(PluginProblem::NotACredential(None)),
+    };
+    if (some("/kind")?, some("/apiVersion")?) != (Some("ExecCredential"), Some(api_version)) {
         return Err(PluginProblem::OtherVersion);
     }
-    let status = credential.status.ok_or(PluginProblem::Nothing)?;
-    let some = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
-    let token = some(status.token);
-    let pair = match (some(status.client_certificate_data), some(status.client_key_data)) {
+    let secret = |place: &str| some(place).map(|text| text.map(Secret::new));
+    let token = secret("/status/token")?;
+    let pair = match (secret("/status/clientCertificateData")?, secret("/status/clientKeyData")?) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) if token.is_some() => None,
         _ => return Err(PluginProblem::Nothing),
     };
-    let expires = status.expiration_timestamp.map(|text| dates::rfc3339(&text).ok_or(PluginProblem::BadExpiry));
-    Ok(Said { token, pair, expires: expires.transpose()? })
+    let expires = some("/status/expirationTimestamp")?;
+    let expires = expires.map(|text| dates::rfc3339(text).ok_or(PluginProblem::BadExpiry)).transpose()?;
+    Ok(Said { token, pair, expires })
 }
 
 #[cfg(test)]
@@ -217,7 +204,8 @@ mod tests {
             )
         };
         for (script, want) in [
-            ("echo $WORD".to_owned(), "did not print an ExecCredential (line 1, column 1 of its output)"),
+            ("echo $WORD".to_owned(), "did not print an ExecCredential"),
+            ("echo \"{$WORD\"".to_owned(), "did not print an ExecCredential (line 2, column 1 of its output)"),
             ("exit 7".to_owned(), "failed with exit status: 7"),
             ("kill -9 $$".to_owned(), "failed with signal: 9 (SIGKILL)"),
             ("yes $WORD".to_owned(), "printed more than 262144 bytes"),

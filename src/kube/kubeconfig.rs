@@ -477,15 +477,19 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, io::Error> {
 /// The reader's messages quote values, and values here are secrets. Field names and places come before the first quote.
 fn unreadable(path: &Path, error: &TextError) -> AccessError {
     let message = error.to_string();
-    let TextError::Yaml(error) = error else {
-        return AccessError::Unreadable { path: path.into(), line: None, message };
+    let place = match error {
+        TextError::Yaml(error) => error.location(),
+        TextError::Merged(_) => None,
+        TextError::Encoding(_) | TextError::ManyDocuments => {
+            return AccessError::Unreadable { path: path.into(), line: None, message };
+        }
     };
     let harmless = message.split(['"', '`', '\'']).next().unwrap_or_default();
     let harmless = harmless.split(" at line ").next().unwrap_or_default().trim_end();
     let harmless: String = harmless.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     AccessError::Unreadable {
         path: path.into(),
-        line: error.location().map(|place| place.line()),
+        line: place.map(|place| place.line()),
         message: if harmless.is_empty() { "not a kubeconfig".into() } else { harmless },
     }
 }
@@ -948,6 +952,8 @@ mod tests {
             ("server: h", "as-uid: hunter2", "users[node].as-uid is not supported"),
             ("server: h", "as-user-extra: {a: [hunter2]}", "users[node].as-user-extra is not supported"),
             ("server: h", "<<: {auth-provider: {name: hunter2}}", "users[node].auth-provider is not supported"),
+            ("server: h", "<<: {token: [hunter2]}", "invalid type: sequence, expected a string"),
+            ("server: h", "<<: hunter2", "expected a mapping or list of mappings for merging, but found scalar"),
             (
                 "server: h\ninsecure-skip-tls-verify: sure",
                 "{}",
