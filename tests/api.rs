@@ -372,6 +372,7 @@ fn a_rewritten_kubeconfig_leads_a_quiet_agent_to_another_server() {
         ["10.1.0.0/24", "10.2.0.0/24"].map(|cidr| Api::start(&host, Some(node_config_object(json!({"cidr4": cidr})))));
     let agent = agent_of(&host, &first);
     agent.wait_log("cidr4=10.1.0.0/24");
+    first.wait_condition("Ready", "True", "Serving");
     host.write("/run/kubeconfig", "half: [of a file");
     let line = agent.wait_log("access to the API server has changed and is broken");
     assert!(line.contains("part=kubeconfig") && line.contains("/run/kubeconfig"), "{line}");

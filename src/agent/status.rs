@@ -205,6 +205,8 @@ pub struct Reporter {
     told: Option<(String, Vec<Told>)>,
     counted: Option<Instant>,
     looked: Option<Instant>,
+    /// Of the client, at the last look.
+    moves: u64,
     not_before: Option<Instant>,
     /// After how long without news the next report is due.
     heard_interval: Duration,
@@ -223,6 +225,7 @@ impl Reporter {
             told: None,
             counted: None,
             looked: None,
+            moves: 0,
             not_before: None,
             heard_interval: HEARD_INTERVAL,
         }
@@ -245,6 +248,11 @@ impl Reporter {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
             self.looked = Some(Instant::now());
             self.client.look();
+        }
+        // What one server has taken, another one does not know.
+        if self.client.moves() != self.moves {
+            self.moves = self.client.moves();
+            (self.written, self.told, self.not_before) = (None, None, None);
         }
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
