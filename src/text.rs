@@ -173,6 +173,7 @@ mod tests {
         std::iter::once('\u{feff}').chain(text.chars()).collect::<String>().encode_utf16().flat_map(unit).collect()
     }
 
+    // covers: FM-R02
     #[test]
     fn a_file_saved_on_windows_is_read() {
         let text = "a: 1 # \u{1f426}\r\n";

@@ -214,6 +214,7 @@ fn agent_of<'a>(host: &'a Host, api: &Api) -> Agent<'a> {
     host.agent().config(None).kubeconfig("/run/kubeconfig").start()
 }
 
+// covers: FM-U05
 #[test]
 fn what_the_api_server_refuses_is_told_with_its_remedy_until_it_works() {
     let host = Host::new();
@@ -248,6 +249,7 @@ fn what_the_api_server_refuses_is_told_with_its_remedy_until_it_works() {
     agent.stop();
 }
 
+// covers: FM-U08
 #[test]
 fn the_status_says_when_the_agent_was_heard_and_that_it_has_stopped() {
     let host = Host::new();
@@ -287,6 +289,7 @@ fn an_agent_stops_as_soon_when_the_api_server_is_away() {
     assert!(log.contains("status does not say that the agent stops"), "{log}");
 }
 
+// covers: FM-Q13
 #[test]
 fn times_of_conditions_outlive_a_server_that_cannot_tell_them() {
     let host = Host::new();
@@ -320,6 +323,7 @@ fn times_of_conditions_outlive_a_server_that_cannot_tell_them() {
     agent.stop();
 }
 
+// covers: FM-U03 FM-N03
 #[test]
 fn a_full_range_is_told_and_so_is_what_a_node_config_says_in_vain() {
     let host = Host::new();
@@ -345,6 +349,7 @@ fn a_full_range_is_told_and_so_is_what_a_node_config_says_in_vain() {
     agent.stop();
 }
 
+// covers: FM-Q12
 #[test]
 fn the_last_good_node_config_of_another_node_is_not_put_in_force() {
     let host = Host::new();
@@ -365,6 +370,7 @@ fn the_last_good_node_config_of_another_node_is_not_put_in_force() {
     agent.stop();
 }
 
+// covers: FM-R01
 #[test]
 fn a_rewritten_kubeconfig_leads_a_quiet_agent_to_another_server() {
     let host = Host::new();
@@ -384,6 +390,7 @@ fn a_rewritten_kubeconfig_leads_a_quiet_agent_to_another_server() {
     agent.stop();
 }
 
+// covers: FM-R04
 #[test]
 fn files_that_root_may_not_read_are_named_with_their_mode_and_what_to_do() {
     let host = Host::new();

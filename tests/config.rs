@@ -206,6 +206,7 @@ fn a_bad_edit_keeps_the_last_good_node_config_and_the_log_says_where_and_why() {
 }
 
 // covers:
+// covers: FM-Q06
 #[test]
 fn a_node_config_that_cannot_be_read_says_why_and_heals_by_itself() {
     let host = Host::new();
@@ -242,6 +243,7 @@ fn a_node_config_that_cannot_be_read_says_why_and_heals_by_itself() {
     }
 }
 
+// covers: FM-N03
 #[test]
 fn what_a_node_config_says_in_vain_is_in_the_log_once() {
     let host = Host::new();
@@ -606,6 +608,7 @@ fn the_agent_explains_itself_and_refuses_what_it_does_not_understand() {
     }
 }
 
+// covers: FM-D11 FM-N05
 #[test]
 fn the_hosts_name_becomes_the_nodes_as_with_kubelet_and_what_cannot_is_refused() {
     let host = Host::new();

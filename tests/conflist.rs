@@ -61,6 +61,7 @@ fn wait_plugins(host: &Host, expected: &[&str]) -> Value {
     })
 }
 
+// covers: FM-L06
 #[test]
 fn a_configuration_that_somebody_removed_or_damaged_comes_back_while_the_agent_runs() {
     let host = node();
@@ -121,6 +122,7 @@ fn what_an_operator_has_made_of_the_configuration_stays_and_is_said_once() {
     assert_eq!(wait_plugins(&host, &["flock"])["name"], "flock");
 }
 
+// covers: FM-L06 FM-R03
 #[test]
 fn host_ports_come_and_go_with_the_portmap_that_the_runtime_finds() {
     let host = node();

@@ -558,6 +558,7 @@ fn a_wait_for_a_link_that_sends_and_an_address_that_is_taken_in_ends() {
     assert!(error.is_gone(), "{error}");
 }
 
+// covers: FM-K03
 #[test]
 fn the_links_of_pods_are_found_among_thousands_of_others_without_reading_those() {
     let host = Host::new();

@@ -909,6 +909,7 @@ fn client_of_file(path: &Path) -> (Client, Receiver<Tidings>) {
     telling(client_with(&from_file(path).unwrap(), limits()))
 }
 
+// covers: FM-R01
 #[test]
 fn a_rewritten_kubeconfig_counts_at_once_and_on_the_same_connection() {
     let dir = TempDir::new("kube-rewritten");
@@ -1105,6 +1106,7 @@ fn a_watch_follows_the_kubeconfig_to_another_server_and_begins_anew_there() {
     assert_eq!(asked_first.try_iter().count(), 0);
 }
 
+// covers: FM-Q11
 #[test]
 fn nothing_that_stands_in_the_place_of_a_file_makes_a_request_wait() {
     let dir = TempDir::new("kube-fifo");
@@ -1137,6 +1139,7 @@ fn nothing_that_stands_in_the_place_of_a_file_makes_a_request_wait() {
     assert!(flock::kube::explained(&error).contains("not a regular file"), "{error}");
 }
 
+// covers: FM-U09
 #[test]
 fn the_commands_of_the_deploy_page_make_a_kubeconfig_that_works() {
     let server = Server::ok();

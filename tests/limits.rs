@@ -411,6 +411,7 @@ fn calls_that_nobody_waits_for_any_more_are_not_carried_out_when_the_agent_comes
 }
 
 /// An operator, or a configuration tool in a loop.
+// covers: FM-Q14
 #[test]
 fn as_many_signals_as_one_likes_make_one_round_that_is_still_to_come() {
     let host = Host::new();
@@ -429,6 +430,7 @@ fn as_many_signals_as_one_likes_make_one_round_that_is_still_to_come() {
     assert!(log.matches("looking again").count() < 50, "{log}");
 }
 
+// covers: FM-Q10
 #[test]
 fn an_allocations_file_that_is_far_too_long_is_refused_without_being_read() {
     let host = Host::new();
@@ -510,6 +512,7 @@ fn deletes(log: &str) -> usize {
     log.lines().filter(|line| line.contains("op=DEL cid=nobody")).count()
 }
 
+// covers: FM-Q02
 #[test]
 fn a_log_that_nobody_reads_holds_up_no_call_and_what_it_lacks_is_said_when_it_is_read() {
     let host = Host::new();

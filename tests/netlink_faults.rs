@@ -146,6 +146,7 @@ fn judge(error: &CniError, errno: Option<i32>, when: &str) {
         "create link ",
         "set alias of link ",
         "set IPv6 address generation of link ",
+        "set IPv4 settings of link ",
         "set link ",
         "add address ",
         "add neighbour ",
@@ -204,7 +205,9 @@ fn add_under_faults(part: usize, parts: usize) {
                 let asked_on = point.ends_with("receive") && errno == Some(EINTR)
                     || point.ends_with("request") && *nth > 20 && matches!(errno, Some(ENODEV | ENOENT));
                 let reached = again.contains(&(point.clone(), *nth));
-                assert!(asked_on || !reached && *nth > 1, "{when} succeeded: {}", outcome.stdout());
+                // Whose route is in the way has the address, and the pod gets another one.
+                let replaced = point.ends_with("request") && errno == Some(EEXIST);
+                assert!(asked_on || replaced || !reached && *nth > 1, "{when} succeeded: {}", outcome.stdout());
                 host.del(&pod).done();
             } else {
                 judge(&outcome.failed(), errno, &when);
@@ -247,14 +250,12 @@ fn a_host_that_the_kernel_does_not_let_prepare_is_prepared_by_the_next_add() {
     };
     let pod = host.pod("p");
     let agent = start();
-    let passed = traced(&host, "conn", || drop(host.add(&pod).result()));
+    // The node's own thread prepares the host, while the ADD waits.
+    let passed = traced(&host, "node", || drop(host.add(&pod).result()));
     host.del(&pod).done();
     agent.kill();
-    // The preparation is what comes before the 21 requests of the link.
-    let of_link = passed.iter().filter(|(point, _)| point.ends_with("netlink.dump")).count();
-    assert!(of_link > 0, "the first ADD looks for routes of its own: {passed:?}");
-    let last = passed.iter().rposition(|(point, _)| point.ends_with("netlink.dump")).expect("a list") + 8;
-    for (point, nth) in &passed[..last] {
+    assert!(passed.iter().any(|(point, _)| point.ends_with("netlink.dump")), "it looks for its own routes: {passed:?}");
+    for (point, nth) in &passed {
         let mut faults = faults(point);
         if point.ends_with("netlink.dump") {
             faults.push(("errno 4 *".into(), Some(EINTR)));
@@ -284,12 +285,10 @@ fn a_host_that_the_kernel_does_not_let_prepare_is_prepared_by_the_next_add() {
             let attached = host.add(&pod).result();
             pod.assert_pings(host_addresses());
             assert_eq!(attached.ips().len(), 2);
-            if errno == Some(EEXIST) {
-                // Somebody's route would be good enough, and there is none: the next round sees that.
-                rounds(&agent, 1);
-            }
+            // Where the kernel says that there is one, somebody's route is good enough until the next look.
+            agent.signal("HUP");
             for shown in ["ip -6 route show proto 102", "ip -4 route show proto 102"] {
-                assert!(host.run(shown).contains("unreachable"), "{when}");
+                wait_for(&when, || host.run(shown).contains("unreachable").then_some(()));
             }
             host.del(&pod).done();
             assert_eq!(foreign(&host), before, "{when}");
@@ -386,9 +385,9 @@ fn a_check_or_gc_that_the_kernel_fails_says_why_and_changes_nothing() {
                     assert!(errno == Some(EINTR) || errno == Some(ENOENT), "{when} succeeded");
                 } else {
                     let error = outcome.failed();
-                    if !(error.text().contains("no route") && errno == Some(ENODEV)
-                        || error.text().contains("no route") && errno == Some(ENOENT))
-                    {
+                    // CHECK takes the kernel's word for it.
+                    let missing = ["no route", "lacks the neighbour"].iter().any(|lack| error.text().contains(lack));
+                    if !(missing && matches!(errno, Some(ENODEV | ENOENT))) {
                         judge(&error, errno, &when);
                     }
                 }
@@ -567,6 +566,7 @@ fn more_announcements_than_the_kernel_keeps_are_lost_and_missed_by_nobody() {
 }
 
 /// The kernel says once that it has dropped announcements, and goes on dropping until its queue has been emptied.
+// covers: FM-K03
 #[test]
 fn a_removal_that_is_not_announced_while_the_queue_is_emptied_is_looked_for_when_it_is_empty() {
     let host = Host::new();

@@ -511,6 +511,7 @@ fn garbage_collection_removes_the_dead_keeps_the_living_and_minds_its_own_networ
     assert_eq!(host.leases().len(), 2);
 }
 
+// covers: FM-L04
 #[test]
 fn check_tells_a_working_pod_from_a_damaged_one() {
     let host = Host::new();

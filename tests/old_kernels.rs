@@ -27,6 +27,7 @@ fn assert_old(host: &Host) {
     assert!(host.end_trace().lines().any(|point| point.ends_with("/netlink.echo")), "the echo was never asked for");
 }
 
+// covers: FM-K01
 #[test]
 fn pods_of_a_kernel_without_echo_are_attached_ping_each_other_pass_check_and_are_detached() {
     let host = old_host();

@@ -559,6 +559,7 @@ impl Handler for Timed {
     fn undelivered(&self, _: &Request, _: &Response) {}
 }
 
+// covers: FM-Q17
 #[test]
 fn the_time_that_a_call_waits_for_its_turn_is_taken_off_its_time() {
     let (allowed, was_allowed) = channel();
@@ -716,6 +717,7 @@ fn standing(path: &Path) -> Option<(u64, u32)> {
     std::fs::symlink_metadata(path).ok().map(|found| (found.ino(), found.mode() & 0o7777))
 }
 
+// covers: FM-L05
 #[test]
 fn an_agent_whose_socket_was_removed_is_heard_again_and_nobody_who_waited_is_lost() {
     let (handler, controls) = answers("a");
@@ -988,7 +990,7 @@ fn the_plugin_has_a_code_for_each_way_of_getting_no_answer_and_del_leaves_a_note
     }
 }
 
-// covers: X-15 A-13 T-06 D-16 FM-C09
+// covers: X-15 A-13 T-06 D-16 FM-C09 FM-U02 FM-U04
 #[test]
 fn a_hanging_agent_costs_each_verb_its_limit_and_no_more() {
     let host = Host::new();
@@ -1045,7 +1047,7 @@ fn a_delete_is_noted_in_time_though_the_backlog_of_the_socket_is_full() {
     assert_eq!(notes(&host), 1);
 }
 
-//
+// covers: X-15 FM-U02
 #[test]
 fn the_limits_are_those_that_the_runtimes_leave_room_for() {
     let milliseconds = OPS.map(|op| plugin_limit(op).as_millis());
@@ -1165,7 +1167,7 @@ fn calls_in_flight_survive_a_restart_of_the_agent() {
     }
 }
 
-// covers: P-06
+// covers: P-06 FM-L05
 #[test]
 fn pods_are_served_again_after_a_cleaner_has_removed_the_socket() {
     let host = Host::new();
@@ -1222,7 +1224,7 @@ fn contained(host: &Host) -> String {
     "/run/contained".into()
 }
 
-// covers: P-03
+// covers: P-03 FM-U01
 #[test]
 fn an_agent_in_a_pid_namespace_of_its_own_serves_who_is_outside() {
     let host = Host::new();

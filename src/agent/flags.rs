@@ -214,6 +214,7 @@ mod tests {
         assert_eq!((flags.log_level, flags.log_format, flags.cni_conf_dir), (Level::Info, Format::Text, None));
     }
 
+    // covers: FM-Q16
     #[test]
     fn a_path_is_taken_byte_by_byte_in_either_form() {
         let odd = OsStr::from_bytes(b"/srv/\xff=\xfe/state");

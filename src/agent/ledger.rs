@@ -91,9 +91,9 @@ enum Command {
     Leases {
         reply: Sender<(Vec<Lease>, HashSet<Attachment>)>,
     },
-    AtRest {
+    Suspected {
         suspects: Suspects,
-        reply: Sender<bool>,
+        reply: Sender<Vec<Attachment>>,
     },
     Reserve {
         wish: Box<Wish>,
@@ -224,13 +224,13 @@ impl Ledger {
         self.ask(deadline, |reply| Command::Leases { reply })
     }
 
-    /// Whether any of `suspects` is a lease's that no request is working on: only of those it is odd that something of their
-    /// links has changed.
+    /// Whose links `suspects` are, but for those that a request is working on: of the others it is odd that something of
+    /// their links has changed.
     ///
     /// # Errors
     /// [`Cause::Late`].
-    pub fn any_at_rest(&self, suspects: Suspects, deadline: Instant) -> Result<bool, Cause> {
-        self.ask(deadline, |reply| Command::AtRest { suspects, reply })
+    pub fn suspected(&self, suspects: Suspects, deadline: Instant) -> Result<Vec<Attachment>, Cause> {
+        self.ask(deadline, |reply| Command::Suspected { suspects, reply })
     }
 
     /// Takes addresses and records a pending lease. On an error nothing is taken.
@@ -335,13 +335,14 @@ impl<D: Disk, R: Draw> Books<D, R> {
                     let busy = self.claims.keys().cloned().collect();
                     reply.send((self.store.leases().cloned().collect(), busy)).ok();
                 }
-                Command::AtRest { suspects, reply } => {
-                    let mut at_rest = self.store.leases().filter(|lease| !self.claims.contains_key(&lease.attachment));
-                    let suspicious = |lease: &Lease| {
-                        lease.host_index.is_none_or(|index| suspects.links.contains(&index))
+                Command::Suspected { suspects, reply } => {
+                    let at_rest = self.store.leases().filter(|lease| !self.claims.contains_key(&lease.attachment));
+                    let suspected = at_rest.filter(|lease| {
+                        suspects.all
+                            || lease.host_index.is_none_or(|index| suspects.links.contains(&index))
                             || lease.addresses().any(|ip| suspects.addresses.contains(&ip))
-                    };
-                    reply.send(at_rest.any(|lease| suspects.all || suspicious(lease))).ok();
+                    });
+                    reply.send(suspected.map(|lease| lease.attachment.clone()).collect()).ok();
                 }
                 Command::Reserve { wish, reply } => {
                     reply.send(self.reserve(*wish)).ok();

@@ -352,10 +352,11 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
         cluster.stopping.store(true, Ordering::Relaxed);
     }
     drop(stops);
+    let (until, farewell) = (Instant::now() + DRAIN, Instant::now() + FAREWELL);
+    // First the requests in service: they may wait for what the other threads do.
+    let left = server.stop(until);
     wake.send(Wake::Stop).ok();
     reconcile.send(Turn::Stop).ok();
-    let (until, farewell) = (Instant::now() + DRAIN, Instant::now() + FAREWELL);
-    let left = server.stop(until);
     if let (Some(cluster), Some(reported)) = (cluster, reported) {
         // It ends when the status has been written, or cannot be. A server that is away is not waited for any longer.
         reported.recv_timeout(farewell.saturating_duration_since(Instant::now())).ok();

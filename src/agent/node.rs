@@ -348,13 +348,6 @@ impl Node {
             return;
         }
         let (Some(config), Some(host)) = (&self.config, &self.host) else { return };
-        if !due && !self.budget.take(now) {
-            log::warn("somebody keeps changing what pods need of this host; it is put back in rounds only")
-                .with("seconds", KEEP_INTERVAL.as_secs())
-                .write_limited();
-            return;
-        }
-        self.keep_due = now + KEEP_INTERVAL;
         let wants = Wants { prefixes: config.prefixes(), gateway4_taken: host.facts.gateway4_taken.clone() };
         let deadline = now + KERNEL_LIMIT;
         let differences = match host::shows(host, deadline) {
@@ -369,6 +362,14 @@ impl Node {
                 return;
             }
         };
+        let lost = differences.iter().any(|difference| difference.policy() == Policy::PutBack);
+        if lost && !due && !self.budget.take(now) {
+            log::warn("somebody keeps changing what pods need of this host; it is put back in rounds only")
+                .with("seconds", KEEP_INTERVAL.as_secs())
+                .write_limited();
+            return;
+        }
+        self.keep_due = now + KEEP_INTERVAL;
         let outcome = self.put_right(&differences, deadline);
         self.say(said(&differences));
         self.verdicts.set_host(outcome.as_ref().map(|()| ()).map_err(ToString::to_string));

@@ -35,7 +35,7 @@ use crate::store::import;
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Looks out of turn that may follow each other at once; then one in each interval.
+/// Repairs out of turn that may follow each other at once; then one in each interval.
 const LOOKS: u32 = 10;
 
 /// Between an announcement and the look: long enough for an ADD or DEL of ours, short enough for pods that are cut off.
@@ -67,7 +67,7 @@ pub struct Reconciler {
     suspects: HashSet<Attachment>,
     /// What the kernel has announced of the links.
     suspicions: Suspicions,
-    /// Looks out of turn.
+    /// Repairs out of turn.
     budget: Budget,
     /// Repairs that failed in the last round, with the reason, which need not be said again.
     failing: HashMap<Attachment, String>,
@@ -178,20 +178,12 @@ impl Reconciler {
         // An ADD or DEL of ours makes several announcements, and is over by then.
         thread::sleep(SETTLING);
         let Some(suspects) = self.suspicions.take_links() else { return };
+        failpoint::pass("links.suspected").ok();
         let deadline = Instant::now() + LIMIT;
-        if !self.verbs.ledger().any_at_rest(suspects, deadline).unwrap_or(true) {
-            return;
-        }
-        if !self.budget.take(Instant::now()) {
-            log::warn("somebody keeps taking from pods' links what flock gives them; it is put back in rounds only")
-                .with("seconds", INTERVAL.as_secs())
-                .write_limited();
-            return;
-        }
-        let began = boot::now_ms();
-        let Ok(repairs) = self.compare(deadline) else { return };
-        for repair in repairs.iter().filter(|repair| matches!(repair, Repair::Rewire { .. })) {
-            self.carry_out(repair, began, deadline);
+        let Ok(suspected) = self.verbs.ledger().suspected(suspects, deadline) else { return };
+        for attachment in suspected {
+            let repaired = self.rewire(&attachment, Turn::Look, deadline);
+            self.tell_of_rewiring(&attachment, repaired);
         }
     }
 
@@ -283,10 +275,10 @@ impl Reconciler {
                 attachment,
                 self.verbs.remove(attachment, began, deadline).map(|_| ()),
             ),
-            Repair::Rewire { attachment, .. } => match self.rewire(attachment, deadline) {
-                Ok(false) => return drop(self.failing.remove(attachment)),
-                other => ("host end of a link repaired", attachment, other.map(|_| ())),
-            },
+            Repair::Rewire { attachment, .. } => {
+                let repaired = self.rewire(attachment, Turn::Round, deadline);
+                return self.tell_of_rewiring(attachment, repaired);
+            }
             Repair::Adopt(lease) => match self.adopt_if_it_stands(lease, deadline) {
                 Ok(false) => return,
                 other => ("attachment without record adopted", &lease.attachment, other.map(|_| ())),
@@ -299,6 +291,17 @@ impl Reconciler {
                     .write_limited();
             }
         };
+        self.tell(done, attachment, outcome);
+    }
+
+    fn tell_of_rewiring(&mut self, attachment: &Attachment, repaired: Result<bool, Fault>) {
+        match repaired {
+            Ok(false) => drop(self.failing.remove(attachment)),
+            other => self.tell("host end of a link repaired", attachment, other.map(|_| ())),
+        }
+    }
+
+    fn tell(&mut self, done: &'static str, attachment: &Attachment, outcome: Result<(), Fault>) {
         match outcome {
             // A pod that flaps its end of a link can have it repaired round by round.
             Ok(()) => {
@@ -362,14 +365,20 @@ impl Reconciler {
         }
     }
 
-    /// Under the claim: a link that is being made lacks much. False if nothing is missing any more.
-    fn rewire(&self, attachment: &Attachment, deadline: Instant) -> Result<bool, Fault> {
+    /// Under the claim: a link that is being made lacks much. False if nothing is missing, or if it is left to the next round.
+    fn rewire(&mut self, attachment: &Attachment, turn: Turn, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Wire, cause };
         let ledger = self.verbs.ledger();
         let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
         let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(false) };
         let lacks = attach::lacks(&lease, deadline)?;
         if lacks.is_empty() {
+            return Ok(false);
+        }
+        if turn == Turn::Look && !self.budget.take(Instant::now()) {
+            log::warn("somebody keeps taking from pods' links what flock gives them; it is put back in rounds only")
+                .with("seconds", INTERVAL.as_secs())
+                .write_limited();
             return Ok(false);
         }
         let shown: Vec<String> = lacks.iter().map(ToString::to_string).collect();

@@ -183,7 +183,7 @@ fn route(object: &Object) -> Option<Change> {
 
 fn link(object: &Object) -> Option<Change> {
     let header = object.of::<LINK_SIZE>(RTM_NEWLINK)?;
-    let (index, flags) = (u32_at(header, 4)?, u32_at(header, 8)?);
+    let (index, flags, changed) = (u32_at(header, 4)?, u32_at(header, 8)?, u32_at(header, 12)?);
     let (mut named, mut marked) = (false, false);
     for (attribute, value) in object.attributes(LINK_SIZE) {
         match attribute {
@@ -192,8 +192,9 @@ fn link(object: &Object) -> Option<Change> {
             _ => {}
         }
     }
-    let down = flags & IFF_UP == 0;
-    (named && down || marked && !named).then_some(Change::OwnLink(index))
+    // One that has just been made says that all has changed, and is not up yet.
+    let taken_down = flags & IFF_UP == 0 && changed & IFF_UP != 0 && changed != u32::MAX;
+    (named && taken_down || marked && !named).then_some(Change::OwnLink(index))
 }
 
 #[cfg(test)]
@@ -232,7 +233,14 @@ mod tests {
                 &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
                 &[(IFLA_IFNAME, b"flock1\0"), (IFLA_IFALIAS, b"flock:a/eth0\0")],
             ),
-            message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[(IFLA_IFNAME, b"eth0\0")]),
+            message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[(IFLA_IFNAME, b"eth0\0")]),
+            // Made, and then given an alias, before it is up.
+            message(
+                RTM_NEWLINK,
+                &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255],
+                &[(IFLA_IFNAME, b"flock1\0")],
+            ),
+            message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[(IFLA_IFNAME, b"flock1\0")]),
             message(
                 RTM_NEWNETCONF,
                 &[AF_INET, 0, 0, 0],
@@ -268,7 +276,7 @@ mod tests {
             (message(RTM_NEWADDR, &[AF_INET, 24, 0, 0, 7, 0, 0, 0], &[(2, &[192, 0, 2, 1])]), Change::Surroundings),
             (message(RTM_NEWNEXTHOP, &[0; 8], &[]), Change::Surroundings),
             (
-                message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[(IFLA_IFNAME, b"flock1\0")]),
+                message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[(IFLA_IFNAME, b"flock1\0")]),
                 Change::OwnLink(7),
             ),
             (

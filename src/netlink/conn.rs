@@ -339,7 +339,7 @@ mod tests {
         assert!(error.to_string().starts_with("list links: Cannot allocate memory"), "{error}");
     }
 
-    // covers: FM-B04
+    // covers: FM-B04 FM-Q07
     #[test]
     fn an_answer_that_never_comes_is_waited_for_to_the_deadline_and_not_an_eighth_longer() {
         let (mut conn, _kernel) = scripted();

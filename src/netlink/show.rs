@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -216,12 +216,28 @@ impl Conn {
                 Some(link) if link.up => {}
                 _ => return altered("the pod's interface"),
             }
-            if !self.addresses(Some(index))?.iter().any(|address| address.ip == ip) {
+            if !self.has_address(index, ip)? {
                 return altered("the address");
             }
             thread::sleep(TAKEN_IN_INTERVAL);
         }
         Ok(())
+    }
+
+    /// Whether the link bears this address. The kernel answers for one address in IPv6 only; an IPv4 address is taken in at once.
+    fn has_address(&mut self, index: u32, ip: IpAddr) -> Result<bool, NetlinkError> {
+        if ip.is_ipv4() {
+            return Ok(true);
+        }
+        let mut message = AddressMessage::default();
+        message.header.family = family(ip);
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Address(ip));
+        let what = format!("look up address {ip}");
+        match self.run(Request { message: RouteNetlinkMessage::GetAddress(message), flags: 0, what }) {
+            Err(error) if error.is_gone() => Ok(false),
+            other => other.map(|_| true),
+        }
     }
 
     pub(super) fn look_up(&mut self, ip: IpAddr) -> Result<Vec<Object>, NetlinkError> {

@@ -33,7 +33,7 @@ fn check_exists_since_0_4_0_and_needs_the_state_to_compare_with() {
 
 /// What somebody damages of a host end stays damaged: the agent puts back at once what the kernel announces.
 fn leave_damage(host: &Host) {
-    host.arm("reconcile/links.listed * hang 600000");
+    host.arm("reconcile/links.listed * hang 600000\nreconcile/links.suspected * hang 600000");
 }
 
 // covers: K-03 K-04

@@ -8,6 +8,7 @@ use crate::{assert_all_work, attached, round};
 /// More often than whole rounds come in the time: what is put back so often is put back at once.
 const OFTEN: usize = 4;
 
+// covers: FM-B07 FM-B08
 #[test]
 fn forwarding_that_somebody_switches_off_is_back_at_once_and_said() {
     for damage in [
@@ -45,6 +46,7 @@ fn forwarding_that_somebody_switches_off_is_back_at_once_and_said() {
     }
 }
 
+// covers: FM-B14
 #[test]
 fn a_fight_over_forwarding_is_bounded_and_said() {
     let host = Host::new();
@@ -77,6 +79,7 @@ fn a_fight_over_a_pods_route_is_bounded_and_said() {
     assert_all_work(&pods, "after the fight");
 }
 
+// covers: FM-P01
 #[test]
 fn a_living_pod_is_never_taken_for_gone_whatever_became_of_its_links_name_or_mark() {
     for (n, damage) in [
@@ -119,6 +122,7 @@ fn a_living_pod_is_never_taken_for_gone_whatever_became_of_its_links_name_or_mar
     }
 }
 
+// covers: FM-P03
 #[test]
 fn a_delete_without_a_record_takes_away_every_link_with_the_pods_mark() {
     let host = Host::new();
@@ -139,6 +143,7 @@ fn a_delete_without_a_record_takes_away_every_link_with_the_pods_mark() {
     pods[1].0.assert_pings(host_addresses());
 }
 
+// covers: FM-N04
 #[test]
 fn a_host_that_cannot_be_prepared_is_not_ready_until_it_can() {
     let host = Host::new();
@@ -177,6 +182,7 @@ fn a_setting_that_has_its_value_is_never_written() {
     wait_for("the configuration", || host.path("/run/net.d/01-flock.conflist").exists().then_some(()));
 }
 
+// covers: FM-Q05
 #[test]
 fn ranges_that_change_while_an_add_waits_stay_as_they_are_now() {
     let host = Host::new();
@@ -205,6 +211,7 @@ fn ranges_that_change_while_an_add_waits_stay_as_they_are_now() {
     pod.assert_pings(pods[0].1.ips());
 }
 
+// covers: FM-Q09
 #[test]
 fn an_add_in_service_lacks_nothing_that_a_round_should_say() {
     let host = Host::new();
@@ -231,6 +238,7 @@ fn an_add_in_service_lacks_nothing_that_a_round_should_say() {
     pod.assert_pings(host_addresses());
 }
 
+// covers: FM-Q03
 #[test]
 fn an_agent_short_of_descriptors_says_try_again_later_whatever_it_could_not_open() {
     let host = Host::new();
@@ -257,4 +265,33 @@ fn an_agent_short_of_descriptors_says_try_again_later_whatever_it_could_not_open
     });
     assert!(failures > 0, "the limit of {limit} was enough for all");
     first.assert_pings(host_addresses());
+}
+
+// covers: FM-Q04
+#[test]
+fn a_namespace_that_is_named_by_a_process_works_or_the_text_says_what_the_agent_lacks() {
+    let host = Host::new();
+    // The rights of the shipped unit.
+    let few = format!("#!/bin/sh\nexec setpriv --bounding-set=-all,+net_admin,+sys_admin {FLOCK_AGENT} \"$@\"\n");
+    std::fs::write(host.path("/run/few"), few).expect("written");
+    host.run("chmod 755 /run/few");
+    let pod = host.pod("p");
+    let mut inside = host.command("ip").args(["netns", "exec", "p", "sleep", "1000"]).spawn().expect("starts");
+    let there = wait_for("the process to be in the pod", || {
+        let netns = format!("/proc/{}/ns/net", inside.id());
+        let same = std::fs::metadata(&netns).ok().map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+        let named = std::fs::metadata(host.path(&pod.path())).expect("a namespace");
+        (same == Some(std::os::unix::fs::MetadataExt::ino(&named))).then_some(netns)
+    });
+    let agent = host.agent().program("/run/few").start();
+    let error = host.add(&pod).netns(&there).error();
+    let says = ["CAP_SYS_PTRACE", "/run/netns", &there];
+    assert!(says.iter().all(|words| error.text().contains(words)), "{error:?}");
+    agent.kill();
+    let _agent = host.agent().start();
+    let attached = host.add(&pod).netns(&there).result();
+    pod.assert_pings(host_addresses());
+    assert_eq!(attached.result["interfaces"][1]["sandbox"], there);
+    inside.kill().expect("killable");
+    inside.wait().expect("waitable");
 }

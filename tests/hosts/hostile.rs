@@ -64,6 +64,7 @@ fn network(host: &Host) -> String {
     lines.map(|line| host.run(line).replace("expires", "")).concat()
 }
 
+// covers: FM-F05 FM-L01
 #[test]
 fn no_advertisement_or_redirect_of_a_pod_gives_the_host_a_route_an_address_or_an_mtu() {
     for (cidr6, cidr4) in [("", CIDR4), (CIDR6, CIDR4), (CIDR6, "")] {
@@ -116,6 +117,7 @@ fn no_advertisement_or_redirect_of_a_pod_gives_the_host_a_route_an_address_or_an
     }
 }
 
+// covers: FM-L02 FM-B09
 #[test]
 fn no_default_of_the_host_keeps_pods_from_talking() {
     for defaults in [
@@ -155,6 +157,7 @@ fn no_default_of_the_host_keeps_pods_from_talking() {
     }
 }
 
+// covers: FM-L03
 #[test]
 fn a_host_that_answers_no_arp_for_the_pods_gateway_says_so() {
     for (value, said) in [(0, false), (1, false), (2, true), (3, true), (8, true)] {
@@ -173,6 +176,7 @@ fn a_host_that_answers_no_arp_for_the_pods_gateway_says_so() {
     }
 }
 
+// covers: FM-Q01
 #[test]
 fn a_pod_that_takes_its_interface_down_or_away_while_add_waits_fails_at_once() {
     let host = Host::new();

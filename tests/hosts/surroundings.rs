@@ -9,6 +9,7 @@ fn config(cidr4: &str) -> String {
     node_config("", cidr4)
 }
 
+// covers: FM-M01 FM-M02
 #[test]
 fn a_pod_never_gets_the_address_of_a_router() {
     // Of 192.0.2.248/29, pods can have .250 to .254.
@@ -42,6 +43,7 @@ fn a_pod_never_gets_the_address_of_a_router() {
     }
 }
 
+// covers: FM-M01
 #[test]
 fn a_pod_never_gets_the_address_of_an_ipv6_router_however_it_was_learned() {
     for route in [
@@ -60,6 +62,7 @@ fn a_pod_never_gets_the_address_of_an_ipv6_router_however_it_was_learned() {
     }
 }
 
+// covers: FM-M01
 #[test]
 fn a_router_that_comes_later_is_no_pods_either_and_a_pod_in_its_way_is_named() {
     let host = Host::new();
@@ -79,6 +82,7 @@ fn a_router_that_comes_later_is_no_pods_either_and_a_pod_in_its_way_is_named() {
     pods[0].0.assert_pings([HOST4.parse().expect("literal")]);
 }
 
+// covers: FM-M02
 #[test]
 fn a_machine_that_the_host_knows_as_a_neighbour_keeps_its_address() {
     let host = Host::new();
@@ -91,6 +95,7 @@ fn a_machine_that_the_host_knows_as_a_neighbour_keeps_its_address() {
     assert_eq!(attached(&host, &["a"])[0].1.ipv4(), "192.0.2.4".parse().ok());
 }
 
+// covers: FM-M03
 #[test]
 fn an_address_with_a_route_of_somebody_else_is_passed_over() {
     for route in [
@@ -110,6 +115,7 @@ fn an_address_with_a_route_of_somebody_else_is_passed_over() {
     }
 }
 
+// covers: FM-M03
 #[test]
 fn an_address_to_which_somebody_makes_a_route_in_mid_add_is_his_and_the_pod_gets_another() {
     let host = Host::new();
@@ -137,6 +143,7 @@ fn an_address_to_which_somebody_makes_a_route_in_mid_add_is_his_and_the_pod_gets
     host.assert_empty();
 }
 
+// covers: FM-M04
 #[test]
 fn a_host_whose_own_gateway_is_that_of_pods_serves_no_ipv4_until_it_is_told_another() {
     for routes in [
@@ -197,6 +204,7 @@ fn living_pods_keep_the_gateway_that_they_have() {
     }
 }
 
+// covers: FM-M04
 #[test]
 fn a_host_whose_gateway_is_fe80_1_keeps_it() {
     // As hosting companies have it: the same link-local address that every host end of a pod bears.
@@ -220,6 +228,7 @@ fn a_host_whose_gateway_is_fe80_1_keeps_it() {
     assert!(!agent.log().contains("level=error") && !agent.log().contains("gateway4"), "{}", agent.log());
 }
 
+// covers: FM-N01 FM-N02
 #[test]
 fn pods_get_the_smallest_mtu_of_the_links_that_packets_leave_by() {
     for (routes, mtu) in [

@@ -152,6 +152,7 @@ fn install_pods_and_uninstall_leave_the_host_as_it_was() {
     assert_eq!(machine.run("uninstall").done(), "nothing is installed\n");
 }
 
+// covers: FM-Q15
 #[test]
 fn an_agent_that_runs_has_to_be_stopped_first_and_none_starts_meanwhile() {
     let machine = Machine::installed("running");
