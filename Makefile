@@ -10,7 +10,7 @@ demo: build tools ## Three pods on a private host, with the real agent and the r
 
 test: tools ## Every test that needs nothing but this machine
 	@cargo test --no-run --quiet --features failpoints
-	@tests/sandbox cargo test --quiet --features failpoints
+	@tests/sandbox tests/all
 
 build: rust ## Both static binaries
 	@cargo build --release --quiet

@@ -461,7 +461,8 @@ pub(crate) mod tests {
         }
         // An older kernel that does not know the last ones, and one without IPv6.
         let mut old = link_of(&both);
-        (old.settings4.truncate(10), old.settings6.clear());
+        old.settings4.truncate(10);
+        old.settings6.clear();
         assert_eq!(found(&[both], &[old]), []);
     }
 

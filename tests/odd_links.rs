@@ -46,8 +46,11 @@ fn a_pod_whose_link_bears_an_alias_that_is_no_text_works_is_put_right_and_is_del
         assert!(!said.stdout().contains("cannot be read"), "{}", said.stdout());
         if n % 2 == 0 {
             agent.signal("HUP");
-            let shown = format!("ip link show {}", attached.host_link());
-            wait_for("the alias", || host.run(&shown).contains("alias flock:p/eth0\n").then_some(()));
+            wait_for("the alias", || {
+                let shown =
+                    host.command("ip").args(["link", "show", &attached.host_link()]).output().expect("ip starts");
+                String::from_utf8_lossy(&shown.stdout).contains("alias flock:p/eth0\n").then_some(())
+            });
             set_alias(&host, &attached.host_link(), text);
         }
         pod.assert_pings(host_addresses());

@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::Attachment;
+use flock::addr::{Attachment, LinkEnd};
 use flock::lease::{Lease, Phase};
 use flock::store::format::{Record, VERSION};
 use serde_json::json;
@@ -299,6 +299,7 @@ fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
     let mut other = host.leases().remove(0);
     other.attachment = "never-wired/eth0".parse().expect("a key");
     other.host_link = other.attachment.host_link(0);
+    (other.host_mac, other.host_index) = (other.attachment.mac(LinkEnd::Host), None);
     (other.phase, other.ipv6, other.ipv4) = (Phase::Pending, None, "10.25.214.77".parse().ok());
     host.append_to_log([Record::Put(Box::new(other))]);
     let agent = host.agent().start();

@@ -150,7 +150,7 @@ pub fn unwire(lease: &Lease, remover: &LinkRemover, deadline: Instant) -> Result
 pub fn unwire_unrecorded(attachment: &Attachment, remover: &LinkRemover, deadline: Instant) -> Result<(), Fault> {
     let fail = |cause: Cause| Fault { step: Step::Unwire, cause };
     let links = observe::unrecorded_links(attachment, deadline).map_err(fail)?;
-    let removals = links.into_iter().map(|link| remover.remove(link.index, deadline));
     // Each is tried, whatever became of the others.
-    removals.fold(Ok(()), |outcome, removal| outcome.and(removal)).map_err(|e| fail(e.into()))
+    let removals: Vec<_> = links.into_iter().map(|link| remover.remove(link.index, deadline)).collect();
+    removals.into_iter().collect::<Result<(), _>>().map_err(|e| fail(e.into()))
 }

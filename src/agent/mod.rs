@@ -385,7 +385,7 @@ fn listen(
     reconcile: Sender<Turn>,
 ) -> Result<(), StartError> {
     let hear = move || {
-        while let Some(heard) = changes.next() {
+        while let Some(heard) = changes.wait() {
             for change in heard {
                 let (node, links) = match change {
                     Change::Host => (suspicions.host(), false),

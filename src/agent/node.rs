@@ -372,7 +372,7 @@ impl Node {
         self.keep_due = now + KEEP_INTERVAL;
         let outcome = self.put_right(&differences, deadline);
         self.say(said(&differences));
-        self.verdicts.set_host(outcome.as_ref().map(|()| ()).map_err(ToString::to_string));
+        self.verdicts.set_host(outcome.clone().map_err(|error| error.to_string()));
         self.gate.tried(outcome);
     }
 

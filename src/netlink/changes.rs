@@ -91,7 +91,7 @@ impl Changes {
     }
 
     /// Waits for the next announcements. None when the socket is of no more use.
-    pub fn next(&mut self) -> Option<Vec<Change>> {
+    pub fn wait(&mut self) -> Option<Vec<Change>> {
         loop {
             let mut space = self.buffer.as_mut_slice();
             let received = self.socket.recv(&mut space, 0);

@@ -319,7 +319,7 @@ pub fn leases() -> Vec<Lease> {
     let bytes = fs::read("/run/flock/state/leases.log").unwrap_or_default();
     let mut leases = BTreeMap::<Attachment, Lease>::new();
     for line in bytes.split(|byte| *byte == b'\n') {
-        match decode(line) {
+        match decode(line).map(|line| line.record) {
             Some(Record::Put(lease)) => drop(leases.insert(lease.attachment.clone(), *lease)),
             Some(Record::Free(freed)) => drop(leases.remove(&freed.attachment)),
             _ => {}
