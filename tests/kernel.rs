@@ -560,12 +560,13 @@ fn a_wait_for_a_link_that_sends_and_an_address_that_is_taken_in_ends() {
 
 // covers: FM-K03
 #[test]
-fn the_links_of_pods_are_found_among_thousands_of_others_without_reading_those() {
+fn the_links_of_pods_are_found_among_hundreds_of_others_without_reading_those() {
     let host = Host::new();
     let pod = host.pod("p");
     let mut conn = conn(&host.netns());
     assert_eq!(conn.pairs().expect("asked"), [], "none but lo");
-    let script = "for n in $(seq 2000); do echo link add b$n type bridge; done | ip -batch -";
+    // Not thousands: their end would hold up every other namespace of this machine for seconds.
+    let script = "for n in $(seq 300); do echo link add b$n type bridge; done | ip -batch -";
     succeed(host.command("sh").args(["-ec", script]));
     assert_eq!(conn.pairs().expect("asked"), [], "bridges only");
     host.run("ip link add foreign type veth peer name other");
@@ -576,7 +577,7 @@ fn the_links_of_pods_are_found_among_thousands_of_others_without_reading_those()
     let expected = ["foreign", "other", wiring.host_link.as_str()].map(str::to_owned);
     assert_eq!(names(conn.pairs().expect("asked")), BTreeSet::from(expected));
     let all = conn.links().expect("asked");
-    assert_eq!(all.len(), 2004);
+    assert_eq!(all.len(), 304);
     let (mut pairs, mut of_all) = (conn.pairs().expect("asked"), all);
     of_all.retain(|link| link.veth);
     pairs.sort_by_key(|link| link.index);
