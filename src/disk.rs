@@ -65,6 +65,9 @@ pub trait Disk: Send {
     /// The file may still be there.
     fn remove(&mut self, name: &str) -> Result<(), DiskError>;
 
+    /// Whether what was appended to `name` can no longer be found under that name: somebody has removed or replaced the file.
+    fn is_lost(&mut self, name: &str) -> bool;
+
     /// Writes a file anew, whole and durable. Not for a file that somebody may want to read meanwhile.
     ///
     /// # Errors
@@ -104,16 +107,25 @@ impl Directory {
     }
 
     fn file(&mut self, name: &str) -> Result<&mut File, DiskError> {
-        let file = match self.open.take() {
-            Some((open, file)) if open == name => file,
-            _ => OpenOptions::new()
+        let open = || {
+            OpenOptions::new()
                 .append(true)
                 .create(true)
                 .mode(0o600)
                 // A link is not followed, and a FIFO does not block.
                 .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
                 .open(self.path.join(name))
-                .map_err(|error| self.error("open", name, error))?,
+        };
+        let file = match self.open.take() {
+            Some((open, file)) if open == name => file,
+            _ => match open() {
+                // Somebody has removed the directory since it was made.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_private_dir(&self.path).map(|()| open())?
+                }
+                other => other,
+            }
+            .map_err(|error| self.error("open", name, error))?,
         };
         Ok(&mut self.open.insert((name.into(), file)).1)
     }
@@ -158,6 +170,19 @@ impl Disk for Directory {
         let file = self.file(name)?;
         let synced = failpoint::pass("disk.sync").and_then(|()| file.sync_data());
         synced.and_then(|()| failpoint::pass("disk.synced")).map_err(|error| self.error("sync", name, error))
+    }
+
+    fn is_lost(&mut self, name: &str) -> bool {
+        let file = self.open.as_ref().filter(|(open, _)| open == name).and_then(|(_, file)| file.metadata().ok());
+        let named = fs::symlink_metadata(self.path.join(name)).ok();
+        let lost = match (file, named) {
+            (Some(file), Some(named)) => (file.dev(), file.ino()) != (named.dev(), named.ino()),
+            (_, named) => named.is_none(),
+        };
+        if lost {
+            self.open = None;
+        }
+        lost
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {

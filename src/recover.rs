@@ -96,12 +96,18 @@ impl KernelLink {
     }
 
     /// How surely this is the link of `lease`: 0 for no sign of it. Each sign is enough, since whoever changes one of them
-    /// still has a pod behind the link; the index is the one that nobody can change.
+    /// still has a pod behind the link. The index is the one that nobody can change; but a record may come to a host, or to a
+    /// namespace, where that index is somebody else's, so the link must bear something of the lease with it.
     fn signs_of(&self, lease: &Lease) -> u8 {
-        let index = lease.host_index == Some(self.index);
         let alias = self.alias.as_deref().and_then(plan::attachment_of_alias).as_ref() == Some(&lease.attachment);
         let mac = self.mac == Some(lease.host_mac);
         let name = self.name == lease.host_link.as_str();
+        let bears = || {
+            lease
+                .addresses()
+                .any(|ip| self.own.contains(&plan::gateway(lease, ip)) || self.addresses().any(|routed| routed == ip))
+        };
+        let index = lease.host_index == Some(self.index) && (alias || mac || name || bears());
         // The name alone is no sign: it is what somebody else's link would have in common with ours.
         if index || alias || mac {
             u8::from(index) * 8 + u8::from(alias) * 4 + u8::from(mac) * 2 + u8::from(name)
@@ -483,6 +489,9 @@ pub(crate) mod tests {
             let repairs = repairs([mine.clone()].iter(), &[other.clone(), link], &HashSet::new(), 100, 1);
             assert!(!repairs.contains(&Repair::Release(mine.attachment.clone())), "{bits:03b}: {repairs:?}");
         }
+        // A link of its index that bears nothing of the lease is of another namespace, or of another time.
+        let other = KernelLink { index: 7, name: "uplink".into(), ..KernelLink::default() };
+        assert_eq!(found(&[mine.clone()], &[other]), [Repair::Release(mine.attachment.clone())]);
         // A link of its name alone is somebody else's.
         let named = KernelLink { name: mine.host_link.to_string(), index: 8, ..KernelLink::default() };
         assert_eq!(found(&[mine.clone()], &[named]), [Repair::Release(mine.attachment)]);

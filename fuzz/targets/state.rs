@@ -146,6 +146,10 @@ impl Memory {
 }
 
 impl Disk for Memory {
+    fn is_lost(&mut self, name: &str) -> bool {
+        !self.files().contains_key(name)
+    }
+
     fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
         Ok(self.files().remove(name))
     }

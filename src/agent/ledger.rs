@@ -540,6 +540,10 @@ mod tests {
     }
 
     impl Disk for Memory {
+        fn is_lost(&mut self, name: &str) -> bool {
+            !self.files.lock().expect("unpoisoned").contains_key(name)
+        }
+
         fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
             Ok(self.files.lock().expect("unpoisoned").get(name).cloned())
         }

@@ -372,6 +372,12 @@ impl Node {
         self.keep_due = now + KEEP_INTERVAL;
         let outcome = self.put_right(&differences, deadline);
         self.say(said(&differences));
+        // Tried again and again until it is done, and said once.
+        if let Err(error) = &outcome
+            && self.gate.problem().as_ref() != Some(error)
+        {
+            log::error("host cannot be prepared").with("err", error).write();
+        }
         self.verdicts.set_host(outcome.clone().map_err(|error| error.to_string()));
         self.gate.tried(outcome);
     }
@@ -390,10 +396,7 @@ impl Node {
             };
             match done {
                 Ok(()) => changed.push(difference.to_string()),
-                Err(error) => {
-                    log::error("host cannot be prepared").with("err", &error).write_limited();
-                    outcome = outcome.and(Err(error));
-                }
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
         if !changed.is_empty() {

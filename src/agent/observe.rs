@@ -53,11 +53,16 @@ pub fn host_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
 pub fn link(lease: &Lease, deadline: Instant) -> Result<Option<Link>, Cause> {
     let mut conn = Conn::open(deadline)?;
     // An index is given to one link only, so where it is known nothing else need be looked at.
-    let likely = match lease.host_index {
-        Some(index) => return Ok(conn.link_at(index)?.filter(|link| link.veth)),
-        None => conn.link_named(lease.host_link.as_str())?,
-    };
-    if let Some(link) = likely.filter(|link| is_of(lease, link)) {
+    if let Some(index) = lease.host_index {
+        let Some(link) = conn.link_at(index)?.filter(|link| link.veth) else { return Ok(None) };
+        if is_of(lease, &link) {
+            return Ok(Some(link));
+        }
+        // All that can be changed was changed. What it bears tells.
+        let end = host_end(&mut conn, lease, link.clone())?;
+        return Ok(link_of(lease, [&end]).map(|_| link));
+    }
+    if let Some(link) = conn.link_named(lease.host_link.as_str())?.filter(|link| is_of(lease, link)) {
         return Ok(Some(link));
     }
     Ok(conn.pairs()?.into_iter().find(|link| is_of(lease, link)))

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::iter;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -69,8 +70,9 @@ pub struct Reconciler {
     suspicions: Suspicions,
     /// Repairs out of turn.
     budget: Budget,
-    /// Repairs that failed in the last round, with the reason, which need not be said again.
+    /// Repairs that failed in this round and in the last one, with the reason, which need not be said again.
     failing: HashMap<Attachment, String>,
+    failed_before: HashMap<Attachment, String>,
     /// When this agent began, in milliseconds of the boot clock.
     began: u64,
     pulse: Pulse,
@@ -86,6 +88,7 @@ impl Reconciler {
             suspicions,
             budget: Budget::new(LOOKS, INTERVAL, Instant::now()),
             failing: HashMap::new(),
+            failed_before: HashMap::new(),
             began: boot::now_ms(),
             pulse: Pulse::default(),
         }
@@ -132,7 +135,7 @@ impl Reconciler {
 
     fn settle(&self, deadline: Instant) {
         match self.verbs.ledger().settle(deadline) {
-            Ok(true) => log::info("state is recorded again").write(),
+            Ok(true) => log::warn("state was not recorded as it is, and is again").write_limited(),
             Ok(false) => {}
             Err(Cause::Store(error)) => log::error("state cannot be recorded").with("err", error).write_limited(),
             Err(_) => log::warn("state is slow to be recorded").write_limited(),
@@ -190,6 +193,7 @@ impl Reconciler {
     fn round(&mut self) {
         // All that was announced until now is looked at with the rest.
         self.suspicions.take_links();
+        self.failed_before = mem::take(&mut self.failing);
         let deadline = Instant::now() + LIMIT;
         self.settle(deadline);
         match self.intents.waiting() {
@@ -310,7 +314,10 @@ impl Reconciler {
             }
             Err(fault) => {
                 let why = fault.to_string();
-                if self.failing.insert(attachment.clone(), why.clone()).as_ref() != Some(&why) {
+                let said =
+                    [&self.failing, &self.failed_before].iter().any(|failed| failed.get(attachment) == Some(&why));
+                self.failing.insert(attachment.clone(), why.clone());
+                if !said {
                     log::warn("repair failed")
                         .with("repair", done)
                         .with("cid", &attachment.container_id)

@@ -248,11 +248,15 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Brings the disk up to date with what is in force. True if it was not.
+    /// Brings the disk up to date with what is in force. True if it was not: a write has failed, or somebody has removed the log
+    /// or put another file in its place.
     ///
     /// # Errors
     /// It still is not.
     pub fn settle(&mut self) -> Result<bool, DiskError> {
+        if self.log.is_some() && self.disk.is_lost(LOG) {
+            self.log = None;
+        }
         if self.log.is_none() { self.rewrite().map(|()| true) } else { Ok(false) }
     }
 

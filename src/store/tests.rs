@@ -93,6 +93,10 @@ fn refused() -> DiskError {
 }
 
 impl Disk for BadDisk {
+    fn is_lost(&mut self, name: &str) -> bool {
+        !self.media().files.contains_key(name)
+    }
+
     fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
         if self.step().is_some() {
             return Err(refused());

@@ -143,6 +143,33 @@ fn a_delete_without_a_record_takes_away_every_link_with_the_pods_mark() {
     pods[1].0.assert_pings(host_addresses());
 }
 
+// covers: FM-L05
+#[test]
+fn a_record_that_a_cleaner_removes_is_made_again() {
+    for damage in [
+        "rm /run/flock/state/leases.log",
+        "rm -r /run/flock/state",
+        "cp /run/flock/state/leases.log /run/aside && mv /run/aside /run/flock/state/leases.log",
+        "rm -r /run/flock/deletes",
+    ] {
+        let host = Host::new();
+        let agent = host.agent().start();
+        let pods = attached(&host, &["p", "q"]);
+        succeed(host.command("sh").args(["-ec", damage]));
+        // Whatever was recorded into a file without a name is recorded again.
+        let more = attached(&host, &["r"]);
+        round(&agent);
+        host.assert_sound(damage);
+        assert_eq!(host.leases().len(), 3, "{damage}");
+        agent.kill();
+        host.del(&more[0].0).done();
+        let agent = host.agent().keep_config().start();
+        assert!(!agent.log().contains("adopted") && !agent.log().contains("damaged"), "{damage}: {}", agent.log());
+        assert_all_work(&pods, damage);
+        assert_eq!(host.leases().len(), 2, "{damage}");
+    }
+}
+
 // covers: FM-N04
 #[test]
 fn a_host_that_cannot_be_prepared_is_not_ready_until_it_can() {
