@@ -33,14 +33,17 @@ pub struct Setting {
     /// Whether it matters only to a pod that has an address of the family. The others keep a pod of either kind from
     /// changing the host.
     pub for_addresses: bool,
+    /// Whether it is kept for as long as the link stands. The others are made with the link and belong to later plugins of
+    /// the chain from then on.
+    pub kept: bool,
 }
 
 const fn setting(family: Family, key: &'static str, place: usize, value: i32) -> Setting {
-    Setting { family, key, place, value, for_addresses: false }
+    Setting { family, key, place, value, for_addresses: false, kept: true }
 }
 
 const fn setting_for_addresses(family: Family, key: &'static str, place: usize, value: i32) -> Setting {
-    Setting { family, key, place, value, for_addresses: true }
+    Setting { family, key, place, value, for_addresses: true, kept: true }
 }
 
 /// The settings of each host end, in the order in which they are made. `docs/design.md` argues each, and what is left to
@@ -59,7 +62,8 @@ pub const SETTINGS: [Setting; 16] = [
     setting(Family::V6, "seg6_enabled", 44, 0),
     setting(Family::V6, "rpl_seg_enabled", 51, 0),
     setting(Family::V4, "accept_local", 22, 0),
-    setting(Family::V4, "route_localnet", 25, 0),
+    // portmap sets it for host ports that are called by 127.0.0.1, and guards that with a rule of its own.
+    Setting { family: Family::V4, key: "route_localnet", place: 25, value: 0, for_addresses: false, kept: false },
     // What the host answers for others, and learns from answers that nobody asked for.
     setting(Family::V4, "arp_ignore", 18, 0),
     setting(Family::V4, "proxy_arp", 2, 0),
@@ -165,7 +169,7 @@ pub fn wiring(lease: &Lease) -> Wiring {
         ifname: lease.attachment.ifname.clone(),
         pod_mac,
         mtu: lease.mtu,
-        host: host_end(lease),
+        host: host_changes(lease, |_| true),
         pod: pod_end(lease, pod_mac),
     }
 }
@@ -175,11 +179,15 @@ pub fn host_identity(lease: &Lease) -> [Change; 2] {
     [Change::Mac(lease.host_mac), Change::Name(lease.host_link.clone())]
 }
 
-/// The changes of the host end. All of them may be repeated on a link that has them already.
+/// The changes of the host end that are kept. All of them may be repeated on a link that has them already.
 pub fn host_end(lease: &Lease) -> Vec<Change> {
+    host_changes(lease, |setting| setting.kept)
+}
+
+fn host_changes(lease: &Lease, wanted: fn(&Setting) -> bool) -> Vec<Change> {
     let mut changes = vec![Change::Alias(alias(&lease.attachment)), Change::NoAutoAddress];
     // Before the link is up: from then on the pod's packets are judged by them.
-    changes.extend(settings(lease).map(Change::Setting));
+    changes.extend(settings(lease).filter(|setting| wanted(setting)).map(Change::Setting));
     changes.push(Change::Up);
     // The gateway addresses stand on the host end itself: the permanent neighbours below make the first packet fast, and
     // these make the link heal when something in the pod drops them or asks by itself. A /128 rather than fe80::1/64:

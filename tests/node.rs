@@ -593,9 +593,9 @@ fn check_tells_a_working_pod_from_a_damaged_one() {
         ),
         (
             "host",
-            format!("sysctl -q net.ipv4.conf.{link}.route_localnet=1"),
-            format!("sysctl -q net.ipv4.conf.{link}.route_localnet=0"),
-            "lacks the IPv4 route_localnet=0",
+            format!("sysctl -q net.ipv4.conf.{link}.accept_local=1"),
+            format!("sysctl -q net.ipv4.conf.{link}.accept_local=0"),
+            "lacks the IPv4 accept_local=0",
         ),
         (
             "host",
