@@ -97,6 +97,8 @@ impl fmt::Display for Holder {
 pub struct HostFacts {
     /// MTU of the uplink, in bytes: the smallest one where packets leave by several links.
     pub mtu: u32,
+    /// An uplink says so, and it is not just [`DEFAULT_MTU`].
+    pub has_uplink: bool,
     /// Addresses that no pod may get: all of the host's, and those of others that are in the node's ranges.
     pub taken: BTreeMap<IpAddr, Holder>,
     /// Why the pods' IPv4 gateway cannot be an address of this host, if so.
@@ -109,7 +111,8 @@ pub struct HostFacts {
 pub fn judge(seen: &Seen, prefixes: &[IpNet], gateway4: Ipv4Addr) -> HostFacts {
     let mut facts = HostFacts::default();
     let v6 = prefixes.iter().any(|prefix| prefix.addr().is_ipv6());
-    facts.mtu = uplink_mtu(seen, if v6 { MTU_MIN6 } else { MTU_MIN4 }, &mut facts.remarks);
+    let mtu = uplink_mtu(seen, if v6 { MTU_MIN6 } else { MTU_MIN4 }, &mut facts.remarks);
+    (facts.mtu, facts.has_uplink) = (mtu.unwrap_or(DEFAULT_MTU), mtu.is_some());
     take(seen, prefixes, &mut facts);
     for prefix in prefixes {
         overlaps(seen, prefix, &mut facts.remarks);
@@ -120,7 +123,8 @@ pub fn judge(seen: &Seen, prefixes: &[IpNet], gateway4: Ipv4Addr) -> HostFacts {
     facts
 }
 
-fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> u32 {
+/// None where no packet leaves the host.
+fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> Option<u32> {
     let mut smallest: Option<&SeenLink> = None;
     for v6 in [true, false] {
         let ways = seen.ways_out.iter().filter(|way| way.v6 == v6);
@@ -132,7 +136,7 @@ fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> u32 {
         let uplink = ways.into_iter().find_map(links);
         smallest = [smallest, uplink].into_iter().flatten().min_by_key(|link| link.mtu);
     }
-    let Some(uplink) = smallest else { return DEFAULT_MTU };
+    let uplink = smallest?;
     let mtu = uplink.mtu.clamp(min, MTU_MAX);
     if mtu != uplink.mtu {
         remarks.push(format!(
@@ -141,7 +145,7 @@ fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> u32 {
             uplink.name, uplink.mtu
         ));
     }
-    mtu
+    Some(mtu)
 }
 
 fn take(seen: &Seen, prefixes: &[IpNet], facts: &mut HostFacts) {

@@ -327,6 +327,10 @@ fn times_of_conditions_outlive_a_server_that_cannot_tell_them() {
 #[test]
 fn a_full_range_is_told_and_so_is_what_a_node_config_says_in_vain() {
     let host = Host::new();
+    host.run("ip link add up0 type veth peer name up1");
+    host.run("ip link set up0 up");
+    host.run("ip link set up1 up");
+    host.run("ip route add default dev up0");
     let mut object = node_config_object(json!({"cidr4": "10.25.214.0/30", "mtu": 9000}));
     object["metadata"]["annotations"] = json!({"flock.fritzlab.net/ip-alg": "app"});
     let api = Api::start(&host, Some(object));

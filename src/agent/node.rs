@@ -297,8 +297,9 @@ impl Node {
         let facts = host.facts.clone();
         let view = View { config: config.clone(), mtu: config.mtu.unwrap_or(facts.mtu), gateway4: config.gateway4 };
         let same = self.present.get().is_some_and(|present| *present == view);
-        let notes: BTreeSet<String> =
-            nodeconfig::mtu_note(config.mtu, facts.mtu).into_iter().chain(facts.remarks.iter().cloned()).collect();
+        let mtu_note =
+            config.mtu.filter(|_| facts.has_uplink).and_then(|asked| nodeconfig::mtu_note(Some(asked), facts.mtu));
+        let notes: BTreeSet<String> = mtu_note.into_iter().chain(facts.remarks.iter().cloned()).collect();
         let ranges = Ranges { cidr6: config.cidr6, cidr4: config.cidr4, host: facts.taken.keys().copied().collect() };
         self.verbs.ledger().configure(ranges);
         for note in notes.difference(&self.noted) {
