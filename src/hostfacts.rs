@@ -148,19 +148,33 @@ fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> Option<u32> {
     Some(mtu)
 }
 
+impl Seen {
+    /// A link of somebody else. One that is not among the links came or went while the host was looked at, as pods' links do:
+    /// the next look tells.
+    fn is_foreign(&self, link: u32) -> bool {
+        self.links.get(&link).is_some_and(|link| !link.ours)
+    }
+
+    /// A next hop that does not lead to a pod. One without a link says nothing of pods.
+    fn leads_elsewhere(&self, (link, _): &(Option<u32>, Option<IpAddr>)) -> bool {
+        link.is_none_or(|link| self.is_foreign(link))
+    }
+}
+
 fn take(seen: &Seen, prefixes: &[IpNet], facts: &mut HostFacts) {
-    let ours = |link: &u32| seen.links.get(link).is_some_and(|link| link.ours);
     // The gateways that every host end bears are no addresses of the host that a pod could meet.
-    for (_, ip, _) in
-        seen.addresses.iter().filter(|(link, ip, _)| !ours(link) && !is_link_local(*ip) && !ip.is_loopback())
-    {
+    for (_, ip, _) in seen.addresses.iter().filter(|(_, ip, _)| !is_link_local(*ip) && !ip.is_loopback()) {
         facts.taken.insert(*ip, Holder::Host);
     }
-    let hops = seen.routes.iter().flat_map(|route| &route.hops).filter_map(|(_, via)| *via);
+    let hops = seen.routes.iter().flat_map(|route| &route.hops).filter(|hop| seen.leads_elsewhere(hop));
+    let hops = hops.filter_map(|(_, via)| *via);
     let next_hops = hops.chain(seen.gateways.iter().copied()).map(|ip| (ip, Holder::NextHop));
     let single = seen.routes.iter().filter(|route| route.to.prefix_len() == route.to.max_prefix_len());
+    // Those of the Go flock lead to its pods, and bear no mark.
+    let single = single.filter(|route| route.hops.is_empty() || route.hops.iter().any(|hop| seen.leads_elsewhere(hop)));
     let single = single.map(|route| (route.to.addr(), Holder::Route));
-    let neighbours = seen.neighbours.iter().filter(|(link, _)| !ours(link)).map(|(_, ip)| (*ip, Holder::Neighbour));
+    let neighbours = seen.neighbours.iter().filter(|(link, _)| seen.is_foreign(*link));
+    let neighbours = neighbours.map(|(_, ip)| (*ip, Holder::Neighbour));
     for (ip, holder) in next_hops.chain(single).chain(neighbours) {
         if !prefixes.iter().any(|prefix| prefix.contains(&ip)) {
             continue;
@@ -210,19 +224,21 @@ fn overlaps(seen: &Seen, prefix: &IpNet, remarks: &mut Vec<String>) {
 }
 
 fn gateway_taken(seen: &Seen, gateway: IpAddr) -> Option<String> {
-    let ours = |link: &u32| seen.links.get(link).is_some_and(|link| link.ours);
-    let next_hop = seen.routes.iter().find(|route| route.hops.iter().any(|(_, via)| *via == Some(gateway)));
+    let leads_there = |hop: &(Option<u32>, Option<IpAddr>)| hop.1 == Some(gateway) && seen.leads_elsewhere(hop);
+    let next_hop = seen.routes.iter().find(|route| route.hops.iter().any(leads_there));
+    let single = |route: &SeenRoute| {
+        route.to == IpNet::from(gateway)
+            && route.hops.iter().any(|(link, _)| link.is_some_and(|link| seen.is_foreign(link)))
+    };
     let what = if let Some(route) = next_hop {
         format!("the next hop of the host's route to {}", route.to)
     } else if seen.gateways.contains(&gateway) {
         "the gateway of a nexthop object of the host".into()
-    } else if seen.addresses.iter().any(|(link, ip, _)| *ip == gateway && !ours(link)) {
+    } else if seen.addresses.iter().any(|(link, ip, _)| *ip == gateway && seen.is_foreign(*link)) {
         "an address of another link of the host".into()
-    } else if seen.neighbours.iter().any(|(link, ip)| *ip == gateway && !ours(link)) {
+    } else if seen.neighbours.iter().any(|(link, ip)| *ip == gateway && seen.is_foreign(*link)) {
         "a neighbour of the host".into()
-    } else if seen.routes.iter().any(|route| {
-        route.to == IpNet::from(gateway) && !route.hops.iter().filter_map(|(link, _)| link.as_ref()).all(ours)
-    }) {
+    } else if seen.routes.iter().any(single) {
         "the destination of a route of the host".into()
     } else {
         return None;
@@ -346,6 +362,23 @@ mod tests {
         assert_eq!(taken, expected.map(|(ip, holder)| (ip.to_owned(), holder)));
         assert_eq!(facts.remarks.len(), 1, "{:?}", facts.remarks);
         assert!(facts.remarks[0].starts_with("spec.cidr4 192.0.2.0/24 meets 192.0.2.0/24, the network of link up0"));
+    }
+
+    #[test]
+    fn links_of_pods_that_come_and_go_while_the_host_is_looked_at_are_nobody_elses() {
+        let gone = 77;
+        let mut seen = host();
+        seen.addresses = vec![(gone, GATEWAY4.into(), 32)];
+        seen.neighbours = vec![(gone, ip("10.0.0.5")), (9, ip("10.0.0.6"))];
+        seen.routes = vec![
+            // The kernel's own, for the gateway address of a host end, and those of the Go flock.
+            route("169.254.1.1/32", &[(gone, "")]),
+            route("10.0.0.7/32", &[(9, "")]),
+            // Somebody routes a network through a pod.
+            route("198.51.100.0/24", &[(9, "10.0.0.8")]),
+        ];
+        let facts = judge(&seen, &[net("10.0.0.0/24")], GATEWAY4);
+        assert_eq!((facts.taken.len(), facts.gateway4_taken, facts.remarks.len()), (0, None, 0), "{:?}", facts.taken);
     }
 
     #[test]
