@@ -135,7 +135,7 @@ impl Reconciler {
 
     fn settle(&self, deadline: Instant) {
         match self.verbs.ledger().settle(deadline) {
-            Ok(true) => log::warn("state was not recorded as it is, and is again").write_limited(),
+            Ok(true) => log::info("state is recorded again").write_limited(),
             Ok(false) => {}
             Err(Cause::Store(error)) => log::error("state cannot be recorded").with("err", error).write_limited(),
             Err(_) => log::warn("state is slow to be recorded").write_limited(),
