@@ -571,7 +571,9 @@ fn the_links_of_pods_are_found_among_hundreds_of_others_without_reading_those() 
     assert_eq!(conn.pairs().expect("asked"), [], "bridges only");
     host.run("ip link add foreign type veth peer name other");
     let wiring = wiring("abc", 5);
-    wire(&mut conn, &wiring, &pod);
+    let pair = wire(&mut conn, &wiring, &pod);
+    // Nothing of it changes any more between two lists.
+    conn.wait_until_it_sends(pair.host, wiring.host_link.as_str()).expect("both ends are up");
     let names =
         |links: Vec<flock::netlink::link::Link>| links.into_iter().map(|link| link.name).collect::<BTreeSet<_>>();
     let expected = ["foreign", "other", wiring.host_link.as_str()].map(str::to_owned);
