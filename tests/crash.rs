@@ -310,8 +310,10 @@ fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
     let witness = witness(&host);
     let drift = || {
         let vanishing = host.pod("vanishing");
-        host.add(&vanishing).result();
+        let link = host.add(&vanishing).result().host_link();
         vanishing.vanish();
+        // The kernel takes the link away later. An agent that starts before leaves the lease to two rounds of its own.
+        wait_for("the link to vanish", || (!host.flock_links().contains(&link)).then_some(()));
         for ip in witness.1.ips() {
             host.run(&format!("ip route del {ip} proto 102"));
         }

@@ -178,6 +178,8 @@ fn check_changes_nothing() {
     leave_damage(&host);
     let pod = host.pod("a");
     let made = host.add(&pod).result();
+    // The kernel tells of the pod's carrier a little after it is there.
+    wait_for("the pod's end to be known as up", || pod.run("ip link show eth0").contains("state UP").then_some(()));
     host.run(&format!("ip -6 route del {}", made.ipv6().unwrap()));
     let watch = |command: &mut std::process::Command| {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("ip starts");
