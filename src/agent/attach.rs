@@ -13,7 +13,7 @@ use crate::netlink::events::LinkRemover;
 use crate::netlink::link::Pair;
 use crate::netns::Netns;
 use crate::plan::{self, Change, Wiring};
-use crate::recover::{KernelLink, host_end_lacks};
+use crate::recover::KernelLink;
 use crate::sysctl::{self, SysctlError};
 
 /// Makes the link that `lease` asks for, its pod end in `netns`. When it returns, the first packet works. Returns the index
@@ -47,28 +47,23 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
     Ok(pair.host)
 }
 
-/// What the host end of `lease` lacks; nothing if it does not stand.
+/// What the host shows of the host end of `lease`; none if it does not stand.
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn lacks(lease: &Lease, deadline: Instant) -> Result<Vec<Change>, Fault> {
-    Ok(shown(lease, deadline)?.map(|end| host_end_lacks(lease, &end)).unwrap_or_default())
-}
-
-fn shown(lease: &Lease, deadline: Instant) -> Result<Option<KernelLink>, Fault> {
+pub fn shown(lease: &Lease, deadline: Instant) -> Result<Option<KernelLink>, Fault> {
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let Some(link) = observe::link(lease, deadline).map_err(fail)? else { return Ok(None) };
     let mut conn = Conn::open(deadline).map_err(|e| fail(e.into()))?;
     observe::host_end(&mut conn, lease, link).map(Some).map_err(fail)
 }
 
-/// Gives the host end of `lease` back what it lacks.
+/// Gives `end`, the host end of `lease`, back what it lacks.
 ///
 /// # Errors
 /// Some of it may be missing still.
-pub fn rewire(lease: &Lease, lacks: &[Change], deadline: Instant) -> Result<(), Fault> {
+pub fn rewire(lease: &Lease, end: &KernelLink, lacks: &[Change], deadline: Instant) -> Result<(), Fault> {
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
-    let Some(end) = shown(lease, deadline)? else { return Ok(()) };
     let mut conn = Conn::open(deadline).map_err(|e| fail(e.into()))?;
     set_ipv6(&end.name, lacks, &end.settings6).map_err(|e| fail(e.into()))?;
     let identity = plan::host_identity(lease).into_iter().filter(|change| lacks.contains(change));

@@ -195,9 +195,7 @@ impl Fault {
             Cause::Sysctl(error) if error.is_shortage() => {
                 (Code::TryAgainLater, "flock-agent has run out of a resource", error.to_string())
             }
-            Cause::Sysctl(error) => {
-                (Code::Internal, "kernel setting cannot be changed", format!("{error}{}", remedy_of_setting(error)))
-            }
+            Cause::Sysctl(error) => (Code::Internal, "kernel setting cannot be changed", error.to_string()),
             Cause::Unknown(attachment) => {
                 (Code::UnknownContainer, "container is unknown", format!("no record of {attachment}"))
             }
@@ -236,15 +234,6 @@ fn netns_remedy(error: &NetnsError) -> &'static str {
              CapabilityBoundingSet=)"
         }
         _ => "",
-    }
-}
-
-/// A setting of all links is missing only with the family itself.
-fn remedy_of_setting(error: &SysctlError) -> &'static str {
-    if error.key.starts_with("ipv6/conf/all/") && error.error.kind() == std::io::ErrorKind::NotFound {
-        "; this kernel has no IPv6: boot without ipv6.disable=1, or take cidr6 out of the NodeConfig"
-    } else {
-        ""
     }
 }
 

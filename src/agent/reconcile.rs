@@ -30,7 +30,7 @@ use crate::lease::{Lease, Phase};
 use crate::log;
 use crate::plan;
 use crate::pulse::Pulse;
-use crate::recover::{KernelLink, Repair, repairs};
+use crate::recover::{KernelLink, Repair, host_end_lacks, repairs};
 use crate::store::import;
 
 /// Between two rounds.
@@ -378,7 +378,8 @@ impl Reconciler {
         let ledger = self.verbs.ledger();
         let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
         let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(false) };
-        let lacks = attach::lacks(&lease, deadline)?;
+        let Some(end) = attach::shown(&lease, deadline)? else { return Ok(false) };
+        let lacks = host_end_lacks(&lease, &end);
         if lacks.is_empty() {
             return Ok(false);
         }
@@ -394,7 +395,7 @@ impl Reconciler {
             .with("if", &attachment.ifname)
             .with("lacks", shown.join(", "))
             .write_limited();
-        attach::rewire(&lease, &lacks, deadline).map(|()| true)
+        attach::rewire(&lease, &end, &lacks, deadline).map(|()| true)
     }
 
     /// Takes over the allocations of the Go flock at `path`, if there is such a file, for the links that stand and are
