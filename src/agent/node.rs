@@ -276,7 +276,7 @@ impl Node {
         let looked = host::look(&config.prefixes(), config.gateway4, began + KERNEL_LIMIT);
         let (took, now) = (began.elapsed(), Instant::now());
         self.look_allowed = now + took * HOST_LOOK_SHARE;
-        match looked {
+        let changed = match looked {
             Ok(host) => {
                 self.look_due = now + HOST_INTERVAL.max(took * HOST_LOOK_SHARE);
                 let changed = self.host.as_ref() != Some(&host);
@@ -289,7 +289,14 @@ impl Node {
                 log::warn("host cannot be read").with("err", error).write_limited();
                 false
             }
+        };
+        if let (Some(config), Some(host)) = (&self.config, &self.host) {
+            // With each look, also when it shows what the one before it did: an ADD may have met a route that came and went
+            // in between, and its address is free again.
+            let taken = host.facts.taken.keys().copied().collect();
+            self.verbs.ledger().configure(Ranges { cidr6: config.cidr6, cidr4: config.cidr4, host: taken });
         }
+        changed
     }
 
     fn put_in_force(&mut self) {
@@ -300,8 +307,6 @@ impl Node {
         let mtu_note =
             config.mtu.filter(|_| facts.has_uplink).and_then(|asked| nodeconfig::mtu_note(Some(asked), facts.mtu));
         let notes: BTreeSet<String> = mtu_note.into_iter().chain(facts.remarks.iter().cloned()).collect();
-        let ranges = Ranges { cidr6: config.cidr6, cidr4: config.cidr4, host: facts.taken.keys().copied().collect() };
-        self.verbs.ledger().configure(ranges);
         for note in notes.difference(&self.noted) {
             remark(note);
         }

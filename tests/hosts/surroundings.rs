@@ -143,6 +143,29 @@ fn an_address_to_which_somebody_makes_a_route_in_mid_add_is_his_and_the_pod_gets
     host.assert_empty();
 }
 
+// covers: FM-M03
+#[test]
+fn an_address_whose_foreign_route_came_and_went_between_two_looks_is_free_again() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&config("10.25.214.0/30"))).start();
+    // What comes and goes is announced when it is over, so each look at the host shows what the one before it did.
+    host.start_trace();
+    host.arm("host/netlink.change * hang 60000");
+    host.run("ip link set lo mtu 60000");
+    host.wait_point("host/netlink.change", 1);
+    host.run("ip route add 10.25.214.2/32 dev lo proto static");
+    let pod = host.pod("p");
+    assert_eq!(host.add(&pod).error().msg, "no free address");
+    agent.wait_log("address is somebody else's");
+    host.run("ip route del 10.25.214.2");
+    host.disarm();
+    let attached = wait_for("the address to be free again", || {
+        let outcome = host.add(&pod).run();
+        outcome.output.status.success().then(|| outcome.succeeded())
+    });
+    assert!(attached.contains("10.25.214.2/32"), "{attached}");
+}
+
 // covers: FM-M04
 #[test]
 fn a_host_whose_own_gateway_is_that_of_pods_serves_no_ipv4_until_it_is_told_another() {
