@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::addr::Attachment;
-use crate::cni::env::{self, Command, Invocation};
-use crate::cni::error::{Code, Error};
-use crate::cni::netconf::{self, Outline, STDIN_MAX};
-use crate::cni::result::WireResult;
-use crate::cni::version::{self, Version};
-use crate::intents::Intents;
+use crate::record::notes::Intents;
 use crate::rpc::client::{self, CallError};
 use crate::rpc::message::{Op, Request, Response};
 use crate::rpc::{DEFAULT_SOCKET, plugin_limit};
+use cni::env::{self, Command, Invocation};
+use cni::error::{Code, Error};
+use cni::netconf::{self, Outline, STDIN_MAX};
+use cni::result::WireResult;
+use cni::version::{self, Version};
+use model::addr::Attachment;
 
 /// VERSION is asked by programs, which send their configuration at once, and by people, who send none.
 const VERSION_STDIN: Duration = Duration::from_millis(300);
@@ -171,7 +171,7 @@ fn note(
     attachment: &Attachment,
     deadline: Instant,
     unanswered_call: &CallError,
-) -> Result<Option<Response>, crate::intents::IntentError> {
+) -> Result<Option<Response>, crate::record::notes::IntentError> {
     let intents = Intents::beside(socket);
     let mut writing = intents.writing(deadline)?;
     // With the lock held, an agent that starts now is either seen here or reads the note. A backlog that is full is nobody

@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flock::intents::Intents;
-use flock::store::format::{Record, decode};
+use flock::record::format::{Record, decode};
+use flock::record::notes::Intents;
 use serde_json::json;
 use support::failpoints::{ARMED, Passed, passes};
 use support::*;

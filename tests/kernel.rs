@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use flock::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
-use flock::lease::{Lease, Phase};
-use flock::netlink::NetlinkError;
-use flock::netlink::conn::Conn;
-use flock::netlink::events::LinkRemover;
-use flock::netlink::link::Pair;
-use flock::netns::{Netns, NetnsError};
-use flock::plan::{self, Change, Wiring};
+use flock::kernel::netlink::NetlinkError;
+use flock::kernel::netlink::conn::Conn;
+use flock::kernel::netlink::link::Pair;
+use flock::kernel::netlink::removal::LinkRemover;
+use flock::kernel::netns::{Netns, NetnsError};
 use ipnet::IpNet;
+use model::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
+use model::lease::{Lease, Phase};
+use model::plan::{self, Change, Wiring};
 use serde_json::Value;
 use support::*;
 
@@ -574,8 +574,9 @@ fn the_links_of_pods_are_found_among_hundreds_of_others_without_reading_those() 
     let pair = wire(&mut conn, &wiring, &pod);
     // Nothing of it changes any more between two lists.
     conn.wait_until_it_sends(pair.host, wiring.host_link.as_str()).expect("both ends are up");
-    let names =
-        |links: Vec<flock::netlink::link::Link>| links.into_iter().map(|link| link.name).collect::<BTreeSet<_>>();
+    let names = |links: Vec<flock::kernel::netlink::link::Link>| {
+        links.into_iter().map(|link| link.name).collect::<BTreeSet<_>>()
+    };
     let expected = ["foreign", "other", wiring.host_link.as_str()].map(str::to_owned);
     assert_eq!(names(conn.pairs().expect("asked")), BTreeSet::from(expected));
     let all = conn.links().expect("asked");

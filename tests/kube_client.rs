@@ -1186,7 +1186,7 @@ fn the_commands_of_the_deploy_page_make_a_kubeconfig_that_works() {
 fn the_node_config_of_the_deploy_page_is_valid() {
     let page = include_str!("../deploy/README.md");
     let text = page.split("<<YAML\n").find(|text| text.contains("kind: NodeConfig")).unwrap();
-    let config = flock::nodeconfig::parse(text.split("YAML\n").next().unwrap()).unwrap();
+    let config = model::nodeconfig::parse(text.split("YAML\n").next().unwrap()).unwrap();
     assert_eq!((config.name.as_str(), config.cidr6.is_some(), config.cidr4.is_some()), ("host001", true, true));
 }
 

@@ -22,10 +22,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::lease::Phase;
 use flock::rpc::message::Op;
 use flock::rpc::server::MAX_CONNECTIONS;
 use flock::rpc::{connect_limit, plugin_limit};
+use model::lease::Phase;
 use serde_json::{Value, json};
 
 use support::dice::Dice;
@@ -518,7 +518,7 @@ fn a_log_that_nobody_reads_holds_up_no_call_and_what_it_lacks_is_said_when_it_is
     let host = Host::new();
     let (mut reader, writer) = full_pipe();
     let agent = host.agent().stderr(writer).start();
-    let many = flock::log::QUEUE_LINES + 1000;
+    let many = flock::process::log::QUEUE_LINES + 1000;
     calls_go_on(&host, many);
     assert!(memory(&agent, "VmRSS:") < 64, "{} MiB", memory(&agent, "VmRSS:"));
     // Somebody begins to read.
@@ -647,18 +647,21 @@ fn the_limits_are_written_down_as_they_are() {
         ("a call of the plugin: ADD, DEL, CHECK, GC, STATUS", format!("{} s", seconds(plugin_limit))),
         ("of it, waiting for an agent that does not listen", format!("{} s", seconds(connect_limit))),
         ("connections of one call", flock::rpc::client::MAX_LOST.to_string()),
-        ("delete notes that wait", flock::intents::MAX_NOTES.to_string()),
-        ("network configuration", format!("{} KiB", flock::cni::netconf::STDIN_MAX / 1024)),
-        ("`CNI_ARGS`", format!("{} KiB", flock::cni::env::ARGS_MAX / 1024)),
-        ("`CNI_NETNS`", format!("{} bytes", flock::cni::env::NETNS_MAX)),
-        ("`CNI_CONTAINERID`", format!("{} bytes", flock::addr::CONTAINER_ID_MAX)),
-        ("text of an error", format!("{} bytes", flock::cni::error::TEXT_MAX)),
-        ("a NodeConfig", format!("{} KiB", flock::nodeconfig::TEXT_MAX / 1024)),
+        ("delete notes that wait", flock::record::notes::MAX_NOTES.to_string()),
+        ("network configuration", format!("{} KiB", cni::netconf::STDIN_MAX / 1024)),
+        ("`CNI_ARGS`", format!("{} KiB", cni::env::ARGS_MAX / 1024)),
+        ("`CNI_NETNS`", format!("{} bytes", cni::env::NETNS_MAX)),
+        ("`CNI_CONTAINERID`", format!("{} bytes", model::addr::CONTAINER_ID_MAX)),
+        ("text of an error", format!("{} bytes", cni::error::TEXT_MAX)),
+        ("a NodeConfig", format!("{} KiB", model::nodeconfig::TEXT_MAX / 1024)),
         (
             "lines of the log that wait for its reader",
-            format!("{}, {} KiB", flock::log::QUEUE_LINES, flock::log::QUEUE_BYTES / 1024),
+            format!("{}, {} KiB", flock::process::log::QUEUE_LINES, flock::process::log::QUEUE_BYTES / 1024),
         ),
-        ("lines of the log of one kind", format!("{} in {} s", flock::log::LIMIT, flock::log::WINDOW.as_secs())),
+        (
+            "lines of the log of one kind",
+            format!("{} in {} s", flock::process::log::LIMIT, flock::process::log::WINDOW.as_secs()),
+        ),
     ] {
         let row = format!("| {what} | {limit} |");
         assert!(design.lines().any(|line| line.starts_with(&row)), "docs/design.md lacks the row {row}");

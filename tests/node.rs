@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use flock::addr::Attachment;
+use model::addr::Attachment;
 use serde_json::Value;
 use support::*;
 

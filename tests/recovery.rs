@@ -19,9 +19,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::{Attachment, LinkEnd};
-use flock::lease::{Lease, Phase};
-use flock::store::format::{Record, VERSION};
+use flock::record::format::{Record, VERSION};
+use model::addr::{Attachment, LinkEnd};
+use model::lease::{Lease, Phase};
 use serde_json::json;
 use support::*;
 
@@ -420,7 +420,7 @@ fn the_log_of_the_version_before_is_read_and_then_written_anew() {
     let pods = add_pods(&host, names("p", 2));
     let leases = host.leases();
     agent.kill();
-    let header = Record::Header { version: 1, boot: flock::boot::id().expect("readable"), serial: 0 };
+    let header = Record::Header { version: 1, boot: flock::record::boot_clock::id().expect("readable"), serial: 0 };
     let records = [header].into_iter().chain(leases.iter().cloned().map(|lease| Record::Put(Box::new(lease))));
     let text: Vec<u8> = records.flat_map(|record| log_of([record], None)).collect();
     fs::write(log_file(&host), text).expect("writable");

@@ -954,7 +954,10 @@ fn the_plugin_prints_the_result_of_a_go_agent_and_never_none() {
     for request in agent.seen() {
         let left = Duration::from_millis(request["left_ms"].as_u64().unwrap());
         assert!(!left.is_zero() && left <= plugin_limit(Op::Gc), "{left:?}");
-        assert!(request["sent_ms"].as_u64().is_some_and(|sent| sent <= flock::boot::now_ms()), "{request}");
+        assert!(
+            request["sent_ms"].as_u64().is_some_and(|sent| sent <= flock::record::boot_clock::now_ms()),
+            "{request}"
+        );
     }
     drop(agent);
     for none in [

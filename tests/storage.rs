@@ -16,10 +16,10 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use flock::boot;
-use flock::disk::Directory;
-use flock::store::format::{Record, VERSION};
-use flock::store::{Finding, Store};
+use flock::record::boot_clock;
+use flock::record::disk::Directory;
+use flock::record::format::{Record, VERSION};
+use flock::record::store::{Finding, Store};
 use serde_json::json;
 use support::*;
 
@@ -221,7 +221,7 @@ fn whatever_lies_in_the_place_of_the_log_is_set_aside_and_every_pod_keeps_its_ad
         .collect();
     let log = host.path(LOG);
     fs::write(host.path("/run/precious"), "precious").expect("writable");
-    let later = log_of([Record::Header { version: 7, boot: boot::id().expect("readable"), serial: 1 }], None);
+    let later = log_of([Record::Header { version: 7, boot: boot_clock::id().expect("readable"), serial: 1 }], None);
     type Plant<'a> = &'a dyn Fn();
     let cases: [(&str, &str, Plant<'_>); 9] = [
         ("an empty file", "", &|| fs::write(&log, "").expect("writable")),

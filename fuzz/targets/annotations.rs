@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use flock::addr::{parse_prefix4, parse_prefix6};
-use flock::annotations::{AnnotationError, CIDRS_MAX, Defaults, IP_ALGO, Intent, PREFIX, WARNINGS_MAX, intent};
-use flock::embed::{Algo, Identity, N_VALUES, address};
+use model::addr::{parse_prefix4, parse_prefix6};
+use model::annotations::{AnnotationError, CIDRS_MAX, Defaults, IP_ALGO, Intent, PREFIX, WARNINGS_MAX, intent};
+use model::embed::{Algo, Identity, N_VALUES, address};
 
 use super::assert_one_line;
 
@@ -73,7 +73,7 @@ fn assert_honoured(intent: &Intent, annotations: &BTreeMap<String, String>, defa
         spelled_out.extend(value.map(|value| (format!("{PREFIX}{key}"), value)));
     }
     let nothing = Defaults { ipv6: false, ipv4: false, ip_algo: None };
-    assert_eq!(flock::annotations::intent(&spelled_out, &nothing), Ok((intent.clone(), vec![])));
+    assert_eq!(model::annotations::intent(&spelled_out, &nothing), Ok((intent.clone(), vec![])));
 }
 
 /// Any text may be a namespace, a workload or an image here: its address stays in the prefix, and N is its last digit.

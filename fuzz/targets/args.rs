@@ -1,7 +1,7 @@
 //! `CNI_ARGS`, beside a plain model of its rules.
 
-use flock::cni::args::{PodArgs, parse};
-use flock::cni::error::Code;
+use cni::args::{PodArgs, parse};
+use cni::error::Code;
 
 use super::assert_fit_for_a_runtime;
 

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
-use flock::addr::{Attachment, CONTAINER_ID_MAX, IF_NAME_MAX, IfName, LinkEnd};
-use flock::cni::env::{ARGS_MAX, Call, Command, Invocation, NETNS_MAX, parse};
-use flock::cni::error::{Code, Error};
+use cni::env::{ARGS_MAX, Call, Command, Invocation, NETNS_MAX, parse};
+use cni::error::{Code, Error};
+use model::addr::{Attachment, CONTAINER_ID_MAX, IF_NAME_MAX, IfName, LinkEnd};
 
 use super::assert_fit_for_a_runtime;
 

@@ -1,8 +1,8 @@
 //! The `allocations.json` of the Go flock.
 
-use flock::addr::{IfName, LinkEnd, Mac};
-use flock::store::format::{Record, decode, encode};
-use flock::store::import::{HostLink, leases};
+use flock::record::format::{Record, decode, encode};
+use flock::record::import::{HostLink, leases};
+use model::addr::{IfName, LinkEnd, Mac};
 
 const NOW: u64 = 7;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use flock::kube::kubeconfig::{Access, AccessError, Login, Scheme, Server, Trust, from_text};
 use flock::kube::proxy;
-use flock::text::decoded;
+use model::text::decoded;
 
 use super::assert_one_line;
 

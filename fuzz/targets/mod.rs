@@ -48,8 +48,8 @@ fn assert_one_line(text: &str, max_bytes: usize) {
 
 /// The error object of the CNI as a runtime gets it.
 #[track_caller]
-fn assert_fit_for_a_runtime(error: &flock::cni::error::Error) {
-    use flock::cni::error::TEXT_MAX;
+fn assert_fit_for_a_runtime(error: &cni::error::Error) {
+    use cni::error::TEXT_MAX;
     assert_one_line(error.msg(), TEXT_MAX);
     if !error.details().is_empty() {
         assert_one_line(error.details(), TEXT_MAX);

@@ -1,9 +1,9 @@
 //! The network configuration on standard input, read for every verb.
 
-use flock::cni::env::Command;
-use flock::cni::error::{Code, Error};
-use flock::cni::netconf::{NAME_MAX, NetConf, SOCKET_MAX, ValidAttachments, outline, parse, version_of};
-use flock::cni::version::{Version, answer};
+use cni::env::Command;
+use cni::error::{Code, Error};
+use cni::netconf::{NAME_MAX, NetConf, SOCKET_MAX, ValidAttachments, outline, parse, version_of};
+use cni::version::{Version, answer};
 use serde_json::Value;
 
 use super::assert_fit_for_a_runtime;

@@ -1,9 +1,9 @@
 //! What the kernel says over netlink: any datagram, as an answer and as an announcement. In the byte order of this machine; the seeds
 //! are of a little-endian one.
 
-use flock::netlink::answer::{Fact, facts};
-use flock::netlink::events::removed_links;
-use flock::netlink::{Cause, NetlinkError};
+use flock::kernel::netlink::answer::{Fact, facts};
+use flock::kernel::netlink::removal::removed_links;
+use flock::kernel::netlink::{Cause, NetlinkError};
 
 /// The header of a message.
 const HEADER: usize = 16;

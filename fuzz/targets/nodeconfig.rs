@@ -1,10 +1,10 @@
 //! The NodeConfig: as a file in YAML or JSON, and as the API server sends it.
 
-use flock::addr::{parse_prefix4, parse_prefix6};
-use flock::annotations::IP_ALGO;
 use flock::kube::objects::NodeConfigs;
 use flock::kube::watch::Kind as _;
-use flock::nodeconfig::{
+use model::addr::{parse_prefix4, parse_prefix6};
+use model::annotations::IP_ALGO;
+use model::nodeconfig::{
     API_VERSION, ConfigError, KIND, MTU_MAX, MTU_MIN4, MTU_MIN6, Manifest, NOTES_MAX, NodeConfig, TEXT_MAX, parse, read,
 };
 use serde_json::Value;

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use flock::addr::{Attachment, fnv1a64};
-use flock::boot;
-use flock::intents::{Intents, Waiting};
+use flock::record::boot_clock;
+use flock::record::notes::{Intents, Waiting};
+use model::addr::{Attachment, fnv1a64};
 use serde_json::Value;
 
 pub(crate) fn check(data: &[u8]) {
-    let boot = boot::id().expect("a boot has an id");
+    let boot = boot_clock::id().expect("a boot has an id");
     let content = replaced(data, b"BOOT", boot.as_bytes());
     // The name is a hash of what the note is about. A note under another name is a stranger.
     let read: Option<Value> = serde_json::from_slice(&content).ok();

@@ -1,8 +1,8 @@
 //! A CNI result that somebody else made: `prevResult`, and the answer of another agent.
 
-use flock::cni::error::Code;
-use flock::cni::result::WireResult;
-use flock::cni::version::Version;
+use cni::error::Code;
+use cni::result::WireResult;
+use cni::version::Version;
 use ipnet::IpNet;
 use serde_json::Value;
 

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use flock::addr::fnv1a64;
-use flock::disk::{Disk, DiskError};
-use flock::lease::{Lease, Phase};
-use flock::store::format::{Freed, Line, Record, UNCHAINED, VERSION, decode, encode};
-use flock::store::{Finding, LOG, Store, Unusable};
+use flock::record::disk::{Disk, DiskError};
+use flock::record::format::{Freed, Line, Record, UNCHAINED, VERSION, decode, encode};
+use flock::record::store::{Finding, LOG, Store, Unusable};
+use model::addr::fnv1a64;
+use model::lease::{Lease, Phase};
 
 /// The boot that the files of the seeds belong to.
 const BOOT: &str = "5e0c2b2e-7d52-4f0e-9f3e-0a4c6a1d9b11";

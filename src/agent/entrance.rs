@@ -3,7 +3,7 @@
 //! Whoever tidies up `/run` can remove it, and an agent that nobody can call looks healthy from inside. Must not know what is
 //! asked there.
 
-use crate::log;
+use crate::process::log;
 use crate::rpc::server::{BindError, Door};
 
 /// Looks in a row that may fail because the system refuses. A service manager gives the next agent its directories anew, which

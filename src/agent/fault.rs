@@ -5,17 +5,17 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::addr::{Attachment, IfName};
-use crate::annotations::AnnotationError;
-use crate::cni::error::{Code, Error};
-use crate::disk::DiskError;
-use crate::failpoint;
-use crate::ipam::IpamError;
-use crate::netlink::NetlinkError;
-use crate::netlink::apply::ApplyError;
-use crate::netns::NetnsError;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::apply::ApplyError;
+use crate::kernel::netns::NetnsError;
+use crate::kernel::sysctl::SysctlError;
+use crate::process::failpoint;
+use crate::record::disk::DiskError;
 use crate::rpc::message::Response;
-use crate::sysctl::SysctlError;
+use cni::error::{Code, Error};
+use model::addr::{Attachment, IfName};
+use model::annotations::AnnotationError;
+use model::ipam::IpamError;
 
 /// The steps of a request, in the order of an ADD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use crate::log::{Format, Level};
+use crate::process::log::{Format, Level};
 use crate::rpc::DEFAULT_SOCKET;
 
 /// Where the state lives unless told otherwise.
@@ -164,7 +164,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Fla
 
 /// The name of a flag, and the value behind its `=`, byte by byte: a path need not be text. Flags are ASCII, so a name that is
 /// not text is none.
-pub(in crate::agent) fn split(argument: &OsStr) -> (String, Option<OsString>) {
+pub(crate) fn split(argument: &OsStr) -> (String, Option<OsString>) {
     let mut parts = argument.as_bytes().splitn(2, |byte| *byte == b'=');
     let name = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
     (name, parts.next().map(|value| OsStr::from_bytes(value).to_owned()))
@@ -179,7 +179,7 @@ fn utf8(flag: &'static str, value: OsString) -> Result<String, FlagError> {
 ///
 /// # Errors
 /// It is a relative path.
-pub(in crate::agent) fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf, FlagError> {
+pub(crate) fn absolute(flag: &'static str, path: PathBuf) -> Result<PathBuf, FlagError> {
     if path.is_absolute() {
         return Ok(path);
     }

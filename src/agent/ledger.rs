@@ -12,15 +12,15 @@ use std::time::Instant;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::addr::{Attachment, IfName, LinkEnd, fnv1a64};
 use crate::agent::fault::Cause;
 use crate::agent::suspicion::Suspects;
-use crate::boot;
-use crate::disk::{Disk, DiskError};
-use crate::ipam::{self, Draw, Ipam, Owner};
-use crate::lease::{Lease, Phase, PodName};
-use crate::pulse::Pulse;
-use crate::store::Store;
+use crate::process::progress::Pulse;
+use crate::record::boot_clock;
+use crate::record::disk::{Disk, DiskError};
+use crate::record::store::Store;
+use model::addr::{Attachment, IfName, LinkEnd, fnv1a64};
+use model::ipam::{self, Draw, Ipam, Owner};
+use model::lease::{Lease, Phase, PodName};
 
 /// How many names are tried for a host link before two attachments count as inseparable.
 const LINK_NAMES: u8 = 16;
@@ -369,7 +369,7 @@ impl<D: Disk, R: Draw> Books<D, R> {
                     self.reserve_what_is_not_ours();
                 }
                 Command::Filling { reply } => {
-                    let addresses = self.ipam.counts(boot::now_ms());
+                    let addresses = self.ipam.counts(boot_clock::now_ms());
                     reply.send(Filling { leases: self.store.leases().count(), addresses }).ok();
                 }
             }
@@ -408,7 +408,7 @@ impl<D: Disk, R: Draw> Books<D, R> {
         let names = (0..LINK_NAMES).map(|attempt| attachment.host_link(attempt));
         let free = names.into_iter().find(|name| !self.names.contains_key(name));
         let host_link = free.ok_or_else(|| Cause::HostLinkExists(attachment.host_link(0)))?;
-        let now = boot::now_ms();
+        let now = boot_clock::now_ms();
         let asker = owner(wish.pod.as_ref(), &attachment);
         let allocation = self.ipam.allocate(&wish.addresses, asker, now, &mut self.draw)?;
         let lease = Lease {
@@ -465,7 +465,7 @@ impl<D: Disk, R: Draw> Books<D, R> {
             IpAddr::V4(_) => ipam::Request { ipv6: None, ..wanted.clone() },
         };
         let asker = owner(lease.pod.as_ref(), attachment);
-        let allocation = self.ipam.allocate(&wanted, asker, boot::now_ms(), &mut self.draw)?;
+        let allocation = self.ipam.allocate(&wanted, asker, boot_clock::now_ms(), &mut self.draw)?;
         let warnings = allocation.warnings.iter().map(ToString::to_string).collect();
         let Some(other) = allocation.addresses().next() else { return Ok(Reserved { lease, warnings }) };
         lease.ipv6 = allocation.ipv6.or(lease.ipv6);
@@ -502,7 +502,7 @@ impl<D: Disk, R: Draw> Books<D, R> {
 
     fn release(&mut self, attachment: &Attachment) -> Result<(), DiskError> {
         let Some(lease) = self.store.get(attachment).cloned() else { return Ok(()) };
-        let now = boot::now_ms();
+        let now = boot_clock::now_ms();
         let freed = self.store.free(attachment, now);
         for ip in lease.addresses() {
             self.ipam.release(ip, owner(lease.pod.as_ref(), attachment), now);
@@ -579,7 +579,7 @@ mod tests {
     }
 
     fn store(disk: &Memory) -> Store<Memory> {
-        Store::open(disk.clone(), "boot", boot::now_ms()).0
+        Store::open(disk.clone(), "boot", boot_clock::now_ms()).0
     }
 
     fn ledger(disk: &Memory, cidr6: &str, cidr4: &str) -> Ledger {
@@ -615,7 +615,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             pod: None,
             mtu: 1500,
-            gateway4: crate::addr::GATEWAY4,
+            gateway4: model::addr::GATEWAY4,
             call: None,
             addresses: both(),
         }

@@ -18,28 +18,16 @@
 //!
 //! A panic anywhere aborts the process: a daemon that lost one thread is worse than a restart, and the state bears it.
 
-pub mod attach;
-pub mod cluster;
-pub mod compare;
-pub mod conflist;
 pub mod entrance;
 pub mod fault;
 pub mod flags;
-pub mod gate;
-pub mod handler;
-pub mod host;
-pub mod install;
 pub mod ledger;
 pub mod node;
-pub mod notify;
 pub mod observe;
-pub mod pods;
-pub mod portmap;
 pub mod reconcile;
 pub mod requirements;
-pub mod source;
-pub mod status;
 pub mod suspicion;
+pub mod verbs;
 pub mod view;
 pub mod watchdog;
 
@@ -59,41 +47,42 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::agent::cluster::{Latest, NodeConfigAudience, PodAudience};
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::Fault;
 use crate::agent::flags::{Asked, FlagError, Flags, HELP};
-use crate::agent::gate::HostGate;
-use crate::agent::handler::Verbs;
-use crate::agent::install::flags::Verb;
 use crate::agent::ledger::Ledger;
+use crate::agent::node::cluster::{Latest, NodeConfigAudience, PodAudience};
+use crate::agent::node::gate::HostGate;
+use crate::agent::node::pods::Pods;
+use crate::agent::node::portmap::{Overheard, Search};
+use crate::agent::node::source::{ClusterSource, FileSource, Source};
+use crate::agent::node::status::{Reporter, Verdicts};
 use crate::agent::node::{Node, Places, Wake};
-use crate::agent::pods::Pods;
-use crate::agent::portmap::{Overheard, Search};
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::Unfit;
-use crate::agent::source::{ClusterSource, FileSource, Source};
-use crate::agent::status::{Reporter, Verdicts};
 use crate::agent::suspicion::Suspicions;
+use crate::agent::verbs::Verbs;
 use crate::agent::view::Present;
 use crate::agent::watchdog::Watchdog;
-use crate::annotations::Excerpt;
-use crate::boot;
-use crate::disk::{Directory, DiskError, open_lockable_dir};
-use crate::ipam::Draw;
+use crate::install::flags::Verb;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::changes::{Change, Changes};
+use crate::kernel::netlink::removal::LinkRemover;
 use crate::kube::client::{Client, KubeError};
 use crate::kube::explained;
 use crate::kube::kubeconfig::{self, Access, AccessError};
 use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
-use crate::log;
-use crate::netlink::NetlinkError;
-use crate::netlink::changes::{Change, Changes};
-use crate::netlink::events::LinkRemover;
-use crate::nodeconfig::check_node_name;
+use crate::process::log;
+use crate::process::notify;
+use crate::record::boot_clock;
+use crate::record::disk::{Directory, DiskError, open_lockable_dir};
+use crate::record::store::{Finding, Store, Unusable};
 use crate::rpc::frame::FrameError;
 use crate::rpc::server::{BindError, Limits, Listener, Notice, Notify, Server};
-use crate::store::{Finding, Store, Unusable};
+use model::annotations::Excerpt;
+use model::ipam::Draw;
+use model::nodeconfig::check_node_name;
 
 /// How long requests in service may take after SIGTERM. Below the time that the unit gives.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -164,7 +153,7 @@ impl fmt::Display for StartError {
 pub fn run() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     if let Some(verb) = Verb::of(arguments.peek()) {
-        return install::run(verb, arguments.skip(1));
+        return crate::install::run(verb, arguments.skip(1));
     }
     let flags = match flags::parse(arguments) {
         Ok(Asked::Run(flags)) => flags,
@@ -239,12 +228,12 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
     requirements::look().map_err(StartError::Unfit)?;
     // First of all, since the state is below it by default: a link in its place must not lead the state elsewhere.
     if let Some(parent) = flags.socket.parent() {
-        crate::disk::make_private_dir(parent).map_err(StartError::Directory)?;
+        crate::record::disk::make_private_dir(parent).map_err(StartError::Directory)?;
     }
     let disk = Directory::open(&flags.state_dir).map_err(StartError::Directory)?;
     let _lock = lock(&flags.state_dir)?;
-    let boot_id = boot::id().map_err(StartError::Boot)?;
-    let (mut store, findings) = Store::open(disk, &boot_id, boot::now_ms());
+    let boot_id = boot_clock::id().map_err(StartError::Boot)?;
+    let (mut store, findings) = Store::open(disk, &boot_id, boot_clock::now_ms());
     findings.iter().for_each(report);
     if let Err(error) = store.settle() {
         log::error("state cannot be recorded; pods can be deleted, and none added until it can")
@@ -447,7 +436,8 @@ struct Running {
 
 impl Cluster {
     fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Cluster, StartError> {
-        let client = Client::new(access, USER_AGENT).map_err(StartError::Kube)?.telling(cluster::tell);
+        let client =
+            Client::new(access, USER_AGENT).map_err(StartError::Kube)?.telling(crate::agent::node::cluster::tell);
         Ok(Cluster {
             node,
             client: Arc::new(client),

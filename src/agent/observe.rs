@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::addr::{Attachment, LinkEnd};
 use crate::agent::fault::Cause;
-use crate::lease::Lease;
-use crate::netlink::conn::Conn;
-use crate::netlink::link::Link;
-use crate::plan;
-use crate::recover::{KernelLink, link_of};
+use crate::kernel::netlink::conn::Conn;
+use crate::kernel::netlink::link::Link;
+use model::addr::{Attachment, LinkEnd};
+use model::lease::Lease;
+use model::plan;
+use model::recover::{KernelLink, link_of};
 
 /// Every veth link of the host, with what the host has given it. Any of them may be a pod's, whatever it is called.
 ///

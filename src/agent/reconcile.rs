@@ -15,23 +15,23 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
-use crate::addr::{Attachment, LinkEnd};
-use crate::agent::attach;
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::{Cause, Fault, Step};
-use crate::agent::handler::Verbs;
 use crate::agent::observe;
 use crate::agent::suspicion::{Budget, Suspicions};
-use crate::boot;
-use crate::disk::open_regular;
-use crate::failpoint;
-use crate::intents::{Intents, Waiting};
-use crate::lease::{Lease, Phase};
-use crate::log;
-use crate::plan;
-use crate::pulse::Pulse;
-use crate::recover::{KernelLink, Repair, host_end_lacks, repairs};
-use crate::store::import;
+use crate::agent::verbs::Verbs;
+use crate::agent::verbs::wire;
+use crate::process::failpoint;
+use crate::process::foreign_file::open_regular;
+use crate::process::log;
+use crate::process::progress::Pulse;
+use crate::record::boot_clock;
+use crate::record::import;
+use crate::record::notes::{Intents, Waiting};
+use model::addr::{Attachment, LinkEnd};
+use model::lease::{Lease, Phase};
+use model::plan;
+use model::recover::{KernelLink, Repair, host_end_lacks, repairs};
 
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -89,7 +89,7 @@ impl Reconciler {
             budget: Budget::new(LOOKS, INTERVAL, Instant::now()),
             failing: HashMap::new(),
             failed_before: HashMap::new(),
-            began: boot::now_ms(),
+            began: boot_clock::now_ms(),
             pulse: Pulse::default(),
         }
     }
@@ -106,7 +106,7 @@ impl Reconciler {
     /// The kernel or the ledger could not be asked. Single repairs that fail are logged and tried again in the rounds.
     pub fn start(&mut self) -> Result<(), Fault> {
         let deadline = Instant::now() + LIMIT;
-        let began = boot::now_ms();
+        let began = boot_clock::now_ms();
         for repair in self.compare(deadline)? {
             self.carry_out(&repair, began, deadline);
         }
@@ -201,7 +201,7 @@ impl Reconciler {
             Err(error) => log::error("delete notes cannot be read").with("err", error).write_limited(),
         }
         self.refill();
-        let began = boot::now_ms();
+        let began = boot_clock::now_ms();
         let repairs = match self.compare(deadline) {
             Ok(repairs) => repairs,
             Err(fault) => return log::warn("reconcile round failed").with("err", fault).write_limited(),
@@ -378,7 +378,7 @@ impl Reconciler {
         let ledger = self.verbs.ledger();
         let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
         let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(false) };
-        let Some(end) = attach::shown(&lease, deadline)? else { return Ok(false) };
+        let Some(end) = wire::shown(&lease, deadline)? else { return Ok(false) };
         let lacks = host_end_lacks(&lease, &end);
         if lacks.is_empty() {
             return Ok(false);
@@ -395,7 +395,7 @@ impl Reconciler {
             .with("if", &attachment.ifname)
             .with("lacks", shown.join(", "))
             .write_limited();
-        attach::rewire(&lease, &end, &lacks, deadline).map(|()| true)
+        wire::rewire(&lease, &end, &lacks, deadline).map(|()| true)
     }
 
     /// Takes over the allocations of the Go flock at `path`, if there is such a file, for the links that stand and are

@@ -8,9 +8,9 @@ use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::log;
-use crate::netlink::NetlinkError;
-use crate::netlink::conn::Conn;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::conn::Conn;
+use crate::process::log;
 
 /// The oldest kernel that flock is tried on (`make test-kernels`), and the oldest of the long-term kernels that has all that flock needs.
 pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
@@ -126,7 +126,7 @@ fn release(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::Cause;
+    use crate::kernel::netlink::Cause;
 
     fn whole() -> Seen {
         Seen { release: "6.1.0".into(), namespaces: true, ipv4: true, ipv6: true, veth: Ok(true) }

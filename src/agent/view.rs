@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::nodeconfig::NodeConfig;
+use model::nodeconfig::NodeConfig;
 
 /// The node as it is configured now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::agent::ledger::{Filling, Ledger};
-use crate::agent::notify;
 use crate::agent::view::Present;
-use crate::log;
-use crate::pulse::Pulse;
+use crate::process::log;
+use crate::process::notify;
+use crate::process::progress::Pulse;
 
 /// Between two looks, at most. An operator who reads the status sees numbers that are as old as this.
 const LOOK: Duration = Duration::from_secs(1);
@@ -126,7 +126,7 @@ fn shown(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipam::{Counts, FamilyCounts};
+    use model::ipam::{Counts, FamilyCounts};
 
     const MINUTE: Duration = Duration::from_secs(60);
 

@@ -4,8 +4,8 @@
 //! tolerance (`IgnoreUnknown=1`) and this parser grants it always: only the values that flock uses are judged, because
 //! they end in API requests and log lines. Whether a pod of that name exists is not its business.
 
-use crate::addr::{CONTAINER_ID_MAX, check_identifier};
-use crate::cni::error::{Code, Error, quote};
+use crate::error::{Code, Error, quote};
+use model::addr::{CONTAINER_ID_MAX, check_identifier};
 
 const NAMESPACE: &str = "K8S_POD_NAMESPACE";
 const NAME: &str = "K8S_POD_NAME";

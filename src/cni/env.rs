@@ -11,8 +11,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::addr::{AddrError, Attachment};
-use crate::cni::error::{Code, Error, quote};
+use crate::error::{Code, Error, quote};
+use model::addr::{AddrError, Attachment};
 
 /// Longest `CNI_ARGS` and longest `CNI_PATH`, in bytes.
 pub const ARGS_MAX: usize = 64 * 1024;
@@ -306,7 +306,7 @@ mod tests {
     fn unknown_verbs_are_refused_by_name() {
         for verb in ["add", "Add", "ADD ", " ADD", "FOO", "ADD\n", "not found"] {
             let error = refused(verb, &[]);
-            assert_eq!(error.msg(), crate::cni::error::neutral(&format!("unknown CNI_COMMAND {}", quote(verb))));
+            assert_eq!(error.msg(), crate::error::neutral(&format!("unknown CNI_COMMAND {}", quote(verb))));
         }
     }
 

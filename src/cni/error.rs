@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::cni::version::Version;
+use crate::version::Version;
 
 /// Longest `msg` and longest `details`, in bytes.
 pub const TEXT_MAX: usize = 2048;

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::addr::{Attachment, check_identifier};
-use crate::cni::env::Command;
-use crate::cni::error::{Code, Error, quote};
-use crate::cni::result::WireResult;
-use crate::cni::version::Version;
+use crate::env::Command;
+use crate::error::{Code, Error, quote};
+use crate::result::WireResult;
+use crate::version::Version;
+use model::addr::{Attachment, check_identifier};
 
 /// Longest configuration, in bytes. Pods may have 256 KiB of annotations.
 pub const STDIN_MAX: usize = 1024 * 1024;
@@ -253,7 +253,7 @@ impl<'a> Object<'a> {
         for entry in entries.unwrap_or_default() {
             match entry.container_id.parse().and_then(|container_id| {
                 let ifname = entry.ifname.parse()?;
-                Ok::<_, crate::addr::AddrError>(Attachment { container_id, ifname })
+                Ok::<_, model::addr::AddrError>(Attachment { container_id, ifname })
             }) {
                 Ok(attachment) => {
                     valid.insert(attachment);
@@ -521,16 +521,16 @@ mod tests {
     //
     #[test]
     fn what_flock_prints_comes_back_as_prev_result() {
-        let made = crate::cni::result::AddResult {
+        let made = crate::result::AddResult {
             host_link: "flock1a2b3c4d".parse().expect("literal"),
-            host_mac: crate::addr::Mac([2, 0, 0, 0, 0, 1]),
+            host_mac: model::addr::Mac([2, 0, 0, 0, 0, 1]),
             ifname: "eth0".parse().expect("literal"),
-            pod_mac: crate::addr::Mac([2, 0, 0, 0, 0, 2]),
+            pod_mac: model::addr::Mac([2, 0, 0, 0, 0, 2]),
             netns: "/n".into(),
             mtu: 1500,
             ipv6: Some("2001:db8::5".parse().expect("literal")),
             ipv4: Some("10.0.0.5".parse().expect("literal")),
-            gateway4: crate::addr::GATEWAY4,
+            gateway4: model::addr::GATEWAY4,
         };
         for printed in Version::ALL {
             let text = made.to_wire().to_json(printed).expect("printable");

@@ -11,9 +11,9 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::addr::{GATEWAY6, IfName, Mac};
-use crate::cni::error::{Code, Error, quote};
-use crate::cni::version::Version;
+use crate::error::{Code, Error, quote};
+use crate::version::Version;
+use model::addr::{GATEWAY6, IfName, Mac};
 
 /// What the agent has made for one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,7 +268,7 @@ mod tests {
             mtu: 1500,
             ipv6: Some("2001:db8::5".parse().expect("literal")),
             ipv4: Some("10.0.0.5".parse().expect("literal")),
-            gateway4: crate::addr::GATEWAY4,
+            gateway4: model::addr::GATEWAY4,
         }
     }
 

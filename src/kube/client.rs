@@ -22,7 +22,7 @@ use crate::kube::dates;
 use crate::kube::explained;
 use crate::kube::kubeconfig::{Access, AccessError, Followed, Scheme, Server};
 use crate::kube::proxy::{self, Proxy, ProxyError};
-use crate::stop::{Stop, Stoppable};
+use crate::process::shutdown::{Stop, Stoppable};
 
 /// How much of a body that only explains a refusal is kept, in bytes.
 const REFUSAL_MAX: usize = 64 << 10;

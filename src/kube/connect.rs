@@ -26,7 +26,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-use crate::stop::{Stop, Stoppable, Stopped};
+use crate::process::shutdown::{Stop, Stoppable, Stopped};
 
 /// A connection on which nothing happens is asked this often whether it is still there …
 const KEEPALIVE: Duration = Duration::from_secs(5);

@@ -25,8 +25,8 @@ use crate::kube::exec::{self, PluginError, Said};
 use crate::kube::explained;
 use crate::kube::kubeconfig::{Access, ClientCertificate, Login, Material, Place, Trust, read_bounded};
 use crate::kube::secret::Secret;
-use crate::stop::Stop;
-use crate::text;
+use crate::process::shutdown::Stop;
+use model::text;
 
 /// Where distributions keep the authorities that they trust. The first that exists counts.
 const SYSTEM: &[&str] = &[

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use crate::kube::dates;
 use crate::kube::kubeconfig::{Place, Plugin};
 use crate::kube::secret::Secret;
-use crate::program::{self, Limits, ProgramError};
-use crate::stop::Stop;
-use crate::text::{self, TextError};
+use crate::process::program::{self, Limits, ProgramError};
+use crate::process::shutdown::Stop;
+use model::text::{self, TextError};
 
 /// More than a token and a long certificate chain.
 const OUTPUT_MAX: usize = 256 << 10;

@@ -16,8 +16,8 @@ use serde::de::IgnoredAny;
 use ureq::http::Uri;
 
 use crate::kube::secret::Secret;
-use crate::outside;
-use crate::text::{self, TextError};
+use crate::process::foreign_file;
+use model::text::{self, TextError};
 
 /// Longest file that is read: kubeconfig, certificate, key, token.
 const FILE_MAX: u64 = 1 << 20;
@@ -471,7 +471,7 @@ pub fn in_pod(root: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Acces
 
 /// Reads a file, and refuses one that is too long to be what it should be.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, io::Error> {
-    outside::read(path, FILE_MAX)
+    foreign_file::read(path, FILE_MAX)
 }
 
 /// The reader's messages quote values, and values here are secrets. Field names and places come before the first quote.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::annotations::{self, Excerpt};
-use crate::embed::app_name;
 use crate::kube::watch::{Kind, REASON_MAX};
-use crate::nodeconfig::{Manifest, NOTES_MAX, NodeConfig};
+use model::annotations::{self, Excerpt};
+use model::embed::app_name;
+use model::nodeconfig::{Manifest, NOTES_MAX, NodeConfig};
 
 /// The NodeConfig of one node. The server filters.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl Kind for NodeConfigs {
 
 /// Path of all NodeConfigs.
 pub fn collection() -> String {
-    format!("/apis/{}/nodeconfigs", crate::nodeconfig::API_VERSION)
+    format!("/apis/{}/nodeconfigs", model::nodeconfig::API_VERSION)
 }
 
 /// A text as part of a URL's query or path.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use crate::boot;
+use crate::record::boot_clock;
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Request, Response, encode};
 use crate::rpc::{FRAME_MAX, connect_limit};
@@ -152,7 +152,7 @@ pub fn call_patiently(
 fn timed(request: &mut Request, wanted: Instant) -> Result<Vec<u8>, CallError> {
     let left = wanted.saturating_duration_since(Instant::now());
     request.left_ms = u64::try_from(left.as_millis()).ok();
-    request.sent_ms = Some(boot::now_ms());
+    request.sent_ms = Some(boot_clock::now_ms());
     let line = encode(request).map_err(|_| CallError::TooLong)?;
     if line.len() > FRAME_MAX { Err(CallError::TooLong) } else { Ok(line) }
 }

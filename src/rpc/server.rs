@@ -23,15 +23,15 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::boot;
-use crate::cni::error::Code;
-use crate::disk::{DiskError, make_private_dir};
-use crate::failpoint;
-use crate::pulse::Pulse;
+use crate::process::failpoint;
+use crate::process::progress::Pulse;
+use crate::record::boot_clock;
+use crate::record::disk::{DiskError, make_private_dir};
 use crate::rpc::client::{LOOK, connect_once};
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Op, Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit, agent_share, plugin_limit};
+use cni::error::Code;
 
 /// Requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
 /// still a place for STATUS, without which the runtime would declare the node not ready.
@@ -600,7 +600,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     };
     let handler = shared.handler.lock().unwrap_or_else(PoisonError::into_inner).clone();
     failpoint::pass("rpc.read").ok();
-    let deadline = Instant::now() + time_for(&request, boot::now_ms());
+    let deadline = Instant::now() + time_for(&request, boot_clock::now_ms());
     let call = Call { request: &request, deadline, stream };
     // It waited in the backlog, or while we were restarted, and its plugin gave up or was killed. Nothing that is done now
     // is known to anybody: an ADD would have to be taken back, and a DEL is not lost, since a plugin that gives up has noted

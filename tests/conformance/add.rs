@@ -124,7 +124,7 @@ fn an_add_that_fails_at_any_stage_leaves_nothing_and_its_del_succeeds() {
     let _agent = host.agent().config(Some(&config)).start();
     let (full, pod) = (host.pod("full"), host.pod("a"));
     host.add(&full).result();
-    let taken = flock::addr::Attachment { container_id: "a".parse().unwrap(), ifname: "eth0".parse().unwrap() };
+    let taken = model::addr::Attachment { container_id: "a".parse().unwrap(), ifname: "eth0".parse().unwrap() };
     let taken = taken.host_link(0).to_string();
     let leases = host.leases();
     let links = || host.run("ip -j link");
@@ -251,7 +251,7 @@ fn a_plugin_killed_while_it_waits_leaves_an_attachment_that_is_whole_or_none() {
     }
     let whole = || {
         let leases = host.leases();
-        let committed = leases.iter().all(|lease| lease.phase == flock::lease::Phase::Committed);
+        let committed = leases.iter().all(|lease| lease.phase == model::lease::Phase::Committed);
         (committed && leases.len() == host.flock_links().len()).then_some(())
     };
     wait_for("attachments that are whole", whole);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::Attachment;
-use flock::intents::{Intents, MAX_NOTES};
+use flock::record::notes::{Intents, MAX_NOTES};
+use model::addr::Attachment;
 use serde_json::{Value, json};
 
 use crate::support::scripted::socket_of;

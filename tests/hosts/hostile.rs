@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use flock::netns::Netns;
+use flock::kernel::netns::Netns;
 use rustix::net::sockopt::{set_ipv6_multicast_hops, set_ipv6_unicast_hops};
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, ipproto, sendto, socket};
 

@@ -432,6 +432,6 @@ fn a_wrong_command_line_ends_with_code_2_and_help_is_printed() {
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("\"--rot\""));
     for verb in ["install", "uninstall"] {
         let help = run(&format!("{verb} --help"));
-        assert!(help.status.success() && help.stdout == flock::agent::install::flags::HELP.as_bytes());
+        assert!(help.status.success() && help.stdout == flock::install::flags::HELP.as_bytes());
     }
 }

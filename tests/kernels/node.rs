@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::Attachment;
-use flock::lease::{Lease, Phase};
-use flock::netns::Netns;
-use flock::store::format::{Record, decode};
+use flock::kernel::netns::Netns;
+use flock::record::format::{Record, decode};
+use model::addr::Attachment;
+use model::lease::{Lease, Phase};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -144,7 +144,7 @@ impl Drop for Agent {
     }
 }
 
-/// Has the agent pass its named points as these lines say (`src/failpoint.rs`).
+/// Has the agent pass its named points as these lines say (`src/process/failpoint.rs`).
 pub fn arm(lines: &str) {
     fs::write("/run/failpoints.new", lines).expect("written");
     fs::rename("/run/failpoints.new", ARMED).expect("renamed");

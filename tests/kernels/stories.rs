@@ -270,7 +270,7 @@ fn rounds() {
     repaired(&format!("the neighbour {own4}"), &mut |ip| ip.delete_neighbour(&link, own4), &|| {
         neighbours().contains(&(own4, link.clone()))
     });
-    let gateway6: IpAddr = flock::addr::GATEWAY6.into();
+    let gateway6: IpAddr = model::addr::GATEWAY6.into();
     repaired("the gateway of IPv6", &mut |ip| ip.delete_address(&link, gateway6), &|| {
         gateways().contains(&(gateway6, link.clone()))
     });

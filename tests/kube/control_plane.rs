@@ -13,7 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use flock::netns::Netns;
+use flock::kernel::netns::Netns;
 use serde_json::Value;
 
 use crate::support::{Host, succeed};

@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::netns::Netns;
+use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
 use crate::support::*;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use flock::agent::conflist::{self, Standing};
-use flock::agent::portmap::HostPorts;
+use flock::agent::node::conflist::{self, Standing};
+use flock::agent::node::portmap::HostPorts;
 
 use super::*;
 

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use flock::addr::Attachment;
-use flock::ipam::REST_MS;
-use flock::lease::Lease;
+use model::addr::Attachment;
+use model::ipam::REST_MS;
+use model::lease::Lease;
 use serde_json::Value;
 
 use crate::support::Attached;

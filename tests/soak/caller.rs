@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use flock::addr::Attachment;
-use flock::boot;
+use flock::record::boot_clock;
+use model::addr::Attachment;
 use serde_json::{Value, json};
 
 use crate::book::State;
@@ -194,7 +194,7 @@ impl<'a> Caller<'a> {
             return Ok(false);
         }
         let got = Attached { result: serde_json::from_str(&outcome.succeeded()).map_err(|e| e.to_string())? };
-        self.world.book.lock().expect("unpoisoned").attached(attachment, &got, boot::now_ms())?;
+        self.world.book.lock().expect("unpoisoned").attached(attachment, &got, boot_clock::now_ms())?;
         if weather.was_calm(mark, Promise::Addresses) && !wants.has(&got) {
             return Err(format!("ADD of {attachment} gave {:?} in calm weather", got.ips()));
         }
@@ -412,7 +412,7 @@ impl<'a> Caller<'a> {
     }
 
     fn leaves(&self, attachment: &Attachment, state: State) {
-        self.world.book.lock().expect("unpoisoned").leaves(attachment, state, boot::now_ms());
+        self.world.book.lock().expect("unpoisoned").leaves(attachment, state, boot_clock::now_ms());
     }
 }
 

@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::Attachment;
-use flock::boot;
+use flock::record::boot_clock;
+use model::addr::Attachment;
 
 use crate::book::State;
 use crate::caller::{Wants, pod};
@@ -118,7 +118,7 @@ impl<'a> Judge<'a> {
         samples.rest(rest);
         drop(samples);
         trouble.forget();
-        self.world.book.lock().expect("unpoisoned").turn_page(boot::now_ms());
+        self.world.book.lock().expect("unpoisoned").turn_page(boot_clock::now_ms());
         self.world.count("rounds of the oracle");
         Ok(())
     }
@@ -155,7 +155,7 @@ impl<'a> Judge<'a> {
             let attachment = key(&name);
             let mut book = self.world.book.lock().expect("unpoisoned");
             let result = book.get(&attachment).map(|entry| entry.result.clone()).unwrap_or_default();
-            book.leaves(&attachment, State::Unclear, boot::now_ms());
+            book.leaves(&attachment, State::Unclear, boot_clock::now_ms());
             drop(book);
             self.call("DEL", &name, "probe").done();
             self.world.book.lock().expect("unpoisoned").gone(&attachment);
@@ -183,7 +183,7 @@ impl<'a> Judge<'a> {
             return Err(format!("ADD of {id} failed though all is well: {:?}", outcome.failed()));
         }
         let result = serde_json::from_str(&outcome.succeeded()).map_err(|error| error.to_string())?;
-        self.world.book.lock().expect("unpoisoned").attached(&attachment, &Attached { result }, boot::now_ms())
+        self.world.book.lock().expect("unpoisoned").attached(&attachment, &Attached { result }, boot_clock::now_ms())
     }
 
     /// Some pods, or all, reach the host and a neighbour, by each address.

@@ -1,4 +1,4 @@
-//! The agent's named points (`src/failpoint.rs`) as a test arms and traces them. Needs the feature `failpoints`.
+//! The agent's named points (`src/process/failpoint.rs`) as a test arms and traces them. Needs the feature `failpoints`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -26,9 +26,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::Attachment;
-use flock::lease::Lease;
-use flock::store::format::{Record, Sum, decode, encode};
+use flock::record::format::{Record, Sum, decode, encode};
+use model::addr::Attachment;
+use model::lease::Lease;
 use serde_json::{Value, json};
 
 pub const FLOCK: &str = env!("CARGO_BIN_EXE_flock");

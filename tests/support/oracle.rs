@@ -14,9 +14,9 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::addr::{GATEWAY4, GATEWAY6};
-use flock::lease::{Lease, Phase};
-use flock::store::format::decode;
+use flock::record::format::decode;
+use model::addr::{GATEWAY4, GATEWAY6};
+use model::lease::{Lease, Phase};
 use serde_json::Value;
 
 use super::{Agent, Host, PATIENCE};

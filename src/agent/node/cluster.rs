@@ -1,0 +1,249 @@
+//! The agent's side of the Kubernetes API: two reflectors, and what they publish.
+//!
+//! Everything here may fail for as long as it likes: pods run, ADD and DEL go on with what is known.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::agent::node::Wake;
+use crate::agent::node::pods::Pods;
+use crate::kube::client::Tidings;
+use crate::kube::objects::{NodeConfigObject, Pod};
+use crate::kube::reflect::Audience;
+use crate::kube::watch::{Name, Notice, Objects};
+use crate::process::log;
+
+const GROUP: &str = "flock.fritzlab.net";
+const CRD: &str = "nodeconfigs";
+
+/// What the API server has under this node's name.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Published {
+    /// It has not been heard yet.
+    #[default]
+    Unknown,
+    /// Nothing.
+    Absent,
+    /// This.
+    Object(Arc<NodeConfigObject>),
+}
+
+/// The place where the newest NodeConfig of the API is found.
+#[derive(Debug, Clone, Default)]
+pub struct Latest(Arc<Mutex<Published>>);
+
+impl Latest {
+    /// The newest one.
+    pub fn get(&self) -> Published {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another one in place.
+    pub fn set(&self, published: Published) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = published;
+    }
+}
+
+/// Passes this node's NodeConfig on.
+#[derive(Debug)]
+pub struct NodeConfigAudience {
+    /// The node's name.
+    pub node: String,
+    /// Where it goes.
+    pub latest: Latest,
+    /// Whom to wake.
+    pub wake: Sender<Wake>,
+}
+
+impl Audience<NodeConfigObject> for NodeConfigAudience {
+    fn objects(&mut self, objects: Arc<Objects<NodeConfigObject>>) {
+        // The server filters, and a server that does not must not make us somebody else.
+        let ours = objects.get(&Name { namespace: String::new(), name: self.node.clone() });
+        self.latest.set(ours.map_or(Published::Absent, |object| Published::Object(object.clone())));
+        self.wake.send(Wake::Look).ok();
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        report("nodeconfigs", &notice);
+    }
+}
+
+/// Passes this node's pods on.
+#[derive(Debug)]
+pub struct PodAudience {
+    /// Where they go.
+    pub pods: Pods,
+}
+
+impl Audience<Pod> for PodAudience {
+    fn objects(&mut self, objects: Arc<Objects<Pod>>) {
+        self.pods.set(objects);
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        report("pods", &notice);
+    }
+}
+
+/// Logs what the client tells of its kubeconfig and credentials.
+pub fn tell(tidings: Tidings) {
+    match tidings {
+        Tidings::Kept { what, why } => {
+            log::warn("access to the API server has changed and is broken; what was good before is in use")
+                .with("part", what)
+                .with("err", why)
+                .write_limited();
+        }
+        Tidings::Good { what, server } => {
+            log::info("access to the API server was read again")
+                .with("part", what)
+                .with("server", server)
+                .write_limited();
+        }
+    }
+}
+
+/// A refusal of the API server that somebody has to act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What it means.
+    pub what: &'static str,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What a status of the API server means for an operator; none where nobody has to act, or nobody can know how. `verb` and `resource` are
+/// RBAC's words, `message` is what the server said.
+pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Advice> {
+    let advice = |what, remedy: String| Some(Advice { what, remedy });
+    let (group, object) = match resource {
+        "pods" => ("\"\"", None),
+        _ => (GROUP, Some(format!("{CRD}.{GROUP}"))),
+    };
+    // This is how the API server answers for kinds that it does not have, one in plain text, one through an aggregator.
+    let unknown_kind =
+        message.trim() == "404 page not found" || message.contains("could not find the requested resource");
+    match code {
+        401 => advice(
+            "API server refuses the credentials",
+            "the token or certificate has expired, was revoked, or is another cluster's: renew it where the kubeconfig has it; \
+             it is read again with each request"
+                .into(),
+        ),
+        403 => advice(
+            "API server forbids it: RBAC is too small",
+            format!(
+                "kubectl apply -f deploy/rbac.yaml, or allow the verb {verb} on the resource {resource} of apiGroup {group} in a \
+                 ClusterRole that is bound to this user"
+            ),
+        ),
+        404 if unknown_kind && object.is_some() => advice(
+            "the CRD nodeconfigs.flock.fritzlab.net is missing",
+            "kubectl apply -f deploy/nodeconfigs-crd.yaml".into(),
+        ),
+        404 if unknown_kind => advice(
+            "API server has no pods: it is not one, or its URL is wrong",
+            "compare `server` in the kubeconfig with what `kubectl cluster-info` shows".into(),
+        ),
+        300..=399 | 404 if !message.contains("\" not found") => advice(
+            "something other than an API server answers",
+            "compare `server` and `proxy-url` in the kubeconfig with what `kubectl cluster-info` shows".into(),
+        ),
+        _ => None,
+    }
+}
+
+fn report(resource: &'static str, notice: &Notice) {
+    match notice {
+        Notice::Synced { objects } => {
+            log::info("API server heard").with("resource", resource).with("objects", objects).write_limited();
+        }
+        Notice::Unusable { name, why } => log::warn("object of the API server cannot be used")
+            .with("resource", resource)
+            .with("name", format!("{}/{}", name.namespace, name.name))
+            .with("err", why)
+            .write_limited(),
+        // An old resource version is everyday life.
+        Notice::Failed { verb, code: Some(410), message } => {
+            log::debug("watch begins anew")
+                .with("verb", verb)
+                .with("resource", resource)
+                .with("why", message)
+                .write_limited();
+        }
+        Notice::Failed { verb, code: Some(code), message } if advice(verb, resource, *code, message).is_some() => {
+            let Some(advice) = advice(verb, resource, *code, message) else { return };
+            log::error(advice.what)
+                .with("verb", verb)
+                .with("resource", resource)
+                .with("code", code)
+                .with("err", message)
+                .with("remedy", advice.remedy)
+                .write_limited();
+        }
+        Notice::Failed { verb, code, message } => log::warn("API server cannot be asked")
+            .with("verb", verb)
+            .with("resource", resource)
+            .with_some("code", *code)
+            .with("err", message)
+            .write_limited(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_in_words_of_operators() {
+        let unknown = "the server could not find the requested resource";
+        for (verb, resource, code, message, what, remedy) in [
+            (
+                "list",
+                "nodeconfigs",
+                404,
+                "404 page not found",
+                "the CRD nodeconfigs.flock.fritzlab.net is missing",
+                "deploy/nodeconfigs-crd.yaml",
+            ),
+            (
+                "watch",
+                "nodeconfigs",
+                404,
+                unknown,
+                "the CRD nodeconfigs.flock.fritzlab.net is missing",
+                "kubectl apply -f",
+            ),
+            (
+                "patch",
+                "nodeconfigs/status",
+                404,
+                "404 page not found\n",
+                "the CRD nodeconfigs.flock.fritzlab.net is missing",
+                "kubectl apply -f",
+            ),
+            ("list", "pods", 404, "404 page not found", "its URL is wrong", "cluster-info"),
+            ("list", "nodeconfigs", 404, "<html lang=\"en\">nginx</html>", "other than an API server", "`server`"),
+            ("list", "pods", 302, "", "other than an API server", "`proxy-url`"),
+            ("list", "pods", 403, "no", "RBAC is too small", "the verb list on the resource pods of apiGroup \"\""),
+            (
+                "patch",
+                "nodeconfigs/status",
+                403,
+                "no",
+                "RBAC",
+                "the verb patch on the resource nodeconfigs/status of apiGroup flock.fritzlab.net",
+            ),
+            ("watch", "nodeconfigs", 401, "Unauthorized", "refuses the credentials", "renew it"),
+        ] {
+            let advice = advice(verb, resource, code, message).expect("advice");
+            assert!(advice.what.contains(what) && advice.remedy.contains(remedy), "{code} {resource}: {advice:?}");
+        }
+        let gone = "nodeconfigs.flock.fritzlab.net \"host001\" not found";
+        for (code, message) in
+            [(404, gone), (410, "too old"), (429, "busy"), (500, "etcd"), (503, ""), (504, "Timeout")]
+        {
+            assert_eq!(advice("list", "nodeconfigs", code, message), None, "{code}");
+        }
+    }
+}

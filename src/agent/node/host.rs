@@ -1,0 +1,166 @@
+//! The host itself, as the kernel shows it: read for `hostfacts` and `desired` to judge, and changed by what they decide.
+//!
+//! Nothing is changed before the node begins to serve, nothing is written that has its value already, and what bears
+//! somebody else's mark is never touched. Used by the node's own thread alone, so no two writers meet: while the kernel
+//! changes a forwarding setting, another reader sees it done already, and of two writers the later can undo it for the links
+//! and leave it shown as set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use crate::agent::fault::{Cause, Fault, Step};
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::conn::Conn;
+use crate::kernel::netlink::foreign::{ForeignRoute, Hop};
+use crate::kernel::netlink::link::Link;
+use crate::kernel::sysctl;
+use model::addr::Family;
+use model::desired::{Difference, Shows, Uplink};
+use model::hostfacts::{self, HostFacts, Seen, SeenLink, SeenRoute, WayOut};
+use model::plan;
+
+/// Where a link message has these (`plan::SETTINGS` has the others).
+const FORWARDING4: usize = 0;
+const ACCEPT_RA: usize = 3;
+
+/// Nothing is sent to these. They stand for "somewhere on the internet", and the kernel's answer for one address costs the
+/// same with three routes as with a full BGP table.
+const ANYWHERE: [IpAddr; 2] =
+    [IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1))];
+
+/// What one look at the host found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// What follows for pods.
+    pub facts: HostFacts,
+    /// The links that IPv4 packets leave by.
+    uplinks4: BTreeSet<u32>,
+    /// The links that have a route from a router advertisement.
+    advertised: BTreeSet<u32>,
+}
+
+/// Looks at the host, for pods in `prefixes` whose IPv4 gateway is to be `gateway4`. Reads whole tables.
+///
+/// # Errors
+/// The kernel could not be asked.
+pub fn look(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result<Host, NetlinkError> {
+    let mut conn = Conn::open(deadline)?;
+    let objects = conn.nexthop_objects()?;
+    let routes = conn.foreign_routes(&objects)?;
+    let links: BTreeMap<u32, SeenLink> = conn.links()?.into_iter().map(|link| (link.index, seen(&link))).collect();
+    let mut ways_out = Vec::new();
+    for ip in ANYWHERE {
+        let best = conn.foreign_route_for(ip, &objects)?;
+        // The best way may lead nowhere that matters, such as a default route to the host itself; then the next one counts.
+        let mut others: Vec<&ForeignRoute> = routes
+            .iter()
+            .filter(|route| {
+                route.in_main_table && route.to.prefix_len() == 0 && route.to.addr().is_ipv6() == ip.is_ipv6()
+            })
+            .collect();
+        others.sort_by_key(|route| route.metric);
+        let ways = best.iter().chain(others);
+        ways_out.extend(ways.map(|way| WayOut { v6: ip.is_ipv6(), links: links_of(&way.hops).collect() }));
+    }
+    let uplinks4 = ways_out.iter().filter(|way| !way.v6).flat_map(|way| way.links.iter().copied());
+    let uplinks4 = uplinks4.filter(|index| links.get(index).is_some_and(|link| !link.loopback && !link.ours)).collect();
+    let advertised = routes.iter().filter(|route| route.advertised).flat_map(|route| links_of(&route.hops)).collect();
+    let addresses: Vec<(u32, IpAddr, u8)> =
+        conn.addresses(None)?.into_iter().map(|address| (address.link, address.ip, address.prefix_len)).collect();
+    // A host knows up to a thousand neighbours, which matter only where its networks meet the pods' ranges.
+    let meets = |(_, ip, prefix_len): &(u32, IpAddr, u8)| {
+        IpNet::new(*ip, *prefix_len)
+            .is_ok_and(|net| prefixes.iter().any(|p| net.contains(p) || p.contains(&net.trunc())))
+    };
+    let neighbours = if addresses.iter().any(meets) { conn.known_neighbours()? } else { Vec::new() };
+    let seen = Seen {
+        links,
+        addresses,
+        routes: routes.into_iter().map(|route| SeenRoute { to: route.to, hops: route.hops }).collect(),
+        gateways: objects.gateways().collect(),
+        neighbours: neighbours.into_iter().map(|neighbour| (neighbour.link, neighbour.ip)).collect(),
+        ways_out,
+    };
+    Ok(Host { facts: hostfacts::judge(&seen, prefixes, gateway4), uplinks4, advertised })
+}
+
+fn links_of(hops: &[Hop]) -> impl Iterator<Item = u32> {
+    hops.iter().filter_map(|(link, _)| *link)
+}
+
+fn seen(link: &Link) -> SeenLink {
+    let marked = link.alias.as_deref().is_some_and(|alias| plan::attachment_of_alias(alias).is_some());
+    SeenLink {
+        name: link.name.clone(),
+        mtu: link.mtu,
+        loopback: link.loopback,
+        // Also one whose alias is lost, or not written yet.
+        ours: link.veth && (marked || link.name.starts_with("flock")),
+    }
+}
+
+/// What the kernel shows of what pods need. Costs a handful of small questions, whatever the tables hold.
+///
+/// # Errors
+/// The kernel could not be asked.
+pub fn shows(host: &Host, deadline: Instant) -> Result<Shows, Cause> {
+    let forwarding6 = setting("ipv6/conf/all/forwarding")?;
+    let mut conn = Conn::open(deadline)?;
+    let unreachable = conn.own_unreachable_routes()?.into_iter().map(|route| route.to).collect();
+    let mut links = Vec::new();
+    if forwarding6 == Some(0) {
+        // The moment of switching concerns links without any route, too.
+        links = conn.links()?;
+    } else {
+        for index in host.uplinks4.union(&host.advertised) {
+            links.extend(conn.link_at(*index)?);
+        }
+    }
+    let uplink = |link: Link| Uplink {
+        forwards4: host.uplinks4.contains(&link.index).then(|| link.settings4.get(FORWARDING4) != Some(&0)),
+        accept_ra: link.settings6.get(ACCEPT_RA).copied(),
+        has_advertised_route: host.advertised.contains(&link.index),
+        physical: fs::exists(format!("/sys/class/net/{}/device", link.name)).unwrap_or(false),
+        name: link.name,
+    };
+    Ok(Shows {
+        forwarding4: setting("ipv4/ip_forward")?,
+        forwarding6,
+        arp_ignore: setting("ipv4/conf/all/arp_ignore")?.unwrap_or(0),
+        unreachable,
+        uplinks: links.into_iter().map(uplink).collect(),
+    })
+}
+
+fn setting(key: &str) -> Result<Option<i32>, Cause> {
+    // A value that is no number is none that flock could compare with.
+    Ok(sysctl::get(key)?.and_then(|text| text.parse().ok()))
+}
+
+/// Puts right what is flock's to set.
+///
+/// # Errors
+/// The setting or route could not be made; pods would have no way out.
+pub fn put_back(difference: &Difference, deadline: Instant) -> Result<(), Fault> {
+    let fail = |cause: Cause| Fault { step: Step::Host, cause };
+    let done: Result<(), Cause> = match difference {
+        Difference::AcceptRa(link) => sysctl::set(&format!("ipv6/conf/{link}/accept_ra"), "2").map_err(Cause::from),
+        Difference::Forwarding(Family::V4) => sysctl::set("ipv4/ip_forward", "1").map_err(Cause::from),
+        Difference::Forwarding(Family::V6) => sysctl::set("ipv6/conf/all/forwarding", "1").map_err(Cause::from),
+        Difference::Reachable(prefix) => {
+            Conn::open(deadline).and_then(|mut conn| conn.add_unreachable(*prefix)).map_err(Cause::from)
+        }
+        Difference::Unreachable(prefix) => {
+            Conn::open(deadline).and_then(|mut conn| conn.delete_unreachable(*prefix)).map_err(Cause::from)
+        }
+        Difference::NoFamily(_)
+        | Difference::GatewayTaken(_)
+        | Difference::UplinkForwarding(_)
+        | Difference::ArpIgnore(_) => Ok(()),
+    };
+    done.map_err(fail)
+}

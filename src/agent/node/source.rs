@@ -1,0 +1,276 @@
+//! Where the NodeConfig comes from: a file that is followed, or the API server. Each look tells only what has changed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+
+use crate::agent::node::cluster::{Latest, Published};
+use crate::process::foreign_file;
+use model::nodeconfig::{self, NodeConfig};
+
+/// Longest NodeConfig file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// One of the two sources.
+#[derive(Debug)]
+pub enum Source {
+    /// A file.
+    File(FileSource),
+    /// The API server.
+    Cluster(ClusterSource),
+}
+
+/// What a look found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// The same as before.
+    Nothing,
+    /// Another NodeConfig, or one that cannot be used.
+    Config {
+        /// It, or what is wrong with it.
+        config: Result<Box<NodeConfig>, String>,
+        /// What an operator should know about one that can be used.
+        notes: Vec<String>,
+        /// Which edit of which object, for its status; none for a file.
+        edit: Option<Edit>,
+    },
+    /// There is none any more, or not yet; why.
+    Gone(String),
+    /// It could not be looked at; why. The next look tries again.
+    Unreadable(String),
+}
+
+/// One edit of an object of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// `metadata.uid`
+    pub uid: String,
+    /// `metadata.generation`
+    pub generation: i64,
+}
+
+impl Source {
+    /// Looks.
+    pub fn look(&mut self) -> Found {
+        match self {
+            Source::File(file) => file.look(),
+            Source::Cluster(cluster) => cluster.look(),
+        }
+    }
+
+    /// Makes the next look read a file again, whatever its time stamps say.
+    pub fn forget(&mut self) {
+        if let Source::File(file) = self {
+            file.seen = None;
+            file.problem = None;
+        }
+    }
+
+    /// The name of the node whose NodeConfig it is.
+    pub fn node(&self) -> &str {
+        match self {
+            Source::File(file) => &file.node,
+            Source::Cluster(cluster) => &cluster.node,
+        }
+    }
+}
+
+/// What tells one state of a file from another. Content that changes within one clock tick of the file system, at equal
+/// length and in place, would go unnoticed; writers that rename never do that.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A NodeConfig file.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    node: String,
+    /// Of the content that was read last. A read that failed leaves none: it is tried again at the next look.
+    seen: Option<Stamp>,
+    /// Why there was nothing to read at the last look.
+    problem: Option<String>,
+}
+
+impl FileSource {
+    /// The file at `path`, for the node of this name.
+    pub fn new(path: PathBuf, node: String) -> FileSource {
+        FileSource { path, node, seen: None, problem: None }
+    }
+
+    fn look(&mut self) -> Found {
+        let read = self.read_changed();
+        let problem = read.as_ref().err().map(|error| format!("{}: {error}", self.path.display()));
+        let told = self.problem == problem;
+        self.problem.clone_from(&problem);
+        match (read, problem) {
+            (Ok(Some(bytes)), _) => self.judge(&bytes),
+            (Err(error), Some(_)) if error.kind() == io::ErrorKind::NotFound && told => Found::Nothing,
+            (Err(error), Some(why)) if error.kind() == io::ErrorKind::NotFound => {
+                self.seen = None;
+                Found::Gone(why)
+            }
+            (Err(_), Some(why)) if !told => Found::Unreadable(why),
+            _ => Found::Nothing,
+        }
+    }
+
+    /// The content, if it may be another one than before.
+    fn read_changed(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let metadata = fs::metadata(&self.path)?;
+        let stamp = Stamp {
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        if self.seen == Some(stamp) {
+            return Ok(None);
+        }
+        let bytes = foreign_file::read(&self.path, MAX_FILE)?;
+        self.seen = Some(stamp);
+        Ok(Some(bytes))
+    }
+
+    fn judge(&self, bytes: &[u8]) -> Found {
+        match nodeconfig::read(bytes) {
+            Ok((config, mut notes)) => {
+                notes.extend(nodeconfig::name_note(&config.name, &self.node));
+                Found::Config { config: Ok(Box::new(config)), notes, edit: None }
+            }
+            Err(error) => {
+                let why = format!("{}: {error}", self.path.display());
+                Found::Config { config: Err(why), notes: Vec::new(), edit: None }
+            }
+        }
+    }
+}
+
+/// This node's NodeConfig in the API.
+#[derive(Debug)]
+pub struct ClusterSource {
+    latest: Latest,
+    node: String,
+    seen: Published,
+}
+
+impl ClusterSource {
+    /// What a reflector publishes in `latest`, for the node of this name.
+    pub fn new(latest: Latest, node: String) -> ClusterSource {
+        ClusterSource { latest, node, seen: Published::Unknown }
+    }
+
+    fn look(&mut self) -> Found {
+        let latest = self.latest.get();
+        if latest == self.seen {
+            return Found::Nothing;
+        }
+        self.seen = latest;
+        match &self.seen {
+            Published::Unknown => Found::Nothing,
+            Published::Absent => Found::Gone(format!(
+                "the API server has no NodeConfig of the name {0}: kubectl apply one with metadata.name {0} and spec.cidr6 or \
+                 spec.cidr4 (deploy/README.md shows one)",
+                self.node
+            )),
+            Published::Object(object) => Found::Config {
+                config: object.config.clone().map(Box::new),
+                notes: object.notes.clone(),
+                edit: Some(Edit { uid: object.uid.clone(), generation: object.generation }),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const TEXT: &str = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: host001}\nspec: {cidr4: 10.0.0.0/24}\n";
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let path = std::env::temp_dir().join(format!("flock-source-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a directory");
+            Dir(path)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    fn source(path: &Path) -> Source {
+        Source::File(FileSource::new(path.into(), "host001".into()))
+    }
+
+    fn is_config(found: &Found) -> bool {
+        matches!(found, Found::Config { config: Ok(_), .. })
+    }
+
+    // A directory in its place stands for all that may be wrong with a read and heals without a change of the file itself.
+    #[test]
+    fn a_file_that_could_not_be_read_is_read_as_soon_as_it_can() {
+        let dir = Dir::new("heals");
+        let (path, real) = (dir.0.join("node.yaml"), dir.0.join("real"));
+        fs::write(&real, TEXT).expect("writable");
+        fs::create_dir(dir.0.join("odd")).expect("a directory");
+        std::os::unix::fs::symlink("odd", &path).expect("a link");
+        let mut source = source(&path);
+        let found = source.look();
+        assert!(
+            matches!(&found, Found::Unreadable(why) if why.contains("node.yaml") && why.contains("regular")),
+            "{found:?}"
+        );
+        assert_eq!(source.look(), Found::Nothing, "said once");
+        source.forget();
+        assert!(matches!(source.look(), Found::Unreadable(_)), "and again when asked");
+        fs::remove_file(&path).expect("removable");
+        fs::hard_link(&real, &path).expect("a link");
+        assert!(is_config(&source.look()));
+        assert_eq!(source.look(), Found::Nothing);
+        // Unreadable for a moment, and back as it was.
+        for _ in 0..2 {
+            fs::rename(&path, dir.0.join("away")).expect("renamed");
+            fs::create_dir(&path).expect("a directory");
+            assert!(matches!(source.look(), Found::Unreadable(_)));
+            fs::remove_dir(&path).expect("removable");
+            fs::rename(dir.0.join("away"), &path).expect("renamed");
+            assert!(matches!(source.look(), Found::Nothing | Found::Config { .. }));
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_again_when_that_is_asked_for() {
+        let dir = Dir::new("again");
+        let path = dir.0.join("node.yaml");
+        let mut source = source(&path);
+        assert!(matches!(source.look(), Found::Gone(_)));
+        assert_eq!(source.look(), Found::Nothing);
+        fs::write(&path, TEXT).expect("writable");
+        assert!(is_config(&source.look()));
+        assert_eq!(source.look(), Found::Nothing);
+        source.forget();
+        assert!(is_config(&source.look()));
+    }
+
+    #[test]
+    fn a_missing_node_config_is_named() {
+        let latest = Latest::default();
+        let mut source = Source::Cluster(ClusterSource::new(latest.clone(), "host001".into()));
+        assert_eq!(source.look(), Found::Nothing, "not heard yet");
+        latest.set(Published::Absent);
+        let Found::Gone(why) = source.look() else { panic!("gone") };
+        assert!(why.contains("NodeConfig of the name host001") && why.contains("kubectl apply"), "{why}");
+    }
+}

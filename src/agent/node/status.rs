@@ -1,0 +1,612 @@
+//! The node's report: the status of its NodeConfig in the API, so that `kubectl get nodeconfigs` tells how the node is, and
+//! when it was last heard.
+//!
+//! One thread, never in the way of a request: written when it has changed, at most once a second, and every five minutes when
+//! nothing has; tried again later when the server does not take it. Nothing is written before the conditions that are
+//! there are known, since their times belong to them.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::agent::ledger::{Filling, Ledger};
+use crate::agent::node::cluster::advice;
+use crate::agent::node::source::Edit;
+use crate::agent::view::Present;
+use crate::kube::client::{Answer, Client, Method};
+use crate::kube::explained;
+use crate::kube::objects::{NodeConfigs, collection, encoded};
+use crate::kube::reflect::chance;
+use crate::kube::watch::Kind as _;
+use crate::process::log;
+use model::ipam::FamilyCounts;
+use model::nodeconfig::NodeConfig;
+
+/// Between two looks at what there is to report.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pods come and go more often than anybody reads a count.
+const COUNTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Between two looks at the kubeconfig: while a watch is open and nothing happens, no request looks at it.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// After a request that the server did not take, with jitter that doubles it at most.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Longest time for which a server can ask to be left alone.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Between two reports of which only the time is new: as rare as kubelet's, so that a thousand nodes are three writes a
+/// second. Jitter adds a fifth at most.
+const HEARD_INTERVAL: Duration = Duration::from_secs(300);
+
+/// For the ledger's answer.
+const LEDGER_LIMIT: Duration = Duration::from_secs(2);
+
+/// Longest text of all notes about a NodeConfig, in characters.
+const NOTES_MAX: usize = 2048;
+
+/// Longest answer that is read, in bytes.
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
+
+/// What is thought of the newest NodeConfig.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which edit of which object; none when there is no object to report on.
+    pub edit: Option<Edit>,
+    /// Why it is not in force.
+    pub problem: Option<String>,
+    /// What an operator should know about it though it is in force.
+    pub notes: Vec<String>,
+}
+
+/// Whether pods get addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serving {
+    /// They do.
+    Yes,
+    /// There has not been a valid NodeConfig yet.
+    NotConfigured,
+    /// The host cannot do what pods need; why, in words for an operator.
+    HostNotPrepared(String),
+}
+
+/// Why nobody serves this node's pods any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// The agent was told to stop.
+    Stopped,
+    /// flock was removed from the node.
+    Uninstalled,
+}
+
+/// What the node's own thread thinks of its NodeConfig and of its host: the place where the reporter finds it.
+#[derive(Debug, Clone, Default)]
+pub struct Verdicts(Arc<Mutex<Standing>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Standing {
+    verdict: Verdict,
+    /// Why the host is not prepared; none when it is.
+    unprepared: Option<String>,
+    /// What an operator should know about the NodeConfig on this host.
+    host_note: Option<String>,
+}
+
+impl Verdicts {
+    /// Puts another verdict in place.
+    pub fn set(&self, verdict: Verdict) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).verdict = verdict;
+    }
+
+    /// Says that the host is prepared for pods, or why it is not.
+    pub fn set_host(&self, prepared: Result<(), String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).unprepared = prepared.err();
+    }
+
+    /// Says what an operator should know about the NodeConfig on this host.
+    pub fn set_host_note(&self, note: Option<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).host_note = note;
+    }
+
+    fn get(&self) -> Standing {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Standing {
+    fn notes(&self) -> String {
+        let notes: Vec<&str> = self.verdict.notes.iter().chain(&self.host_note).map(String::as_str).collect();
+        notes.join("; ").chars().take(NOTES_MAX).collect()
+    }
+
+    fn serving(&self, configured: bool) -> Serving {
+        match (&self.unprepared, configured) {
+            (_, false) => Serving::NotConfigured,
+            (Some(why), true) => Serving::HostNotPrepared(why.clone()),
+            (None, true) => Serving::Yes,
+        }
+    }
+}
+
+/// The status of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Truth {
+    True,
+    False,
+    Unknown,
+}
+
+impl Truth {
+    fn text(self) -> &'static str {
+        match self {
+            Truth::True => "True",
+            Truth::False => "False",
+            Truth::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One condition, in the words of the Kubernetes API conventions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Condition {
+    kind: &'static str,
+    status: Truth,
+    reason: &'static str,
+    message: String,
+}
+
+/// What the server was told of a condition: since when it has this status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    kind: String,
+    status: String,
+    /// RFC 3339.
+    since: String,
+}
+
+/// A report that the server has taken.
+#[derive(Debug)]
+struct Written {
+    edit: Edit,
+    standing: Standing,
+    configured: bool,
+    /// Without its time.
+    status: Value,
+    at: Instant,
+}
+
+/// Why there is no report.
+#[derive(Debug)]
+enum Unreported {
+    /// The object is not there any more, or it is another one: the watch will tell.
+    Gone,
+    /// The server did not take it.
+    Failed {
+        why: String,
+        /// How long the server wants to be left alone.
+        wait: Option<Duration>,
+    },
+}
+
+/// The writer's state.
+#[derive(Debug)]
+pub struct Reporter {
+    client: Arc<Client>,
+    node: String,
+    ledger: Ledger,
+    present: Present,
+    verdicts: Verdicts,
+    written: Option<Written>,
+    /// The conditions as the server has them, and of which object; none as long as they are not known.
+    told: Option<(String, Vec<Told>)>,
+    counted: Option<Instant>,
+    looked: Option<Instant>,
+    /// Of the client, at the last look.
+    moves: u64,
+    not_before: Option<Instant>,
+    /// After how long without news the next report is due.
+    heard_interval: Duration,
+}
+
+impl Reporter {
+    /// A reporter that has written nothing yet.
+    pub fn new(client: Arc<Client>, node: String, ledger: Ledger, present: Present, verdicts: Verdicts) -> Reporter {
+        Reporter {
+            client,
+            node,
+            ledger,
+            present,
+            verdicts,
+            written: None,
+            told: None,
+            counted: None,
+            looked: None,
+            moves: 0,
+            not_before: None,
+            heard_interval: HEARD_INTERVAL,
+        }
+    }
+
+    /// Reports until `stop` says so or is dropped. Then it says that the agent has stopped; whoever cannot wait for that
+    /// shuts the client down.
+    pub fn keep(mut self, stop: &Receiver<()>) {
+        while matches!(stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
+            self.round();
+        }
+        if self.verdicts.get().verdict.edit.is_some()
+            && let Err(why) = withdraw(&self.client, &self.node, Withdrawal::Stopped)
+        {
+            log::info("status does not say that the agent stops").with("err", why).write();
+        }
+    }
+
+    fn round(&mut self) {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
+            self.looked = Some(Instant::now());
+            self.client.look();
+        }
+        // What one server has taken, another one does not know.
+        if self.client.moves() != self.moves {
+            self.moves = self.client.moves();
+            (self.written, self.told, self.not_before) = (None, None, None);
+        }
+        if self.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
+        let (standing, configured) = (self.verdicts.get(), self.present.get().is_some());
+        let same = self.written.as_ref().is_some_and(|w| w.standing == standing && w.configured == configured);
+        if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        let Some(edit) = standing.verdict.edit.clone() else { return };
+        match self.report(standing, &edit) {
+            Ok(()) => {}
+            Err(Unreported::Gone) => self.not_before = Some(Instant::now() + jittered(RETRY, 1)),
+            Err(Unreported::Failed { why, wait }) => {
+                let wait = wait.unwrap_or_default().min(RETRY_MAX).max(jittered(RETRY, 1));
+                self.not_before = Some(Instant::now() + wait);
+                log::warn("status of the NodeConfig cannot be written").with("err", why).write_limited();
+            }
+        }
+    }
+
+    fn report(&mut self, standing: Standing, edit: &Edit) -> Result<(), Unreported> {
+        let told = match &self.told {
+            Some((uid, told)) if *uid == edit.uid => told.clone(),
+            _ => conditions_on_server(&self.client, &self.node, edit)?,
+        };
+        let Ok(filling) = self.ledger.filling(Instant::now() + LEDGER_LIMIT) else { return Ok(()) };
+        let view = self.present.get();
+        let config = view.as_ref().map(|view| &view.config);
+        let now = log::timestamp(SystemTime::now());
+        let conditions = judge(&standing, &standing.serving(config.is_some()), config, &filling);
+        let (conditions, told) = dated(&conditions, &told, &now, edit.generation);
+        self.told = Some((edit.uid.clone(), told));
+        // A family without a range has nothing that could be free. Null takes away what was written before.
+        let family = |there: bool, counts: &FamilyCounts| json!({"allocated": counts.allocated, "free": there.then(|| counts.free.to_string())});
+        let mut status = json!({
+            "observedGeneration": edit.generation,
+            "agentVersion": env!("CARGO_PKG_VERSION"),
+            "pods": filling.leases,
+            "ipv6": family(config.is_some_and(|config| config.cidr6.is_some()), &filling.addresses.ipv6),
+            "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &filling.addresses.ipv4),
+            "conditions": conditions,
+        });
+        let fresh = |written: &Written| {
+            written.edit == *edit && written.status == status && written.at.elapsed() < self.heard_interval
+        };
+        if self.written.as_ref().is_some_and(fresh) {
+            return Ok(());
+        }
+        let written = Written {
+            edit: edit.clone(),
+            standing,
+            configured: config.is_some(),
+            status: status.clone(),
+            at: Instant::now(),
+        };
+        if let Some(status) = status.as_object_mut() {
+            status.insert("lastHeard".into(), now.into());
+        }
+        patch(&self.client, &self.node, &status)?;
+        self.written = Some(written);
+        self.heard_interval = jittered(HEARD_INTERVAL, 5);
+        Ok(())
+    }
+}
+
+/// Says in the status that nobody serves this node's pods any more, if it says that somebody does. `Ready` is False and not
+/// Unknown, since whoever writes this knows it; an agent that was killed is found by `lastHeard`. Takes as long as the
+/// client's limits allow.
+///
+/// # Errors
+/// The API server could not be asked, or did not take it; in words for an operator.
+pub fn withdraw(client: &Client, node: &str, why: Withdrawal) -> Result<(), String> {
+    let failed = |error| match error {
+        Unreported::Gone => "there is no such NodeConfig any more".to_owned(),
+        Unreported::Failed { why, .. } => why,
+    };
+    let object = on_server(client, node).map_err(failed)?;
+    let mut conditions = object.pointer("/status/conditions").cloned().unwrap_or_default();
+    let is_ready = |condition: &&mut Value| condition.get("type").and_then(Value::as_str) == Some("Ready");
+    let Some(ready) = conditions.as_array_mut().into_iter().flatten().find(is_ready).and_then(Value::as_object_mut)
+    else {
+        return Ok(());
+    };
+    let now = log::timestamp(SystemTime::now());
+    let (reason, message) = match why {
+        Withdrawal::Stopped => {
+            ("Stopped", "flock-agent was stopped: pods that run go on, new ones wait until it is started")
+        }
+        Withdrawal::Uninstalled => ("Uninstalled", "flock was removed from this node"),
+    };
+    if ready.get("status").and_then(Value::as_str) != Some("False") {
+        ready.insert("status".into(), "False".into());
+        ready.insert("lastTransitionTime".into(), now.clone().into());
+    }
+    ready.insert("reason".into(), reason.into());
+    ready.insert("message".into(), message.into());
+    patch(client, node, &json!({"conditions": conditions, "lastHeard": now})).map_err(failed)
+}
+
+fn jittered(wait: Duration, parts: u32) -> Duration {
+    let most = u64::try_from((wait / parts).as_millis()).unwrap_or(u64::MAX).max(1);
+    wait + Duration::from_millis(chance() % most)
+}
+
+/// A merge patch of the status, which is this agent's alone: no version to conflict about.
+fn patch(client: &Client, node: &str, status: &Value) -> Result<(), Unreported> {
+    let path = format!("{}/{}/status", collection(), encoded(node));
+    let body = json!({"status": status}).to_string();
+    let sent = client.send(Method::Patch, &path, "application/merge-patch+json", body.as_bytes());
+    match sent {
+        Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+        Ok(answer) => Err(refused("patch", "nodeconfigs/status", &answer)),
+        Err(error) => Err(Unreported::Failed { why: explained(&error), wait: None }),
+    }
+}
+
+/// The object as it is now.
+fn on_server(client: &Client, node: &str) -> Result<Value, Unreported> {
+    let failed = |why| Unreported::Failed { why, wait: None };
+    let path = NodeConfigs { node: node.to_owned() }.path();
+    let answer = client.get(&path, ANSWER_MAX).map_err(|error| failed(explained(&error)))?;
+    if answer.status != 200 {
+        return Err(refused("list", "nodeconfigs", &answer));
+    }
+    let mut list: Value =
+        serde_json::from_slice(&answer.body).map_err(|error| failed(format!("the answer cannot be read: {error}")))?;
+    match list.pointer_mut("/items/0") {
+        Some(object) => Ok(object.take()),
+        None => Err(Unreported::Gone),
+    }
+}
+
+fn refused(verb: &'static str, resource: &'static str, answer: &Answer) -> Unreported {
+    let message = excerpt(&answer.body);
+    let why = match advice(verb, resource, answer.status, &message) {
+        Some(advice) => format!("{} ({}: {message}); {}", advice.what, answer.status, advice.remedy),
+        None => format!("{}: {message}", answer.status),
+    };
+    // An answer that names the object: the CRD is there, and the object is not.
+    let gone = answer.status == 404 && message.contains("not found") && message.contains('"');
+    if gone { Unreported::Gone } else { Unreported::Failed { why, wait: answer.retry_after } }
+}
+
+/// The conditions that an earlier run of the agent has told.
+fn conditions_on_server(client: &Client, node: &str, edit: &Edit) -> Result<Vec<Told>, Unreported> {
+    let object = on_server(client, node)?;
+    if object.pointer("/metadata/uid").and_then(Value::as_str) != Some(&edit.uid) {
+        return Err(Unreported::Gone);
+    }
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let read = |condition: &Value| {
+        let text = |key: &str| Some(condition.get(key)?.as_str()?.to_owned());
+        Some(Told { kind: text("type")?, status: text("status")?, since: text("lastTransitionTime")? })
+    };
+    Ok(conditions.into_iter().flatten().filter_map(read).collect())
+}
+
+/// The conditions as they go over the wire, each with the time since when it has its status.
+fn dated(conditions: &[Condition], told: &[Told], now: &str, generation: i64) -> (Vec<Value>, Vec<Told>) {
+    let since = |condition: &Condition| {
+        let before = told.iter().find(|told| told.kind == condition.kind && told.status == condition.status.text());
+        before.map_or(now, |told| told.since.as_str()).to_owned()
+    };
+    let told: Vec<Told> = conditions
+        .iter()
+        .map(|c| Told { kind: c.kind.into(), status: c.status.text().into(), since: since(c) })
+        .collect();
+    let values = conditions.iter().zip(&told).map(|(c, told)| {
+        json!({
+            "type": c.kind,
+            "status": c.status.text(),
+            "reason": c.reason,
+            "message": c.message,
+            "lastTransitionTime": told.since,
+            "observedGeneration": generation,
+        })
+    });
+    (values.collect(), told)
+}
+
+fn judge(standing: &Standing, serving: &Serving, config: Option<&NodeConfig>, filling: &Filling) -> [Condition; 3] {
+    let condition =
+        |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
+    let verdict = &standing.verdict;
+    let notes = standing.notes();
+    let valid = match &verdict.problem {
+        None if notes.is_empty() => condition("Valid", Truth::True, "Accepted", "in force"),
+        None => condition("Valid", Truth::True, "Accepted", &format!("in force, but: {notes}")),
+        Some(problem) => condition("Valid", Truth::False, "Invalid", problem),
+    };
+    let full = full(config, filling);
+    let free = match (config, &full[..]) {
+        (None, _) => {
+            condition("AddressesFree", Truth::Unknown, "NotConfigured", "no valid configuration has been seen")
+        }
+        (Some(_), []) => condition("AddressesFree", Truth::True, "Free", "each family has free addresses"),
+        (Some(_), full) => {
+            let texts: Vec<String> = full.iter().map(|(family, field, used)| {
+                format!("no {family} address is free, {used} are in use: new pods with {family} wait until one is released; {field} may be larger")
+            }).collect();
+            condition("AddressesFree", Truth::False, "Full", &texts.join("; "))
+        }
+    };
+    let families: Vec<&str> = full.iter().map(|(family, ..)| *family).collect();
+    let but = match families.is_empty() {
+        true => String::new(),
+        false => format!(", but no {} address is free", families.join(" and no ")),
+    };
+    let ready = match (&verdict.problem, serving) {
+        (None, Serving::Yes) => condition("Ready", Truth::True, "Serving", &format!("pods get addresses{but}")),
+        (Some(_), Serving::Yes) => {
+            condition("Ready", Truth::True, "LastGood", &format!("the last valid configuration is in force{but}"))
+        }
+        (_, Serving::NotConfigured) => {
+            condition("Ready", Truth::False, "NotConfigured", "no valid configuration has been seen")
+        }
+        (_, Serving::HostNotPrepared(why)) => condition("Ready", Truth::False, "HostNotPrepared", why),
+    };
+    [ready, valid, free]
+}
+
+/// The families that the node has and of which no pod gets an address: name, field of the range, addresses in use. One that only
+/// rests is given to a pod rather than none.
+fn full(config: Option<&NodeConfig>, filling: &Filling) -> Vec<(&'static str, &'static str, u64)> {
+    let Some(config) = config else { return Vec::new() };
+    let counts = &filling.addresses;
+    [
+        ("IPv6", "spec.cidr6", config.cidr6.is_some(), counts.ipv6),
+        ("IPv4", "spec.cidr4", config.cidr4.is_some(), counts.ipv4),
+    ]
+    .into_iter()
+    .filter(|(.., there, counts)| *there && counts.free == 0 && counts.resting == 0)
+    .map(|(family, field, _, counts)| (family, field, counts.allocated))
+    .collect()
+}
+
+fn excerpt(body: &[u8]) -> String {
+    let status: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = status.get("message").and_then(Value::as_str).map(str::to_owned);
+    text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).trim().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ipam::Counts;
+
+    fn of(verdict: Verdict) -> Standing {
+        Standing { verdict, ..Standing::default() }
+    }
+
+    fn filling(allocated: u64, free: u64, resting: u64) -> Filling {
+        let family = FamilyCounts { allocated, free, resting };
+        Filling { leases: 1, addresses: Counts { ipv4: family, ipv6: FamilyCounts { free: u64::MAX, ..family } } }
+    }
+
+    fn config(spec: &str) -> NodeConfig {
+        let head = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: n}\n";
+        model::nodeconfig::parse(format!("{head}spec: {spec}\n")).expect("valid")
+    }
+
+    fn conditions(standing: &Standing, serving: &Serving) -> [Condition; 3] {
+        judge(standing, serving, Some(&config("{cidr4: 10.0.0.0/24}")), &filling(1, 10, 0))
+    }
+
+    #[test]
+    fn what_is_accepted_and_wrong_is_shown_beside_valid() {
+        let verdicts = Verdicts::default();
+        verdicts.set(Verdict { notes: vec!["annotation x is ignored".into()], ..Verdict::default() });
+        verdicts.set_host_note(Some("spec.mtu is 9000".into()));
+        let [ready, valid, _] = conditions(&verdicts.get(), &Serving::Yes);
+        assert_eq!((ready.status, valid.status), (Truth::True, Truth::True));
+        assert_eq!(valid.message, "in force, but: annotation x is ignored; spec.mtu is 9000");
+        verdicts.set_host_note(None);
+        verdicts.set(Verdict { notes: vec!["é".repeat(100_000)], ..Verdict::default() });
+        let [_, valid, _] = conditions(&verdicts.get(), &Serving::Yes);
+        assert!(valid.message.len() < 32 * 1024, "the API server takes no longer message");
+    }
+
+    #[test]
+    fn a_bad_edit_is_invalid_and_the_node_stays_ready() {
+        let bad = of(Verdict { problem: Some("spec.cidr6 …".into()), ..Verdict::default() });
+        let [ready, valid, _] = conditions(&bad, &Serving::Yes);
+        assert_eq!((ready.status, ready.reason), (Truth::True, "LastGood"));
+        assert_eq!((valid.status, valid.reason, valid.message.as_str()), (Truth::False, "Invalid", "spec.cidr6 …"));
+        let [ready, _, free] = judge(&bad, &Serving::NotConfigured, None, &filling(0, 0, 0));
+        assert_eq!((ready.status, ready.reason), (Truth::False, "NotConfigured"));
+        assert_eq!((free.status, free.reason), (Truth::Unknown, "NotConfigured"));
+        let [ready, valid, free] = conditions(&Standing::default(), &Serving::Yes);
+        assert_eq!([ready.status, valid.status, free.status], [Truth::True; 3]);
+    }
+
+    #[test]
+    fn a_full_family_is_told_and_the_node_stays_ready() {
+        let both = config("{cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}");
+        let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&both), &filling(253, 0, 0));
+        assert_eq!(
+            (ready.status, ready.message.as_str()),
+            (Truth::True, "pods get addresses, but no IPv4 address is free")
+        );
+        assert_eq!((free.status, free.reason), (Truth::False, "Full"));
+        for words in ["no IPv4 address is free, 253 are in use", "spec.cidr4"] {
+            assert!(free.message.contains(words) && !free.message.contains("IPv6"), "{}", free.message);
+        }
+        // A family that the node does not have is not full, nor is one whose last addresses rest.
+        for (spec, filling) in
+            [("{cidr6: '2001:db8::/64'}", filling(0, 0, 0)), ("{cidr4: 10.0.0.0/24}", filling(252, 0, 1))]
+        {
+            let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&config(spec)), &filling);
+            assert_eq!((free.status, ready.message.as_str()), (Truth::True, "pods get addresses"), "{spec}");
+        }
+        let mut none = filling(9, 0, 0);
+        none.addresses.ipv6.free = 0;
+        let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&both), &none);
+        assert!(ready.message.ends_with("no IPv6 and no IPv4 address is free"), "{}", ready.message);
+        assert!(free.message.contains("IPv6") && free.message.contains("IPv4"), "{}", free.message);
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_as_long_as_its_status() {
+        let told = |kind: &str, status: &str| Told { kind: kind.into(), status: status.into(), since: "then".into() };
+        let bad = of(Verdict { problem: Some("x".into()), ..Verdict::default() });
+        let before = [told("Ready", "True"), told("Valid", "True")];
+        let (values, now) = dated(&conditions(&bad, &Serving::Yes), &before, "now", 7);
+        let times: Vec<&str> =
+            values.iter().map(|value| value["lastTransitionTime"].as_str().expect("a time")).collect();
+        assert_eq!(times, ["then", "now", "now"]);
+        let (values, _) = dated(&conditions(&bad, &Serving::Yes), &now, "later", 8);
+        assert!(values.iter().all(|value| value["lastTransitionTime"] != "later" && value["observedGeneration"] == 8));
+    }
+
+    #[test]
+    fn a_host_that_is_not_prepared_is_not_ready_and_says_why() {
+        let verdicts = Verdicts::default();
+        assert_eq!(verdicts.get().serving(true), Serving::Yes);
+        verdicts.set_host(Err("net/ipv4/ip_forward cannot be written".into()));
+        let serving = verdicts.get().serving(true);
+        let [ready, valid, _] = conditions(&Standing::default(), &serving);
+        assert_eq!((ready.status, ready.reason, valid.status), (Truth::False, "HostNotPrepared", Truth::True));
+        assert_eq!(ready.message, "net/ipv4/ip_forward cannot be written");
+        // Without a configuration nobody has tried to prepare it.
+        assert_eq!(verdicts.get().serving(false), Serving::NotConfigured);
+        verdicts.set_host(Ok(()));
+        assert_eq!(verdicts.get().serving(true), Serving::Yes);
+    }
+
+    #[test]
+    fn a_thousand_nodes_are_not_in_step_and_not_a_burden() {
+        for _ in 0..1000 {
+            let wait = jittered(HEARD_INTERVAL, 5);
+            assert!((HEARD_INTERVAL..HEARD_INTERVAL * 6 / 5).contains(&wait));
+        }
+        assert_ne!(jittered(HEARD_INTERVAL, 5), jittered(HEARD_INTERVAL, 5));
+    }
+}

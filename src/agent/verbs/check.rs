@@ -1,0 +1,91 @@
+//! CHECK: compares a lease and the result that the runtime remembers with what the kernel shows. Changes nothing.
+//!
+//! Only what flock made is compared, by the list that it was made from. Later plugins of a chain may have added addresses,
+//! routes and interfaces, and may have changed the MTU.
+
+use std::time::Instant;
+
+use crate::agent::fault::Cause;
+use crate::agent::observe;
+use crate::kernel::netlink::conn::Conn;
+use crate::kernel::netns::Netns;
+use cni::result::WireResult;
+use model::lease::Lease;
+use model::plan::{self, Change};
+use model::recover::host_end_lacks;
+
+/// Compares the result that the runtime remembers with the lease.
+///
+/// # Errors
+/// [`Cause::Differs`] with what is missing or wrong.
+pub fn result(lease: &Lease, netns: &str, prev: &WireResult) -> Result<(), Cause> {
+    let ifname = lease.attachment.ifname.as_str();
+    let differs = |what: String| Err(Cause::Differs(what));
+    let Some(interface) = prev.interfaces.iter().find(|i| i.name == ifname && i.sandbox == netns) else {
+        return differs(format!("prevResult has no interface {ifname} in {netns}"));
+    };
+    if let (Some(theirs), Some(ours)) = (Some(&interface.mac).filter(|mac| !mac.is_empty()), lease.pod_mac)
+        && !theirs.eq_ignore_ascii_case(&ours.to_string())
+    {
+        return differs(format!(
+            "prevResult says that {ifname} has hardware address {theirs}, and it was made with {ours}"
+        ));
+    }
+    for ip in lease.addresses() {
+        if !prev.ips.iter().any(|theirs| theirs.address.addr() == ip) {
+            return differs(format!("prevResult lacks the address {ip}"));
+        }
+    }
+    Ok(())
+}
+
+/// Compares the kernel with the lease: everything that the plan says of both ends of the link.
+///
+/// # Errors
+/// [`Cause::Differs`] with what is missing or wrong, or why the kernel could not be asked.
+pub fn kernel(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause> {
+    host_end(lease, deadline)?;
+    pod_end(lease, netns, deadline)
+}
+
+fn host_end(lease: &Lease, deadline: Instant) -> Result<(), Cause> {
+    let name = &lease.host_link;
+    let Some(link) = observe::link(lease, deadline)? else {
+        return Err(Cause::Differs(format!("host link {name} is missing")));
+    };
+    let end = observe::host_end(&mut Conn::open(deadline)?, lease, link)?;
+    differs(host_end_lacks(lease, &end), |change| match change {
+        Change::Up => format!("host link {name} is down"),
+        Change::Route { to, .. } => format!("the host has no route {} through {name}", to.addr()),
+        other => format!("host link {name} lacks the {other}"),
+    })
+}
+
+fn pod_end(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause> {
+    let ifname = lease.attachment.ifname.as_str();
+    let mut conn = netns.run(|| Conn::open(deadline))??;
+    let Some(link) = conn.link_named(ifname)? else {
+        return Err(Cause::Differs(format!("the pod has no interface {ifname}")));
+    };
+    let end = observe::pod_end(&mut conn, link)?;
+    let mut wanted: Vec<Change> = plan::pod_identity(lease).into_iter().chain(plan::wiring(lease).pod).collect();
+    if lease.pod_mac.is_none() {
+        // The Go flock made this link, and left neighbours and a link-local address to the kernel.
+        wanted.retain(|change| match change {
+            Change::Address { ip, .. } => lease.addresses().any(|own| own == *ip),
+            other => !matches!(other, Change::Neighbour { .. }),
+        });
+    }
+    differs(end.lacks(wanted), |change| match change {
+        Change::Up => format!("the pod's interface {ifname} is down"),
+        Change::Route { via: Some(gateway), .. } => format!("the pod lacks the default route via {gateway}"),
+        other => format!("the pod's interface {ifname} lacks the {other}"),
+    })
+}
+
+fn differs(lacks: Vec<Change>, told: impl Fn(&Change) -> String) -> Result<(), Cause> {
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    Err(Cause::Differs(lacks.iter().map(told).collect::<Vec<_>>().join("; ")))
+}

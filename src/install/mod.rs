@@ -1,0 +1,323 @@
+//! `flock-agent install` and `flock-agent uninstall`: what an operator or an image build does once per node and version.
+//!
+//! Looks at everything first, decides (`plan`), and only then changes anything, each file by itself and whole (`tree`).
+//! Nothing here runs a program: systemd is told by the operator, who may be a configuration tool or an image build, and the
+//! last line says how. The CNI configuration is never written here: the agent does it once it can serve.
+
+pub mod defaults;
+pub mod flags;
+pub mod host;
+pub mod plan;
+pub mod tree;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::agent::flags::FlagError;
+use crate::agent::node::portmap::PLUGIN_DIRS;
+use crate::install::flags::{Asked, Common, HELP, Verb};
+use crate::install::host::HostError;
+use crate::install::plan::{
+    AGENT, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
+};
+use crate::install::tree::{Found, Tree};
+use crate::process::foreign_file::open_regular;
+use crate::record::disk::DiskError;
+
+/// The units as they are shipped, so that this program is all that an installation needs beside the plugin.
+const SERVICE_UNIT: &str = include_str!("../../systemd/flock-agent.service");
+const SOCKET_UNIT: &str = include_str!("../../systemd/flock-agent.socket");
+
+/// Why it was not done, or not to the end.
+#[derive(Debug)]
+enum InstallError {
+    Flags(FlagError),
+    Refused(Refusal),
+    Disk(DiskError),
+    Host(HostError),
+    /// Another installation is under way in this directory.
+    Locked(PathBuf),
+    /// There is no such file.
+    NoPlugin(PathBuf),
+    /// The file is another program.
+    NotThePlugin(PathBuf),
+}
+
+impl fmt::Display for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InstallError::Flags(error) => write!(f, "{error}; --help lists the flags"),
+            InstallError::Refused(refusal) => write!(f, "{refusal}"),
+            InstallError::Disk(error) => write!(f, "{error}"),
+            InstallError::Host(error) => write!(f, "{error}"),
+            InstallError::Locked(root) => write!(f, "another installation is under way in {}", root.display()),
+            InstallError::NoPlugin(path) => {
+                write!(f, "there is no plugin at {}: name it by --plugin FILE", path.display())
+            }
+            InstallError::NotThePlugin(path) => {
+                write!(f, "{} is not the plugin of flock: name it by --plugin FILE", path.display())
+            }
+        }
+    }
+}
+
+impl From<DiskError> for InstallError {
+    fn from(error: DiskError) -> InstallError {
+        InstallError::Disk(error)
+    }
+}
+
+impl From<Refusal> for InstallError {
+    fn from(refusal: Refusal) -> InstallError {
+        InstallError::Refused(refusal)
+    }
+}
+
+impl From<HostError> for InstallError {
+    fn from(error: HostError) -> InstallError {
+        InstallError::Host(error)
+    }
+}
+
+/// Carries out a verb. The exit code is 0 when all is done, 2 for a command line that is not understood, 1 for everything
+/// else.
+pub fn run(verb: Verb, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // The modes below are meant as they are written.
+    rustix::process::umask(Mode::from(0o022));
+    let done = match flags::parse(verb, arguments) {
+        Err(error) => Err(InstallError::Flags(error)),
+        Ok(Asked::Help) => {
+            say(HELP.trim_end());
+            Ok(())
+        }
+        Ok(Asked::Install { plugin, cni_conf, common }) => install(plugin.as_deref(), cni_conf, &common),
+        Ok(Asked::Uninstall { force, purge, common }) => uninstall(force, purge, &common),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            writeln!(io::stderr(), "flock-agent: {error}").ok();
+            ExitCode::from(if matches!(error, InstallError::Flags(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+/// A report that nobody reads to its end must not stop what it reports.
+fn say(line: &str) {
+    writeln!(io::stdout(), "{line}").ok();
+}
+
+/// The tree and the right to change it.
+fn tree(common: &Common) -> Result<(Tree, OwnedFd), InstallError> {
+    // Of the machine itself not `/`, which containers and chroots may share.
+    let (root, to_lock) = match &common.root {
+        Some(root) => (root.as_path(), "/"),
+        None => (Path::new("/"), "/etc"),
+    };
+    let tree = Tree::open(root)?;
+    let lock = tree.lock(Path::new(to_lock))?.ok_or_else(|| InstallError::Locked(root.into()))?;
+    Ok((tree, lock))
+}
+
+fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(), InstallError> {
+    let (tree, _lock) = tree(common)?;
+    let text = text_of(&tree, DEFAULTS)?;
+    let place = plugin_place(&tree, common)?;
+    // The program before the units that start it, and the plugin before the flag that makes the runtime use it.
+    let file = |path: PathBuf, content, mode| Wanted { path, content, mode };
+    let mut wanted = vec![
+        file(AGENT.into(), read(Path::new("/proc/self/exe"))?, 0o755),
+        file(SERVICE.into(), SERVICE_UNIT.into(), 0o644),
+        file(SOCKET.into(), SOCKET_UNIT.into(), 0o644),
+    ];
+    let mut notes = Vec::new();
+    match plugin_to_install(&tree, plugin, &place)? {
+        Some(content) => wanted.push(file(place, content, 0o755)),
+        None => notes.push(format!(
+            "kept {}, since no plugin is beside this program; --plugin FILE names another one",
+            place.display()
+        )),
+    }
+    match (cni_conf, defaults::with_cni_conf(text.as_ref().map(|(text, _)| text.as_str()))) {
+        (true, defaults::Change::ByHand) => return Err(Refusal::FlagsByHand.into()),
+        (true, defaults::Change::Write(new)) => {
+            let mode = text.as_ref().map_or(0o644, |(_, mode)| *mode);
+            wanted.push(file(DEFAULTS.into(), new.into_bytes(), mode));
+        }
+        _ => {}
+    }
+    let (mut leftovers, mut missing, mut files) = (Vec::new(), Vec::new(), Vec::new());
+    for file in wanted {
+        leftovers.extend(tree.leftovers(&file.path)?);
+        missing.extend(tree.missing(file.path.parent().unwrap_or(Path::new("/")))?);
+        let found = tree.look(&file.path)?;
+        files.push((file, found));
+    }
+    for directory in [CONFIG_DIR, CNI_CONF_DIR] {
+        missing.extend(tree.missing(Path::new(directory))?);
+    }
+    let steps = plan::install(leftovers, missing, files)?;
+    carry_out(&tree, &steps, common.dry_run)?;
+    let configured = defaults::names_source(text.as_ref().map(|(text, _)| text.as_str()))
+        || tree.look(&Path::new(CONFIG_DIR).join("node.yaml"))? != Found::Nothing;
+    if !configured {
+        notes.push(format!(
+            "missing: this node's NodeConfig, {CONFIG_DIR}/node.yaml, or FLOCK_AGENT_SOURCE=--kubeconfig FILE in {DEFAULTS}"
+        ));
+    }
+    notes.push(next(&steps, common));
+    notes.iter().for_each(|note| say(note));
+    Ok(())
+}
+
+/// What the operator does now.
+fn next(steps: &[Step], common: &Common) -> String {
+    let renewed = |file: &str| steps.iter().any(|step| step.puts(file));
+    if let Some(root) = &common.root {
+        return format!("next: systemctl --root={} enable flock-agent", root.display());
+    }
+    if ![AGENT, SERVICE, SOCKET, DEFAULTS].into_iter().any(renewed) {
+        return "nothing to start anew".into();
+    }
+    // A socket that stays as it is must not be restarted, since callers wait in it.
+    let socket = if renewed(SOCKET) { "flock-agent.socket " } else { "" };
+    format!("next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart {socket}flock-agent")
+}
+
+/// Where the plugin may be: in the directory that was named, and in those that runtimes have.
+fn plugin_places(common: &Common) -> Vec<PathBuf> {
+    let named = common.cni_bin_dir.as_deref();
+    let known = PLUGIN_DIRS.iter().map(Path::new).filter(|dir| Some(*dir) != named);
+    named.into_iter().chain(known).map(|dir| dir.join(PLUGIN)).collect()
+}
+
+/// Where the plugin is put, which is one place only, since the agent chains what lies beside it: as named, or where one is
+/// already, or where runtimes look unless told otherwise.
+fn plugin_place(tree: &Tree, common: &Common) -> Result<PathBuf, DiskError> {
+    let mut places = plugin_places(common);
+    if common.cni_bin_dir.is_none() {
+        for (number, place) in places.iter().enumerate() {
+            if matches!(tree.look(place)?, Found::File { content, .. } if plan::is_flock(&content)) {
+                return Ok(places.swap_remove(number));
+            }
+        }
+    }
+    Ok(places.swap_remove(0))
+}
+
+/// The plugin that was named, or is beside this program. None if there is none beside it and one is installed already, as
+/// when the installed program is called again.
+fn plugin_to_install(tree: &Tree, named: Option<&Path>, place: &Path) -> Result<Option<Vec<u8>>, InstallError> {
+    let beside = std::env::current_exe().unwrap_or_default().with_file_name(PLUGIN);
+    let path = named.unwrap_or(&beside);
+    let error = match read(path) {
+        // Beside a packaged agent this could be the `flock` of util-linux.
+        Ok(content) if plan::is_flock(&content) => return Ok(Some(content)),
+        Ok(_) => InstallError::NotThePlugin(path.into()),
+        Err(error) if error.error.kind() == io::ErrorKind::NotFound => InstallError::NoPlugin(path.into()),
+        Err(error) => error.into(),
+    };
+    match tree.look(place)? {
+        Found::File { content, .. } if named.is_none() && plan::is_flock(&content) => Ok(None),
+        _ => Err(error),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DiskError> {
+    let mut content = Vec::new();
+    let read = open_regular(path, OFlags::empty()).and_then(|mut file: File| file.read_to_end(&mut content));
+    read.map(|_| content).map_err(|error| DiskError { operation: "read", path: path.into(), error })
+}
+
+/// A text file of the tree with its permissions.
+fn text_of(tree: &Tree, path: &str) -> Result<Option<(String, u32)>, DiskError> {
+    let path = Path::new(path);
+    let Found::File { content, mode, .. } = tree.look(path)? else { return Ok(None) };
+    // What cannot be read as text could not be written back as it was.
+    let text = String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"));
+    text.map(|text| Some((text, mode))).map_err(|error| DiskError { operation: "read", path: tree.shown(path), error })
+}
+
+fn uninstall(force: bool, purge: bool, common: &Common) -> Result<(), InstallError> {
+    let (tree, _lock) = tree(common)?;
+    // One that cannot be read stays, and does not keep the rest.
+    let text = text_of(&tree, DEFAULTS).unwrap_or_default();
+    let agent = defaults::flags(text.as_ref().map(|(text, _)| text.as_str()));
+    let conf_dir = agent.as_ref().and_then(|flags| flags.cni_conf_dir.clone()).unwrap_or(CNI_CONF_DIR.into());
+    let remains = look(&tree, &conf_dir, plugin_places(common))?;
+    let host = match (&common.root, agent) {
+        (None, Some(flags)) => Some(host::look(&flags.socket, &flags.state_dir, !common.dry_run)?),
+        _ => None,
+    };
+    let (facts, lock) = host.map_or((plan::Host::default(), None), |seen| (seen.facts, seen.lock));
+    let (steps, left) = plan::uninstall(&remains, &facts, force, purge)?;
+    carry_out(&tree, &steps, common.dry_run)?;
+    // Until here no agent could start.
+    drop(lock);
+    let mut notes: Vec<String> = left.iter().map(|left| format!("left {left}")).collect();
+    let pods = facts.attached.len();
+    if pods > 0 {
+        notes.push(format!(
+            "left the links of {pods} pods: they go with their pods, or serve again when flock is installed"
+        ));
+    }
+    if steps.is_empty() {
+        notes.push("nothing is installed".into());
+    } else if common.root.is_none() {
+        notes.push("next: systemctl daemon-reload".into());
+    }
+    notes.iter().for_each(|note| say(note));
+    Ok(())
+}
+
+fn look(tree: &Tree, conf_dir: &Path, plugins: Vec<PathBuf>) -> Result<Remains, DiskError> {
+    let mut remains = Remains::default();
+    for name in tree.names(conf_dir)? {
+        let path = conf_dir.join(&name);
+        let loaded = path.extension().is_some_and(|ext| ["conf", "conflist", "json"].iter().any(|known| ext == *known));
+        if let (true, Found::File { content, .. }) = (loaded, tree.look(&path)?) {
+            remains.configurations.push((path, String::from_utf8_lossy(&content).into_owned()));
+        }
+    }
+    let conflist = conf_dir.join(crate::agent::node::conflist::FILE_NAME);
+    remains.leftovers.extend(tree.leftovers(&conflist)?);
+    let fixed = [AGENT, SERVICE, SOCKET, DEFAULTS].map(Path::new);
+    for file in fixed.into_iter().chain(plugins.iter().map(PathBuf::as_path)) {
+        remains.leftovers.extend(tree.leftovers(file)?);
+        remains.files.push((file.into(), tree.look(file)?));
+    }
+    for file in ENABLED {
+        remains.files.push((file.into(), tree.look(Path::new(file))?));
+    }
+    remains.plugins = plugins;
+    if tree.look(Path::new(CONFIG_DIR))? == Found::Directory {
+        let names = tree.names(Path::new(CONFIG_DIR))?;
+        remains.config_dir = Some(names.into_iter().map(|name| Path::new(CONFIG_DIR).join(name)).collect());
+    }
+    Ok(remains)
+}
+
+fn carry_out(tree: &Tree, steps: &[Step], dry_run: bool) -> Result<(), InstallError> {
+    for step in steps {
+        if !dry_run {
+            match step {
+                Step::MakeDirectory(path) => tree.make_directory(path)?,
+                Step::Put { path, content, mode, .. } => tree.put(path, content, *mode)?,
+                Step::Remove(path) => tree.remove(path)?,
+                Step::RemoveDirectory(path) => tree.remove_directory(path)?,
+                Step::RemoveAll(path) => tree.remove_all(path)?,
+                Step::RemoveLink { index, .. } => host::remove_link(*index)?,
+                Step::RemoveUnreachable(prefix) => host::remove_unreachable(*prefix)?,
+            }
+        }
+        say(&step.told(dry_run, |path| tree.shown(path)));
+    }
+    Ok(())
+}

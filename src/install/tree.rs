@@ -1,0 +1,319 @@
+//! The directory tree that is installed into: the machine's own, or an image below some directory.
+//!
+//! Paths are those of the machine that will run from the tree. Each is looked up inside it, so that an absolute link in an
+//! image (`/opt` to `/var/opt`) leads into the image and never out of it. Every change is whole: a file has the old or the
+//! new content under its name, whoever looks and whenever this program is killed. Must not decide what is changed.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2, renameat,
+    statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::process::failpoint;
+use crate::record::disk::DiskError;
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A regular file.
+    File {
+        /// What it holds.
+        content: Vec<u8>,
+        /// Its permissions.
+        mode: u32,
+        /// It belongs to the user that this program runs as.
+        own: bool,
+    },
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A FIFO, a socket or a device.
+    Special,
+}
+
+/// The tree.
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+impl Tree {
+    /// The tree below `path`, which must be a directory.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn open(path: &Path) -> Result<Tree, DiskError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(root) => Ok(Tree { root, path: path.into() }),
+            Err(error) => Err(DiskError { operation: "open directory", path: path.into(), error: error.into() }),
+        }
+    }
+
+    /// One installation at a time, as long as the lock is held: whoever has it may take temporary files of others for what a
+    /// killed one has left. None if another one is under way. The lock is on the directory `path`, or on the tree without one.
+    ///
+    /// # Errors
+    /// The directory cannot be opened.
+    pub fn lock(&self, path: &Path) -> Result<Option<OwnedFd>, DiskError> {
+        let directory = match self.directory(path)? {
+            Some(directory) => directory,
+            None => self.root.try_clone().map_err(|error| self.error("open directory", path, error))?,
+        };
+        // A file system without locks cannot tell, and does not keep anybody away either.
+        let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive);
+        Ok((locked != Err(Errno::AGAIN)).then_some(directory))
+    }
+
+    /// Where `path` is, seen from outside the tree, for texts.
+    pub fn shown(&self, path: &Path) -> PathBuf {
+        self.path.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// What stands at `path`; the last component is not followed.
+    ///
+    /// # Errors
+    /// It cannot be found out, or something else than a directory is above it.
+    pub fn look(&self, path: &Path) -> Result<Found, DiskError> {
+        let Some((dir, name)) = self.parent(path)? else { return Ok(Found::Nothing) };
+        let fail = |error: Errno| self.error("look at", path, error.into());
+        let stat = match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(Found::Nothing),
+            other => other.map_err(fail)?,
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Ok(Found::Directory),
+            FileType::Symlink => Ok(Found::Link),
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let mut file = File::from(openat(&dir, name, flags, Mode::empty()).map_err(fail)?);
+                let mut content = Vec::new();
+                file.read_to_end(&mut content).map_err(|error| self.error("read", path, error))?;
+                let own = stat.st_uid == rustix::process::geteuid().as_raw();
+                Ok(Found::File { content, mode: stat.st_mode & 0o7777, own })
+            }
+            _ => Ok(Found::Special),
+        }
+    }
+
+    /// The directories at and above `path` that are missing, the highest first.
+    ///
+    /// # Errors
+    /// Something else is in the place of one.
+    pub fn missing(&self, path: &Path) -> Result<Vec<PathBuf>, DiskError> {
+        let mut missing: Vec<PathBuf> = Vec::new();
+        for directory in path.ancestors() {
+            if self.directory(directory)?.is_some() {
+                break;
+            }
+            if self.look(directory)? == Found::Link {
+                let error =
+                    io::Error::other("it is a symbolic link that leads nowhere; remove it, or make what it names");
+                return Err(self.error("use directory", directory, error));
+            }
+            missing.push(directory.into());
+        }
+        missing.reverse();
+        Ok(missing)
+    }
+
+    /// The names in the directory `path`, sorted; none if there is no such directory.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn names(&self, path: &Path) -> Result<Vec<OsString>, DiskError> {
+        let Some(dir) = self.directory(path)? else { return Ok(Vec::new()) };
+        let entries = Dir::read_from(&dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = entries.map_err(|error| self.error("list", path, error.into()))?;
+        let names = entries.iter().map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+        let mut names: Vec<OsString> = names.filter(|name| name != "." && name != "..").collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Temporary files of `path` that a killed installation (or a killed agent, for the CNI configuration) has left.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn leftovers(&self, path: &Path) -> Result<Vec<PathBuf>, DiskError> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+        let mut left = Vec::new();
+        for candidate in self.names(directory)? {
+            let candidate_path = directory.join(&candidate);
+            if is_temporary(&candidate, name) && matches!(self.look(&candidate_path)?, Found::File { .. }) {
+                left.push(candidate_path);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Makes the directory `path`, in one that is there.
+    ///
+    /// # Errors
+    /// It was not made.
+    pub fn make_directory(&self, path: &Path) -> Result<(), DiskError> {
+        let (dir, name) = self.place(path)?;
+        let made = failpoint::pass("install.mkdir").and_then(|()| match mkdirat(&dir, name, Mode::from(0o755)) {
+            Err(Errno::EXIST) => Ok(()),
+            other => Ok(other?),
+        });
+        made.and_then(|()| sync(&dir)).map_err(|error| self.error("make directory", path, error))
+    }
+
+    /// Gives the file `path` this content and these permissions, in place of whatever file bore its name.
+    ///
+    /// # Errors
+    /// The old file, if any, is in place, or the new one.
+    pub fn put(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), DiskError> {
+        let (dir, name) = self.place(path)?;
+        // In the same directory, since the rename must not cross file systems, and since a runtime does not notice what
+        // comes from another one; with an ending that nobody loads.
+        let temporary = temporary(name);
+        let renamed = self
+            .write(&dir, &temporary, content, mode)
+            .and_then(|()| failpoint::pass("install.rename"))
+            .and_then(|()| Ok(renameat(&dir, &temporary, &dir, name)?));
+        if let Err(error) = renamed {
+            unlinkat(&dir, &temporary, AtFlags::empty()).ok();
+            return Err(self.error("install", path, error));
+        }
+        failpoint::pass("install.renamed").and_then(|()| sync(&dir)).map_err(|error| self.error("sync", path, error))
+    }
+
+    fn write(&self, dir: &OwnedFd, name: &OsStr, content: &[u8], mode: u32) -> io::Result<()> {
+        failpoint::pass("install.create")?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(dir, name, flags, Mode::from(0o600))?);
+        failpoint::pass("install.write")?;
+        let (first, second) = content.split_at(content.len() / 2);
+        file.write_all(first)?;
+        failpoint::pass("install.half")?;
+        file.write_all(second)?;
+        failpoint::pass("install.chmod")?;
+        rustix::fs::fchmod(&file, Mode::from(mode))?;
+        failpoint::pass("install.sync")?;
+        file.sync_all()
+    }
+
+    /// Removes the file or link `path`; a missing one is fine.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn remove(&self, path: &Path) -> Result<(), DiskError> {
+        self.unlink(path, AtFlags::empty())
+    }
+
+    /// Removes the directory `path` if nothing is in it.
+    ///
+    /// # Errors
+    /// It is still there and empty.
+    pub fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
+        self.unlink(path, AtFlags::REMOVEDIR)
+    }
+
+    fn unlink(&self, path: &Path, flags: AtFlags) -> Result<(), DiskError> {
+        let Some((dir, name)) = self.parent(path)? else { return Ok(()) };
+        let removed = failpoint::pass("uninstall.remove").and_then(|()| match unlinkat(&dir, name, flags) {
+            Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
+            other => Ok(other?),
+        });
+        let removed = removed.and_then(|()| failpoint::pass("uninstall.removed"));
+        removed.and_then(|()| sync(&dir)).map_err(|error| self.error("remove", path, error))
+    }
+
+    /// Removes the directory `path` with all that is in it; links are removed and not followed.
+    ///
+    /// # Errors
+    /// Something of it is still there.
+    pub fn remove_all(&self, path: &Path) -> Result<(), DiskError> {
+        let Some((dir, name)) = self.parent(path)? else { return Ok(()) };
+        // The library removes trees safely, but only by a path.
+        let by_path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+        let removed = failpoint::pass("uninstall.remove").and_then(|()| match fs::remove_dir_all(by_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        });
+        removed.and_then(|()| sync(&dir)).map_err(|error| self.error("remove", path, error))
+    }
+
+    /// The directory `path`, or none if it is missing.
+    fn directory(&self, path: &Path) -> Result<Option<OwnedFd>, DiskError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.error("open directory", path, error.into())),
+        }
+    }
+
+    /// The directory that holds `path`, unless that is missing, and the name in it.
+    fn parent<'a>(&self, path: &'a Path) -> Result<Option<(OwnedFd, &'a OsStr)>, DiskError> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        Ok(self.directory(parent)?.map(|dir| (dir, name)))
+    }
+
+    fn place<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), DiskError> {
+        let missing = || self.error("find the directory of", path, io::ErrorKind::NotFound.into());
+        self.parent(path)?.ok_or_else(missing)
+    }
+
+    fn error(&self, operation: &'static str, path: &Path, error: io::Error) -> DiskError {
+        DiskError { operation, path: self.shown(path), error }
+    }
+}
+
+fn sync(dir: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::fs::fsync(dir)?)
+}
+
+/// `.NAME.PID-RANDOM.tmp`
+fn temporary(name: &OsStr) -> OsString {
+    let mut random = [0u8; 8];
+    // The process id alone keeps installations apart that see each other; `O_EXCL` tells of the rest.
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::NONBLOCK).ok();
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{:x}-{:016x}.tmp", std::process::id(), u64::from_ne_bytes(random)));
+    temporary
+}
+
+/// Whether `candidate` is what [`temporary`] makes of `name`, or what the agent makes of its CNI configuration.
+fn is_temporary(candidate: &OsStr, name: &OsStr) -> bool {
+    let middle = candidate
+        .as_bytes()
+        .strip_prefix(b".")
+        .and_then(|rest| rest.strip_prefix(name.as_bytes()))
+        .and_then(|rest| rest.strip_prefix(b"."))
+        .and_then(|rest| rest.strip_suffix(b".tmp"));
+    middle.is_some_and(|text| !text.is_empty() && text.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_files_are_recognised_and_no_others() {
+        let name = OsStr::new("01-flock.conflist");
+        assert!(is_temporary(&temporary(name), name));
+        assert!(is_temporary(OsStr::new(".01-flock.conflist.4711.tmp"), name), "as the agent names its own");
+        for other in
+            ["01-flock.conflist", ".01-flock.conflist..tmp", ".01-flock.conflist.swp", ".01-flock.conflist.bak.tmp"]
+        {
+            assert!(!is_temporary(OsStr::new(other), name), "{other}");
+        }
+        assert!(!is_temporary(&temporary(OsStr::new("flock-agent")), OsStr::new("flock")));
+    }
+}

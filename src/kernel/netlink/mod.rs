@@ -1,0 +1,141 @@
+//! The kernel's routing tables and links, by raw rtnetlink.
+//!
+//! Owns every netlink type of the process: callers speak in terms of `addr` and `plan`. Each verb may be repeated. Must not
+//! know leases, requests or threads of the agent, and must not change anything that does not bear flock's mark.
+
+pub mod answer;
+pub mod apply;
+pub mod changes;
+pub mod conn;
+pub mod foreign;
+pub mod link;
+mod message;
+pub mod read;
+pub mod removal;
+
+use std::fmt;
+use std::io;
+
+/// A netlink request that failed: what was asked, and the kernel's own reason.
+#[derive(Debug)]
+pub struct NetlinkError {
+    /// What was to be done, to what, as an operator would say it.
+    pub what: String,
+    /// Why it was not.
+    pub cause: Cause,
+}
+
+/// The reason of a [`NetlinkError`].
+#[derive(Debug)]
+pub enum Cause {
+    /// The kernel refused: its error number, and its text where it gave one (extended acknowledgement).
+    Kernel {
+        /// The error number, positive.
+        errno: i32,
+        /// The kernel's own words.
+        text: Option<String>,
+    },
+    /// The kernel cannot make pairs of links.
+    NoVeth,
+    /// The socket failed.
+    Socket(io::Error),
+    /// No answer by the deadline. The request may or may not have had effect.
+    Late,
+    /// The answer could not be read.
+    Garbled(String),
+    /// A dump was interrupted by changes more often than is worth repeating.
+    Restless,
+    /// Somebody else has taken down or removed, in mid-work, what was just made; which part.
+    Altered(&'static str),
+}
+
+// The error numbers that callers ask about (linux/errno.h; the same on every architecture that flock is built for).
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const ESRCH: i32 = 3;
+const EINTR: i32 = 4;
+const ENXIO: i32 = 6;
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const EOPNOTSUPP: i32 = 95;
+const EAFNOSUPPORT: i32 = 97;
+const EADDRNOTAVAIL: i32 = 99;
+const ENOBUFS: i32 = 105;
+
+impl NetlinkError {
+    /// What the kernel answered. A failure of the socket says nothing about the thing that was asked for, whatever its number.
+    fn errno(&self) -> Option<i32> {
+        match &self.cause {
+            Cause::Kernel { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+
+    /// There is no such link. Nothing else may count as that where a lease ends by it: its addresses would be given away
+    /// while the link still carries them.
+    pub fn is_no_link(&self) -> bool {
+        self.errno() == Some(ENODEV)
+    }
+
+    /// The thing to be removed or read is not there.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.errno(), Some(ENOENT | ESRCH | ENXIO | ENODEV | EADDRNOTAVAIL))
+    }
+
+    /// The thing to be made is there already.
+    pub fn is_exists(&self) -> bool {
+        self.errno() == Some(EEXIST)
+    }
+
+    /// The kernel does not let this process do it.
+    pub fn is_denied(&self) -> bool {
+        self.errno() == Some(EPERM)
+    }
+
+    /// It may work in a moment: the kernel was busy, out of memory or descriptors, interrupted or late.
+    pub fn is_passing(&self) -> bool {
+        let errno = match &self.cause {
+            Cause::Late | Cause::Restless => return true,
+            Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth => return false,
+            Cause::Kernel { errno, .. } => Some(*errno),
+            Cause::Socket(error) => error.raw_os_error(),
+        };
+        matches!(errno, Some(EINTR | EAGAIN | ENOMEM | EBUSY | ENFILE | EMFILE | ENOBUFS))
+    }
+
+    /// A value in the request cannot be.
+    fn is_refused_value(&self) -> bool {
+        matches!(self.errno(), Some(EINVAL | EADDRNOTAVAIL))
+    }
+
+    /// This kernel, as it was started, does not know the thing at all (IPv6 switched off, for one).
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(EOPNOTSUPP | EAFNOSUPPORT))
+    }
+}
+
+impl fmt::Display for NetlinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.what)?;
+        match &self.cause {
+            Cause::Kernel { errno, text } => {
+                write!(f, "{}", io::Error::from_raw_os_error(*errno))?;
+                text.as_ref().map_or(Ok(()), |text| write!(f, ": {text}"))
+            }
+            Cause::NoVeth => f.write_str("this kernel lacks veth: modprobe veth"),
+            Cause::Socket(error) => write!(f, "netlink socket: {error}"),
+            Cause::Late => f.write_str("the kernel did not answer in time"),
+            Cause::Garbled(why) => write!(f, "the kernel's answer could not be read: {why}"),
+            Cause::Altered(part) => write!(f, "{part} was taken down or changed by somebody else meanwhile"),
+            Cause::Restless => f.write_str("the table kept changing while it was read"),
+        }
+    }
+}
+
+impl std::error::Error for NetlinkError {}

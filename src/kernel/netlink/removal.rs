@@ -1,0 +1,233 @@
+//! Tells when a link has left the namespace, which is some 20 ms before the call that removes it returns.
+//!
+//! One thread reads the kernel's link announcements and wakes whoever waits for that index. It holds no other state.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use rustix::net::RecvFlags;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
+
+use super::conn::Conn;
+use super::{Cause, NetlinkError};
+use crate::process::failpoint;
+
+/// Multicast group of link announcements (`RTNLGRP_LINK`).
+const LINK_GROUP: u32 = 1;
+const RTM_DELLINK: u16 = 17;
+/// `sizeof(nlmsghdr)`; the link index stands four bytes into the `ifinfomsg` behind it.
+const HEADER: usize = 16;
+const AF_UNSPEC: u8 = 0;
+
+/// Threads that may sit in a removal at once. One more, and the caller sits in the call itself: slower, still correct.
+const MAX_REMOVERS: usize = 256;
+
+/// Announcements that the kernel keeps for the reader, in bytes of its own reckoning, which counts some 4 KiB for each: those of a
+/// host that loses a thousand links at once. Nothing is taken before it is needed.
+const QUEUE_BYTES: usize = 8 << 20;
+
+enum Signal {
+    /// The link has left the namespace.
+    Announced,
+    /// Announcements were lost: look for yourself.
+    Lost,
+    /// The removing call has returned.
+    Returned(Result<(), NetlinkError>),
+}
+
+type Waiting = Arc<Mutex<HashMap<u32, Vec<Sender<Signal>>>>>;
+
+/// Removes links and knows when they are gone.
+#[derive(Debug, Clone)]
+pub struct LinkRemover {
+    waiting: Waiting,
+    removers: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for Signal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signal")
+    }
+}
+
+impl LinkRemover {
+    /// Starts the reading thread, in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// The socket or the thread could not be made.
+    pub fn start() -> Result<LinkRemover, NetlinkError> {
+        let fail = |error| NetlinkError { what: "listen for link announcements".into(), cause: Cause::Socket(error) };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail)?;
+        enlarge(&socket);
+        socket.bind_auto().and_then(|_| socket.add_membership(LINK_GROUP)).map_err(fail)?;
+        let waiting: Waiting = Arc::default();
+        let shared = waiting.clone();
+        thread::Builder::new().name("link-events".into()).spawn(move || listen(&socket, &shared)).map_err(fail)?;
+        Ok(LinkRemover { waiting, removers: Arc::default() })
+    }
+
+    /// Removes the link `index` and returns as soon as it has left the namespace. The kernel gives no index twice before
+    /// it has counted through all of them, so an announcement that is read late never speaks of a younger link.
+    ///
+    /// # Errors
+    /// The kernel refused, or the link was still there at `deadline`.
+    pub fn remove(&self, index: u32, deadline: Instant) -> Result<(), NetlinkError> {
+        let (sender, signals) = channel();
+        self.lock().entry(index).or_default().push(sender.clone());
+        let outcome = self.remove_and_wait(index, deadline, sender, &signals);
+        drop(signals);
+        let mut waiting = self.lock();
+        if let Some(senders) = waiting.get_mut(&index) {
+            // Ours is the one whose receiver has just been dropped; a probe of it fails.
+            senders.retain(|sender| sender.send(Signal::Lost).is_ok());
+            if senders.is_empty() {
+                waiting.remove(&index);
+            }
+        }
+        outcome
+    }
+
+    fn remove_and_wait(
+        &self,
+        index: u32,
+        deadline: Instant,
+        sender: Sender<Signal>,
+        signals: &Receiver<Signal>,
+    ) -> Result<(), NetlinkError> {
+        if self.removers.fetch_add(1, Ordering::Relaxed) >= MAX_REMOVERS {
+            self.removers.fetch_sub(1, Ordering::Relaxed);
+            return Conn::open(deadline)?.delete_link(index);
+        }
+        let removers = self.removers.clone();
+        let spawned = thread::Builder::new().name(format!("remove-{index}")).spawn(move || {
+            let result = Conn::open(deadline).and_then(|mut conn| conn.delete_link(index));
+            removers.fetch_sub(1, Ordering::Relaxed);
+            // Nobody listens any more when the announcement came first, as it should.
+            sender.send(Signal::Returned(result)).ok();
+        });
+        if spawned.is_err() {
+            self.removers.fetch_sub(1, Ordering::Relaxed);
+            return Conn::open(deadline)?.delete_link(index);
+        }
+        loop {
+            match signals.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Signal::Announced | Signal::Returned(Ok(()))) => return Ok(()),
+                // The answer may be lost, and the link gone all the same.
+                Ok(Signal::Returned(Err(_))) if has_left(index, deadline) => return Ok(()),
+                Ok(Signal::Returned(Err(error))) => return Err(error),
+                Ok(Signal::Lost) if has_left(index, deadline) => return Ok(()),
+                Ok(Signal::Lost) => {}
+                Err(_) => return Err(NetlinkError { what: format!("delete link {index}"), cause: Cause::Late }),
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Vec<Sender<Signal>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The kernel shows no such link. Not to be known is not to have left.
+fn has_left(index: u32, deadline: Instant) -> bool {
+    matches!(Conn::open(deadline).and_then(|mut conn| conn.link_at(index)), Ok(None))
+}
+
+/// Has the kernel keep more for the reader than usual. More than the host allows to everybody needs CAP_NET_ADMIN of the host
+/// itself; where that is refused, as much as everybody may have is what there is, and losing announcements is no error.
+fn enlarge(socket: &Socket) {
+    if set_socket_recv_buffer_size_force(socket, QUEUE_BYTES).is_err() {
+        set_socket_recv_buffer_size(socket, QUEUE_BYTES).ok();
+    }
+}
+
+fn listen(socket: &Socket, waiting: &Waiting) {
+    let mut buffer = vec![0u8; 32 * 1024];
+    // The kernel says once that its queue has overrun, and drops everything until the reader has emptied it. So those who wait
+    // look at once, for what was dropped by then, and once more when the queue is dry, for what was dropped meanwhile.
+    let mut overrun = false;
+    loop {
+        let mut space = buffer.as_mut_slice();
+        let flags = if overrun { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        let received = socket.recv(&mut space, flags.bits().cast_signed());
+        match received.and_then(|n| failpoint::pass("netlink.event").map(|()| n)) {
+            Ok(length) => {
+                for index in removed_links(buffer.get(..length).unwrap_or_default()) {
+                    let senders = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
+                    for sender in senders.into_iter().flatten() {
+                        sender.send(Signal::Announced).ok();
+                    }
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                overrun = false;
+                wake_all(waiting);
+            }
+            Err(error) if error.raw_os_error() == Some(super::ENOBUFS) => {
+                overrun = true;
+                wake_all(waiting);
+            }
+            // The socket is of no more use. Those who wait look for themselves, and later ones get the call's return.
+            Err(_) => return wake_all(waiting),
+        }
+    }
+}
+
+fn wake_all(waiting: &Waiting) {
+    let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    for sender in waiting.values().flatten() {
+        sender.send(Signal::Lost).ok();
+    }
+}
+
+/// The indexes of removed links in one datagram; a message that is not whole ends it. Reads two fixed fields instead of
+/// decoding a message of 1.4 KiB for every change of any link of the host.
+pub fn removed_links(datagram: &[u8]) -> Vec<u32> {
+    let mut indexes = Vec::new();
+    let mut rest = datagram;
+    while let Some(&[a, b, c, d, ref kind @ ..]) = rest.get(..6) {
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let Some(body) = rest.get(HEADER..length) else { break };
+        // The same message type with another family says that a link has left its bridge.
+        if *kind == RTM_DELLINK.to_ne_bytes()
+            && let Some(&[AF_UNSPEC, _, _, _, a, b, c, d]) = body.get(..8)
+        {
+            indexes.push(u32::from_ne_bytes([a, b, c, d]));
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    indexes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn removal(length: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(length.to_ne_bytes());
+        bytes.extend(RTM_DELLINK.to_ne_bytes());
+        bytes.extend([0; 10]); // flags, sequence number, port
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn no_link_is_announced_by_half_a_message() {
+        let body = [&[AF_UNSPEC, 0, 0, 0][..], &7u32.to_ne_bytes(), &[0; 8]].concat();
+        let whole = removal(32, &body);
+        assert_eq!(removed_links(&[&whole[..], &whole].concat()), [7, 7]);
+        // A message without a body: what stands behind it is the next one.
+        assert_eq!(removed_links(&[&removal(16, &[])[..], &whole].concat()), [7]);
+        for (length, why) in [(33, "there is less than it says"), (u32::MAX, "much less"), (20, "no index in it")] {
+            assert_eq!(removed_links(&removal(length, &body)).len(), 0, "{why}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What is asked, held, wanted in the kernel and to be repaired: values, and decisions about them.
+//!
+//! A crate of its own, so that it has no way to a file, a socket, a thread, a clock, the environment or the log: time and
+//! randomness are arguments. It must not know who asks or who carries out what it decides.
+
+pub mod addr;
+pub mod annotations;
+pub mod desired;
+pub mod embed;
+pub mod hostfacts;
+pub mod ipam;
+pub mod lease;
+pub mod nodeconfig;
+pub mod plan;
+pub mod recover;
+pub mod text;

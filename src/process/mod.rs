@@ -1,0 +1,11 @@
+//! This process and the programs that it runs: its log, its signs of life, its ends, and what others write for it to read.
+//!
+//! Must not know what the process is for.
+
+pub mod failpoint;
+pub mod foreign_file;
+pub mod log;
+pub mod notify;
+pub mod program;
+pub mod progress;
+pub mod shutdown;

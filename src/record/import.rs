@@ -1,0 +1,180 @@
+//! Reads the `allocations.json` (version 1) of the Go flock, so that a node can be moved over with its pods running.
+//!
+//! Only entries whose link stands in the kernel are taken: links do not survive a reboot, so these are the entries of this
+//! boot whose pods still run. The file is only read. Must not do I/O.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Deserialize;
+
+use model::addr::{Attachment, GATEWAY4, IfName, Mac};
+use model::lease::{Lease, Phase, PodName};
+
+/// Why the file cannot be taken over.
+#[derive(Debug)]
+pub enum ImportError {
+    /// It is not the JSON that it should be.
+    Syntax(serde_json::Error),
+    /// It is of another version than 1.
+    Version(u32),
+    /// An entry has a container id that cannot be one.
+    ContainerId(String),
+    /// It is longer than [`FILE_MAX`].
+    TooLong,
+}
+
+/// Longest file that is taken over, in bytes. An entry has some five hundred, and a node a few hundred of them.
+pub const FILE_MAX: u64 = 16 * 1024 * 1024;
+
+/// Longest piece of the file that an error repeats, in characters.
+const EXCERPT_MAX: usize = 200;
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let excerpt = |text: &str| text.chars().take(EXCERPT_MAX).collect::<String>();
+        match self {
+            ImportError::TooLong => write!(f, "longer than {} MiB, so it is no allocations.json", FILE_MAX >> 20),
+            // The reader's message quotes the value that is wrong.
+            ImportError::Syntax(error) => write!(f, "not an allocations.json: {}", excerpt(&error.to_string())),
+            ImportError::Version(found) => write!(f, "allocations.json is of version {found}, only 1 can be imported"),
+            // Cut off when it is escaped, which can make it ten times as long.
+            ImportError::ContainerId(id) => {
+                write!(f, "allocations.json holds the container id {}", excerpt(&format!("{id:?}")))
+            }
+        }
+    }
+}
+
+impl std::error::Error for ImportError {}
+
+/// What the kernel tells about a host link.
+#[derive(Debug, Clone, Copy)]
+pub struct HostLink {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+#[derive(Deserialize)]
+struct File {
+    version: u32,
+    #[serde(default)]
+    allocations: Option<Vec<Allocation>>,
+}
+
+#[derive(Deserialize)]
+struct Allocation {
+    container_id: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    pod_name: String,
+    #[serde(default)]
+    ip6: Option<Ipv6Addr>,
+    #[serde(default)]
+    ip4: Option<Ipv4Addr>,
+    #[serde(default)]
+    state: String,
+}
+
+/// The leases of the entries in `bytes` whose link `link` knows. The Go flock knew one interface per container, `eth0`. Its
+/// pending entries come as pending, so that the start undoes them like any other. `now` is in milliseconds of the
+/// boot clock.
+///
+/// # Errors
+/// The file is not what it should be; nothing of it is taken.
+pub fn leases(
+    bytes: &[u8],
+    now: u64,
+    mut link: impl FnMut(&IfName) -> Option<HostLink>,
+) -> Result<Vec<Lease>, ImportError> {
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(ImportError::TooLong);
+    }
+    let file: File = serde_json::from_slice(bytes).map_err(ImportError::Syntax)?;
+    if file.version != 1 {
+        return Err(ImportError::Version(file.version));
+    }
+    let mut leases = Vec::new();
+    for entry in file.allocations.unwrap_or_default() {
+        let bad_id = |_| ImportError::ContainerId(entry.container_id.clone());
+        let attachment: Attachment = format!("{}/eth0", entry.container_id).parse().map_err(bad_id)?;
+        let host_link = attachment.host_link(0);
+        let Some(HostLink { mac, mtu }) = link(&host_link) else { continue };
+        let has_name = !entry.namespace.is_empty() && !entry.pod_name.is_empty();
+        leases.push(Lease {
+            attachment,
+            phase: if entry.state == "committed" { Phase::Committed } else { Phase::Pending },
+            network: "flock".into(),
+            netns: String::new(),
+            host_link,
+            host_mac: mac,
+            pod_mac: None,
+            mtu,
+            ipv6: entry.ip6,
+            ipv4: entry.ip4,
+            gateway4: GATEWAY4,
+            host_index: None,
+            pod: has_name.then_some(PodName { namespace: entry.namespace, name: entry.pod_name }),
+            since: now,
+            call: None,
+        });
+    }
+    Ok(leases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"{"version":1,"node":"host001","allocations":[
+        {"container_id":"aaa","namespace":"mail","pod_name":"smtp-0","owner_uid":"u","ip6":"2001:db8::5","ip4":"10.0.0.5",
+         "anycast":["2001:db8:f::1"],"state":"committed","allocated_at":"2026-04-25T09:25:45-05:00"},
+        {"container_id":"bbb","namespace":"mail","pod_name":"imap-0","owner_uid":"u","ip6":"2001:db8::6","state":"pending",
+         "allocated_at":"2026-04-25T09:25:45-05:00"},
+        {"container_id":"gone","namespace":"mail","pod_name":"old","owner_uid":"u","ip6":"2001:db8::7","state":"committed",
+         "allocated_at":"2025-04-25T09:25:45-05:00"}]}"#;
+
+    fn link(name: &IfName) -> Option<HostLink> {
+        let gone: Attachment = "gone/eth0".parse().expect("key");
+        (*name != gone.host_link(0)).then_some(HostLink { mac: Mac([2, 0, 0, 0, 0, 9]), mtu: 9000 })
+    }
+
+    #[test]
+    fn pods_of_the_go_flock_are_taken_over_with_their_addresses_and_links() {
+        let leases = leases(FILE.as_bytes(), 5, link).expect("a good file");
+        assert_eq!(leases.len(), 2, "an entry of an earlier boot has no link and is left out");
+        assert_eq!(leases[0].ipv6, "2001:db8::5".parse().ok());
+        assert_eq!((leases[0].phase, leases[0].mtu, leases[0].pod_mac), (Phase::Committed, 9000, None));
+        assert_eq!(leases[1].phase, Phase::Pending);
+    }
+
+    #[test]
+    fn a_refused_file_is_not_repeated_in_the_log() {
+        let long = "/".repeat(1 << 20);
+        for text in [
+            format!(r#"{{"version":1,"allocations":[{{"container_id":"{long}"}}]}}"#),
+            format!(r#"{{"version":1,"allocations":[{{"container_id":"{}/"}}]}}"#, "\u{7f}".repeat(1000)),
+            format!(r#"{{"version":"{long}"}}"#),
+        ] {
+            let error = leases(text.as_bytes(), 0, link).expect_err("refused").to_string();
+            assert!(error.len() < 400, "{} bytes", error.len());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_refused_whole() {
+        for (text, why) in [
+            ("{", "not an allocations.json"),
+            (r#"{"version":2}"#, "version 2"),
+            (&" ".repeat(FILE_MAX as usize + 1), "longer than 16 MiB"),
+            (r#"{"version":1,"allocations":[{"container_id":"../x"}]}"#, "\"../x\""),
+        ] {
+            let error = leases(text.as_bytes(), 0, link).expect_err(why).to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(leases(br#"{"version":1,"node":"n","allocations":null}"#, 0, link).expect("empty").is_empty());
+    }
+}

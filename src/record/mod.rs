@@ -1,0 +1,12 @@
+//! What outlives the agent: the lease log, the delete notes, and the clock that both are dated by.
+//!
+//! Must not know the kernel's network state or who asks.
+
+pub mod boot_clock;
+pub mod disk;
+#[cfg(test)]
+mod examples;
+pub mod format;
+pub mod import;
+pub mod notes;
+pub mod store;

@@ -1,0 +1,374 @@
+//! Deletes that arrived while the agent was away, as durable notes in a directory beside its socket.
+//!
+//! A runtime repeats a failed DEL for ever, or never: so the plugin answers success once the note is durable, and the
+//! agent carries it out before it serves an ADD. The lock closes the gap between the two: whoever writes a note holds it
+//! shared and has just seen that nobody listens; the agent listens first and then takes it alone for a moment, after which
+//! no note can appear that its list lacks. It puts notes away under the lock as well, so that none is taken for an older one. The
+//! lock is on the directory itself: it needs no file, but nobody else may open the directory.
+//!
+//! A note must not fail for want of space, since then the runtime's delete would. So the agent keeps spare notes there,
+//! files of one page that a writer only has to overwrite and rename. Must not talk to the agent or the kernel.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::process::failpoint;
+use crate::process::foreign_file::open_regular;
+use crate::record::boot_clock;
+use crate::record::disk::{DiskError, make_private_dir, open_lockable_dir};
+use model::addr::{Attachment, fnv1a64};
+
+/// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
+pub const MAX_NOTES: usize = 1024;
+
+/// A note is some 200 bytes. A spare one is as long as this, one page, and filled up with blanks.
+const NOTE_BYTES: usize = 4096;
+/// Of the reason why a file is no note.
+const REASON_MAX: usize = 200;
+
+/// Spare notes. A node deletes fewer pods than this in the minutes of a restart, and they take half a megabyte.
+const SPARES: usize = 128;
+const SPARE: &str = "spare-";
+
+/// How long the agent waits for writers, who hold the lock for milliseconds. Whoever holds it longer is stuck.
+const WRITERS: Duration = Duration::from_secs(2);
+
+const VERSION: u32 = 1;
+const SUFFIX: &str = ".delete";
+
+/// A delete that was promised to the runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What is to be deleted.
+    pub attachment: Attachment,
+    /// When it was asked, in milliseconds of the boot clock: a lease made later is a newer sandbox and stays.
+    pub at: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    boot: String,
+    container_id: String,
+    ifname: String,
+    at: u64,
+}
+
+/// Why a note could not be written or read.
+#[derive(Debug)]
+pub enum IntentError {
+    /// The file system failed.
+    Disk(DiskError),
+    /// Too many notes wait already.
+    Full,
+    /// The lock was not to be had in time.
+    Locked(PathBuf),
+}
+
+impl fmt::Display for IntentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IntentError::Disk(error) => write!(f, "{error}"),
+            IntentError::Full => write!(f, "{MAX_NOTES} deletes wait for the agent already"),
+            IntentError::Locked(path) => write!(f, "{} is locked by somebody else", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for IntentError {}
+
+impl From<DiskError> for IntentError {
+    fn from(error: DiskError) -> IntentError {
+        IntentError::Disk(error)
+    }
+}
+
+/// The directory of notes.
+#[derive(Debug)]
+pub struct Intents {
+    path: PathBuf,
+}
+
+/// The right to write notes, while held.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    intents: &'a Intents,
+    /// Closing it releases the lock.
+    _lock: File,
+}
+
+/// What lies in the directory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Notes of this boot, oldest first.
+    pub notes: Vec<Note>,
+    /// Files that are no notes of ours, or should be removed and cannot be, and why. They are left where they are.
+    pub strangers: Vec<(PathBuf, String)>,
+    /// Somebody holds the lock and does not let go: a note may appear that is not listed here.
+    pub incomplete: bool,
+}
+
+impl Intents {
+    /// The directory that belongs to the agent's `socket`.
+    pub fn beside(socket: &Path) -> Intents {
+        Intents { path: socket.with_file_name("deletes") }
+    }
+
+    /// Takes the lock for writing. The caller tries the agent's socket once more before it writes.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or the lock is not to be had by `deadline`.
+    pub fn writing(&self, deadline: Instant) -> Result<Writing<'_>, IntentError> {
+        let lock = self.lock(FlockOperation::NonBlockingLockShared, deadline)?;
+        Ok(Writing { intents: self, _lock: lock })
+    }
+
+    /// Everything that waits. The caller listens on the agent's socket already. Ends within seconds.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub fn waiting(&self) -> Result<Waiting, IntentError> {
+        let mut waiting = Waiting::default();
+        let _alone = match self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS) {
+            Ok(lock) => Some(lock),
+            // The lock only closes a gap. A stuck process must not keep the agent from its start.
+            Err(IntentError::Locked(_)) => {
+                waiting.incomplete = true;
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let boot = boot_clock::id().map_err(|error| self.error("read the boot id for", error))?;
+        if !waiting.incomplete {
+            self.clear_halves(&mut waiting)?;
+        }
+        for name in self.names()? {
+            let path = self.path.join(&name);
+            match read_note(&path) {
+                // A note of an earlier boot: the pod is gone with it.
+                Ok(content) if content.boot != boot => remove_or_report(path, &mut waiting),
+                Ok(content) => match content.note() {
+                    Some(note) if name == file_name(&note.attachment) => waiting.notes.push(note),
+                    _ => waiting.strangers.push((path, "its name and its content disagree".into())),
+                },
+                Err(why) => waiting.strangers.push((path, why)),
+            }
+        }
+        waiting.notes.sort_by_key(|note| note.at);
+        Ok(waiting)
+    }
+
+    /// What notes of this boot say is to be deleted. Changes nothing and waits for nobody, so a note that is being written may
+    /// be missing.
+    pub fn noted(&self) -> Vec<Attachment> {
+        let (Ok(names), Ok(boot)) = (self.names(), boot_clock::id()) else { return Vec::new() };
+        let contents = names.iter().filter_map(|name| read_note(&self.path.join(name)).ok());
+        contents.filter(|content| content.boot == boot).filter_map(|content| Some(content.note()?.attachment)).collect()
+    }
+
+    /// Removes notes that have been carried out, but none that took the place of one meanwhile. Ends within seconds.
+    ///
+    /// # Errors
+    /// Some are still there; carrying them out again does no harm.
+    pub fn done(&self, notes: &[Note]) -> Result<(), IntentError> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        // Alone, so that what is removed is what was read: a writer in between was promised that its note is kept.
+        let _alone = self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS)?;
+        let mut outcome = Ok(());
+        for note in notes {
+            let path = self.path.join(file_name(&note.attachment));
+            if read_note(&path).is_ok_and(|content| content.at <= note.at) {
+                let removed = remove(&path).map_err(|error| self.error("remove a note from", error));
+                outcome = outcome.and(removed);
+            }
+        }
+        outcome
+    }
+
+    /// Removes what writers left that were killed before their note was whole: nobody was promised anything. With the lock
+    /// held alone, there is no other writer.
+    fn clear_halves(&self, waiting: &mut Waiting) -> Result<(), IntentError> {
+        let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.rsplit_once('.').is_some_and(|(note, pid)| note.ends_with(SUFFIX) && pid.parse::<u32>().is_ok()) {
+                remove_or_report(entry.path(), waiting);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the spare notes that are missing, as long as there is room.
+    ///
+    /// # Errors
+    /// Some are missing still.
+    pub fn refill(&self) -> Result<(), IntentError> {
+        // Alone, since a writer may turn a spare note into a note at any time.
+        let _alone = self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS)?;
+        failpoint::pass("note.refill").map_err(|error| self.error("keep spare notes in", error))?;
+        for number in 0..SPARES {
+            let path = self.path.join(format!("{SPARE}{number}"));
+            if fs::symlink_metadata(&path).is_ok_and(|spare| spare.len() == NOTE_BYTES as u64) {
+                continue;
+            }
+            let filled = open_anew(&path).and_then(|mut file| file.write_all(&[b' '; NOTE_BYTES]));
+            if let Err(error) = filled {
+                fs::remove_file(&path).ok();
+                return Err(self.error("keep spare notes in", error));
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, IntentError> {
+        let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| self.error("list", error))?;
+            names.extend(entry.file_name().into_string().ok().filter(|name| name.ends_with(SUFFIX)));
+        }
+        Ok(names)
+    }
+
+    fn lock(&self, operation: FlockOperation, deadline: Instant) -> Result<File, IntentError> {
+        // Who could change the directory above could put another one in the place of this.
+        self.path.parent().map_or(Ok(()), make_private_dir)?;
+        let file = open_lockable_dir(&self.path)?;
+        loop {
+            match flock(&file, operation) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(rustix::io::Errno::AGAIN) => return Err(IntentError::Locked(self.path.clone())),
+                Err(error) => return Err(self.error("lock", error.into())),
+            }
+        }
+    }
+
+    fn error(&self, operation: &'static str, error: io::Error) -> IntentError {
+        DiskError { operation, path: self.path.clone(), error }.into()
+    }
+}
+
+impl Writing<'_> {
+    /// Writes the note that `attachment` is to be deleted, and waits until it is durable. Again for the same attachment, it
+    /// replaces the former note.
+    ///
+    /// # Errors
+    /// Nothing was promised: the caller must not report success.
+    pub fn write(&self, attachment: &Attachment) -> Result<(), IntentError> {
+        let name = file_name(attachment);
+        let names = self.intents.names()?;
+        if names.len() >= MAX_NOTES && !names.contains(&name) {
+            return Err(IntentError::Full);
+        }
+        let boot = boot_clock::id().map_err(|error| self.intents.error("read the boot id for", error))?;
+        let content = Content {
+            version: VERSION,
+            boot,
+            container_id: attachment.container_id.to_string(),
+            ifname: attachment.ifname.to_string(),
+            at: boot_clock::now_ms(),
+        };
+        // Other writers hold the lock too; the process id keeps their temporary files apart.
+        let temporary = self.intents.path.join(format!("{name}.{}", std::process::id()));
+        let json =
+            serde_json::to_vec(&content).map_err(|error| self.intents.error("encode a note for", error.into()))?;
+        let written = failpoint::pass("note.write")
+            .and_then(|()| write_durably(&temporary, &json))
+            .or_else(|error| if no_room(&error) { self.use_spare(&temporary, &json, error) } else { Err(error) })
+            .and_then(|()| failpoint::pass("note.rename"))
+            .and_then(|()| fs::rename(&temporary, self.intents.path.join(&name)))
+            .and_then(|()| failpoint::pass("note.sync"))
+            .and_then(|()| File::open(&self.intents.path)?.sync_all());
+        if written.is_err() {
+            fs::remove_file(&temporary).ok();
+        }
+        written.map_err(|error| self.intents.error("write a note into", error))
+    }
+
+    /// As [`write_durably`], in a file that has its room already. `full` is why that is needed.
+    fn use_spare(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
+        for number in 0..SPARES {
+            // Of several writers, one gets each.
+            if fs::rename(self.intents.path.join(format!("{SPARE}{number}")), path).is_err() {
+                continue;
+            }
+            // Not cut short: the page would go, and somebody else might take it. Behind the note there are blanks.
+            let mut file =
+                OpenOptions::new().write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
+            file.write_all(bytes)?;
+            return file.sync_all();
+        }
+        Err(full)
+    }
+}
+
+impl Content {
+    fn note(&self) -> Option<Note> {
+        let attachment =
+            Attachment { container_id: self.container_id.parse().ok()?, ifname: self.ifname.parse().ok()? };
+        Some(Note { attachment, at: self.at })
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match failpoint::pass("note.remove").and_then(|()| fs::remove_file(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes what is of no use any more. If that cannot be, it is in nobody's way: the notes count all the same.
+fn remove_or_report(path: PathBuf, waiting: &mut Waiting) {
+    if let Err(error) = remove(&path) {
+        waiting.strangers.push((path, format!("it is left over and cannot be removed: {error}")));
+    }
+}
+
+/// A hash, so that nothing that the runtime sent becomes part of a path.
+fn file_name(attachment: &Attachment) -> String {
+    format!("{:016x}{SUFFIX}", fnv1a64(attachment.to_string().as_bytes()))
+}
+
+/// No block, no inode, or no quota.
+fn no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// A file that was not there before: neither a link nor anything else that somebody has put there is followed.
+fn open_anew(path: &Path) -> io::Result<File> {
+    // Left by a plugin that was killed and had the same process id.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = open_anew(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn read_note(path: &Path) -> Result<Content, String> {
+    let file = open_regular(path, OFlags::NOFOLLOW).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(NOTE_BYTES as u64).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    // The text repeats what somebody wrote, and that can be long.
+    let excerpt = |error: serde_json::Error| error.to_string().chars().take(REASON_MAX).collect::<String>();
+    let content: Content = serde_json::from_slice(&bytes).map_err(excerpt)?;
+    if content.version == VERSION { Ok(content) } else { Err(format!("it is of version {}", content.version)) }
+}

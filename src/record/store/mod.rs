@@ -1,0 +1,428 @@
+//! The allocation table on disk: which attachment holds what. The one memory that outlives the agent.
+//!
+//! A log of records, synced one by one, so that the cost of a change does not grow with the number of pods; now and then,
+//! and at each start, it is replaced by a fresh one. The rules that make it safe against `kill -9` at any instruction:
+//!
+//! - a change that returned is durable; one that was cut off happened wholly or not at all;
+//! - each line names the line before it, so what is missing, doubled or in another order shows, and then the kernel is believed;
+//! - after a failed write or sync the log is not appended to again: the next change writes a fresh one beside it;
+//! - a file that cannot be understood is set aside, never overwritten;
+//! - no state of the disk keeps the agent from its start: pods can be deleted, and the kernel tells most of what was lost.
+//!
+//! Must not know the kernel or the allocator: `recover` compares, the ledger decides.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::record::disk::{Disk, DiskError};
+use crate::record::format::{Freed, Line, Record, Sum, UNCHAINED, VERSION, decode, encode};
+use model::addr::Attachment;
+use model::lease::{Lease, Phase};
+
+/// The log.
+pub const LOG: &str = "leases.log";
+/// A fresh log before it takes the log's name.
+const FRESH: &str = "leases.new";
+
+/// The log is replaced when it holds this many records more than it would hold fresh.
+const SLACK: usize = 4096;
+
+/// When it cannot be replaced, since there is no room for a second one beside it, it is appended to further and tried again after
+/// this many records more.
+const PATIENCE: usize = 512;
+
+/// It never holds more than this many records more than it would hold fresh. One of a leased pod has some 400 bytes.
+const BOUND: usize = 4 * SLACK;
+
+/// How long a freed address is kept in mind, in milliseconds. Longer than any rest.
+const FREED_MEMORY_MS: u64 = 10 * 60 * 1000;
+
+/// Logs that were set aside and are kept for a person to look at. Each is as long as a log can be.
+const KEPT: usize = 4;
+
+/// What was noticed while the store was opened, for the log.
+#[derive(Debug)]
+pub enum Finding {
+    /// The state of an earlier boot was dropped: its pods are gone.
+    OtherBoot,
+    /// The last record was cut off in mid-write, and had never been acknowledged.
+    TornTail,
+    /// The log cannot be used as it is. Before another one takes its place, it gets this name.
+    SetAside {
+        /// Why.
+        why: Unusable,
+        /// Its name from then on.
+        kept_as: String,
+    },
+}
+
+/// Why a log cannot be used as it is.
+#[derive(Debug)]
+pub enum Unusable {
+    /// What of it cannot have changed since is in force; the kernel knows the rest.
+    Damaged {
+        /// Lines that could not be read.
+        unreadable: usize,
+        /// Lines that do not follow the line before them: something is missing there, or stands twice, or elsewhere.
+        misplaced: usize,
+    },
+    /// It is of this format version, which only another flock understands. Nothing of it is in force.
+    Version(u32),
+    /// It could not be read at all.
+    Unreadable(DiskError),
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Store<D> {
+    disk: D,
+    boot: String,
+    leases: HashMap<Attachment, Lease>,
+    freed: VecDeque<Freed>,
+    /// The log on disk. None if it is not what is in force and must not be appended to: it was never replaced since the
+    /// start, or a write or sync has failed since.
+    log: Option<Log>,
+    /// Which file of this boot the present one is, as far as can be known.
+    serial: u64,
+    /// The name that the present log has to get before another one takes its place.
+    set_aside: Option<String>,
+}
+
+/// A log that can be appended to.
+#[derive(Debug)]
+struct Log {
+    /// Its records.
+    records: usize,
+    /// The checksum of the last one.
+    end: Sum,
+    /// It is replaced when it holds this many records more than it would hold fresh.
+    slack: usize,
+}
+
+impl<D: Disk> Store<D> {
+    /// Reads the table, and drops it if it is of another boot than `boot`. `now` is in milliseconds of the boot clock.
+    /// Changes nothing on the disk: the first change or [`Store::settle`] does.
+    pub fn open(mut disk: D, boot: &str, now: u64) -> (Store<D>, Vec<Finding>) {
+        let read = match disk.read(LOG) {
+            // Killed while it set a log aside: the fresh one is whole, and has not got its name yet.
+            Ok(None) => Ok(disk.read(FRESH).ok().flatten().filter(|bytes| begins_well(bytes))),
+            read => read,
+        };
+        let mut store = Store {
+            disk,
+            boot: boot.into(),
+            leases: HashMap::new(),
+            freed: VecDeque::new(),
+            log: None,
+            serial: now,
+            set_aside: None,
+        };
+        let findings = match read {
+            Ok(bytes) => store.replay(&bytes.unwrap_or_default(), now),
+            Err(error) => vec![store.unusable("unreadable", Unusable::Unreadable(error), now)],
+        };
+        (store, findings)
+    }
+
+    fn unusable(&mut self, shown: &str, why: Unusable, now: u64) -> Finding {
+        let kept_as = format!("{LOG}.{shown}-{now}");
+        self.set_aside = Some(kept_as.clone());
+        Finding::SetAside { why, kept_as }
+    }
+
+    fn replay(&mut self, bytes: &[u8], now: u64) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+        // What follows the last line end is nothing, or a record that was never acknowledged.
+        if lines.pop().is_some_and(|tail| !tail.is_empty()) {
+            findings.push(Finding::TornTail);
+        }
+        let (mut unreadable, mut misplaced) = (0, 0);
+        let mut chain = Chain::Begins;
+        let mut told = Told::default();
+        for line in lines {
+            let Some(line) = decode(line) else {
+                unreadable += 1;
+                chain = chain.broken();
+                continue;
+            };
+            if let (Chain::Begins, Record::Header { version, boot, serial }) = (&chain, &line.record) {
+                if *version != VERSION && *version != UNCHAINED {
+                    return vec![self.unusable(&format!("version-{version}"), Unusable::Version(*version), now)];
+                }
+                if *boot != self.boot {
+                    return vec![Finding::OtherBoot];
+                }
+                self.serial = self.serial.max(*serial);
+            }
+            misplaced += usize::from(!chain.takes(&line));
+            chain = chain.then(&line);
+            match line.record {
+                Record::Header { .. } => {}
+                Record::Put(lease) => {
+                    told.put(&lease);
+                    self.leases.insert(lease.attachment.clone(), *lease);
+                }
+                Record::Free(freed) => {
+                    self.leases.remove(&freed.attachment);
+                    self.remember(freed, now);
+                }
+            }
+        }
+        if unreadable == 0 && misplaced == 0 {
+            // Only for want of a line are there two leases of one address. In version 1 nothing else shows it.
+            misplaced = told.contested(&self.leases);
+        }
+        if unreadable > 0 || misplaced > 0 {
+            // The end of a lease may be among the lines that are lost, and so may the commit of one that looks unfinished. Left
+            // to the kernel, a pod keeps its link.
+            self.leases
+                .retain(|attachment, lease| lease.phase == Phase::Committed && !told.doubtful.contains(attachment));
+            findings = vec![self.unusable("damaged", Unusable::Damaged { unreadable, misplaced }, now)];
+        }
+        findings
+    }
+
+    /// The lease of `attachment`.
+    pub fn get(&self, attachment: &Attachment) -> Option<&Lease> {
+        self.leases.get(attachment)
+    }
+
+    /// All leases, in no order.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values()
+    }
+
+    /// The leases that ended lately, oldest first.
+    pub fn freed(&self) -> impl Iterator<Item = &Freed> {
+        self.freed.iter()
+    }
+
+    /// Records a lease, new or changed.
+    ///
+    /// # Errors
+    /// The change is not in force: what [`Store::get`] told before, it still tells.
+    pub fn put(&mut self, lease: Lease) -> Result<(), DiskError> {
+        let before = self.leases.insert(lease.attachment.clone(), lease.clone());
+        let written = self.write(&Record::Put(Box::new(lease.clone())));
+        if written.is_err() {
+            match before {
+                Some(before) => self.leases.insert(lease.attachment, before),
+                None => self.leases.remove(&lease.attachment),
+            };
+        }
+        written
+    }
+
+    /// Records a lease that was read from the kernel.
+    ///
+    /// # Errors
+    /// It is in force all the same, and only not durable: its link stands, which recovery sees.
+    pub fn adopt(&mut self, lease: Lease) -> Result<(), DiskError> {
+        self.leases.insert(lease.attachment.clone(), lease.clone());
+        self.write(&Record::Put(Box::new(lease)))
+    }
+
+    /// Records the end of a lease; one that is unknown is fine. `now` is in milliseconds of the boot clock.
+    ///
+    /// # Errors
+    /// The end is in force all the same, and only not durable: its link is gone, which recovery sees.
+    pub fn free(&mut self, attachment: &Attachment, now: u64) -> Result<(), DiskError> {
+        let Some(lease) = self.leases.remove(attachment) else { return Ok(()) };
+        let ips: Vec<IpAddr> = lease.addresses().collect();
+        let freed = Freed { attachment: attachment.clone(), at: now, ips, pod: lease.pod };
+        self.remember(freed.clone(), now);
+        self.write(&Record::Free(freed))
+    }
+
+    fn remember(&mut self, freed: Freed, now: u64) {
+        while self.freed.front().is_some_and(|old| old.at.saturating_add(FREED_MEMORY_MS) < now) {
+            self.freed.pop_front();
+        }
+        if freed.at.saturating_add(FREED_MEMORY_MS) >= now {
+            self.freed.push_back(freed);
+        }
+    }
+
+    /// Brings the disk up to date with what is in force. True if it was not: a write has failed, or somebody has removed the log
+    /// or put another file in its place.
+    ///
+    /// # Errors
+    /// It still is not.
+    pub fn settle(&mut self) -> Result<bool, DiskError> {
+        if self.log.is_some() && self.disk.is_lost(LOG) {
+            self.log = None;
+        }
+        if self.log.is_none() { self.rewrite().map(|()| true) } else { Ok(false) }
+    }
+
+    fn write(&mut self, record: &Record) -> Result<(), DiskError> {
+        let Some(log) = self.log.take() else { return self.rewrite() };
+        let surplus = log.records.saturating_sub(1 + self.leases.len() + self.freed.len());
+        if surplus <= log.slack {
+            return self.append(log, record);
+        }
+        match self.write_fresh() {
+            Ok(fresh) => self.put_in_place(fresh),
+            Err(_) if surplus < BOUND => self.append(Log { slack: (surplus + PATIENCE).min(BOUND), ..log }, record),
+            Err(error) => {
+                let operation = "replace the log, which is as long as it may become, by";
+                Err(DiskError { operation, ..error })
+            }
+        }
+    }
+
+    fn append(&mut self, log: Log, record: &Record) -> Result<(), DiskError> {
+        let (line, end) = encode(record, Some(log.end));
+        // Unless all of it succeeds, nobody knows what of it is on the disk, and the log is not appended to again.
+        self.disk.append(LOG, &line)?;
+        self.disk.sync(LOG)?;
+        self.log = Some(Log { records: log.records + 1, end, ..log });
+        Ok(())
+    }
+
+    /// Replaces the log by one that holds just what is in force.
+    fn rewrite(&mut self) -> Result<(), DiskError> {
+        self.log = None;
+        let fresh = self.write_fresh()?;
+        self.put_in_place(fresh)
+    }
+
+    /// Writes what is in force beside the log, which stays as it is.
+    fn write_fresh(&mut self) -> Result<Log, DiskError> {
+        self.serial = self.serial.saturating_add(1);
+        let header = Record::Header { version: VERSION, boot: self.boot.clone(), serial: self.serial };
+        let (mut bytes, mut end) = encode(&header, None);
+        let freed = self.freed.iter().map(|freed| Record::Free(freed.clone()));
+        // After the frees: an attachment may have been freed and made again.
+        let leases = self.leases.values().map(|lease| Record::Put(Box::new(lease.clone())));
+        for record in freed.chain(leases) {
+            let (line, sum) = encode(&record, Some(end));
+            bytes.extend(line);
+            end = sum;
+        }
+        if let Err(error) = self.disk.write(FRESH, &bytes) {
+            // Half of it takes up the room that is left for appending.
+            self.disk.remove(FRESH).ok();
+            return Err(error);
+        }
+        Ok(Log { records: 1 + self.freed.len() + self.leases.len(), end, slack: SLACK })
+    }
+
+    fn put_in_place(&mut self, fresh: Log) -> Result<(), DiskError> {
+        self.put_aside()?;
+        self.disk.rename(FRESH, LOG)?;
+        self.log = Some(fresh);
+        Ok(())
+    }
+
+    fn put_aside(&mut self) -> Result<(), DiskError> {
+        let Some(kept_as) = self.set_aside.clone() else { return Ok(()) };
+        match self.disk.rename(LOG, &kept_as) {
+            // An earlier try may have got this far.
+            Err(error) if error.error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.set_aside = None,
+        }
+        let older = self.disk.names()?.into_iter().filter(|name| *name != kept_as);
+        let mut older: Vec<(u64, String)> = older.filter_map(set_aside_at).collect();
+        older.sort_unstable();
+        for (_, name) in older.iter().rev().skip(KEPT - 1) {
+            // One file more is no reason to refuse an ADD.
+            self.disk.remove(name).ok();
+        }
+        Ok(())
+    }
+}
+
+/// What the next line of a log has to follow.
+enum Chain {
+    /// Nothing: it has to be the header.
+    Begins,
+    /// The line of this checksum.
+    After(Sum),
+    /// Any, of version 1.
+    Unchained,
+    /// What stood there could not be read.
+    Lost,
+}
+
+impl Chain {
+    fn takes(&self, line: &Line) -> bool {
+        match (self, &line.record) {
+            (Chain::Begins, Record::Header { .. }) => line.after.is_none(),
+            // One in the middle is the seam of two files, which nobody made on purpose.
+            (_, Record::Header { .. }) | (Chain::Begins, _) => false,
+            (Chain::After(sum), _) => line.after == Some(*sum),
+            (Chain::Unchained, _) => line.after.is_none(),
+            (Chain::Lost, _) => true,
+        }
+    }
+
+    fn then(self, line: &Line) -> Chain {
+        match (self, &line.record) {
+            (_, Record::Header { version: VERSION, .. }) => Chain::After(line.sum),
+            (Chain::Unchained, _) => Chain::Unchained,
+            (Chain::Begins | Chain::Lost, _) if line.after.is_none() => Chain::Unchained,
+            _ => Chain::After(line.sum),
+        }
+    }
+
+    fn broken(self) -> Chain {
+        match self {
+            Chain::Unchained => Chain::Unchained,
+            _ => Chain::Lost,
+        }
+    }
+}
+
+/// What all lines of a log say together, for one whose order cannot be believed.
+#[derive(Default)]
+struct Told {
+    /// The committed lease of each attachment: since when, and its addresses.
+    committed: HashMap<Attachment, (u64, Option<Ipv6Addr>, Option<Ipv4Addr>)>,
+    holders: HashMap<IpAddr, Attachment>,
+    /// Attachments that had several leases, or an address that another attachment had as well: which of it was last can only
+    /// be seen in the kernel.
+    doubtful: HashSet<Attachment>,
+}
+
+impl Told {
+    /// How many of the leases in force have an address that a later one has, too.
+    fn contested(&self, leases: &HashMap<Attachment, Lease>) -> usize {
+        let is_last = |lease: &&Lease| lease.addresses().all(|ip| self.holders.get(&ip) == Some(&lease.attachment));
+        leases.values().filter(|lease| self.doubtful.contains(&lease.attachment) && !is_last(lease)).count()
+    }
+
+    fn put(&mut self, lease: &Lease) {
+        let attachment = &lease.attachment;
+        for ip in lease.addresses() {
+            let other = self.holders.insert(ip, attachment.clone()).filter(|other| other != attachment);
+            if let Some(other) = other {
+                self.doubtful.extend([other, attachment.clone()]);
+            }
+        }
+        if lease.phase == Phase::Committed {
+            let this = (lease.since, lease.ipv6, lease.ipv4);
+            if self.committed.insert(attachment.clone(), this).is_some_and(|other| other != this) {
+                self.doubtful.insert(attachment.clone());
+            }
+        }
+    }
+}
+
+/// The first line of a log that this flock can read.
+fn begins_well(bytes: &[u8]) -> bool {
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let header = decode(first).map(|line| line.record);
+    matches!(header, Some(Record::Header { version: VERSION | UNCHAINED, .. }))
+}
+
+/// When the log was set aside that has this name, in milliseconds of the boot clock; none for other files.
+fn set_aside_at(name: String) -> Option<(u64, String)> {
+    let (_, at) = name.strip_prefix(LOG)?.rsplit_once('-')?;
+    Some((at.parse().ok()?, name))
+}
+
+#[cfg(test)]
+mod tests;
