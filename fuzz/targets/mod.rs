@@ -1,7 +1,7 @@
 //! What is fuzzed: one file per kind of input, each with one function that must hold for any bytes.
 //!
 //! A check asserts more than the absence of a panic: what was read, written and read again is equal; bounds hold; texts for
-//! people are one bounded line that names the field. The fuzzer (`make fuzz`) and `tests/fuzz_seeds.rs` run the same functions,
+//! people are one bounded line that names the field. The fuzzer (`make fuzz`) and `tests/stories/fuzz_seeds.rs` run the same functions,
 //! so they must not use anything that only one of the two has.
 
 pub(crate) mod annotations;

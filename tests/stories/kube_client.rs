@@ -8,8 +8,6 @@
     missing_docs
 )]
 
-mod support;
-
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, PATIENCE, TempDir};
 use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
 use flock::kube::kubeconfig::{Access, from_file, from_text};
@@ -30,7 +29,6 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
-use support::{PATIENCE, TempDir};
 
 /// So long that a test which waits for it has failed.
 const LONG: Duration = Duration::from_secs(120);
@@ -1145,7 +1143,7 @@ fn the_commands_of_the_deploy_page_make_a_kubeconfig_that_works() {
     let server = Server::ok();
     let dir = TempDir::new("kube-deploy");
     let place = |name: &str| dir.path().join(name);
-    let page = include_str!("../deploy/README.md");
+    let page = include_str!("../../deploy/README.md");
     let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     let block = blocks.into_iter().find(|block| block.contains("kubectl create token")).unwrap();
     let commands = block
@@ -1172,19 +1170,19 @@ fn the_commands_of_the_deploy_page_make_a_kubeconfig_that_works() {
 
     let defaults = fs::read_to_string(place("defaults")).unwrap();
     assert_eq!(defaults, format!("FLOCK_AGENT_SOURCE=--kubeconfig {}\n", place("flock/kubeconfig").display()));
-    assert!(include_str!("../systemd/flock-agent.service").contains("EnvironmentFile=-/etc/default/flock-agent"));
+    assert!(include_str!("../../systemd/flock-agent.service").contains("EnvironmentFile=-/etc/default/flock-agent"));
     let (client, _told) = client_of_file(&place("flock/kubeconfig"));
     assert_eq!(client.get("/", 10).unwrap().status, 200);
     assert_eq!(server.next().header("authorization"), Some("Bearer t0k"));
     assert_eq!(fs::metadata(place("flock/token")).unwrap().permissions().mode() & 0o777, 0o600);
     // And the account that the token is for is the one that the manifest makes.
-    let manifest = include_str!("../deploy/rbac.yaml");
+    let manifest = include_str!("../../deploy/rbac.yaml");
     assert!(manifest.contains("kind: ServiceAccount\nmetadata:\n  name: flock-agent\n  namespace: kube-system\n"));
 }
 
 #[test]
 fn the_node_config_of_the_deploy_page_is_valid() {
-    let page = include_str!("../deploy/README.md");
+    let page = include_str!("../../deploy/README.md");
     let text = page.split("<<YAML\n").find(|text| text.contains("kind: NodeConfig")).unwrap();
     let config = model::nodeconfig::parse(text.split("YAML\n").next().unwrap()).unwrap();
     assert_eq!((config.name.as_str(), config.cidr6.is_some(), config.cidr4.is_some()), ("host001", true, true));

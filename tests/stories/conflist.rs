@@ -9,14 +9,12 @@
     missing_docs
 )]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
 
-use support::*;
+use crate::support::*;
 
 const FILE: &str = "/run/net.d/01-flock.conflist";
 /// Where the runtime of these stories has its plugins, which no agent could guess.

@@ -5,5 +5,3 @@
 mod dist;
 mod image;
 mod node;
-#[path = "../support/mod.rs"]
-mod support;

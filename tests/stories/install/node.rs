@@ -10,7 +10,7 @@ use std::thread;
 use rustix::fs::inotify::ReadFlags;
 use serde_json::Value;
 
-use crate::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
+use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
 use crate::support::*;
 
 const AGENT: &str = "/usr/local/bin/flock-agent";
@@ -169,7 +169,8 @@ fn an_agent_that_runs_has_to_be_stopped_first_and_none_starts_meanwhile() {
     for missing in [false, true] {
         if missing {
             machine.run("install --cni-conf").done();
-            fs::write(machine.host.path(CONFLIST), include_str!("../../cni-conf/01-flock.conflist")).expect("writable");
+            fs::write(machine.host.path(CONFLIST), include_str!("../../../cni-conf/01-flock.conflist"))
+                .expect("writable");
             assert!(!machine.host.path("/run/flock").exists());
         }
         points.arm("main/uninstall.removed 1", "hang 15000");
@@ -278,7 +279,7 @@ fn an_uninstall_killed_at_any_step_on_a_node_is_finished_by_the_next() {
     live();
     let passed = points.traced(|| drop(launch().done()));
     machine.assert_as(&before);
-    // The look changes nothing, and files go from an image in the same way: tests/install/image.rs kills that.
+    // The look changes nothing, and files go from an image in the same way: tests/stories/install/image.rs kills that.
     let kernel = passed.iter().position(|point| point == "main/netlink.request 1").expect("a link is removed");
     assert!(passed[kernel..].len() > 8, "{passed:?}");
     for point in &passed[kernel..] {

@@ -8,8 +8,6 @@
     missing_docs
 )]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,11 +17,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::record::format::{Record, VERSION};
-use model::addr::{Attachment, LinkEnd};
-use model::lease::{Lease, Phase};
+use crate::support::*;
+use flock::addr::{Attachment, LinkEnd};
+use flock::lease::{Lease, Phase};
+use flock::store::format::{Record, VERSION};
 use serde_json::json;
-use support::*;
 
 fn log_file(host: &Host) -> PathBuf {
     host.path("/run/flock/state/leases.log")

@@ -11,7 +11,7 @@
     missing_docs
 )]
 
-#[path = "../fuzz/targets/mod.rs"]
+#[path = "../../fuzz/targets/mod.rs"]
 mod targets;
 
 use std::collections::BTreeSet;

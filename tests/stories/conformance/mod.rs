@@ -11,9 +11,6 @@
     missing_docs
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod add;
 mod chain;
 mod check;

@@ -4,17 +4,15 @@
 //! Needs the feature `failpoints` (`make test`), which holds the agent at its start.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
 use std::fs;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::record::notes::Intents;
+use crate::support::*;
+use flock::intents::Intents;
 use rustix::fs::{FlockOperation, flock};
-use support::*;
 
 /// What the plugin promises, and a little for a loaded machine.
 const DEL_LIMIT: Duration = Duration::from_secs(12);

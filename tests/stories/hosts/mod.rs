@@ -9,14 +9,11 @@
     missing_docs
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod behind;
 mod hostile;
 mod surroundings;
 
-use support::{Agent, Attached, Host, Pod, host_addresses, wait_for};
+use crate::support::{self, Agent, Attached, Host, Pod, host_addresses, wait_for};
 
 /// An uplink of the host: a veth pair whose other end is in the namespace of a router of its own.
 fn uplink<'a>(host: &'a Host, name: &str, addresses: &[&str], router: &[&str]) -> Pod<'a> {

@@ -8,8 +8,8 @@ use flock::kernel::netns::Netns;
 use rustix::net::sockopt::{set_ipv6_multicast_hops, set_ipv6_unicast_hops};
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, ipproto, sendto, socket};
 
+use super::{attached, round};
 use crate::support::*;
-use crate::{attached, round};
 
 /// Sends one ICMPv6 message from `from` on the link of this index, with the hop limit that neighbour discovery asks for. The
 /// kernel adds the checksum.

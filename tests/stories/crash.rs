@@ -5,21 +5,19 @@
 //! there. After each kill: restart, oracle, DEL, oracle, a new ADD, oracle. Needs the feature `failpoints` (`make test`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use crate::support::failpoints::{ARMED, Passed, passes};
+use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flock::record::format::{Record, decode};
 use flock::record::notes::Intents;
 use serde_json::json;
-use support::failpoints::{ARMED, Passed, passes};
-use support::*;
 
 /// The point was reached: the file goes with the process that it kills.
 fn fired(host: &Host) -> bool {

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::{assert_all_work, attached, round};
 use crate::support::*;
-use crate::{assert_all_work, attached, round};
 
 /// More often than whole rounds come in the time: what is put back so often is put back at once.
 const OFTEN: usize = 4;

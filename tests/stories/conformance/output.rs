@@ -56,7 +56,7 @@ fn a_defect_is_an_error_object_too() {
     }
     // This very test, in a process of its own: the end of the process is what is looked at.
     let mut again = Command::new(std::env::current_exe().unwrap());
-    again.args(["--exact", "output::a_defect_is_an_error_object_too", "--nocapture", "--test-threads=1"]);
+    again.args(["--exact", "conformance::output::a_defect_is_an_error_object_too", "--nocapture", "--test-threads=1"]);
     let output = again.env(INSIDE, "1").env("RUST_BACKTRACE", "full").stdin(Stdio::null()).output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
     let begin = stdout.find('{').unwrap_or_else(|| panic!("no object in {stdout}"));

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::{attached, round, uplink};
 use crate::support::*;
-use crate::{attached, round, uplink};
 
 fn config(cidr4: &str) -> String {
     node_config("", cidr4)

@@ -8,8 +8,6 @@
     missing_docs
 )]
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener};
@@ -31,9 +29,9 @@ use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};
 
-use support::dice::Dice;
-use support::scripted::{self, Scripted, a_result, line, read_request, socket_of};
-use support::*;
+use crate::support::dice::Dice;
+use crate::support::scripted::{self, Scripted, a_result, line, read_request, socket_of};
+use crate::support::*;
 
 const OPS: [Op; 5] = [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status];
 

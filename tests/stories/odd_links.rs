@@ -2,12 +2,10 @@
 //! heard of. None of them hides a link, the host's or flock's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use support::*;
+use crate::support::*;
 
 /// Texts that the kernel takes for an alias: no UTF-8, as long as it may be, with ends of lines, like one of flock's.
 fn odd_texts() -> Vec<Vec<u8>> {

@@ -1,14 +1,12 @@
 //! What is shipped beside the binaries fits them: the unit, its flags, the capabilities that it names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
 use std::process::Command;
 
-use support::{FLOCK_AGENT, TempDir, succeed};
+use crate::support::{FLOCK_AGENT, TempDir, succeed};
 
-const UNIT: &str = include_str!("../systemd/flock-agent.service");
-const SOCKET: &str = include_str!("../systemd/flock-agent.socket");
+const UNIT: &str = include_str!("../../systemd/flock-agent.service");
+const SOCKET: &str = include_str!("../../systemd/flock-agent.socket");
 
 /// The units with the binary that was built, so that its path exists; the service, whose socket stands beside it.
 fn unit_here(dir: &TempDir) -> std::path::PathBuf {

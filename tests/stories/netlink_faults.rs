@@ -6,15 +6,13 @@
 //! `failpoints` (`make test`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
 use std::fs;
 use std::io;
 use std::process::{Child, Stdio};
 
+use crate::support::failpoints::{Passed, passes};
+use crate::support::*;
 use serde_json::json;
-use support::failpoints::{Passed, passes};
-use support::*;
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;

@@ -4,12 +4,10 @@
 //! `make test-kernels` boots real ones. These stories are here because they take a second and run everywhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
 use std::fs;
 
+use crate::support::*;
 use serde_json::json;
-use support::*;
 
 /// A new link is acknowledged and not shown, as before Linux 6.2.
 const NO_ECHO: &str = "*/netlink.echo * errno 95\n";

@@ -5,8 +5,6 @@
 //! Needs the feature `failpoints` (`make test`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
@@ -16,12 +14,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use flock::record::boot_clock;
-use flock::record::disk::Directory;
-use flock::record::format::{Record, VERSION};
-use flock::record::store::{Finding, Store};
+use crate::support::*;
+use flock::boot;
+use flock::disk::Directory;
+use flock::store::format::{Record, VERSION};
+use flock::store::{Finding, Store};
 use serde_json::json;
-use support::*;
 
 const LOG: &str = "/run/flock/state/leases.log";
 

@@ -8,8 +8,6 @@
     missing_docs
 )]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,17 +15,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use flock::kernel::netlink::NetlinkError;
-use flock::kernel::netlink::conn::Conn;
-use flock::kernel::netlink::link::Pair;
-use flock::kernel::netlink::removal::LinkRemover;
-use flock::kernel::netns::{Netns, NetnsError};
+use crate::support::*;
+use flock::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
+use flock::lease::{Lease, Phase};
+use flock::netlink::NetlinkError;
+use flock::netlink::conn::Conn;
+use flock::netlink::events::LinkRemover;
+use flock::netlink::link::Pair;
+use flock::netns::{Netns, NetnsError};
+use flock::plan::{self, Change, Wiring};
 use ipnet::IpNet;
 use model::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
 use model::lease::{Lease, Phase};
 use model::plan::{self, Change, Wiring};
 use serde_json::Value;
-use support::*;
 
 fn deadline() -> Instant {
     Instant::now() + PATIENCE

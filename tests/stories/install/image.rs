@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
+use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
 use crate::support::*;
 
 const AGENT: &str = "usr/local/bin/flock-agent";
@@ -251,7 +251,7 @@ fn an_uninstall_killed_at_any_step_is_finished_by_the_next() {
     let start = || {
         let image = Image::new("gone");
         image.run(&dist, "install --cni-conf").done();
-        image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../cni-conf/01-flock.conflist"));
+        image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../../cni-conf/01-flock.conflist"));
         image
     };
     let launch = |image: &Image| {

@@ -8,16 +8,14 @@
     missing_docs
 )]
 
-mod support;
-
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use model::addr::Attachment;
+use crate::support::*;
+use flock::addr::Attachment;
 use serde_json::Value;
-use support::*;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON of ip")

@@ -1,7 +1,8 @@
 //! Stories of a node under callers that flood, break off, or are killed: the agent keeps serving, and what it takes for
 //! them (threads, descriptors, memory, lines of the log, addresses) comes back.
 //!
-//! `FLOCK_ROUNDS=10000 cargo test --test limits` makes the stories that repeat something as long as one likes.
+//! `FLOCK_ROUNDS=10000 cargo test --features failpoints --test stories -- limits::` makes the stories that repeat something as long
+//! as one likes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,8 +11,6 @@
     clippy::print_stderr,
     missing_docs
 )]
-
-mod support;
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
@@ -28,9 +27,9 @@ use flock::rpc::{connect_limit, plugin_limit};
 use model::lease::Phase;
 use serde_json::{Value, json};
 
-use support::dice::Dice;
-use support::scripted::{ask, line, socket_of};
-use support::*;
+use crate::support::dice::Dice;
+use crate::support::scripted::{ask, line, socket_of};
+use crate::support::*;
 
 /// How often a story repeats itself.
 fn rounds(usual: usize) -> usize {
@@ -634,7 +633,7 @@ fn why_the_agent_ended_is_read_by_whoever_reads_and_holds_up_nothing_when_nobody
 fn the_limits_are_written_down_as_they_are() {
     use flock::rpc::server::{LARGE_REQUESTS, SMALL_REQUEST};
     use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
-    let design = include_str!("../docs/design.md");
+    let design = include_str!("../../docs/design.md");
     let seconds = |limit: fn(Op) -> Duration| {
         [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status].map(|op| limit(op).as_secs_f64().to_string()).join(", ")
     };

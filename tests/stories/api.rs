@@ -8,8 +8,6 @@
     missing_docs
 )]
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,9 +15,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::kernel::netns::Netns;
+use crate::support::*;
+use flock::netns::Netns;
 use serde_json::{Value, json};
-use support::*;
 
 /// What the server says. Whoever changes it wakes those that wait for a change.
 #[derive(Default)]

@@ -8,8 +8,6 @@
     missing_docs
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -18,9 +16,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::support::*;
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use support::*;
 
 fn within(ip: Option<IpAddr>, prefix: &str) -> bool {
     let prefix: IpNet = prefix.parse().expect("a prefix");

@@ -1,0 +1,38 @@
+//! Every story that needs nothing but this machine, as one program: `make test`, or one subject by its name,
+//! `tests/sandbox cargo test --features failpoints --test stories -- recovery::`.
+//!
+//! The stories run side by side in one process, so none of them may change what all of them share: the working directory, the
+//! environment, the mask of new files, the limits and the signals of the process. What has to be changed is changed for a program
+//! that the story starts, on a host of its own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
+
+mod api;
+mod config;
+mod conflist;
+mod conformance;
+mod crash;
+mod deletes;
+mod fuzz_seeds;
+mod hosts;
+mod install;
+mod kernel;
+mod kube_client;
+mod limits;
+mod netlink_faults;
+mod node;
+mod odd_links;
+mod old_kernels;
+mod recovery;
+mod rpc;
+mod storage;
+#[path = "../support/mod.rs"]
+mod support;
+mod units;
