@@ -1,12 +1,4 @@
 //! Stories of what an operator configures, what pods ask for, and what the host keeps for itself.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,13 +1,5 @@
 //! Stories of the runtime's CNI configuration while the agent runs: whoever removes or damages it, whatever becomes of portmap,
 //! and whoever has edited it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

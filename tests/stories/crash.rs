@@ -3,7 +3,6 @@
 //!
 //! First the operation runs once while the agent writes down each point that it passes; then once for each point, killed
 //! there. After each kill: restart, oracle, DEL, oracle, a new ADD, oracle. Needs the feature `failpoints` (`make test`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeSet;
 use std::fs;

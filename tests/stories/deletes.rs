@@ -2,7 +2,6 @@
 //! the agent is well again the pod is gone and nobody else was harmed.
 //!
 //! Needs the feature `failpoints` (`make test`), which holds the agent at its start.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::fs;
 use std::io::Write as _;

@@ -2,14 +2,6 @@
 //!
 //! The fuzzer learns what to try from the branches that it reaches, and runs for minutes or hours (`make fuzz`). This is for every
 //! day: what was once found stays fixed, and a check that no longer fits the code is noticed at once.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    missing_docs
-)]
 
 #[path = "../../fuzz/targets/mod.rs"]
 mod targets;

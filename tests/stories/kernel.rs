@@ -1,12 +1,4 @@
 //! Each netlink verb on the real kernel: fresh, again, something in the way, the thing gone.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

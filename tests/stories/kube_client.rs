@@ -1,12 +1,4 @@
 //! The API client against a scripted TLS server: every way in which a server, a proxy, a file or a plugin may behave.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};

@@ -3,14 +3,6 @@
 //!
 //! `FLOCK_ROUNDS=10000 cargo test --features failpoints --test stories -- limits::` makes the stories that repeat something as long
 //! as one likes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};

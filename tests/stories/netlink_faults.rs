@@ -4,7 +4,6 @@
 //! and each fault. It succeeds, or fails in words that name the request and the reason; either way nothing is left behind,
 //! nothing of anybody else is changed, no thread has lost its way, and the next call works. Needs the feature
 //! `failpoints` (`make test`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::fs;
 use std::io;

@@ -1,12 +1,4 @@
 //! Stories of a node: the real agent, the real plugin, real namespaces. Here: what a pod gets, and how it gives it back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

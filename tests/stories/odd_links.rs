@@ -1,6 +1,5 @@
 //! Stories of links that others fill as they like: texts that are no text, kinds of every sort, properties that flock has never
 //! heard of. None of them hides a link, the host's or flock's own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -2,7 +2,6 @@
 //! requests, so they are answered as an older kernel answers them. Needs the feature `failpoints` (`make test`).
 //!
 //! `make test-kernels` boots real ones. These stories are here because they take a second and run everywhere.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::fs;
 

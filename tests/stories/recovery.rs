@@ -1,12 +1,4 @@
 //! Stories of an agent that ends, dies, comes back, or finds its record and the kernel apart.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::collections::BTreeSet;
 use std::fs;

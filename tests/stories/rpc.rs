@@ -1,12 +1,4 @@
 //! The line between plugin and agent, each end against a peer that does not behave.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

@@ -3,7 +3,6 @@
 //!
 //! Faults are real where a test can make them (a small tmpfs, a remount), and armed at the agent's disk operations where not.
 //! Needs the feature `failpoints` (`make test`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeSet;
 use std::fs;

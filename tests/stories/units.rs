@@ -1,5 +1,4 @@
 //! What is shipped beside the binaries fits them: the unit, its flags, the capabilities that it names.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::process::Command;
 

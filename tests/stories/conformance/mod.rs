@@ -2,14 +2,6 @@
 //!
 //! A line `covers:` above a test names the rows of `docs/conformance.md` that it shows; `tests/conformance_doc.rs` holds
 //! both together. Where the plugin alone is the subject, a scripted agent answers it; elsewhere it is the real one.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 mod add;
 mod chain;

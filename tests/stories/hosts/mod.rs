@@ -1,13 +1,5 @@
 //! Hosts as they are: pods whose root is hostile, addresses that are somebody's already, and other people's tools that change
 //! what flock has made while pods live.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs
-)]
 
 mod behind;
 mod hostile;
