@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use super::{Host, wait_for};
+use super::host::Host;
+use super::waiting::wait_for;
 
 /// Where points are armed, and where those that are passed are written down.
 pub const ARMED: &str = "/run/failpoints";

@@ -19,7 +19,10 @@ use model::addr::{GATEWAY4, GATEWAY6};
 use model::lease::{Lease, Phase};
 use serde_json::Value;
 
-use super::{Agent, Host, PATIENCE};
+use super::agent::Agent;
+use super::host::Host;
+use super::programs::succeed;
+use super::waiting::{PATIENCE, wait_for};
 
 impl Host {
     /// Everything that does not agree, one line each. Meaningful while no request is in service.
@@ -47,6 +50,27 @@ impl Host {
             assert!(Instant::now() < deadline, "{when}:\n{}", found.join("\n"));
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The links of flock on this host.
+    pub fn flock_links(&self) -> Vec<String> {
+        let links: Value = serde_json::from_str(&self.run("ip -j link")).expect("JSON of ip");
+        let names =
+            links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str().map(str::to_owned));
+        names.filter(|name| name.starts_with("flock")).collect()
+    }
+
+    /// Nothing of any pod is left: links, addresses, routes, neighbours, leases. (The unreachable routes of the node stay.)
+    #[track_caller]
+    pub fn assert_empty(&self) {
+        self.assert_sound("at the end");
+        assert_eq!(self.flock_links(), Vec::<String>::new(), "links are left");
+        for family in ["-4", "-6"] {
+            let routes = self.run(&format!("ip {family} route show proto 102"));
+            let left: Vec<&str> = routes.lines().filter(|line| !line.starts_with("unreachable ")).collect();
+            assert_eq!(left, Vec::<&str>::new(), "routes are left");
+        }
+        assert_eq!(self.leases(), Vec::new(), "leases are left");
     }
 
     fn judge_store(&self, leases: &[Lease], found: &mut Vec<String>) {
@@ -173,7 +197,7 @@ impl Host {
     fn addresses_in_pods(&self) -> Vec<(String, Vec<(String, String)>)> {
         let script = "cd /run/netns && for pod in *; do [ -e \"$pod\" ] || continue; \
                       echo \"$pod $(ip -n \"$pod\" -j addr 2>/dev/null)\"; done";
-        let text = super::succeed(self.command("sh").args(["-c", script]));
+        let text = succeed(self.command("sh").args(["-c", script]));
         let pods = text.lines().filter_map(|line| line.split_once(' '));
         pods.map(|(pod, json)| {
             let links: Vec<Value> = serde_json::from_str(json).unwrap_or_default();
@@ -210,7 +234,7 @@ impl Agent<'_> {
     #[track_caller]
     pub fn assert_all_threads_at_home(&self) {
         let home = std::fs::read_link(self.host.netns()).expect("a namespace");
-        super::wait_for("every thread to be in the host's namespace", || {
+        wait_for("every thread to be in the host's namespace", || {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
             let strays = tasks.flatten().filter_map(|task| std::fs::read_link(task.path().join("ns/net")).ok());
             (strays.filter(|netns| *netns != home).count() == 0).then_some(())

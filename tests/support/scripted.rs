@@ -9,6 +9,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use super::host::Host;
+
 /// A listening socket with a script behind it. Nobody listens any more once it is dropped.
 pub struct Scripted {
     path: PathBuf,
@@ -128,7 +130,7 @@ pub fn a_result() -> Value {
 }
 
 /// Where the plugin looks for the agent of a host.
-pub fn socket_of(host: &super::Host) -> PathBuf {
+pub fn socket_of(host: &Host) -> PathBuf {
     host.path("/run/flock/flock.sock")
 }
 

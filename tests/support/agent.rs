@@ -1,0 +1,244 @@
+//! The real agent on a host: how it is started, what it says, and how it ends. Ends with the value that holds it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::failpoints;
+use super::host::Host;
+use super::manifests::{CIDR4, CIDR6, node_config};
+use super::programs::{FLOCK_AGENT, succeed};
+use super::waiting::{PATIENCE, wait_for};
+
+impl Host {
+    /// An agent that is about to be started.
+    pub fn agent(&self) -> AgentBuilder<'_> {
+        AgentBuilder {
+            host: self,
+            config: Some(node_config(CIDR6, CIDR4)),
+            keep_config: false,
+            kubeconfig: None,
+            arguments: Vec::new(),
+            wait: true,
+            audience: None,
+            stderr: None,
+            program: FLOCK_AGENT.into(),
+        }
+    }
+}
+
+/// An agent that is about to be started.
+pub struct AgentBuilder<'a> {
+    host: &'a Host,
+    config: Option<String>,
+    keep_config: bool,
+    kubeconfig: Option<String>,
+    arguments: Vec<String>,
+    wait: bool,
+    audience: Option<LogAudience>,
+    stderr: Option<Stdio>,
+    program: String,
+}
+
+/// Hears each line of an agent's log.
+pub type LogAudience = Arc<dyn Fn(&str) + Send + Sync>;
+
+impl<'a> AgentBuilder<'a> {
+    /// With this text as the NodeConfig file; none for no file.
+    pub fn config(mut self, config: Option<&str>) -> Self {
+        self.config = config.map(str::to_owned);
+        self
+    }
+
+    /// With the NodeConfig file as it lies there, or does not.
+    pub fn keep_config(mut self) -> Self {
+        self.keep_config = true;
+        self
+    }
+
+    /// This program instead of the one that was built.
+    pub fn program(mut self, path: &str) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
+    /// With the log told to `audience`, line by line, instead of kept: for agents that live long. Does not wait until it
+    /// listens, which is for the audience to hear.
+    pub fn log_to(mut self, audience: LogAudience) -> Self {
+        self.audience = Some(audience);
+        self.no_wait()
+    }
+
+    /// With the log written there, where only the test can read it. Does not wait until it listens.
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stderr.into());
+        self.no_wait()
+    }
+
+    /// With the Kubernetes API, as this kubeconfig on the host reaches it, instead of a file.
+    pub fn kubeconfig(mut self, path: &str) -> Self {
+        self.kubeconfig = Some(path.to_owned());
+        self
+    }
+
+    /// With further arguments.
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|&a| a.to_owned()));
+        self
+    }
+
+    /// Without waiting until it listens: it is expected to end, or to take long.
+    pub fn no_wait(mut self) -> Self {
+        self.wait = false;
+        self
+    }
+
+    pub fn start(self) -> Agent<'a> {
+        match &self.config {
+            _ if self.keep_config => {}
+            Some(config) => std::fs::write(self.host.path("/run/node.yaml"), config).expect("writable"),
+            None => drop(std::fs::remove_file(self.host.path("/run/node.yaml"))),
+        }
+        let source = match &self.kubeconfig {
+            Some(kubeconfig) => ["--kubeconfig", kubeconfig],
+            None => ["--node-config", "/run/node.yaml"],
+        };
+        let mut child = self
+            .host
+            .command(&self.program)
+            .args(source)
+            .args(["--node-name", "host001", "--log-level", "debug"])
+            .args(["--import", "/run/allocations.json"])
+            .env("FLOCK_FAILPOINTS", failpoints::ARMED)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stderr(self.stderr.unwrap_or_else(Stdio::piped))
+            .spawn()
+            .expect("flock-agent starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().map(BufReader::new);
+        let (sink, audience) = (log.clone(), self.audience);
+        thread::spawn(move || {
+            for line in stderr.into_iter().flat_map(BufReader::lines).map_while(Result::ok) {
+                if let Some(audience) = &audience {
+                    audience(&line);
+                    continue;
+                }
+                let mut log = sink.lock().expect("unpoisoned");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let agent = Agent { host: self.host, child, log };
+        if self.wait {
+            agent.wait_log("flock-agent listens");
+        }
+        agent
+    }
+}
+
+/// What an agent holds at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holds {
+    pub descriptors: usize,
+    pub threads: usize,
+}
+
+/// A running agent. Killed when dropped.
+pub struct Agent<'a> {
+    pub host: &'a Host,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Agent<'_> {
+    /// Everything that it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("unpoisoned").clone()
+    }
+
+    /// Waits until a line of the log holds `text`, and returns the line.
+    pub fn wait_log(&self, text: &str) -> String {
+        self.wait_log_times(text, 1)
+    }
+
+    /// Waits until `times` lines of the log hold `text`, and returns the last of them.
+    pub fn wait_log_times(&self, text: &str, times: usize) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.log().lines().filter(|line| line.contains(text)).nth(times - 1) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "the agent never logged {text:?}:\n{}", self.log());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it holds at this moment.
+    pub fn holds(&self) -> Holds {
+        let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", self.pid())).expect("it runs").count();
+        Holds { descriptors: count("fd"), threads: count("task") }
+    }
+
+    /// Waits until it holds no more than that.
+    #[track_caller]
+    pub fn comes_back_to(&self, before: Holds) {
+        let deadline = Instant::now() + PATIENCE;
+        // A thread of an earlier request may have been on its way out when it was counted.
+        let settled = |now: Holds| now.descriptors <= before.descriptors && now.threads <= before.threads;
+        while !settled(self.holds()) {
+            assert!(Instant::now() < deadline, "{:?} instead of {before:?}", self.holds());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Replaces its NodeConfig file, as an editor does it.
+    pub fn edit_config(&self, text: &str) {
+        self.host.edit_config(text);
+    }
+
+    /// How it ended, unless it still runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("waitable")
+    }
+
+    /// Sends a signal by name, such as `TERM`, `KILL`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        succeed(Command::new("kill").args(["-s", name, &self.child.id().to_string()]));
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the agent's end", || self.child.try_wait().expect("waitable"))
+    }
+
+    /// Ends it in order, and returns its log.
+    pub fn stop(mut self) -> String {
+        self.signal("TERM");
+        let status = self.wait();
+        assert!(status.success(), "{status}:\n{}", self.log());
+        self.log()
+    }
+
+    /// Kills it at once.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killable");
+        self.child.wait().expect("waitable");
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if thread::panicking() {
+            eprintln!("log of the agent:\n{}", self.log());
+        }
+    }
+}

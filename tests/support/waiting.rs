@@ -1,0 +1,19 @@
+//! Waiting for a fact with a deadline: the only way in which a test waits. What the fact is, the caller says.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Long enough for a loaded machine, short enough to end.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `look` finds something, and panics with `what` when it does not.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
