@@ -1,15 +1,16 @@
 //! Stories of an agent and an API server that does what a test says. A real one is in `tests/kube`.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::*;
 use flock::netns::Netns;
 use serde_json::{Value, json};
+
+use crate::support::http::{Conn, Request};
+use crate::support::*;
 
 /// What the server says. Whoever changes it wakes those that wait for a change.
 #[derive(Default)]
@@ -40,9 +41,9 @@ impl Api {
             Api { address: listener.local_addr().expect("bound"), shared: Arc::new((script.into(), Condvar::new())) };
         let serving = api.clone();
         thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
                 let api = serving.clone();
-                thread::spawn(move || api.serve(stream).unwrap_or_default());
+                thread::spawn(move || api.serve(Conn { stream, number }));
             }
         });
         api
@@ -64,37 +65,22 @@ impl Api {
         )
     }
 
-    fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let (mut length, mut header) = (0, String::new());
-            while reader.read_line(&mut header)? > 2 {
-                if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a number");
-                }
-                header.clear();
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body)?;
-            let mut words = line.split(' ');
-            let (verb, path) = (words.next().expect("a verb"), words.next().expect("a path"));
+    /// Answers what a client asks until it leaves.
+    fn serve(&self, mut conn: Conn<TcpStream>) {
+        while let Some(request) = conn.request() {
             if self.look(|script| script.mute) {
-                return reader.read_to_end(&mut Vec::new()).map(drop);
+                return conn.wait_for_end();
             }
-            if !self.answer(&mut stream, verb, path, &body)? {
-                return Ok(());
-            }
+            self.answer(&mut conn, &request);
         }
     }
 
-    /// Answers a request, and returns whether there may be another one.
-    fn answer(&self, stream: &mut TcpStream, verb: &str, path: &str, body: &[u8]) -> std::io::Result<bool> {
+    /// Answers a request; a watch until the client leaves.
+    fn answer(&self, conn: &mut Conn<TcpStream>, request: &Request) {
+        let mut words = request.line().split(' ');
+        let (method, path) = (words.next().expect("a method"), words.next().expect("a path"));
         let configs = path.contains("/nodeconfigs");
-        let verb = match verb {
+        let verb = match method {
             "PATCH" => "patch",
             _ if path.contains("watch=1") => "watch",
             _ => "list",
@@ -104,34 +90,30 @@ impl Api {
             let found = script.refusals.iter().find(|(v, k, ..)| *v == verb && *k == kind);
             found.map(|(.., status, body)| (*status, body.clone()))
         });
-        let mut say = |status: u16, text: &str| {
-            write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{text}", text.len()).map(|()| true)
-        };
         if let Some((status, text)) = refusal {
-            return say(status, &text);
+            return conn.answer(&format!("{status} X"), "", text);
         }
         match verb {
             "patch" => {
-                let patch = serde_json::from_slice(body).expect("JSON");
+                let patch = serde_json::from_slice(&request.body).expect("JSON");
                 self.change(|script| {
                     if let Some(object) = &mut script.node_config {
                         merge(object, &patch);
                     }
                     script.patches.push(patch["status"].clone());
                 });
-                say(200, "{}")
+                conn.answer("200 OK", "", "{}");
             }
             "list" => {
                 let (items, version) = self.look(|script| {
                     (script.node_config.clone().filter(|_| configs).into_iter().collect::<Vec<_>>(), script.version)
                 });
                 let list = json!({"metadata": {"resourceVersion": version.to_string()}, "items": items});
-                let answered = say(200, &list.to_string());
+                conn.answer("200 OK", "", list.to_string());
                 self.change(|script| script.lists += usize::from(configs));
-                answered
             }
             _ => {
-                write!(stream, "HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                conn.begin();
                 let mut seen: u64 = path.rsplit('=').next().and_then(|text| text.parse().ok()).expect("a version");
                 loop {
                     let (lock, changed) = &*self.shared;
@@ -142,8 +124,7 @@ impl Api {
                     object["metadata"]["resourceVersion"] = seen.to_string().into();
                     drop(script);
                     if configs {
-                        let event = json!({"type": "MODIFIED", "object": object}).to_string() + "\n";
-                        write!(stream, "{:x}\r\n{event}\r\n", event.len())?;
+                        conn.chunk(json!({"type": "MODIFIED", "object": object}).to_string() + "\n");
                     }
                 }
             }

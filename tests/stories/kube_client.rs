@@ -1,7 +1,7 @@
 //! The API client against a scripted TLS server: every way in which a server, a proxy, a file or a plugin may behave.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::http::{Conn, END};
+use crate::support::https::{Server, Tls, Wants, data, der, tls};
 use crate::support::{self, PATIENCE, TempDir};
 use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
@@ -17,180 +19,12 @@ use flock::kube::kubeconfig::{Access, from_file, from_text};
 use flock::kube::objects::{NodeConfigObject, NodeConfigs};
 use flock::kube::reflect::{Audience, reflect};
 use flock::kube::watch::{Notice, Objects};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 /// So long that a test which waits for it has failed.
 const LONG: Duration = Duration::from_secs(120);
 
 /// "Within milliseconds", on a machine that also does other things.
 const PROMPT: Duration = Duration::from_secs(2);
-
-const END: &str = "0\r\n\r\n";
-
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name)
-}
-
-fn der(name: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(data(name)).unwrap()
-}
-
-/// What clients the server lets in, and what it speaks.
-#[derive(Clone, Copy)]
-enum Wants {
-    Anyone,
-    Certificate,
-    OldTls,
-}
-
-fn tls(name: &str, wants: Wants) -> Arc<ServerConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone());
-    let builder = match wants {
-        Wants::OldTls => builder.with_protocol_versions(&[&rustls::version::TLS12]),
-        _ => builder.with_safe_default_protocol_versions(),
-    };
-    let builder = match wants {
-        Wants::Certificate => {
-            let mut roots = RootCertStore::empty();
-            roots.add(der("ca.crt")).unwrap();
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-            builder.unwrap().with_client_cert_verifier(verifier)
-        }
-        _ => builder.unwrap().with_no_client_auth(),
-    };
-    let key = PrivateKeyDer::from_pem_file(data(&format!("{name}.key"))).unwrap();
-    Arc::new(builder.with_single_cert(vec![der(&format!("{name}.crt"))], key).unwrap())
-}
-
-/// One connection, as the server sees it.
-struct Conn {
-    stream: StreamOwned<ServerConnection, TcpStream>,
-    /// From 0.
-    number: usize,
-}
-
-#[derive(Debug, Clone)]
-struct Request {
-    head: String,
-    body: Vec<u8>,
-    connection: usize,
-}
-
-impl Request {
-    fn line(&self) -> &str {
-        self.head.lines().next().unwrap()
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
-        lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-}
-
-impl Conn {
-    /// The next request; None when the client has left.
-    fn request(&mut self) -> Option<Request> {
-        let (mut head, mut byte) = (Vec::new(), [0]);
-        while !head.ends_with(b"\r\n\r\n") {
-            match self.stream.read(&mut byte) {
-                Ok(1) => head.push(byte[0]),
-                _ => return None,
-            }
-        }
-        let mut request = Request { head: String::from_utf8(head).unwrap(), body: Vec::new(), connection: self.number };
-        let len = request.header("content-length").map_or(0, |len| len.parse().unwrap());
-        request.body.resize(len, 0);
-        self.stream.read_exact(&mut request.body).unwrap();
-        Some(request)
-    }
-
-    /// The client may have gone: that is for the client to explain.
-    fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).and_then(|()| self.stream.flush()).ok();
-    }
-
-    fn answer(&mut self, status: &str, headers: &str, body: impl AsRef<[u8]>) {
-        let body = body.as_ref();
-        self.say(format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len()));
-        self.say(body);
-    }
-
-    fn begin(&mut self) {
-        self.say("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
-    }
-
-    fn chunk(&mut self, bytes: impl AsRef<[u8]>) {
-        let bytes = bytes.as_ref();
-        self.say([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat());
-    }
-
-    /// Silence until the client leaves.
-    fn wait_for_end(&mut self) {
-        while matches!(self.stream.read(&mut [0; 64]), Ok(1..)) {}
-    }
-
-    /// Every request is answered so, until the client leaves.
-    fn answer_all(&mut self, mut answer: impl FnMut(&mut Conn, Request)) {
-        while let Some(request) = self.request() {
-            answer(self, request);
-        }
-    }
-}
-
-struct Server {
-    address: SocketAddr,
-    seen: Receiver<Request>,
-}
-
-impl Server {
-    /// A server that treats each connection as `script` says, each in a thread of its own.
-    fn start(config: Arc<ServerConfig>, address: &str, script: impl Fn(Conn) + Send + Sync + 'static) -> SocketAddr {
-        let listener = TcpListener::bind((address, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let script = Arc::new(script);
-        thread::spawn(move || {
-            for (number, stream) in listener.incoming().enumerate() {
-                let (config, script, stream) = (config.clone(), script.clone(), stream.unwrap());
-                stream.set_nodelay(true).unwrap();
-                thread::spawn(move || {
-                    let connection = ServerConnection::new(config).unwrap();
-                    script(Conn { stream: StreamOwned::new(connection, stream), number });
-                });
-            }
-        });
-        address
-    }
-
-    /// The usual server.
-    fn run(script: impl Fn(Conn) + Send + Sync + 'static) -> SocketAddr {
-        Server::start(tls("server", Wants::Anyone), "127.0.0.1", script)
-    }
-
-    /// A server that answers every request so, and remembers what it saw.
-    fn answering(answer: impl Fn(&mut Conn, &Request) + Send + Sync + 'static) -> Server {
-        let (sender, seen) = channel();
-        let sender = Mutex::new(sender);
-        let address = Server::run(move |mut conn| {
-            conn.answer_all(|conn, request| {
-                sender.lock().unwrap().send(request.clone()).unwrap();
-                answer(conn, &request);
-            });
-        });
-        Server { address, seen }
-    }
-
-    fn ok() -> Server {
-        Server::answering(|conn, _| conn.answer("200 OK", "", "{}"))
-    }
-
-    fn next(&self) -> Request {
-        self.seen.recv_timeout(PATIENCE).unwrap()
-    }
-}
 
 fn access(server: &str, cluster: &str, user: &str) -> Access {
     let text = format!(
@@ -1184,7 +1018,7 @@ fn the_node_config_of_the_deploy_page_is_valid() {
 
 #[test]
 fn servers_go_by_address_and_by_name() {
-    let ok = |conn: Conn| {
+    let ok = |conn: Tls| {
         let mut conn = conn;
         conn.answer_all(|conn, request| {
             let host = request.header("host").unwrap().to_owned();
@@ -1217,9 +1051,10 @@ fn a_local_proxy_may_speak_http() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        read_head(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let mut conn = Conn { stream, number: 0 };
+        conn.request().unwrap();
+        conn.answer("200 OK", "", "{}");
     });
     let client = client_with(&access(&format!("http://{address}"), "extensions: []", "{}"), limits());
     assert_eq!(client.get("/", 10).unwrap().body, b"{}");
@@ -1227,30 +1062,23 @@ fn a_local_proxy_may_speak_http() {
 
 // Proxies.
 
-fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
-
 /// A proxy that answers CONNECT so, and then connects to where it was asked to.
 fn proxy(answer: &'static str) -> (SocketAddr, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, seen) = channel();
     thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut near = stream.unwrap();
-            let head = read_head(&mut near);
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut conn = Conn { stream: stream.unwrap(), number };
+            let head = conn.request().unwrap().head;
             let target = head.split(' ').nth(1).unwrap().to_owned();
             sender.send(head).unwrap();
-            near.write_all(answer.as_bytes()).unwrap();
+            conn.say(answer);
             if !answer.starts_with("HTTP/1.1 200") {
                 continue;
             }
             let far = TcpStream::connect(target).unwrap();
+            let near = conn.stream;
             let (mut near_in, mut far_in) = (near.try_clone().unwrap(), far.try_clone().unwrap());
             let (mut near_out, mut far_out) = (near, far);
             thread::spawn(move || io::copy(&mut near_in, &mut far_out));

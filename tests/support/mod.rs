@@ -18,6 +18,8 @@ pub mod dice;
 pub mod failpoints;
 pub mod fingerprint;
 pub mod host;
+pub mod http;
+pub mod https;
 pub mod manifests;
 pub mod oracle;
 pub mod outcome;
