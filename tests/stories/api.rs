@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::netns::Netns;
+use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
 use crate::support::http::{Conn, Request};

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use flock::intents::Intents;
+use flock::record::notes::Intents;
 use rustix::fs::{FlockOperation, flock};
 
 /// What the plugin promises, and a little for a loaded machine.

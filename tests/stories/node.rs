@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::support::*;
-use flock::addr::Attachment;
+use model::addr::Attachment;
 use serde_json::Value;
 
 fn json(text: &str) -> Value {

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
-use flock::addr::{Attachment, LinkEnd};
-use flock::lease::{Lease, Phase};
-use flock::store::format::{Record, VERSION};
+use flock::record::format::{Record, VERSION};
+use model::addr::{Attachment, LinkEnd};
+use model::lease::{Lease, Phase};
 use serde_json::json;
 
 fn log_file(host: &Host) -> PathBuf {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use flock::addr::Attachment;
-use flock::lease::Lease;
-use flock::store::format::{Record, Sum, decode, encode};
+use flock::record::format::{Record, Sum, decode, encode};
+use model::addr::Attachment;
+use model::lease::Lease;
 
 use super::host::Host;
 
