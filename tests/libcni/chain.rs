@@ -257,8 +257,7 @@ fn a_portmap_that_cannot_run_is_left_out_and_said_and_pods_start() {
 #[test]
 fn a_portmap_that_hangs_keeps_no_call_waiting_while_the_agent_starts() {
     let node = Node::new();
-    std::fs::write(node.host.path("/usr/lib/cni/portmap"), "#!/bin/sh\nexec sleep 60\n").unwrap();
-    node.host.run("chmod 755 /usr/lib/cni/portmap");
+    put_script(node.host.path("/usr/lib/cni/portmap"), "exec sleep 60");
     let agent = node.host.agent().args(&["--cni-conf-dir", NET_D]).no_wait().start();
     agent.wait_log("NodeConfig in force");
     // It is given up after five seconds, and READY is told after that. Calls are served before.

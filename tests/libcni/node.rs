@@ -101,9 +101,7 @@ impl Node {
 
     /// Puts a plugin in place as Debian ships it. The node does not see the machine's, so it gets a copy.
     pub fn debian_plugin(&self, name: &str) {
-        // By another process: a child of this one that has the copy open for writing would keep it from being run.
-        let place = self.host.path(&format!("{PLUGINS}/{name}"));
-        succeed(Command::new("cp").arg("--remove-destination").arg(Path::new(PLUGINS).join(name)).arg(place));
+        put_copy(Path::new(PLUGINS).join(name), self.host.path(&format!("{PLUGINS}/{name}")));
     }
 
     /// Writes a configuration into the runtime's directory.

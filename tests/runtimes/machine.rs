@@ -95,14 +95,12 @@ impl Machine {
 
 /// containerd 2 asks for a share of the processor whatever its configuration says, and runc fails where the machine lends
 /// no controller for that.
-const RUNC_WITHOUT_SHARES: &str = r#"#!/bin/sh
-previous=
+const RUNC_WITHOUT_SHARES: &str = r#"previous=
 for word; do
     if [ "$previous" = --bundle ]; then sed -i 's/"cpu":{[^}]*}/"cpu":{}/' "$word/config.json"; fi
     previous=$word
 done
-exec /usr/sbin/runc "$@"
-"#;
+exec /usr/sbin/runc "$@""#;
 
 /// Which containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,9 +203,8 @@ impl<'a> Containerd<'a> {
     /// The same, with the reference plugins of this directory.
     pub(crate) fn start_with(machine: &'a Machine, release: Release, reference: &str) -> Containerd<'a> {
         machine.write("/etc/containerd/config.toml", &release.config());
-        machine.write("/run/broken-runtime", "#!/bin/sh\necho 'no such thing' >&2\nexit 1\n");
-        machine.write("/run/runc-without-shares", RUNC_WITHOUT_SHARES);
-        machine.run("chmod 0755 /run/broken-runtime /run/runc-without-shares");
+        put_script(machine.path("/run/broken-runtime"), "echo 'no such thing' >&2\nexit 1");
+        put_script(machine.path("/run/runc-without-shares"), RUNC_WITHOUT_SHARES);
         if reference != release.plugins() {
             // As after an installation by hand: there are no others.
             machine.run(&format!("install -m 0755 -t {0} {reference}/loopback {reference}/portmap", release.plugins()));

@@ -371,12 +371,8 @@ fn files_that_root_may_not_read_are_named_with_their_mode_and_what_to_do() {
     let host = Host::new();
     let api = Api::start(&host, None);
     // As under the unit: root, and no right to read what others own.
-    host.write(
-        "/run/unit",
-        "#!/bin/sh\nexec setpriv --bounding-set -dac_override,-dac_read_search \"$0-agent\" \"$@\"\n",
-    );
-    host.run("chmod 0755 /run/unit");
-    std::os::unix::fs::symlink(FLOCK_AGENT, host.path("/run/unit-agent")).expect("a link");
+    let unit = format!("exec setpriv --bounding-set -dac_override,-dac_read_search {FLOCK_AGENT} \"$@\"");
+    put_script(host.path("/run/unit"), &unit);
     let https = |user: &str, cluster: &str| {
         format!(
             "{{current-context: a, contexts: [{{name: a, context: {{cluster: b, user: c}}}}], users: [{{name: c, user: {{{user}}}}}], \

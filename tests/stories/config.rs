@@ -201,12 +201,8 @@ fn a_bad_edit_keeps_the_last_good_node_config_and_the_log_says_where_and_why() {
 fn a_node_config_that_cannot_be_read_says_why_and_heals_by_itself() {
     let host = Host::new();
     // As under the unit: root, and no right to read what others own.
-    host.write(
-        "/run/unit",
-        "#!/bin/sh\nexec setpriv --bounding-set -dac_override,-dac_read_search \"$0-agent\" \"$@\"\n",
-    );
-    host.run("chmod 0755 /run/unit");
-    std::os::unix::fs::symlink(FLOCK_AGENT, host.path("/run/unit-agent")).expect("a link");
+    let unit = format!("exec setpriv --bounding-set -dac_override,-dac_read_search {FLOCK_AGENT} \"$@\"");
+    put_script(host.path("/run/unit"), &unit);
     host.write("/run/node.yaml", &node_config(CIDR6, CIDR4));
     host.run("chmod 0000 /run/node.yaml");
     let agent = host.agent().program("/run/unit").keep_config().start();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::http::{Conn, END};
 use crate::support::https::{Server, Tls, Wants, data, der, tls};
-use crate::support::{self, PATIENCE, TempDir};
+use crate::support::{PATIENCE, TempDir, put_script, succeed, wait_for};
 use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
 use flock::kube::kubeconfig::{Access, from_file, from_text};
@@ -480,7 +480,7 @@ fn shutdown_ends_a_plugin() {
     let mark = dir.path().join("mark");
     let plugin = script(&dir, &format!("touch {}; exec cat /dev/zero > /dev/null", mark.display()));
     let client = client_of(([127, 0, 0, 1], 9).into(), &exec(&plugin));
-    let reached = || support::wait_for("the plugin", || mark.exists().then_some(()));
+    let reached = || wait_for("the plugin", || mark.exists().then_some(()));
     assert!(shut_down_while(&client, reached, || client.get("/", 100)).unwrap_err().is_stopped());
 }
 
@@ -840,7 +840,7 @@ fn a_kubeconfig_that_is_broken_for_a_moment_keeps_the_former_and_is_told_once() 
     for place in [None, Some("mkfifo"), Some("mkdir")] {
         fs::rename(&path, &away).unwrap();
         if let Some(program) = place {
-            support::succeed(std::process::Command::new(program).arg(&path));
+            succeed(std::process::Command::new(program).arg(&path));
         }
         works();
         works();
@@ -935,7 +935,7 @@ fn a_watch_follows_the_kubeconfig_to_another_server_and_begins_anew_there() {
 fn nothing_that_stands_in_the_place_of_a_file_makes_a_request_wait() {
     let dir = TempDir::new("kube-fifo");
     let fifo = dir.path().join("fifo");
-    support::succeed(std::process::Command::new("mkfifo").arg(&fifo));
+    succeed(std::process::Command::new("mkfifo").arg(&fifo));
     let fifo = fifo.display();
     let server = Server::ok();
     let url = format!("https://{}", server.address);
@@ -978,21 +978,15 @@ fn the_commands_of_the_deploy_page_make_a_kubeconfig_that_works() {
     // What kubectl says to an administrator, and a service manager.
     fs::create_dir(place("bin")).unwrap();
     let kubectl = format!(
-        "#!/bin/sh\ncase \"$*\" in\n*certificate-authority-data*) base64 -w0 {} ;;\n*cluster.server*) printf https://{} ;;\n\
-         'create token flock-agent --namespace kube-system '*) echo t0k ;;\n*) exit 1 ;;\nesac\n",
+        "case \"$*\" in\n*certificate-authority-data*) base64 -w0 {} ;;\n*cluster.server*) printf https://{} ;;\n\
+         'create token flock-agent --namespace kube-system '*) echo t0k ;;\n*) exit 1 ;;\nesac",
         data("ca.crt").display(),
         server.address
     );
-    for (name, text) in
-        [("kubectl", kubectl.as_str()), ("systemctl", "#!/bin/sh\n[ \"$*\" = 'restart flock-agent' ]\n")]
-    {
-        let script = "printf '%s' \"$1\" > \"$2\" && chmod 755 \"$2\"";
-        support::succeed(
-            std::process::Command::new("sh").args(["-c", script, "sh", text]).arg(place("bin").join(name)),
-        );
-    }
+    put_script(place("bin/kubectl"), &kubectl);
+    put_script(place("bin/systemctl"), "[ \"$*\" = 'restart flock-agent' ]");
     let path = format!("{}:{}", place("bin").display(), std::env::var("PATH").unwrap());
-    support::succeed(std::process::Command::new("sh").args(["-euc", &commands]).env("PATH", path).current_dir("/"));
+    succeed(std::process::Command::new("sh").args(["-euc", &commands]).env("PATH", path).current_dir("/"));
 
     let defaults = fs::read_to_string(place("defaults")).unwrap();
     assert_eq!(defaults, format!("FLOCK_AGENT_SOURCE=--kubeconfig {}\n", place("flock/kubeconfig").display()));
@@ -1131,14 +1125,7 @@ fn a_proxy_that_refuses_is_named_without_its_password() {
 
 fn script(dir: &TempDir, text: &str) -> PathBuf {
     let path = dir.path().join("plugin");
-    // Written under another name by another program: a file that this process, or a child just forked elsewhere in it,
-    // still has open for writing cannot be run.
-    let made = std::process::Command::new("sh")
-        .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text])
-        .arg(&path)
-        .status();
-    assert!(made.unwrap().success());
-    assert!(fs::metadata(&path).unwrap().permissions().mode() & 0o100 != 0);
+    put_script(&path, text);
     path
 }
 

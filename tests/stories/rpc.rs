@@ -1211,9 +1211,8 @@ fn an_agent_that_cannot_put_its_socket_back_ends_for_its_successor() {
 
 /// The agent as a container runs it: in a pid namespace of its own, from which nobody outside can be seen.
 fn contained(host: &Host) -> String {
-    let script = format!("#!/bin/sh\nexec unshare --pid --fork --kill-child {FLOCK_AGENT} \"$@\"\n");
-    std::fs::write(host.path("/run/contained"), script).unwrap();
-    host.run("chmod 755 /run/contained");
+    let script = format!("exec unshare --pid --fork --kill-child {FLOCK_AGENT} \"$@\"");
+    put_script(host.path("/run/contained"), &script);
     "/run/contained".into()
 }
 
@@ -1244,7 +1243,7 @@ fn only_root_and_the_agents_own_user_are_served() {
         let agent = host.agent().program(&program).args(&["--socket", "/run/open/flock.sock"]).start();
         let pod = host.pod("a");
         let plugin = host.path("/run/open/plugin");
-        std::fs::copy(FLOCK, &plugin).unwrap();
+        put_copy(FLOCK, &plugin);
         host.run("chmod 755 /run/open /run/open/plugin");
         let stranger = |verb: &str| {
             let mut command = host.command("setpriv");

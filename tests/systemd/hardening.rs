@@ -112,8 +112,8 @@ fn everything_that_the_agent_does_works_under_the_unit() {
         "/etc/default/flock-agent",
         "FLOCK_AGENT_FLAGS=--node-name host001 --cni-conf-dir /etc/cni/net.d --log-level debug\n",
     );
-    machine.write("/run/portmap", "#!/bin/sh\necho '{\"supportedVersions\": [\"0.4.0\", \"1.0.0\"]}'\n");
-    machine.run("install -D -m 0755 /run/portmap /opt/cni/bin/portmap");
+    machine.run("mkdir -p /opt/cni/bin");
+    put_script(machine.path("/opt/cni/bin/portmap"), "echo '{\"supportedVersions\": [\"0.4.0\", \"1.0.0\"]}'");
     machine.run(&format!("ln -s {FLOCK} /opt/cni/bin/flock"));
     machine.systemctl("enable --now flock-agent");
     // The CNI configuration, for which a plugin is asked, and the sysctls of the host.

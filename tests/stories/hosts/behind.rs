@@ -307,9 +307,8 @@ fn an_agent_short_of_descriptors_says_try_again_later_whatever_it_could_not_open
 fn a_namespace_that_is_named_by_a_process_works_or_the_text_says_what_the_agent_lacks() {
     let host = Host::new();
     // The rights of the shipped unit.
-    let few = format!("#!/bin/sh\nexec setpriv --bounding-set=-all,+net_admin,+sys_admin {FLOCK_AGENT} \"$@\"\n");
-    std::fs::write(host.path("/run/few"), few).expect("written");
-    host.run("chmod 755 /run/few");
+    let few = format!("exec setpriv --bounding-set=-all,+net_admin,+sys_admin {FLOCK_AGENT} \"$@\"");
+    put_script(host.path("/run/few"), &few);
     let pod = host.pod("p");
     let mut inside = host.command("ip").args(["netns", "exec", "p", "sleep", "1000"]).spawn().expect("starts");
     let there = wait_for("the process to be in the pod", || {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,7 +30,7 @@ impl Dist {
         let Some(directory) = std::env::var_os("FLOCK_TEST_FORMER").map(PathBuf::from) else { return self.other(name) };
         let former = Dist(TempDir::new(&format!("dist-{name}")));
         for (from, to) in [("flock", former.plugin()), ("flock-agent", former.agent())] {
-            fs::copy(directory.join(from), to).expect("FLOCK_TEST_FORMER has both programs");
+            put_copy(directory.join(from), to);
         }
         former
     }
@@ -40,13 +39,8 @@ impl Dist {
     pub(crate) fn other(&self, name: &str) -> Dist {
         let other = Dist(TempDir::new(&format!("dist-{name}")));
         for (from, to) in [(self.plugin(), other.plugin()), (self.agent(), other.agent())] {
-            fs::copy(from, &to).expect("copied");
-            fs::OpenOptions::new()
-                .append(true)
-                .open(to)
-                .expect("there")
-                .write_all(b"another version")
-                .expect("written");
+            put_copy(from, &to);
+            succeed(Command::new("sh").args(["-c", "printf 'another version' >>\"$1\"", "sh"]).arg(to));
         }
         other
     }
