@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::support::failpoints::{ARMED, Passed, passes};
+use crate::support::share::share;
 use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -109,7 +110,7 @@ fn killed_in_add(fate: Caller) {
     host.del(&pod).done();
     let witness = witness(&host);
     assert!(passed.len() > 50, "{passed:?}");
-    for point in &passed {
+    for point in share(&format!("killed in ADD, caller {fate:?}"), &passed) {
         agent.kill();
         // What was set on the host before is set again.
         host.run("sysctl -q net.ipv6.conf.all.forwarding=0 net.ipv4.ip_forward=0");
@@ -144,7 +145,7 @@ fn an_agent_killed_at_any_point_of_del_still_deletes() {
     host.del(&pod).done();
     let passed = end_trace(&host);
     assert!(passed.len() > 10, "{passed:?}");
-    for point in &passed {
+    for point in share("killed in DEL", &passed) {
         for fate in [Caller::Waits, Caller::Dies] {
             host.add(&pod).result();
             agent = crash(&host, agent, &host.del(&pod), point, fate);
@@ -177,7 +178,7 @@ fn an_agent_killed_at_any_point_of_gc_removes_the_dead_and_nobody_else() {
     gc.done();
     let passed = end_trace(&host);
     assert!(passed.len() > 10, "{passed:?}");
-    for point in &passed {
+    for point in share("killed in GC", &passed) {
         die();
         agent = crash(&host, agent, &gc, point, Caller::Waits);
         host.assert_sound(&format!("killed in GC at {point:?}"));
@@ -260,7 +261,7 @@ fn killed_at_the_start(part: usize, parts: usize) {
     agent.stop();
     assert!(passed.len() > 50, "{passed:?}");
     let points = passed.iter().filter(|(point, _)| !point.starts_with("node/"));
-    for point in points.skip(part).step_by(parts) {
+    for point in share(&format!("killed at the start, part {part}"), points.skip(part).step_by(parts)) {
         wreck(&host);
         arm(&host, point);
         let mut dying = host.agent().no_wait().start();
@@ -340,7 +341,7 @@ fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
     let of_records = |(point, nth): &&Passed| *nth <= 30 && !point.starts_with("node/");
     let passed: Vec<&Passed> = passed.iter().filter(of_records).collect();
     assert!(passed.len() > 20, "{passed:?}");
-    for point in passed {
+    for point in share("killed in a round", passed) {
         drift();
         arm(&host, point);
         settle(&agent);

@@ -10,6 +10,7 @@ use std::io;
 use std::process::{Child, Stdio};
 
 use crate::support::failpoints::{Passed, passes};
+use crate::support::share::share;
 use crate::support::*;
 use serde_json::json;
 
@@ -188,7 +189,7 @@ fn add_under_faults(part: usize, parts: usize) {
     assert!(!passed.iter().any(|(point, _)| point.ends_with("netlink.dump")), "ADD reads a whole table: {passed:?}");
     host.del(&pod).done();
     assert!(passed.iter().filter(|(point, _)| point.ends_with("netlink.request")).count() > 20, "{passed:?}");
-    for (point, nth) in passed.iter().skip(part).step_by(parts) {
+    for (point, nth) in share(&format!("faults in ADD, part {part}"), passed.iter().skip(part).step_by(parts)) {
         for (fault, errno) in faults(point) {
             let when = format!("ADD, {point} {nth} {fault}");
             host.arm(&format!("{point} {nth} {fault}"));
@@ -252,7 +253,7 @@ fn a_host_that_the_kernel_does_not_let_prepare_is_prepared_by_the_next_add() {
     host.del(&pod).done();
     agent.kill();
     assert!(passed.iter().any(|(point, _)| point.ends_with("netlink.dump")), "it looks for its own routes: {passed:?}");
-    for (point, nth) in &passed {
+    for (point, nth) in share("faults in the first ADD", &passed) {
         let mut faults = faults(point);
         if point.ends_with("netlink.dump") {
             faults.push(("errno 4 *".into(), Some(EINTR)));
@@ -319,7 +320,7 @@ fn a_del_that_the_kernel_fails_is_done_or_says_why_and_can_be_repeated() {
         host.add(&pod).result();
         let passed = traced(&host, thread, || host.del(&pod).done());
         assert!(!passed.is_empty(), "{thread}");
-        for (point, nth) in &passed {
+        for (point, nth) in share("faults in DEL", &passed) {
             for (fault, errno) in faults(point) {
                 let when = format!("DEL, {point} {nth} {fault}");
                 host.add(&pod).result();
@@ -366,7 +367,7 @@ fn a_check_or_gc_that_the_kernel_fails_says_why_and_changes_nothing() {
     check.done();
     for (name, call) in [("CHECK", &check), ("GC", &gc)] {
         let passed = traced(&host, "conn", || drop(call.run()));
-        for (point, nth) in &passed {
+        for (point, nth) in share(&format!("faults in {name}"), &passed) {
             for (fault, errno) in faults(point) {
                 if name == "GC" && errno == Some(ENODEV) {
                     continue; // The kernel says that the pod is dead, and the list says so, too.
@@ -425,7 +426,7 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
     scene.assert_clean("rounds without a whole list");
     // Each message of a list is a pass: a few of them are as good as all.
     let few = |(point, nth): &&Passed| !point.ends_with("netlink.dump") || nth % 7 == 0;
-    for (point, nth) in passed.iter().filter(few) {
+    for (point, nth) in share("faults in a round", passed.iter().filter(few)) {
         for (fault, _) in faults(point) {
             let when = format!("round, {point} {nth} {fault}");
             cut();
@@ -453,7 +454,7 @@ fn a_start_that_the_kernel_fails_ends_or_serves_and_the_next_start_is_sound() {
     let passed = traced(&host, "main", || start().start().kill());
     assert!(passed.len() > 5, "{passed:?}");
     let few = |(point, nth): &&Passed| !point.ends_with("netlink.dump") || nth % 9 == 0;
-    for (point, nth) in passed.iter().filter(few) {
+    for (point, nth) in share("faults at the start", passed.iter().filter(few)) {
         for (fault, _) in faults(point) {
             let when = format!("start, {point} {nth} {fault}");
             host.arm(&format!("{point} {nth} {fault}"));

@@ -28,6 +28,7 @@ pub mod pod;
 pub mod programs;
 pub mod record;
 pub mod scripted;
+pub mod share;
 pub mod temp;
 pub mod waiting;
 

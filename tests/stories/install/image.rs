@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
+use crate::support::share::share;
 use crate::support::*;
 
 const AGENT: &str = "usr/local/bin/flock-agent";
@@ -224,7 +225,7 @@ fn an_install_killed_at_any_step_leaves_whole_files_and_is_finished_by_the_next(
         let passed = points.traced(|| drop(launch(&image).done()));
         let wanted: Vec<String> = relative(&image);
         assert!(passed.len() > 35, "{passed:?}");
-        for point in &passed {
+        for point in share(&format!("install killed, upgrade: {upgrade}"), &passed) {
             let image = start(upgrade);
             points.arm(point, "kill");
             assert!(launch(&image).was_killed(), "{point}");
@@ -263,7 +264,7 @@ fn an_uninstall_killed_at_any_step_is_finished_by_the_next() {
     let passed = points.traced(|| drop(launch(&image).done()));
     let wanted = relative(&image);
     assert!(passed.len() >= 14, "{passed:?}");
-    for point in &passed {
+    for point in share("uninstall killed", &passed) {
         let image = start();
         points.arm(point, "kill");
         assert!(launch(&image).was_killed(), "{point}");

@@ -11,6 +11,7 @@ use rustix::fs::inotify::ReadFlags;
 use serde_json::Value;
 
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
+use crate::support::share::share;
 use crate::support::*;
 
 const AGENT: &str = "/usr/local/bin/flock-agent";
@@ -282,7 +283,7 @@ fn an_uninstall_killed_at_any_step_on_a_node_is_finished_by_the_next() {
     // The look changes nothing, and files go from an image in the same way: tests/stories/install/image.rs kills that.
     let kernel = passed.iter().position(|point| point == "main/netlink.request 1").expect("a link is removed");
     assert!(passed[kernel..].len() > 8, "{passed:?}");
-    for point in &passed[kernel..] {
+    for point in share("uninstall killed on a node", &passed[kernel..]) {
         live();
         points.arm(point, "kill");
         let run = launch();
