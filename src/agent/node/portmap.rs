@@ -377,7 +377,12 @@ echo '{"cniVersion":"1.0.0","supportedVersions":["0.1.0","0.4.0","1.0.0","9.9.9"
     #[test]
     fn a_wrapper_that_leaves_something_behind_does_not_hold_the_agent_up() {
         // What it leaves holds the pipe open for longer than the limit.
-        let script = r#"sleep 5 & echo '{"supportedVersions":["1.0.0"]}'"#;
-        assert_eq!(asked("wrapper", script).expect("an answer"), [Version::V1_0_0]);
+        let script = r#"sleep 60 & echo $! >"$0.left"; echo '{"supportedVersions":["1.0.0"]}'"#;
+        let plugins = Plugins::new("wrapper", &[("portmap", script)]);
+        let answer = ask(&plugins.0.join("portmap"), Limits { time: Duration::from_secs(30), ..LIMITS });
+        let left = fs::read_to_string(plugins.0.join("portmap.left")).expect("written");
+        let left = rustix::process::Pid::from_raw(left.trim().parse().expect("a number")).expect("a process");
+        rustix::process::kill_process(left, rustix::process::Signal::KILL).expect("it still runs");
+        assert_eq!(answer.expect("an answer"), [Version::V1_0_0]);
     }
 }
