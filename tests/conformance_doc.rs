@@ -178,6 +178,34 @@ fn the_documents_say_which_test_shows_each_row() {
     }
 }
 
+/// Each row of `docs/threats.md` names rows of failure modes that are shown, or tests that exist, or says that it is not defended.
+#[test]
+fn each_threat_names_what_shows_its_defence_or_says_that_there_is_none() {
+    let read = |path: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let covers = covers();
+    let threats = read("docs/threats.md");
+    let mut rows = 0;
+    for line in threats.lines().filter(|line| line.starts_with("| TH-")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let &["", row, tries, at_most, shown, ""] = cells.as_slice() else { panic!("{line}: not four cells") };
+        assert_eq!(threats.matches(&format!("| {row} |")).count(), 1, "{row} is there twice");
+        assert!(!tries.is_empty() && !at_most.is_empty(), "{row} lacks words");
+        rows += 1;
+        if let Some(reason) = shown.strip_prefix("not defended:") {
+            assert!(!reason.trim().is_empty(), "{row} is not defended for no reason");
+            continue;
+        }
+        for named in shown.split(", ") {
+            if let Some((file, test)) = named.trim_matches('`').split_once("::") {
+                assert!(read(file).contains(&format!("fn {test}(")), "{row}: there is no test {named}");
+            } else {
+                assert!(covers.contains_key(named), "{row}: {named} is shown by no test");
+            }
+        }
+    }
+    assert!(rows > 20);
+}
+
 /// A document with these rows.
 fn document(rows: &str) -> String {
     format!("{COUNT}\n{rows}")

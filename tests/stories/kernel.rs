@@ -17,6 +17,9 @@ use ipnet::IpNet;
 use model::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
 use model::lease::{Lease, Phase};
 use model::plan::{self, Change, Wiring};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
 use serde_json::Value;
 
 fn deadline() -> Instant {
@@ -84,6 +87,26 @@ fn wire(host: &mut Conn, wiring: &Wiring, pod: &Pod<'_>) -> Pair {
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON of ip")
+}
+
+#[test]
+fn only_the_kernel_answers_in_a_namespace_where_somebody_else_may_send() {
+    let host = Host::new();
+    let refused = netns(&host.netns()).run(|| {
+        // The socket that asks, found as a pod's root would find it, and one of his own that sends to it.
+        let listed = || std::fs::read_to_string("/proc/thread-self/net/netlink").expect("listed");
+        let before = listed();
+        let _asking = Conn::open(deadline()).expect("a socket");
+        let now = listed();
+        let new = now.lines().find(|line| !before.contains(*line)).expect("a new socket");
+        let port = new.split_whitespace().nth(2).and_then(|port| port.parse().ok()).expect("a port");
+        let [mut forger, mut careless] = [(); 2].map(|()| Socket::new(NETLINK_ROUTE).expect("a socket"));
+        forger.bind_auto().expect("bound");
+        let theirs = careless.bind_auto().expect("bound");
+        forger.send_to(&[0; 16], &theirs, 0).expect("he may send to sockets that do not mind");
+        forger.send_to(&[0; 16], &SocketAddr::new(port, 0), 0).expect_err("refused")
+    });
+    assert_eq!(refused.expect("entered").raw_os_error(), Some(Errno::CONNREFUSED.raw_os_error()));
 }
 
 // covers: FM-B02 FM-B06
