@@ -2,9 +2,11 @@
 //!
 //! Names are plain file names inside one directory, chosen by this program. Must not know formats.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +14,7 @@ use rustix::fs::OFlags;
 
 use crate::process::failpoint;
 use crate::process::foreign_file::open_regular;
+use crate::record::replacement::Replacement;
 
 /// An operation on a file of the directory that failed.
 #[derive(Debug)]
@@ -78,15 +81,6 @@ pub trait Disk: Send {
         self.append(name, bytes)?;
         self.sync(name)
     }
-
-    /// Gives the file `name` this content, whole and durable. It is written as `fresh` first, a name for this alone.
-    ///
-    /// # Errors
-    /// The old or the new content is in force, each whole.
-    fn replace(&mut self, fresh: &str, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        self.write(fresh, bytes)?;
-        self.rename(fresh, name)
-    }
 }
 
 /// A real directory.
@@ -105,6 +99,18 @@ impl Directory {
     pub fn open(path: &Path) -> Result<Directory, DiskError> {
         make_private_dir(path)?;
         Ok(Directory { path: path.into(), open: None })
+    }
+
+    /// Gives the file `name` this content, whole and durable. It is written as `fresh` first, a name for this alone.
+    ///
+    /// # Errors
+    /// The old or the new content is in force, each whole.
+    pub fn replace(&mut self, fresh: &str, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        let replaced = File::open(&self.path).and_then(|dir| {
+            let names = (OsStr::new(name), OsStr::new(fresh));
+            Replacement { dir: dir.as_fd(), name: names.0, beside: names.1, mode: 0o600 }.write(bytes)
+        });
+        replaced.map_err(|error| self.error("replace", name, error))
     }
 
     fn file(&mut self, name: &str) -> Result<&mut File, DiskError> {

@@ -9,4 +9,5 @@ mod examples;
 pub mod format;
 pub mod import;
 pub mod notes;
+pub mod replacement;
 pub mod store;

@@ -9,9 +9,11 @@
 //! A note must not fail for want of space, since then the runtime's delete would. So the agent keeps spare notes there,
 //! files of one page that a writer only has to overwrite and rename. Must not talk to the agent or the kernel.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -24,6 +26,7 @@ use crate::process::failpoint;
 use crate::process::foreign_file::open_regular;
 use crate::record::boot_clock;
 use crate::record::disk::{DiskError, make_private_dir, open_lockable_dir};
+use crate::record::replacement::Replacement;
 use model::addr::{Attachment, fnv1a64};
 
 /// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
@@ -101,8 +104,8 @@ pub struct Intents {
 #[derive(Debug)]
 pub struct Writing<'a> {
     intents: &'a Intents,
-    /// Closing it releases the lock.
-    _lock: File,
+    /// The directory. Closing it releases the lock.
+    lock: File,
 }
 
 /// What lies in the directory.
@@ -128,7 +131,7 @@ impl Intents {
     /// The directory cannot be made, or the lock is not to be had by `deadline`.
     pub fn writing(&self, deadline: Instant) -> Result<Writing<'_>, IntentError> {
         let lock = self.lock(FlockOperation::NonBlockingLockShared, deadline)?;
-        Ok(Writing { intents: self, _lock: lock })
+        Ok(Writing { intents: self, lock })
     }
 
     /// Everything that waits. The caller listens on the agent's socket already. Ends within seconds.
@@ -281,24 +284,26 @@ impl Writing<'_> {
             ifname: attachment.ifname.to_string(),
             at: boot_clock::now_ms(),
         };
-        // Other writers hold the lock too; the process id keeps their temporary files apart.
-        let temporary = self.intents.path.join(format!("{name}.{}", std::process::id()));
         let json =
             serde_json::to_vec(&content).map_err(|error| self.intents.error("encode a note for", error.into()))?;
-        let written = failpoint::pass("note.write")
-            .and_then(|()| write_durably(&temporary, &json))
-            .or_else(|error| if no_room(&error) { self.use_spare(&temporary, &json, error) } else { Err(error) })
-            .and_then(|()| failpoint::pass("note.rename"))
-            .and_then(|()| fs::rename(&temporary, self.intents.path.join(&name)))
-            .and_then(|()| failpoint::pass("note.sync"))
-            .and_then(|()| File::open(&self.intents.path)?.sync_all());
-        if written.is_err() {
-            fs::remove_file(&temporary).ok();
-        }
+        // Other writers hold the lock too; the process id keeps their new files apart.
+        let beside = format!("{name}.{}", std::process::id());
+        let replacement =
+            Replacement { dir: self.lock.as_fd(), name: OsStr::new(&name), beside: OsStr::new(&beside), mode: 0o600 };
+        let written = replacement
+            .prepare(&json)
+            .or_else(|error| {
+                if !no_room(&error) {
+                    return Err(error);
+                }
+                self.use_spare(&self.intents.path.join(&beside), &json, error)
+            })
+            .and_then(|()| replacement.put_in_place())
+            .inspect_err(|_| replacement.abandon());
         written.map_err(|error| self.intents.error("write a note into", error))
     }
 
-    /// As [`write_durably`], in a file that has its room already. `full` is why that is needed.
+    /// Makes the new file of one that has its room already. `full` is why that is needed.
     fn use_spare(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
         for number in 0..SPARES {
             // Of several writers, one gets each.
@@ -355,12 +360,6 @@ fn open_anew(path: &Path) -> io::Result<File> {
         _ => {}
     }
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = open_anew(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn read_note(path: &Path) -> Result<Content, String> {

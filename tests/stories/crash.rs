@@ -362,12 +362,12 @@ fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
 #[test]
 fn a_plugin_killed_at_any_point_of_its_note_has_promised_nothing_and_leaves_nothing() {
     let host = Host::new();
-    for point in ["write", "rename", "sync"] {
+    for point in ["create", "half", "sync", "rename", "renamed"] {
         let agent = host.agent().start();
         let pod = host.pod(point);
         host.add(&pod).result();
         agent.kill();
-        arm(&host, &(format!("main/note.{point}"), 1));
+        arm(&host, &(format!("main/replace.{point}"), 1));
         let mut caller = host.del(&pod).env("FLOCK_FAILPOINTS", ARMED).launch();
         assert!(!caller.wait().expect("waitable").success());
         assert!(fired(&host));
