@@ -9,7 +9,7 @@
 //! - `model` and `cni` are crates of their own, with neither files nor sockets, threads, clocks and environment: what a pod
 //!   asks, holds and needs of the kernel as values, and the CNI protocol as values. Time and randomness are arguments.
 //! - `process`, `record`, `kernel`, `kube` and `rpc` are the edges: each talks to one thing outside.
-//! - `agent`, `install` and `plugin` are the programs.
+//! - `agent`, `install` and `plugin` are the programs; `cli` is the command line of the first two.
 //!
 //! `tests/tidy.rs` holds the arrows as data.
 
@@ -24,3 +24,6 @@ pub mod rpc;
 pub mod agent;
 pub mod install;
 pub mod plugin;
+
+// What is typed.
+pub mod cli;

@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use flock::cli::help::named;
+use flock::cli::table::FLAGS;
+
 /// The rooms of the house, which are the folders of src and the plugin, with every arrow between them. A new one is a line here,
 /// for a reviewer to see.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -19,9 +22,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kube", &["model", "process"]),
     ("rpc", &["cni", "process", "record"]),
     // The programs.
-    ("agent", &["cni", "install", "kernel", "kube", "model", "process", "record", "rpc"]),
+    ("agent", &["cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("install", &["agent", "kernel", "model", "process", "record", "rpc"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
+    // The command line.
+    ("cli", &["agent", "install", "process", "rpc"]),
 ];
 
 /// Files that may turn values into text and back.
@@ -228,7 +233,6 @@ fn every_dependency_has_its_line() {
 
 #[test]
 fn documents_name_files_and_flags_that_exist() {
-    let help = flock::agent::flags::HELP.to_owned() + flock::install::flags::HELP;
     let mut documents = files(&root().join("docs"), "md");
     documents.extend(["README.md", "CHANGELOG.md", "vendor-notes.md"].map(|name| root().join(name)));
     for path in documents {
@@ -243,13 +247,17 @@ fn documents_name_files_and_flags_that_exist() {
         }
         for line in text.lines().filter(|line| line.contains("flock-agent") && !line.contains("systemctl")) {
             for flag in line.split([' ', '`', '=']).filter(|word| word.starts_with("--")) {
-                assert!(help.contains(&format!("  {flag} ")), "{}: {flag}", path.display());
+                assert!(FLAGS.iter().any(|known| known.name == flag), "{}: {flag}", path.display());
             }
         }
     }
     let readme = fs::read_to_string(root().join("README.md")).expect("text");
-    for flag in help.lines().filter_map(|line| line.strip_prefix("  --")).filter_map(|l| l.split_whitespace().next()) {
-        assert!(readme.contains(&format!("`--{flag}")), "README.md does not describe --{flag}");
+    for flag in FLAGS {
+        let cell = format!("`{}`", named(flag));
+        let row = readme.lines().find(|line| line.starts_with("| ") && line.contains(&cell));
+        let row = row.unwrap_or_else(|| panic!("README.md does not describe {cell}"));
+        let default = flag.value.as_ref().and_then(|value| value.default.value()).unwrap_or_default();
+        assert!(row.contains(default), "README.md has another default of {cell}: {row}");
     }
     for target in ["make demo", "make test"] {
         assert!(readme.contains(target), "README.md does not name `{target}`");

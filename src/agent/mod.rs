@@ -20,12 +20,12 @@
 
 pub mod entrance;
 pub mod fault;
-pub mod flags;
 pub mod ledger;
 pub mod node;
 pub mod observe;
 pub mod reconcile;
 pub mod requirements;
+pub mod settings;
 pub mod suspicion;
 pub mod verbs;
 pub mod view;
@@ -33,9 +33,8 @@ pub mod watchdog;
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -49,7 +48,6 @@ use signal_hook::iterator::Signals;
 
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::Fault;
-use crate::agent::flags::{Asked, FlagError, Flags, HELP};
 use crate::agent::ledger::Ledger;
 use crate::agent::node::cluster::{Latest, NodeConfigAudience, PodAudience};
 use crate::agent::node::gate::HostGate;
@@ -60,11 +58,11 @@ use crate::agent::node::status::{Reporter, Verdicts};
 use crate::agent::node::{Node, Places, Wake};
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::Unfit;
+use crate::agent::settings::{ConfigSource, Settings};
 use crate::agent::suspicion::Suspicions;
 use crate::agent::verbs::Verbs;
 use crate::agent::view::Present;
 use crate::agent::watchdog::Watchdog;
-use crate::install::flags::Verb;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::changes::{Change, Changes};
 use crate::kernel::netlink::removal::LinkRemover;
@@ -73,6 +71,7 @@ use crate::kube::explained;
 use crate::kube::kubeconfig::{self, Access, AccessError};
 use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
+use crate::process::exit::Exit;
 use crate::process::log;
 use crate::process::notify;
 use crate::record::boot_clock;
@@ -99,7 +98,6 @@ const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
 /// Why the agent does not run.
 #[derive(Debug)]
 enum StartError {
-    Flags(FlagError),
     Unfit(Unfit),
     Directory(DiskError),
     Locked(PathBuf),
@@ -121,7 +119,6 @@ enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Flags(error) => write!(f, "{error}; flock-agent --help lists the flags"),
             StartError::Unfit(why) => write!(f, "{why}"),
             StartError::Directory(error) => write!(f, "{error}"),
             StartError::Locked(path) => write!(f, "another agent keeps its state here: {} is locked", path.display()),
@@ -148,58 +145,37 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Runs the agent until SIGTERM or SIGINT (SIGHUP makes it look again at everything), and returns the process's exit code: 0 for an orderly end, 2 for a command line
-/// that is not understood, 1 for everything else.
-pub fn run() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1).peekable();
-    if let Some(verb) = Verb::of(arguments.peek()) {
-        return crate::install::run(verb, arguments.skip(1));
-    }
-    let flags = match flags::parse(arguments) {
-        Ok(Asked::Run(flags)) => flags,
-        Ok(Asked::Help) => return print(HELP),
-        Ok(Asked::Version) => return print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n")),
-        Err(error) => {
-            complain(&StartError::Flags(error));
-            return ExitCode::from(2);
-        }
-    };
-    // Before anything is touched: without a source of its NodeConfig this start was a mistake.
-    let origin = match origin(&flags) {
+/// Runs the agent until SIGTERM or SIGINT; SIGHUP makes it look again at everything. [`Exit::Misused`] when there is no usable source
+/// of its NodeConfig, or no usable name: then the start was a mistake, and nothing has been touched.
+pub fn run(settings: Settings) -> Exit {
+    let origin = match origin(&settings.source) {
         Ok(origin) => origin,
         Err(error) => {
             complain(&StartError::Access(error));
-            return ExitCode::from(2);
+            return Exit::Misused;
         }
     };
-    let name = node_name(flags.node_name.as_deref(), &host_name(), matches!(origin, Origin::Api(_)));
+    let name = node_name(settings.node_name.as_deref(), &host_name(), matches!(origin, Origin::Api(_)));
     let name = match name {
         Ok(name) => name,
         Err(error) => {
             complain(&error);
-            return ExitCode::from(2);
+            return Exit::Misused;
         }
     };
-    if let Err(error) = log::start(flags.log_level, flags.log_format) {
+    if let Err(error) = log::start(settings.log_level, settings.log_format) {
         complain(&StartError::Thread(error));
-        return ExitCode::FAILURE;
+        return Exit::Failed;
     }
-    let exit = match serve(*flags, name, origin) {
-        Ok(()) => ExitCode::SUCCESS,
+    let exit = match serve(settings, name, origin) {
+        Ok(()) => Exit::Done,
         Err(error) => {
             log::error("flock-agent cannot run").with("err", &error).write();
-            ExitCode::FAILURE
+            Exit::Failed
         }
     };
     log::flush();
     exit
-}
-
-fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
 }
 
 fn complain(error: &StartError) {
@@ -212,26 +188,26 @@ enum Origin {
     Api(Box<Access>),
 }
 
-fn origin(flags: &Flags) -> Result<Origin, AccessError> {
-    let api = |access| Origin::Api(Box::new(access));
-    match (&flags.node_config, &flags.kubeconfig) {
-        (Some(path), _) => Ok(Origin::File(path.clone())),
-        (None, Some(path)) => kubeconfig::from_file(path).map(api),
-        (None, None) => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()).map(api),
-    }
+fn origin(source: &ConfigSource) -> Result<Origin, AccessError> {
+    let access = match source {
+        ConfigSource::File(path) => return Ok(Origin::File(path.clone())),
+        ConfigSource::Kubeconfig(path) => kubeconfig::from_file(path),
+        ConfigSource::Pod => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()),
+    };
+    access.map(|access| Origin::Api(Box::new(access)))
 }
 
-fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartError> {
+fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), StartError> {
     let began = Instant::now();
     // Signals first: one that comes during the start ends the agent in order, right after it.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
     requirements::look().map_err(StartError::Unfit)?;
     // First of all, since the state is below it by default: a link in its place must not lead the state elsewhere.
-    if let Some(parent) = flags.socket.parent() {
+    if let Some(parent) = settings.socket.parent() {
         crate::record::disk::make_private_dir(parent).map_err(StartError::Directory)?;
     }
-    let disk = Directory::open(&flags.state_dir).map_err(StartError::Directory)?;
-    let _lock = lock(&flags.state_dir)?;
+    let disk = Directory::open(&settings.state_dir).map_err(StartError::Directory)?;
+    let _lock = lock(&settings.state_dir)?;
     let boot_id = boot_clock::id().map_err(StartError::Boot)?;
     let (mut store, findings) = Store::open(disk, &boot_id, boot_clock::now_ms());
     findings.iter().for_each(report);
@@ -244,10 +220,10 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
 
     raise_descriptor_limit();
     // From here on callers queue instead of being refused.
-    let handed_over = Listener::handed_over(io::stdin(), &flags.socket).map_err(StartError::Bind)?;
+    let handed_over = Listener::handed_over(io::stdin(), &settings.socket).map_err(StartError::Bind)?;
     let listener = match handed_over {
         Some(listener) => listener,
-        None => Listener::bind(&flags.socket).map_err(StartError::Bind)?,
+        None => Listener::bind(&settings.socket).map_err(StartError::Bind)?,
     };
     let ledger = Ledger::start(store, KernelDraw).map_err(StartError::Thread)?;
     let remover = LinkRemover::start().map_err(StartError::Netlink)?;
@@ -267,11 +243,12 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
     let (reconcile, reconcile_woken) = channel();
     // Before the first look, so that nothing changes unheard between look and listening.
     listen(Changes::open().map_err(StartError::Netlink)?, suspicions.clone(), wake.clone(), reconcile.clone())?;
-    let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket, suspicions.clone());
-    reconciler.import(&flags.import).map_err(StartError::Recovery)?;
+    let mut reconciler = Reconciler::new(verbs.clone(), &settings.socket, suspicions.clone());
+    reconciler.import(&settings.import).map_err(StartError::Recovery)?;
     reconciler.start().map_err(StartError::Recovery)?;
 
-    let places = Places { socket: flags.socket.clone(), state_dir: flags.state_dir, cni_conf_dir: flags.cni_conf_dir };
+    let places =
+        Places { socket: settings.socket.clone(), state_dir: settings.state_dir, cni_conf_dir: settings.cni_conf_dir };
     let verdicts = Verdicts::default();
     let search = Search::default();
     let mut node =
@@ -313,7 +290,7 @@ fn serve(flags: Flags, node_name: String, origin: Origin) -> Result<(), StartErr
     log::info("flock-agent listens")
         .with("version", env!("CARGO_PKG_VERSION"))
         .with("node", node_name)
-        .with("socket", flags.socket.display())
+        .with("socket", settings.socket.display())
         .with("leases", leases)
         .with("ms", began.elapsed().as_millis())
         .write();

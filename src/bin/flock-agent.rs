@@ -1,4 +1,4 @@
-//! The node daemon; everything is in `flock::agent`.
+//! The node daemon and the programs beside it; everything is behind `flock::cli`.
 
 // The C library's allocator gives each of many threads a heap of its own and keeps what the largest moment needed: a flood of
 // long requests left 50 MiB behind, for good. This one has one heap, and gives back what is free at its end.
@@ -6,5 +6,5 @@
 static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> std::process::ExitCode {
-    flock::agent::run()
+    flock::cli::run()
 }

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 
-use crate::agent::flags::{Asked, Flags, parse};
+use crate::install::order::{AgentPlaces, ReadFlags};
 
 /// What `--cni-conf` adds. At the top of the file: a last line may be without its end, or go on on the next one.
 const OURS: &str = "\
@@ -38,15 +38,11 @@ pub fn without_ours(present: &str) -> Option<String> {
     present.contains(OURS).then(|| present.replacen(OURS, "", 1))
 }
 
-/// The agent's flags as the file has them, so that its socket and directories are known. The defaults if the file has none,
-/// or some that the agent would not understand.
-pub fn flags(present: Option<&str>) -> Option<Flags> {
+/// Where the agent that this file is for has its places: the default ones if the file has no flags, or some that the agent would
+/// not start with.
+pub fn places(present: Option<&str>, read_flags: ReadFlags) -> Option<AgentPlaces> {
     let words = present.and_then(|text| value(text, "FLOCK_AGENT_FLAGS")).unwrap_or_default();
-    let understood = parse(words.split_whitespace().map(OsString::from));
-    match understood.or_else(|_| parse([])) {
-        Ok(Asked::Run(flags)) => Some(*flags),
-        _ => None,
-    }
+    read_flags(words.split_whitespace().map(OsString::from).collect()).or_else(|| read_flags(Vec::new()))
 }
 
 /// Whether the file says where the NodeConfig comes from.
@@ -71,8 +67,8 @@ mod tests {
             let Change::Write(after) = with_cni_conf(Some(before)) else { panic!("{before}: not written") };
             assert_eq!(with_cni_conf(Some(&after)), Change::None, "{after}");
             assert_eq!(without_ours(&after).as_deref(), Some(before));
-            let flags = flags(Some(&after)).expect("understood");
-            assert_eq!(flags.cni_conf_dir.as_deref(), Some("/etc/cni/net.d".as_ref()));
+            let words = value(&after, "FLOCK_AGENT_FLAGS").expect("flags");
+            assert_eq!(words, "--cni-conf-dir /etc/cni/net.d");
         }
         assert_eq!(with_cni_conf(None), Change::Write(OURS.into()));
     }
@@ -92,13 +88,28 @@ mod tests {
         assert_eq!(without_ours(&edited), None, "what was edited is the operator's");
     }
 
+    /// A reader that knows one flag.
+    fn socket_of(words: Vec<OsString>) -> Option<AgentPlaces> {
+        let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+        let socket = match words[..] {
+            [] => "/default",
+            ["--socket", path] => path,
+            _ => return None,
+        };
+        Some(AgentPlaces { socket: socket.into(), state_dir: "/state".into(), cni_conf_dir: None })
+    }
+
     #[test]
     fn the_agents_places_are_those_of_its_flags() {
-        let told =
-            flags(Some("FLOCK_AGENT_FLAGS='--socket /run/x.sock --state-dir /var/lib/x'\n")).expect("understood");
-        assert_eq!((told.socket.as_path(), told.state_dir.as_path()), ("/run/x.sock".as_ref(), "/var/lib/x".as_ref()));
-        for text in [None, Some("FLOCK_AGENT_FLAGS=--nonsense\n"), Some("#FLOCK_AGENT_FLAGS=--socket /x\n")] {
-            assert_eq!(flags(text).expect("defaults").socket.as_path(), std::path::Path::new("/run/flock/flock.sock"));
+        for (text, socket) in [
+            (Some("FLOCK_AGENT_FLAGS='--socket /run/x.sock'\n"), "/run/x.sock"),
+            (None, "/default"),
+            (Some("FLOCK_AGENT_FLAGS=--nonsense\n"), "/default"),
+            (Some("FLOCK_AGENT_FLAGS=--help\n"), "/default"),
+            (Some("#FLOCK_AGENT_FLAGS=--socket /x\n"), "/default"),
+        ] {
+            let places = places(text, socket_of).expect("places");
+            assert_eq!(places.socket.as_path(), std::path::Path::new(socket), "{text:?}");
         }
         assert!(
             names_source(Some("FLOCK_AGENT_SOURCE=--kubeconfig x")) && !names_source(Some("# FLOCK_AGENT_SOURCE="))

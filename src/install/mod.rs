@@ -5,29 +5,27 @@
 //! last line says how. The CNI configuration is never written here: the agent does it once it can serve.
 
 pub mod defaults;
-pub mod flags;
 pub mod host;
+pub mod order;
 pub mod plan;
 pub mod tree;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::agent::flags::FlagError;
 use crate::agent::node::portmap::PLUGIN_DIRS;
-use crate::install::flags::{Asked, Common, HELP, Verb};
 use crate::install::host::HostError;
+use crate::install::order::{Common, Order, ReadFlags};
 use crate::install::plan::{
     AGENT, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
 };
 use crate::install::tree::{Found, Tree};
+use crate::process::exit::Exit;
 use crate::process::foreign_file::open_regular;
 use crate::record::disk::DiskError;
 
@@ -38,7 +36,6 @@ const SOCKET_UNIT: &str = include_str!("../../systemd/flock-agent.socket");
 /// Why it was not done, or not to the end.
 #[derive(Debug)]
 enum InstallError {
-    Flags(FlagError),
     Refused(Refusal),
     Disk(DiskError),
     Host(HostError),
@@ -53,7 +50,6 @@ enum InstallError {
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            InstallError::Flags(error) => write!(f, "{error}; --help lists the flags"),
             InstallError::Refused(refusal) => write!(f, "{refusal}"),
             InstallError::Disk(error) => write!(f, "{error}"),
             InstallError::Host(error) => write!(f, "{error}"),
@@ -86,25 +82,20 @@ impl From<HostError> for InstallError {
     }
 }
 
-/// Carries out a verb. The exit code is 0 when all is done, 2 for a command line that is not understood, 1 for everything
-/// else.
-pub fn run(verb: Verb, arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Carries out an order, and says on standard output what was done and on standard error why it was not. `read_flags` reads the
+/// agent's flags that the operator's file has.
+pub fn run(order: &Order, read_flags: ReadFlags) -> Exit {
     // The modes below are meant as they are written.
     rustix::process::umask(Mode::from(0o022));
-    let done = match flags::parse(verb, arguments) {
-        Err(error) => Err(InstallError::Flags(error)),
-        Ok(Asked::Help) => {
-            say(HELP.trim_end());
-            Ok(())
-        }
-        Ok(Asked::Install { plugin, cni_conf, common }) => install(plugin.as_deref(), cni_conf, &common),
-        Ok(Asked::Uninstall { force, purge, common }) => uninstall(force, purge, &common),
+    let done = match order {
+        Order::Install { plugin, cni_conf, common } => install(plugin.as_deref(), *cni_conf, common),
+        Order::Uninstall { force, purge, common } => uninstall(*force, *purge, common, read_flags),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done,
         Err(error) => {
             writeln!(io::stderr(), "flock-agent: {error}").ok();
-            ExitCode::from(if matches!(error, InstallError::Flags(_)) { 2 } else { 1 })
+            Exit::Failed
         }
     }
 }
@@ -245,15 +236,15 @@ fn text_of(tree: &Tree, path: &str) -> Result<Option<(String, u32)>, DiskError> 
     text.map(|text| Some((text, mode))).map_err(|error| DiskError { operation: "read", path: tree.shown(path), error })
 }
 
-fn uninstall(force: bool, purge: bool, common: &Common) -> Result<(), InstallError> {
+fn uninstall(force: bool, purge: bool, common: &Common, read_flags: ReadFlags) -> Result<(), InstallError> {
     let (tree, _lock) = tree(common)?;
     // One that cannot be read stays, and does not keep the rest.
     let text = text_of(&tree, DEFAULTS).unwrap_or_default();
-    let agent = defaults::flags(text.as_ref().map(|(text, _)| text.as_str()));
-    let conf_dir = agent.as_ref().and_then(|flags| flags.cni_conf_dir.clone()).unwrap_or(CNI_CONF_DIR.into());
+    let agent = defaults::places(text.as_ref().map(|(text, _)| text.as_str()), read_flags);
+    let conf_dir = agent.as_ref().and_then(|places| places.cni_conf_dir.clone()).unwrap_or(CNI_CONF_DIR.into());
     let remains = look(&tree, &conf_dir, plugin_places(common))?;
     let host = match (&common.root, agent) {
-        (None, Some(flags)) => Some(host::look(&flags.socket, &flags.state_dir, !common.dry_run)?),
+        (None, Some(places)) => Some(host::look(&places.socket, &places.state_dir, !common.dry_run)?),
         _ => None,
     };
     let (facts, lock) = host.map_or((plan::Host::default(), None), |seen| (seen.facts, seen.lock));

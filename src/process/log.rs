@@ -74,8 +74,17 @@ impl FromStr for Format {
     }
 }
 
+impl Format {
+    /// What formats are called.
+    pub const NAMES: [&'static str; 2] = ["text", "json"];
+}
+
 impl Level {
-    fn name(self) -> &'static str {
+    /// What levels are called, the most important first.
+    pub const NAMES: [&'static str; 4] = ["error", "warn", "info", "debug"];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
         match self {
             Level::Error => "error",
             Level::Warn => "warn",

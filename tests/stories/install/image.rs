@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
 use crate::support::share::share;
 use crate::support::*;
+use flock::cli::help;
+use flock::cli::table::Program;
 
 const AGENT: &str = "usr/local/bin/flock-agent";
 const PLUGIN: &str = "opt/cni/bin/flock";
@@ -431,8 +433,9 @@ fn a_wrong_command_line_ends_with_code_2_and_help_is_printed() {
     let wrong = run("install --rot /x");
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("\"--rot\""));
-    for verb in ["install", "uninstall"] {
-        let help = run(&format!("{verb} --help"));
-        assert!(help.status.success() && help.stdout == flock::install::flags::HELP.as_bytes());
+    for program in [Program::Install, Program::Uninstall] {
+        let word = program.page().and_then(|page| page.word).expect("a word");
+        let help = run(&format!("{word} --help"));
+        assert!(help.status.success() && help.stdout == help::text(program).as_bytes());
     }
 }

@@ -1,0 +1,39 @@
+//! What an operator decides about the agent of a node, as values.
+//!
+//! Must not know how it is typed: that is the command line's.
+
+use std::path::PathBuf;
+
+use crate::process::log::{Format, Level};
+
+/// Everything that is decided before the agent starts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where this node's NodeConfig comes from.
+    pub source: ConfigSource,
+    /// This node's name; none for the host's.
+    pub node_name: Option<String>,
+    /// Where the agent listens for the plugin; an absolute path.
+    pub socket: PathBuf,
+    /// Where it keeps its allocations.
+    pub state_dir: PathBuf,
+    /// Where it writes the CNI configuration once it can serve; none for nowhere.
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Allocations of the Go flock, taken over at the start if the file is there.
+    pub import: PathBuf,
+    /// What a line of the log looks like.
+    pub log_format: Format,
+    /// The least important lines that are written.
+    pub log_level: Level,
+}
+
+/// Where the NodeConfig comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// A file, without Kubernetes.
+    File(PathBuf),
+    /// The API, reached as this kubeconfig says.
+    Kubeconfig(PathBuf),
+    /// The API, reached by the service account of the pod that the agent runs in.
+    Pod,
+}

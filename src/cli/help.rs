@@ -1,0 +1,103 @@
+//! The help of a program, from the tables: everything that there is to say about it, in lines that fit a terminal.
+//!
+//! Must not hold a word about any program itself.
+
+use crate::cli::table::{Default, Flag, Kind, PAGES, Page, Program, Value};
+
+/// Longest line, in characters.
+const WIDTH: usize = 80;
+
+/// Where descriptions begin, in characters.
+const COLUMN: usize = 24;
+
+/// What `--help` prints for a program, with its last line end.
+pub fn text(program: Program) -> String {
+    program.page().map(|page| page_text(page, &program.flags().collect::<Vec<_>>())).unwrap_or_default()
+}
+
+fn page_text(page: &Page, flags: &[&Flag]) -> String {
+    let mut text = wrapped(&format!("{}: {}.", page.command(), page.summary), 0);
+    if let Some(about) = page.about {
+        text += &wrapped(about, 0);
+    }
+    let operands: String = page.operands.iter().map(|operand| format!(" {}", operand.name)).collect();
+    text += &format!("\nUsage: {} [flags]{operands}\n", page.command());
+    let mut others = String::new();
+    for other in PAGES.iter().filter(|_| page.word.is_none()) {
+        if let Some(word) = other.word {
+            text += &format!("       {} [flags]\n", other.command());
+            others += &row(word, other.summary);
+        }
+    }
+    let about_files: String = page.files.iter().map(|(path, what)| block(path, what)).collect();
+    let about_examples: String = page.examples.iter().map(|(line, what)| block(line, what)).collect();
+    for (title, rows) in [
+        ("Other programs, each with its own --help", others),
+        ("Arguments", page.operands.iter().map(|operand| row(operand.name, operand.help)).collect()),
+        ("Flags", flags.iter().map(|flag| row(&named(flag), &described(flag))).collect()),
+        ("Examples", about_examples),
+        ("Files", about_files),
+        ("Exit codes", page.exits.iter().map(|(exit, what)| row(&exit.code().to_string(), what)).collect()),
+    ] {
+        if !rows.is_empty() {
+            text += &format!("\n{title}:\n{rows}");
+        }
+    }
+    text
+}
+
+/// A flag as it is typed: `--socket PATH`.
+pub fn named(flag: &Flag) -> String {
+    match &flag.value {
+        Some(value) => format!("{} {}", flag.name, value.name),
+        None => flag.name.into(),
+    }
+}
+
+/// What a flag does, and what counts without it.
+fn described(flag: &Flag) -> String {
+    let Some(Value { kind, default, .. }) = &flag.value else { return flag.help.into() };
+    let words = match kind {
+        Kind::OneOf(words) => format!(": {}", crate::cli::reader::listed(words)),
+        _ => String::new(),
+    };
+    let default = match default {
+        Default::Nothing => String::new(),
+        Default::Unset(what) => format!(" (default: {what})"),
+        Default::Value(value) => format!(" (default: {value})"),
+        Default::ValueIfThere(value) => format!(" (default: {value}, if it is there)"),
+    };
+    format!("{}{words}{default}", flag.help)
+}
+
+/// One line with a name and, in its column, what it is.
+fn row(name: &str, what: &str) -> String {
+    let name = format!("  {name}");
+    let text = wrapped(what, COLUMN);
+    if name.len() + 2 > COLUMN {
+        format!("{name}\n{text}")
+    } else {
+        name.clone() + text.get(name.len()..).unwrap_or_default()
+    }
+}
+
+/// A line that may be long, and below it what it is.
+fn block(line: &str, what: &str) -> String {
+    format!("  {line}\n{}", wrapped(what, 8))
+}
+
+/// Words in lines of at most [`WIDTH`] characters, each indented.
+fn wrapped(words: &str, indent: usize) -> String {
+    let (mut text, mut line) = (String::new(), String::new());
+    for word in words.split_whitespace() {
+        if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH {
+            text += &format!("{:indent$}{line}\n", "");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    text + &format!("{:indent$}{line}\n", "")
+}

@@ -1,0 +1,99 @@
+//! The command line of `flock-agent`: finds the program that is asked for, and gives it its flags as values.
+//!
+//! Stands above the programs: they are handed what they need and do not know how it is typed. Must not know what a program
+//! does with it.
+
+pub mod help;
+pub mod reader;
+pub mod table;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::agent;
+use crate::agent::settings::{ConfigSource, Settings};
+use crate::cli::reader::{Asked, Given, UsageError};
+use crate::cli::table::Program;
+use crate::install;
+use crate::install::order::{AgentPlaces, Common, Order};
+use crate::process::exit::Exit;
+use crate::process::log;
+
+/// Runs what the command line of this process asks for, to its end.
+pub fn run() -> ExitCode {
+    let (program, arguments) = reader::program(std::env::args_os().skip(1).collect());
+    let asked = reader::read(program, arguments);
+    let exit = match asked.and_then(|asked| carry_out(&asked)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            let command = program.page().map(table::Page::command).unwrap_or_default();
+            log::last_words(format!("flock-agent: {error}; {command} --help lists the flags\n"));
+            Exit::Misused
+        }
+    };
+    exit.into()
+}
+
+fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
+    Ok(match asked {
+        Asked::Help(program) => print(&help::text(*program)),
+        Asked::Version => print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n")),
+        Asked::Run(Program::Agent, given) => agent::run(agent_settings(given)?),
+        Asked::Run(Program::Install, given) => {
+            let order = Order::Install {
+                plugin: given.path(&table::PLUGIN),
+                cni_conf: given.has(&table::CNI_CONF),
+                common: common(given, &table::INSTALL_CNI_BIN_DIR),
+            };
+            install::run(&order, agent_places)
+        }
+        Asked::Run(Program::Uninstall, given) => {
+            let order = Order::Uninstall {
+                force: given.has(&table::FORCE),
+                purge: given.has(&table::PURGE),
+                common: common(given, &table::UNINSTALL_CNI_BIN_DIR),
+            };
+            install::run(&order, agent_places)
+        }
+    })
+}
+
+fn print(text: &str) -> Exit {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Done,
+        Err(_) => Exit::Failed,
+    }
+}
+
+fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
+    let source = match (given.path(&table::NODE_CONFIG), given.path(&table::KUBECONFIG)) {
+        (Some(path), _) => ConfigSource::File(path),
+        (None, Some(path)) => ConfigSource::Kubeconfig(path),
+        (None, None) => ConfigSource::Pod,
+    };
+    Ok(Settings {
+        source,
+        node_name: given.text(&table::NODE_NAME),
+        socket: given.needed_path(&table::SOCKET)?,
+        state_dir: given.needed_path(&table::STATE_DIR)?,
+        cni_conf_dir: given.path(&table::CNI_CONF_DIR),
+        import: given.needed_path(&table::IMPORT)?,
+        log_format: given.needed(&table::LOG_FORMAT)?,
+        log_level: given.needed(&table::LOG_LEVEL)?,
+    })
+}
+
+fn common(given: &Given, cni_bin_dir: &table::Flag) -> Common {
+    Common { cni_bin_dir: given.path(cni_bin_dir), root: given.path(&table::ROOT), dry_run: given.has(&table::DRY_RUN) }
+}
+
+/// Where an agent with these flags has its socket and directories; none if it would not start with them.
+fn agent_places(flags: Vec<OsString>) -> Option<AgentPlaces> {
+    let Ok(Asked::Run(Program::Agent, given)) = reader::read(Program::Agent, flags) else { return None };
+    let Settings { socket, state_dir, cni_conf_dir, .. } = agent_settings(&given).ok()?;
+    Some(AgentPlaces { socket, state_dir, cni_conf_dir })
+}
+
+#[cfg(test)]
+mod tests;

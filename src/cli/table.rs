@@ -1,0 +1,428 @@
+//! The command line of `flock-agent` as data: its programs, their flags, and every word that is said about them.
+//!
+//! Parser, help and tests come from these tables, and so must whatever else describes the command line. A new program is a
+//! variant of [`Program`] with its [`Page`], a new flag is a [`Flag`] in [`FLAGS`]. Must not read or print anything.
+
+use crate::process::exit::Exit;
+use crate::process::log::{Format, Level};
+use crate::rpc::DEFAULT_SOCKET;
+
+/// What `flock-agent` can be asked to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The daemon of the node, which has no word of its own.
+    Agent,
+    /// `flock-agent install`
+    Install,
+    /// `flock-agent uninstall`
+    Uninstall,
+}
+
+/// What there is to say about a program, beside its flags.
+#[derive(Debug)]
+pub struct Page {
+    /// Whose page it is.
+    pub program: Program,
+    /// The word behind `flock-agent` that chooses the program; none for the daemon.
+    pub word: Option<&'static str>,
+    /// What it does, in a few words.
+    pub summary: &'static str,
+    /// The same as a paragraph of full sentences, if there is more to say.
+    pub about: Option<&'static str>,
+    /// What it takes beside flags, in this order.
+    pub operands: &'static [Operand],
+    /// Command lines, each with what it is for.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// The files that an operator meets, each with what it is.
+    pub files: &'static [(&'static str, &'static str)],
+    /// How it ends.
+    pub exits: &'static [(Exit, &'static str)],
+}
+
+/// An argument that is no flag. All of them have to be given.
+#[derive(Debug)]
+pub struct Operand {
+    /// Its name in texts, in capitals.
+    pub name: &'static str,
+    /// What it is.
+    pub help: &'static str,
+}
+
+/// A flag of one or more programs. Where programs mean something different by a name, each has an entry of its own.
+#[derive(Debug)]
+pub struct Flag {
+    /// With its two dashes.
+    pub name: &'static str,
+    /// Its one-letter form, without the dash.
+    pub letter: Option<char>,
+    /// The programs that have it.
+    pub programs: &'static [Program],
+    /// The value behind it; none for a switch.
+    pub value: Option<Value>,
+    /// What it does, without a full stop and without the default.
+    pub help: &'static str,
+    /// Flags that contradict it, by name.
+    pub excludes: &'static [&'static str],
+}
+
+/// The value of a flag.
+#[derive(Debug)]
+pub struct Value {
+    /// Its name in texts, in capitals.
+    pub name: &'static str,
+    /// What it has to be.
+    pub kind: Kind,
+    /// What counts when the flag is not given.
+    pub default: Default,
+}
+
+/// What a value has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// UTF-8.
+    Text,
+    /// The path of a file, byte by byte.
+    File,
+    /// The path of a directory, byte by byte.
+    Directory,
+    /// The absolute path of a directory, for others who look for it from another working directory.
+    AbsoluteDirectory,
+    /// The absolute path of a socket, in UTF-8: the plugin looks for it from another working directory, and its configuration,
+    /// which names it, is JSON.
+    Socket,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+/// What counts when a flag is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// Nothing, and there is nothing to say about it.
+    Nothing,
+    /// No value; in words, what happens then.
+    Unset(&'static str),
+    /// This value.
+    Value(&'static str),
+    /// This value, in which nothing has to be.
+    ValueIfThere(&'static str),
+}
+
+const EVERY: &[Program] = &[Program::Agent, Program::Install, Program::Uninstall];
+const AGENT: &[Program] = &[Program::Agent];
+const INSTALL: &[Program] = &[Program::Install];
+const UNINSTALL: &[Program] = &[Program::Uninstall];
+const BOTH: &[Program] = &[Program::Install, Program::Uninstall];
+
+/// What most flags have in common.
+const PLAIN: Flag = Flag { name: "", letter: None, programs: &[], value: None, help: "", excludes: &[] };
+
+/// `--kubeconfig`
+pub const KUBECONFIG: Flag = Flag {
+    name: "--kubeconfig",
+    programs: AGENT,
+    value: Some(Value {
+        name: "FILE",
+        kind: Kind::File,
+        default: Default::Unset("the service account of the pod that the agent runs in"),
+    }),
+    help: "reach the Kubernetes API as FILE says",
+    excludes: &["--node-config"],
+    ..PLAIN
+};
+
+/// `--node-config`
+pub const NODE_CONFIG: Flag = Flag {
+    name: "--node-config",
+    programs: AGENT,
+    value: Some(Value { name: "FILE", kind: Kind::File, default: Default::Nothing }),
+    help: "without Kubernetes: read this node's NodeConfig from FILE (YAML or JSON) and follow its changes",
+    excludes: &["--kubeconfig"],
+    ..PLAIN
+};
+
+/// `--node-name`
+pub const NODE_NAME: Flag = Flag {
+    name: "--node-name",
+    programs: AGENT,
+    value: Some(Value {
+        name: "NAME",
+        kind: Kind::Text,
+        default: Default::Unset("the host name in lower case, as kubelet has it"),
+    }),
+    help: "this node's name",
+    ..PLAIN
+};
+
+/// `--socket`
+pub const SOCKET: Flag = Flag {
+    name: "--socket",
+    programs: AGENT,
+    value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
+    help: "listen here for the plugin",
+    ..PLAIN
+};
+
+/// `--state-dir`
+pub const STATE_DIR: Flag = Flag {
+    name: "--state-dir",
+    programs: AGENT,
+    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Value("/run/flock/state") }),
+    help: "keep the allocations here",
+    ..PLAIN
+};
+
+/// `--cni-conf-dir`
+pub const CNI_CONF_DIR: Flag = Flag {
+    name: "--cni-conf-dir",
+    programs: AGENT,
+    value: Some(Value {
+        name: "DIR",
+        kind: Kind::Directory,
+        default: Default::Unset("write it nowhere, so that no runtime uses flock"),
+    }),
+    help: "once ready to serve, write 01-flock.conflist into DIR",
+    ..PLAIN
+};
+
+/// `--import`: where the Go flock kept its allocations.
+pub const IMPORT: Flag = Flag {
+    name: "--import",
+    programs: AGENT,
+    value: Some(Value {
+        name: "FILE",
+        kind: Kind::File,
+        default: Default::ValueIfThere("/var/lib/flock/allocations.json"),
+    }),
+    help: "at the start, take over the running pods of the Go flock from its FILE",
+    ..PLAIN
+};
+
+/// `--log-format`
+pub const LOG_FORMAT: Flag = Flag {
+    name: "--log-format",
+    programs: AGENT,
+    value: Some(Value { name: "FORMAT", kind: Kind::OneOf(&Format::NAMES), default: Default::Value("text") }),
+    help: "what a line of the log looks like",
+    ..PLAIN
+};
+
+/// `--log-level`
+pub const LOG_LEVEL: Flag = Flag {
+    name: "--log-level",
+    programs: AGENT,
+    value: Some(Value { name: "LEVEL", kind: Kind::OneOf(&Level::NAMES), default: Default::Value("info") }),
+    help: "the least important lines that are written",
+    ..PLAIN
+};
+
+/// `--plugin`
+pub const PLUGIN: Flag = Flag {
+    name: "--plugin",
+    programs: INSTALL,
+    value: Some(Value {
+        name: "FILE",
+        kind: Kind::File,
+        default: Default::Unset("the file flock beside this program"),
+    }),
+    help: "the CNI plugin",
+    ..PLAIN
+};
+
+/// `--cni-conf`
+pub const CNI_CONF: Flag = Flag {
+    name: "--cni-conf",
+    programs: INSTALL,
+    help: "let the agent write the CNI configuration once it can serve, so that the container runtime uses flock: adds \
+           FLOCK_AGENT_FLAGS to /etc/default/flock-agent",
+    ..PLAIN
+};
+
+/// `--force`
+pub const FORCE: Flag = Flag {
+    name: "--force",
+    programs: UNINSTALL,
+    help: "even though pods are attached: they keep their links and traffic, and the runtime cannot delete them until flock \
+           is back",
+    ..PLAIN
+};
+
+/// `--purge`
+pub const PURGE: Flag = Flag {
+    name: "--purge",
+    programs: UNINSTALL,
+    help: "remove /etc/flock and /etc/default/flock-agent as well",
+    ..PLAIN
+};
+
+/// `--cni-bin-dir` of `install`
+pub const INSTALL_CNI_BIN_DIR: Flag = Flag {
+    name: "--cni-bin-dir",
+    programs: INSTALL,
+    value: Some(Value {
+        name: "DIR",
+        kind: Kind::AbsoluteDirectory,
+        default: Default::Unset(
+            "where the plugin is already, else /opt/cni/bin; Debian's packages of runtimes have /usr/lib/cni",
+        ),
+    }),
+    help: "where the container runtime looks for plugins",
+    ..PLAIN
+};
+
+/// `--cni-bin-dir` of `uninstall`
+pub const UNINSTALL_CNI_BIN_DIR: Flag = Flag {
+    name: "--cni-bin-dir",
+    programs: UNINSTALL,
+    value: Some(Value {
+        name: "DIR",
+        kind: Kind::AbsoluteDirectory,
+        default: Default::Unset("only in /opt/cni/bin and /usr/lib/cni"),
+    }),
+    help: "look for the plugin in DIR, too",
+    ..PLAIN
+};
+
+/// `--root`
+pub const ROOT: Flag = Flag {
+    name: "--root",
+    programs: BOTH,
+    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Nothing }),
+    help: "in the image below DIR; nothing of this machine is looked at",
+    ..PLAIN
+};
+
+/// `--dry-run`
+pub const DRY_RUN: Flag =
+    Flag { name: "--dry-run", programs: BOTH, help: "print what would be done, and do nothing", ..PLAIN };
+
+/// `--version`
+pub const VERSION: Flag =
+    Flag { name: "--version", letter: Some('V'), programs: AGENT, help: "print the version and end", ..PLAIN };
+
+/// `--help`
+pub const HELP: Flag = Flag { name: "--help", letter: Some('h'), programs: EVERY, help: "print this and end", ..PLAIN };
+
+/// Every flag, in the order of the help.
+pub const FLAGS: &[Flag] = &[
+    KUBECONFIG,
+    NODE_CONFIG,
+    NODE_NAME,
+    SOCKET,
+    STATE_DIR,
+    CNI_CONF_DIR,
+    IMPORT,
+    LOG_FORMAT,
+    LOG_LEVEL,
+    PLUGIN,
+    CNI_CONF,
+    FORCE,
+    PURGE,
+    INSTALL_CNI_BIN_DIR,
+    UNINSTALL_CNI_BIN_DIR,
+    ROOT,
+    DRY_RUN,
+    VERSION,
+    HELP,
+];
+
+/// Every program, the daemon first.
+pub const PAGES: &[Page] = &[
+    Page {
+        program: Program::Agent,
+        word: None,
+        summary: "the node daemon of flock, a routed pod network",
+        about: None,
+        operands: &[],
+        examples: &[
+            ("flock-agent --node-config /etc/flock/node.yaml", "a node without Kubernetes"),
+            (
+                "flock-agent --kubeconfig /etc/flock/kubeconfig --cni-conf-dir /etc/cni/net.d",
+                "a node of a cluster, whose container runtime uses flock",
+            ),
+        ],
+        files: &[
+            (
+                "/etc/default/flock-agent",
+                "the flags that the unit gives to the agent: FLOCK_AGENT_SOURCE and FLOCK_AGENT_FLAGS",
+            ),
+            ("/etc/flock", "the files that flags name: node.yaml or kubeconfig"),
+            ("/run/flock", "socket, allocations and delete notes of this boot"),
+        ],
+        exits: &[
+            (Exit::Done, "told to stop, and stopped in order"),
+            (Exit::Failed, "cannot run; the log says why"),
+            (Exit::Misused, "the command line is not understood, or does not lead to a NodeConfig"),
+        ],
+    },
+    Page {
+        program: Program::Install,
+        word: Some("install"),
+        summary: "puts flock in place, or renews what is there",
+        about: Some(
+            "Starts nothing, and prints the commands that do. May be repeated; what is right already is not touched.",
+        ),
+        operands: &[],
+        examples: &[
+            ("flock-agent install --dry-run", "only says what it would do"),
+            ("flock-agent install --cni-conf", "from the agent's next start on, new pods are flock's"),
+            ("flock-agent install --root /mnt/image", "puts flock into an image"),
+        ],
+        files: &[
+            ("/usr/local/bin/flock-agent", "the agent"),
+            ("/opt/cni/bin/flock", "the plugin"),
+            ("/etc/systemd/system/flock-agent.*", "the units, for which changes belong into drop-ins"),
+            ("/etc/default/flock-agent", "the operator's flags for the agent"),
+        ],
+        exits: &[
+            (Exit::Done, "everything is in place"),
+            (Exit::Failed, "refused before the first change, or not done to the end; the next run finishes it"),
+            (Exit::Misused, "the command line is not understood"),
+        ],
+    },
+    Page {
+        program: Program::Uninstall,
+        word: Some("uninstall"),
+        summary: "takes flock away again",
+        about: Some("Refuses while pods are attached or the agent runs, and leaves what it did not install."),
+        operands: &[],
+        examples: &[("flock-agent uninstall --dry-run", "only says what it would do")],
+        files: &[("/etc/flock, /etc/default/flock-agent", "the operator's, which stay unless --purge is given")],
+        exits: &[
+            (Exit::Done, "nothing of flock is left but what was said"),
+            (Exit::Failed, "refused before the first change, or not done to the end; the next run finishes it"),
+            (Exit::Misused, "the command line is not understood"),
+        ],
+    },
+];
+
+impl Program {
+    /// What there is to say about it.
+    pub fn page(self) -> Option<&'static Page> {
+        PAGES.iter().find(|page| page.program == self)
+    }
+
+    /// The flags that it has, in the order of the help.
+    pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
+        FLAGS.iter().filter(move |flag| flag.programs.contains(&self))
+    }
+}
+
+impl Page {
+    /// What is typed to call it.
+    pub fn command(&self) -> String {
+        match self.word {
+            Some(word) => format!("flock-agent {word}"),
+            None => "flock-agent".into(),
+        }
+    }
+}
+
+impl Default {
+    /// The value that counts, if there is one.
+    pub fn value(self) -> Option<&'static str> {
+        match self {
+            Default::Value(value) | Default::ValueIfThere(value) => Some(value),
+            Default::Nothing | Default::Unset(_) => None,
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What is typed, and what comes of it.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use super::*;
+use crate::cli::reader::program;
+use crate::cli::table::{Default, FLAGS, Kind, Operand, PAGES};
+use crate::process::log::{Format, Level};
+
+fn read(line: &str) -> Result<Asked, UsageError> {
+    let (program, arguments) = program(line.split_whitespace().map(OsString::from).collect());
+    reader::read(program, arguments)
+}
+
+fn given(line: &str) -> Given {
+    let Ok(Asked::Run(_, given)) = read(line) else { panic!("not understood: {line}") };
+    given
+}
+
+fn settings(line: &str) -> Settings {
+    agent_settings(&given(line)).expect("settings")
+}
+
+#[test]
+fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
+    let settings = settings("--node-config /etc/flock/node.yaml");
+    let expected = Settings {
+        source: ConfigSource::File("/etc/flock/node.yaml".into()),
+        node_name: None,
+        socket: "/run/flock/flock.sock".into(),
+        state_dir: "/run/flock/state".into(),
+        cni_conf_dir: None,
+        import: "/var/lib/flock/allocations.json".into(),
+        log_format: Format::Text,
+        log_level: Level::Info,
+    };
+    assert_eq!(settings, expected);
+}
+
+#[test]
+fn every_flag_reaches_what_it_is_for() {
+    let line = "--kubeconfig=/k --node-name n --socket /s --state-dir d --cni-conf-dir c --import i --log-format json \
+                --log-level=debug";
+    let expected = Settings {
+        source: ConfigSource::Kubeconfig("/k".into()),
+        node_name: Some("n".into()),
+        socket: "/s".into(),
+        state_dir: "d".into(),
+        cni_conf_dir: Some("c".into()),
+        import: "i".into(),
+        log_format: Format::Json,
+        log_level: Level::Debug,
+    };
+    assert_eq!(settings(line), expected);
+    assert_eq!(settings("").source, ConfigSource::Pod);
+    let of_uninstall = given("uninstall --root=a=b --dry-run --force --cni-bin-dir /x");
+    let expected = Common { cni_bin_dir: Some("/x".into()), root: Some("a=b".into()), dry_run: true };
+    assert_eq!(common(&of_uninstall, &table::UNINSTALL_CNI_BIN_DIR), expected);
+    assert!(of_uninstall.has(&table::FORCE) && !of_uninstall.has(&table::PURGE));
+    let of_install = given("install --cni-conf --plugin p");
+    assert!(of_install.has(&table::CNI_CONF) && of_install.path(&table::PLUGIN) == Some("p".into()));
+}
+
+// covers: FM-Q16
+#[test]
+fn a_path_is_taken_byte_by_byte_in_either_form() {
+    let odd = OsStr::from_bytes(b"/srv/\xff=\xfe/state");
+    let mut inline = OsString::from("--state-dir=");
+    inline.push(odd);
+    for arguments in [vec![inline], vec!["--state-dir".into(), odd.to_owned()]] {
+        let Ok(Asked::Run(_, given)) = reader::read(Program::Agent, arguments) else { panic!("not understood") };
+        assert_eq!(given.path(&table::STATE_DIR).as_deref().map(Path::as_os_str), Some(odd));
+    }
+    let mut no_flag = OsString::from("--\u{e9}");
+    no_flag.push(odd);
+    assert!(matches!(reader::read(Program::Agent, [no_flag]), Err(UsageError::Unknown(_))));
+    // What has to be text is refused where it is not.
+    for flag in ["--socket=", "--node-name=", "--log-level="] {
+        let mut argument = OsString::from(flag);
+        argument.push(odd);
+        let error = reader::read(Program::Agent, [argument]).expect_err(flag).to_string();
+        assert!(error.contains("must be UTF-8") && error.contains(flag.trim_end_matches('=')), "{error}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_named() {
+    for (line, why) in [
+        ("--node-config a --nod b", "\"--nod\""),
+        ("--node-config", "--node-config needs a value"),
+        ("--node-config=", "--node-config needs a value"),
+        ("--node-config a --node-config b", "twice"),
+        ("--node-config a --kubeconfig b", "exclude each other"),
+        ("--kubeconfig a --node-config b", "exclude each other"),
+        ("--node-config a --log-level loud", "error, warn, info or debug"),
+        ("--node-config a --log-format loud", "text or json"),
+        ("--node-config a --socket x.sock", "absolute"),
+        ("run", "\"run\""),
+        ("--log-level info install", "\"install\""),
+        ("install --force", "\"--force\""),
+        ("install --version", "\"--version\""),
+        ("uninstall --plugin x", "\"--plugin\""),
+        ("install --root", "--root needs a value"),
+        ("install --root=", "--root needs a value"),
+        ("install --root a --root=b", "twice"),
+        ("uninstall --purge --purge", "twice"),
+        ("uninstall --purge=yes", "\"--purge=yes\""),
+        ("install now", "\"now\""),
+        ("install --cni-bin-dir usr/lib/cni", "--cni-bin-dir \"usr/lib/cni\": must be an absolute path"),
+        ("uninstall --root /a --cni-bin-dir=./x", "\"./x\": must be an absolute path"),
+    ] {
+        let error = read(line).expect_err(line).to_string();
+        assert!(error.contains(why), "{line}: {error}");
+    }
+}
+
+#[test]
+fn help_and_version_are_given_whatever_else_is_asked_for() {
+    for (line, program) in [
+        ("--help", Program::Agent),
+        ("--socket /x -h --nonsense", Program::Agent),
+        ("install --root=x --help", Program::Install),
+        ("uninstall -h", Program::Uninstall),
+    ] {
+        assert!(matches!(read(line), Ok(Asked::Help(of)) if of == program), "{line}");
+    }
+    for line in ["--version", "-V"] {
+        assert!(matches!(read(line), Ok(Asked::Version)), "{line}");
+    }
+}
+
+#[test]
+fn operands_stand_anywhere_and_each_of_them_is_needed() {
+    const OPERANDS: &[Operand] = &[Operand { name: "POD", help: "a pod" }, Operand { name: "FILE", help: "a file" }];
+    let read = |line: &str| {
+        let flags = [&table::ROOT, &table::DRY_RUN];
+        reader::read_by(Program::Install, &flags, OPERANDS, line.split_whitespace().map(OsString::from))
+    };
+    for line in ["a/b --root /x c", "--root=/x a/b c", "a/b c --root /x --dry-run"] {
+        let Ok(Asked::Run(_, given)) = read(line) else { panic!("not understood: {line}") };
+        assert_eq!(given.operands(), ["a/b", "c"], "{line}");
+        assert_eq!(given.path(&table::ROOT), Some("/x".into()), "{line}");
+    }
+    for (line, why) in [("", "POD needs a value"), ("a", "FILE needs a value"), ("a b c", "\"c\""), ("a -b", "\"-b\"")]
+    {
+        let error = read(line).expect_err(line).to_string();
+        assert!(error.contains(why), "{line}: {error}");
+    }
+}
+
+#[test]
+fn the_operators_flags_are_read_as_the_agent_reads_them() {
+    let places = |line: &str| agent_places(line.split_whitespace().map(OsString::from).collect());
+    let expected =
+        AgentPlaces { socket: "/s".into(), state_dir: "/run/flock/state".into(), cni_conf_dir: Some("/c".into()) };
+    assert_eq!(places("--socket /s --cni-conf-dir=/c --log-level debug"), Some(expected));
+    for refused in ["--nonsense", "--socket x", "install", "--help"] {
+        assert_eq!(places(refused), None, "{refused}");
+    }
+}
+
+#[test]
+fn the_tables_say_everything_once_and_agree_with_each_other() {
+    for page in PAGES {
+        let mut names = BTreeSet::new();
+        for flag in page.program.flags() {
+            assert!(names.insert(flag.name.to_owned()), "{} has {} twice", page.command(), flag.name);
+            assert!(flag.letter.is_none_or(|letter| names.insert(format!("-{letter}"))), "{}", flag.name);
+        }
+        assert!(page.program.flags().any(|flag| flag.name == table::HELP.name), "{} has no help", page.command());
+        assert_eq!(page.program.page().map(|found| found.word), Some(page.word), "{} has one page", page.command());
+        assert!(page.operands.is_empty() || page.word.is_some(), "a word would be taken for an operand");
+    }
+    for flag in FLAGS {
+        assert!(flag.name.starts_with("--") && !flag.programs.is_empty(), "{}", flag.name);
+        for other in flag.excludes {
+            let other = FLAGS.iter().find(|known| known.name == *other).expect("a flag");
+            assert!(other.excludes.contains(&flag.name), "{} excludes one that does not know of it", flag.name);
+        }
+        for text in [flag.help, flag.value.as_ref().map_or("", |value| value.name)] {
+            assert!(!text.ends_with('.') && text.is_ascii(), "{}: {text}", flag.name);
+        }
+        let Some(value) = &flag.value else { continue };
+        if let Kind::OneOf(words) = value.kind {
+            assert!(value.default.value().is_none_or(|default| words.contains(&default)), "{}", flag.name);
+        }
+        if matches!(value.kind, Kind::Socket | Kind::AbsoluteDirectory) {
+            assert!(value.default.value().is_none_or(|default| default.starts_with('/')), "{}", flag.name);
+        }
+        assert!(!matches!(value.default, Default::Unset("")), "{}", flag.name);
+    }
+    for word in Level::NAMES {
+        assert!(word.parse::<Level>().is_ok_and(|level| level.name() == word), "{word}");
+    }
+    for word in Format::NAMES {
+        assert!(word.parse::<Format>().is_ok(), "{word}");
+    }
+}
+
+#[test]
+fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
+    for page in PAGES {
+        let text = help::text(page.program);
+        for flag in FLAGS {
+            let listed = text.contains(&format!("\n  {} ", help::named(flag)));
+            let has = page.program.flags().any(|own| help::named(own) == help::named(flag));
+            assert_eq!(listed, has, "{}: {}", page.command(), flag.name);
+        }
+        assert!(text.ends_with('\n') && !text.contains("\n\n\n"), "{text}");
+        for line in text.lines() {
+            assert!(line.len() <= 80 && line == line.trim_end(), "{line:?}");
+        }
+        for (line, _) in page.examples {
+            let arguments = line.strip_prefix("flock-agent ").expect("the program");
+            let (program, arguments) = program(arguments.split_whitespace().map(OsString::from).collect());
+            assert_eq!(program, page.program, "{line}");
+            assert!(matches!(reader::read(program, arguments), Ok(Asked::Run(..))), "{line}");
+        }
+    }
+    let agent = help::text(Program::Agent);
+    for page in PAGES.iter().skip(1) {
+        assert!(agent.contains(&format!("{} [flags]", page.command())), "{}", page.command());
+    }
+    for line in [
+        "  --socket PATH         listen here for the plugin (default:\n                        /run/flock/flock.sock)\n",
+        "  --state-dir DIR       keep the allocations here (default: /run/flock/state)\n",
+        "  --log-format FORMAT   what a line of the log looks like: text or json\n",
+    ] {
+        assert!(agent.contains(line), "{agent}");
+    }
+}

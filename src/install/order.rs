@@ -1,0 +1,54 @@
+//! What an operator orders of an installation, as values.
+//!
+//! Must not know how it is typed: that is the command line's.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Order {
+    /// To put flock in place.
+    Install {
+        /// The plugin; none for the file `flock` beside this program.
+        plugin: Option<PathBuf>,
+        /// The agent is to write the CNI configuration.
+        cni_conf: bool,
+        /// What both have.
+        common: Common,
+    },
+    /// To take it away.
+    Uninstall {
+        /// Even though pods are attached.
+        force: bool,
+        /// With the operator's files.
+        purge: bool,
+        /// What both have.
+        common: Common,
+    },
+}
+
+/// What is ordered of either.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Common {
+    /// The directory of the plugin; an absolute path, none for the known ones.
+    pub cni_bin_dir: Option<PathBuf>,
+    /// The directory of an image; none for this machine.
+    pub root: Option<PathBuf>,
+    /// Only to say what would be done.
+    pub dry_run: bool,
+}
+
+/// Where an agent has its places.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AgentPlaces {
+    /// Its socket.
+    pub socket: PathBuf,
+    /// The directory of its allocations.
+    pub state_dir: PathBuf,
+    /// Where it writes the CNI configuration; none for nowhere.
+    pub cni_conf_dir: Option<PathBuf>,
+}
+
+/// Where an agent that is started with these flags has its places; none if it would not start with them.
+pub type ReadFlags = fn(Vec<OsString>) -> Option<AgentPlaces>;
