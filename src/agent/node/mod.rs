@@ -7,11 +7,11 @@
 pub mod cluster;
 pub mod conflist;
 pub mod gate;
-pub mod host;
 pub mod pods;
 pub mod portmap;
 pub mod source;
 pub mod status;
+pub mod survey;
 
 use std::collections::BTreeSet;
 use std::iter;
@@ -26,10 +26,10 @@ use crate::agent::fault::{Fault, Step};
 use crate::agent::ledger::Ranges;
 use crate::agent::node::conflist::Conflist;
 use crate::agent::node::gate::HostGate;
-use crate::agent::node::host::Host;
 use crate::agent::node::portmap::Search;
 use crate::agent::node::source::{Found, Source};
 use crate::agent::node::status::{Verdict, Verdicts};
+use crate::agent::node::survey::Host;
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::agent::verbs::Verbs;
 use crate::agent::view::{Present, View};
@@ -282,7 +282,7 @@ impl Node {
     fn look_at_host(&mut self) -> bool {
         let Some(config) = &self.config else { return false };
         let began = Instant::now();
-        let looked = host::look(&config.prefixes(), config.gateway4, began + KERNEL_LIMIT);
+        let looked = survey::look(&config.prefixes(), config.gateway4, began + KERNEL_LIMIT);
         let (took, now) = (began.elapsed(), Instant::now());
         self.look_allowed = now + took * HOST_LOOK_SHARE;
         let changed = match looked {
@@ -365,7 +365,7 @@ impl Node {
         let (Some(config), Some(host)) = (&self.config, &self.host) else { return };
         let wants = Wants { prefixes: config.prefixes(), gateway4_taken: host.facts.gateway4_taken.clone() };
         let deadline = now + KERNEL_LIMIT;
-        let differences = match host::shows(host, deadline) {
+        let differences = match survey::shows(host, deadline) {
             Ok(shows) => differences(&wants, &shows),
             Err(cause) => {
                 let fault = Fault { step: Step::Host, cause };
@@ -407,7 +407,7 @@ impl Node {
                 Policy::NotReady => {
                     Err(Error::new(Code::TryAgainLater, "host cannot serve pods").with_details(difference.to_string()))
                 }
-                Policy::PutBack => host::put_back(difference, deadline).map_err(|fault| fault.to_error()),
+                Policy::PutBack => survey::put_back(difference, deadline).map_err(|fault| fault.to_error()),
             };
             match done {
                 Ok(()) => changed.push(difference.to_string()),
