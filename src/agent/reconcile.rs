@@ -446,3 +446,20 @@ impl Reconciler {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::handler::tests::{Scene, soon};
+
+    #[test]
+    fn a_repair_of_an_older_lease_leaves_the_newer_one() {
+        let scene = Scene::new("forget", None);
+        let reconciler = Reconciler::new(scene.verbs.clone(), Path::new("/nowhere/flock.sock"), Suspicions::default());
+        let attachment = scene.recorded("only-in-tests/eth0", 101);
+        reconciler.forget(&attachment, 100, soon()).expect("nothing to do");
+        assert!(scene.is_recorded(&attachment), "it was made after the links were looked at");
+        reconciler.forget(&attachment, 101, soon()).expect("ended");
+        assert!(!scene.is_recorded(&attachment));
+    }
+}

@@ -332,4 +332,61 @@ pub(crate) mod tests {
         assert!(metric("net1") > Some(1024));
         assert_ne!(metric("net1"), metric("net2"));
     }
+
+    #[test]
+    fn the_hosts_own_packets_never_have_the_gateway_of_pods_for_their_source() {
+        let reach = |wanted: IpAddr| {
+            let mut reaches = wiring(&lease("abc/eth0")).host.into_iter().filter_map(|change| match change {
+                Change::Address { ip, reach, .. } if ip == wanted => Some(reach),
+                _ => None,
+            });
+            reaches.next().expect("present")
+        };
+        assert_eq!(reach(GATEWAY4.into()), Reach::Host, "the kernel takes no address of this reach for a source");
+        assert_eq!(reach(GATEWAY6.into()), Reach::Link);
+    }
+
+    #[test]
+    fn a_pod_is_judged_by_flocks_settings_from_its_first_packet_on() {
+        let host = wiring(&lease("abc/eth0")).host;
+        let up = host.iter().position(|change| *change == Change::Up).expect("present");
+        let settings = host.iter().enumerate().filter(|(_, change)| matches!(change, Change::Setting(_)));
+        let places: Vec<usize> = settings.map(|(place, _)| place).collect();
+        assert_eq!(places.len(), SETTINGS.len());
+        assert!(places.iter().all(|place| *place < up), "{host:?}");
+    }
+
+    #[test]
+    fn no_packet_waits_for_a_neighbour() {
+        let lease = lease("abc/eth0");
+        let wiring = wiring(&lease);
+        for ip in lease.addresses() {
+            let known = |ip, mac| Change::Neighbour { ip, mac };
+            assert!(wiring.host.contains(&known(ip, wiring.pod_mac)), "the host knows {ip}");
+            assert!(wiring.pod.contains(&known(gateway(&lease, ip), lease.host_mac)), "the pod knows its gateway");
+        }
+    }
+
+    #[test]
+    fn what_a_later_plugin_may_set_is_made_with_the_link_and_not_put_back() {
+        let sets = |changes: &[Change]| {
+            changes.iter().any(|change| matches!(change, Change::Setting(setting) if setting.key == "route_localnet"))
+        };
+        let lease = lease("abc/eth0");
+        assert!(sets(&wiring(&lease).host));
+        assert!(!sets(&host_end(&lease)), "portmap needs it for host ports on 127.0.0.1");
+    }
+
+    #[test]
+    fn a_pod_with_ipv6_has_a_link_local_address_and_one_without_has_none() {
+        let mut lease = lease("abc/eth0");
+        let own = |lease: &Lease| {
+            let wiring = wiring(lease);
+            let ip = IpAddr::from(wiring.pod_mac.link_local());
+            wiring.pod.contains(&Change::Address { ip, prefix_len: 64, reach: Reach::Link })
+        };
+        assert!(own(&lease));
+        lease.ipv6 = None;
+        assert!(!own(&lease));
+    }
 }

@@ -371,3 +371,127 @@ fn read_note(path: &Path) -> Result<Content, String> {
     let content: Content = serde_json::from_slice(&bytes).map_err(excerpt)?;
     if content.version == VERSION { Ok(content) } else { Err(format!("it is of version {}", content.version)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of notes, which ends with the test.
+    struct Place {
+        path: PathBuf,
+        intents: Intents,
+    }
+
+    impl Place {
+        fn new(name: &str) -> Place {
+            let path = std::env::temp_dir().join(format!("flock-notes-{name}-{}", std::process::id()));
+            make_private_dir(&path).expect("made");
+            let intents = Intents::beside(&path.join("flock.sock"));
+            Place { path, intents }
+        }
+
+        fn write(&self, key: &str) {
+            let writing = self.intents.writing(Instant::now() + WRITERS).expect("nobody has the lock");
+            writing.write(&attachment(key)).expect("a note");
+        }
+
+        /// A note as somebody else might have written it, under the name that belongs to `key`.
+        fn forge(&self, key: &str, content: &Content) {
+            let json = serde_json::to_vec(content).expect("JSON");
+            fs::write(self.intents.path.join(file_name(&attachment(key))), json).expect("written");
+        }
+
+        fn notes(&self) -> Vec<Note> {
+            self.intents.waiting().expect("readable").notes
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.path).ok();
+        }
+    }
+
+    fn attachment(key: &str) -> Attachment {
+        key.parse().expect("a key")
+    }
+
+    fn content(key: &str) -> Content {
+        let Attachment { container_id, ifname } = attachment(key);
+        Content {
+            version: VERSION,
+            boot: boot::id().expect("a boot"),
+            container_id: container_id.to_string(),
+            ifname: ifname.to_string(),
+            at: boot::now_ms(),
+        }
+    }
+
+    #[test]
+    fn a_delete_that_is_promised_while_an_older_one_is_carried_out_is_kept() {
+        let place = Place::new("newer");
+        place.write("a/eth0");
+        place.write("b/eth0");
+        let carried_out = place.notes();
+        while boot::now_ms() <= carried_out[1].at {
+            thread::yield_now();
+        }
+        place.write("a/eth0");
+        place.intents.done(&carried_out).expect("removed");
+        let left = place.notes();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].attachment, attachment("a/eth0"));
+        place.intents.done(&left).expect("removed");
+        assert_eq!(place.notes(), []);
+    }
+
+    #[test]
+    fn a_note_of_an_earlier_boot_deletes_nothing_and_is_removed() {
+        let place = Place::new("boot");
+        place.write("a/eth0");
+        place.forge("b/eth0", &Content { boot: "another".into(), ..content("b/eth0") });
+        assert_eq!(place.intents.noted(), [attachment("a/eth0")]);
+        let waiting = place.intents.waiting().expect("readable");
+        assert_eq!((waiting.notes.len(), waiting.strangers.len()), (1, 0));
+        assert_eq!(place.intents.names().expect("readable").len(), 1);
+    }
+
+    #[test]
+    fn a_note_that_is_not_whole_flocks_own_deletes_nothing_and_is_left() {
+        let place = Place::new("strange");
+        place.write("a/eth0");
+        // Renamed, of a later flock, and cut off.
+        place.forge("b/eth0", &content("c/eth0"));
+        place.forge("d/eth0", &Content { version: VERSION + 1, ..content("d/eth0") });
+        fs::write(place.intents.path.join(format!("x{SUFFIX}")), "{").expect("written");
+        let waiting = place.intents.waiting().expect("readable");
+        assert_eq!(waiting.notes.iter().map(|note| &note.attachment).collect::<Vec<_>>(), [&attachment("a/eth0")]);
+        assert_eq!(waiting.strangers.len(), 3);
+        assert_eq!(place.intents.names().expect("readable").len(), 4);
+    }
+
+    #[test]
+    fn deletes_without_number_are_refused_and_a_repeated_one_is_not() {
+        let place = Place::new("full");
+        place.write("a/eth0");
+        for number in 1..MAX_NOTES {
+            fs::write(place.intents.path.join(format!("{number}{SUFFIX}")), "").expect("written");
+        }
+        let writing = place.intents.writing(Instant::now() + WRITERS).expect("nobody has the lock");
+        assert!(matches!(writing.write(&attachment("b/eth0")), Err(IntentError::Full)));
+        writing.write(&attachment("a/eth0")).expect("it takes no further place");
+    }
+
+    #[test]
+    fn a_note_that_is_being_written_is_no_leftover() {
+        let place = Place::new("half");
+        let writing = place.intents.writing(Instant::now() + WRITERS).expect("nobody has the lock");
+        let half = place.intents.path.join(format!("{}.4711", file_name(&attachment("a/eth0"))));
+        fs::write(&half, "{").expect("written");
+        assert!(place.intents.waiting().expect("readable").incomplete);
+        assert!(half.exists(), "its writer is at work");
+        drop(writing);
+        assert!(!place.intents.waiting().expect("readable").incomplete);
+        assert!(!half.exists(), "its writer has been killed");
+    }
+}

@@ -701,4 +701,140 @@ mod tests {
         let free = ledger.filling(soon()).expect("in time").addresses.ipv4.free;
         assert_eq!(usize::try_from(free).expect("small"), 65_533 - 1 - AVOIDED);
     }
+
+    fn attachment(key: &str) -> Attachment {
+        key.parse().expect("a key")
+    }
+
+    fn in_pod(key: &str, pod: &str) -> Wish {
+        Wish { pod: Some(PodName { namespace: "default".into(), name: pod.into() }), ..wish(key) }
+    }
+
+    #[test]
+    fn addresses_of_a_pod_that_went_shortly_before_a_restart_rest_after_it() {
+        let disk = Memory::default();
+        let before = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let gone = before.reserve(wish("gone/eth0"), soon()).expect("free").lease;
+        before.release(&gone.attachment, soon()).expect("recorded");
+        let after = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let lease = after.reserve(wish("new/eth0"), soon()).expect("free").lease;
+        assert!(!lease.addresses().any(|ip| gone.addresses().any(|rests| rests == ip)), "{:?}", addresses(&lease));
+        let counts = after.filling(soon()).expect("in time").addresses;
+        assert_eq!((counts.ipv6.resting, counts.ipv4.resting), (1, 1));
+    }
+
+    #[test]
+    fn addresses_of_running_pods_are_theirs_after_a_restart() {
+        let disk = Memory::default();
+        let before = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let runs = before.reserve(wish("runs/eth0"), soon()).expect("free").lease;
+        before.record(Lease { phase: Phase::Committed, ..runs.clone() }, soon()).expect("recorded");
+        let after = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let lease = after.reserve(wish("new/eth0"), soon()).expect("free").lease;
+        assert!(!lease.addresses().any(|ip| runs.addresses().any(|held| held == ip)), "{:?}", addresses(&lease));
+    }
+
+    #[test]
+    fn a_released_address_rests_before_the_next_pod_gets_it() {
+        let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+        let gone = ledger.reserve(wish("gone/eth0"), soon()).expect("free").lease;
+        ledger.release(&gone.attachment, soon()).expect("recorded");
+        let lease = ledger.reserve(wish("new/eth0"), soon()).expect("free").lease;
+        assert!(!lease.addresses().any(|ip| gone.addresses().any(|rests| rests == ip)), "{:?}", addresses(&lease));
+    }
+
+    #[test]
+    fn an_add_that_a_full_disk_refuses_costs_no_address() {
+        let disk = Memory::default();
+        let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let before = ledger.filling(soon()).expect("in time");
+        disk.full.store(true, Ordering::Relaxed);
+        for _ in 0..20 {
+            let error = ledger.reserve(wish("a/eth0"), soon()).expect_err("nothing can be recorded");
+            assert!(matches!(error, Cause::Store(_)), "{error:?}");
+        }
+        assert_eq!(ledger.filling(soon()).expect("in time"), before);
+        disk.full.store(false, Ordering::Relaxed);
+        ledger.reserve(wish("a/eth0"), soon()).expect("there is room again");
+    }
+
+    #[test]
+    fn an_add_whose_end_cannot_be_recorded_is_told_so() {
+        let disk = Memory::default();
+        let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let lease = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
+        disk.full.store(true, Ordering::Relaxed);
+        let recorded = ledger.record(Lease { phase: Phase::Committed, ..lease.clone() }, soon());
+        assert!(matches!(recorded, Err(Cause::Store(_))), "{recorded:?}");
+        assert_eq!(ledger.find(&lease.attachment, soon()).expect("in time"), Some(lease), "still pending");
+    }
+
+    #[test]
+    fn an_attachment_has_one_lease_at_a_time_and_the_same_link_name_each_time() {
+        let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+        let first = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
+        let second = ledger.reserve(wish("a/eth0"), soon());
+        assert!(matches!(second, Err(Cause::Attached(_))), "{second:?}");
+        assert_eq!(ledger.find(&first.attachment, soon()).expect("in time").as_ref(), Some(&first));
+        ledger.release(&first.attachment, soon()).expect("recorded");
+        let again = ledger.reserve(wish("a/eth0"), soon()).expect("it is gone").lease;
+        assert_eq!(again.host_link, first.host_link);
+    }
+
+    #[test]
+    fn a_pod_that_comes_back_in_another_sandbox_gets_its_address_early_and_others_only_with_a_warning() {
+        let ledger = ledger(&Memory::default(), "", "10.0.0.0/30");
+        let only_v4 = |wish: Wish| Wish { addresses: ipam::Request { ipv6: None, ..both() }, ..wish };
+        let reserve = |wish: Wish| ledger.reserve(only_v4(wish), soon()).expect("the only address").warnings;
+        assert_eq!(reserve(in_pod("one/eth0", "web-0")), Vec::<String>::new());
+        ledger.release(&attachment("one/eth0"), soon()).expect("recorded");
+        assert_eq!(reserve(in_pod("two/eth0", "web-0")), Vec::<String>::new());
+        ledger.release(&attachment("two/eth0"), soon()).expect("recorded");
+        let warnings = reserve(in_pod("three/eth0", "web-1"));
+        assert!(warnings[0].contains("10.0.0.2 was another pod's"), "{warnings:?}");
+    }
+
+    #[test]
+    fn requests_for_one_attachment_take_turns_and_who_has_given_up_is_passed_over() {
+        let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+        let first = ledger.claim(&attachment("a/eth0"), soon()).expect("free");
+        let given_up = ledger.claim(&attachment("a/eth0"), Instant::now() + Duration::from_millis(20));
+        assert!(matches!(given_up, Err(Cause::Late)), "{given_up:?}");
+        ledger.claim(&attachment("b/eth0"), soon()).expect("another attachment does not wait");
+        drop(first);
+        ledger.claim(&attachment("a/eth0"), soon()).expect("its turn has come");
+    }
+
+    #[test]
+    fn what_is_adopted_is_taken_and_takes_nothing_from_others() {
+        let disk = Memory::default();
+        let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+        let shown = crate::plan::tests::lease("shown/eth0");
+        let shown = Lease { ipv6: "2001:db8::1".parse().ok(), ipv4: "10.0.0.2".parse().ok(), ..shown };
+        assert!(ledger.adopt(shown.clone(), soon()).expect("recorded"));
+        let lease = ledger.reserve(wish("new/eth0"), soon()).expect("free").lease;
+        assert_eq!(addresses(&lease), ["2001:db8::2", "10.0.0.3"]);
+        let second = Lease { attachment: attachment("second/eth0"), ipv6: None, ..shown };
+        assert!(!ledger.adopt(second, soon()).expect("in time"), "10.0.0.2 is another's");
+        assert_eq!(ledger.find(&attachment("second/eth0"), soon()).expect("in time"), None);
+    }
+
+    #[test]
+    fn a_link_that_was_changed_is_its_pods_unless_a_request_works_on_it() {
+        let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+        for (key, index) in [("a/eth0", 7), ("b/eth0", 8)] {
+            let lease = ledger.reserve(wish(key), soon()).expect("free").lease;
+            ledger
+                .record(Lease { phase: Phase::Committed, host_index: Some(index), ..lease }, soon())
+                .expect("recorded");
+        }
+        let suspected = || {
+            let mut suspects = Suspects::default();
+            suspects.link(7);
+            ledger.suspected(suspects, soon()).expect("in time")
+        };
+        assert_eq!(suspected(), [attachment("a/eth0")]);
+        let _claim = ledger.claim(&attachment("a/eth0"), soon()).expect("free");
+        assert_eq!(suspected(), []);
+    }
 }

@@ -95,3 +95,63 @@ impl HostGate {
         self.0.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cni::error::Code;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    fn broken(why: &str) -> Error {
+        Error::new(Code::TryAgainLater, why)
+    }
+
+    /// The outcome of an ADD that asks while the node's thread answers with `outcome`.
+    fn asked(gate: &HostGate, woken: &Receiver<Wake>, outcome: Result<(), Error>) -> Result<(), Cause> {
+        thread::scope(|scope| {
+            let add = scope.spawn(|| gate.pass(soon()));
+            // Under the lock of the state, so whoever was woken is waiting by the time that the lock is free.
+            assert_eq!(woken.recv_timeout(Duration::from_secs(30)), Ok(Wake::Look));
+            gate.tried(outcome);
+            add.join().expect("no panic")
+        })
+    }
+
+    #[test]
+    fn an_add_has_the_host_prepared_and_hears_how_that_went() {
+        let (wake, woken) = channel();
+        let gate = HostGate::new(wake);
+        assert!(!gate.is_serving() && gate.problem().is_none());
+        let refused = asked(&gate, &woken, Err(broken("no forwarding")));
+        assert!(matches!(&refused, Err(Cause::Request(error)) if error.msg() == "no forwarding"), "{refused:?}");
+        assert!(gate.is_serving(), "from the first ADD on");
+        assert!(!gate.is_ready());
+        // The next one is not told what was wrong before, but what is now.
+        let refused = asked(&gate, &woken, Err(broken("no IPv6")));
+        assert!(matches!(&refused, Err(Cause::Request(error)) if error.msg() == "no IPv6"), "{refused:?}");
+        let began = Instant::now();
+        assert!(asked(&gate, &woken, Ok(())).is_ok());
+        assert!(began.elapsed() < Duration::from_secs(20), "it was woken and did not wait for its deadline");
+        assert!(gate.is_ready() && gate.problem().is_none());
+        gate.pass(Instant::now()).expect("a host that is ready costs no waiting");
+        assert!(woken.try_recv().is_err(), "nor another look");
+    }
+
+    #[test]
+    fn an_add_of_a_host_that_nobody_prepares_ends_with_its_time() {
+        let (wake, _woken) = channel();
+        let gate = HostGate::new(wake);
+        let late = gate.pass(Instant::now() + Duration::from_millis(20));
+        assert!(matches!(late, Err(Cause::Late)), "{late:?}");
+        gate.tried(Err(broken("no forwarding")));
+        let late = gate.pass(Instant::now() + Duration::from_millis(20));
+        assert!(matches!(late, Err(Cause::Late)), "the last outcome is not an answer to this ADD: {late:?}");
+    }
+}

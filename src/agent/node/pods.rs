@@ -79,4 +79,13 @@ mod tests {
         let deadline = Instant::now() + Duration::from_millis(20);
         assert!(Pods::default().find("ns", "p", None, deadline).is_none());
     }
+
+    #[test]
+    fn a_pod_that_is_about_to_go_is_not_taken_for_the_new_one_of_its_name() {
+        let pods = Pods::default();
+        pods.set(set_with("old"));
+        let find = |uid| pods.find("ns", "p", Some(uid), Instant::now() + Duration::from_millis(20));
+        assert!(find("new").is_none());
+        assert_eq!(find("old").expect("found").uid, "old");
+    }
 }

@@ -483,3 +483,112 @@ fn log_request(op: Op, trace: &Trace, began: Instant, fault: Option<&Fault>) {
         None => line.write(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::PathBuf;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::Directory;
+    use crate::ipam::Draw;
+    use crate::nodeconfig;
+    use crate::plan;
+    use crate::store::Store;
+
+    struct Zero;
+
+    impl Draw for Zero {
+        fn draw(&mut self) -> u128 {
+            0
+        }
+    }
+
+    /// Handlers over a record of their own, which ends with the test. No link of this machine is theirs.
+    pub(crate) struct Scene {
+        pub(crate) verbs: Arc<Verbs>,
+        directory: PathBuf,
+    }
+
+    impl Scene {
+        pub(crate) fn new(name: &str, pods: Option<Pods>) -> Scene {
+            let directory = std::env::temp_dir().join(format!("flock-verbs-{name}-{}", std::process::id()));
+            crate::disk::make_private_dir(&directory).expect("made");
+            let store = Store::open(Directory::open(&directory).expect("a directory"), "boot", 0).0;
+            let ledger = Ledger::start(store, Zero).expect("a thread");
+            let remover = LinkRemover::start().expect("the kernel answers");
+            let gate = HostGate::new(channel().0);
+            let verbs = Arc::new(Verbs::new(ledger, remover, Present::default(), pods, gate));
+            Scene { verbs, directory }
+        }
+
+        /// Records a lease of which the kernel shows nothing, made at `since`.
+        pub(crate) fn recorded(&self, key: &str, since: u64) -> Attachment {
+            let lease = Lease { since, ..plan::tests::lease(key) };
+            self.verbs.ledger.record(lease.clone(), soon()).expect("recorded");
+            lease.attachment
+        }
+
+        pub(crate) fn is_recorded(&self, attachment: &Attachment) -> bool {
+            self.verbs.ledger.find(attachment, soon()).expect("in time").is_some()
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.directory).ok();
+        }
+    }
+
+    pub(crate) fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    #[test]
+    fn garbage_collection_takes_nothing_that_is_newer_than_its_list() {
+        let scene = Scene::new("gc", None);
+        let attachment = scene.recorded("only-in-tests/eth0", 101);
+        let collected = scene.verbs.collect(&attachment, 100, soon()).expect("looked at");
+        assert!(matches!(collected, Collected::Newer));
+        assert!(scene.is_recorded(&attachment));
+        let collected = scene.verbs.collect(&attachment, 101, soon()).expect("looked at");
+        assert!(matches!(collected, Collected::Removed));
+        assert!(!scene.is_recorded(&attachment));
+    }
+
+    #[test]
+    fn a_delete_of_an_older_sandbox_leaves_the_newer_one() {
+        let scene = Scene::new("remove", None);
+        let attachment = scene.recorded("only-in-tests/eth0", 101);
+        assert!(!scene.verbs.remove(&attachment, 100, soon()).expect("nothing to do"));
+        assert!(scene.is_recorded(&attachment));
+        assert!(scene.verbs.remove(&attachment, 101, soon()).expect("removed"));
+        assert!(!scene.is_recorded(&attachment));
+    }
+
+    #[test]
+    fn a_pod_that_the_api_does_not_show_yet_is_refused_and_not_given_what_it_may_not_want() {
+        let scene = Scene::new("unknown", Some(Pods::default()));
+        let text = json_of(r#"{"cidr4":"10.0.0.0/24"}"#);
+        let config = nodeconfig::parse(text).expect("a NodeConfig");
+        let view = View { mtu: 1500, gateway4: config.gateway4, config };
+        let told = |runtime_config: &str| {
+            let text = format!(r#"{{"cniVersion":"1.1.0","name":"flock","type":"flock"{runtime_config}}}"#);
+            let conf = netconf::parse(text.as_bytes(), Command::Add).expect("a configuration");
+            let pod = args::parse("K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0").expect("a pod");
+            scene.verbs.intent(&conf, pod.as_ref(), &view, Instant::now() + Duration::from_millis(20))
+        };
+        let refused = told("");
+        assert!(matches!(refused, Err(Cause::PodUnknown)), "{refused:?}");
+        // A runtime that tells the annotations spares the question.
+        let told = told(r#","runtimeConfig":{"io.kubernetes.cri.pod-annotations":{}}"#).expect("served");
+        assert!(told.ipv4.is_some() && told.ipv6.is_none());
+    }
+
+    fn json_of(spec: &str) -> String {
+        format!(
+            r#"{{"apiVersion":"flock.fritzlab.net/v1alpha1","kind":"NodeConfig","metadata":{{"name":"n"}},"spec":{spec}}}"#
+        )
+    }
+}

@@ -556,3 +556,13 @@ fn what_a_server_says_at_length_is_not_repeated_at_length() {
         assert!(format!("{notice:?}").len() < 1000, "{notice:?}");
     }
 }
+
+#[test]
+fn an_event_of_an_unknown_kind_is_not_taken_for_read() {
+    let mut machine = synced();
+    watching(&mut machine);
+    assert_eq!(machine.line(&event("RENAMED", &object("a", "u1", "12", 7)), NOW, 0), Flow::Continue);
+    assert_eq!(values(&machine), one("a", 1));
+    machine.ended(&End::Closed, NOW + 300_000, 0);
+    assert!(asks(&mut machine).ends_with("resourceVersion=10"), "a flock that knows the kind must see it again");
+}
