@@ -450,7 +450,7 @@ impl Reconciler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::handler::tests::{Scene, soon};
+    use crate::agent::verbs::tests::{Scene, soon};
 
     #[test]
     fn a_repair_of_an_older_lease_leaves_the_newer_one() {

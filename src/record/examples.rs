@@ -1,4 +1,4 @@
-//! A lease and its link, for the tests of this folder. Must not be in any product.
+//! A lease and its link, for tests. Must not be in any product.
 
 use model::addr::{Attachment, Family, GATEWAY4, GATEWAY6, LinkEnd};
 use model::lease::{Lease, Phase};

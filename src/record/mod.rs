@@ -5,7 +5,7 @@
 pub mod boot_clock;
 pub mod disk;
 #[cfg(test)]
-mod examples;
+pub(crate) mod examples;
 pub mod format;
 pub mod import;
 pub mod notes;

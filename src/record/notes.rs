@@ -420,10 +420,10 @@ mod tests {
         let Attachment { container_id, ifname } = attachment(key);
         Content {
             version: VERSION,
-            boot: boot::id().expect("a boot"),
+            boot: boot_clock::id().expect("a boot"),
             container_id: container_id.to_string(),
             ifname: ifname.to_string(),
-            at: boot::now_ms(),
+            at: boot_clock::now_ms(),
         }
     }
 
@@ -433,7 +433,7 @@ mod tests {
         place.write("a/eth0");
         place.write("b/eth0");
         let carried_out = place.notes();
-        while boot::now_ms() <= carried_out[1].at {
+        while boot_clock::now_ms() <= carried_out[1].at {
             thread::yield_now();
         }
         place.write("a/eth0");

@@ -32,6 +32,7 @@ mod odd_links;
 mod old_kernels;
 mod recovery;
 mod rpc;
+mod rules;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -809,7 +809,7 @@ mod tests {
     fn what_is_adopted_is_taken_and_takes_nothing_from_others() {
         let disk = Memory::default();
         let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
-        let shown = crate::plan::tests::lease("shown/eth0");
+        let shown = crate::record::examples::lease("shown/eth0");
         let shown = Lease { ipv6: "2001:db8::1".parse().ok(), ipv4: "10.0.0.2".parse().ok(), ..shown };
         assert!(ledger.adopt(shown.clone(), soon()).expect("recorded"));
         let lease = ledger.reserve(wish("new/eth0"), soon()).expect("free").lease;

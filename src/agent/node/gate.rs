@@ -103,7 +103,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cni::error::Code;
+    use cni::error::Code;
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(30)

@@ -491,11 +491,10 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::disk::Directory;
-    use crate::ipam::Draw;
-    use crate::nodeconfig;
-    use crate::plan;
-    use crate::store::Store;
+    use crate::record::disk::Directory;
+    use crate::record::store::Store;
+    use model::ipam::Draw;
+    use model::nodeconfig;
 
     struct Zero;
 
@@ -514,7 +513,7 @@ pub(crate) mod tests {
     impl Scene {
         pub(crate) fn new(name: &str, pods: Option<Pods>) -> Scene {
             let directory = std::env::temp_dir().join(format!("flock-verbs-{name}-{}", std::process::id()));
-            crate::disk::make_private_dir(&directory).expect("made");
+            crate::record::disk::make_private_dir(&directory).expect("made");
             let store = Store::open(Directory::open(&directory).expect("a directory"), "boot", 0).0;
             let ledger = Ledger::start(store, Zero).expect("a thread");
             let remover = LinkRemover::start().expect("the kernel answers");
@@ -525,7 +524,7 @@ pub(crate) mod tests {
 
         /// Records a lease of which the kernel shows nothing, made at `since`.
         pub(crate) fn recorded(&self, key: &str, since: u64) -> Attachment {
-            let lease = Lease { since, ..plan::tests::lease(key) };
+            let lease = Lease { since, ..crate::record::examples::lease(key) };
             self.verbs.ledger.record(lease.clone(), soon()).expect("recorded");
             lease.attachment
         }

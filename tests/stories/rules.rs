@@ -1,18 +1,13 @@
 //! Rules that no other story would notice the breach of: each was broken once by a small wrong change (`make mutants`), and
 //! every test stayed green.
-//!
-//! Needs the feature `failpoints` (`make test`), which puts things into an order.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
-
-mod support;
 
 use std::fs;
 use std::time::Instant;
 
+use crate::support::*;
 use flock::rpc::client;
 use flock::rpc::message::{Op, Request};
 use serde_json::json;
-use support::*;
 
 /// A delete whose caller finds nobody, while the agent runs.
 fn noted_delete(host: &Host, pod: &Pod<'_>) {
