@@ -18,6 +18,7 @@
 //!
 //! A panic anywhere aborts the process: a daemon that lost one thread is worse than a restart, and the state bears it.
 
+pub mod board;
 pub mod entrance;
 pub mod fault;
 pub mod ledger;
@@ -28,7 +29,6 @@ pub mod requirements;
 pub mod settings;
 pub mod suspicion;
 pub mod verbs;
-pub mod view;
 pub mod watchdog;
 
 use std::fmt;
@@ -46,22 +46,27 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::agent::board::Board;
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::Fault;
 use crate::agent::ledger::Ledger;
-use crate::agent::node::cluster::{Latest, NodeConfigAudience, PodAudience};
-use crate::agent::node::gate::HostGate;
+use crate::agent::node::Node;
+use crate::agent::node::cluster::{NodeConfigAudience, PodAudience};
+use crate::agent::node::conflist::Conflist;
+use crate::agent::node::gate::Gate;
+use crate::agent::node::host::Host;
+use crate::agent::node::last_good::LastGood;
 use crate::agent::node::pods::Pods;
 use crate::agent::node::portmap::{Overheard, Search};
-use crate::agent::node::source::{ClusterSource, FileSource, Source};
-use crate::agent::node::status::{Reporter, Verdicts};
-use crate::agent::node::{Node, Places, Wake};
+use crate::agent::node::source::{ClusterSource, FileSource, Published, Source};
+use crate::agent::node::state::NodeState;
+use crate::agent::node::status::Reporter;
+use crate::agent::node::wake::Wake;
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::Unfit;
 use crate::agent::settings::{ConfigSource, Settings};
 use crate::agent::suspicion::Suspicions;
 use crate::agent::verbs::Verbs;
-use crate::agent::view::Present;
 use crate::agent::watchdog::Watchdog;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::changes::{Change, Changes};
@@ -227,18 +232,20 @@ fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), St
     };
     let ledger = Ledger::start(store, KernelDraw).map_err(StartError::Thread)?;
     let remover = LinkRemover::start().map_err(StartError::Netlink)?;
-    let present = Present::default();
+    let state = Board::<NodeState>::default();
     let (wake, woken) = channel();
     let (source, cluster) = match origin {
         Origin::File(path) => (Source::File(FileSource::new(path, node_name.clone())), None),
         Origin::Api(access) => {
             let cluster = Cluster::new(&access, node_name.clone(), wake.clone())?;
-            (Source::Cluster(ClusterSource::new(cluster.latest.clone(), node_name.clone())), Some(cluster))
+            let last_good = LastGood::new(&flags.state_dir);
+            let source = ClusterSource::new(cluster.published.clone(), node_name.clone(), last_good);
+            (Source::Cluster(source), Some(cluster))
         }
     };
     let pods = cluster.as_ref().map(|cluster| cluster.pods.clone());
-    let gate = HostGate::new(wake.clone());
-    let verbs = Arc::new(Verbs::new(ledger.clone(), remover, present.clone(), pods, gate));
+    let gate = Gate::new(state.clone(), wake.clone());
+    let verbs = Arc::new(Verbs::new(ledger.clone(), remover, gate, pods));
     let suspicions = Suspicions::default();
     let (reconcile, reconcile_woken) = channel();
     // Before the first look, so that nothing changes unheard between look and listening.
@@ -247,15 +254,10 @@ fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), St
     reconciler.import(&settings.import).map_err(StartError::Recovery)?;
     reconciler.start().map_err(StartError::Recovery)?;
 
-    let places =
-        Places { socket: settings.socket.clone(), state_dir: settings.state_dir, cni_conf_dir: settings.cni_conf_dir };
-    let verdicts = Verdicts::default();
     let search = Search::default();
-    let mut node =
-        Node::new(source, places, verbs.clone(), present.clone(), verdicts.clone(), search.clone(), suspicions);
-    if cluster.is_some() {
-        node.recall();
-    }
+    let conflist = flags.cni_conf_dir.map(|dir| Conflist::new(dir, &flags.socket, search.clone()));
+    let mut node = Node::new(source, Host::new(suspicions), conflist, ledger.clone(), state.clone());
+    node.recall();
     // A file is read before the first request, but the agent is ready without it: DEL and STATUS need no configuration.
     node.round();
     // With the real handlers from the first request on: a DEL may have queued while the start was under way, and must not
@@ -270,18 +272,18 @@ fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), St
         ("node", node.pulse()),
         ("reconcile", reconciler.pulse()),
     ];
-    let watchdog = Watchdog::new(ledger.clone(), present.clone(), parts);
+    let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
     let entrance = Entrance::new(server.door());
     let keep_records = move || {
         if let Err(Deaf) = reconciler.keep(&reconcile_woken, entrance) {
             end("agent cannot be called, it ends so that it is started anew");
         }
     };
-    let mut threads = vec![spawn("node", move || node.keep(&woken))?, spawn("reconcile", keep_records)?];
+    let mut threads = vec![spawn("node", move || node.run(&woken))?, spawn("reconcile", keep_records)?];
     let mut stops = Vec::new();
     let mut reported = None;
     if let Some(cluster) = &cluster {
-        let running = cluster.start(ledger, present.clone(), verdicts)?;
+        let running = cluster.start(ledger, state)?;
         threads.extend(running.threads);
         stops.extend(running.stops);
         reported = Some(running.reported);
@@ -381,7 +383,7 @@ fn listen(
 struct Cluster {
     node: String,
     client: Arc<Client>,
-    latest: Latest,
+    published: Board<Published>,
     pods: Pods,
     wake: Sender<Wake>,
     /// The agent is about to end, and so may its watches.
@@ -418,7 +420,7 @@ impl Cluster {
         Ok(Cluster {
             node,
             client: Arc::new(client),
-            latest: Latest::default(),
+            published: Board::default(),
             pods: Pods::default(),
             wake,
             stopping: Arc::default(),
@@ -426,11 +428,11 @@ impl Cluster {
     }
 
     /// Starts the threads; each ends when its sender is dropped.
-    fn start(&self, ledger: Ledger, present: Present, verdicts: Verdicts) -> Result<Running, StartError> {
+    fn start(&self, ledger: Ledger, state: Board<NodeState>) -> Result<Running, StartError> {
         let (client, node) = (self.client.clone(), self.node.clone());
         let (stop_configs, configs_stopped) = channel();
         let mut audience =
-            NodeConfigAudience { node: node.clone(), latest: self.latest.clone(), wake: self.wake.clone() };
+            NodeConfigAudience { node: node.clone(), published: self.published.clone(), wake: self.wake.clone() };
         let stopping = self.stopping.clone();
         let configs = spawn("watch-nodeconfigs", move || {
             reflect(&client, NodeConfigs { node }, &configs_stopped, &mut audience);
@@ -444,11 +446,11 @@ impl Cluster {
             reflect(&client, PodsOfNode { node }, &pods_stopped, &mut audience);
             end_with(&stopping);
         })?;
-        let reporter = Reporter::new(self.client.clone(), self.node.clone(), ledger, present, verdicts);
+        let reporter = Reporter::new(self.client.clone(), self.node.clone(), ledger, state);
         let (stop_status, status_stopped) = channel();
         let (reporting, reported) = channel();
         let status = spawn("status", move || {
-            reporter.keep(&status_stopped);
+            reporter.run(&status_stopped);
             drop(reporting);
         })?;
         Ok(Running {

@@ -7,8 +7,9 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::agent::board::Board;
 use crate::agent::ledger::{Filling, Ledger};
-use crate::agent::view::Present;
+use crate::agent::node::state::NodeState;
 use crate::process::log;
 use crate::process::notify;
 use crate::process::progress::Pulse;
@@ -23,7 +24,7 @@ const LARGE: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Watchdog {
     ledger: Ledger,
-    present: Present,
+    node: Board<NodeState>,
     parts: Vec<(&'static str, Pulse)>,
     /// What the manager wants, if it watches.
     interval: Option<Duration>,
@@ -36,10 +37,10 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Watches `parts`, which are named for the log, and asks the ledger how full the node is. None where there is no service manager to tell.
-    pub fn new(ledger: Ledger, present: Present, parts: Vec<(&'static str, Pulse)>) -> Option<Watchdog> {
+    pub fn new(ledger: Ledger, node: Board<NodeState>, parts: Vec<(&'static str, Pulse)>) -> Option<Watchdog> {
         notify::is_heard().then(|| Watchdog {
             ledger,
-            present,
+            node,
             parts,
             interval: notify::watchdog(),
             told: None,
@@ -62,7 +63,7 @@ impl Watchdog {
 
     fn look(&mut self, deadline: Instant) {
         if let Ok(filling) = self.ledger.filling(deadline) {
-            let status = status(&filling, self.present.get().is_some());
+            let status = status(&filling, self.node.get().view.is_some());
             if status != self.status {
                 notify::send(&format!("STATUS={status}"));
                 self.status = status;

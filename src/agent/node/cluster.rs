@@ -1,57 +1,34 @@
 //! The agent's side of the Kubernetes API: two reflectors, and what they publish.
 //!
-//! Everything here may fail for as long as it likes: pods run, ADD and DEL go on with what is known.
+//! Everything here may fail for as long as it likes: pods run, ADD and DEL go on with what is known. Must not decide what a
+//! NodeConfig means.
 
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::agent::node::Wake;
+use crate::agent::board::Board;
 use crate::agent::node::pods::Pods;
+use crate::agent::node::source::Published;
+use crate::agent::node::wake::Wake;
 use crate::kube::client::Tidings;
 use crate::kube::objects::{NodeConfigObject, Pod};
 use crate::kube::reflect::Audience;
 use crate::kube::watch::{Name, Notice, Objects};
 use crate::process::log;
 
+/// API group of flock's own kind, as RBAC names it.
 const GROUP: &str = "flock.fritzlab.net";
+/// Resource of that kind, as RBAC and the CRD name it.
 const CRD: &str = "nodeconfigs";
-
-/// What the API server has under this node's name.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub enum Published {
-    /// It has not been heard yet.
-    #[default]
-    Unknown,
-    /// Nothing.
-    Absent,
-    /// This.
-    Object(Arc<NodeConfigObject>),
-}
-
-/// The place where the newest NodeConfig of the API is found.
-#[derive(Debug, Clone, Default)]
-pub struct Latest(Arc<Mutex<Published>>);
-
-impl Latest {
-    /// The newest one.
-    pub fn get(&self) -> Published {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Puts another one in place.
-    pub fn set(&self, published: Published) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = published;
-    }
-}
 
 /// Passes this node's NodeConfig on.
 #[derive(Debug)]
 pub struct NodeConfigAudience {
     /// The node's name.
     pub node: String,
-    /// Where it goes.
-    pub latest: Latest,
-    /// Whom to wake.
+    /// Where the NodeConfig is published.
+    pub published: Board<Published>,
+    /// Wakes the node's thread.
     pub wake: Sender<Wake>,
 }
 
@@ -59,7 +36,7 @@ impl Audience<NodeConfigObject> for NodeConfigAudience {
     fn objects(&mut self, objects: Arc<Objects<NodeConfigObject>>) {
         // The server filters, and a server that does not must not make us somebody else.
         let ours = objects.get(&Name { namespace: String::new(), name: self.node.clone() });
-        self.latest.set(ours.map_or(Published::Absent, |object| Published::Object(object.clone())));
+        self.published.set(ours.map_or(Published::Absent, |object| Published::Object(object.clone())));
         self.wake.send(Wake::Look).ok();
     }
 
@@ -71,7 +48,7 @@ impl Audience<NodeConfigObject> for NodeConfigAudience {
 /// Passes this node's pods on.
 #[derive(Debug)]
 pub struct PodAudience {
-    /// Where they go.
+    /// Where the pods are published.
     pub pods: Pods,
 }
 

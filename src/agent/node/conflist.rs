@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use serde_json::{Value, json};
@@ -28,6 +29,9 @@ const LOWEST: Version = Version::V0_4_0;
 
 /// Longest file that is read. What is longer was not composed here.
 const FILE_MAX: u64 = 1024 * 1024;
+
+/// Interval between looks at the file, 5 s. Without it no pod can be started or stopped.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// The configuration as it is shipped. A release that changes it has to know this one in [`is_composed`], too, or it takes what
 /// its predecessor wrote for an operator's.
@@ -78,75 +82,74 @@ pub fn wanted(socket: &Path, host_ports: &HostPorts, standing: &Standing) -> Str
     compose(socket, versions.as_deref())
 }
 
-/// What was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing had to be.
-    None,
-    /// The file was written.
-    Written,
-    /// Somebody has edited the file, and it is left as it is.
-    Edited,
-}
-
 /// The file, kept.
 #[derive(Debug)]
 pub struct Conflist {
+    /// The directory, which must exist.
+    dir: PathBuf,
     socket: PathBuf,
     portmap: Portmap,
     /// What was last said of it, lest it be said in every round.
     said: Option<(Verdict, HostPorts)>,
+    /// When the file was last as it should be, as far as is known.
+    settled: Option<Instant>,
 }
 
 impl Conflist {
-    /// The file of an agent with this socket, for a runtime that looks for its plugins there.
-    pub fn new(socket: &Path, search: Search) -> Conflist {
-        Conflist { socket: socket.into(), portmap: Portmap::new(search), said: None }
+    /// The file in `dir` of an agent with this socket, for a runtime that looks for its plugins as `search` tells.
+    pub fn new(dir: PathBuf, socket: &Path, search: Search) -> Conflist {
+        Conflist { dir, socket: socket.into(), portmap: Portmap::new(search), said: None, settled: None }
     }
 
-    /// Compares the file in `dir`, which must exist, with what should be there, and writes it if it has to be. Says in the log
-    /// what has changed, and how it is with host ports. Cheap when nothing has changed: it reads that file and looks at
-    /// portmap. May take some seconds when portmap is new and hangs.
-    ///
-    /// # Errors
-    /// The old file, if any, is in force.
-    pub fn keep(&mut self, dir: &Path) -> Result<Change, DiskError> {
-        let file = dir.join(FILE_NAME);
+    /// Makes the next [`Conflist::settle`] look, however lately the last one did.
+    pub fn hurry(&mut self) {
+        self.settled = None;
+    }
+
+    /// Looks at the file, unless it was as it should be a moment ago, and writes it if it has to be. Says in the log what has
+    /// changed, and how it is with host ports. May take some seconds when portmap is new and hangs. What fails is tried again
+    /// with the next call.
+    pub fn settle(&mut self) {
+        if self.settled.is_some_and(|settled| settled.elapsed() < INTERVAL) {
+            return;
+        }
+        match self.keep() {
+            Ok(()) => self.settled = Some(Instant::now()),
+            Err(error) => log::error("CNI configuration cannot be written").with("err", error).write_limited(),
+        }
+    }
+
+    /// Cheap when nothing has changed: reads the file and looks at portmap.
+    fn keep(&mut self) -> Result<(), DiskError> {
+        let file = self.dir.join(FILE_NAME);
         let host_ports = self.portmap.host_ports();
         let standing = look(&file)?;
         let text = wanted(&self.socket, &host_ports, &standing);
         let verdict = judge(&standing, &text);
         let is_news = self.said.as_ref() != Some(&(verdict, host_ports.clone()));
-        let change = match verdict {
+        match verdict {
             Verdict::Write => {
-                install(dir, &text)?;
+                install(&self.dir, &text)?;
                 log::info("CNI configuration written")
                     .with("file", file.display())
                     .with("host_ports", &host_ports)
                     .write_limited();
-                Change::Written
             }
-            Verdict::Leave => {
-                if is_news {
-                    log::info("CNI configuration stands")
-                        .with("file", file.display())
-                        .with("host_ports", &host_ports)
-                        .write_limited();
-                }
-                Change::None
+            Verdict::Leave if is_news => log::info("CNI configuration stands")
+                .with("file", file.display())
+                .with("host_ports", &host_ports)
+                .write_limited(),
+            Verdict::Edited if is_news => {
+                log::warn(
+                    "CNI configuration is not as the agent writes it and is left alone; remove it to have it written anew",
+                )
+                .with("file", file.display())
+                .write_limited();
             }
-            Verdict::Edited => {
-                if is_news {
-                    log::warn("CNI configuration is not as the agent writes it and is left alone; remove it to have it written anew")
-                        .with("file", file.display())
-                        .write_limited();
-                }
-                Change::Edited
-            }
-        };
-        // What was written stands from now on.
-        self.said = Some((if verdict == Verdict::Write { Verdict::Leave } else { verdict }, host_ports));
-        Ok(change)
+            Verdict::Leave | Verdict::Edited => {}
+        }
+        self.said = Some((verdict, host_ports));
+        Ok(())
     }
 }
 

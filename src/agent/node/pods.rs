@@ -1,49 +1,33 @@
 //! The pods of this node as the API server knows them, for the ADDs that need one.
 //!
 //! A runtime that hands annotations over makes this nearly idle. Readers wait a few seconds at most; a pod that is bound to a
-//! node is usually seen before its ADD comes.
+//! node is usually seen before its ADD comes. Must not ask the API server itself.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::agent::board::Board;
 use crate::kube::objects::Pod;
 use crate::kube::watch::{Name, Objects};
 
-/// How long an ADD waits for its pod.
+/// Longest time for which an ADD waits for its pod, 3 s.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The view of the pods. Empty until the first list has come.
+/// The pods of this node. Empty until the first list has come.
 #[derive(Debug, Clone, Default)]
-pub struct Pods(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    objects: Mutex<Arc<Objects<Pod>>>,
-    changed: Condvar,
-}
+pub struct Pods(Board<Objects<Pod>>);
 
 impl Pods {
     /// Puts another set in place.
     pub fn set(&self, objects: Arc<Objects<Pod>>) {
-        *self.0.objects.lock().unwrap_or_else(PoisonError::into_inner) = objects;
-        self.0.changed.notify_all();
+        self.0.set(objects);
     }
 
     /// The pod that a runtime means, waited for until `deadline` and at most [`PATIENCE`].
     pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>, deadline: Instant) -> Option<Arc<Pod>> {
         let key = Name { namespace: namespace.into(), name: name.into() };
         let until = deadline.min(Instant::now() + PATIENCE);
-        let mut objects = self.0.objects.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(pod) = objects.get(&key).filter(|pod| pod.is_meant_by(uid)) {
-                return Some(pod.clone());
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            objects = self.0.changed.wait_timeout(objects, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        self.0.wait(until, |objects| objects.get(&key).filter(|pod| pod.is_meant_by(uid)).cloned())
     }
 }
 

@@ -14,11 +14,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::agent::board::Board;
 use crate::process::log;
 use crate::process::program::{self, Limits, ProgramError};
 use crate::process::shutdown::Stop;
@@ -48,7 +49,7 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// Where the runtime looks for plugins, as far as its calls have told. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Search(Arc<Mutex<String>>);
+pub struct Search(Board<String>);
 
 impl Search {
     /// A call came with this `CNI_PATH`.
@@ -56,15 +57,14 @@ impl Search {
         if path.is_empty() || path.len() > PATH_MAX {
             return;
         }
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != path {
-            path.clone_into(&mut known);
+        if *self.0.get() != path {
+            self.0.set(path.to_owned());
         }
     }
 
     /// Where the runtime's portmap is or would be.
     fn find(&self, known_dirs: &[&Path]) -> Found {
-        let path = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let path = self.0.get();
         let told: Vec<&Path> = path.split(':').map(Path::new).filter(|dir| dir.is_absolute()).collect();
         let has = |plugin: &'static str| move |dir: &&&Path| dir.join(plugin).is_file();
         // The agent may not see what the runtime sees, which is told from a runtime without portmap by flock itself.

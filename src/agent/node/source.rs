@@ -1,16 +1,22 @@
 //! Where the NodeConfig comes from: a file that is followed, or the API server. Each look tells only what has changed.
+//!
+//! Must not decide what is in force: that is the node's thread.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::agent::node::cluster::{Latest, Published};
+use crate::agent::board::Board;
+use crate::agent::node::last_good::LastGood;
+use crate::agent::node::state::Edit;
+use crate::kube::objects::NodeConfigObject;
 use crate::process::foreign_file;
 use model::nodeconfig::{self, NodeConfig};
 
-/// Longest NodeConfig file that is read, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
+/// Longest NodeConfig file that is read, 1 MiB.
+const FILE_MAX: u64 = 1024 * 1024;
 
 /// One of the two sources.
 #[derive(Debug)]
@@ -21,38 +27,41 @@ pub enum Source {
     Cluster(ClusterSource),
 }
 
-/// What a look found.
+/// What a look has shown.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Found {
-    /// The same as before.
-    Nothing,
+pub enum Seen {
+    /// The same as the look before.
+    Unchanged,
     /// Another NodeConfig, or one that cannot be used.
     Config {
-        /// It, or what is wrong with it.
+        /// The NodeConfig, or what is wrong with it.
         config: Result<Box<NodeConfig>, String>,
         /// What an operator should know about one that can be used.
         notes: Vec<String>,
         /// Which edit of which object, for its status; none for a file.
         edit: Option<Edit>,
     },
-    /// There is none any more, or not yet; why.
+    /// There is no NodeConfig any more, or not yet; why.
     Gone(String),
-    /// It could not be looked at; why. The next look tries again.
+    /// The source could not be read; why. The next look tries again.
     Unreadable(String),
 }
 
-/// One edit of an object of the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edit {
-    /// `metadata.uid`
-    pub uid: String,
-    /// `metadata.generation`
-    pub generation: i64,
+/// What the API server has under this node's name.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Published {
+    /// The API server has not been heard yet.
+    #[default]
+    Unknown,
+    /// There is no such object.
+    Absent,
+    /// The object.
+    Object(Arc<NodeConfigObject>),
 }
 
 impl Source {
-    /// Looks.
-    pub fn look(&mut self) -> Found {
+    /// What has changed since the last look.
+    pub fn look(&mut self) -> Seen {
         match self {
             Source::File(file) => file.look(),
             Source::Cluster(cluster) => cluster.look(),
@@ -67,11 +76,18 @@ impl Source {
         }
     }
 
-    /// The name of the node whose NodeConfig it is.
-    pub fn node(&self) -> &str {
+    /// The last good NodeConfig of an earlier run, for a start without an API server. A file is there by itself.
+    pub fn recall(&mut self) -> Option<NodeConfig> {
         match self {
-            Source::File(file) => &file.node,
-            Source::Cluster(cluster) => &cluster.node,
+            Source::File(_) => None,
+            Source::Cluster(cluster) => cluster.last_good.recall(&cluster.node),
+        }
+    }
+
+    /// Keeps `config`, which is in force, for [`Source::recall`] after the next start. Cheap when that is done already.
+    pub fn keep_for_next_start(&mut self, config: &NodeConfig) {
+        if let Source::Cluster(cluster) = self {
+            cluster.last_good.keep(config);
         }
     }
 }
@@ -91,7 +107,7 @@ struct Stamp {
 pub struct FileSource {
     path: PathBuf,
     node: String,
-    /// Of the content that was read last. A read that failed leaves none: it is tried again at the next look.
+    /// Stamp of the content that was read last. A read that failed leaves none, so that the next look tries again.
     seen: Option<Stamp>,
     /// Why there was nothing to read at the last look.
     problem: Option<String>,
@@ -103,20 +119,20 @@ impl FileSource {
         FileSource { path, node, seen: None, problem: None }
     }
 
-    fn look(&mut self) -> Found {
+    fn look(&mut self) -> Seen {
         let read = self.read_changed();
         let problem = read.as_ref().err().map(|error| format!("{}: {error}", self.path.display()));
         let told = self.problem == problem;
         self.problem.clone_from(&problem);
         match (read, problem) {
             (Ok(Some(bytes)), _) => self.judge(&bytes),
-            (Err(error), Some(_)) if error.kind() == io::ErrorKind::NotFound && told => Found::Nothing,
+            (Err(error), Some(_)) if error.kind() == io::ErrorKind::NotFound && told => Seen::Unchanged,
             (Err(error), Some(why)) if error.kind() == io::ErrorKind::NotFound => {
                 self.seen = None;
-                Found::Gone(why)
+                Seen::Gone(why)
             }
-            (Err(_), Some(why)) if !told => Found::Unreadable(why),
-            _ => Found::Nothing,
+            (Err(_), Some(why)) if !told => Seen::Unreadable(why),
+            _ => Seen::Unchanged,
         }
     }
 
@@ -132,20 +148,20 @@ impl FileSource {
         if self.seen == Some(stamp) {
             return Ok(None);
         }
-        let bytes = foreign_file::read(&self.path, MAX_FILE)?;
+        let bytes = foreign_file::read(&self.path, FILE_MAX)?;
         self.seen = Some(stamp);
         Ok(Some(bytes))
     }
 
-    fn judge(&self, bytes: &[u8]) -> Found {
+    fn judge(&self, bytes: &[u8]) -> Seen {
         match nodeconfig::read(bytes) {
             Ok((config, mut notes)) => {
                 notes.extend(nodeconfig::name_note(&config.name, &self.node));
-                Found::Config { config: Ok(Box::new(config)), notes, edit: None }
+                Seen::Config { config: Ok(Box::new(config)), notes, edit: None }
             }
             Err(error) => {
                 let why = format!("{}: {error}", self.path.display());
-                Found::Config { config: Err(why), notes: Vec::new(), edit: None }
+                Seen::Config { config: Err(why), notes: Vec::new(), edit: None }
             }
         }
     }
@@ -154,31 +170,33 @@ impl FileSource {
 /// This node's NodeConfig in the API.
 #[derive(Debug)]
 pub struct ClusterSource {
-    latest: Latest,
+    published: Board<Published>,
     node: String,
-    seen: Published,
+    last_good: LastGood,
+    /// What the last look has shown.
+    seen: Arc<Published>,
 }
 
 impl ClusterSource {
-    /// What a reflector publishes in `latest`, for the node of this name.
-    pub fn new(latest: Latest, node: String) -> ClusterSource {
-        ClusterSource { latest, node, seen: Published::Unknown }
+    /// What a reflector publishes, for the node of this name; the last good one is kept in `last_good`.
+    pub fn new(published: Board<Published>, node: String, last_good: LastGood) -> ClusterSource {
+        ClusterSource { published, node, last_good, seen: Arc::default() }
     }
 
-    fn look(&mut self) -> Found {
-        let latest = self.latest.get();
-        if latest == self.seen {
-            return Found::Nothing;
+    fn look(&mut self) -> Seen {
+        let published = self.published.get();
+        if published == self.seen {
+            return Seen::Unchanged;
         }
-        self.seen = latest;
-        match &self.seen {
-            Published::Unknown => Found::Nothing,
-            Published::Absent => Found::Gone(format!(
+        self.seen = published;
+        match &*self.seen {
+            Published::Unknown => Seen::Unchanged,
+            Published::Absent => Seen::Gone(format!(
                 "the API server has no NodeConfig of the name {0}: kubectl apply one with metadata.name {0} and spec.cidr6 or \
                  spec.cidr4 (deploy/README.md shows one)",
                 self.node
             )),
-            Published::Object(object) => Found::Config {
+            Published::Object(object) => Seen::Config {
                 config: object.config.clone().map(Box::new),
                 notes: object.notes.clone(),
                 edit: Some(Edit { uid: object.uid.clone(), generation: object.generation }),
@@ -214,8 +232,8 @@ mod tests {
         Source::File(FileSource::new(path.into(), "host001".into()))
     }
 
-    fn is_config(found: &Found) -> bool {
-        matches!(found, Found::Config { config: Ok(_), .. })
+    fn is_config(found: &Seen) -> bool {
+        matches!(found, Seen::Config { config: Ok(_), .. })
     }
 
     // A directory in its place stands for all that may be wrong with a read and heals without a change of the file itself.
@@ -229,24 +247,24 @@ mod tests {
         let mut source = source(&path);
         let found = source.look();
         assert!(
-            matches!(&found, Found::Unreadable(why) if why.contains("node.yaml") && why.contains("regular")),
+            matches!(&found, Seen::Unreadable(why) if why.contains("node.yaml") && why.contains("regular")),
             "{found:?}"
         );
-        assert_eq!(source.look(), Found::Nothing, "said once");
+        assert_eq!(source.look(), Seen::Unchanged, "said once");
         source.forget();
-        assert!(matches!(source.look(), Found::Unreadable(_)), "and again when asked");
+        assert!(matches!(source.look(), Seen::Unreadable(_)), "and again when asked");
         fs::remove_file(&path).expect("removable");
         fs::hard_link(&real, &path).expect("a link");
         assert!(is_config(&source.look()));
-        assert_eq!(source.look(), Found::Nothing);
+        assert_eq!(source.look(), Seen::Unchanged);
         // Unreadable for a moment, and back as it was.
         for _ in 0..2 {
             fs::rename(&path, dir.0.join("away")).expect("renamed");
             fs::create_dir(&path).expect("a directory");
-            assert!(matches!(source.look(), Found::Unreadable(_)));
+            assert!(matches!(source.look(), Seen::Unreadable(_)));
             fs::remove_dir(&path).expect("removable");
             fs::rename(dir.0.join("away"), &path).expect("renamed");
-            assert!(matches!(source.look(), Found::Nothing | Found::Config { .. }));
+            assert!(matches!(source.look(), Seen::Unchanged | Seen::Config { .. }));
         }
     }
 
@@ -255,22 +273,23 @@ mod tests {
         let dir = Dir::new("again");
         let path = dir.0.join("node.yaml");
         let mut source = source(&path);
-        assert!(matches!(source.look(), Found::Gone(_)));
-        assert_eq!(source.look(), Found::Nothing);
+        assert!(matches!(source.look(), Seen::Gone(_)));
+        assert_eq!(source.look(), Seen::Unchanged);
         fs::write(&path, TEXT).expect("writable");
         assert!(is_config(&source.look()));
-        assert_eq!(source.look(), Found::Nothing);
+        assert_eq!(source.look(), Seen::Unchanged);
         source.forget();
         assert!(is_config(&source.look()));
     }
 
     #[test]
     fn a_missing_node_config_is_named() {
-        let latest = Latest::default();
-        let mut source = Source::Cluster(ClusterSource::new(latest.clone(), "host001".into()));
-        assert_eq!(source.look(), Found::Nothing, "not heard yet");
-        latest.set(Published::Absent);
-        let Found::Gone(why) = source.look() else { panic!("gone") };
+        let published = Board::<Published>::default();
+        let last_good = LastGood::new(Path::new("/nonexistent"));
+        let mut source = Source::Cluster(ClusterSource::new(published.clone(), "host001".into(), last_good));
+        assert_eq!(source.look(), Seen::Unchanged, "not heard yet");
+        published.set(Published::Absent);
+        let Seen::Gone(why) = source.look() else { panic!("gone") };
         assert!(why.contains("NodeConfig of the name host001") && why.contains("kubectl apply"), "{why}");
     }
 }

@@ -5,16 +5,16 @@
 //! nothing has; tried again later when the server does not take it. Nothing is written before the conditions that are
 //! there are known, since their times belong to them.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::agent::board::Board;
 use crate::agent::ledger::{Filling, Ledger};
 use crate::agent::node::cluster::advice;
-use crate::agent::node::source::Edit;
-use crate::agent::view::Present;
+use crate::agent::node::state::{Edit, NodeState, Verdict};
 use crate::kube::client::{Answer, Client, Method};
 use crate::kube::explained;
 use crate::kube::objects::{NodeConfigs, collection, encoded};
@@ -52,17 +52,6 @@ const NOTES_MAX: usize = 2048;
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
-/// What is thought of the newest NodeConfig.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Which edit of which object; none when there is no object to report on.
-    pub edit: Option<Edit>,
-    /// Why it is not in force.
-    pub problem: Option<String>,
-    /// What an operator should know about it though it is in force.
-    pub notes: Vec<String>,
-}
-
 /// Whether pods get addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Serving {
@@ -83,52 +72,27 @@ pub enum Withdrawal {
     Uninstalled,
 }
 
-/// What the node's own thread thinks of its NodeConfig and of its host: the place where the reporter finds it.
-#[derive(Debug, Clone, Default)]
-pub struct Verdicts(Arc<Mutex<Standing>>);
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a report is made of, but for the counts of pods and addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
     verdict: Verdict,
-    /// Why the host is not prepared; none when it is.
-    unprepared: Option<String>,
-    /// What an operator should know about the NodeConfig on this host.
-    host_note: Option<String>,
-}
-
-impl Verdicts {
-    /// Puts another verdict in place.
-    pub fn set(&self, verdict: Verdict) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).verdict = verdict;
-    }
-
-    /// Says that the host is prepared for pods, or why it is not.
-    pub fn set_host(&self, prepared: Result<(), String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).unprepared = prepared.err();
-    }
-
-    /// Says what an operator should know about the NodeConfig on this host.
-    pub fn set_host_note(&self, note: Option<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).host_note = note;
-    }
-
-    fn get(&self) -> Standing {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+    host_notes: Vec<String>,
+    serving: Serving,
 }
 
 impl Standing {
-    fn notes(&self) -> String {
-        let notes: Vec<&str> = self.verdict.notes.iter().chain(&self.host_note).map(String::as_str).collect();
-        notes.join("; ").chars().take(NOTES_MAX).collect()
+    fn of(state: &NodeState) -> Standing {
+        let serving = match (&state.view, state.host.problem()) {
+            (None, _) => Serving::NotConfigured,
+            (Some(_), Some(problem)) => Serving::HostNotPrepared(problem.to_string()),
+            (Some(_), None) => Serving::Yes,
+        };
+        Standing { verdict: state.verdict.clone(), host_notes: state.host_notes.clone(), serving }
     }
 
-    fn serving(&self, configured: bool) -> Serving {
-        match (&self.unprepared, configured) {
-            (_, false) => Serving::NotConfigured,
-            (Some(why), true) => Serving::HostNotPrepared(why.clone()),
-            (None, true) => Serving::Yes,
-        }
+    fn notes(&self) -> String {
+        let notes: Vec<&str> = self.verdict.notes.iter().chain(&self.host_notes).map(String::as_str).collect();
+        notes.join("; ").chars().take(NOTES_MAX).collect()
     }
 }
 
@@ -173,8 +137,7 @@ struct Told {
 struct Written {
     edit: Edit,
     standing: Standing,
-    configured: bool,
-    /// Without its time.
+    /// The status without its time.
     status: Value,
     at: Instant,
 }
@@ -198,8 +161,7 @@ pub struct Reporter {
     client: Arc<Client>,
     node: String,
     ledger: Ledger,
-    present: Present,
-    verdicts: Verdicts,
+    state: Board<NodeState>,
     written: Option<Written>,
     /// The conditions as the server has them, and of which object; none as long as they are not known.
     told: Option<(String, Vec<Told>)>,
@@ -214,13 +176,12 @@ pub struct Reporter {
 
 impl Reporter {
     /// A reporter that has written nothing yet.
-    pub fn new(client: Arc<Client>, node: String, ledger: Ledger, present: Present, verdicts: Verdicts) -> Reporter {
+    pub fn new(client: Arc<Client>, node: String, ledger: Ledger, state: Board<NodeState>) -> Reporter {
         Reporter {
             client,
             node,
             ledger,
-            present,
-            verdicts,
+            state,
             written: None,
             told: None,
             counted: None,
@@ -233,11 +194,11 @@ impl Reporter {
 
     /// Reports until `stop` says so or is dropped. Then it says that the agent has stopped; whoever cannot wait for that
     /// shuts the client down.
-    pub fn keep(mut self, stop: &Receiver<()>) {
+    pub fn run(mut self, stop: &Receiver<()>) {
         while matches!(stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
             self.round();
         }
-        if self.verdicts.get().verdict.edit.is_some()
+        if self.state.get().verdict.edit.is_some()
             && let Err(why) = withdraw(&self.client, &self.node, Withdrawal::Stopped)
         {
             log::info("status does not say that the agent stops").with("err", why).write();
@@ -257,14 +218,16 @@ impl Reporter {
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
-        let (standing, configured) = (self.verdicts.get(), self.present.get().is_some());
-        let same = self.written.as_ref().is_some_and(|w| w.standing == standing && w.configured == configured);
+        let state = self.state.get();
+        let standing = Standing::of(&state);
+        let same = self.written.as_ref().is_some_and(|written| written.standing == standing);
         if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
             return;
         }
         self.counted = Some(Instant::now());
         let Some(edit) = standing.verdict.edit.clone() else { return };
-        match self.report(standing, &edit) {
+        let config = state.view.as_ref().map(|view| &view.config);
+        match self.report(standing, config, &edit) {
             Ok(()) => {}
             Err(Unreported::Gone) => self.not_before = Some(Instant::now() + jittered(RETRY, 1)),
             Err(Unreported::Failed { why, wait }) => {
@@ -275,16 +238,14 @@ impl Reporter {
         }
     }
 
-    fn report(&mut self, standing: Standing, edit: &Edit) -> Result<(), Unreported> {
+    fn report(&mut self, standing: Standing, config: Option<&NodeConfig>, edit: &Edit) -> Result<(), Unreported> {
         let told = match &self.told {
             Some((uid, told)) if *uid == edit.uid => told.clone(),
             _ => conditions_on_server(&self.client, &self.node, edit)?,
         };
         let Ok(filling) = self.ledger.filling(Instant::now() + LEDGER_LIMIT) else { return Ok(()) };
-        let view = self.present.get();
-        let config = view.as_ref().map(|view| &view.config);
         let now = log::timestamp(SystemTime::now());
-        let conditions = judge(&standing, &standing.serving(config.is_some()), config, &filling);
+        let conditions = judge(&standing, config, &filling);
         let (conditions, told) = dated(&conditions, &told, &now, edit.generation);
         self.told = Some((edit.uid.clone(), told));
         // A family without a range has nothing that could be free. Null takes away what was written before.
@@ -303,13 +264,7 @@ impl Reporter {
         if self.written.as_ref().is_some_and(fresh) {
             return Ok(());
         }
-        let written = Written {
-            edit: edit.clone(),
-            standing,
-            configured: config.is_some(),
-            status: status.clone(),
-            at: Instant::now(),
-        };
+        let written = Written { edit: edit.clone(), standing, status: status.clone(), at: Instant::now() };
         if let Some(status) = status.as_object_mut() {
             status.insert("lastHeard".into(), now.into());
         }
@@ -435,7 +390,7 @@ fn dated(conditions: &[Condition], told: &[Told], now: &str, generation: i64) ->
     (values.collect(), told)
 }
 
-fn judge(standing: &Standing, serving: &Serving, config: Option<&NodeConfig>, filling: &Filling) -> [Condition; 3] {
+fn judge(standing: &Standing, config: Option<&NodeConfig>, filling: &Filling) -> [Condition; 3] {
     let condition =
         |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
     let verdict = &standing.verdict;
@@ -463,7 +418,7 @@ fn judge(standing: &Standing, serving: &Serving, config: Option<&NodeConfig>, fi
         true => String::new(),
         false => format!(", but no {} address is free", families.join(" and no ")),
     };
-    let ready = match (&verdict.problem, serving) {
+    let ready = match (&verdict.problem, &standing.serving) {
         (None, Serving::Yes) => condition("Ready", Truth::True, "Serving", &format!("pods get addresses{but}")),
         (Some(_), Serving::Yes) => {
             condition("Ready", Truth::True, "LastGood", &format!("the last valid configuration is in force{but}"))
@@ -500,10 +455,14 @@ fn excerpt(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::node::state::View;
+    use cni::error::{Code, Error};
+    use model::addr::GATEWAY4;
     use model::ipam::Counts;
 
+    /// A standing in which pods get addresses.
     fn of(verdict: Verdict) -> Standing {
-        Standing { verdict, ..Standing::default() }
+        Standing { verdict, host_notes: Vec::new(), serving: Serving::Yes }
     }
 
     fn filling(allocated: u64, free: u64, resting: u64) -> Filling {
@@ -516,41 +475,43 @@ mod tests {
         model::nodeconfig::parse(format!("{head}spec: {spec}\n")).expect("valid")
     }
 
-    fn conditions(standing: &Standing, serving: &Serving) -> [Condition; 3] {
-        judge(standing, serving, Some(&config("{cidr4: 10.0.0.0/24}")), &filling(1, 10, 0))
+    fn view() -> Arc<View> {
+        Arc::new(View { config: config("{cidr4: 10.0.0.0/24}"), mtu: 1500, gateway4: GATEWAY4 })
+    }
+
+    fn conditions(standing: &Standing) -> [Condition; 3] {
+        judge(standing, Some(&config("{cidr4: 10.0.0.0/24}")), &filling(1, 10, 0))
     }
 
     #[test]
     fn what_is_accepted_and_wrong_is_shown_beside_valid() {
-        let verdicts = Verdicts::default();
-        verdicts.set(Verdict { notes: vec!["annotation x is ignored".into()], ..Verdict::default() });
-        verdicts.set_host_note(Some("spec.mtu is 9000".into()));
-        let [ready, valid, _] = conditions(&verdicts.get(), &Serving::Yes);
+        let noted = |notes: Vec<String>| of(Verdict { notes, ..Verdict::default() });
+        let standing =
+            Standing { host_notes: vec!["spec.mtu is 9000".into()], ..noted(vec!["annotation x is ignored".into()]) };
+        let [ready, valid, _] = conditions(&standing);
         assert_eq!((ready.status, valid.status), (Truth::True, Truth::True));
         assert_eq!(valid.message, "in force, but: annotation x is ignored; spec.mtu is 9000");
-        verdicts.set_host_note(None);
-        verdicts.set(Verdict { notes: vec!["é".repeat(100_000)], ..Verdict::default() });
-        let [_, valid, _] = conditions(&verdicts.get(), &Serving::Yes);
+        let [_, valid, _] = conditions(&noted(vec!["é".repeat(100_000)]));
         assert!(valid.message.len() < 32 * 1024, "the API server takes no longer message");
     }
 
     #[test]
     fn a_bad_edit_is_invalid_and_the_node_stays_ready() {
         let bad = of(Verdict { problem: Some("spec.cidr6 …".into()), ..Verdict::default() });
-        let [ready, valid, _] = conditions(&bad, &Serving::Yes);
+        let [ready, valid, _] = conditions(&bad);
         assert_eq!((ready.status, ready.reason), (Truth::True, "LastGood"));
         assert_eq!((valid.status, valid.reason, valid.message.as_str()), (Truth::False, "Invalid", "spec.cidr6 …"));
-        let [ready, _, free] = judge(&bad, &Serving::NotConfigured, None, &filling(0, 0, 0));
+        let [ready, _, free] = judge(&Standing { serving: Serving::NotConfigured, ..bad }, None, &filling(0, 0, 0));
         assert_eq!((ready.status, ready.reason), (Truth::False, "NotConfigured"));
         assert_eq!((free.status, free.reason), (Truth::Unknown, "NotConfigured"));
-        let [ready, valid, free] = conditions(&Standing::default(), &Serving::Yes);
+        let [ready, valid, free] = conditions(&of(Verdict::default()));
         assert_eq!([ready.status, valid.status, free.status], [Truth::True; 3]);
     }
 
     #[test]
     fn a_full_family_is_told_and_the_node_stays_ready() {
         let both = config("{cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}");
-        let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&both), &filling(253, 0, 0));
+        let [ready, _, free] = judge(&of(Verdict::default()), Some(&both), &filling(253, 0, 0));
         assert_eq!(
             (ready.status, ready.message.as_str()),
             (Truth::True, "pods get addresses, but no IPv4 address is free")
@@ -563,12 +524,12 @@ mod tests {
         for (spec, filling) in
             [("{cidr6: '2001:db8::/64'}", filling(0, 0, 0)), ("{cidr4: 10.0.0.0/24}", filling(252, 0, 1))]
         {
-            let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&config(spec)), &filling);
+            let [ready, _, free] = judge(&of(Verdict::default()), Some(&config(spec)), &filling);
             assert_eq!((free.status, ready.message.as_str()), (Truth::True, "pods get addresses"), "{spec}");
         }
         let mut none = filling(9, 0, 0);
         none.addresses.ipv6.free = 0;
-        let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&both), &none);
+        let [ready, _, free] = judge(&of(Verdict::default()), Some(&both), &none);
         assert!(ready.message.ends_with("no IPv6 and no IPv4 address is free"), "{}", ready.message);
         assert!(free.message.contains("IPv6") && free.message.contains("IPv4"), "{}", free.message);
     }
@@ -578,27 +539,36 @@ mod tests {
         let told = |kind: &str, status: &str| Told { kind: kind.into(), status: status.into(), since: "then".into() };
         let bad = of(Verdict { problem: Some("x".into()), ..Verdict::default() });
         let before = [told("Ready", "True"), told("Valid", "True")];
-        let (values, now) = dated(&conditions(&bad, &Serving::Yes), &before, "now", 7);
+        let (values, now) = dated(&conditions(&bad), &before, "now", 7);
         let times: Vec<&str> =
             values.iter().map(|value| value["lastTransitionTime"].as_str().expect("a time")).collect();
         assert_eq!(times, ["then", "now", "now"]);
-        let (values, _) = dated(&conditions(&bad, &Serving::Yes), &now, "later", 8);
+        let (values, _) = dated(&conditions(&bad), &now, "later", 8);
         assert!(values.iter().all(|value| value["lastTransitionTime"] != "later" && value["observedGeneration"] == 8));
     }
 
     #[test]
     fn a_host_that_is_not_prepared_is_not_ready_and_says_why() {
-        let verdicts = Verdicts::default();
-        assert_eq!(verdicts.get().serving(true), Serving::Yes);
-        verdicts.set_host(Err("net/ipv4/ip_forward cannot be written".into()));
-        let serving = verdicts.get().serving(true);
-        let [ready, valid, _] = conditions(&Standing::default(), &serving);
+        let state = NodeState { view: Some(view()), ..NodeState::default() };
+        assert_eq!(Standing::of(&state).serving, Serving::Yes);
+        let refusal = Error::new(Code::TryAgainLater, "net/ipv4/ip_forward cannot be written");
+        let unprepared = NodeState { host: state.host.after(Err(refusal.clone())), ..state.clone() };
+        let [ready, valid, _] = conditions(&Standing::of(&unprepared));
         assert_eq!((ready.status, ready.reason, valid.status), (Truth::False, "HostNotPrepared", Truth::True));
-        assert_eq!(ready.message, "net/ipv4/ip_forward cannot be written");
+        assert_eq!(ready.message, refusal.to_string());
         // Without a configuration nobody has tried to prepare it.
-        assert_eq!(verdicts.get().serving(false), Serving::NotConfigured);
-        verdicts.set_host(Ok(()));
-        assert_eq!(verdicts.get().serving(true), Serving::Yes);
+        let unconfigured = NodeState { view: None, ..unprepared.clone() };
+        assert_eq!(Standing::of(&unconfigured).serving, Serving::NotConfigured);
+        let prepared = NodeState { host: unprepared.host.after(Ok(())), ..unprepared };
+        assert_eq!(Standing::of(&prepared).serving, Serving::Yes);
+    }
+
+    #[test]
+    fn a_try_that_fails_as_before_is_no_news() {
+        let refusal = || Err(Error::new(Code::TryAgainLater, "net/ipv4/ip_forward cannot be written"));
+        let once = NodeState { host: NodeState::default().host.after(refusal()), ..NodeState::default() };
+        let twice = NodeState { host: once.host.after(refusal()), ..once.clone() };
+        assert_eq!(Standing::of(&once), Standing::of(&twice));
     }
 
     #[test]

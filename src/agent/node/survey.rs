@@ -1,9 +1,8 @@
-//! The host itself, as the kernel shows it: read for `hostfacts` and `desired` to judge, and changed by what they decide.
+//! The host in the kernel's words: read for `hostfacts` and `desired` to judge, and changed by what they decide.
 //!
-//! Nothing is changed before the node begins to serve, nothing is written that has its value already, and what bears
-//! somebody else's mark is never touched. Used by the node's own thread alone, so no two writers meet: while the kernel
-//! changes a forwarding setting, another reader sees it done already, and of two writers the later can undo it for the links
-//! and leave it shown as set.
+//! Decides nothing, and never touches what bears somebody else's mark. Used by the node's own thread alone, so no two writers
+//! meet: while the kernel changes a forwarding setting, another reader sees it done already, and of two writers the later can
+//! undo it for the links and leave it shown as set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,31 +22,32 @@ use model::desired::{Difference, Shows, Uplink};
 use model::hostfacts::{self, HostFacts, Seen, SeenLink, SeenRoute, WayOut};
 use model::plan;
 
-/// Where a link message has these (`plan::SETTINGS` has the others).
+/// Place of `forwarding` among the IPv4 settings of a link message (`plan::SETTINGS` has the others).
 const FORWARDING4: usize = 0;
+/// Place of `accept_ra` among the IPv6 settings of a link message.
 const ACCEPT_RA: usize = 3;
 
-/// Nothing is sent to these. They stand for "somewhere on the internet", and the kernel's answer for one address costs the
-/// same with three routes as with a full BGP table.
+/// Addresses that stand for "somewhere on the internet". Nothing is sent to them: the kernel is asked for the way there, and its
+/// answer for one address costs the same with three routes as with a full BGP table.
 const ANYWHERE: [IpAddr; 2] =
     [IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1))];
 
-/// What one look at the host found.
+/// What one look at the whole host found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Host {
+pub struct Survey {
     /// What follows for pods.
     pub facts: HostFacts,
-    /// The links that IPv4 packets leave by.
+    /// Indexes of the links that IPv4 packets leave by.
     uplinks4: BTreeSet<u32>,
-    /// The links that have a route from a router advertisement.
+    /// Indexes of the links that have a route from a router advertisement.
     advertised: BTreeSet<u32>,
 }
 
-/// Looks at the host, for pods in `prefixes` whose IPv4 gateway is to be `gateway4`. Reads whole tables.
+/// Surveys the host for pods in `prefixes` whose IPv4 gateway is to be `gateway4`. Reads whole tables.
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn look(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result<Host, NetlinkError> {
+pub fn take(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result<Survey, NetlinkError> {
     let mut conn = Conn::open(deadline)?;
     let objects = conn.nexthop_objects()?;
     let routes = conn.foreign_routes(&objects)?;
@@ -85,7 +85,7 @@ pub fn look(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result
         neighbours: neighbours.into_iter().map(|neighbour| (neighbour.link, neighbour.ip)).collect(),
         ways_out,
     };
-    Ok(Host { facts: hostfacts::judge(&seen, prefixes, gateway4), uplinks4, advertised })
+    Ok(Survey { facts: hostfacts::judge(&seen, prefixes, gateway4), uplinks4, advertised })
 }
 
 fn links_of(hops: &[Hop]) -> impl Iterator<Item = u32> {
@@ -103,11 +103,11 @@ fn seen(link: &Link) -> SeenLink {
     }
 }
 
-/// What the kernel shows of what pods need. Costs a handful of small questions, whatever the tables hold.
+/// What the kernel shows of the settings and routes that pods need, for the links of `survey`. Costs a handful of small questions, whatever the tables hold.
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn shows(host: &Host, deadline: Instant) -> Result<Shows, Cause> {
+pub fn settings(survey: &Survey, deadline: Instant) -> Result<Shows, Cause> {
     let forwarding6 = setting("ipv6/conf/all/forwarding")?;
     let mut conn = Conn::open(deadline)?;
     let unreachable = conn.own_unreachable_routes()?.into_iter().map(|route| route.to).collect();
@@ -116,14 +116,14 @@ pub fn shows(host: &Host, deadline: Instant) -> Result<Shows, Cause> {
         // The moment of switching concerns links without any route, too.
         links = conn.links()?;
     } else {
-        for index in host.uplinks4.union(&host.advertised) {
+        for index in survey.uplinks4.union(&survey.advertised) {
             links.extend(conn.link_at(*index)?);
         }
     }
     let uplink = |link: Link| Uplink {
-        forwards4: host.uplinks4.contains(&link.index).then(|| link.settings4.get(FORWARDING4) != Some(&0)),
+        forwards4: survey.uplinks4.contains(&link.index).then(|| link.settings4.get(FORWARDING4) != Some(&0)),
         accept_ra: link.settings6.get(ACCEPT_RA).copied(),
-        has_advertised_route: host.advertised.contains(&link.index),
+        has_advertised_route: survey.advertised.contains(&link.index),
         physical: fs::exists(format!("/sys/class/net/{}/device", link.name)).unwrap_or(false),
         name: link.name,
     };
@@ -141,7 +141,7 @@ fn setting(key: &str) -> Result<Option<i32>, Cause> {
     Ok(sysctl::get(key)?.and_then(|text| text.parse().ok()))
 }
 
-/// Puts right what is flock's to set.
+/// Puts back what is flock's to set.
 ///
 /// # Errors
 /// The setting or route could not be made; pods would have no way out.

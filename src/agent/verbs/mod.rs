@@ -20,11 +20,11 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::{Claim, Ledger, Reserved, Wish};
-use crate::agent::node::gate::HostGate;
+use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
+use crate::agent::node::state::View;
 use crate::agent::observe;
 use crate::agent::verbs::wire::{unwire, unwire_unrecorded, wire};
-use crate::agent::view::{Present, View};
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::kernel::netns::Netns;
 use crate::kube::objects::Pod;
@@ -51,11 +51,10 @@ const ADDRESSES_TRIED: usize = 8;
 pub struct Verbs {
     ledger: Ledger,
     remover: LinkRemover,
-    present: Present,
+    /// What new pods get, and whether the host is ready for them.
+    node: Gate,
     /// The pods of the API server; none without Kubernetes.
     pods: Option<Pods>,
-    /// Whether the host is ready for pods.
-    host: HostGate,
 }
 
 /// What one request did, for its line in the log.
@@ -120,8 +119,8 @@ impl Handler for Verbs {
 
 impl Verbs {
     /// Handlers over the agent's parts.
-    pub fn new(ledger: Ledger, remover: LinkRemover, present: Present, pods: Option<Pods>, host: HostGate) -> Verbs {
-        Verbs { ledger, remover, present, pods, host }
+    pub fn new(ledger: Ledger, remover: LinkRemover, node: Gate, pods: Option<Pods>) -> Verbs {
+        Verbs { ledger, remover, node, pods }
     }
 
     fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
@@ -140,7 +139,7 @@ impl Verbs {
         trace.pod.clone_from(&pod);
 
         Step::Intent.begin();
-        let view = self.present.get().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
+        let view = self.node.state().view.clone().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
         let addresses = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
 
@@ -158,7 +157,7 @@ impl Verbs {
             self.take_down(&claim, &attachment, Some(&lease), call.deadline)?;
         }
         Step::Host.begin();
-        self.host.pass(call.deadline).map_err(at(Step::Host))?;
+        self.node.pass(call.deadline).map_err(at(Step::Host))?;
         Step::Reserve.begin();
         let wish = Wish {
             attachment: attachment.clone(),
@@ -395,17 +394,13 @@ impl Verbs {
     /// slow disk: a STATUS error evicts the pods of the node.
     fn status(&self) -> Result<(), Fault> {
         let error = Error::new(Code::NotAvailable, "ADD cannot be served");
-        let why = match (self.present.get(), self.host.problem()) {
+        let state = self.node.state();
+        let why = match (&state.view, state.host.problem()) {
             (None, _) => "no valid NodeConfig yet; the log of flock-agent says why".to_owned(),
             (Some(_), Some(problem)) => problem.to_string(),
             (Some(_), None) => return Ok(()),
         };
         Err(Fault::new(Step::Receive, error.with_details(why)))
-    }
-
-    /// Whether the host is ready for pods.
-    pub fn host_gate(&self) -> &HostGate {
-        &self.host
     }
 
     /// The part of the agent that records.

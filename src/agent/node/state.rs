@@ -1,0 +1,81 @@
+//! What the node's own thread publishes of the node: one value for requests, for the status in the API and for the watchdog,
+//! so that no two of them see different truths.
+//!
+//! Values only. Must not decide anything, and must not know who reads them.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use cni::error::Error;
+use model::nodeconfig::NodeConfig;
+
+/// The node at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeState {
+    /// What new pods get; none before the first good NodeConfig.
+    pub view: Option<Arc<View>>,
+    /// What is thought of the newest NodeConfig, which need not be the one in force.
+    pub verdict: Verdict,
+    /// What an operator should know about the NodeConfig in force on this host.
+    pub host_notes: Vec<String>,
+    /// Whether the host is ready for pods.
+    pub host: Readiness,
+}
+
+/// The node as it is configured now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The last good NodeConfig.
+    pub config: NodeConfig,
+    /// MTU for new links, in bytes.
+    pub mtu: u32,
+    /// The next hop of new pods' IPv4 default route.
+    pub gateway4: Ipv4Addr,
+}
+
+/// What is thought of the newest NodeConfig.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which edit of which object; none when there is no object to report on.
+    pub edit: Option<Edit>,
+    /// Why it is not in force.
+    pub problem: Option<String>,
+    /// What an operator should know about it though it is in force.
+    pub notes: Vec<String>,
+}
+
+/// One edit of an object of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    /// `metadata.uid`
+    pub uid: String,
+    /// `metadata.generation`
+    pub generation: i64,
+}
+
+/// How often the host has been prepared for pods, and with what outcome.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Tries so far.
+    pub tries: u64,
+    /// The outcome of the latest try; none before the first one.
+    pub outcome: Option<Result<(), Error>>,
+}
+
+impl Readiness {
+    /// Whether the host was ready when it was last looked at.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.outcome, Some(Ok(())))
+    }
+
+    /// Why no pod can be served, as far as anybody has tried.
+    pub fn problem(&self) -> Option<&Error> {
+        self.outcome.as_ref()?.as_ref().err()
+    }
+
+    /// The next readiness, after a try with this outcome.
+    #[must_use]
+    pub fn after(&self, outcome: Result<(), Error>) -> Readiness {
+        Readiness { tries: self.tries + 1, outcome: Some(outcome) }
+    }
+}
