@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use flock::kube::kubeconfig::{Access, AccessError, Login, Scheme, Server, Trust, from_text};
+use flock::kube::access::{Access, AccessError, Login, Trust};
+use flock::kube::kubeconfig::from_text;
 use flock::kube::proxy;
+use flock::kube::server::{Scheme, Server};
 use model::text::decoded;
 
 use super::assert_one_line;

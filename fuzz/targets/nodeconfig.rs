@@ -1,7 +1,7 @@
 //! The NodeConfig: as a file in YAML or JSON, and as the API server sends it.
 
+use flock::kube::kind::Kind as _;
 use flock::kube::objects::NodeConfigs;
-use flock::kube::watch::Kind as _;
 use model::addr::{parse_prefix4, parse_prefix6};
 use model::annotations::IP_ALGO;
 use model::nodeconfig::{

@@ -7,8 +7,9 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use flock::kube::kind::Kind;
 use flock::kube::objects::{NodeConfigs, Pods};
-use flock::kube::watch::{End, Flow, Kind, Machine, Notice, Order, PAUSE_MAX, Reply};
+use flock::kube::watch::{End, Flow, Machine, Notice, Order, PAUSE_MAX, Reply};
 
 /// A server may ask for a minute; our own pauses are doubled at most.
 const LONGEST_PAUSE: u64 = 2 * PAUSE_MAX;

@@ -71,9 +71,11 @@ use crate::agent::watchdog::Watchdog;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::changes::{Change, Changes};
 use crate::kernel::netlink::removal::LinkRemover;
+use crate::kube::access::{Access, AccessError};
+use crate::kube::account;
 use crate::kube::client::{Client, KubeError};
 use crate::kube::explained;
-use crate::kube::kubeconfig::{self, Access, AccessError};
+use crate::kube::kubeconfig;
 use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
 use crate::process::exit::Exit;
@@ -193,13 +195,13 @@ enum Origin {
     Api(Box<Access>),
 }
 
-fn origin(source: &ConfigSource) -> Result<Origin, AccessError> {
-    let access = match source {
-        ConfigSource::File(path) => return Ok(Origin::File(path.clone())),
-        ConfigSource::Kubeconfig(path) => kubeconfig::from_file(path),
-        ConfigSource::Pod => kubeconfig::in_pod(Path::new("/"), &|name| std::env::var(name).ok()),
-    };
-    access.map(|access| Origin::Api(Box::new(access)))
+fn origin(flags: &Flags) -> Result<Origin, AccessError> {
+    let api = |access| Origin::Api(Box::new(access));
+    match (&flags.node_config, &flags.kubeconfig) {
+        (Some(path), _) => Ok(Origin::File(path.clone())),
+        (None, Some(path)) => kubeconfig::from_file(path).map(api),
+        (None, None) => account::in_pod(Path::new("/"), &|name| std::env::var(name).ok()).map(api),
+    }
 }
 
 fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), StartError> {

@@ -16,12 +16,14 @@ use ureq::http::{HeaderValue, Request, Response};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _};
 use ureq::{Agent, AsSendBody, Body, BodyReader, Timeout};
 
+use crate::kube::access::{Access, AccessError, Kubeconfig};
 use crate::kube::connect::{Names, Tcp, Tls};
 use crate::kube::credentials::{Contents, Credentials, CredentialsError};
 use crate::kube::dates;
 use crate::kube::explained;
-use crate::kube::kubeconfig::{Access, AccessError, Followed, Scheme, Server};
+use crate::kube::kubeconfig;
 use crate::kube::proxy::{self, Proxy, ProxyError};
+use crate::kube::server::{Scheme, Server};
 use crate::process::shutdown::{Stop, Stoppable};
 
 /// How much of a body that only explains a refusal is kept, in bytes.
@@ -240,7 +242,8 @@ pub struct Client {
 
 struct State {
     target: Target,
-    followed: Option<Followed>,
+    /// The kubeconfig that is followed; none in a pod.
+    kubeconfig: Option<Kubeconfig>,
     /// What the kubeconfig asks for and cannot be used yet, or what is wrong with it.
     next: Option<Result<Target, String>>,
     /// What is broken at the moment.
@@ -297,7 +300,12 @@ impl Client {
         let target = Target::new(access, &limits, &stop)?;
         Ok(Client {
             user_agent,
-            state: Mutex::new(State { target, followed: access.file.clone(), next: None, broken: Default::default() }),
+            state: Mutex::new(State {
+                target,
+                kubeconfig: access.kubeconfig.clone(),
+                next: None,
+                broken: Default::default(),
+            }),
             limits,
             moves: AtomicU64::new(0),
             stop,
@@ -545,8 +553,8 @@ impl Target {
 impl State {
     /// Takes up what the kubeconfig says now.
     fn follow(&mut self, client: &Client, tidings: &mut Vec<Tidings>) {
-        let Some(followed) = &mut self.followed else { return };
-        match followed.look() {
+        let Some(known) = &mut self.kubeconfig else { return };
+        match kubeconfig::changed(known) {
             Ok(None) => {}
             Ok(Some(access)) => {
                 let target = Target::new(&access, &client.limits, &client.stop);

@@ -21,9 +21,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use ureq::http::HeaderValue;
 
+use crate::kube::access::{Access, ClientCertificate, Login, Trust};
 use crate::kube::exec::{self, PluginError, Said};
 use crate::kube::explained;
-use crate::kube::kubeconfig::{Access, ClientCertificate, Login, Material, Place, Trust, read_bounded};
+use crate::kube::pem::{Material, Place};
 use crate::kube::secret::Secret;
 use crate::process::shutdown::Stop;
 use model::text;
@@ -241,7 +242,7 @@ impl Credentials {
             Trust::Only(material) => Authorities::These(read(material)?),
             Trust::System => {
                 let mut mark = DefaultHasher::new();
-                system_authorities()?.1.hash(&mut mark);
+                system_authorities()?.1.expose().hash(&mut mark);
                 Authorities::System(mark.finish())
             }
             Trust::Anyone => Authorities::Anyone,
@@ -307,8 +308,8 @@ fn header(scheme: &str, secret: &Secret, place: Place) -> Result<HeaderValue, Cr
 /// The token that stands in a file, without the white space and the byte order mark around it.
 fn token_in(path: &Path) -> Result<Secret, CredentialsError> {
     let place = Place::File(path.into());
-    let bytes = read_bounded(path).map_err(|error| CredentialsError::Read { place: place.clone(), error })?;
-    let text = text::decoded(&bytes).map_err(|_| CredentialsError::BadToken(place.clone()))?;
+    let content = Secret::in_file(path).map_err(|error| CredentialsError::Read { place: place.clone(), error })?;
+    let text = text::decoded(content.expose()).map_err(|_| CredentialsError::BadToken(place.clone()))?;
     let token = Secret::new(text.trim());
     if token.expose().is_empty() {
         return Err(CredentialsError::BadToken(place));
@@ -358,10 +359,10 @@ fn roots(place: &Place, pem: &[u8]) -> Result<RootCertStore, CredentialsError> {
 }
 
 /// Where this machine has its list of authorities, and what stands in it.
-fn system_authorities() -> Result<(Place, Vec<u8>), CredentialsError> {
+fn system_authorities() -> Result<(Place, Secret), CredentialsError> {
     let path = SYSTEM.iter().map(PathBuf::from).find(|path| path.exists()).ok_or(CredentialsError::NoSystemTrust)?;
     let place = Place::File(path.clone());
-    match read_bounded(&path) {
+    match Secret::in_file(&path) {
         Ok(pem) => Ok((place, pem)),
         Err(error) => Err(CredentialsError::Read { place, error }),
     }
@@ -371,7 +372,7 @@ fn system_authorities() -> Result<(Place, Vec<u8>), CredentialsError> {
 fn system_roots() -> Result<RootCertStore, CredentialsError> {
     let (place, pem) = system_authorities()?;
     let mut store = RootCertStore::empty();
-    let (usable, _) = store.add_parsable_certificates(certificates(&place, &pem)?);
+    let (usable, _) = store.add_parsable_certificates(certificates(&place, pem.expose())?);
     if usable == 0 { Err(CredentialsError::NoSystemTrust) } else { Ok(store) }
 }
 

@@ -12,8 +12,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::kube::access::Plugin;
 use crate::kube::dates;
-use crate::kube::kubeconfig::{Place, Plugin};
+use crate::kube::pem::Place;
 use crate::kube::secret::Secret;
 use crate::process::program::{self, Limits, ProgramError};
 use crate::process::shutdown::Stop;

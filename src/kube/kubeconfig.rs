@@ -1,393 +1,24 @@
-//! How to reach the API server: from a kubeconfig file, or from the account that Kubernetes puts into a pod.
+//! A kubeconfig file, as a way to the API server.
 //!
-//! The result is an [`Access`]: checked, with absolute paths, not yet tried. Files that may change while the agent runs
-//! are named, not read; a kubeconfig changes, too, and [`Followed`] tells when. What kubectl takes is taken, and what is not
-//! done is refused by its name. Errors name file and field, and never repeat a value: values here are tokens and keys.
+//! The result is an [`Access`]: checked, with absolute paths, not yet tried. Others rewrite a kubeconfig, and [`changed`] tells
+//! when. What kubectl takes is taken, and what is not done is refused by its name. Must not read the files that it names.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use ureq::http::Uri;
 
+use crate::kube::access::{Access, AccessError, ClientCertificate, Kubeconfig, Login, Plugin, Rule, Trust};
+use crate::kube::pem::{Material, Place};
 use crate::kube::secret::Secret;
-use crate::process::foreign_file;
+use crate::kube::server::{Scheme, Server};
 use model::text::{self, TextError};
-
-/// Longest file that is read: kubeconfig, certificate, key, token.
-const FILE_MAX: u64 = 1 << 20;
-
-/// Where Kubernetes puts the account of a pod, below the root directory.
-const ACCOUNT: &str = "var/run/secrets/kubernetes.io/serviceaccount";
 
 /// The name of the cluster extension that is meant for exec plugins.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
-
-/// Everything that is needed to make a client.
-#[derive(Debug, Clone)]
-pub struct Access {
-    /// The server.
-    pub server: Server,
-    /// The name to look for in the server's certificate, if it is not the host of the URL.
-    pub tls_server_name: Option<String>,
-    /// Which server certificates are good.
-    pub trust: Trust,
-    /// The certificate to show to the server.
-    pub certificate: Option<ClientCertificate>,
-    /// What to say in each request.
-    pub login: Login,
-    /// The proxy to use, whatever the environment says. May hold a password.
-    pub proxy_url: Option<Secret>,
-    /// The file that says all this and may say something else later.
-    pub file: Option<Followed>,
-}
-
-/// A kubeconfig that others rewrite: in place, by a rename, or by switching a link on the way to it.
-#[derive(Debug, Clone)]
-pub struct Followed {
-    path: PathBuf,
-    content: Secret,
-}
-
-impl Followed {
-    /// Reads the file again. None: it says what it said at the last look. The file is small, so the content is
-    /// compared and no time stamp has to be trusted.
-    ///
-    /// # Errors
-    /// [`AccessError`]. A file that could not be read is read again at the next look; a content is judged once.
-    pub fn look(&mut self) -> Result<Option<Access>, AccessError> {
-        let bytes = read_bounded(&self.path).map_err(|error| AccessError::Read { path: self.path.clone(), error })?;
-        if bytes == self.content.expose() {
-            return Ok(None);
-        }
-        self.content = Secret::new(bytes);
-        from_bytes(self.content.expose(), &self.path).map(Some)
-    }
-}
-
-/// `http` is for a local `kubectl proxy`: nothing secret is sent over it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// https
-    Https,
-    /// http
-    Http,
-}
-
-/// The server's URL in parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    /// How to speak.
-    pub scheme: Scheme,
-    /// Name or address, an IPv6 address without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// What stands before every path, such as `/k8s/clusters/c-1`; without a `/` at its end, so usually empty.
-    pub path: String,
-}
-
-/// Which server certificates are good.
-#[derive(Debug, Clone)]
-pub enum Trust {
-    /// Those signed by the authorities that this machine trusts.
-    System,
-    /// Those signed by these authorities.
-    Only(Material),
-    /// All, for tests (`insecure-skip-tls-verify`).
-    Anyone,
-}
-
-/// A client certificate and its key.
-#[derive(Debug, Clone)]
-pub struct ClientCertificate {
-    /// The chain, PEM.
-    pub certificate: Material,
-    /// The key, PEM.
-    pub key: Material,
-}
-
-/// What to say in each request.
-#[derive(Debug, Clone)]
-pub enum Login {
-    /// Nothing.
-    Nothing,
-    /// A token that does not change.
-    Token(Secret),
-    /// A token in a file that somebody renews.
-    TokenFile {
-        /// The file.
-        path: PathBuf,
-        /// What to use as long as the file has never been readable.
-        until_read: Option<Secret>,
-    },
-    /// User and password.
-    Basic(Secret),
-    /// Whatever a program says.
-    Exec(Box<Plugin>),
-}
-
-/// An exec credential plugin.
-#[derive(Clone)]
-pub struct Plugin {
-    /// A bare name, or a path.
-    pub command: PathBuf,
-    /// Arguments. May be secret.
-    pub args: Vec<String>,
-    /// Added to the environment. May be secret.
-    pub env: Vec<(String, String)>,
-    /// `client.authentication.k8s.io/v1` or `/v1beta1`.
-    pub api_version: String,
-    /// How to get the program, in the words of the kubeconfig's author.
-    pub install_hint: Option<String>,
-    /// `spec.cluster` of what the plugin is told, if it wants it, without the authorities.
-    pub cluster: Option<serde_json::Value>,
-    /// The authorities for it, which may stand in a file that changes.
-    pub authorities: Option<Material>,
-}
-
-impl fmt::Debug for Plugin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("command", &self.command).finish_non_exhaustive()
-    }
-}
-
-/// Bytes that stand in the kubeconfig, or in a file that is read anew each time.
-#[derive(Clone)]
-pub struct Material {
-    place: Place,
-    content: Option<Secret>,
-}
-
-/// Where a piece of configuration came from, for errors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// This file holds it.
-    File(PathBuf),
-    /// This field of this kubeconfig holds it. Without a path it is the one that is in use.
-    Field(PathBuf, String),
-    /// The plugin said it.
-    Plugin(PathBuf),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::File(path) => write!(f, "{}", path.display()),
-            Place::Field(path, field) if path.as_os_str().is_empty() => write!(f, "the kubeconfig's {field}"),
-            Place::Field(path, field) => write!(f, "{}: {field}", path.display()),
-            Place::Plugin(path) => write!(f, "exec plugin {}", path.display()),
-        }
-    }
-}
-
-impl Material {
-    /// What stands in this file at the time of reading.
-    pub fn file(path: impl Into<PathBuf>) -> Material {
-        Material { place: Place::File(path.into()), content: None }
-    }
-
-    /// These bytes, from there.
-    pub fn inline(place: Place, content: Secret) -> Material {
-        Material { place, content: Some(content) }
-    }
-
-    /// Where it comes from.
-    pub fn place(&self) -> &Place {
-        &self.place
-    }
-
-    /// Whether it is always the same.
-    pub fn is_inline(&self) -> bool {
-        self.content.is_some()
-    }
-
-    /// The bytes as they are now.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn read(&self) -> Result<Secret, io::Error> {
-        match (&self.content, &self.place) {
-            (Some(content), _) => Ok(content.clone()),
-            (None, Place::File(path)) => read_bounded(path).map(Secret::new),
-            (None, Place::Field(..) | Place::Plugin(_)) => Ok(Secret::new([])),
-        }
-    }
-}
-
-impl fmt::Debug for Material {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Material({})", self.place)
-    }
-}
-
-/// Why there is no [`Access`].
-#[derive(Debug)]
-pub enum AccessError {
-    /// A file cannot be read.
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// A kubeconfig is not YAML, or a field has another type than it should have.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1, if known.
-        line: Option<usize>,
-        /// What the reader says, without values.
-        message: String,
-    },
-    /// A field of a kubeconfig breaks a rule.
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// The field, such as `clusters[prod].server`.
-        field: String,
-        /// The rule.
-        rule: Rule,
-    },
-    /// Not in a pod: this variable is not set.
-    NotInPod(&'static str),
-    /// In a pod, but the address of the server makes no sense.
-    BadAddress,
-}
-
-/// A rule that a field of a kubeconfig breaks. The text reads on from the field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rule {
-    /// Something must be there.
-    Required,
-    /// It names an entry of this list that is not there.
-    NoSuchEntry(&'static str),
-    /// More than one entry of the list bears this name.
-    NotUnique(&'static str),
-    /// It cannot stand beside this field.
-    NotBeside(&'static str),
-    /// It needs this field beside it.
-    Needs(&'static str),
-    /// Not base64.
-    NotBase64,
-    /// Not the URL of a server.
-    NotAUrl,
-    /// Only these values are possible.
-    OneOf(&'static str),
-    /// Not done here.
-    NotSupported,
-    /// Secrets do not go over plain http.
-    NotOverHttp,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Rule::Required => f.write_str("is required"),
-            Rule::NoSuchEntry(list) => write!(f, "names an entry that is not in {list}"),
-            Rule::NotUnique(list) => write!(f, "names an entry that is more than once in {list}"),
-            Rule::NotBeside(other) => write!(f, "cannot be given together with {other}"),
-            Rule::Needs(other) => write!(f, "needs {other} beside it"),
-            Rule::NotBase64 => f.write_str("is not base64"),
-            Rule::NotAUrl => f.write_str("is not the URL of a server, such as https://10.0.0.1:6443"),
-            Rule::OneOf(values) => write!(f, "must be {values}"),
-            Rule::NotSupported => f.write_str("is not supported"),
-            Rule::NotOverHttp => f.write_str("is http, and credentials are only sent over https"),
-        }
-    }
-}
-
-impl fmt::Display for AccessError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AccessError::Read { path, .. } => write!(f, "cannot read {}", path.display()),
-            AccessError::Unreadable { path, line: Some(line), message } => {
-                write!(f, "{}: line {line}: {message}", path.display())
-            }
-            AccessError::Unreadable { path, line: None, message } => write!(f, "{}: {message}", path.display()),
-            AccessError::Field { path, field, rule } => write!(f, "{}: {field} {rule}", path.display()),
-            AccessError::NotInPod(variable) => {
-                write!(f, "no kubeconfig is given, and {variable} is not set, so this is not a pod of a cluster")
-            }
-            AccessError::BadAddress => {
-                f.write_str("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not an address and a port")
-            }
-        }
-    }
-}
-
-impl std::error::Error for AccessError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            AccessError::Read { error, .. } => Some(error),
-            _ => None,
-        }
-    }
-}
-
-impl Server {
-    /// Takes a URL apart. Without a scheme, it is https. None: not a URL of a server, or with a user, a query or a
-    /// fragment, none of which would be used.
-    pub fn parse(url: &str) -> Option<Server> {
-        let url = url.trim();
-        let whole = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
-        let uri: Uri = whole.parse().ok()?;
-        let scheme = match uri.scheme_str()? {
-            "https" => Scheme::Https,
-            "http" => Scheme::Http,
-            _ => return None,
-        };
-        let authority = uri.authority()?.as_str();
-        let (host, port) = match authority.strip_prefix('[') {
-            Some(literal) => match literal.split_once(']').filter(|(host, _)| host.contains(':'))? {
-                (host, "") => (host, None),
-                (host, rest) => (host, Some(rest.strip_prefix(':')?)),
-            },
-            None => authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
-        };
-        let port = match port {
-            None => scheme.port(),
-            Some(port) => port.parse().ok().filter(|port| *port != 0)?,
-        };
-        let plain = !authority.contains('@') && uri.query().is_none() && !url.contains('#');
-        (plain && !host.is_empty() && !host.contains(['[', ']'])).then(|| Server {
-            scheme,
-            host: host.to_owned(),
-            port,
-            path: uri.path().trim_end_matches('/').to_owned(),
-        })
-    }
-
-    /// Host and port as they stand in a URL.
-    pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == self.scheme.port() { host } else { format!("{host}:{}", self.port) }
-    }
-}
-
-impl Scheme {
-    fn port(self) -> u16 {
-        match self {
-            Scheme::Https => 443,
-            Scheme::Http => 80,
-        }
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.scheme {
-            Scheme::Https => "https",
-            Scheme::Http => "http",
-        };
-        write!(f, "{scheme}://{}{}", self.authority(), self.path)
-    }
-}
 
 /// Reads a kubeconfig file.
 ///
@@ -396,9 +27,25 @@ impl fmt::Display for Server {
 pub fn from_file(path: &Path) -> Result<Access, AccessError> {
     let error = |error| AccessError::Read { path: path.into(), error };
     let path = std::path::absolute(path).map_err(error)?;
-    let bytes = read_bounded(&path).map_err(error)?;
-    let access = from_bytes(&bytes, &path)?;
-    Ok(Access { file: Some(Followed { path, content: Secret::new(bytes) }), ..access })
+    let content = Secret::in_file(&path).map_err(error)?;
+    let access = from_bytes(content.expose(), &path)?;
+    Ok(Access { kubeconfig: Some(Kubeconfig { path, content }), ..access })
+}
+
+/// Reads the file of `known` again, which may have been rewritten in place, replaced, or reached by a link that was switched.
+/// None: it says what it said when it was last read. The file is small, so the content is compared and no time stamp has to be
+/// trusted.
+///
+/// # Errors
+/// [`AccessError`]. A file that could not be read is read again with the next call; a content is judged once.
+pub fn changed(known: &mut Kubeconfig) -> Result<Option<Access>, AccessError> {
+    let error = |error| AccessError::Read { path: known.path.clone(), error };
+    let content = Secret::in_file(&known.path).map_err(error)?;
+    if content == known.content {
+        return Ok(None);
+    }
+    known.content = content;
+    from_bytes(known.content.expose(), &known.path).map(Some)
 }
 
 fn from_bytes(bytes: &[u8], path: &Path) -> Result<Access, AccessError> {
@@ -442,36 +89,6 @@ pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
         }
     };
     file.access(&cluster_name, cluster, &user_name.unwrap_or_default(), user)
-}
-
-/// Reads the account that Kubernetes puts into a pod. `root` is `/` but for tests.
-///
-/// # Errors
-/// [`AccessError`]: among others, this is not a pod.
-pub fn in_pod(root: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Access, AccessError> {
-    let variable = |name| env(name).filter(|value| !value.is_empty()).ok_or(AccessError::NotInPod(name));
-    let host = variable("KUBERNETES_SERVICE_HOST")?;
-    let port = variable("KUBERNETES_SERVICE_PORT")?;
-    let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let server = Server::parse(&format!("https://{host}:{port}")).ok_or(AccessError::BadAddress)?;
-    let account = root.join(ACCOUNT);
-    let path = account.join("token");
-    // Without a token now, there will be none later: the pod was made without an account.
-    read_bounded(&path).map_err(|error| AccessError::Read { path: path.clone(), error })?;
-    Ok(Access {
-        server,
-        tls_server_name: None,
-        trust: Trust::Only(Material::file(account.join("ca.crt"))),
-        certificate: None,
-        login: Login::TokenFile { path, until_read: None },
-        proxy_url: None,
-        file: None,
-    })
-}
-
-/// Reads a file, and refuses one that is too long to be what it should be.
-pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, io::Error> {
-    foreign_file::read(path, FILE_MAX)
 }
 
 /// The reader's messages quote values, and values here are secrets. Field names and places come before the first quote.
@@ -550,7 +167,7 @@ impl Reading<'_> {
             certificate: None,
             login: Login::Nothing,
             proxy_url: some(cluster.proxy_url).map(Secret::new),
-            file: None,
+            kubeconfig: None,
         };
         let extension = cluster.extensions.unwrap_or_default().into_iter().find(|entry| entry.name == EXEC_EXTENSION);
         self.user(&mut access, user_name, user, extension.and_then(|entry| entry.extension))?;
@@ -826,40 +443,6 @@ mod tests {
     }
 
     #[test]
-    fn servers() {
-        for (url, want) in [
-            ("https://10.0.0.1:6443", Some(("10.0.0.1", 6443, "", "https://10.0.0.1:6443"))),
-            ("https://api.example", Some(("api.example", 443, "", "https://api.example"))),
-            ("https://api.example:443/", Some(("api.example", 443, "", "https://api.example"))),
-            ("https://[2001:db8::1]:6443", Some(("2001:db8::1", 6443, "", "https://[2001:db8::1]:6443"))),
-            ("https://[::1]", Some(("::1", 443, "", "https://[::1]"))),
-            ("https://r.example/k8s/c-1/", Some(("r.example", 443, "/k8s/c-1", "https://r.example/k8s/c-1"))),
-            ("10.0.0.1:6443", Some(("10.0.0.1", 6443, "", "https://10.0.0.1:6443"))),
-            ("http://localhost:8001", Some(("localhost", 8001, "", "http://localhost:8001"))),
-            ("ftp://10.0.0.1", None),
-            ("https://", None),
-            ("https://h:0", None),
-            ("https://h:99999", None),
-            ("https://h:", None),
-            ("https://u:hunter2@h", None),
-            ("https://h/?a=b", None),
-            ("https://h/#f", None),
-            ("https://a b", None),
-            ("https://a[2001:db8::1]:6443", None),
-            ("https://[2001:db8::1]a:6443", None),
-            ("https://[[::1]]", None),
-            ("https://[name]", None),
-            ("https://[fe80%25eth0]:6443", None),
-        ] {
-            let parsed = Server::parse(url);
-            let shown = parsed.as_ref().map(ToString::to_string);
-            let parts = parsed.as_ref().zip(shown.as_deref());
-            let parts = parts.map(|(s, shown)| (s.host.as_str(), s.port, s.path.as_str(), shown));
-            assert_eq!(parts, want, "{url}");
-        }
-    }
-
-    #[test]
     fn a_node_s_kubeconfig_as_kubeadm_writes_it() {
         let cluster = format!("{SERVER}\ncertificate-authority-data: Q0E=");
         let user = "client-certificate: /var/lib/kubelet/pki/current.pem\nclient-key: pki/key.pem";
@@ -1059,25 +642,5 @@ mod tests {
             let shown = format!("{:?}", read(&cluster, user).expect("good"));
             assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{shown}");
         }
-    }
-
-    #[test]
-    fn a_pod_s_account() {
-        let root = std::env::temp_dir().join(format!("flock-in-pod-{}", std::process::id()));
-        std::fs::create_dir_all(root.join(ACCOUNT)).expect("a directory");
-        let env = |host: &str, port: &str| {
-            let pairs = [("KUBERNETES_SERVICE_HOST", host.to_owned()), ("KUBERNETES_SERVICE_PORT", port.to_owned())];
-            move |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
-        };
-        let text = |access: Result<Access, AccessError>| access.expect_err("refused").to_string();
-        assert!(text(in_pod(&root, &|_| None)).contains("KUBERNETES_SERVICE_HOST is not set"));
-        assert!(text(in_pod(&root, &env("10.96.0.1", ""))).contains("KUBERNETES_SERVICE_PORT is not set"));
-        assert!(text(in_pod(&root, &env("10.96.0.1", "x"))).contains("are not an address and a port"));
-        assert!(text(in_pod(&root, &env("10.96.0.1", "443"))).contains("serviceaccount/token"));
-        std::fs::write(root.join(ACCOUNT).join("token"), "t").expect("writable");
-        let access = in_pod(&root, &env("fd00::1", "443")).expect("good");
-        assert_eq!(access.server.to_string(), "https://[fd00::1]");
-        assert!(matches!(access.login, Login::TokenFile { path, .. } if path == root.join(ACCOUNT).join("token")));
-        std::fs::remove_dir_all(root).expect("removable");
     }
 }

@@ -3,16 +3,22 @@
 //! The watch machine and the objects are free of I/O. The client is ureq over rustls with a connector of our own. No value of
 //! this module shows a secret when it is printed. Must not know the agent.
 
+pub mod access;
+pub mod account;
 pub mod client;
 mod connect;
 pub mod credentials;
 mod dates;
 pub mod exec;
+pub mod kind;
 pub mod kubeconfig;
 pub mod objects;
+pub mod pem;
 pub mod proxy;
 pub mod reflect;
 pub mod secret;
+pub mod server;
+pub mod url;
 pub mod watch;
 
 /// An error of this module with what caused it, in one line.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::kube::watch::{Kind, REASON_MAX};
+use crate::kube::kind::{Kind, REASON_MAX};
+use crate::kube::url::encoded;
 use model::annotations::{self, Excerpt};
 use model::embed::app_name;
 use model::nodeconfig::{Manifest, NOTES_MAX, NodeConfig};
@@ -67,18 +68,6 @@ impl Kind for NodeConfigs {
 /// Path of all NodeConfigs.
 pub fn collection() -> String {
     format!("/apis/{}/nodeconfigs", model::nodeconfig::API_VERSION)
-}
-
-/// A text as part of a URL's query or path.
-pub fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            other => encoded.push_str(&format!("%{other:02X}")),
-        }
-    }
-    encoded
 }
 
 fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
@@ -264,7 +253,6 @@ mod tests {
             "/apis/flock.fritzlab.net/v1alpha1/nodeconfigs?fieldSelector=metadata.name%3Dhost-1.example"
         );
         assert_eq!(Pods { node }.path(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dhost-1.example");
-        assert_eq!(encoded("a&b=c/é"), "a%26b%3Dc%2F%C3%A9");
     }
 
     // covers: FM-G05

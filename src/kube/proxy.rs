@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use ureq::http::Uri;
 
-use crate::kube::kubeconfig::{Scheme, Server};
+use crate::kube::server::{Scheme, Server};
 
 /// A proxy. Its URL may hold a password, so it is printed without that.
 #[derive(Clone, PartialEq, Eq)]
@@ -160,7 +160,6 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kube::kubeconfig::Server;
 
     fn chosen(server: &str, variables: &[(&str, &str)]) -> Option<String> {
         let server = Server::parse(server).expect("a server");

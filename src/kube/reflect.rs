@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::kube::client::{Answer, Client, KubeError, StreamError, Watch};
 use crate::kube::explained;
-use crate::kube::watch::{End, Flow, Kind, Machine, Notice, Objects, Order, Reply};
+use crate::kube::kind::{Kind, Objects};
+use crate::kube::watch::{End, Flow, Machine, Notice, Order, Reply};
 
 /// Longest list, in bytes. A node has a few hundred pods of at most 1.5 MiB each, and few of that size.
 const LIST_MAX: usize = 128 * 1024 * 1024;

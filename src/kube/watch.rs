@@ -13,13 +13,13 @@
 //! are. Must not know what the objects mean.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::kube::objects::encoded;
+use crate::kube::kind::{Kind, Name, Objects, REASON_MAX};
+use crate::kube::url::encoded;
 
 /// First pause after a failure, in milliseconds; doubled each time up to [`PAUSE_MAX`].
 pub const PAUSE_MIN: u64 = 800;
@@ -36,36 +36,6 @@ const SHORT_WATCHES: u32 = 3;
 pub const RELIST: u64 = 900_000;
 /// Longest pause that a server can ask for, in milliseconds.
 const RETRY_AFTER_MAX: u64 = 60_000;
-
-/// Longest reason that a notice repeats of what a server said or an object holds, in characters.
-pub const REASON_MAX: usize = 400;
-
-/// One kind of object: where it is, and what of it is kept.
-pub trait Kind {
-    /// What is kept of an object. Decoded from the wire at once, so that a large object never stays.
-    type Object: Clone + PartialEq + fmt::Debug + Send + Sync + 'static;
-
-    /// Path of the collection, with the selectors as a query (`/api/v1/pods?fieldSelector=…`).
-    fn path(&self) -> String;
-
-    /// What is kept of the object, or why it cannot be used.
-    ///
-    /// # Errors
-    /// Its own words; the object counts as absent.
-    fn reduce(&self, raw: &RawValue) -> Result<Self::Object, String>;
-}
-
-/// What identifies an object over its life: the name says which, the uid says which of those that bore the name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name {
-    /// Empty for objects without namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-/// The objects of a kind, by name. Immutable: a change makes a new set.
-pub type Objects<T> = BTreeMap<Name, Arc<T>>;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,9 +11,10 @@ use crate::agent::node::pods::Pods;
 use crate::agent::node::source::Published;
 use crate::agent::node::wake::Wake;
 use crate::kube::client::Tidings;
+use crate::kube::kind::{Name, Objects};
 use crate::kube::objects::{NodeConfigObject, Pod};
 use crate::kube::reflect::Audience;
-use crate::kube::watch::{Name, Notice, Objects};
+use crate::kube::watch::Notice;
 use crate::process::log;
 
 /// API group of flock's own kind, as RBAC names it.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
+use crate::kube::kind::{Name, Objects};
 use crate::kube::objects::Pod;
-use crate::kube::watch::{Name, Objects};
 
 /// Longest time for which an ADD waits for its pod, 3 s.
 pub const PATIENCE: Duration = Duration::from_secs(3);

@@ -1,0 +1,78 @@
+//! Certificates and keys as configuration names them: bytes that stand in the configuration itself, or in a file that others renew.
+//!
+//! Must not look into the bytes; `credentials` does. Prints where they come from, and never what they are.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use crate::kube::secret::Secret;
+
+/// Bytes that stand in the kubeconfig, or in a file that is read anew each time.
+#[derive(Clone)]
+pub struct Material {
+    place: Place,
+    content: Option<Secret>,
+}
+
+/// Where a piece of configuration came from, for errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// This file holds it.
+    File(PathBuf),
+    /// This field of this kubeconfig holds it. Without a path it is the one that is in use.
+    Field(PathBuf, String),
+    /// The plugin said it.
+    Plugin(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File(path) => write!(f, "{}", path.display()),
+            Place::Field(path, field) if path.as_os_str().is_empty() => write!(f, "the kubeconfig's {field}"),
+            Place::Field(path, field) => write!(f, "{}: {field}", path.display()),
+            Place::Plugin(path) => write!(f, "exec plugin {}", path.display()),
+        }
+    }
+}
+
+impl Material {
+    /// What stands in this file at the time of reading.
+    pub fn file(path: impl Into<PathBuf>) -> Material {
+        Material { place: Place::File(path.into()), content: None }
+    }
+
+    /// These bytes, from there.
+    pub fn inline(place: Place, content: Secret) -> Material {
+        Material { place, content: Some(content) }
+    }
+
+    /// Where it comes from.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether it is always the same.
+    pub fn is_inline(&self) -> bool {
+        self.content.is_some()
+    }
+
+    /// The bytes as they are now.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self) -> Result<Secret, io::Error> {
+        match (&self.content, &self.place) {
+            (Some(content), _) => Ok(content.clone()),
+            (None, Place::File(path)) => Secret::in_file(path),
+            (None, Place::Field(..) | Place::Plugin(_)) => Ok(Secret::new([])),
+        }
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Material({})", self.place)
+    }
+}
