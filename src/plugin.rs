@@ -3,8 +3,10 @@
 //! Standard output is the protocol and nothing else: written once, in full, or the exit code tells. Holds no state, takes no
 //! decision about addresses or links, and must not log: a runtime drops standard error where it matters.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
@@ -76,7 +78,7 @@ pub fn report_panics() {
 
 /// The text for standard output, if any.
 fn call(began: Instant) -> Result<Option<String>, Failure> {
-    let Some(invocation) = env::parse(|name| std::env::var_os(name))? else {
+    let Some(invocation) = env::parse(|name| std::env::var_os(name).map(OsString::into_vec))? else {
         // A person has started it. What a runtime would take for an answer stays empty.
         writeln!(io::stderr(), "{}", version::about()).ok();
         return Ok(None);

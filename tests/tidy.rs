@@ -12,7 +12,7 @@ use flock::cli::table::FLAGS;
 /// The rooms of the house, which are the folders of src and the plugin, with every arrow between them. A new one is a line here,
 /// for a reviewer to see.
 const ARROWS: &[(&str, &[&str])] = &[
-    // Crates of their own, without I/O.
+    // Crates of their own, without I/O, which the compiler holds.
     ("model", &[]),
     ("cni", &["model"]),
     // The edges.
@@ -140,6 +140,20 @@ fn rooms_use_only_what_the_table_allows() {
         for target in *targets {
             let really = used.get(from).is_some_and(|set| set.contains(*target));
             assert!(really, "the table has an arrow from {from} to {target} that nobody uses");
+        }
+    }
+}
+
+#[test]
+fn the_crates_without_io_are_without_std() {
+    for room in ["model", "cni"] {
+        for path in files(&root().join("src").join(room), "rs") {
+            let text = fs::read_to_string(&path).expect("text");
+            let is_root = path.ends_with("lib.rs");
+            assert_eq!(code(&text).any(|line| line == "#![no_std]"), is_root, "{}", path.display());
+            // Their tests may have it.
+            let product = text.replace("#[cfg(test)]\nextern crate std;", "");
+            assert!(!product.contains("extern crate std"), "{}", path.display());
         }
     }
 }

@@ -1,8 +1,5 @@
 //! The environment of a call: `NAME=VALUE` with a zero byte behind each, as in `/proc/PID/environ`.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
-
 use cni::env::{ARGS_MAX, Call, Command, Invocation, NETNS_MAX, parse};
 use cni::error::{Code, Error};
 use model::addr::{Attachment, CONTAINER_ID_MAX, IF_NAME_MAX, IfName, LinkEnd};
@@ -21,7 +18,7 @@ pub(crate) fn check(data: &[u8]) {
         .collect();
     let get = |wanted: &str| {
         let found = pairs.iter().find(|(name, _)| *name == wanted.as_bytes());
-        found.map(|(_, value)| OsString::from_vec(value.to_vec()))
+        found.map(|(_, value)| value.to_vec())
     };
     sound(&parse(get));
     let with = |command: Command| {

@@ -254,7 +254,7 @@ impl Reconciler {
         let links = observe::host_links(deadline).map_err(fail)?;
         failpoint::pass("links.listed").ok();
         let (leases, busy) = self.verbs.ledger().leases(deadline).map_err(fail)?;
-        Ok(repairs(leases.iter(), &links, &busy, self.began, LONG_AGO))
+        Ok(repairs(leases.iter(), &links, |attachment| busy.contains(attachment), self.began, LONG_AGO))
     }
 
     /// `began` is from before the comparison: what was made since is not what was compared.

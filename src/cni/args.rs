@@ -5,6 +5,7 @@
 //! they end in API requests and log lines. Whether a pod of that name exists is not its business.
 
 use crate::error::{Code, Error, quote};
+use alloc::string::{String, ToString as _};
 use model::addr::{CONTAINER_ID_MAX, check_identifier};
 
 const NAMESPACE: &str = "K8S_POD_NAMESPACE";

@@ -4,12 +4,13 @@
 //! is judged only where its verb needs it. libcni checks ids only on ADD: for DEL and CHECK this file is the only
 //! guard.
 //!
-//! It must not read the real environment: the caller hands in a look-up. The agent can do the same with the fields of a
-//! request and so gets the same rules.
+//! It must not read the real environment: the caller hands in a look-up of bytes. The agent does the same with the fields of
+//! a request and so gets the same rules.
 
-use std::ffi::OsString;
-use std::fmt;
-use std::str::FromStr;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
 
 use crate::error::{Code, Error, quote};
 use model::addr::{AddrError, Attachment};
@@ -159,11 +160,11 @@ impl Invocation {
 ///
 /// Always [`Code::InvalidEnvironment`]: an unknown verb; missing variables, all of them named; a value that is not
 /// UTF-8, too long, or against its rule. DEL forgives a bad `CNI_NETNS` or `CNI_ARGS`, which it can do without.
-pub fn parse(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Option<Invocation>, Error> {
+pub fn parse(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Invocation>, Error> {
     let vars = Variables { lookup };
     let Some(verb) = vars.get("CNI_COMMAND") else { return Ok(None) };
-    let command = verb.to_str().and_then(Command::from_text).ok_or_else(|| {
-        let value = quote(&verb.to_string_lossy());
+    let command = str::from_utf8(&verb).ok().and_then(Command::from_text).ok_or_else(|| {
+        let value = quote(&String::from_utf8_lossy(&verb));
         Error::new(Code::InvalidEnvironment, format!("unknown CNI_COMMAND {value}"))
     })?;
 
@@ -197,8 +198,8 @@ struct Variables<F> {
     lookup: F,
 }
 
-impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
-    fn get(&self, name: &str) -> Option<OsString> {
+impl<F: Fn(&str) -> Option<Vec<u8>>> Variables<F> {
+    fn get(&self, name: &str) -> Option<Vec<u8>> {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
@@ -208,8 +209,8 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         if value.len() > max {
             return Err(invalid(name, format!("is {} bytes long, the limit is {max}", value.len())));
         }
-        let lossy = |value: OsString| format!("{} is not valid UTF-8", quote(&value.to_string_lossy()));
-        value.into_string().map_err(|value| invalid(name, lossy(value)))
+        let lossy = |value: &[u8]| format!("{} is not valid UTF-8", quote(&String::from_utf8_lossy(value)));
+        String::from_utf8(value).map_err(|error| invalid(name, lossy(error.as_bytes())))
     }
 
     fn attachment(&self) -> Result<Attachment, Error> {
@@ -239,7 +240,7 @@ fn invalid(name: &str, details: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStringExt;
+    use std::string::ToString as _;
 
     use proptest::prelude::*;
 
@@ -256,11 +257,11 @@ mod tests {
     /// A call with all variables set, some of them to other values.
     fn call(command: &str, changes: &[(&str, &[u8])]) -> Result<Option<Invocation>, Error> {
         parse(|name| {
-            let ordinary = || FULL.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
+            let ordinary = || FULL.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_bytes().to_vec());
             match name {
                 "CNI_COMMAND" => Some(command.into()),
                 _ => match changes.iter().find(|(n, _)| *n == name) {
-                    Some((_, value)) => Some(OsString::from_vec(value.to_vec())),
+                    Some((_, value)) => Some(value.to_vec()),
                     None => ordinary(),
                 },
             }
@@ -314,7 +315,7 @@ mod tests {
     #[test]
     fn no_verb_is_an_outcome_of_its_own() {
         assert_eq!(parse(|_| None), Ok(None));
-        assert_eq!(parse(|_| Some(OsString::new())), Ok(None));
+        assert_eq!(parse(|_| Some(Vec::new())), Ok(None));
     }
 
     // covers: E-04 E-05 E-06 E-07 E-08
@@ -436,7 +437,7 @@ mod tests {
     fn no_other_variable_is_ever_read() {
         for command in Command::ALL {
             let _ = parse(|name| {
-                let known = FULL.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value));
+                let known = FULL.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_bytes().to_vec());
                 Some(known.unwrap_or_else(|| {
                     assert_eq!(name, "CNI_COMMAND");
                     command.as_str().into()
@@ -453,7 +454,7 @@ mod tests {
         fn any_bytes_give_a_value_or_code_4(verb in 0usize..7, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let lookup = |name: &str| match (name, Command::ALL.get(verb)) {
                 ("CNI_COMMAND", Some(command)) => Some(command.as_str().into()),
-                _ => Some(OsString::from_vec(bytes.clone())),
+                _ => Some(bytes.clone()),
             };
             if let Err(error) = parse(lookup) {
                 prop_assert_eq!(error.code(), Code::InvalidEnvironment);

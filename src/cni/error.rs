@@ -4,7 +4,8 @@
 //! failed DEL for done when it reads certain words. So every text of an [`Error`] is cleaned in the one place where it
 //! enters. Which failure has which code is not decided here.
 
-use std::fmt;
+use alloc::string::{String, ToString as _};
+use core::fmt;
 
 use serde::Serialize;
 
@@ -158,7 +159,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl core::error::Error for Error {}
 
 /// An untrusted value for use in a text: in double quotes, escaped, cut at [`QUOTE_MAX`] bytes with its full length
 /// behind.

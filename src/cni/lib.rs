@@ -7,8 +7,15 @@
 //! any failure -> error::Error       -> stdout
 //! ```
 //!
-//! Everything here turns text into checked values or values into text. It must not open, read, connect, wait or log,
-//! and it must not know the agent: both halves of the program use it.
+//! Everything here turns text into checked values or values into text. The crate is without `std`, so it cannot open, read,
+//! connect, wait or log. It must not know the agent: both halves of the program use it.
+
+#![no_std]
+
+#[macro_use]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod args;
 pub mod env;

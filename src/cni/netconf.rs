@@ -6,7 +6,9 @@
 //!
 //! It must not decide from the configuration what ADD once did; that stands in the agent's store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -146,7 +148,7 @@ impl<'a> Object<'a> {
         if bytes.len() > STDIN_MAX {
             return Err(broken(format!("it is longer than {STDIN_MAX} bytes")));
         }
-        let text = std::str::from_utf8(bytes)
+        let text = core::str::from_utf8(bytes)
             .map_err(|e| broken(format!("it is not valid UTF-8 at byte {}", e.valid_up_to())))?;
         if text.trim_ascii().is_empty() {
             return Err(broken("it is empty".into()));

@@ -4,9 +4,11 @@
 //! differ in four keys only. Reading is tolerant, because others wrote the text; [`WireResult::to_json`] is strict,
 //! because some results crash a runtime. Nothing here knows how an interface is made.
 
-use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt::Display;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

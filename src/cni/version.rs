@@ -3,7 +3,8 @@
 //! Versions match by exact text, never by range: that is how libcni compares, so `1.1` is not `1.1.0`. Results per
 //! version are made in `result`; this file must not know their shape.
 
-use std::fmt;
+use alloc::string::{String, ToString as _};
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,8 @@ fn has_version_form(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     // covers: S-06 V-02

@@ -3,9 +3,11 @@
 //! A value of one of these types has been checked and cannot become unchecked again. This file must not
 //! do I/O and must not know who uses it.
 
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString as _};
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use core::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -76,7 +78,7 @@ impl fmt::Display for AddrError {
     }
 }
 
-impl std::error::Error for AddrError {}
+impl core::error::Error for AddrError {}
 
 fn example(family: Family) -> &'static str {
     match family {
@@ -233,7 +235,7 @@ pub enum LinkEnd {
 }
 
 /// An Ethernet hardware address, printed in lower case with colons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {

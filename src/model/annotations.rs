@@ -4,8 +4,10 @@
 //! The texts come from whoever may create a pod. So every list is bounded, and what an error or a warning repeats
 //! of them is escaped and cut. This file decides nothing about what the node can give; `ipam` does.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -192,7 +194,7 @@ impl fmt::Display for Rule {
     }
 }
 
-impl std::error::Error for AnnotationError {}
+impl core::error::Error for AnnotationError {}
 
 /// Reads a pod's annotations. Precedence: pod, then `defaults`; a wrong `ip-algo` only warns and falls through.
 ///
@@ -303,6 +305,8 @@ fn foreign_key(key: &str) -> Option<Warning> {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
     use crate::embed::Field;
 

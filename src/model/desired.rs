@@ -3,7 +3,9 @@
 //! The twin of `plan`, which is the list for one pod's link. Start, ADD, rounds and signals are the same comparison over
 //! it. Pure: reads and changes nothing.
 
-use std::fmt;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 
 use ipnet::IpNet;
 
@@ -172,6 +174,8 @@ pub fn differences(wants: &Wants, shows: &Shows) -> Vec<Difference> {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
 
     const V6: &str = "2001:db8::/64";

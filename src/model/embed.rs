@@ -4,9 +4,12 @@
 //! random host part". Two agents of different age must give the same digits for the same identity, so the vectors
 //! in the tests are a promise. This file must not know which addresses are taken.
 
-use std::fmt;
-use std::net::Ipv6Addr;
-use std::str::FromStr;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::Ipv6Addr;
+use core::str::FromStr;
 
 use ipnet::Ipv6Net;
 
@@ -128,7 +131,7 @@ impl fmt::Display for AlgoError {
     }
 }
 
-impl std::error::Error for AlgoError {}
+impl core::error::Error for AlgoError {}
 
 /// What is known about one pod. An empty text counts as unknown: no Kubernetes name is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -172,7 +175,7 @@ impl fmt::Display for EmbedError {
     }
 }
 
-impl std::error::Error for EmbedError {}
+impl core::error::Error for EmbedError {}
 
 /// How many hex digits each of `fields` fields gets under a prefix of `prefix_len` bits, in the order asked for.
 /// The last host digit, N, is not among them.

@@ -3,9 +3,11 @@
 //!
 //! Judges values that were read elsewhere, by the same limits as what an operator gives. Does no I/O and changes nothing.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -258,6 +260,9 @@ fn is_link_local(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::ToOwned as _;
+    use std::string::ToString as _;
+
     use super::*;
     use crate::addr::GATEWAY4;
 

@@ -1,7 +1,8 @@
 //! The lease: what one attachment holds. It is the line of data that travels from the allocator through the store and
 //! the kernel to the CNI result, so it stands alone and knows none of them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use alloc::string::String;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::{Attachment, IfName, Mac};
 

@@ -1,7 +1,14 @@
 //! What is asked, held, wanted in the kernel and to be repaired: values, and decisions about them.
 //!
-//! A crate of its own, so that it has no way to a file, a socket, a thread, a clock, the environment or the log: time and
-//! randomness are arguments. It must not know who asks or who carries out what it decides.
+//! A crate of its own and without `std`, so that it has no way to a file, a socket, a thread, a clock, the environment or the
+//! log: time and randomness are arguments. It must not know who asks or who carries out what it decides.
+
+#![no_std]
+
+#[macro_use]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod addr;
 pub mod annotations;

@@ -4,9 +4,11 @@
 //! purpose: a misspelt `cidr4` that is silently absent costs more than one that is refused, and a refused manifest
 //! harms nobody, since the last good one stays in force. It must not know where the text came from.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::Ipv4Addr;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
@@ -215,7 +217,7 @@ impl fmt::Display for FieldRule {
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl core::error::Error for ConfigError {}
 
 /// Reads a manifest in YAML or JSON, and checks it.
 ///

@@ -3,8 +3,10 @@
 //! Pure data, so that the order and the reasons can be read in one place; `netlink` carries it out, and `recover` and
 //! CHECK compare against it. Nothing here asks the kernel.
 
-use std::fmt;
-use std::net::IpAddr;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 

@@ -2,8 +2,11 @@
 //! itself: the same comparison serves the start of the agent and the reconcile rounds, and running it twice is as good as
 //! once.
 
-use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -170,7 +173,7 @@ pub enum Repair {
 }
 
 /// What sets record and kernel apart, in the order in which it is to be put right: ends before beginnings, as the former
-/// may set addresses free that the latter have. Leases in `busy` have a request in service and are left to it. `began` is when this
+/// may set addresses free that the latter have. Attachments that are `busy` have a request in service and are left to it. `began` is when this
 /// agent began and `now` is for leases that are made anew, both in milliseconds of the boot clock.
 ///
 /// The kernel is believed before the record, of which the newest lines, or all but the oldest, can have been lost without
@@ -178,13 +181,13 @@ pub enum Repair {
 pub fn repairs<'a>(
     leases: impl Iterator<Item = &'a Lease>,
     links: &[KernelLink],
-    busy: &HashSet<Attachment>,
+    busy: impl Fn(&Attachment) -> bool,
     began: u64,
     now: u64,
 ) -> Vec<Repair> {
     let index = Index::new(links);
-    let mut known: HashSet<&Attachment> = HashSet::new();
-    let mut holders: HashMap<IpAddr, &Attachment> = HashMap::new();
+    let mut known: BTreeSet<&Attachment> = BTreeSet::new();
+    let mut holders: BTreeMap<IpAddr, &Attachment> = BTreeMap::new();
     let mut ends = Vec::new();
     let mut repairs = Vec::new();
     // Links that stand without the record that they should have.
@@ -193,7 +196,7 @@ pub fn repairs<'a>(
         known.insert(&lease.attachment);
         let attachment = lease.attachment.clone();
         let link = link_of(lease, index.candidates(lease));
-        let is_busy = busy.contains(&attachment);
+        let is_busy = busy(&attachment);
         match (lease.phase, link) {
             _ if is_busy => {}
             (_, Some(link)) if link.contradicts(lease) => {
@@ -228,8 +231,7 @@ pub fn repairs<'a>(
     for link in links {
         let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) else { continue };
         // Anybody can write a text beside a link. The hardware address was given when flock made it.
-        if link.mac != Some(attachment.mac(LinkEnd::Host)) || known.contains(&attachment) || busy.contains(&attachment)
-        {
+        if link.mac != Some(attachment.mac(LinkEnd::Host)) || known.contains(&attachment) || busy(&attachment) {
             continue;
         }
         match adopted(attachment.clone(), link, now) {
@@ -253,14 +255,14 @@ pub fn repairs<'a>(
 
 /// The links by each sign that a lease could know them by, so that a node with many pods does not compare each with each.
 struct Index<'a> {
-    by_index: HashMap<u32, &'a KernelLink>,
-    by_mac: HashMap<Mac, Vec<&'a KernelLink>>,
-    by_alias: HashMap<Attachment, Vec<&'a KernelLink>>,
+    by_index: BTreeMap<u32, &'a KernelLink>,
+    by_mac: BTreeMap<Mac, Vec<&'a KernelLink>>,
+    by_alias: BTreeMap<Attachment, Vec<&'a KernelLink>>,
 }
 
 impl<'a> Index<'a> {
     fn new(links: &'a [KernelLink]) -> Index<'a> {
-        let mut index = Index { by_index: HashMap::new(), by_mac: HashMap::new(), by_alias: HashMap::new() };
+        let mut index = Index { by_index: BTreeMap::new(), by_mac: BTreeMap::new(), by_alias: BTreeMap::new() };
         for link in links {
             index.by_index.insert(link.index, link);
             if let Some(mac) = link.mac {
@@ -312,6 +314,8 @@ fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Option<Lease>
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
     use crate::addr::GATEWAY6;
     use crate::plan::SETTINGS;
@@ -347,7 +351,7 @@ mod tests {
     }
 
     fn found(leases: &[Lease], links: &[KernelLink]) -> Vec<Repair> {
-        repairs(leases.iter(), links, &HashSet::new(), 100, 1)
+        repairs(leases.iter(), links, |_| false, 100, 1)
     }
 
     #[test]
@@ -492,7 +496,7 @@ mod tests {
             let mut link = link_of(&mine);
             let applied = damages.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
             applied.for_each(|(_, damage)| damage(&mut link));
-            let repairs = repairs([mine.clone()].iter(), &[other.clone(), link], &HashSet::new(), 100, 1);
+            let repairs = repairs([mine.clone()].iter(), &[other.clone(), link], |_| false, 100, 1);
             assert!(!repairs.contains(&Repair::Release(mine.attachment.clone())), "{bits:03b}: {repairs:?}");
         }
         // A link of its index that bears nothing of the lease is of another namespace, or of another time.
@@ -537,7 +541,7 @@ mod tests {
     #[test]
     fn requests_in_service_are_left_to_themselves() {
         let lease = lease("abc/eth0");
-        let busy = HashSet::from([lease.attachment.clone()]);
-        assert_eq!(repairs([lease].iter(), &[], &busy, 100, 1), []);
+        let attachment = lease.attachment.clone();
+        assert_eq!(repairs([lease].iter(), &[], |busy| *busy == attachment, 100, 1), []);
     }
 }

@@ -4,8 +4,9 @@
 //! content before and after the one that counts, merge keys, the booleans of YAML 1.1. Two documents with content are
 //! refused, since reading one of them would be a guess. Must not know what a document is about, and repeats no values.
 
-use std::borrow::Cow;
-use std::fmt;
+use alloc::borrow::Cow;
+use alloc::string::{String, ToString as _};
+use core::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, Unexpected, Visitor};
 use yaml_serde::Value;
@@ -44,7 +45,7 @@ impl fmt::Display for TextError {
     }
 }
 
-impl std::error::Error for TextError {}
+impl core::error::Error for TextError {}
 
 /// The text without its byte order mark, in UTF-8.
 ///
@@ -59,7 +60,7 @@ pub fn decoded(bytes: &[u8]) -> Result<Cow<'_, str>, TextError> {
     }
     let rest = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let mark = bytes.len() - rest.len();
-    std::str::from_utf8(rest).map(Cow::Borrowed).map_err(|error| TextError::Encoding(mark + error.valid_up_to()))
+    core::str::from_utf8(rest).map(Cow::Borrowed).map_err(|error| TextError::Encoding(mark + error.valid_up_to()))
 }
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, TextError> {
@@ -160,6 +161,7 @@ pub fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::vec::Vec;
 
     use super::*;
 

@@ -5,6 +5,8 @@
 //! 2^32 bits. All words begin as zero, so memory that is never set is never touched. It must not know what a bit
 //! stands for.
 
+use alloc::vec::Vec;
+
 const WORD: u64 = 64;
 
 /// A fixed number of bits with summaries.

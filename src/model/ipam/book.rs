@@ -3,7 +3,7 @@
 //! An address is free when no list here has it. Held and resting exclude each other; a reserved one may be held as
 //! well, when the host took an address that a pod already has. This file must not know ranges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::{Owner, REST_MS};
 
@@ -112,7 +112,7 @@ impl<A: Ord + Copy> Book<A> {
 
     /// Replaces the reserved ones; gives those that were and those that are.
     pub(super) fn reserve(&mut self, new: BTreeSet<A>) -> (BTreeSet<A>, &BTreeSet<A>) {
-        (std::mem::replace(&mut self.reserved, new), &self.reserved)
+        (core::mem::replace(&mut self.reserved, new), &self.reserved)
     }
 
     /// Every address that is not free, some twice.

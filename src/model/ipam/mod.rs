@@ -16,9 +16,10 @@ mod tests;
 mod v4;
 mod v6;
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -192,7 +193,7 @@ impl fmt::Display for IpamError {
     }
 }
 
-impl std::error::Error for IpamError {}
+impl core::error::Error for IpamError {}
 
 /// Counts per family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

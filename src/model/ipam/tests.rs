@@ -1,5 +1,7 @@
 //! Properties of the allocator against a plain model, then its rules one by one.
 
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -4,8 +4,9 @@
 //! Addresses outside the range (held from before an edit of it) are in the book only. Picking changes nothing but
 //! what time has freed; taking is a second call, so that a request for both families takes both or neither.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 

@@ -4,8 +4,9 @@
 //! this fails, a walk over the neighbours finds what is free, and its length is bounded by what is not. Picking changes
 //! nothing but what time has freed, as in the IPv4 pool.
 
-use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 

@@ -819,9 +819,8 @@ fn recovered(log: &[Vec<u8>], mut links: Vec<KernelLink>) -> (BTreeMap<String, L
     const BEGAN: u64 = 1_000;
     let (store, _) = opened(BadDisk::new(log_with(log), Fault::Never));
     let mut leases = contents(&store);
-    let compared = |leases: &BTreeMap<String, Lease>, links: &[KernelLink]| {
-        repairs(leases.values(), links, &HashSet::new(), BEGAN, 0)
-    };
+    let compared =
+        |leases: &BTreeMap<String, Lease>, links: &[KernelLink]| repairs(leases.values(), links, |_| false, BEGAN, 0);
     for repair in compared(&leases, &links) {
         match repair {
             Repair::Undo(attachment) | Repair::Release(attachment) | Repair::Remove { attachment, .. } => {
