@@ -195,13 +195,13 @@ enum Origin {
     Api(Box<Access>),
 }
 
-fn origin(flags: &Flags) -> Result<Origin, AccessError> {
-    let api = |access| Origin::Api(Box::new(access));
-    match (&flags.node_config, &flags.kubeconfig) {
-        (Some(path), _) => Ok(Origin::File(path.clone())),
-        (None, Some(path)) => kubeconfig::from_file(path).map(api),
-        (None, None) => account::in_pod(Path::new("/"), &|name| std::env::var(name).ok()).map(api),
-    }
+fn origin(source: &ConfigSource) -> Result<Origin, AccessError> {
+    let access = match source {
+        ConfigSource::File(path) => return Ok(Origin::File(path.clone())),
+        ConfigSource::Kubeconfig(path) => kubeconfig::from_file(path),
+        ConfigSource::Pod => account::in_pod(Path::new("/"), &|name| std::env::var(name).ok()),
+    };
+    access.map(|access| Origin::Api(Box::new(access)))
 }
 
 fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), StartError> {
@@ -240,7 +240,7 @@ fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), St
         Origin::File(path) => (Source::File(FileSource::new(path, node_name.clone())), None),
         Origin::Api(access) => {
             let cluster = Cluster::new(&access, node_name.clone(), wake.clone())?;
-            let last_good = LastGood::new(&flags.state_dir);
+            let last_good = LastGood::new(&settings.state_dir);
             let source = ClusterSource::new(cluster.published.clone(), node_name.clone(), last_good);
             (Source::Cluster(source), Some(cluster))
         }
@@ -257,7 +257,7 @@ fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), St
     reconciler.start().map_err(StartError::Recovery)?;
 
     let search = Search::default();
-    let conflist = flags.cni_conf_dir.map(|dir| Conflist::new(dir, &flags.socket, search.clone()));
+    let conflist = settings.cni_conf_dir.map(|dir| Conflist::new(dir, &settings.socket, search.clone()));
     let mut node = Node::new(source, Host::new(suspicions), conflist, ledger.clone(), state.clone());
     node.recall();
     // A file is read before the first request, but the agent is ready without it: DEL and STATUS need no configuration.

@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::http::{Conn, END};
+use crate::support::https::{Server, Tls, Wants, data, der, tls};
+use crate::support::{PATIENCE, TempDir, put_script, succeed, wait_for};
 use flock::kube::access::Access;
 use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
@@ -18,11 +21,6 @@ use flock::kube::kubeconfig::{from_file, from_text};
 use flock::kube::objects::{NodeConfigObject, NodeConfigs};
 use flock::kube::reflect::{Audience, reflect};
 use flock::kube::watch::Notice;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
-use support::{PATIENCE, TempDir};
 
 /// So long that a test which waits for it has failed.
 const LONG: Duration = Duration::from_secs(120);

@@ -486,6 +486,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::agent::board::Board;
     use crate::record::disk::Directory;
     use crate::record::store::Store;
     use model::ipam::Draw;
@@ -512,8 +513,8 @@ pub(crate) mod tests {
             let store = Store::open(Directory::open(&directory).expect("a directory"), "boot", 0).0;
             let ledger = Ledger::start(store, Zero).expect("a thread");
             let remover = LinkRemover::start().expect("the kernel answers");
-            let gate = HostGate::new(channel().0);
-            let verbs = Arc::new(Verbs::new(ledger, remover, Present::default(), pods, gate));
+            let gate = Gate::new(Board::default(), channel().0);
+            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods));
             Scene { verbs, directory }
         }
 
