@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::node::{MACHINE4, MACHINE6, Machine, NET_D, NEWEST, Node, Runtime, newest_plugin};
+use crate::node::{MACHINE4, MACHINE6, NET_D, NEWEST, Node, Runtime, machine, newest_plugin};
 use crate::support::*;
 
 const OTHER: &str = "10-other.conflist";
@@ -52,7 +52,7 @@ fn added<'a>(node: &'a Node, name: &str) -> (Pod<'a>, Vec<IpAddr>) {
 
 /// Everybody reaches everybody, and the world.
 #[track_caller]
-fn assert_all_work(machine: &Machine<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) {
+fn assert_all_work(machine: &Pod<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) {
     let world: [IpAddr; 2] = [MACHINE4.parse().unwrap(), MACHINE6.parse().unwrap()];
     for (pod, ips) in pods {
         pod.assert_pings(host_addresses().into_iter().chain(world));
@@ -76,7 +76,7 @@ fn reserved(node: &Node) -> usize {
 
 /// The host as it is when nobody talks. Whoever has talked asks for a while whether the other is still there, which makes
 /// entries of neighbours whatever a CNI does; who has forgotten the other does not.
-fn quiet_fingerprint(node: &Node, machine: &Machine<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) -> String {
+fn quiet_fingerprint(node: &Node, machine: &Pod<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) -> String {
     pods.iter().for_each(|(pod, _)| drop(pod.run("ip neigh flush all")));
     machine.run("ip neigh flush all");
     node.host.run("ip neigh flush all");
@@ -87,7 +87,7 @@ fn quiet_fingerprint(node: &Node, machine: &Machine<'_>, pods: &[&(Pod<'_>, Vec<
 #[test]
 fn an_agent_that_is_not_installed_changes_nothing_on_a_node_of_another_cni() {
     let node = node_of_another();
-    let machine = Machine::new(&node.host);
+    let machine = machine(&node.host);
     let (a, b) = (added(&node, "a"), added(&node, "b"));
     assert_all_work(&machine, &[&a, &b]);
     let fingerprint = || quiet_fingerprint(&node, &machine, &[&a, &b]);
@@ -118,7 +118,7 @@ fn an_agent_that_is_not_installed_changes_nothing_on_a_node_of_another_cni() {
 #[test]
 fn a_node_is_taken_over_from_another_cni_while_its_pods_run() {
     let node = node_of_another();
-    let machine = Machine::new(&node.host);
+    let machine = machine(&node.host);
     let links = node.host.run("ip -br link");
     let (a, b) = (added(&node, "a"), added(&node, "b"));
     assert!(!of_flock(&a.1));
@@ -171,7 +171,7 @@ fn a_node_is_taken_over_from_another_cni_while_its_pods_run() {
 #[test]
 fn a_node_goes_back_to_the_other_cni_and_flocks_pods_end_in_order() {
     let node = node_of_another();
-    let machine = Machine::new(&node.host);
+    let machine = machine(&node.host);
     let agent = node.installed_agent();
     let (a, b) = (added(&node, "a"), added(&node, "b"));
     assert!(of_flock(&a.1) && of_flock(&b.1));

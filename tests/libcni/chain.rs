@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use crate::node::{
-    MACHINE4, MACHINE6, Machine, NET_D, NEWEST, Node, RELEASES, Runtime, Service, at, flock, list, newest_plugin,
+    MACHINE4, MACHINE6, NET_D, NEWEST, Node, RELEASES, Runtime, Service, at, flock, list, machine, newest_plugin,
 };
 use crate::support::*;
 
@@ -85,7 +85,7 @@ fn ruleset(node: &Node) -> String {
 
 /// Everything that passes through the host's port 8080 to the pod's port 80 does so, from wherever it comes.
 #[track_caller]
-fn assert_host_port_works(kind: &str, node: &Node, machine: &Machine<'_>, pod: &Pod<'_>, service: &Service) {
+fn assert_host_port_works(kind: &str, node: &Node, machine: &Pod<'_>, pod: &Pod<'_>, service: &Service) {
     let host = node.host.netns();
     let other = node.host.path(&format!("/run/netns/{}", pod.name));
     for to in [HOST4, HOST6] {
@@ -104,7 +104,7 @@ fn assert_host_port_works(kind: &str, node: &Node, machine: &Machine<'_>, pod: &
 #[test]
 fn host_ports_bandwidth_and_settings_work_behind_flock_and_leave_nothing() {
     let node = Node::new();
-    let machine = Machine::new(&node.host);
+    let machine = machine(&node.host);
     let _agent = node.host.agent().start();
     for kind in KINDS {
         for version in ["0.4.0", "1.0.0", "1.1.0"].into_iter().filter(|version| *version <= kind.newest) {
@@ -192,7 +192,7 @@ fn check_names_what_is_missing_behind_flock() {
 #[test]
 fn the_list_that_is_shipped_has_host_ports_where_portmap_is_installed() {
     let node = Node::new();
-    let machine = Machine::new(&node.host);
+    let machine = machine(&node.host);
     node.plugin("portmap", &newest_plugin("portmap"));
     let _agent = node.installed_agent();
     for release in RELEASES {
@@ -290,7 +290,7 @@ fn a_hardware_address_that_tuning_gives_cuts_the_pod_off_and_check_says_why() {
 #[test]
 fn a_pod_of_one_family_has_host_ports_of_that_family() {
     let node = Node::new();
-    let machine = Machine::new(&node.host);
+    let machine = machine(&node.host);
     let _agent = node.host.agent().start();
     for kind in KINDS {
         for (without, with, other) in [("ipv4", HOST6, HOST4), ("ipv6", HOST4, HOST6)] {

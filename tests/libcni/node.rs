@@ -406,53 +406,19 @@ pub fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> io::Result<T> + Send
     Netns::open(netns).expect("a namespace").run(work).expect("it can be entered")
 }
 
-/// Another machine: a namespace with a cable to the host, which is its way to everything.
-pub struct Machine<'a>(&'a Host);
-
+/// Another machine, and its addresses: the host is its way to everything.
 pub const MACHINE4: &str = "192.0.2.2";
 pub const MACHINE6: &str = "2001:db8:ffff::2";
-/// Not among the pods' namespaces, since it is none.
-const MACHINE: &str = "/run/machine";
 
-impl<'a> Machine<'a> {
-    pub fn new(host: &'a Host) -> Machine<'a> {
-        host.run(&format!("touch {MACHINE}"));
-        host.run(&format!("unshare --net={MACHINE} true"));
-        let machine = Machine(host);
-        let pid = host.pid();
-        machine.run(&format!("ip link add cable type veth peer name uplink netns {pid}"));
-        for line in [
-            "ip link set uplink up",
-            "ip addr add 192.0.2.1/24 dev uplink",
-            "ip addr add 2001:db8:ffff::1/64 dev uplink nodad",
-        ] {
-            host.run(line);
-        }
-        for line in [
-            "ip link set cable up",
-            "ip addr add 192.0.2.2/24 dev cable",
-            "ip addr add 2001:db8:ffff::2/64 dev cable nodad",
-            "ip route add default via 192.0.2.1",
-            "ip route add default via 2001:db8:ffff::1",
-        ] {
-            machine.run(line);
-        }
-        wait_for("the carrier", || host.run("ip -br link show uplink").contains(" UP ").then_some(()));
-        machine
+pub fn machine(host: &Host) -> Pod<'_> {
+    let [ours4, ours6] = ["192.0.2.1", "2001:db8:ffff::1"];
+    let addresses = |v4: &str, v6: &str| [format!("{v4}/24"), format!("{v6}/64")];
+    let (ours, others) = (addresses(ours4, ours6), addresses(MACHINE4, MACHINE6));
+    let machine = host.uplink("uplink", &ours.each_ref().map(String::as_str), &others.each_ref().map(String::as_str));
+    for ours in [ours4, ours6] {
+        machine.run(&format!("ip route add default via {ours}"));
     }
-
-    pub fn run(&self, line: &str) -> String {
-        self.0.run(&format!("nsenter --net={MACHINE} {line}"))
-    }
-
-    pub fn netns(&self) -> PathBuf {
-        self.0.path(MACHINE)
-    }
-
-    /// One packet to each and back.
-    pub fn assert_pings(&self, to: impl IntoIterator<Item = IpAddr>) {
-        to.into_iter().for_each(|ip| drop(self.run(&format!("ping -n -c 1 -W 1 {ip}"))));
-    }
+    machine
 }
 
 /// `address` and port.

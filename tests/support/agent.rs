@@ -1,16 +1,15 @@
 //! The real agent on a host: how it is started, what it says, and how it ends. Ends with the value that holds it.
 
-use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::failpoints;
 use super::host::Host;
+use super::log::{Log, each_line, wait_line};
 use super::manifests::{CIDR4, CIDR6, node_config};
 use super::programs::{FLOCK_AGENT, succeed};
-use super::waiting::{PATIENCE, wait_for};
+use super::waiting::{wait_for, wait_or};
 
 impl Host {
     /// An agent that is about to be started.
@@ -117,20 +116,13 @@ impl<'a> AgentBuilder<'a> {
             .stderr(self.stderr.unwrap_or_else(Stdio::piped))
             .spawn()
             .expect("flock-agent starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().map(BufReader::new);
-        let (sink, audience) = (log.clone(), self.audience);
-        thread::spawn(move || {
-            for line in stderr.into_iter().flat_map(BufReader::lines).map_while(Result::ok) {
-                if let Some(audience) = &audience {
-                    audience(&line);
-                    continue;
-                }
-                let mut log = sink.lock().expect("unpoisoned");
-                log.push_str(&line);
-                log.push('\n');
+        let log = Log::default();
+        if let Some(stderr) = child.stderr.take() {
+            match self.audience {
+                Some(audience) => each_line(stderr, move |line| audience(line)),
+                None => log.keep(stderr),
             }
-        });
+        }
         let agent = Agent { host: self.host, child, log };
         if self.wait {
             agent.wait_log("flock-agent listens");
@@ -150,30 +142,25 @@ pub struct Holds {
 pub struct Agent<'a> {
     pub host: &'a Host,
     child: Child,
-    log: Arc<Mutex<String>>,
+    log: Log,
 }
 
 impl Agent<'_> {
     /// Everything that it has logged so far.
     pub fn log(&self) -> String {
-        self.log.lock().expect("unpoisoned").clone()
+        self.log.text()
     }
 
     /// Waits until a line of the log holds `text`, and returns the line.
+    #[track_caller]
     pub fn wait_log(&self, text: &str) -> String {
         self.wait_log_times(text, 1)
     }
 
     /// Waits until `times` lines of the log hold `text`, and returns the last of them.
+    #[track_caller]
     pub fn wait_log_times(&self, text: &str, times: usize) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(line) = self.log().lines().filter(|line| line.contains(text)).nth(times - 1) {
-                return line.to_owned();
-            }
-            assert!(Instant::now() < deadline, "the agent never logged {text:?}:\n{}", self.log());
-            thread::sleep(Duration::from_millis(2));
-        }
+        wait_line(|| self.log(), text, times)
     }
 
     pub fn pid(&self) -> u32 {
@@ -189,13 +176,9 @@ impl Agent<'_> {
     /// Waits until it holds no more than that.
     #[track_caller]
     pub fn comes_back_to(&self, before: Holds) {
-        let deadline = Instant::now() + PATIENCE;
         // A thread of an earlier request may have been on its way out when it was counted.
         let settled = |now: Holds| now.descriptors <= before.descriptors && now.threads <= before.threads;
-        while !settled(self.holds()) {
-            assert!(Instant::now() < deadline, "{:?} instead of {before:?}", self.holds());
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_or(|| format!("{:?} instead of {before:?}", self.holds()), || settled(self.holds()).then_some(()));
     }
 
     /// Replaces its NodeConfig file, as an editor does it.
@@ -211,6 +194,19 @@ impl Agent<'_> {
     /// Sends a signal by name, such as `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         succeed(Command::new("kill").args(["-s", name, &self.child.id().to_string()]));
+    }
+
+    /// So many rounds, from begin to end.
+    pub fn rounds(&self, times: usize) {
+        self.host.start_trace();
+        let begun = || self.host.trace().matches("reconcile/compare\n").count();
+        // Each signal is sent when the round before has begun, and the last round begins when those that count are over.
+        for _ in 0..=times {
+            let before = begun();
+            self.signal("HUP");
+            wait_for("a round", || (begun() > before).then_some(()));
+        }
+        self.host.end_trace();
     }
 
     /// Waits for its end.

@@ -20,6 +20,7 @@ pub mod fingerprint;
 pub mod host;
 pub mod http;
 pub mod https;
+pub mod log;
 pub mod manifests;
 pub mod oracle;
 pub mod outcome;
@@ -30,6 +31,7 @@ pub mod record;
 pub mod scripted;
 pub mod share;
 pub mod temp;
+pub mod uplink;
 pub mod waiting;
 
 pub use agent::*;

@@ -11,8 +11,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use flock::record::format::decode;
 use model::addr::{GATEWAY4, GATEWAY6};
@@ -22,7 +20,7 @@ use serde_json::Value;
 use super::agent::Agent;
 use super::host::Host;
 use super::programs::succeed;
-use super::waiting::{PATIENCE, wait_for};
+use super::waiting::{wait_for, wait_or};
 
 impl Host {
     /// Everything that does not agree, one line each. Meaningful while no request is in service.
@@ -41,15 +39,8 @@ impl Host {
     /// Nothing differs, at the latest after what the agent repairs by itself has settled.
     #[track_caller]
     pub fn assert_sound(&self, when: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let found = self.differences();
-            if found.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{when}:\n{}", found.join("\n"));
-            thread::sleep(Duration::from_millis(20));
-        }
+        let complaint = || format!("{when}:\n{}", self.differences().join("\n"));
+        wait_or(complaint, || self.differences().is_empty().then_some(()));
     }
 
     /// The links of flock on this host.

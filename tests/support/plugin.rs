@@ -31,6 +31,18 @@ impl Host {
         self.cni("ADD").container(&pod.name).netns(&pod.path()).ifname("eth0").kubernetes("default", &pod.name)
     }
 
+    /// A new pod of this name with an interface.
+    pub fn attach(&self, name: &str) -> (Pod<'_>, Attached) {
+        let pod = self.pod(name);
+        let attached = self.add(&pod).result();
+        (pod, attached)
+    }
+
+    /// New pods of these names, each with an interface.
+    pub fn attach_all<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) -> Vec<(Pod<'_>, Attached)> {
+        names.into_iter().map(|name| self.attach(name.as_ref())).collect()
+    }
+
     /// DEL of what [`Host::add`] made.
     pub fn del(&self, pod: &Pod<'_>) -> Cni<'_> {
         self.cni("DEL").container(&pod.name).netns(&pod.path()).ifname("eth0").kubernetes("default", &pod.name)

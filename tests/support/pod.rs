@@ -1,6 +1,7 @@
 //! A pod: a network namespace with a name, as runtimes make them. What flock puts into it, other files ask and judge.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use super::host::Host;
@@ -24,6 +25,11 @@ impl Pod<'_> {
     /// The namespace as a runtime names it.
     pub fn path(&self) -> String {
         format!("/run/netns/{}", self.name)
+    }
+
+    /// The namespace as the test can open it.
+    pub fn netns(&self) -> PathBuf {
+        self.host.path(&self.path())
     }
 
     /// Runs a command line (split at blanks) in the pod, which must succeed.

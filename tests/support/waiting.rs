@@ -7,13 +7,20 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `look` finds something, and panics with `what` when it does not.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+#[track_caller]
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_or(|| format!("waited in vain for {what}"), look)
+}
+
+/// Waits until `look` finds something, and panics with the complaint when it does not.
+#[track_caller]
+pub fn wait_or<T>(complaint: impl FnOnce() -> String, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "{}", complaint());
         thread::sleep(Duration::from_millis(2));
     }
 }

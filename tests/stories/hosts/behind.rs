@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{assert_all_work, attached, round};
+use super::assert_all_work;
 use crate::support::*;
 
 /// More often than whole rounds come in the time: what is put back so often is put back at once.
@@ -25,7 +25,7 @@ fn forwarding_that_somebody_switches_off_is_back_at_once_and_said() {
     ] {
         let host = Host::new();
         let agent = host.agent().start();
-        let pods = attached(&host, &["p", "q"]);
+        let pods = host.attach_all(["p", "q"]);
         let began = Instant::now();
         for n in 1..=OFTEN {
             host.run(&damage.replace("LINK", &pods[0].1.host_link()));
@@ -51,7 +51,7 @@ fn forwarding_that_somebody_switches_off_is_back_at_once_and_said() {
 fn a_fight_over_forwarding_is_bounded_and_said() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = attached(&host, &["p", "q"]);
+    let pods = host.attach_all(["p", "q"]);
     let fighter =
         "while true; do cat /proc/sys/net/ipv4/ip_forward | grep -q 0 || echo 0 >/proc/sys/net/ipv4/ip_forward; done";
     let mut fighter = host.command("sh").args(["-c", fighter]).spawn().expect("starts");
@@ -72,7 +72,7 @@ fn a_fight_over_forwarding_is_bounded_and_said() {
 fn a_fight_over_a_pods_route_is_bounded_and_said() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = attached(&host, &["p", "q"]);
+    let pods = host.attach_all(["p", "q"]);
     let ip = pods[0].1.ipv4().expect("IPv4");
     let fighter = format!("while true; do ip route del {ip} 2>/dev/null || true; done");
     let mut fighter = host.command("sh").args(["-c", &fighter]).spawn().expect("starts");
@@ -103,11 +103,11 @@ fn a_living_pod_is_never_taken_for_gone_whatever_became_of_its_links_name_or_mar
     {
         let host = Host::new();
         let agent = host.agent().start();
-        let pods = attached(&host, &["p", "q"]);
+        let pods = host.attach_all(["p", "q"]);
         let link = pods[0].1.host_link();
         succeed(host.command("sh").args(["-ec", &damage.replace("LINK", &link)]));
         for _ in 0..3 {
-            round(&agent);
+            agent.rounds(1);
         }
         assert_all_work(&pods, damage);
         assert!(!agent.log().contains("lease of a vanished pod ended"), "{damage}: {}", agent.log());
@@ -115,7 +115,7 @@ fn a_living_pod_is_never_taken_for_gone_whatever_became_of_its_links_name_or_mar
         // And over a restart.
         agent.kill();
         let agent = host.agent().keep_config().start();
-        round(&agent);
+        agent.rounds(1);
         assert_all_work(&pods, damage);
         assert_eq!(host.leases().len(), 2, "{damage}");
         if n == 4 {
@@ -135,7 +135,7 @@ fn a_living_pod_is_never_taken_for_gone_whatever_became_of_its_links_name_or_mar
 fn a_delete_without_a_record_takes_away_every_link_with_the_pods_mark() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = attached(&host, &["p", "q"]);
+    let pods = host.attach_all(["p", "q"]);
     let link = pods[0].1.host_link();
     agent.kill();
     std::fs::remove_dir_all(host.path("/run/flock/state")).expect("removed");
@@ -162,15 +162,15 @@ fn a_record_that_a_cleaner_removes_is_made_again() {
     ] {
         let host = Host::new();
         let agent = host.agent().start();
-        let pods = attached(&host, &["p", "q"]);
+        let pods = host.attach_all(["p", "q"]);
         succeed(host.command("sh").args(["-ec", damage]));
         // Whatever was recorded into a file without a name is recorded again.
-        let more = attached(&host, &["r"]);
-        round(&agent);
+        let (more, _) = host.attach("r");
+        agent.rounds(1);
         host.assert_sound(damage);
         assert_eq!(host.leases().len(), 3, "{damage}");
         agent.kill();
-        host.del(&more[0].0).done();
+        host.del(&more).done();
         let agent = host.agent().keep_config().start();
         assert!(!agent.log().contains("adopted") && !agent.log().contains("damaged"), "{damage}: {}", agent.log());
         assert_all_work(&pods, damage);
@@ -222,7 +222,7 @@ fn a_setting_that_has_its_value_is_never_written() {
 fn ranges_that_change_while_an_add_waits_stay_as_they_are_now() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = attached(&host, &["p"]);
+    let (_, neighbour) = host.attach("p");
     let pod = host.pod("q");
     host.start_trace();
     host.arm("conn/reserve 1 hang 60000");
@@ -235,7 +235,7 @@ fn ranges_that_change_while_an_add_waits_stay_as_they_are_now() {
         adding.join().expect("no panic").succeeded();
     });
     host.end_trace();
-    round(&agent);
+    agent.rounds(1);
     assert!(host.run("ip -4 route show type unreachable").contains("10.25.215.0/24"));
     let routes = host.run("ip -6 route show type unreachable") + &host.run("ip -4 route show type unreachable");
     assert!(
@@ -243,7 +243,7 @@ fn ranges_that_change_while_an_add_waits_stay_as_they_are_now() {
         "{routes}"
     );
     pod.assert_pings(host_addresses());
-    pod.assert_pings(pods[0].1.ips());
+    pod.assert_pings(neighbour.ips());
 }
 
 // covers: FM-Q09
@@ -251,7 +251,7 @@ fn ranges_that_change_while_an_add_waits_stay_as_they_are_now() {
 fn an_add_in_service_lacks_nothing_that_a_round_should_say() {
     let host = Host::new();
     let agent = host.agent().start();
-    attached(&host, &["p"]);
+    host.attach("p");
     let pod = host.pod("q");
     host.start_trace();
     // In the middle of the host end's changes.
@@ -268,7 +268,7 @@ fn an_add_in_service_lacks_nothing_that_a_round_should_say() {
         adding.join().expect("no panic").succeeded();
     });
     host.end_trace();
-    round(&agent);
+    agent.rounds(1);
     assert!(!agent.log().contains("lacks"), "{}", agent.log());
     pod.assert_pings(host_addresses());
 }
@@ -278,7 +278,7 @@ fn an_add_in_service_lacks_nothing_that_a_round_should_say() {
 fn an_agent_short_of_descriptors_says_try_again_later_whatever_it_could_not_open() {
     let host = Host::new();
     let agent = host.agent().start();
-    let (first, _) = &attached(&host, &["first"])[0];
+    let (first, _) = host.attach("first");
     let used = agent.holds().descriptors;
     let limit = used + 6;
     succeed(std::process::Command::new("prlimit").args([

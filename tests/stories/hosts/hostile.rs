@@ -8,7 +8,6 @@ use flock::kernel::netns::Netns;
 use rustix::net::sockopt::{set_ipv6_multicast_hops, set_ipv6_unicast_hops};
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, ipproto, sendto, socket};
 
-use super::{attached, round};
 use crate::support::*;
 
 /// Sends one ICMPv6 message from `from` on the link of this index, with the hop limit that neighbour discovery asks for. The
@@ -81,7 +80,7 @@ fn no_advertisement_or_redirect_of_a_pod_gives_the_host_a_route_an_address_or_an
                 host.run(&format!("sysctl -q {defaults}"));
             }
             let agent = host.agent().config(Some(&node_config(cidr6, cidr4))).start();
-            let [(pod, attached)] = &attached(&host, &["p"])[..] else { unreachable!() };
+            let (pod, attached) = host.attach("p");
             pod.run("ip -6 addr add fe80::bad/64 dev eth0 nodad");
             // A link of somebody else, on which the host listens to routers: the same message must have its effect there.
             host.pod("c");
@@ -106,7 +105,7 @@ fn no_advertisement_or_redirect_of_a_pod_gives_the_host_a_route_an_address_or_an
             let reached = attached.ips().into_iter().map(|ip| if ip.is_ipv6() { HOST6 } else { HOST4 });
             pod.assert_pings(reached.map(|ip| ip.parse().expect("literal")));
             assert_eq!(network(&host), before, "{cidr6} {cidr4} {defaults}");
-            round(&agent);
+            agent.rounds(1);
             assert_eq!(network(&host), before, "{cidr6} {cidr4} {defaults}: after a round");
 
             send_icmp6(&netns("c"), index("c"), bad, all_nodes, &router_advertisement());
@@ -137,7 +136,7 @@ fn no_default_of_the_host_keeps_pods_from_talking() {
         host.run("sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
         host.run(&format!("sysctl -q {defaults}"));
         let agent = host.agent().start();
-        let pods = attached(&host, &["p", "q"]);
+        let pods = host.attach_all(["p", "q"]);
         for (n, (pod, attached)) in pods.iter().enumerate() {
             pod.assert_pings(pods[1 - n].1.ips());
             // Something in the pod forgets its neighbours and asks for the gateway by itself.
@@ -164,10 +163,10 @@ fn a_host_that_answers_no_arp_for_the_pods_gateway_says_so() {
         let host = Host::new();
         host.run(&format!("sysctl -q net.ipv4.conf.all.arp_ignore={value}"));
         let agent = host.agent().start();
-        let pods = attached(&host, &["p", "q"]);
+        let pods = host.attach_all(["p", "q"]);
         let (pod, _) = &pods[0];
         pod.assert_pings(pods[1].1.ips());
-        round(&agent);
+        agent.rounds(1);
         let line = "net.ipv4.conf.all.arp_ignore is";
         assert_eq!(agent.log().contains(line), said, "{value}: {}", agent.log());
         pod.run("ip neigh del 169.254.1.1 dev eth0");

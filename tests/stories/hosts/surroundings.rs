@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::{attached, round, uplink};
 use crate::support::*;
 
 fn config(cidr4: &str) -> String {
@@ -29,10 +28,10 @@ fn a_pod_never_gets_the_address_of_a_router() {
         ),
     ] {
         let host = Host::new();
-        let _router = uplink(&host, "up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
+        let _router = host.uplink("up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
         host.run(route);
         let agent = host.agent().config(Some(&config("192.0.2.248/29"))).start();
-        let pods = attached(&host, &["a", "b", "c", "d"]);
+        let pods = host.attach_all(["a", "b", "c", "d"]);
         let got: Vec<String> = pods.iter().flat_map(|(_, attached)| attached.ips()).map(|ip| ip.to_string()).collect();
         assert!(!got.contains(&gateway.to_owned()), "{name}: {got:?}");
         let error = host.add(&host.pod("e")).error();
@@ -52,11 +51,11 @@ fn a_pod_never_gets_the_address_of_an_ipv6_router_however_it_was_learned() {
         "ip route add 198.51.100.0/24 via inet6 2001:db8:5::3 dev up0",
     ] {
         let host = Host::new();
-        let _router = uplink(&host, "up0", &["2001:db8:5::2/64"], &["2001:db8:5::3/64"]);
+        let _router = host.uplink("up0", &["2001:db8:5::2/64"], &["2001:db8:5::3/64"]);
         host.run(route);
         // Of a /126, ::0 is the router anycast address, and ::2 the host's.
         let _agent = host.agent().config(Some(&node_config("2001:db8:5::/126", ""))).start();
-        let pods = attached(&host, &["a"]);
+        let pods = host.attach_all(["a"]);
         assert_eq!(pods[0].1.ipv6(), "2001:db8:5::1".parse().ok(), "{route}");
         assert_eq!(host.add(&host.pod("b")).error().msg, "no free address", "{route}");
     }
@@ -66,9 +65,9 @@ fn a_pod_never_gets_the_address_of_an_ipv6_router_however_it_was_learned() {
 #[test]
 fn a_router_that_comes_later_is_no_pods_either_and_a_pod_in_its_way_is_named() {
     let host = Host::new();
-    let _router = uplink(&host, "up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
+    let _router = host.uplink("up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
     let agent = host.agent().config(Some(&config("192.0.2.248/29"))).start();
-    let pods = attached(&host, &["a"]);
+    let pods = host.attach_all(["a"]);
     let held = pods[0].1.ipv4().expect("IPv4");
     // The next pod would get the next address.
     host.run("ip route add default via 192.0.2.251");
@@ -78,7 +77,7 @@ fn a_router_that_comes_later_is_no_pods_either_and_a_pod_in_its_way_is_named() {
         line.contains(&format!("addr={held}")) && line.contains("pod=default/a") && line.contains("next hop"),
         "{line}"
     );
-    assert_eq!(attached(&host, &["b"])[0].1.ipv4(), "192.0.2.252".parse().ok());
+    assert_eq!(host.attach_all(["b"])[0].1.ipv4(), "192.0.2.252".parse().ok());
     pods[0].0.assert_pings([HOST4.parse().expect("literal")]);
 }
 
@@ -86,13 +85,13 @@ fn a_router_that_comes_later_is_no_pods_either_and_a_pod_in_its_way_is_named() {
 #[test]
 fn a_machine_that_the_host_knows_as_a_neighbour_keeps_its_address() {
     let host = Host::new();
-    let router = uplink(&host, "up0", &["192.0.2.1/24"], &["192.0.2.3/24", "192.0.2.2/24"]);
+    let router = host.uplink("up0", &["192.0.2.1/24"], &["192.0.2.3/24", "192.0.2.2/24"]);
     router.assert_pings(["192.0.2.1".parse().expect("literal")]);
     host.run("ip neigh replace 192.0.2.3 dev up0 lladdr 02:00:00:00:00:03 nud stale");
     host.run("ip neigh replace 192.0.2.2 dev up0 lladdr 02:00:00:00:00:03 nud stale");
     let agent = host.agent().config(Some(&config("192.0.2.0/24"))).start();
     agent.wait_log("spec.cidr4 192.0.2.0/24 meets 192.0.2.0/24");
-    assert_eq!(attached(&host, &["a"])[0].1.ipv4(), "192.0.2.4".parse().ok());
+    assert_eq!(host.attach_all(["a"])[0].1.ipv4(), "192.0.2.4".parse().ok());
 }
 
 // covers: FM-M03
@@ -108,7 +107,7 @@ fn an_address_with_a_route_of_somebody_else_is_passed_over() {
         host.run(route);
         let _agent = host.agent().config(Some(&config("10.25.214.0/29"))).start();
         let before = host.run("ip route show table all 10.25.214.2");
-        let got = attached(&host, &["a", "b"]);
+        let got = host.attach_all(["a", "b"]);
         let got: Vec<String> = got.iter().flat_map(|(_, attached)| attached.ips()).map(|ip| ip.to_string()).collect();
         assert_eq!(got, ["10.25.214.3", "10.25.214.4"], "{route}");
         assert_eq!(host.run("ip route show table all 10.25.214.2"), before, "{route}");
@@ -176,7 +175,7 @@ fn a_host_whose_own_gateway_is_that_of_pods_serves_no_ipv4_until_it_is_told_anot
         "ip nexthop add id 9 via 169.254.1.1 dev up0 onlink; ip route add default nhid 9",
     ] {
         let host = Host::new();
-        let router = uplink(&host, "up0", &["192.0.2.10/32"], &["169.254.1.1/32"]);
+        let router = host.uplink("up0", &["192.0.2.10/32"], &["169.254.1.1/32"]);
         router.run("ip route add 192.0.2.10 dev up0");
         succeed(host.command("sh").args(["-ec", routes]));
         let agent = host.agent().start();
@@ -210,16 +209,16 @@ fn a_host_whose_own_gateway_is_that_of_pods_serves_no_ipv4_until_it_is_told_anot
 fn living_pods_keep_the_gateway_that_they_have() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = attached(&host, &["p"]);
+    let (p, p_got) = host.attach("p");
     agent.edit_config(&node_config_spec(json!({"cidr6": CIDR6, "cidr4": CIDR4, "gateway4": "169.254.7.7"})));
     agent.wait_log_times("NodeConfig in force", 2);
-    round(&agent);
+    agent.rounds(1);
     agent.kill();
     let agent = host.agent().keep_config().start();
-    let more = attached(&host, &["q"]);
-    round(&agent);
+    let (q, q_got) = host.attach("q");
+    agent.rounds(1);
     assert!(!agent.log().contains("lacks"), "{}", agent.log());
-    for (pod, gateway, other) in [(&pods[0].0, "169.254.1.1", &more[0].1), (&more[0].0, "169.254.7.7", &pods[0].1)] {
+    for (pod, gateway, other) in [(&p, "169.254.1.1", &q_got), (&q, "169.254.7.7", &p_got)] {
         assert!(pod.run("ip route show default").contains(gateway));
         pod.run("ip neigh flush all nud permanent");
         pod.assert_pings(host_addresses());
@@ -232,13 +231,13 @@ fn living_pods_keep_the_gateway_that_they_have() {
 fn a_host_whose_gateway_is_fe80_1_keeps_it() {
     // As hosting companies have it: the same link-local address that every host end of a pod bears.
     let host = Host::new();
-    let router = uplink(&host, "up0", &["2001:db8:7::2/64"], &["fe80::1/64", "2001:db8:9::9/128"]);
+    let router = host.uplink("up0", &["2001:db8:7::2/64"], &["fe80::1/64", "2001:db8:9::9/128"]);
     router.run("ip -6 route add 2001:db8:7::/64 dev up0");
     router.run(&format!("ip -6 route add {CIDR6} via 2001:db8:7::2 dev up0"));
     host.run("ip -6 addr add fe80::2/64 dev up0 nodad");
     host.run("ip -6 route add default via fe80::1 dev up0");
     let agent = host.agent().start();
-    let pods = attached(&host, &["p", "q"]);
+    let pods = host.attach_all(["p", "q"]);
     let outside = "2001:db8:9::9".parse().expect("literal");
     host.run("ping -n -c 1 -W 5 2001:db8:9::9");
     host.run("ip -6 neigh flush dev up0");
@@ -247,7 +246,7 @@ fn a_host_whose_gateway_is_fe80_1_keeps_it() {
         wait_for("the pod to reach the outside", || pod.pings(outside).then_some(()));
     }
     host.run("ip -6 route replace default via fe80::1 dev up0");
-    round(&agent);
+    agent.rounds(1);
     assert!(!agent.log().contains("level=error") && !agent.log().contains("gateway4"), "{}", agent.log());
 }
 
@@ -275,14 +274,14 @@ fn pods_get_the_smallest_mtu_of_the_links_that_packets_leave_by() {
     ] {
         let host = Host::new();
         let _routers = [
-            uplink(&host, "up0", &["192.0.2.10/24", "2001:db8:7::2/64"], &[]),
-            uplink(&host, "up1", &["198.51.100.10/24", "2001:db8:8::2/64"], &[]),
+            host.uplink("up0", &["192.0.2.10/24", "2001:db8:7::2/64"], &[]),
+            host.uplink("up1", &["198.51.100.10/24", "2001:db8:8::2/64"], &[]),
         ];
         host.run("ip link set up1 mtu 1400");
         succeed(host.command("sh").args(["-ec", routes]));
         let agent = host.agent().start();
-        let pods = attached(&host, &["p"]);
-        let shown = pods[0].0.run("cat /sys/class/net/eth0/mtu");
+        let (pod, _) = host.attach("p");
+        let shown = pod.run("cat /sys/class/net/eth0/mtu");
         assert_eq!(shown, format!("{mtu}\n"), "{routes}: {}", agent.log());
     }
 }
@@ -290,12 +289,12 @@ fn pods_get_the_smallest_mtu_of_the_links_that_packets_leave_by() {
 #[test]
 fn an_uplink_that_forwards_nothing_is_said_and_left() {
     let host = Host::new();
-    let _router = uplink(&host, "up0", &["192.0.2.10/24"], &["192.0.2.1/24"]);
+    let _router = host.uplink("up0", &["192.0.2.10/24"], &["192.0.2.1/24"]);
     host.run("ip route add default via 192.0.2.1");
     host.run("sysctl -q net.ipv4.ip_forward=1");
     host.run("sysctl -q net.ipv4.conf.up0.forwarding=0");
     let agent = host.agent().start();
-    attached(&host, &["p"]);
+    host.attach("p");
     let line = agent.wait_log("link up0 does not forward IPv4");
     assert!(line.contains("sysctl -w net.ipv4.conf.up0.forwarding=1"), "{line}");
     assert_eq!(host.run("cat /proc/sys/net/ipv4/conf/up0/forwarding"), "0\n");
