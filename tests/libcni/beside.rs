@@ -52,7 +52,7 @@ fn added<'a>(node: &'a Node, name: &str) -> (Pod<'a>, Vec<IpAddr>) {
 
 /// Everybody reaches everybody, and the world.
 #[track_caller]
-fn assert_all_work(machine: &Pod<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) {
+fn assert_all_work(machine: &Machine<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) {
     let world: [IpAddr; 2] = [MACHINE4.parse().unwrap(), MACHINE6.parse().unwrap()];
     for (pod, ips) in pods {
         pod.assert_pings(host_addresses().into_iter().chain(world));
@@ -76,7 +76,7 @@ fn reserved(node: &Node) -> usize {
 
 /// The host as it is when nobody talks. Whoever has talked asks for a while whether the other is still there, which makes
 /// entries of neighbours whatever a CNI does; who has forgotten the other does not.
-fn quiet_fingerprint(node: &Node, machine: &Pod<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) -> String {
+fn quiet_fingerprint(node: &Node, machine: &Machine<'_>, pods: &[&(Pod<'_>, Vec<IpAddr>)]) -> String {
     pods.iter().for_each(|(pod, _)| drop(pod.run("ip neigh flush all")));
     machine.run("ip neigh flush all");
     node.host.run("ip neigh flush all");

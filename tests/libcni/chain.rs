@@ -85,7 +85,7 @@ fn ruleset(node: &Node) -> String {
 
 /// Everything that passes through the host's port 8080 to the pod's port 80 does so, from wherever it comes.
 #[track_caller]
-fn assert_host_port_works(kind: &str, node: &Node, machine: &Pod<'_>, pod: &Pod<'_>, service: &Service) {
+fn assert_host_port_works(kind: &str, node: &Node, machine: &Machine<'_>, pod: &Pod<'_>, service: &Service) {
     let host = node.host.netns();
     let other = node.host.path(&format!("/run/netns/{}", pod.name));
     for to in [HOST4, HOST6] {

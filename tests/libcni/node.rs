@@ -406,15 +406,17 @@ pub fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> io::Result<T> + Send
     Netns::open(netns).expect("a namespace").run(work).expect("it can be entered")
 }
 
-/// Another machine, and its addresses: the host is its way to everything.
+/// The addresses of another machine, whose way to everything is the host.
 pub const MACHINE4: &str = "192.0.2.2";
 pub const MACHINE6: &str = "2001:db8:ffff::2";
 
-pub fn machine(host: &Host) -> Pod<'_> {
+/// That machine, behind the host's link `uplink`.
+pub fn machine(host: &Host) -> Machine<'_> {
     let [ours4, ours6] = ["192.0.2.1", "2001:db8:ffff::1"];
-    let addresses = |v4: &str, v6: &str| [format!("{v4}/24"), format!("{v6}/64")];
-    let (ours, others) = (addresses(ours4, ours6), addresses(MACHINE4, MACHINE6));
-    let machine = host.uplink("uplink", &ours.each_ref().map(String::as_str), &others.each_ref().map(String::as_str));
+    // What the host forwards to a neighbour over IPv6, it asks for from a link-local address.
+    let here = [&format!("{ours4}/24"), &format!("{ours6}/64"), "fe80::1:1/64"];
+    let machine =
+        host.machine("uplink", &here, &[&format!("{MACHINE4}/24"), &format!("{MACHINE6}/64"), "fe80::1:2/64"]);
     for ours in [ours4, ours6] {
         machine.run(&format!("ip route add default via {ours}"));
     }

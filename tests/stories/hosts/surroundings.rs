@@ -28,7 +28,7 @@ fn a_pod_never_gets_the_address_of_a_router() {
         ),
     ] {
         let host = Host::new();
-        let _router = host.uplink("up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
+        let _router = host.machine("up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
         host.run(route);
         let agent = host.agent().config(Some(&config("192.0.2.248/29"))).start();
         let pods = host.attach_all(["a", "b", "c", "d"]);
@@ -51,7 +51,7 @@ fn a_pod_never_gets_the_address_of_an_ipv6_router_however_it_was_learned() {
         "ip route add 198.51.100.0/24 via inet6 2001:db8:5::3 dev up0",
     ] {
         let host = Host::new();
-        let _router = host.uplink("up0", &["2001:db8:5::2/64"], &["2001:db8:5::3/64"]);
+        let _router = host.machine("up0", &["2001:db8:5::2/64"], &["2001:db8:5::3/64"]);
         host.run(route);
         // Of a /126, ::0 is the router anycast address, and ::2 the host's.
         let _agent = host.agent().config(Some(&node_config("2001:db8:5::/126", ""))).start();
@@ -65,7 +65,7 @@ fn a_pod_never_gets_the_address_of_an_ipv6_router_however_it_was_learned() {
 #[test]
 fn a_router_that_comes_later_is_no_pods_either_and_a_pod_in_its_way_is_named() {
     let host = Host::new();
-    let _router = host.uplink("up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
+    let _router = host.machine("up0", &["192.0.2.10/24"], &["192.0.2.254/24"]);
     let agent = host.agent().config(Some(&config("192.0.2.248/29"))).start();
     let pods = host.attach_all(["a"]);
     let held = pods[0].1.ipv4().expect("IPv4");
@@ -85,7 +85,7 @@ fn a_router_that_comes_later_is_no_pods_either_and_a_pod_in_its_way_is_named() {
 #[test]
 fn a_machine_that_the_host_knows_as_a_neighbour_keeps_its_address() {
     let host = Host::new();
-    let router = host.uplink("up0", &["192.0.2.1/24"], &["192.0.2.3/24", "192.0.2.2/24"]);
+    let router = host.machine("up0", &["192.0.2.1/24"], &["192.0.2.3/24", "192.0.2.2/24"]);
     router.assert_pings(["192.0.2.1".parse().expect("literal")]);
     host.run("ip neigh replace 192.0.2.3 dev up0 lladdr 02:00:00:00:00:03 nud stale");
     host.run("ip neigh replace 192.0.2.2 dev up0 lladdr 02:00:00:00:00:03 nud stale");
@@ -175,7 +175,7 @@ fn a_host_whose_own_gateway_is_that_of_pods_serves_no_ipv4_until_it_is_told_anot
         "ip nexthop add id 9 via 169.254.1.1 dev up0 onlink; ip route add default nhid 9",
     ] {
         let host = Host::new();
-        let router = host.uplink("up0", &["192.0.2.10/32"], &["169.254.1.1/32"]);
+        let router = host.machine("up0", &["192.0.2.10/32"], &["169.254.1.1/32"]);
         router.run("ip route add 192.0.2.10 dev up0");
         succeed(host.command("sh").args(["-ec", routes]));
         let agent = host.agent().start();
@@ -231,7 +231,7 @@ fn living_pods_keep_the_gateway_that_they_have() {
 fn a_host_whose_gateway_is_fe80_1_keeps_it() {
     // As hosting companies have it: the same link-local address that every host end of a pod bears.
     let host = Host::new();
-    let router = host.uplink("up0", &["2001:db8:7::2/64"], &["fe80::1/64", "2001:db8:9::9/128"]);
+    let router = host.machine("up0", &["2001:db8:7::2/64"], &["fe80::1/64", "2001:db8:9::9/128"]);
     router.run("ip -6 route add 2001:db8:7::/64 dev up0");
     router.run(&format!("ip -6 route add {CIDR6} via 2001:db8:7::2 dev up0"));
     host.run("ip -6 addr add fe80::2/64 dev up0 nodad");
@@ -274,8 +274,8 @@ fn pods_get_the_smallest_mtu_of_the_links_that_packets_leave_by() {
     ] {
         let host = Host::new();
         let _routers = [
-            host.uplink("up0", &["192.0.2.10/24", "2001:db8:7::2/64"], &[]),
-            host.uplink("up1", &["198.51.100.10/24", "2001:db8:8::2/64"], &[]),
+            host.machine("up0", &["192.0.2.10/24", "2001:db8:7::2/64"], &[]),
+            host.machine("up1", &["198.51.100.10/24", "2001:db8:8::2/64"], &[]),
         ];
         host.run("ip link set up1 mtu 1400");
         succeed(host.command("sh").args(["-ec", routes]));
@@ -289,7 +289,7 @@ fn pods_get_the_smallest_mtu_of_the_links_that_packets_leave_by() {
 #[test]
 fn an_uplink_that_forwards_nothing_is_said_and_left() {
     let host = Host::new();
-    let _router = host.uplink("up0", &["192.0.2.10/24"], &["192.0.2.1/24"]);
+    let _router = host.machine("up0", &["192.0.2.10/24"], &["192.0.2.1/24"]);
     host.run("ip route add default via 192.0.2.1");
     host.run("sysctl -q net.ipv4.ip_forward=1");
     host.run("sysctl -q net.ipv4.conf.up0.forwarding=0");
