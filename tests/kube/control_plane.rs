@@ -10,30 +10,18 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use flock::kernel::netns::Netns;
 use serde_json::Value;
 
-use crate::support::{Host, succeed};
+use crate::support::{Host, assets, succeed};
 
 const URL: &str = "https://127.0.0.1:6443";
 const ADMIN: &str = "admin-token";
 
 /// Starting one takes some ten seconds on a quiet machine.
 const START: Duration = Duration::from_secs(120);
-
-/// The directory of the binaries, built if need be.
-fn assets() -> &'static str {
-    static ASSETS: OnceLock<String> = OnceLock::new();
-    ASSETS.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kube/assets");
-        let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/kube/assets starts");
-        assert!(output.status.success(), "tests/kube/assets failed");
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
-    })
-}
 
 /// A control plane.
 pub struct ControlPlane<'a> {
@@ -84,7 +72,7 @@ impl<'a> ControlPlane<'a> {
         // In the directory of its files, and not longer alive than the test.
         let mut command = self.host.command("setpriv");
         command.args(["--pdeathsig", "KILL", "sh", "-c", "cd /run/k8s && exec \"$0\" \"$@\""]);
-        command.arg(format!("{}/{program}", assets())).args(args);
+        command.arg(format!("{}/{program}", assets("kube"))).args(args);
         command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts")
     }
 
@@ -163,7 +151,7 @@ impl<'a> ControlPlane<'a> {
 
     /// Runs kubectl as the administrator.
     pub fn kubectl(&self, args: &[&str]) -> Output {
-        let mut command = self.host.command(&format!("{}/kubectl", assets()));
+        let mut command = self.host.command(&format!("{}/kubectl", assets("kube")));
         command.args(["--server", URL, "--token", ADMIN, "--request-timeout=10s", "--cache-dir=/run/k8s/cache"]);
         command.arg("--certificate-authority=/run/k8s/apiserver.crt").args(args).stdin(Stdio::null());
         command.output().expect("kubectl starts")

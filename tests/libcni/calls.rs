@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use crate::node::{Call, NEWEST, Node, RELEASES, Release, Runtime, assets, flock, list};
+use crate::node::{Call, LibcniRelease, NEWEST, Node, RELEASES, Runtime, flock, list, tool};
 use crate::support::*;
 
 /// A runtime with the chain flock, first, last: recorders behind flock, which is recorded itself.
-fn chain<'a>(node: &'a Node, release: Release, version: &str) -> Runtime<'a> {
+fn chain<'a>(node: &'a Node, release: LibcniRelease, version: &str) -> Runtime<'a> {
     for name in ["first", "last"] {
-        node.plugin(name, &assets().join("recorder"));
+        node.plugin(name, &tool("recorder"));
     }
     let conf =
         node.conf("chain.conflist", &list(version, &[flock(), json!({"type": "first"}), json!({"type": "last"})]));
@@ -233,7 +233,7 @@ fn what_libcni_sends_is_what_flock_was_made_for() {
 fn flock_behind_another_plugin_is_refused_in_words_that_the_runtime_shows() {
     let node = Node::new();
     let _agent = node.host.agent().start();
-    node.plugin("first", &assets().join("recorder"));
+    node.plugin("first", &tool("recorder"));
     let conf = node.conf("behind.conflist", &list("1.0.0", &[json!({"type": "first"}), flock()]));
     let runtime = node.runtime(NEWEST).conf(&conf);
     let pod = node.host.pod("a");

@@ -9,8 +9,6 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +19,7 @@ use crate::support::*;
 
 /// A release of libcni.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Release {
+pub struct LibcniRelease {
     pub name: &'static str,
     /// The newest version of the specification that it knows.
     pub newest: &'static str,
@@ -30,22 +28,22 @@ pub struct Release {
 }
 
 /// Every release that is driven, oldest first. `tests/libcni/assets` builds the same ones.
-pub const RELEASES: [Release; 6] = [
-    Release { name: "v0.8.1", newest: "0.4.0", modern: false },
-    Release { name: "v1.0.1", newest: "1.0.0", modern: false },
-    Release { name: "v1.1.2", newest: "1.0.0", modern: false },
-    Release { name: "v1.2.3", newest: "1.1.0", modern: true },
-    Release { name: "v1.3.0", newest: "1.1.0", modern: true },
-    Release { name: "v1.3.1", newest: "1.1.0", modern: true },
+pub const RELEASES: [LibcniRelease; 6] = [
+    LibcniRelease { name: "v0.8.1", newest: "0.4.0", modern: false },
+    LibcniRelease { name: "v1.0.1", newest: "1.0.0", modern: false },
+    LibcniRelease { name: "v1.1.2", newest: "1.0.0", modern: false },
+    LibcniRelease { name: "v1.2.3", newest: "1.1.0", modern: true },
+    LibcniRelease { name: "v1.3.0", newest: "1.1.0", modern: true },
+    LibcniRelease { name: "v1.3.1", newest: "1.1.0", modern: true },
 ];
 
 /// The newest release.
-pub const NEWEST: Release = RELEASES[5];
+pub const NEWEST: LibcniRelease = RELEASES[5];
 
 /// Every version of the specification that flock serves, oldest first.
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-impl Release {
+impl LibcniRelease {
     /// Whether it can decode a result of this version.
     pub fn knows(self, version: &str) -> bool {
         // The texts of these versions sort as the versions do.
@@ -53,20 +51,14 @@ impl Release {
     }
 }
 
-/// The directory of the test tools.
-pub fn assets() -> &'static Path {
-    static ASSETS: OnceLock<PathBuf> = OnceLock::new();
-    ASSETS.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/libcni/assets");
-        let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/libcni/assets starts");
-        assert!(output.status.success(), "tests/libcni/assets failed");
-        String::from_utf8(output.stdout).expect("a path").trim_end().into()
-    })
+/// A program of the test tools.
+pub fn tool(name: &str) -> PathBuf {
+    Path::new(assets("libcni")).join(name)
 }
 
 /// A reference plugin of the pinned release.
 pub fn newest_plugin(name: &str) -> PathBuf {
-    assets().join("plugins").join(name)
+    tool(&format!("plugins/{name}"))
 }
 
 /// Where plugins are on the node: a directory that the agent looks at, too.
@@ -140,7 +132,7 @@ impl Node {
     }
 
     /// A runtime of this release.
-    pub fn runtime(&self, release: Release) -> Runtime<'_> {
+    pub fn runtime(&self, release: LibcniRelease) -> Runtime<'_> {
         Runtime {
             node: self,
             release,
@@ -200,7 +192,7 @@ pub fn flock() -> Value {
 #[derive(Clone)]
 pub struct Runtime<'a> {
     pub node: &'a Node,
-    pub release: Release,
+    pub release: LibcniRelease,
     conf: Option<String>,
     pub cache: String,
     capabilities: Value,
@@ -216,7 +208,7 @@ impl Runtime<'_> {
     }
 
     /// Of another release.
-    pub fn release(mut self, release: Release) -> Self {
+    pub fn release(mut self, release: LibcniRelease) -> Self {
         self.release = release;
         self
     }
@@ -240,7 +232,7 @@ impl Runtime<'_> {
 
     /// With a recorder under flock's name that hands each call on to flock.
     pub fn recorded(self) -> Self {
-        self.node.plugin("flock", &assets().join("recorder"));
+        self.node.plugin("flock", &tool("recorder"));
         self.env("RECORDER_REAL_flock", FLOCK)
     }
 
@@ -258,7 +250,7 @@ impl Runtime<'_> {
     /// Calls libcni with further arguments of the driver.
     pub fn call_with(&self, verb: &str, arguments: &[&str]) -> Answer {
         let conf = self.conf.clone().unwrap_or_else(|| format!("{NET_D}/01-flock.conflist"));
-        let driver = assets().join(format!("driver-{}", self.release.name));
+        let driver = tool(&format!("driver-{}", self.release.name));
         let mut command = self.node.host.command("env");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RECORDER_LOG", LOG);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -323,7 +315,7 @@ fn kubernetes(pod: &str) -> String {
 /// What libcni returned.
 #[derive(Debug)]
 pub struct Answer {
-    release: Release,
+    release: LibcniRelease,
     verb: String,
     answer: Value,
 }

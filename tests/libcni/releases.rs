@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::node::{NET_D, NEWEST, Node, RELEASES, Runtime, VERSIONS, assets, flock, list};
+use crate::node::{NET_D, NEWEST, Node, RELEASES, Runtime, VERSIONS, flock, list, tool};
 use crate::support::*;
 
 /// An attachment from ADD to DEL through the list that the agent has written.
@@ -231,7 +231,7 @@ fn a_runtime_hears_by_status_that_the_agent_is_away_and_that_it_is_back() {
 fn a_file_that_is_dropped_beside_the_list_does_not_extend_it() {
     let node = Node::new();
     let _agent = node.installed_agent();
-    node.plugin("extra", &assets().join("recorder"));
+    node.plugin("extra", &tool("recorder"));
     node.host.run("mkdir /run/net.d/flock");
     fs::write(node.host.path("/run/net.d/flock/50-extra.conf"), r#"{"type": "extra"}"#).unwrap();
     for release in RELEASES {
@@ -363,7 +363,7 @@ fn cnitool(node: &Node, verb: &str, pod: &Pod<'_>) -> std::process::Output {
     let mut command = node.host.command("env");
     command.env("CNI_PATH", "/usr/lib/cni").env("NETCONFPATH", NET_D).env("RECORDER_LOG", "/run/calls.log");
     command.env("RECORDER_REAL_flock", FLOCK).env("CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=a");
-    command.arg(assets().join("cnitool")).args([verb, "flock", &pod.path()]);
+    command.arg(tool("cnitool")).args([verb, "flock", &pod.path()]);
     command.output().unwrap()
 }
 

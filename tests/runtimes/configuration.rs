@@ -13,7 +13,7 @@ fn other(name: &str) -> String {
     format!(r#"{{"cniVersion": "0.4.0", "name": "{name}", "plugins": [{{"type": "bridge", "bridge": "{name}0"}}]}}"#)
 }
 
-impl Machine {
+impl Host {
     fn conf(&self, file: &str) -> std::path::PathBuf {
         self.path(&format!("{CONF_DIR}/{file}"))
     }
@@ -45,23 +45,23 @@ impl Containerd<'_> {
 #[test]
 fn the_first_file_decides_and_ours_comes_first() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        machine.write(&format!("{CONF_DIR}/10-other.conflist"), &other("other"));
+        let host = containerd.host;
+        host.write(&format!("{CONF_DIR}/10-other.conflist"), &other("other"));
         containerd.wait_for_networks(&["other"]);
-        let agent = machine.cni_agent().start();
+        let agent = host.cni_agent().start();
         containerd.wait_for_networks(&["flock"]);
-        machine.write(&format!("{CONF_DIR}/00-a.conflist"), &other("first"));
+        host.write(&format!("{CONF_DIR}/00-a.conflist"), &other("first"));
         containerd.wait_for_networks(&["first"]);
-        fs::remove_file(machine.conf("00-a.conflist")).expect("removed");
+        fs::remove_file(host.conf("00-a.conflist")).expect("removed");
         containerd.wait_for_networks(&["flock"]);
         // What an editor leaves counts, however hidden; another ending does not.
-        machine.write(&format!("{CONF_DIR}/.10-other.conflist"), &other("hidden"));
+        host.write(&format!("{CONF_DIR}/.10-other.conflist"), &other("hidden"));
         containerd.wait_for_networks(&["hidden"]);
-        machine.write(&format!("{CONF_DIR}/.01-flock.conflist.77.tmp"), "{ half of");
-        fs::remove_file(machine.conf(".10-other.conflist")).expect("removed");
+        host.write(&format!("{CONF_DIR}/.01-flock.conflist.77.tmp"), "{ half of");
+        fs::remove_file(host.conf(".10-other.conflist")).expect("removed");
         containerd.wait_for_networks(&["flock"]);
         containerd.pod("a").run().end();
-        machine.assert_empty();
+        host.assert_empty();
         agent.stop();
     });
 }
@@ -70,11 +70,11 @@ fn the_first_file_decides_and_ours_comes_first() {
 #[test]
 fn a_broken_file_before_ours_stops_pods_from_coming_and_going_until_it_is_gone() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let _agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let _agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let a = containerd.pod("a").run();
-        machine.write(&format!("{CONF_DIR}/00-broken.conf"), "{");
+        host.write(&format!("{CONF_DIR}/00-broken.conf"), "{");
         let text = containerd.wait_until_not_ready();
         assert!(text.contains("cni plugin not initialized"), "{text}");
         let load = containerd.info().load_status();
@@ -83,12 +83,12 @@ fn a_broken_file_before_ours_stops_pods_from_coming_and_going_until_it_is_gone()
         assert!(text.contains("cni plugin not initialized"), "{text}");
         let text = a.try_stop().expect_err("nobody can be asked");
         assert!(text.contains("cni plugin not initialized"), "{text}");
-        fs::remove_file(machine.conf("00-broken.conf")).expect("removed");
+        fs::remove_file(host.conf("00-broken.conf")).expect("removed");
         containerd.wait_until_ready();
         a.end();
         // That of the failed attempt could not be cleaned up then; kubelet makes the next one.
         containerd.pod("b").attempt(1).run().end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -96,20 +96,20 @@ fn a_broken_file_before_ours_stops_pods_from_coming_and_going_until_it_is_gone()
 #[test]
 fn without_our_file_no_pod_can_be_stopped_and_the_agent_writes_it_again() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let a = containerd.pod("a").run();
-        fs::remove_file(machine.conf("01-flock.conflist")).expect("removed");
+        fs::remove_file(host.conf("01-flock.conflist")).expect("removed");
         containerd.wait_until_not_ready();
         let text = a.try_stop().expect_err("nobody can be asked");
         assert!(text.contains("cni plugin not initialized"), "{text}");
         a.pod().assert_pings(host_addresses());
         agent.stop();
-        let agent = machine.cni_agent().start();
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         a.end();
-        machine.assert_empty();
+        host.assert_empty();
         agent.stop();
     });
 }
@@ -118,30 +118,30 @@ fn without_our_file_no_pod_can_be_stopped_and_the_agent_writes_it_again() {
 #[test]
 fn files_that_come_by_rename_from_elsewhere_or_by_a_link_are_not_noticed() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let elsewhere = |file: &str| machine.path(&format!("/etc/cni/{file}"));
+        let host = containerd.host;
+        let elsewhere = |file: &str| host.path(&format!("/etc/cni/{file}"));
         fs::write(elsewhere("renamed"), other("renamed")).expect("written");
         fs::write(elsewhere("linked"), other("linked")).expect("written");
-        fs::rename(elsewhere("renamed"), machine.conf("50-renamed.conflist")).expect("renamed");
-        fs::hard_link(elsewhere("linked"), machine.conf("40-linked.conflist")).expect("linked");
-        std::os::unix::fs::symlink("/etc/cni/linked", machine.conf("30-pointed.conflist")).expect("linked");
+        fs::rename(elsewhere("renamed"), host.conf("50-renamed.conflist")).expect("renamed");
+        fs::hard_link(elsewhere("linked"), host.conf("40-linked.conflist")).expect("linked");
+        std::os::unix::fs::symlink("/etc/cni/linked", host.conf("30-pointed.conflist")).expect("linked");
         for file in ["50-renamed", "40-linked", "30-pointed"] {
             containerd.wait_until_ignored(file);
         }
         assert_eq!(containerd.info().networks(), Vec::<String>::new());
         // Nor does it help to touch one.
-        machine.run(&format!("touch {CONF_DIR}/50-renamed.conflist"));
+        host.run(&format!("touch {CONF_DIR}/50-renamed.conflist"));
         wait_for("the event to be passed over", || {
             let log = containerd.log();
             log.lines().any(|line| line.contains("ignore event") && line.contains("CHMOD")).then_some(())
         });
         assert_eq!(containerd.info().networks(), Vec::<String>::new());
         // Any file that is written and removed makes it look at all of them.
-        machine.write(&format!("{CONF_DIR}/kick.tmp"), "");
-        fs::remove_file(machine.conf("kick.tmp")).expect("removed");
+        host.write(&format!("{CONF_DIR}/kick.tmp"), "");
+        fs::remove_file(host.conf("kick.tmp")).expect("removed");
         containerd.wait_for_networks(&["linked"]);
         // Ours comes by a name beside it, of which the runtime hears when it is renamed away.
-        let agent = machine.cni_agent().start();
+        let agent = host.cni_agent().start();
         containerd.wait_for_networks(&["flock"]);
         agent.stop();
     });
@@ -151,8 +151,8 @@ fn files_that_come_by_rename_from_elsewhere_or_by_a_link_are_not_noticed() {
 #[test]
 fn our_file_is_in_force_after_each_of_many_changes() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let dir = machine.path(CONF_DIR);
+        let host = containerd.host;
+        let dir = host.path(CONF_DIR);
         for round in 0..100 {
             let name = format!("flock{}", round % 3);
             let text = conflist::wanted("/run/flock/flock.sock".as_ref(), &HostPorts::Unknown, &Standing::Absent)
@@ -167,21 +167,21 @@ fn our_file_is_in_force_after_each_of_many_changes() {
 #[test]
 fn an_agent_that_finds_its_file_in_place_makes_no_runtime_load_it_again() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        machine.cni_agent().start().stop();
+        let host = containerd.host;
+        host.cni_agent().start().stop();
         containerd.wait_for_networks(&["flock"]);
         wait_for("all that was written to be heard of", || {
-            machine.write(&format!("{CONF_DIR}/mark-1.tmp"), "");
+            host.write(&format!("{CONF_DIR}/mark-1.tmp"), "");
             (containerd.loads_for("mark-1.tmp") > 0).then_some(())
         });
         let before = containerd.loads_for("01-flock.conflist");
         for _ in 0..5 {
-            let agent = machine.cni_agent().start();
+            let agent = host.cni_agent().start();
             containerd.pod("a").run().end();
             agent.stop();
         }
         wait_for("all that was written to be heard of", || {
-            machine.write(&format!("{CONF_DIR}/mark-2.tmp"), "");
+            host.write(&format!("{CONF_DIR}/mark-2.tmp"), "");
             (containerd.loads_for("mark-2.tmp") > 0).then_some(())
         });
         assert_eq!(containerd.loads_for("01-flock.conflist"), before);
@@ -192,28 +192,28 @@ fn an_agent_that_finds_its_file_in_place_makes_no_runtime_load_it_again() {
 #[test]
 fn a_directory_that_is_replaced_costs_a_restart_of_the_runtime_and_ours_never_is() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let inode = || fs::metadata(machine.path(CONF_DIR)).expect("there").ino();
+        let host = containerd.host;
+        let inode = || fs::metadata(host.path(CONF_DIR)).expect("there").ino();
         let before = inode();
-        let agent = machine.cni_agent().start();
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         agent.stop();
         assert_eq!(inode(), before);
-        fs::rename(machine.path(CONF_DIR), machine.path("/etc/cni/old")).expect("renamed");
-        fs::create_dir(machine.path(CONF_DIR)).expect("made");
+        fs::rename(host.path(CONF_DIR), host.path("/etc/cni/old")).expect("renamed");
+        fs::create_dir(host.path(CONF_DIR)).expect("made");
         // The old one goes on without a network, the new one ends.
         match containerd.release {
-            Release::One => drop(containerd.wait_until_not_ready()),
-            Release::Two => assert_eq!(wait_for("its end", || containerd.ended()).code(), Some(1)),
+            ContainerdRelease::One => drop(containerd.wait_until_not_ready()),
+            ContainerdRelease::Two => assert_eq!(wait_for("its end", || containerd.ended()).code(), Some(1)),
         }
-        let _agent = machine.cni_agent().start();
-        if containerd.release == Release::One {
+        let _agent = host.cni_agent().start();
+        if containerd.release == ContainerdRelease::One {
             assert_eq!(containerd.info().networks(), Vec::<String>::new(), "nobody watches the new directory");
             containerd.end("TERM");
         }
         containerd.again();
         containerd.wait_until_ready();
         containerd.pod("a").run().end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }

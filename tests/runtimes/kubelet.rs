@@ -8,8 +8,8 @@ use super::*;
 #[test]
 fn a_sandbox_that_fails_twenty_times_leaves_nothing() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let before = containerd.pod("before").run();
         for attempt in 0..20 {
@@ -25,13 +25,13 @@ fn a_sandbox_that_fails_twenty_times_leaves_nothing() {
         };
         assert_eq!(ids("op=ADD").len(), 20);
         assert_eq!(ids("op=DEL"), ids("op=ADD"));
-        assert_eq!(machine.leases().len(), 1);
+        assert_eq!(host.leases().len(), 1);
         containerd.pod("crash").attempt(20).run().pod().assert_pings(before.ips());
         for id in containerd.sandboxes() {
             containerd.crictl(&["stopp", &id]);
             containerd.crictl(&["rmp", &id]);
         }
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -39,33 +39,33 @@ fn a_sandbox_that_fails_twenty_times_leaves_nothing() {
 #[test]
 fn a_stop_that_failed_is_repeated_until_it_succeeds_and_so_is_one_that_succeeded() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let (a, b) = (containerd.pod("a").run(), containerd.pod("b").run());
         // The plugin is away for a moment, as during an upgrade by hand.
         let plugin = format!("{}/flock", containerd.release.plugins());
-        machine.run(&format!("mv {plugin} /run/flock.old"));
+        host.run(&format!("mv {plugin} /run/flock.old"));
         for _ in 0..5 {
             a.try_stop().expect_err("there is no plugin");
         }
-        assert_eq!(machine.leases().len(), 2);
-        machine.run(&format!("mv /run/flock.old {plugin}"));
+        assert_eq!(host.leases().len(), 2);
+        host.run(&format!("mv /run/flock.old {plugin}"));
         for _ in 0..5 {
             a.stop();
         }
-        assert_eq!(machine.leases().len(), 1);
+        assert_eq!(host.leases().len(), 1);
         a.remove();
         // An address that was freed is for others, whatever comes late.
         let c = containerd.pod("a").attempt(1).run();
         c.pod().assert_pings(b.ips());
         agent.kill();
         b.stop();
-        let _agent = machine.cni_agent().start();
+        let _agent = host.cni_agent().start();
         b.end();
         c.pod().assert_pings(host_addresses());
         c.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -73,18 +73,18 @@ fn a_stop_that_failed_is_repeated_until_it_succeeds_and_so_is_one_that_succeeded
 #[test]
 fn a_sandbox_that_dies_half_made_with_its_runtime_frees_its_address() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         // It stays in the middle of its work, behind the network.
-        machine.write("/run/broken-runtime", "#!/bin/sh\ntouch /run/tmp/reached\nexec sleep infinity\n");
+        host.write("/run/broken-runtime", "#!/bin/sh\ntouch /run/tmp/reached\nexec sleep infinity\n");
         let mut half = containerd.pod("half").broken().begin();
-        wait_for("the sandbox to be half made", || machine.path("/run/tmp/reached").exists().then_some(()));
+        wait_for("the sandbox to be half made", || host.path("/run/tmp/reached").exists().then_some(()));
         agent.wait_log("op=ADD");
-        assert_eq!(machine.leases().len(), 1);
+        assert_eq!(host.leases().len(), 1);
         containerd.end("KILL");
         half.wait().expect("waitable");
-        machine.write("/run/broken-runtime", "#!/bin/sh\necho 'no such thing' >&2\nexit 1\n");
+        host.write("/run/broken-runtime", "#!/bin/sh\necho 'no such thing' >&2\nexit 1\n");
         containerd.again();
         containerd.wait_until_ready();
         let left = containerd.sandboxes();
@@ -93,9 +93,9 @@ fn a_sandbox_that_dies_half_made_with_its_runtime_frees_its_address() {
             containerd.crictl(&["stopp", &id]);
             containerd.crictl(&["rmp", &id]);
         }
-        assert_eq!(machine.leases(), Vec::new());
+        assert_eq!(host.leases(), Vec::new());
         containerd.pod("half").attempt(1).run().end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -103,19 +103,19 @@ fn a_sandbox_that_dies_half_made_with_its_runtime_frees_its_address() {
 #[test]
 fn after_a_reboot_new_pods_come_first_and_the_old_ones_are_stopped_late() {
     with_each(|containerd| {
-        let machine = containerd.machine;
+        let host = containerd.host;
         // So few addresses that an old one has to be used again.
         let config = node_config(CIDR6, "10.25.214.0/28");
-        let agent = machine.cni_agent().config(Some(&config)).start();
+        let agent = host.cni_agent().config(Some(&config)).start();
         containerd.wait_until_ready();
         let old: Vec<String> = (0..8).map(|n| containerd.pod(&format!("old{n}")).run().id).collect();
-        assert_eq!(machine.leases().len(), 8);
+        assert_eq!(host.leases().len(), 8);
         containerd.end("KILL");
         agent.kill();
-        machine.reboot();
-        assert_eq!((machine.leases(), machine.flock_links()), (Vec::new(), Vec::new()));
+        host.reboot();
+        assert_eq!((host.leases(), host.flock_links()), (Vec::new(), Vec::new()));
 
-        let _agent = machine.cni_agent().config(Some(&config)).start();
+        let _agent = host.cni_agent().config(Some(&config)).start();
         containerd.again();
         containerd.wait_until_ready();
         assert_eq!(containerd.sandboxes().len(), 8, "they are on disk, and long gone");
@@ -128,17 +128,17 @@ fn after_a_reboot_new_pods_come_first_and_the_old_ones_are_stopped_late() {
             }
             containerd.crictl(&["rmp", id]);
         }
-        machine.assert_sound("after the old ones were stopped");
-        assert_eq!(machine.leases().len(), 8);
+        host.assert_sound("after the old ones were stopped");
+        assert_eq!(host.leases().len(), 8);
         for sandbox in &new {
             sandbox.pod().assert_pings(host_addresses());
             sandbox.end();
         }
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
-impl Machine {
+impl Host {
     /// What a reboot takes: every process of containers, and what lies in `/run` and in the kernel. `/var` and `/etc` stay.
     fn reboot(&self) {
         let script = |text: &str| succeed(self.command("sh").args(["-ec", text]));

@@ -9,8 +9,8 @@
 )]
 
 mod configuration;
+mod containerd;
 mod kubelet;
-mod machine;
 mod podman;
 mod readiness;
 mod sandboxes;
@@ -20,19 +20,19 @@ mod support;
 use std::net::IpAddr;
 use std::process::Stdio;
 
-use machine::*;
+use containerd::*;
 use support::*;
 
 /// The story, once with each release of containerd.
 fn with_each(story: impl Fn(&Containerd<'_>)) {
-    for release in Release::ALL {
-        let machine = Machine::boot();
-        let containerd = Containerd::start(&machine, release);
+    for release in ContainerdRelease::ALL {
+        let host = Host::with_runtimes();
+        let containerd = Containerd::start(&host, release);
         story(&containerd);
     }
 }
 
-impl Machine {
+impl Host {
     /// An agent that writes the runtime's configuration.
     fn cni_agent(&self) -> AgentBuilder<'_> {
         self.agent().args(&["--cni-conf-dir", CONF_DIR])

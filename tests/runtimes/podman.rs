@@ -14,25 +14,25 @@ events_logger = "none"
 
 /// podman on a host, as Debian packages it.
 struct Podman {
-    machine: Machine,
+    host: Host,
 }
 
 impl Podman {
     fn new() -> Podman {
-        let machine = Machine::boot();
-        machine.write("/etc/containers/containers.conf", &format!("{}{PRIVATE}", documented("podman")));
-        machine.write("/etc/containers/storage.conf", "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n");
-        machine.run(&format!("install -m 0755 -t /usr/lib/cni {FLOCK}"));
-        let podman = Podman { machine };
-        podman.run(&["load", "--quiet", "--input", &format!("{}/image.tar", assets())]);
+        let host = Host::with_runtimes();
+        host.write("/etc/containers/containers.conf", &format!("{}{PRIVATE}", documented("podman")));
+        host.write("/etc/containers/storage.conf", "[storage]\ndriver = \"vfs\"\nrunroot = \"/run/containers/storage\"\ngraphroot = \"/var/lib/containers/storage\"\n");
+        host.run(&format!("install -m 0755 -t /usr/lib/cni {FLOCK}"));
+        let podman = Podman { host };
+        podman.run(&["load", "--quiet", "--input", &format!("{}/image.tar", assets("runtimes"))]);
         podman
     }
 
     fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
         // The monitors of its containers outlive the command, and hold what it prints to.
-        let log = self.machine.path("/run/tmp/podman.out");
+        let log = self.host.path("/run/tmp/podman.out");
         let file = std::fs::File::create(&log).expect("made");
-        let mut command = self.machine.daemon("/usr/bin/podman");
+        let mut command = self.host.daemon("/usr/bin/podman");
         command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone().expect("cloned")).stderr(file);
         let status = command.status().expect("podman starts");
         let said = std::fs::read_to_string(log).expect("text").trim().to_owned();
@@ -73,14 +73,14 @@ impl Podman {
     }
 
     fn pod(&self, name: &str) -> Pod<'_> {
-        Pod { host: &self.machine, name: self.place(name).netns }
+        Pod { host: &self.host, name: self.place(name).netns }
     }
 
     /// Waits until the container says its name at each of these addresses.
     #[track_caller]
     fn wait_until_served(&self, name: &str, ips: impl IntoIterator<Item = IpAddr>, port: u16) {
         for ip in ips {
-            wait_for("the container to serve", || (self.machine.connects_to(ip, port) == name).then_some(()));
+            wait_for("the container to serve", || (self.host.connects_to(ip, port) == name).then_some(()));
         }
     }
 }
@@ -89,8 +89,8 @@ impl Podman {
 #[test]
 fn containers_of_podman_are_reached_and_leave_nothing() {
     let podman = Podman::new();
-    let machine = &podman.machine;
-    let _agent = machine.cni_agent().start();
+    let host = &podman.host;
+    let _agent = host.cni_agent().start();
     assert!(podman.run(&["network", "ls", "--format", "{{.Name}}"]).lines().any(|name| name == "flock"));
     // A name of podman's need not be one of Kubernetes.
     podman.start("Other_one", &[IMAGE]);
@@ -108,15 +108,15 @@ fn containers_of_podman_are_reached_and_leave_nothing() {
         podman.run(&["stop", "--time", "5", name]);
         podman.run(&["rm", name]);
     }
-    machine.assert_empty();
-    assert!(!machine.ruleset().contains("18080"), "{}", machine.ruleset());
+    host.assert_empty();
+    assert!(!host.ruleset().contains("18080"), "{}", host.ruleset());
 }
 
 #[test]
 fn a_container_of_podman_outlives_the_agent_and_can_be_removed_without_it() {
     let podman = Podman::new();
-    let machine = &podman.machine;
-    let agent = machine.cni_agent().start();
+    let host = &podman.host;
+    let agent = host.cni_agent().start();
     podman.start("a", &[IMAGE]);
     podman.start("b", &[IMAGE]);
     agent.kill();
@@ -124,8 +124,8 @@ fn a_container_of_podman_outlives_the_agent_and_can_be_removed_without_it() {
     podman.run(&["rm", "--force", "--time", "5", "a"]);
     let said = podman.try_run(&["run", "--rm", "--network", "flock", IMAGE]).expect_err("no agent, no container");
     assert!(said.contains("flock-agent does not answer"), "{said}");
-    let _agent = machine.cni_agent().start();
+    let _agent = host.cni_agent().start();
     podman.pod("b").assert_pings(host_addresses());
     podman.run(&["rm", "--force", "--time", "5", "b"]);
-    machine.assert_empty();
+    host.assert_empty();
 }

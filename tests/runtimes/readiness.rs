@@ -12,20 +12,20 @@ const SOON: Duration = Duration::from_secs(3);
 
 /// Whether flock is asked at all, and what is said in its place when it is not.
 fn asks(containerd: &Containerd<'_>) -> bool {
-    containerd.release == Release::Two
+    containerd.release == ContainerdRelease::Two
 }
 
 // covers: N-12 Q-02 FM-C01
 #[test]
 fn a_node_is_ready_when_a_pod_could_be_made() {
     with_each(|containerd| {
-        let machine = containerd.machine;
+        let host = containerd.host;
         let text = containerd.info().network().expect_err("there is no configuration yet");
         assert!(text.contains("cni plugin not initialized"), "{text}");
         let text = containerd.pod("first").try_run().err().expect("no network, no pod");
         assert!(text.contains("cni plugin not initialized"), "{text}");
 
-        let agent = machine.cni_agent().start();
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let running = containerd.pod("running").run();
 
@@ -43,13 +43,13 @@ fn a_node_is_ready_when_a_pod_could_be_made() {
         containerd.wait_until_ready();
         agent.kill();
         judge("down", "flock-agent does not answer");
-        let agent = machine.cni_agent().config(None).start();
+        let agent = host.cni_agent().config(None).start();
         judge("not configured", "no valid NodeConfig yet");
         agent.edit_config(&node_config(CIDR6, CIDR4));
         containerd.wait_until_ready();
         running.pod().assert_pings(host_addresses());
         running.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -57,8 +57,8 @@ fn a_node_is_ready_when_a_pod_could_be_made() {
 #[test]
 fn a_full_node_is_ready_all_the_same() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let _agent = machine.cni_agent().config(Some(&node_config(CIDR6, "10.25.214.0/30"))).start();
+        let host = containerd.host;
+        let _agent = host.cni_agent().config(Some(&node_config(CIDR6, "10.25.214.0/30"))).start();
         containerd.wait_until_ready();
         let only = containerd.pod("only").run();
         let text = containerd.pod("more").try_run().err().expect("there is one address");
@@ -66,7 +66,7 @@ fn a_full_node_is_ready_all_the_same() {
         assert_eq!(containerd.info().network(), Ok(()));
         only.end();
         containerd.pod("next").run().end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -74,8 +74,8 @@ fn a_full_node_is_ready_all_the_same() {
 #[test]
 fn a_node_stays_ready_while_its_agent_restarts() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let mut agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let mut agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let answers = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -93,7 +93,7 @@ fn a_node_stays_ready_while_its_agent_restarts() {
                 let before = answers.load(Ordering::Relaxed);
                 agent.signal(if restarts % 2 == 0 { "TERM" } else { "KILL" });
                 agent.wait();
-                agent = machine.cni_agent().start();
+                agent = host.cni_agent().start();
                 restarts += 1;
                 wait_for("an answer", || {
                     (answers.load(Ordering::Relaxed) > before || watch.is_finished()).then_some(())
@@ -109,14 +109,14 @@ fn a_node_stays_ready_while_its_agent_restarts() {
 #[test]
 fn a_hung_agent_hangs_no_one_else() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         agent.signal("STOP");
         // The answer is asked for under a lock that loading a configuration wants, too.
         std::thread::scope(|scope| {
             let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| containerd.info().elapsed)).collect();
-            machine.write(&format!("{CONF_DIR}/kick.tmp"), "");
+            host.write(&format!("{CONF_DIR}/kick.tmp"), "");
             for info in asking {
                 let elapsed = info.join().expect("no panic");
                 assert!(elapsed < SOON, "{elapsed:?}");
@@ -131,28 +131,28 @@ fn a_hung_agent_hangs_no_one_else() {
 
 #[test]
 fn an_old_portmap_behind_flock_fails_no_pod() {
-    let machine = Machine::boot();
+    let host = Host::with_runtimes();
     // Debian's plugins know the protocol up to 1.0.0, and so nothing of STATUS.
-    let containerd = Containerd::start_with(&machine, Release::Two, "/usr/lib/cni");
-    let _agent = machine.cni_agent().start();
+    let containerd = Containerd::start_with(&host, ContainerdRelease::Two, "/usr/lib/cni");
+    let _agent = host.cni_agent().start();
     containerd.wait_until_ready();
     let web = containerd.pod("web").host_port(18080, 8080).run();
     web.serve(8080);
     for ip in host_addresses() {
-        wait_for("the container to serve", || (machine.connects_to(ip, 18080) == "web").then_some(()));
+        wait_for("the container to serve", || (host.connects_to(ip, 18080) == "web").then_some(()));
     }
     web.end();
-    machine.assert_empty();
+    host.assert_empty();
 }
 
 #[test]
 fn a_portmap_where_the_runtime_does_not_look_fails_no_pod() {
-    let machine = Machine::boot();
-    let containerd = Containerd::start(&machine, Release::Two);
-    machine.run("install -m 0755 -D /opt/cni/bin/portmap /usr/lib/cni/portmap");
-    machine.run("rm /opt/cni/bin/portmap");
-    let _agent = machine.cni_agent().start();
+    let host = Host::with_runtimes();
+    let containerd = Containerd::start(&host, ContainerdRelease::Two);
+    host.run("install -m 0755 -D /opt/cni/bin/portmap /usr/lib/cni/portmap");
+    host.run("rm /opt/cni/bin/portmap");
+    let _agent = host.cni_agent().start();
     containerd.wait_until_ready();
     containerd.pod("web").host_port(18080, 8080).run().end();
-    machine.assert_empty();
+    host.assert_empty();
 }

@@ -10,8 +10,8 @@ use super::*;
 #[test]
 fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let both = containerd.pod("both").run();
         let six = containerd.pod("six").annotation("ipv4", "false").run();
@@ -30,13 +30,13 @@ fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
                 host_addresses().into_iter().filter(|host| ips.iter().any(|ip| ip.is_ipv6() == host.is_ipv6())),
             );
             for ip in &ips {
-                machine.run(&format!("ping -n -c 1 -W 1 {ip}"));
+                host.run(&format!("ping -n -c 1 -W 1 {ip}"));
             }
             // As a probe of kubelet does.
             sandbox.serve(8080);
             for ip in ips {
                 let name = wait_for("the container to serve", || {
-                    let name = machine.connects_to(ip, 8080);
+                    let name = host.connects_to(ip, 8080);
                     (!name.is_empty()).then_some(name)
                 });
                 assert_eq!(name, sandbox.inspect()["status"]["metadata"]["name"].as_str().expect("text"));
@@ -48,7 +48,7 @@ fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
             sandbox.stop();
             sandbox.remove();
         }
-        machine.assert_empty();
+        host.assert_empty();
         let deletes = agent.log().lines().filter(|line| line.contains("op=DEL") && line.contains(&both.id)).count();
         assert_eq!(deletes, 3, "one for each of two stops, and one for the removal");
         agent.stop();
@@ -58,8 +58,8 @@ fn a_pod_has_the_addresses_that_the_runtime_tells_and_leaves_nothing() {
 #[test]
 fn annotations_choose_the_addresses_and_a_wrong_one_is_named_to_kubelet() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let _agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let _agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let chosen =
             containerd.pod("chosen").annotation("cidr4", "10.25.214.128/25").annotation("cidr6", "2001:db8::/32");
@@ -79,7 +79,7 @@ fn annotations_choose_the_addresses_and_a_wrong_one_is_named_to_kubelet() {
         assert!(text.contains("flock.fritzlab.net/ipv4") && text.contains("perhaps"), "{text}");
         chosen.end();
         other.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -87,8 +87,8 @@ fn annotations_choose_the_addresses_and_a_wrong_one_is_named_to_kubelet() {
 #[test]
 fn twenty_pods_come_and_go_at_once() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let _agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let _agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let sandboxes: Vec<Sandbox<'_, '_>> = std::thread::scope(|scope| {
             let runs: Vec<_> = (0..20).map(|n| scope.spawn(move || containerd.pod(&format!("p{n}")).run())).collect();
@@ -102,45 +102,45 @@ fn twenty_pods_come_and_go_at_once() {
         std::thread::scope(|scope| {
             sandboxes.iter().for_each(|sandbox| drop(scope.spawn(|| sandbox.end())));
         });
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
 #[test]
 fn host_ports_need_no_iptables_where_portmap_is_new() {
-    let machine = Machine::boot();
-    let containerd = Containerd::start(&machine, Release::Two);
-    machine.run("find /usr/sbin ( -name iptables* -o -name ip6tables* -o -name xtables* ) -delete");
-    let _agent = machine.cni_agent().start();
+    let host = Host::with_runtimes();
+    let containerd = Containerd::start(&host, ContainerdRelease::Two);
+    host.run("find /usr/sbin ( -name iptables* -o -name ip6tables* -o -name xtables* ) -delete");
+    let _agent = host.cni_agent().start();
     containerd.wait_until_ready();
     let pod = containerd.pod("web").host_port(18080, 8080).run();
     pod.serve(8080);
     for ip in host_addresses() {
-        wait_for("the container to serve", || (machine.connects_to(ip, 18080) == "web").then_some(()));
+        wait_for("the container to serve", || (host.connects_to(ip, 18080) == "web").then_some(()));
     }
-    assert!(machine.ruleset().contains("cni_hostport"), "{}", machine.ruleset());
+    assert!(host.ruleset().contains("cni_hostport"), "{}", host.ruleset());
     pod.end();
-    assert!(!machine.ruleset().contains("18080"), "{}", machine.ruleset());
-    machine.assert_empty();
+    assert!(!host.ruleset().contains("18080"), "{}", host.ruleset());
+    host.assert_empty();
 }
 
 #[test]
 fn the_ipv6_address_comes_first_where_the_runtime_is_told_to_keep_our_order() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let config = machine.path("/etc/containerd/config.toml");
+        let host = containerd.host;
+        let config = host.path("/etc/containerd/config.toml");
         let text = std::fs::read_to_string(&config).expect("readable");
         let told = text.replace("  conf_dir", "  ip_pref = \"cni\"\n  conf_dir");
         std::fs::write(config, told).expect("writable");
         containerd.end("TERM");
         containerd.again();
-        let _agent = machine.cni_agent().start();
+        let _agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let pod = containerd.pod("a").run();
         let families: Vec<bool> = pod.ips().iter().map(IpAddr::is_ipv6).collect();
         assert_eq!(families, [true, false]);
         pod.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -148,8 +148,8 @@ fn the_ipv6_address_comes_first_where_the_runtime_is_told_to_keep_our_order() {
 #[test]
 fn the_old_sandbox_of_a_pod_goes_and_the_new_one_stays() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let _agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let _agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let old = containerd.pod("a").run();
         let new = containerd.pod("a").attempt(1).run();
@@ -161,7 +161,7 @@ fn the_old_sandbox_of_a_pod_goes_and_the_new_one_stays() {
             new.pod().assert_pings(host_addresses());
         }
         new.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -169,38 +169,38 @@ fn the_old_sandbox_of_a_pod_goes_and_the_new_one_stays() {
 #[test]
 fn a_port_of_the_host_leads_to_the_pod_and_goes_with_it() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let world = machine.pod("world");
-        machine.run("ip link add uplink type veth peer name eth0 netns world");
+        let host = containerd.host;
+        let world = host.pod("world");
+        host.run("ip link add uplink type veth peer name eth0 netns world");
         for (address, from, end) in
             [("10.9.0.1/24", "10.9.0.2/24", "10.9.0.1"), ("fd09::1/64", "fd09::2/64", "fd09::1")]
         {
-            machine.run(&format!("ip addr add {address} dev uplink nodad"));
+            host.run(&format!("ip addr add {address} dev uplink nodad"));
             world.run(&format!("ip addr add {from} dev eth0 nodad"));
-            machine.run("ip link set uplink up");
+            host.run("ip link set uplink up");
             world.run("ip link set eth0 up");
             world.run(&format!("ip route add default via {end}"));
         }
-        let _agent = machine.cni_agent().start();
+        let _agent = host.cni_agent().start();
         containerd.wait_until_ready();
-        let untouched = machine.ruleset();
+        let untouched = host.ruleset();
         let pod = containerd.pod("web").host_port(18080, 8080).run();
         pod.serve(8080);
         for ip in host_addresses() {
-            wait_for("the container to serve", || (machine.connects_to(ip, 18080) == "web").then_some(()));
-            assert_eq!(machine.connects_from("world", ip, 18080), "web", "{ip}");
+            wait_for("the container to serve", || (host.connects_to(ip, 18080) == "web").then_some(()));
+            assert_eq!(host.connects_from("world", ip, 18080), "web", "{ip}");
         }
-        assert!(machine.ruleset().contains("18080"));
+        assert!(host.ruleset().contains("18080"));
         // Beside it, a pod without a port has none.
         let plain = containerd.pod("plain").run();
         pod.end();
         for ip in host_addresses() {
-            assert_eq!(machine.connects_from("world", ip, 18080), "", "{ip}");
+            assert_eq!(host.connects_from("world", ip, 18080), "", "{ip}");
         }
         plain.end();
-        assert!(!machine.ruleset().contains("18080"), "before:\n{untouched}\nafter:\n{}", machine.ruleset());
+        assert!(!host.ruleset().contains("18080"), "before:\n{untouched}\nafter:\n{}", host.ruleset());
         world.vanish();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -208,8 +208,8 @@ fn a_port_of_the_host_leads_to_the_pod_and_goes_with_it() {
 #[test]
 fn pods_outlive_restarts_of_the_runtime() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let a = containerd.pod("a").run();
         let (ips, netns) = (a.ips(), a.pod());
@@ -225,7 +225,7 @@ fn pods_outlive_restarts_of_the_runtime() {
         // It sends no list of what should be there: what it lost, nobody else finds.
         assert!(!agent.log().contains("op=GC"), "{}", agent.log());
         a.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -233,15 +233,15 @@ fn pods_outlive_restarts_of_the_runtime() {
 #[test]
 fn pods_outlive_restarts_of_the_agent_without_losing_a_packet() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let mut agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let mut agent = host.cni_agent().start();
         containerd.wait_until_ready();
-        let conflist = machine.path(&format!("{CONF_DIR}/01-flock.conflist"));
+        let conflist = host.path(&format!("{CONF_DIR}/01-flock.conflist"));
         let (a, b) = (containerd.pod("a").run(), containerd.pod("b").run());
         for signal in ["KILL", "TERM"] {
             let mut traffic = Vec::new();
             for ip in b.ips() {
-                let mut ping = machine.command("ip");
+                let mut ping = host.command("ip");
                 ping.args(["netns", "exec", &a.pod().name, "ping", "-n", "-q", "-i", "0.01", &ip.to_string()]);
                 traffic.push(ping.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("ping starts"));
             }
@@ -252,7 +252,7 @@ fn pods_outlive_restarts_of_the_agent_without_losing_a_packet() {
             // Meanwhile a pod can end, and none can begin.
             let text = containerd.pod("early").try_run().err().expect("no agent, no pod");
             assert!(text.contains("flock-agent does not answer"), "{text}");
-            agent = machine.cni_agent().start();
+            agent = host.cni_agent().start();
             containerd.wait_until_ready();
             let c = containerd.pod("c").run();
             c.pod().assert_pings(a.ips());
@@ -267,7 +267,7 @@ fn pods_outlive_restarts_of_the_agent_without_losing_a_packet() {
         }
         a.end();
         b.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }
 
@@ -275,8 +275,8 @@ fn pods_outlive_restarts_of_the_agent_without_losing_a_packet() {
 #[test]
 fn a_pod_that_ends_without_an_agent_is_gone_once_there_is_one() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let (a, b) = (containerd.pod("a").run(), containerd.pod("b").run());
         agent.kill();
@@ -284,12 +284,12 @@ fn a_pod_that_ends_without_an_agent_is_gone_once_there_is_one() {
             a.stop();
         }
         a.remove();
-        assert_eq!(machine.leases().len(), 2, "nobody is there to free it");
-        let agent = machine.cni_agent().start();
-        assert_eq!(machine.leases().len(), 1);
+        assert_eq!(host.leases().len(), 2, "nobody is there to free it");
+        let agent = host.cni_agent().start();
+        assert_eq!(host.leases().len(), 1);
         b.pod().assert_pings(host_addresses());
         b.end();
-        machine.assert_empty();
+        host.assert_empty();
         agent.stop();
     });
 }
@@ -298,15 +298,15 @@ fn a_pod_that_ends_without_an_agent_is_gone_once_there_is_one() {
 #[test]
 fn a_pod_whose_namespace_was_removed_by_hand_can_be_stopped() {
     with_each(|containerd| {
-        let machine = containerd.machine;
-        let _agent = machine.cni_agent().start();
+        let host = containerd.host;
+        let _agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let (a, b) = (containerd.pod("a").run(), containerd.pod("b").run());
         a.pod().vanish();
         a.end();
-        assert_eq!(machine.leases().len(), 1);
+        assert_eq!(host.leases().len(), 1);
         b.pod().assert_pings(host_addresses());
         b.end();
-        machine.assert_empty();
+        host.assert_empty();
     });
 }

@@ -14,6 +14,7 @@
 )]
 
 pub mod agent;
+pub mod assets;
 pub mod dice;
 pub mod failpoints;
 pub mod fingerprint;
@@ -35,7 +36,9 @@ pub mod temp;
 pub mod waiting;
 
 pub use agent::*;
+pub use assets::*;
 pub use host::*;
+pub use log::*;
 pub use machine::*;
 pub use manifests::*;
 pub use outcome::*;

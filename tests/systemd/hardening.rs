@@ -5,7 +5,6 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::machine::Machine;
 use crate::support::*;
 
 /// Name, outcome under the unit, outcome without it (`|` between those of different kernels).
@@ -71,27 +70,27 @@ const GRANTED: &[(&str, &str)] = &[
 const PROBE: &str = "/usr/bin/python3 /usr/local/share/tests/probe.py /run/flock/report";
 
 /// What the probe finds when this unit starts it.
-fn report(machine: &Machine, unit: &str) -> BTreeMap<String, String> {
-    machine.systemctl(&format!("start {unit}"));
-    let report = fs::read_to_string(machine.path("/run/flock/report")).expect("a report");
+fn report(host: &Host, unit: &str) -> BTreeMap<String, String> {
+    host.systemctl(&format!("start {unit}"));
+    let report = fs::read_to_string(host.path("/run/flock/report")).expect("a report");
     report.lines().filter_map(|line| line.split_once(' ')).map(|(name, is)| (name.into(), is.into())).collect()
 }
 
 // covers: FM-F08
 #[test]
 fn each_restriction_of_the_unit_bites() {
-    let machine = Machine::boot();
-    machine.write("/tmp/marker", "");
-    machine.write("/dev/marker", "");
-    machine.adapt(
+    let host = Host::with_units();
+    host.write("/tmp/marker", "");
+    host.write("/dev/marker", "");
+    host.adapt(
         "flock-agent.service",
         "probe",
         &format!("[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStart=\nExecStart={PROBE}\n"),
     );
-    let under_the_unit = report(&machine, "flock-agent");
-    machine.write("/etc/systemd/system/bare.service", &format!("[Service]\nType=oneshot\nExecStart={PROBE}\n"));
-    machine.systemctl("daemon-reload");
-    let without = report(&machine, "bare");
+    let under_the_unit = report(&host, "flock-agent");
+    host.write("/etc/systemd/system/bare.service", &format!("[Service]\nType=oneshot\nExecStart={PROBE}\n"));
+    host.systemctl("daemon-reload");
+    let without = report(&host, "bare");
     let wrong: Vec<String> = REFUSED
         .iter()
         .flat_map(|(name, refused, free)| [(name, refused, &under_the_unit), (name, free, &without)])
@@ -107,66 +106,66 @@ fn each_restriction_of_the_unit_bites() {
 // covers: FM-F08
 #[test]
 fn everything_that_the_agent_does_works_under_the_unit() {
-    let machine = Machine::boot();
-    machine.write(
+    let host = Host::with_units();
+    host.write(
         "/etc/default/flock-agent",
         "FLOCK_AGENT_FLAGS=--node-name host001 --cni-conf-dir /etc/cni/net.d --log-level debug\n",
     );
-    machine.run("mkdir -p /opt/cni/bin");
-    put_script(machine.path("/opt/cni/bin/portmap"), "echo '{\"supportedVersions\": [\"0.4.0\", \"1.0.0\"]}'");
-    machine.run(&format!("ln -s {FLOCK} /opt/cni/bin/flock"));
-    machine.systemctl("enable --now flock-agent");
+    host.run("mkdir -p /opt/cni/bin");
+    put_script(host.path("/opt/cni/bin/portmap"), "echo '{\"supportedVersions\": [\"0.4.0\", \"1.0.0\"]}'");
+    host.run(&format!("ln -s {FLOCK} /opt/cni/bin/flock"));
+    host.systemctl("enable --now flock-agent");
     // The CNI configuration, for which a plugin is asked, and the sysctls of the host.
-    wait_for("the CNI configuration", || machine.path("/etc/cni/net.d/01-flock.conflist").exists().then_some(()));
-    let list = fs::read_to_string(machine.path("/etc/cni/net.d/01-flock.conflist")).unwrap();
+    wait_for("the CNI configuration", || host.path("/etc/cni/net.d/01-flock.conflist").exists().then_some(()));
+    let list = fs::read_to_string(host.path("/etc/cni/net.d/01-flock.conflist")).unwrap();
     let list: Value = serde_json::from_str(&list).unwrap();
     assert_eq!((&list["cniVersions"], &list["plugins"][1]["type"]), (&json!(["0.4.0", "1.0.0"]), &json!("portmap")));
-    assert_eq!(machine.run("cat /proc/sys/net/ipv6/conf/all/forwarding").trim(), "1");
+    assert_eq!(host.run("cat /proc/sys/net/ipv6/conf/all/forwarding").trim(), "1");
 
     // Namespaces that are younger than the agent; in one of them, a sysctl has to be written first.
-    let (a, b) = (machine.pod("a"), machine.pod("b"));
+    let (a, b) = (host.pod("a"), host.pod("b"));
     b.script("echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6");
-    let first = machine.add(&a).result();
-    let second = machine.add(&b).result();
+    let first = host.add(&a).result();
+    let second = host.add(&b).result();
     assert_eq!(second.ips().len(), 2);
     a.assert_pings(second.ips());
     let check = |pod: &Pod<'_>, attached: &Attached| {
-        let call = machine.cni("CHECK").container(&pod.name).netns(&pod.path()).ifname("eth0");
+        let call = host.cni("CHECK").container(&pod.name).netns(&pod.path()).ifname("eth0");
         call.kubernetes("default", &pod.name).conf("prevResult", attached.result.clone()).done();
     };
     check(&a, &first);
-    machine.cni("STATUS").done();
+    host.cni("STATUS").done();
 
     // State outlives a stop, and so does a delete that was noted meanwhile.
-    machine.systemctl("stop flock-agent.socket");
-    machine.del(&b).done();
-    assert_eq!(machine.leases().len(), 2);
-    machine.systemctl("start flock-agent");
-    machine.wait_log("noted delete carried out", 1);
-    assert_eq!(machine.leases().len(), 1);
+    host.systemctl("stop flock-agent.socket");
+    host.del(&b).done();
+    assert_eq!(host.leases().len(), 2);
+    host.systemctl("start flock-agent");
+    host.wait_log("noted delete carried out", 1);
+    assert_eq!(host.leases().len(), 1);
     check(&a, &first);
     a.assert_pings(host_addresses());
 
     // Drift is repaired, and a pod that vanished without a DEL gives its addresses back.
-    let c = machine.pod("c");
-    let third = machine.add(&c).result();
-    machine.run(&format!("ip route del {}/32 dev {}", third.ipv4().expect("IPv4"), third.host_link()));
-    machine.systemctl("kill --signal HUP flock-agent");
-    machine.wait_log("host end of a link repaired", 1);
+    let c = host.pod("c");
+    let third = host.add(&c).result();
+    host.run(&format!("ip route del {}/32 dev {}", third.ipv4().expect("IPv4"), third.host_link()));
+    host.systemctl("kill --signal HUP flock-agent");
+    host.wait_log("host end of a link repaired", 1);
     c.assert_pings(host_addresses());
     c.vanish();
-    wait_for("the link to go", || (machine.flock_links().len() == 1).then_some(()));
+    wait_for("the link to go", || (host.flock_links().len() == 1).then_some(()));
     wait_for("the addresses to come back", || {
-        machine.systemctl("kill --signal HUP flock-agent");
-        (machine.leases().len() == 1).then_some(())
+        host.systemctl("kill --signal HUP flock-agent");
+        (host.leases().len() == 1).then_some(())
     });
 
-    machine.cni("GC").conf("cni.dev/valid-attachments", json!([{"containerID": "a", "ifname": "eth0"}])).done();
+    host.cni("GC").conf("cni.dev/valid-attachments", json!([{"containerID": "a", "ifname": "eth0"}])).done();
     check(&a, &first);
-    machine.assert_sound("with one pod left");
-    machine.del(&a).done();
-    machine.assert_empty();
-    let log = machine.log();
+    host.assert_sound("with one pod left");
+    host.del(&a).done();
+    host.assert_empty();
+    let log = host.log();
     let troubles = log.lines().filter(|line| line.contains(" warn ") || line.contains(" error "));
     let troubles: Vec<&str> = troubles.filter(|line| !line.contains("lacks what flock gave it")).collect();
     assert_eq!(troubles, Vec::<&str>::new(), "{log}");

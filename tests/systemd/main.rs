@@ -9,26 +9,25 @@
 )]
 
 mod hardening;
+mod host;
 mod install;
-mod machine;
 mod socket;
 #[path = "../support/mod.rs"]
 mod support;
 mod watchdog;
 
-use machine::Machine;
 use support::*;
 
 #[test]
 fn the_shipped_units_serve_pods() {
-    let machine = Machine::with_agent();
-    let (a, b) = (machine.pod("a"), machine.pod("b"));
-    machine.add(&a).result();
-    let other = machine.add(&b).result();
+    let host = Host::with_service();
+    let (a, b) = (host.pod("a"), host.pod("b"));
+    host.add(&a).result();
+    let other = host.add(&b).result();
     a.assert_pings(host_addresses());
     a.assert_pings(other.ips());
-    machine.cni("STATUS").done();
-    machine.del(&a).done();
-    machine.del(&b).done();
-    machine.assert_empty();
+    host.cni("STATUS").done();
+    host.del(&a).done();
+    host.del(&b).done();
+    host.assert_empty();
 }

@@ -1,11 +1,10 @@
-//! A private host with real container runtimes on it, and containerd as kubelet sees it: through the CRI.
+//! A private host with real container runtimes on it, and containerd as kubelet sees it: through the CRI. The host ends with the value
+//! and with the test's process, and every process on it with the host.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
-use std::ops::Deref;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,17 +18,6 @@ pub(crate) const IMAGE: &str = "flock.test/guest:1";
 /// Where each release of containerd finds its configuration of CNI.
 pub(crate) const CONF_DIR: &str = "/etc/cni/net.d";
 
-/// The directory of the runtimes, filled if need be.
-pub(crate) fn assets() -> &'static str {
-    static ASSETS: OnceLock<String> = OnceLock::new();
-    ASSETS.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runtimes/assets");
-        let output = Command::new(script).stderr(Stdio::inherit()).output().expect("tests/runtimes/assets starts");
-        assert!(output.status.success(), "tests/runtimes/assets failed");
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
-    })
-}
-
 /// The configuration that the documents give under this heading.
 pub(crate) fn documented(heading: &str) -> &'static str {
     let page = include_str!("../../docs/runtimes.md");
@@ -38,25 +26,12 @@ pub(crate) fn documented(heading: &str) -> &'static str {
     block.split("```").next().expect("its end")
 }
 
-/// A host. Ends with the value and with the test's process, and every process on it with the host.
-pub(crate) struct Machine {
-    host: Host,
-}
-
-impl Deref for Machine {
-    type Target = Host;
-
-    fn deref(&self) -> &Host {
-        &self.host
-    }
-}
-
-impl Machine {
+impl Host {
     /// A host with the packages laid over its own, no CNI configuration and nothing running.
-    pub(crate) fn boot() -> Machine {
+    pub(crate) fn with_runtimes() -> Host {
         let mut boot = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/runtimes/host"));
-        boot.args([assets(), &format!("{HOST6}/128"), &format!("{HOST4}/32")]);
-        Machine { host: Host::made_by(&mut boot) }
+        boot.args([assets("runtimes"), &format!("{HOST6}/128"), &format!("{HOST4}/32")]);
+        Host::made_by(&mut boot)
     }
 
     /// A program that makes containers: in the namespace of the host's groups. The kernel lets nobody in there move in from
@@ -104,35 +79,35 @@ exec /usr/sbin/runc "$@""#;
 
 /// Which containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Release {
+pub(crate) enum ContainerdRelease {
     /// Debian's, with Debian's configuration: one directory of plugins, and STATUS is unknown to it.
     One,
     /// The newest.
     Two,
 }
 
-impl Release {
-    pub(crate) const ALL: [Release; 2] = [Release::One, Release::Two];
+impl ContainerdRelease {
+    pub(crate) const ALL: [ContainerdRelease; 2] = [ContainerdRelease::One, ContainerdRelease::Two];
 
     /// The directory of plugins in which flock is installed.
     pub(crate) fn plugins(self) -> &'static str {
         match self {
-            Release::One => "/usr/lib/cni",
-            Release::Two => "/opt/cni/bin",
+            ContainerdRelease::One => "/usr/lib/cni",
+            ContainerdRelease::Two => "/opt/cni/bin",
         }
     }
 
     fn program(self) -> String {
         match self {
-            Release::One => "/usr/bin/containerd".to_owned(),
-            Release::Two => format!("{}/bin/containerd", assets()),
+            ContainerdRelease::One => "/usr/bin/containerd".to_owned(),
+            ContainerdRelease::Two => format!("{}/bin/containerd", assets("runtimes")),
         }
     }
 
     fn ctr(self) -> String {
         match self {
-            Release::One => "/usr/bin/ctr".to_owned(),
-            Release::Two => format!("{}/bin/ctr", assets()),
+            ContainerdRelease::One => "/usr/bin/ctr".to_owned(),
+            ContainerdRelease::Two => format!("{}/bin/ctr", assets("runtimes")),
         }
     }
 
@@ -141,7 +116,7 @@ impl Release {
     /// `broken` gets as far as the network and fails then.
     fn config(self) -> String {
         match self {
-            Release::One => format!(
+            ContainerdRelease::One => format!(
                 r#"{}
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{IMAGE}"
@@ -160,7 +135,7 @@ impl Release {
 "#,
                 documented("containerd 1.x")
             ),
-            Release::Two => format!(
+            ContainerdRelease::Two => format!(
                 r"{}
 [plugins.'io.containerd.cri.v1.images']
   snapshotter = 'native'
@@ -185,38 +160,38 @@ impl Release {
 
 /// A running containerd. Killed when dropped; what it runs ends with the machine.
 pub(crate) struct Containerd<'a> {
-    pub(crate) machine: &'a Machine,
-    pub(crate) release: Release,
+    pub(crate) host: &'a Host,
+    pub(crate) release: ContainerdRelease,
     child: Mutex<Child>,
-    log: Arc<Mutex<String>>,
+    log: Log,
 }
 
 impl<'a> Containerd<'a> {
     /// One with the image imported and flock installed among its plugins, which has no network yet.
-    pub(crate) fn start(machine: &'a Machine, release: Release) -> Containerd<'a> {
+    pub(crate) fn start(host: &'a Host, release: ContainerdRelease) -> Containerd<'a> {
         match release {
-            Release::One => Containerd::start_with(machine, release, release.plugins()),
-            Release::Two => Containerd::start_with(machine, release, &format!("{}/cni", assets())),
+            ContainerdRelease::One => Containerd::start_with(host, release, release.plugins()),
+            ContainerdRelease::Two => Containerd::start_with(host, release, &format!("{}/cni", assets("runtimes"))),
         }
     }
 
     /// The same, with the reference plugins of this directory.
-    pub(crate) fn start_with(machine: &'a Machine, release: Release, reference: &str) -> Containerd<'a> {
-        machine.write("/etc/containerd/config.toml", &release.config());
-        put_script(machine.path("/run/broken-runtime"), "echo 'no such thing' >&2\nexit 1");
-        put_script(machine.path("/run/runc-without-shares"), RUNC_WITHOUT_SHARES);
+    pub(crate) fn start_with(host: &'a Host, release: ContainerdRelease, reference: &str) -> Containerd<'a> {
+        host.write("/etc/containerd/config.toml", &release.config());
+        put_script(host.path("/run/broken-runtime"), "echo 'no such thing' >&2\nexit 1");
+        put_script(host.path("/run/runc-without-shares"), RUNC_WITHOUT_SHARES);
         if reference != release.plugins() {
             // As after an installation by hand: there are no others.
-            machine.run(&format!("install -m 0755 -t {0} {reference}/loopback {reference}/portmap", release.plugins()));
-            machine.run("rm -r /usr/lib/cni");
+            host.run(&format!("install -m 0755 -t {0} {reference}/loopback {reference}/portmap", release.plugins()));
+            host.run("rm -r /usr/lib/cni");
         }
-        machine.run(&format!("install -m 0755 -t {} {FLOCK}", release.plugins()));
-        let containerd = Containerd::run(machine, release);
+        host.run(&format!("install -m 0755 -t {} {FLOCK}", release.plugins()));
+        let containerd = Containerd::run(host, release);
         let import = match release {
-            Release::One => "images import --snapshotter native",
-            Release::Two => "images import --local --snapshotter native",
+            ContainerdRelease::One => "images import --snapshotter native",
+            ContainerdRelease::Two => "images import --local --snapshotter native",
         };
-        machine.run(&format!("{} -n k8s.io {import} {}/image.tar", release.ctr(), assets()));
+        host.run(&format!("{} -n k8s.io {import} {}/image.tar", release.ctr(), assets("runtimes")));
         wait_for("the image to be known", || {
             let images = containerd.crictl(&["images", "-o", "json"]);
             images.contains(IMAGE).then_some(())
@@ -225,18 +200,18 @@ impl<'a> Containerd<'a> {
     }
 
     /// One with what the last one has left.
-    pub(crate) fn run(machine: &'a Machine, release: Release) -> Containerd<'a> {
-        let log = Arc::new(Mutex::new(String::new()));
-        let child = Containerd::spawn(machine, release, &log);
-        let containerd = Containerd { machine, release, child: Mutex::new(child), log };
+    pub(crate) fn run(host: &'a Host, release: ContainerdRelease) -> Containerd<'a> {
+        let log = Log::default();
+        let child = Containerd::spawn(host, release, &log);
+        let containerd = Containerd { host, release, child: Mutex::new(child), log };
         containerd.wait_until_it_answers();
         containerd
     }
 
-    fn spawn(machine: &Machine, release: Release, log: &Arc<Mutex<String>>) -> Child {
-        let path = format!("{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", assets());
-        let mut command = machine.daemon(&release.program());
-        if release == Release::Two {
+    fn spawn(host: &Host, release: ContainerdRelease, log: &Log) -> Child {
+        let path = format!("{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", assets("runtimes"));
+        let mut command = host.daemon(&release.program());
+        if release == ContainerdRelease::Two {
             command.env("PATH", path);
         }
         let mut child = command
@@ -246,14 +221,7 @@ impl<'a> Containerd<'a> {
             .stdout(Stdio::null())
             .spawn()
             .expect("containerd starts");
-        let (stderr, sink) = (BufReader::new(child.stderr.take().expect("piped")), log.clone());
-        thread::spawn(move || {
-            for line in stderr.lines().map_while(Result::ok) {
-                let mut log = sink.lock().expect("unpoisoned");
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
+        log.keep(child.stderr.take().expect("piped"));
         child
     }
 
@@ -264,7 +232,7 @@ impl<'a> Containerd<'a> {
 
     /// What it has logged so far, through all its lives.
     pub(crate) fn log(&self) -> String {
-        self.log.lock().expect("unpoisoned").clone()
+        self.log.text()
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -284,13 +252,13 @@ impl<'a> Containerd<'a> {
 
     /// Starts it again after its end.
     pub(crate) fn again(&self) {
-        *self.child() = Containerd::spawn(self.machine, self.release, &self.log);
+        *self.child() = Containerd::spawn(self.host, self.release, &self.log);
         self.wait_until_it_answers();
     }
 
     /// `crictl` with these arguments, about to be started.
     fn crictl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.machine.command(&format!("{}/bin/crictl", assets()));
+        let mut command = self.host.command(&format!("{}/bin/crictl", assets("runtimes")));
         command.args(["--config", "/dev/null", "--timeout", "60s"]);
         for endpoint in ["--runtime-endpoint", "--image-endpoint"] {
             command.args([endpoint, "unix:///run/containerd/containerd.sock"]);
@@ -439,7 +407,7 @@ impl<'c, 'a> PodConfig<'c, 'a> {
     fn file(&self) -> String {
         let metadata = &self.config["metadata"];
         let path = format!("/run/tmp/{}-{}.json", metadata["name"].as_str().expect("text"), metadata["attempt"]);
-        self.containerd.machine.write(&path, &self.config.to_string());
+        self.containerd.host.write(&path, &self.config.to_string());
         path
     }
 
@@ -499,7 +467,7 @@ impl<'c> Sandbox<'c, '_> {
         let namespaces = sandbox["info"]["runtimeSpec"]["linux"]["namespaces"].as_array().expect("namespaces").clone();
         let network = namespaces.iter().find(|namespace| namespace["type"] == "network").expect("a namespace");
         let name = Path::new(network["path"].as_str().expect("a path")).file_name().expect("a name");
-        Pod { host: &self.containerd.machine.host, name: name.to_str().expect("text").to_owned() }
+        Pod { host: self.containerd.host, name: name.to_str().expect("text").to_owned() }
     }
 
     /// The global addresses of its `eth0`, as the kernel shows them.
@@ -524,7 +492,7 @@ impl<'c> Sandbox<'c, '_> {
             "linux": {},
         });
         let path = format!("/run/tmp/{}-container.json", self.id);
-        self.containerd.machine.write(&path, &config.to_string());
+        self.containerd.host.write(&path, &config.to_string());
         let id = self.containerd.crictl(&["create", "--no-pull", &self.id, &path, &self.file]);
         self.containerd.crictl(&["start", &id]);
     }

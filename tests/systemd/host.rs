@@ -1,7 +1,7 @@
-//! A host on which the real systemd is the first process, with the shipped units installed as the README says.
+//! A host on which the real systemd is the first process, with the shipped units installed as the README says. It ends with the
+//! value, and with the test's process however that ends.
 
 use std::fs;
-use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,54 +10,40 @@ use crate::support::*;
 /// Where an administrator puts units.
 const UNITS: &str = "/etc/systemd/system";
 
-/// The host. Ends with the value, and with the test's process however that ends.
-pub(crate) struct Machine {
-    host: Host,
-}
-
-impl Deref for Machine {
-    type Target = Host;
-
-    fn deref(&self) -> &Host {
-        &self.host
-    }
-}
-
-impl Machine {
+impl Host {
     /// Boots. Nothing of flock is installed.
-    pub(crate) fn bare() -> Machine {
+    pub(crate) fn with_systemd() -> Host {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut boot = Command::new(tests.join("tests/systemd/boot"));
         boot.arg(Path::new(FLOCK).parent().expect("a directory")).arg(tests.join("systemd"));
         boot.args([format!("{HOST6}/128"), format!("{HOST4}/32")]);
-        let machine = Machine { host: Host::made_by(&mut boot) };
+        let host = Host::made_by(&mut boot);
         wait_for("systemd to have booted", || {
-            let state = machine.ask("systemctl is-active multi-user.target");
+            let state = host.ask("systemctl is-active multi-user.target");
             (state.trim() == "active").then_some(())
         });
-        machine
+        host
     }
 
     /// Boots. The units are installed and not yet enabled; there is a NodeConfig.
-    pub(crate) fn boot() -> Machine {
-        let machine = Machine::bare();
+    pub(crate) fn with_units() -> Host {
+        let host = Host::with_systemd();
         // The program as it was built, without a copy for each test.
-        machine.run(&format!("ln -s {FLOCK_AGENT} /usr/local/bin/flock-agent"));
-        machine.write("/etc/flock/node.yaml", &node_config(CIDR6, CIDR4));
-        machine
-            .write("/etc/default/flock-agent", "FLOCK_AGENT_FLAGS=--node-name host001 --cni-conf-dir /etc/cni/net.d\n");
+        host.run(&format!("ln -s {FLOCK_AGENT} /usr/local/bin/flock-agent"));
+        host.write("/etc/flock/node.yaml", &node_config(CIDR6, CIDR4));
+        host.write("/etc/default/flock-agent", "FLOCK_AGENT_FLAGS=--node-name host001 --cni-conf-dir /etc/cni/net.d\n");
         let shipped =
             ["flock-agent.service", "flock-agent.socket"].map(|unit| format!("/usr/local/share/units/{unit}"));
-        machine.run(&format!("install -m 0644 -t {UNITS} -- {}", shipped.join(" ")));
-        machine.adapt("flock-agent.service", "log", "[Service]\nStandardError=append:/run/agent.log\n");
-        machine
+        host.run(&format!("install -m 0644 -t {UNITS} -- {}", shipped.join(" ")));
+        host.adapt("flock-agent.service", "log", "[Service]\nStandardError=append:/run/agent.log\n");
+        host
     }
 
     /// Boots, and enables what is shipped.
-    pub(crate) fn with_agent() -> Machine {
-        let machine = Machine::boot();
-        machine.systemctl("enable --now flock-agent");
-        machine
+    pub(crate) fn with_service() -> Host {
+        let host = Host::with_units();
+        host.systemctl("enable --now flock-agent");
+        host
     }
 
     /// A drop-in for a unit.
@@ -96,6 +82,6 @@ impl Machine {
 
     /// Waits for `times` lines of the log that hold `text`.
     pub(crate) fn wait_log(&self, text: &str, times: usize) {
-        wait_for(text, || self.log().lines().filter(|line| line.contains(text)).nth(times - 1).map(|_| ()));
+        wait_line(|| self.log(), text, times);
     }
 }
