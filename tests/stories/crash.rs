@@ -75,13 +75,6 @@ fn crash<'a>(host: &'a Host, mut agent: Agent<'a>, operation: &Cni<'_>, point: &
     agent
 }
 
-/// A pod that lives through it all.
-fn witness(host: &Host) -> (Pod<'_>, Attached) {
-    let pod = host.pod("witness");
-    let attached = host.add(&pod).result();
-    (pod, attached)
-}
-
 fn held(host: &Host) -> BTreeSet<String> {
     host.leases().iter().map(|lease| lease.attachment.container_id.to_string()).collect()
 }
@@ -108,7 +101,7 @@ fn killed_in_add(fate: Caller) {
     host.add(&pod).result();
     let passed = end_trace(&host);
     host.del(&pod).done();
-    let witness = witness(&host);
+    let witness = host.attach("witness");
     assert!(passed.len() > 50, "{passed:?}");
     for point in share(&format!("killed in ADD, caller {fate:?}"), &passed) {
         agent.kill();
@@ -138,7 +131,7 @@ fn an_agent_killed_at_any_point_of_add_together_with_the_caller_loses_nothing() 
 fn an_agent_killed_at_any_point_of_del_still_deletes() {
     let host = Host::new();
     let mut agent = host.agent().start();
-    let witness = witness(&host);
+    let witness = host.attach("witness");
     let pod = host.pod("p");
     host.add(&pod).result();
     host.start_trace();
@@ -162,7 +155,7 @@ fn an_agent_killed_at_any_point_of_del_still_deletes() {
 fn an_agent_killed_at_any_point_of_gc_removes_the_dead_and_nobody_else() {
     let host = Host::new();
     let mut agent = host.agent().start();
-    let witness = witness(&host);
+    let witness = host.attach("witness");
     let valid = json!([{"containerID": "witness", "ifname": "eth0"}]);
     let gc = host.cni("GC").conf("cni.dev/valid-attachments", valid);
     let die = || {
@@ -241,7 +234,7 @@ fn clear_wreck(host: &Host) {
 fn killed_at_the_start(part: usize, parts: usize) {
     let host = Host::new();
     let first = host.agent().start();
-    let witness = witness(&host);
+    let witness = host.attach("witness");
     first.stop();
     let survivors: BTreeSet<String> = ["witness", "unrouted", "forgotten"].map(str::to_owned).into();
     wreck(&host);
@@ -305,7 +298,7 @@ fn an_agent_killed_at_any_point_of_its_start_starts_well_the_next_time_part_2() 
 fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
     let host = Host::new();
     let mut agent = host.agent().start();
-    let witness = witness(&host);
+    let witness = host.attach("witness");
     let drift = || {
         let vanishing = host.pod("vanishing");
         let link = host.add(&vanishing).result().host_link();

@@ -70,8 +70,7 @@ fn deletes(at: At, disk: Disk) {
     host.run("mkdir -p /run/flock/state");
     host.run("mount -t tmpfs -o mode=700,size=256k tmpfs /run/flock/state");
     let agent = host.agent().start();
-    let witness = host.pod("witness");
-    let attached = host.add(&witness).result();
+    let (witness, attached) = host.attach("witness");
     let mut cases = Vec::new();
     for netns in [Netns::Right, Netns::Empty, Netns::Gone, Netns::Foreign] {
         for kind in [Kind::Known, Kind::Unknown, Kind::Repeated, Kind::Concurrent] {
@@ -195,8 +194,7 @@ fn deletes_of_all_kinds_end_while_the_agent_hangs() {
 fn pods_that_come_and_go_while_the_agent_flaps_leave_nothing_behind() {
     let host = Host::new();
     let mut agent = host.agent().start();
-    let witness = host.pod("witness");
-    host.add(&witness).result();
+    let (witness, _) = host.attach("witness");
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let workers: Vec<_> = (0..4)

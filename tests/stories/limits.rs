@@ -24,7 +24,7 @@ use crate::support::scripted::{ask, line, socket_of};
 use crate::support::*;
 
 /// How often a story repeats itself.
-fn rounds(usual: usize) -> usize {
+fn repeats(usual: usize) -> usize {
     std::env::var("FLOCK_ROUNDS").map_or(usual, |text| text.parse().expect("FLOCK_ROUNDS is a number"))
 }
 
@@ -70,7 +70,7 @@ fn attack(socket: &Path, number: usize, random: &mut Dice) -> Option<UnixStream>
 // covers: P-01 T-06 FM-E08 FM-F03
 #[test]
 fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
-    let all = rounds(10_000);
+    let all = repeats(10_000);
     let host = Host::new();
     let agent = host.agent().start();
     let pod = host.pod("a");
@@ -193,7 +193,7 @@ fn calls_that_fail_in_every_way_leave_neither_descriptors_nor_threads() {
         before.descriptors = before.descriptors.min(now.descriptors);
         before.threads = before.threads.min(now.threads);
     }
-    (0..rounds(500)).for_each(round);
+    (0..repeats(500)).for_each(round);
     ask(&socket, &request("DEL", &taken));
     agent.comes_back_to(before);
     host.assert_empty();
@@ -295,7 +295,7 @@ fn plugins_killed_at_any_moment_of_add_cost_no_address() {
     host.add(&warm).result();
     host.del(&warm).done();
     let before = agent.holds();
-    let all = rounds(200);
+    let all = repeats(200);
     let next = AtomicUsize::new(0);
     let (finished, killed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {

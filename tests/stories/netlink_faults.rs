@@ -99,8 +99,7 @@ impl<'a> Scene<'a> {
     fn new(host: &'a Host) -> Scene<'a> {
         furnish(host);
         let agent = host.agent().config(Some(&node_config(CIDR6, WIDE4))).start();
-        let witness = host.pod("witness");
-        let attached = host.add(&witness).result();
+        let (witness, attached) = host.attach("witness");
         host.assert_sound("at first");
         let at_rest = wait_for("the agent to rest", || {
             let now = agent.holds();
@@ -296,20 +295,6 @@ fn a_host_that_the_kernel_does_not_let_prepare_is_prepared_by_the_next_add() {
     }
 }
 
-/// A round of the agent, to its end.
-fn rounds(agent: &Agent<'_>, times: usize) {
-    let host = agent.host;
-    // Each signal is sent when the round before has begun, and none is waited for that was never begun.
-    host.start_trace();
-    let begun = || host.trace().matches("reconcile/compare\n").count();
-    for _ in 0..=times {
-        let before = begun();
-        agent.signal("HUP");
-        wait_for("a round", || (begun() > before).then_some(()));
-    }
-    host.end_trace();
-}
-
 // covers: FM-A08
 #[test]
 fn a_del_that_the_kernel_fails_is_done_or_says_why_and_can_be_repeated() {
@@ -330,7 +315,7 @@ fn a_del_that_the_kernel_fails_is_done_or_says_why_and_can_be_repeated() {
                 if outcome.output.status.success() {
                     if errno == Some(ENODEV) && point.ends_with("request") {
                         // The kernel said that there is no such link, and it stands: the next round finds it.
-                        rounds(&scene.agent, 2);
+                        scene.agent.rounds(2);
                         assert!(
                             host.leases().iter().any(|lease| &*lease.attachment.container_id.to_string() == "p"),
                             "{when}"
@@ -417,12 +402,12 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
     // Lists that never come to an end whole: nothing is done on their base. First of all, since lines of one kind are limited.
     cut();
     host.arm("reconcile/netlink.dump * errno 4");
-    rounds(&scene.agent, 3);
+    scene.agent.rounds(3);
     assert_eq!(host.leases().len(), 1);
     assert!(!host.run("ip route").contains(&format!("{ip} dev {link}")), "repaired on the base of half a list");
     scene.agent.wait_log("the table kept changing while it was read");
     host.disarm();
-    rounds(&scene.agent, 1);
+    scene.agent.rounds(1);
     scene.assert_clean("rounds without a whole list");
     // Each message of a list is a pass: a few of them are as good as all.
     let few = |(point, nth): &&Passed| !point.ends_with("netlink.dump") || nth % 7 == 0;
@@ -431,9 +416,9 @@ fn a_round_that_the_kernel_fails_changes_nothing_and_the_next_one_repairs() {
             let when = format!("round, {point} {nth} {fault}");
             cut();
             host.arm(&format!("{point} {nth} {fault}"));
-            rounds(&scene.agent, 1);
+            scene.agent.rounds(1);
             host.disarm();
-            rounds(&scene.agent, 1);
+            scene.agent.rounds(1);
             scene.assert_clean(&when);
             assert_eq!(host.leases().len(), 1, "{when}");
         }
@@ -499,7 +484,7 @@ fn an_add_that_fails_twice_over_is_taken_back_by_the_next_round() {
     scene.agent.wait_log("failed ADD not undone yet");
     assert_eq!(host.flock_links().len(), 3, "two of pods and a foreign one");
     host.disarm();
-    rounds(&scene.agent, 1);
+    scene.agent.rounds(1);
     scene.assert_clean("a round");
     assert_eq!(host.leases().len(), 1);
     scene.live_on(&pod, "undone");
@@ -627,11 +612,11 @@ fn nothing_is_written_on_a_quiet_node_and_nothing_repaired_while_links_come_and_
         host.add(pod).result();
     }
     // Whatever the pods and the kernel had to say to each other is said, and then nobody says anything.
-    rounds(&scene.agent, 2);
+    scene.agent.rounds(2);
     let mut monitor = Listener::start(&host);
     let heard = wait_for("a quiet node", || {
         let before = monitor.heard();
-        rounds(&scene.agent, 20);
+        scene.agent.rounds(20);
         let after = monitor.heard();
         (before == after).then_some(after)
     });
@@ -641,7 +626,7 @@ fn nothing_is_written_on_a_quiet_node_and_nothing_repaired_while_links_come_and_
     let mut churn = host.command("sh");
     churn.args(["-c", "while :; do ip link add noise type veth peer name noise2; ip link del noise; done"]);
     let mut churn = churn.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell");
-    rounds(&scene.agent, 200);
+    scene.agent.rounds(200);
     churn.kill().expect("killable");
     churn.wait().expect("waitable");
     wait_for("the last of the noise", || {
@@ -716,10 +701,10 @@ fn somebody_who_takes_a_route_away_again_and_again_gets_one_repair_per_round() {
     let mut fight = host.command("sh");
     let script = format!("while :; do ip route del {ip}/32 dev {link} 2>/dev/null; sleep 0.05; done");
     let mut fight = fight.args(["-c", &script]).stdin(Stdio::null()).spawn().expect("a shell");
-    rounds(&scene.agent, 30);
+    scene.agent.rounds(30);
     fight.kill().expect("killable");
     fight.wait().expect("waitable");
-    rounds(&scene.agent, 2);
+    scene.agent.rounds(2);
     scene.assert_clean("after the fight");
     let log = scene.agent.log();
     // One that began by itself, and those that were asked for here.
@@ -796,7 +781,7 @@ fn a_link_with_an_alias_that_is_no_text_is_neither_gone_nor_in_the_way() {
     let no_text = format!("ip link set dev {link} alias \"$(printf '\\377')\"");
     let name = || succeed(host.command("sh").args(["-ec", &no_text]));
     name();
-    rounds(&agent, 3);
+    agent.rounds(3);
     assert_eq!(host.leases().len(), 1, "the pod runs");
     pod.assert_pings(host_addresses());
     name();

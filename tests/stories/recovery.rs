@@ -32,15 +32,6 @@ fn notes(host: &Host) -> Vec<PathBuf> {
 }
 
 /// Adds pods of these names and returns them with what they got.
-fn add_pods<'a>(host: &'a Host, names: impl IntoIterator<Item = String>) -> Vec<(Pod<'a>, Attached)> {
-    let pods = names.into_iter().map(|name| host.pod(&name));
-    pods.map(|pod| {
-        let attached = host.add(&pod).result();
-        (pod, attached)
-    })
-    .collect()
-}
-
 fn names(prefix: &str, count: usize) -> impl Iterator<Item = String> + use<> {
     let prefix = prefix.to_owned();
     (0..count).map(move |n| format!("{prefix}{n}"))
@@ -61,7 +52,7 @@ fn pods_keep_addresses_and_connections_while_the_agent_is_restarted() {
     for signal in ["TERM", "KILL"] {
         let host = Host::new();
         let mut agent = host.agent().start();
-        let mut pods = add_pods(&host, names("old", 5));
+        let mut pods = host.attach_all(names("old", 5));
         let leases = host.leases();
         agent.signal(signal);
         agent.wait();
@@ -69,7 +60,7 @@ fn pods_keep_addresses_and_connections_while_the_agent_is_restarted() {
         let agent = host.agent().start();
         assert!(agent.log().contains("leases=5"), "{}", agent.log());
         assert_eq!(host.leases(), leases);
-        pods.extend(add_pods(&host, names("new", 5)));
+        pods.extend(host.attach_all(names("new", 5)));
         assert_all_work(&pods);
         let error = host.add(&pods[0].0).error();
         assert_eq!(error.code, 4, "a second ADD is refused after a restart, too: {error:?}");
@@ -156,7 +147,7 @@ fn a_delete_while_the_agent_is_away_takes_the_link_of_a_namespace_that_still_sta
     let host = Host::new();
     host.agent().start().kill();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 3));
+    let pods = host.attach_all(names("p", 3));
     agent.kill();
     host.del(&pods[1].0).done();
     let _agent = host.agent().start();
@@ -209,7 +200,7 @@ fn files_that_are_no_notes_are_reported_and_left() {
 fn a_lost_state_directory_is_read_back_from_the_kernel() {
     let host = Host::new();
     let agent = host.agent().start();
-    let mut pods = add_pods(&host, names("old", 5));
+    let mut pods = host.attach_all(names("old", 5));
     let two = host.add(&pods[0].0).ifname("net1").result();
     agent.kill();
     fs::remove_dir_all(host.path("/run/flock/state")).expect("removed");
@@ -218,7 +209,7 @@ fn a_lost_state_directory_is_read_back_from_the_kernel() {
     let known: BTreeSet<IpAddr> = host.leases().iter().flat_map(|lease| lease.addresses()).collect();
     let expected: BTreeSet<IpAddr> = pods.iter().flat_map(|(_, a)| a.ips()).chain(two.ips()).collect();
     assert_eq!(known, expected);
-    pods.extend(add_pods(&host, names("new", 5)));
+    pods.extend(host.attach_all(names("new", 5)));
     assert_all_work(&pods);
     host.del(&pods[0].0).ifname("net1").done();
     for (pod, _) in &pods {
@@ -231,7 +222,7 @@ fn a_lost_state_directory_is_read_back_from_the_kernel() {
 fn a_damaged_record_is_set_aside_and_its_pod_is_read_back_from_the_kernel() {
     let host = Host::new();
     let agent = host.agent().start();
-    let mut pods = add_pods(&host, names("p", 3));
+    let mut pods = host.attach_all(names("p", 3));
     agent.kill();
     let text = fs::read_to_string(log_file(&host)).expect("readable");
     let damaged = text.replace("\"container_id\":\"p1\"", "\"container_id\":\"pX\"");
@@ -247,7 +238,7 @@ fn a_damaged_record_is_set_aside_and_its_pod_is_read_back_from_the_kernel() {
         .collect();
     assert_eq!(fs::read_to_string(&kept[0]).expect("readable"), damaged);
     assert_eq!(host.leases().len(), 3);
-    pods.extend(add_pods(&host, names("new", 3)));
+    pods.extend(host.attach_all(names("new", 3)));
     assert_all_work(&pods);
 }
 
@@ -255,7 +246,7 @@ fn a_damaged_record_is_set_aside_and_its_pod_is_read_back_from_the_kernel() {
 fn a_record_that_was_cut_off_is_forgotten_and_the_others_stand() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 3));
+    let pods = host.attach_all(names("p", 3));
     let leases = host.leases();
     agent.kill();
     let half = log_of([Record::Put(Box::new(leases[0].clone()))], None);
@@ -278,7 +269,7 @@ fn unfinish(host: &Host, attachment: &str) {
 fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 4));
+    let pods = host.attach_all(names("p", 4));
     agent.kill();
     // One whose pod end was not up yet, and one whose host end lacked a route.
     unfinish(&host, "p0/eth0");
@@ -309,7 +300,7 @@ fn an_add_that_was_cut_off_is_undone_at_the_next_start() {
 fn a_pod_whose_link_is_whole_keeps_it_though_the_last_line_of_its_add_is_lost() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 2));
+    let pods = host.attach_all(names("p", 2));
     agent.kill();
     // A disk that lied, or an editor: nothing in the log shows it.
     let text = fs::read_to_string(log_file(&host)).expect("readable");
@@ -334,7 +325,7 @@ fn a_log_from_before_a_pod_was_made_again_does_not_give_its_address_away() {
     let host = Host::new();
     let start = || host.agent().config(Some(&node_config("", "10.25.214.0/29"))).start();
     let agent = start();
-    let pods = add_pods(&host, ["same".to_owned(), "gone".to_owned()]);
+    let pods = host.attach_all(["same".to_owned(), "gone".to_owned()]);
     let before = fs::read(log_file(&host)).expect("readable");
     for (pod, _) in &pods {
         host.del(pod).done();
@@ -342,7 +333,7 @@ fn a_log_from_before_a_pod_was_made_again_does_not_give_its_address_away() {
     // The same container with another address, and another one with the address of the second.
     let again = host.add(&pods[0].0).result();
     assert_ne!(again.ips(), pods[0].1.ips());
-    let others = add_pods(&host, names("new", 4));
+    let others = host.attach_all(names("new", 4));
     assert!(others.iter().any(|(_, attached)| attached.ips() == pods[1].1.ips()));
     agent.kill();
     fs::write(log_file(&host), before).expect("writable");
@@ -367,7 +358,7 @@ type Edit = fn(Vec<&str>) -> Vec<&str>;
 fn whatever_lines_of_a_log_are_lost_doubled_or_exchanged_every_pod_keeps_its_link() {
     let host = Host::new();
     let mut agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 3));
+    let pods = host.attach_all(names("p", 3));
     let expected: BTreeSet<IpAddr> = pods.iter().flat_map(|(_, attached)| attached.ips()).collect();
     let whole = fs::read_to_string(log_file(&host)).expect("readable");
     assert_eq!(whole.lines().count(), 7, "each pod has two lines");
@@ -407,7 +398,7 @@ fn whatever_lines_of_a_log_are_lost_doubled_or_exchanged_every_pod_keeps_its_lin
 fn the_log_of_the_version_before_is_read_and_then_written_anew() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 2));
+    let pods = host.attach_all(names("p", 2));
     let leases = host.leases();
     agent.kill();
     let header = Record::Header { version: 1, boot: flock::record::boot_clock::id().expect("readable"), serial: 0 };
@@ -426,7 +417,7 @@ fn the_log_of_the_version_before_is_read_and_then_written_anew() {
 fn what_somebody_takes_from_the_host_end_of_a_living_pod_comes_back_and_is_said() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 2));
+    let pods = host.attach_all(names("p", 2));
     let (pod, attached) = &pods[0];
     let (ip6, ip4, link) = (attached.ipv6().expect("v6"), attached.ipv4().expect("v4"), attached.host_link());
     let damages = [
@@ -461,7 +452,7 @@ fn what_somebody_takes_from_a_host_that_serves_pods_comes_back_and_is_said() {
     let agent = host.agent().start();
     agent.signal("HUP");
     agent.wait_log("looking again");
-    let pods = add_pods(&host, names("p", 2));
+    let pods = host.attach_all(names("p", 2));
     for (n, (damage, said)) in [
         ("sysctl -q net.ipv4.ip_forward=0", "net/ipv4/ip_forward=1"),
         ("sysctl -q net.ipv6.conf.all.forwarding=0", "net/ipv6/conf/all/forwarding=1"),
@@ -525,7 +516,7 @@ fn a_node_with_250_pods_comes_back_from_its_record_or_from_the_kernel_and_no_pod
 fn state_of_an_earlier_boot_is_dropped() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 2));
+    let pods = host.attach_all(names("p", 2));
     let leases = host.leases();
     agent.kill();
     for (pod, _) in &pods {
@@ -544,7 +535,7 @@ fn state_of_an_earlier_boot_is_dropped() {
 fn a_second_agent_refuses_and_the_first_goes_on() {
     let host = Host::new();
     let _agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 2));
+    let pods = host.attach_all(names("p", 2));
     for (arguments, why) in [
         (&[][..], "another agent keeps its state here: /run/flock/state is locked"),
         (&["--state-dir", "/run/other"][..], "another agent listens on /run/flock/flock.sock"),
@@ -646,7 +637,7 @@ fn pods_of_the_go_flock_are_taken_over_while_they_run() {
         pings.then_some(())
     });
     // Its addresses are taken: 10.25.214.2 would be the first one to be given.
-    let pods = add_pods(&host, names("new", 3));
+    let pods = host.attach_all(names("new", 3));
     assert!(pods.iter().all(|(_, attached)| attached.ips().iter().all(|ip| !ips.contains(ip))));
     pods[0].0.assert_pings(ips.iter().copied());
     go.assert_pings(pods[0].1.ips());
@@ -684,7 +675,7 @@ fn an_allocations_file_that_is_not_understood_is_reported_and_left() {
 fn a_lost_route_or_alias_is_put_back_at_the_next_start() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 2));
+    let pods = host.attach_all(names("p", 2));
     agent.kill();
     let link = pods[0].1.host_link();
     host.run(&format!("ip route del {}", pods[0].1.ipv4().expect("IPv4")));
@@ -705,7 +696,7 @@ fn a_lost_route_or_alias_is_put_back_at_the_next_start() {
 fn pods_whose_namespaces_vanished_give_their_addresses_back_without_a_delete() {
     let host = Host::new();
     let agent = host.agent().start();
-    let pods = add_pods(&host, names("p", 4));
+    let pods = host.attach_all(names("p", 4));
     for (pod, _) in &pods[..2] {
         pod.vanish();
     }

@@ -74,8 +74,7 @@ fn a_disk_goes_bad(spoil: impl Fn(&Host), heal: impl Fn(&Host), reason: &str) {
     let host = host_with_small_disk();
     host.agent().start().kill();
     let agent = host.agent().start();
-    let witness = host.pod("witness");
-    let attached = host.add(&witness).result();
+    let (witness, attached) = host.attach("witness");
     let leaving: Vec<Pod<'_>> = (0..3).map(|n| host.pod(&format!("p{n}"))).collect();
     for pod in &leaving {
         host.add(pod).result();
@@ -151,8 +150,7 @@ fn whichever_disk_operation_fails_nothing_is_lost_and_all_heals() {
     let points = ["append", "appended", "sync", "synced", "rename", "renamed", "sync-names", "remove"];
     let host = Host::new();
     let mut agent = host.agent().start();
-    let witness = host.pod("witness");
-    let attached = host.add(&witness).result();
+    let (witness, attached) = host.attach("witness");
     let [a, b, c] = ["a", "b", "c"].map(|name| host.pod(name));
     for (n, point) in points.into_iter().enumerate() {
         let errno = [5, 28, 30][n % 3];
