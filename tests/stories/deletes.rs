@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::share::share;
 use crate::support::*;
 use flock::record::notes::Intents;
 use rustix::fs::{FlockOperation, flock};
@@ -243,36 +244,34 @@ fn two_sandboxes_of_one_pod_never_harm_each_other_in_any_order() {
     let [one, two] = ["one", "two"].map(|name| host.pod(name));
     let add = |pod: &Pod<'_>| host.add(pod).kubernetes("default", "web-0").result();
     let del = |pod: &Pod<'_>| host.del(pod).kubernetes("default", "web-0").done();
-    for second in 0..4 {
-        for first in (0..4).filter(|place| *place != second) {
-            // ADD of the first sandbox at place `first`, of the second at `second`, and DEL of the first at the others.
-            for gap in 0..=4 {
-                let when = format!("ADD1 at {first}, ADD2 at {second}, restart at {gap}");
-                for step in 0..4 {
-                    if step == gap {
-                        agent.kill();
-                        agent = host.agent().start();
-                    }
-                    match step {
-                        step if step == first => drop(add(&one)),
-                        step if step == second => drop(add(&two)),
-                        _ => del(&one),
-                    }
-                }
-                let stands = (first + 1..4).all(|step| step == second);
-                let expected = if stands { vec!["one", "two"] } else { vec!["two"] };
-                let mut held: Vec<String> =
-                    host.leases().iter().map(|lease| lease.attachment.container_id.to_string()).collect();
-                held.sort();
-                assert_eq!(held, expected, "{when}");
-                two.assert_pings(host_addresses());
-                if gap == 1 {
-                    host.assert_sound(&when);
-                }
-                del(&one);
-                del(&two);
+    let places = (0..4).flat_map(|first| (0..4).map(move |second| (first, second)));
+    let orders = places.filter(|(first, second)| first != second);
+    // ADD of the first sandbox at place `first`, of the second at `second`, and DEL of the first at the others.
+    for (first, second, gap) in share("two sandboxes", orders.flat_map(|(a, b)| (0..=4).map(move |gap| (a, b, gap)))) {
+        let when = format!("ADD1 at {first}, ADD2 at {second}, restart at {gap}");
+        for step in 0..4 {
+            if step == gap {
+                agent.kill();
+                agent = host.agent().start();
+            }
+            match step {
+                step if step == first => drop(add(&one)),
+                step if step == second => drop(add(&two)),
+                _ => del(&one),
             }
         }
+        let stands = (first + 1..4).all(|step| step == second);
+        let expected = if stands { vec!["one", "two"] } else { vec!["two"] };
+        let mut held: Vec<String> =
+            host.leases().iter().map(|lease| lease.attachment.container_id.to_string()).collect();
+        held.sort();
+        assert_eq!(held, expected, "{when}");
+        two.assert_pings(host_addresses());
+        if gap == 1 {
+            host.assert_sound(&when);
+        }
+        del(&one);
+        del(&two);
     }
     host.assert_empty();
 }
@@ -443,14 +442,10 @@ fn deletes_end_whichever_step_of_the_start_fails_or_hangs() {
     points.sort_unstable();
     points.dedup();
     assert!(points.len() > 10, "{points:?}");
-    let next = std::sync::atomic::AtomicUsize::new(0);
+    let points: Vec<&str> = share("a step of the start fails", points).collect();
     thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    start_with(point);
-                }
-            });
+        for part in points.chunks(points.len().div_ceil(4)) {
+            scope.spawn(|| part.iter().for_each(|point| start_with(point)));
         }
     });
 }

@@ -17,6 +17,8 @@ use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use targets::{ALL, Check};
 
+use crate::support::share::share;
+
 /// Variants of each seed. A large seed takes longer, so it gets fewer.
 const VARIANTS: u32 = 2000;
 const VARIANT_BYTES: usize = 1 << 20;
@@ -132,16 +134,19 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), fs::read(&path).expect("readable"))).collect()
 }
 
-/// Each seed of the target, then its variants. A failure names the seed, and prints the smallest input that fails.
+/// Each seed of the target, then variants of a share of them. A failure names the seed, and prints the smallest input that fails.
 #[track_caller]
 fn hold(target: &str) {
     let check: Check = ALL.iter().find(|(name, _)| *name == target).expect("a target").1;
     let seeds = seeds(target);
     assert!(seeds.len() >= 5, "{target} has {} seeds", seeds.len());
     check(b"");
-    for (path, seed) in seeds {
+    for (path, seed) in &seeds {
         println!("seed {}", path.display());
-        check(&seed);
+        check(seed);
+    }
+    for (path, seed) in share(&format!("variants of seeds of {target}"), seeds) {
+        println!("variants of {}", path.display());
         let cases = VARIANTS.min((VARIANT_BYTES / (seed.len() + 1)).try_into().unwrap_or(u32::MAX)).max(16);
         let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
         let variant = prop::collection::vec(edit(), 1..6).prop_map(move |edits| {

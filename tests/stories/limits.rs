@@ -21,11 +21,13 @@ use serde_json::{Value, json};
 
 use crate::support::dice::Dice;
 use crate::support::scripted::{ask, line, socket_of};
+use crate::support::share::share_of;
 use crate::support::*;
 
 /// How often a story repeats itself.
-fn repeats(usual: usize) -> usize {
-    std::env::var("FLOCK_ROUNDS").map_or(usual, |text| text.parse().expect("FLOCK_ROUNDS is a number"))
+fn rounds(usual: usize) -> usize {
+    std::env::var("FLOCK_ROUNDS")
+        .map_or_else(|_| share_of(usual), |text| text.parse().expect("FLOCK_ROUNDS is a number"))
 }
 
 /// A line of `/proc/PID/status`, in MiB.
@@ -276,13 +278,12 @@ fn what_somebody_else_has_put_in_the_place_of_flocks_directories_and_files_is_no
     assert_eq!(host.leases().len() + host.flock_links().len(), 0);
 }
 
-/// Waits as long as the reconciler takes to end the lease of a pod that has vanished without a DEL: two of its rounds.
+/// Has rounds made until the leases of pods that have vanished without a DEL are ended, which takes two of them.
 fn wait_until_empty(host: &Host, agent: &Agent<'_>) {
-    let deadline = Instant::now() + 5 * PATIENCE;
-    while !(host.leases().is_empty() && host.flock_links().is_empty()) {
-        assert!(Instant::now() < deadline, "{:?}\n{:?}\n{}", host.leases(), host.flock_links(), agent.log());
-        thread::sleep(Duration::from_millis(100));
-    }
+    wait_for("the rounds to end what has vanished", || {
+        agent.signal("HUP");
+        (host.leases().is_empty() && host.flock_links().is_empty()).then_some(())
+    });
     host.assert_empty();
 }
 
@@ -512,12 +513,19 @@ fn a_log_that_nobody_reads_holds_up_no_call_and_what_it_lacks_is_said_when_it_is
     let many = flock::process::log::QUEUE_LINES + 1000;
     calls_go_on(&host, many);
     assert!(memory(&agent, "VmRSS:") < 64, "{} MiB", memory(&agent, "VmRSS:"));
-    // Somebody begins to read.
+    // Somebody begins to read, and there is room again when he has come to the gap.
+    let (tell, told) = std::sync::mpsc::channel();
     let reading = thread::spawn(move || {
-        let mut text = Vec::new();
-        reader.read_to_end(&mut text).unwrap();
+        let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+        while let Some(length) = reader.read(&mut piece).ok().filter(|length| *length > 0) {
+            text.extend_from_slice(&piece[..length]);
+            if text.windows(14).any(|word| word == b"lines_dropped=") {
+                tell.send(()).ok();
+            }
+        }
         String::from_utf8(text).unwrap()
     });
+    told.recv_timeout(PATIENCE).expect("the gap is said");
     agent.stop();
     let text = reading.join().unwrap();
     let log = text.trim_start_matches('#');

@@ -165,6 +165,11 @@ fn judge(error: &CniError, errno: Option<i32>, when: &str) {
         return;
     }
     assert!(requests.iter().any(|request| text.contains(request)), "{when}: {error:?}");
+    if text.contains("was taken down or changed by somebody else meanwhile") {
+        // So does the look at the pod's link while its address is not taken in yet, which is asked for on a busy machine only.
+        assert!(errno == Some(ENODEV) && error.code == 999, "{when}: {error:?}");
+        return;
+    }
     let passing = matches!(errno, None | Some(EBUSY | ENOBUFS | EINTR));
     match errno {
         Some(errno) => assert!(text.contains(&format!("(os error {errno})")), "{when}: {error:?}"),

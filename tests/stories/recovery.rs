@@ -690,7 +690,7 @@ fn a_lost_route_or_alias_is_put_back_at_the_next_start() {
     assert_all_work(&pods);
 }
 
-/// The one story that waits for the rounds: they come every twenty seconds, and a link has to be missed twice.
+/// The one story that waits for a round: they come every twenty seconds, and a link has to be missed twice.
 // covers: FM-A07
 #[test]
 fn pods_whose_namespaces_vanished_give_their_addresses_back_without_a_delete() {
@@ -702,6 +702,9 @@ fn pods_whose_namespaces_vanished_give_their_addresses_back_without_a_delete() {
     }
     // Meanwhile somebody removes a route of a pod that lives.
     host.run(&format!("ip route del {}", pods[2].1.ipv4().expect("IPv4")));
+    wait_for("the links to go", || (host.flock_links().len() == 2).then_some(()));
+    // The first round is asked for, and the second comes by itself.
+    agent.signal("HUP");
     let deadline = Instant::now() + Duration::from_secs(70);
     while host.leases().len() > 2 {
         assert!(Instant::now() < deadline, "never given back:\n{}", agent.log());

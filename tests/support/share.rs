@@ -69,6 +69,11 @@ pub fn share<T: Debug>(story: &str, members: impl IntoIterator<Item = T>) -> Try
     Trying { story: story.to_owned(), share, all, members: members.into_iter(), now: None }
 }
 
+/// How often this run does what the whole does `times` times: at least once.
+pub fn share_of(times: usize) -> usize {
+    times.div_ceil(Share::of_environment().of)
+}
+
 /// What [`share`] returns.
 pub struct Trying<T> {
     story: String,

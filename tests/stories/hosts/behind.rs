@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::assert_all_work;
+use crate::support::share::share;
 use crate::support::*;
 
 /// More often than whole rounds come in the time: what is put back so often is put back at once.
@@ -11,7 +12,7 @@ const OFTEN: usize = 4;
 // covers: FM-B07 FM-B08
 #[test]
 fn forwarding_that_somebody_switches_off_is_back_at_once_and_said() {
-    for damage in [
+    let damages = [
         "sysctl -q net.ipv4.ip_forward=0",
         "sysctl -q net.ipv6.conf.all.forwarding=0",
         "sysctl -q net.ipv4.conf.all.forwarding=0",
@@ -22,7 +23,8 @@ fn forwarding_that_somebody_switches_off_is_back_at_once_and_said() {
         "ip addr flush dev LINK",
         "sysctl -q net.ipv6.conf.LINK.disable_ipv6=1",
         "sysctl -q net.ipv6.conf.all.disable_ipv6=1",
-    ] {
+    ];
+    for damage in share("taken from behind", damages) {
         let host = Host::new();
         let agent = host.agent().start();
         let pods = host.attach_all(["p", "q"]);
@@ -105,7 +107,10 @@ fn a_living_pod_is_never_taken_for_gone_whatever_became_of_its_links_name_or_mar
         let agent = host.agent().start();
         let pods = host.attach_all(["p", "q"]);
         let link = pods[0].1.host_link();
+        // All of it, before the agent hears of the first: it would put that back meanwhile.
+        agent.signal("STOP");
         succeed(host.command("sh").args(["-ec", &damage.replace("LINK", &link)]));
+        agent.signal("CONT");
         for _ in 0..3 {
             agent.rounds(1);
         }

@@ -11,7 +11,7 @@ use rustix::fs::inotify::ReadFlags;
 use serde_json::Value;
 
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
-use crate::support::share::share;
+use crate::support::share::{share, share_of};
 use crate::support::*;
 
 const AGENT: &str = "/usr/local/bin/flock-agent";
@@ -318,7 +318,7 @@ fn a_plugin_that_is_replaced_a_thousand_times_fails_no_call() {
             }
         });
         let _over = SetAtEnd(&over);
-        for n in 0..1000 {
+        for n in 0..share_of(1000) {
             let mut install = machine.command("install");
             let said = Run::of(install.arg("--plugin").arg(&versions[(n + 1) % 2])).done();
             assert!(said.contains("replaced /opt/cni/bin/flock\n"), "{said}");
