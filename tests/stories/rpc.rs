@@ -247,7 +247,8 @@ impl Handler for Answers {
     fn handle(&self, call: &Call<'_>) -> Response {
         if call.request.op == Op::Add {
             self.begun.send(()).unwrap();
-            self.go.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            // Or until the test has ended.
+            self.go.lock().unwrap().recv().ok();
             if call.caller_gone() {
                 return Response::failed(11, "caller has gone", "");
             }
@@ -460,7 +461,8 @@ fn who_is_silent_gives_way_to_who_has_something_to_ask_and_a_request_in_service_
             let mut stream = UnixStream::connect(&serving.socket).unwrap();
             // Nothing, half a small request, half a large one.
             let said = [0, 10, half.len() / 2][number % 3];
-            stream.write_all(&half[..said]).unwrap();
+            // On a busy machine it may have given way before it says anything.
+            stream.write_all(&half[..said]).ok();
             stream
         })
         .collect();
