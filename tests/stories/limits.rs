@@ -25,7 +25,7 @@ use crate::support::share::share_of;
 use crate::support::*;
 
 /// How often a story repeats itself.
-fn rounds(usual: usize) -> usize {
+fn repeats(usual: usize) -> usize {
     std::env::var("FLOCK_ROUNDS")
         .map_or_else(|_| share_of(usual), |text| text.parse().expect("FLOCK_ROUNDS is a number"))
 }
