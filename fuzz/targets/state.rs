@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use flock::record::disk::{Disk, DiskError};
 use flock::record::format::{Freed, Line, Record, UNCHAINED, VERSION, decode, encode};
-use flock::record::store::{Finding, LOG, Store, Unusable};
+use flock::record::store::{Change, Finding, LOG, Store, Unusable};
 use model::addr::fnv1a64;
 use model::lease::{Lease, Phase};
 
@@ -35,11 +35,12 @@ pub(crate) fn check(data: &[u8]) {
     // A day goes on: everything ends, and one lease begins anew.
     let leases: Vec<Lease> = again.leases().cloned().collect();
     for lease in &leases {
-        again.free(&lease.attachment, NOW).expect("memory does not fail");
+        again.apply(Change::Free { attachment: lease.attachment.clone(), at: NOW });
     }
     if let Some(lease) = leases.into_iter().next() {
-        again.put(lease).expect("memory does not fail");
+        again.apply(Change::Put(Box::new(lease)));
     }
+    again.sync().expect("memory does not fail");
     assert_reopens(&disk, &table(&again), &freed(&again));
 }
 

@@ -17,9 +17,11 @@ use rustix::fs::OFlags;
 
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::ledger::claim::Claim;
 use crate::agent::observe;
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::agent::verbs::Verbs;
+use crate::agent::verbs::takedown::{TakenDown, Unless};
 use crate::agent::verbs::wire;
 use crate::process::failpoint;
 use crate::process::foreign_file::open_regular;
@@ -29,7 +31,7 @@ use crate::record::boot_clock;
 use crate::record::import;
 use crate::record::notes::{Intents, Waiting};
 use model::addr::{Attachment, LinkEnd};
-use model::lease::{Lease, Phase};
+use model::lease::Lease;
 use model::plan;
 use model::recover::{KernelLink, Repair, host_end_lacks, repairs};
 
@@ -226,12 +228,12 @@ impl Reconciler {
         let busy = self.verbs.ledger().leases(deadline).map(|(_, busy)| busy).unwrap_or_default();
         let mut carried_out = Vec::new();
         for note in waiting.notes.iter().filter(|note| !busy.contains(&note.attachment)) {
-            match self.verbs.remove(&note.attachment, note.at, deadline) {
-                Ok(removed) => {
+            match self.verbs.remove(&note.attachment, &[Unless::MadeAfter(note.at)], deadline) {
+                Ok(done) => {
                     log::info("noted delete carried out")
                         .with("cid", &note.attachment.container_id)
                         .with("if", &note.attachment.ifname)
-                        .with("removed", removed)
+                        .with("removed", done == TakenDown::Removed)
                         .write_limited();
                     carried_out.push(note.clone());
                 }
@@ -259,26 +261,17 @@ impl Reconciler {
 
     /// `began` is from before the comparison: what was made since is not what was compared.
     fn carry_out(&mut self, repair: &Repair, began: u64, deadline: Instant) {
+        let remove = |attachment| self.verbs.remove(attachment, &[Unless::MadeAfter(began)], deadline).map(drop);
         let (done, attachment, outcome) = match repair {
-            Repair::Undo(attachment) => {
-                ("unfinished ADD undone", attachment, self.verbs.remove(attachment, began, deadline).map(|_| ()))
-            }
+            Repair::Undo(attachment) => ("unfinished ADD undone", attachment, remove(attachment)),
             Repair::Commit(attachment) => {
                 ("attachment kept whose ADD is not recorded as finished", attachment, self.commit(attachment, deadline))
             }
             Repair::Forget(attachment) => {
                 ("record of an earlier lease ended", attachment, self.forget(attachment, began, deadline))
             }
-            Repair::Release(attachment) => (
-                "lease of a vanished pod ended",
-                attachment,
-                self.verbs.remove(attachment, began, deadline).map(|_| ()),
-            ),
-            Repair::Remove { attachment, .. } => (
-                "link without addresses removed",
-                attachment,
-                self.verbs.remove(attachment, began, deadline).map(|_| ()),
-            ),
+            Repair::Release(attachment) => ("lease of a vanished pod ended", attachment, remove(attachment)),
+            Repair::Remove { attachment, .. } => ("link without addresses removed", attachment, remove(attachment)),
             Repair::Rewire { attachment, .. } => {
                 let repaired = self.rewire(attachment, Turn::Round, deadline);
                 return self.tell_of_rewiring(attachment, repaired);
@@ -330,56 +323,42 @@ impl Reconciler {
 
     fn commit(&self, attachment: &Attachment, deadline: Instant) -> Result<(), Fault> {
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
-        let ledger = self.verbs.ledger();
-        let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
-        match ledger.find(attachment, deadline).map_err(fail)?.filter(|lease| lease.since < self.began) {
-            Some(lease) => ledger.record(Lease { phase: Phase::Committed, ..lease }, deadline).map_err(fail),
-            None => Ok(()),
+        let mut claim = self.verbs.ledger().claim(attachment, deadline).map_err(fail)?;
+        match claim.lease().map(|lease| Unless::MadeAfter(self.began).spares(lease, deadline)) {
+            Some(Ok(false)) => claim.commit(None, deadline).map_err(fail),
+            Some(Err(cause)) => Err(fail(cause)),
+            Some(Ok(true)) | None => Ok(()),
         }
     }
 
     /// Ends a record, and leaves the link alone.
-    fn forget(&self, attachment: &Attachment, not_after: u64, deadline: Instant) -> Result<(), Fault> {
+    fn forget(&self, attachment: &Attachment, began: u64, deadline: Instant) -> Result<(), Fault> {
         let fail = |cause: Cause| Fault { step: Step::Release, cause };
-        let ledger = self.verbs.ledger();
-        let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
-        match ledger.find(attachment, deadline).map_err(fail)?.filter(|lease| lease.since <= not_after) {
-            Some(_) => ledger.release(attachment, deadline).map_err(fail),
-            None => Ok(()),
+        let claim = self.verbs.ledger().claim(attachment, deadline).map_err(fail)?;
+        match claim.lease().map(|lease| Unless::MadeAfter(began).spares(lease, deadline)) {
+            Some(Ok(false)) => claim.release(deadline).map_err(fail),
+            Some(Err(cause)) => Err(fail(cause)),
+            Some(Ok(true)) | None => Ok(()),
         }
     }
 
     /// Since the links were listed, a DEL may have taken this one away, and an ADD may have recorded another one. False if so.
     fn adopt_if_it_stands(&self, lease: &Lease, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
-        let ledger = self.verbs.ledger();
-        let _claim = ledger.claim(&lease.attachment, deadline).map_err(fail)?;
-        let recorded = ledger.find(&lease.attachment, deadline).map_err(fail)?.is_some();
-        if recorded || observe::link(lease, deadline).map_err(fail)?.is_none() {
+        let claim = self.verbs.ledger().claim(&lease.attachment, deadline).map_err(fail)?;
+        if claim.lease().is_some() || !Unless::Stands.spares(lease, deadline).map_err(fail)? {
             return Ok(false);
         }
-        self.adopt(lease.clone(), deadline)
-    }
-
-    fn adopt(&self, lease: Lease, deadline: Instant) -> Result<bool, Fault> {
-        let container_id = lease.attachment.container_id.clone();
-        match self.verbs.ledger().adopt(lease, deadline) {
-            Err(Cause::Store(error)) => {
-                log::warn("adopted lease not durable yet").with("cid", container_id).with("err", error).write_limited();
-                Ok(true)
-            }
-            other => other.map_err(|cause| Fault { step: Step::Commit, cause }),
-        }
+        adopt(claim, lease.clone(), deadline)
     }
 
     /// Under the claim: a link that is being made lacks much. False if nothing is missing, or if it is left to the next round.
     fn rewire(&mut self, attachment: &Attachment, turn: Turn, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Wire, cause };
-        let ledger = self.verbs.ledger();
-        let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
-        let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(false) };
-        let Some(end) = wire::shown(&lease, deadline)? else { return Ok(false) };
-        let lacks = host_end_lacks(&lease, &end);
+        let claim = self.verbs.ledger().claim(attachment, deadline).map_err(fail)?;
+        let Some(lease) = claim.lease() else { return Ok(false) };
+        let Some(end) = wire::shown(lease, deadline)? else { return Ok(false) };
+        let lacks = host_end_lacks(lease, &end);
         if lacks.is_empty() {
             return Ok(false);
         }
@@ -395,7 +374,7 @@ impl Reconciler {
             .with("if", &attachment.ifname)
             .with("lacks", shown.join(", "))
             .write_limited();
-        wire::rewire(&lease, &end, &lacks, deadline).map(|()| true)
+        wire::rewire(lease, &end, &lacks, deadline).map(|()| true)
     }
 
     /// Takes over the allocations of the Go flock at `path`, if there is such a file, for the links that stand and are
@@ -435,31 +414,25 @@ impl Reconciler {
                 return Ok(());
             }
         };
-        let ledger = self.verbs.ledger();
         for lease in leases {
-            if ledger.find(&lease.attachment, deadline).map_err(fail)?.is_some() {
+            let claim = self.verbs.ledger().claim(&lease.attachment, deadline).map_err(fail)?;
+            if claim.lease().is_some() {
                 continue;
             }
             log::info("attachment of the Go flock taken over").with("cid", &lease.attachment.container_id).write();
-            self.adopt(lease, deadline)?;
+            adopt(claim, lease, deadline)?;
         }
         Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::verbs::tests::{Scene, soon};
-
-    #[test]
-    fn a_repair_of_an_older_lease_leaves_the_newer_one() {
-        let scene = Scene::new("forget", None);
-        let reconciler = Reconciler::new(scene.verbs.clone(), Path::new("/nowhere/flock.sock"), Suspicions::default());
-        let attachment = scene.recorded("only-in-tests/eth0", 101);
-        reconciler.forget(&attachment, 100, soon()).expect("nothing to do");
-        assert!(scene.is_recorded(&attachment), "it was made after the links were looked at");
-        reconciler.forget(&attachment, 101, soon()).expect("ended");
-        assert!(!scene.is_recorded(&attachment));
+fn adopt(claim: Claim, lease: Lease, deadline: Instant) -> Result<bool, Fault> {
+    let container_id = lease.attachment.container_id.clone();
+    match claim.adopt(lease, deadline) {
+        Err(Cause::Store(error)) => {
+            log::warn("adopted lease not durable yet").with("cid", container_id).with("err", error).write_limited();
+            Ok(true)
+        }
+        other => other.map_err(|cause| Fault { step: Step::Commit, cause }),
     }
 }

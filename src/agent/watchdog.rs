@@ -7,9 +7,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::agent::board::Board;
-use crate::agent::ledger::{Filling, Ledger};
-use crate::agent::node::state::NodeState;
+use crate::agent::ledger::{Ledger, Usage};
+use crate::agent::view::Present;
 use crate::process::log;
 use crate::process::notify;
 use crate::process::progress::Pulse;
@@ -62,8 +61,8 @@ impl Watchdog {
     }
 
     fn look(&mut self, deadline: Instant) {
-        if let Ok(filling) = self.ledger.filling(deadline) {
-            let status = status(&filling, self.node.get().view.is_some());
+        if let Ok(usage) = self.ledger.usage(deadline) {
+            let status = status(&usage, self.present.get().is_some());
             if status != self.status {
                 notify::send(&format!("STATUS={status}"));
                 self.status = status;
@@ -106,11 +105,11 @@ fn stuck(
 }
 
 /// One line for `systemctl status`; its words are also for programs.
-fn status(filling: &Filling, configured: bool) -> String {
+fn status(usage: &Usage, configured: bool) -> String {
     let state = if configured { "serving pods" } else { "waiting for a NodeConfig" };
-    let (v4, v6) = (&filling.addresses.ipv4, &filling.addresses.ipv6);
+    let (v4, v6) = (&usage.addresses.ipv4, &usage.addresses.ipv6);
     let (held4, held6, free4, free6) = (v4.allocated, v6.allocated, shown(v4.free), shown(v6.free));
-    format!("{state}: pods={} held4={held4} held6={held6} free4={free4} free6={free6}", filling.leases)
+    format!("{state}: pods={} held4={held4} held6={held6} free4={free4} free6={free6}", usage.leases)
 }
 
 /// A count that people can read. Nobody cares for the last digits of those that have twenty.
@@ -152,11 +151,11 @@ mod tests {
         let family = |allocated, free| FamilyCounts { allocated, free, resting: 3 };
         let addresses = Counts { ipv6: family(12, u64::MAX), ipv4: family(11, 241) };
         assert_eq!(
-            status(&Filling { leases: 12, addresses }, true),
+            status(&Usage { leases: 12, addresses }, true),
             "serving pods: pods=12 held4=11 held6=12 free4=241 free6=~2^64"
         );
         assert_eq!(
-            status(&Filling::default(), false),
+            status(&Usage::default(), false),
             "waiting for a NodeConfig: pods=0 held4=0 held6=0 free4=0 free6=0"
         );
     }

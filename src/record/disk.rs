@@ -27,6 +27,17 @@ pub struct DiskError {
     pub error: io::Error,
 }
 
+impl Clone for DiskError {
+    /// For each of several changes that one operation was for.
+    fn clone(&self) -> DiskError {
+        let error = match self.error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(self.error.kind(), self.error.to_string()),
+        };
+        DiskError { operation: self.operation, path: self.path.clone(), error }
+    }
+}
+
 impl fmt::Display for DiskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.operation, self.path.display(), self.error)

@@ -17,7 +17,7 @@ use crate::support::*;
 use flock::record::boot_clock;
 use flock::record::disk::Directory;
 use flock::record::format::{Record, VERSION};
-use flock::record::store::{Finding, Store};
+use flock::record::store::{Change, Finding, Store};
 use serde_json::json;
 
 const LOG: &str = "/run/flock/state/leases.log";
@@ -465,13 +465,17 @@ fn where_no_second_log_fits_beside_the_first_changes_go_on_until_the_disk_is_ful
         lease
     };
     let pods = 1500;
-    (0..pods).for_each(|n| store.put(leases(n)).expect("room for a line"));
+    let put = |store: &mut Store<Directory>, n: usize| {
+        store.apply(Change::Put(Box::new(leases(n))));
+        store.sync()
+    };
+    (0..pods).for_each(|n| put(&mut store, n).expect("room for a line"));
     let size = |name: &str| fs::metadata(dir.join(name)).map(|found| found.len()).unwrap_or_default();
     // A fresh one holds these, and 4096 further records are the time for it: 3.7 times that size and once more do not fit.
     let fresh = size("leases.log");
     let full = fresh * 43 / 10;
     host.run(&format!("mount -o remount,size={full} /run/small"));
-    let changes = (0..20_000).take_while(|n| store.put(leases(n % pods)).is_ok()).count();
+    let changes = (0..20_000).take_while(|n| put(&mut store, n % pods).is_ok()).count();
     assert!(changes > 4096 + 100, "{changes} changes went through");
     assert!(size("leases.log") + fresh > full, "a second one has not fitted for long");
     assert_eq!(size("leases.new"), 0, "and half of one takes up nothing");
@@ -480,7 +484,7 @@ fn where_no_second_log_fits_beside_the_first_changes_go_on_until_the_disk_is_ful
     assert!(findings.iter().all(|finding| matches!(finding, Finding::TornTail)), "{findings:?}");
     assert_eq!(again.leases().count(), pods);
     host.run("mount -o remount,size=8m /run/small");
-    store.put(leases(0)).expect("room again");
+    put(&mut store, 0).expect("room again");
     assert!(size("leases.log") < fresh + 4096);
     assert!(open().1.is_empty());
 }
@@ -559,23 +563,74 @@ fn a_delete_without_an_agent_is_noted_though_not_a_byte_or_file_more_fits() {
 
 // covers: FM-E06
 #[test]
-fn many_pods_at_once_are_all_served_by_a_slow_disk() {
+fn many_pods_at_once_are_all_served_by_a_slow_disk_which_syncs_what_waits_together() {
     let host = Host::new();
     let agent = host.agent().start();
     let pods: Vec<Pod<'_>> = (0..50).map(|n| host.pod(&format!("p{n}"))).collect();
     host.add(&pods[0]).result();
-    // As long as a worn disk takes. Each pod has two records, and they come one after the other.
-    host.arm("ledger/disk.sync * hang 50\n");
+    let syncs = || host.trace().lines().filter(|point| *point == "ledger/disk.sync").count();
+    // As long as a worn disk takes. One by one, the two records of each pod would be more than ADD has time for.
+    let slow = "ledger/disk.sync * hang 250\n";
+    let held_at = |step: &str| host.arm(&format!("{slow}conn/{step} * hang 60000\n"));
+    host.start_trace();
+    held_at("reserve");
     thread::scope(|scope| {
         for pod in &pods[1..] {
             scope.spawn(|| host.add(pod).result());
         }
+        host.wait_point("conn/reserve", 49);
         for _ in 0..5 {
             host.cni("STATUS").done();
         }
+        held_at("commit");
+        host.wait_point("conn/commit", 49);
+        host.arm(slow);
     });
     host.disarm();
+    let together = syncs();
+    assert!((2..=12).contains(&together), "{together} syncs for 49 pods");
+    // Who is alone waits for nobody: a record before the link is made, and one when it stands.
+    host.del(&pods[0]).done();
+    let before = syncs();
+    host.add(&pods[0]).result();
+    assert_eq!(syncs() - before, 2);
     host.assert_sound("after the rush");
     assert_eq!(host.leases().len(), 50);
+    agent.stop();
+}
+
+/// What is lost with one write is refused to each who waited for it, and nobody else loses anything by it.
+// covers: FM-E05
+#[test]
+fn pods_whose_records_fail_together_are_all_refused_and_all_come_again() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pods: Vec<Pod<'_>> = (0..8).map(|n| host.pod(&format!("p{n}"))).collect();
+    let (gone, rest) = pods.split_first().expect("pods");
+    host.add(gone).result();
+    for step in ["reserve", "commit"] {
+        host.start_trace();
+        host.arm(&format!("conn/{step} * hang 60000\n"));
+        thread::scope(|scope| {
+            let adding: Vec<_> = rest.iter().map(|pod| scope.spawn(|| host.add(pod).error())).collect();
+            host.wait_point(&format!("conn/{step}"), rest.len());
+            host.arm("ledger/disk.append * errno 28\nledger/disk.rename * errno 28\n");
+            for thread in adding {
+                assert_refused(&thread.join().expect("no panic"));
+            }
+            // The end of a lease needs no record: its link is gone, which the kernel tells.
+            host.del(gone).done();
+        });
+        host.disarm();
+        host.end_trace();
+        host.add(gone).result();
+        host.assert_sound(&format!("after refusals at {step}"));
+        assert_eq!(host.leases().len(), 1, "refused at {step}");
+    }
+    for pod in rest {
+        host.add(pod).result();
+    }
+    host.assert_sound("with room again");
+    assert_eq!(host.leases().len(), 8);
     agent.stop();
 }

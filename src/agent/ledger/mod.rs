@@ -1,8 +1,16 @@
-//! The single writer. One thread owns the allocator and the store; everybody else holds a handle whose methods read like
-//! calls and end by the request's deadline.
+//! The single writer. One thread owns what attachments hold; everybody else has a handle whose methods read like calls and end by
+//! the request's deadline.
 //!
-//! It also keeps the claims: while one request works on an attachment, others for the same one wait their turn. It never
-//! touches the kernel's network state and never waits for anything but its own disk.
+//! Commands that wait together are carried out together: in order, with one write and one wait for the disk for all of them, and
+//! answered after that. A command that finds the thread idle waits for nobody. The thread also keeps the claims: while one request
+//! works on an attachment, others for the same one wait their turn. It never touches the kernel's network state and never waits for
+//! anything but its own disk.
+
+pub mod claim;
+mod reply;
+mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,31 +21,31 @@ use std::time::Instant;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::agent::fault::Cause;
+use crate::agent::ledger::claim::{Begun, Claim};
+use crate::agent::ledger::reply::Reply;
+use crate::agent::ledger::table::Table;
 use crate::agent::suspicion::Suspects;
 use crate::process::progress::Pulse;
 use crate::record::boot_clock;
 use crate::record::disk::{Disk, DiskError};
-use crate::record::store::Store;
-use model::addr::{Attachment, IfName, LinkEnd, fnv1a64};
-use model::ipam::{self, Draw, Ipam, Owner};
-use model::lease::{Lease, Phase, PodName};
+use crate::record::store::{Change, Store};
+use model::addr::Attachment;
+use model::ipam::{self, Draw};
+use model::lease::{Lease, PodName};
 
-/// How many names are tried for a host link before two attachments count as inseparable.
-const LINK_NAMES: u8 = 16;
-
-/// How many addresses that proved to be taken are kept in mind; the oldest is tried again then.
-const AVOIDED: usize = 1024;
+/// Most commands that are carried out together: more than there are requests in service.
+const BATCH_MAX: usize = 512;
 
 /// What an ADD wants recorded.
-#[derive(Debug)]
-pub struct Wish {
+#[derive(Debug, Clone)]
+pub struct NewLease {
     /// The key.
     pub attachment: Attachment,
     /// CNI network name.
     pub network: String,
     /// Namespace path, as given.
     pub netns: String,
-    /// The pod, if told.
+    /// The pod, if the runtime names one.
     pub pod: Option<PodName>,
     /// MTU for both ends, in bytes.
     pub mtu: u32,
@@ -47,15 +55,6 @@ pub struct Wish {
     pub call: Option<String>,
     /// The addresses wanted.
     pub addresses: ipam::Request,
-}
-
-/// A lease that was just made, and what the allocator has to say about it.
-#[derive(Debug)]
-pub struct Reserved {
-    /// The lease, pending.
-    pub lease: Lease,
-    /// Things that went another way than was asked, for the log.
-    pub warnings: Vec<String>,
 }
 
 /// The node's ranges.
@@ -71,59 +70,62 @@ pub struct Ranges {
 
 /// How full the node is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Filling {
+pub struct Usage {
     /// Recorded leases, pending ones too.
     pub leases: usize,
     /// Addresses of both families.
     pub addresses: ipam::Counts,
 }
 
+/// What becomes of the claim when a command has been carried out and its caller knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    /// The caller keeps it.
+    Keep,
+    /// It passes on.
+    End,
+}
+
+/// The outcome of a command that may make a lease: the lease and what an operator should know of it.
+type Made = Result<(Lease, Vec<String>), Cause>;
+
 enum Command {
-    Claim {
-        attachment: Attachment,
-        reply: Sender<Claim>,
-    },
+    Turn(Turn),
     Unclaim(Attachment),
-    Find {
-        attachment: Attachment,
-        reply: Sender<Option<Lease>>,
-    },
-    Leases {
-        reply: Sender<(Vec<Lease>, HashSet<Attachment>)>,
-    },
-    Suspected {
-        suspects: Suspects,
-        reply: Sender<Vec<Attachment>>,
-    },
-    Reserve {
-        wish: Box<Wish>,
-        reply: Sender<Result<Reserved, Cause>>,
-    },
-    Replace {
-        attachment: Attachment,
-        bad: IpAddr,
-        addresses: Box<ipam::Request>,
-        reply: Sender<Result<Reserved, Cause>>,
-    },
-    Record {
-        lease: Box<Lease>,
-        reply: Sender<Result<(), DiskError>>,
-    },
-    Adopt {
-        lease: Box<Lease>,
-        reply: Sender<Result<bool, DiskError>>,
-    },
-    Release {
-        attachment: Attachment,
-        reply: Sender<Result<(), DiskError>>,
-    },
-    Settle {
-        reply: Sender<Result<bool, DiskError>>,
-    },
+    Reserve { new: Box<NewLease>, reply: Reply<Made> },
+    Replace { attachment: Attachment, bad: IpAddr, addresses: Box<ipam::Request>, reply: Reply<Made> },
+    Commit { lease: Box<Lease>, reply: Reply<Result<(), DiskError>> },
+    Adopt { lease: Box<Lease>, reply: Reply<Result<bool, DiskError>> },
+    Release { attachment: Attachment, afterwards: Afterwards, reply: Reply<Result<(), DiskError>> },
+    Leases { reply: Reply<(Vec<Lease>, HashSet<Attachment>)> },
+    Suspected { suspects: Suspects, reply: Reply<Vec<Attachment>> },
+    Settle { reply: Reply<Result<bool, DiskError>> },
     Configure(Ranges),
-    Filling {
-        reply: Sender<Filling>,
-    },
+    Usage { reply: Reply<Usage> },
+}
+
+/// What waits for its turn at an attachment.
+enum Turn {
+    /// A request that wants the claim, and first looks at what there is.
+    Claim { attachment: Attachment, reply: Reply<Claim> },
+    /// An ADD, which makes a lease if there is none.
+    Begin { new: Box<NewLease>, reply: Reply<Result<Begun, Cause>> },
+}
+
+impl Turn {
+    fn attachment(&self) -> &Attachment {
+        match self {
+            Turn::Claim { attachment, .. } => attachment,
+            Turn::Begin { new, .. } => &new.attachment,
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        match self {
+            Turn::Claim { reply, .. } => reply.is_given_up(),
+            Turn::Begin { reply, .. } => reply.is_given_up(),
+        }
+    }
 }
 
 /// The handle.
@@ -131,20 +133,6 @@ enum Command {
 pub struct Ledger {
     commands: Sender<Command>,
     pulse: Pulse,
-}
-
-/// The right to work on one attachment. Given back when dropped.
-#[derive(Debug)]
-pub struct Claim {
-    attachment: Attachment,
-    commands: Sender<Command>,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // The ledger ends only with the process.
-        self.commands.send(Command::Unclaim(self.attachment.clone())).ok();
-    }
 }
 
 impl Ledger {
@@ -157,63 +145,44 @@ impl Ledger {
         D: Disk + 'static,
         R: Draw + Send + 'static,
     {
-        let mut ipam = Ipam::new(None, None);
-        for freed in store.freed() {
-            for ip in &freed.ips {
-                ipam.restore_rest(*ip, owner(freed.pod.as_ref(), &freed.attachment), freed.at);
-            }
-        }
-        for ip in store.leases().flat_map(Lease::addresses) {
-            ipam.hold(ip);
-        }
-        let names = store.leases().map(|lease| (lease.host_link.clone(), lease.attachment.clone())).collect();
         let (commands, inbox) = mpsc::channel();
-        let mut books = Books {
-            store,
-            ipam,
-            host: Vec::new(),
-            avoided: VecDeque::new(),
-            draw,
-            names,
+        let mut clerk = Clerk {
+            table: Table::new(store, draw),
             claims: HashMap::new(),
+            next: VecDeque::new(),
             commands: commands.clone(),
         };
         let pulse = Pulse::default();
         let theirs = pulse.clone();
-        thread::Builder::new().name("ledger".into()).spawn(move || books.keep(&inbox, &theirs))?;
+        thread::Builder::new().name("ledger".into()).spawn(move || clerk.run(&inbox, &theirs))?;
         Ok(Ledger { commands, pulse })
     }
 
-    /// The thread's: at work on one command, at rest until the next. However many wait, a disk that is slow and not stuck lets
-    /// it rest in between.
+    /// The thread's: at work on what waited together, at rest until the next. However much waits, a disk that is slow and not stuck
+    /// lets it rest in between.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
 
-    fn ask<T>(&self, deadline: Instant, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Cause> {
-        let (reply, answer) = mpsc::channel();
-        self.commands.send(command(reply)).map_err(|_| Cause::Stopping)?;
-        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|error| match error {
-            mpsc::RecvTimeoutError::Timeout => Cause::Late,
-            mpsc::RecvTimeoutError::Disconnected => Cause::Stopping,
-        })
+    fn ask<T>(&self, deadline: Instant, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Cause> {
+        ask(&self.commands, deadline, command)
     }
 
-    /// Waits until no other request works on `attachment`.
+    /// Waits until no other request works on `attachment`, and looks at its lease.
     ///
     /// # Errors
     /// [`Cause::Late`].
     pub fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Cause> {
-        // The claim itself is the answer: if the time runs out just as it comes, it is dropped and the turn passes on.
-        self.ask(deadline, |reply| Command::Claim { attachment: attachment.clone(), reply })
+        self.ask(deadline, |reply| Command::Turn(Turn::Claim { attachment: attachment.clone(), reply }))
     }
 
-    /// The lease of `attachment`.
+    /// As [`Ledger::claim`], and where there is no lease, takes addresses and records a pending one: all that an ADD needs before it
+    /// makes its link.
     ///
     /// # Errors
-    /// [`Cause::Late`].
-    pub fn find(&self, attachment: &Attachment, deadline: Instant) -> Result<Option<Lease>, Cause> {
-        self.ask(deadline, |reply| Command::Find { attachment: attachment.clone(), reply })
+    /// No address, no record, or no time. Nothing is taken, unless this is [`Cause::Late`].
+    pub fn begin(&self, new: NewLease, deadline: Instant) -> Result<Begun, Cause> {
+        self.ask(deadline, |reply| Command::Turn(Turn::Begin { new: Box::new(new), reply }))?
     }
 
     /// All leases, and the attachments that requests are working on.
@@ -233,56 +202,6 @@ impl Ledger {
         self.ask(deadline, |reply| Command::Suspected { suspects, reply })
     }
 
-    /// Takes addresses and records a pending lease. On an error nothing is taken.
-    ///
-    /// # Errors
-    /// No address, no record, or no time.
-    pub fn reserve(&self, wish: Wish, deadline: Instant) -> Result<Reserved, Cause> {
-        self.ask(deadline, |reply| Command::Reserve { wish: Box::new(wish), reply })?
-    }
-
-    /// Gives the pending lease of `attachment` another address in place of `bad`, which proved to be somebody else's, and records
-    /// that. `addresses` is what the pod wants, as it was for [`Ledger::reserve`]; the other family's address stays. No pod gets
-    /// `bad` until [`Ledger::configure`] says what the host has now. A lease that has not got `bad` stays as it is.
-    ///
-    /// # Errors
-    /// The lease is as before, with `bad`: no other address, no record, no time, no such lease, or it is committed.
-    pub fn replace(
-        &self,
-        attachment: &Attachment,
-        bad: IpAddr,
-        addresses: ipam::Request,
-        deadline: Instant,
-    ) -> Result<Reserved, Cause> {
-        let (attachment, addresses) = (attachment.clone(), Box::new(addresses));
-        self.ask(deadline, |reply| Command::Replace { attachment, bad, addresses, reply })?
-    }
-
-    /// Records a lease as it is now. Its addresses count as taken.
-    ///
-    /// # Errors
-    /// It is not durable, and the former record is in force.
-    pub fn record(&self, lease: Lease, deadline: Instant) -> Result<(), Cause> {
-        Ok(self.ask(deadline, |reply| Command::Record { lease: Box::new(lease), reply })??)
-    }
-
-    /// Takes over a lease that was found in the kernel. Its addresses count as taken. False, and nothing is changed, if one
-    /// of them is held by another lease: the next comparison tells of both.
-    ///
-    /// # Errors
-    /// It is in force all the same unless this is [`Cause::Late`]; only the record of it may not be durable.
-    pub fn adopt(&self, lease: Lease, deadline: Instant) -> Result<bool, Cause> {
-        Ok(self.ask(deadline, |reply| Command::Adopt { lease: Box::new(lease), reply })??)
-    }
-
-    /// Ends a lease; its addresses rest from now on. The caller has seen that its link is gone.
-    ///
-    /// # Errors
-    /// The lease has ended all the same unless this is [`Cause::Late`]; only the record of it may not be durable.
-    pub fn release(&self, attachment: &Attachment, deadline: Instant) -> Result<(), Cause> {
-        Ok(self.ask(deadline, |reply| Command::Release { attachment: attachment.clone(), reply })??)
-    }
-
     /// Makes durable what is in force and is not on the disk yet, because the disk failed. True if there was something.
     ///
     /// # Errors
@@ -291,7 +210,7 @@ impl Ledger {
         Ok(self.ask(deadline, |reply| Command::Settle { reply })??)
     }
 
-    /// Puts the node's ranges in force for allocations from now on.
+    /// Puts the node's ranges in force for leases from now on.
     pub fn configure(&self, ranges: Ranges) {
         self.commands.send(Command::Configure(ranges)).ok();
     }
@@ -300,406 +219,205 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Cause::Late`].
-    pub fn filling(&self, deadline: Instant) -> Result<Filling, Cause> {
-        self.ask(deadline, |reply| Command::Filling { reply })
+    pub fn usage(&self, deadline: Instant) -> Result<Usage, Cause> {
+        self.ask(deadline, |reply| Command::Usage { reply })
     }
 }
 
-struct Books<D, R> {
-    store: Store<D>,
-    ipam: Ipam,
-    /// Addresses of the host itself, as they were seen last.
-    host: Vec<IpAddr>,
-    /// Addresses that proved to be somebody's since, oldest first.
-    avoided: VecDeque<IpAddr>,
-    draw: R,
-    /// Which attachment has which host link name.
-    names: HashMap<IfName, Attachment>,
+fn ask<T>(
+    commands: &Sender<Command>,
+    deadline: Instant,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Result<T, Cause> {
+    let (reply, answer) = reply::pair();
+    commands.send(command(reply)).map_err(|_| Cause::Stopping)?;
+    answer.wait(deadline).ok_or(Cause::Late)
+}
+
+/// The thread's own.
+struct Clerk<D, R> {
+    table: Table<D, R>,
     /// Who waits behind each claimed attachment.
-    claims: HashMap<Attachment, VecDeque<Sender<Claim>>>,
+    claims: HashMap<Attachment, VecDeque<Turn>>,
+    /// Whose turn it is: each attachment is claimed for the one named here.
+    next: VecDeque<Turn>,
     /// For the claims that are handed out.
     commands: Sender<Command>,
 }
 
-impl<D: Disk, R: Draw> Books<D, R> {
-    fn keep(&mut self, inbox: &Receiver<Command>, pulse: &Pulse) {
-        // A caller that gave up has dropped its receiver; what was done for it is found by its DEL or by recovery.
-        while let Ok(command) = pulse.resting(|| inbox.recv()) {
-            match command {
-                Command::Claim { attachment, reply } => self.claim(attachment, reply),
-                Command::Unclaim(attachment) => self.unclaim(&attachment),
-                Command::Find { attachment, reply } => {
-                    reply.send(self.store.get(&attachment).cloned()).ok();
-                }
-                Command::Leases { reply } => {
-                    let busy = self.claims.keys().cloned().collect();
-                    reply.send((self.store.leases().cloned().collect(), busy)).ok();
-                }
-                Command::Suspected { suspects, reply } => {
-                    let at_rest = self.store.leases().filter(|lease| !self.claims.contains_key(&lease.attachment));
-                    let suspected = at_rest.filter(|lease| {
-                        suspects.all
-                            || lease.host_index.is_none_or(|index| suspects.links.contains(&index))
-                            || lease.addresses().any(|ip| suspects.addresses.contains(&ip))
-                    });
-                    reply.send(suspected.map(|lease| lease.attachment.clone()).collect()).ok();
-                }
-                Command::Reserve { wish, reply } => {
-                    reply.send(self.reserve(*wish)).ok();
-                }
-                Command::Replace { attachment, bad, addresses, reply } => {
-                    reply.send(self.replace(&attachment, bad, &addresses)).ok();
-                }
-                Command::Record { lease, reply } => {
-                    reply.send(self.record(*lease)).ok();
-                }
-                Command::Adopt { lease, reply } => {
-                    reply.send(self.adopt(*lease)).ok();
-                }
-                Command::Release { attachment, reply } => {
-                    reply.send(self.release(&attachment)).ok();
-                }
-                Command::Settle { reply } => {
-                    reply.send(self.store.settle()).ok();
-                }
-                Command::Configure(ranges) => {
-                    self.ipam.set_ranges(ranges.cidr6, ranges.cidr4);
-                    self.host = ranges.host;
-                    self.avoided.clear();
-                    self.reserve_what_is_not_ours();
-                }
-                Command::Filling { reply } => {
-                    let addresses = self.ipam.counts(boot_clock::now_ms());
-                    reply.send(Filling { leases: self.store.leases().count(), addresses }).ok();
-                }
+/// The answer to a command, which is due when it is known whether the changes of its batch are durable, with the error if they are
+/// not.
+type Due<D, R> = Box<dyn FnOnce(&mut Clerk<D, R>, Option<&DiskError>)>;
+
+impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
+    fn run(&mut self, inbox: &Receiver<Command>, pulse: &Pulse) {
+        loop {
+            let first = pulse.resting(|| match self.next.is_empty() {
+                true => inbox.recv().map(Some),
+                false => Ok(None),
+            });
+            let Ok(first) = first else { return };
+            let mut due = Vec::new();
+            self.take_turns(&mut due);
+            for command in first.into_iter().chain(inbox.try_iter()).take(BATCH_MAX) {
+                due.extend(self.carry_out(command));
+                self.take_turns(&mut due);
+            }
+            let failed = self.table.sync().err();
+            for answer in due {
+                answer(self, failed.as_ref());
             }
         }
     }
 
-    fn claim(&mut self, attachment: Attachment, reply: Sender<Claim>) {
-        match self.claims.get_mut(&attachment) {
-            Some(waiting) => waiting.push_back(reply),
-            None => {
-                self.claims.insert(attachment.clone(), VecDeque::new());
-                self.grant(attachment, &reply);
+    /// Carries out one command in memory. A caller that has given up is not worked for, unless it tells what has happened in the
+    /// kernel.
+    fn carry_out(&mut self, command: Command) -> Option<Due<D, R>> {
+        match command {
+            Command::Turn(turn) => match self.claims.get_mut(turn.attachment()) {
+                Some(waiting) => waiting.push_back(turn),
+                None => {
+                    self.claims.insert(turn.attachment().clone(), VecDeque::new());
+                    self.next.push_back(turn);
+                }
+            },
+            Command::Unclaim(attachment) => self.pass_on(&attachment),
+            Command::Configure(ranges) => self.table.configure(ranges),
+            Command::Reserve { new, reply } if !reply.is_given_up() => {
+                let made = self.table.reserve(*new, boot_clock::now_ms());
+                return due(reply, move |_, failed| recorded(made, failed));
+            }
+            Command::Replace { attachment, bad, addresses, reply } if !reply.is_given_up() => {
+                let made = self.table.replace(&attachment, bad, &addresses, boot_clock::now_ms());
+                return due(reply, move |_, failed| recorded(made, failed));
+            }
+            Command::Commit { lease, reply } if !reply.is_given_up() => {
+                let attachment = lease.attachment.clone();
+                self.table.apply(Change::Put(lease));
+                return Some(Box::new(move |clerk, failed| match failed {
+                    Some(error) => {
+                        reply.send(Err(error.clone()));
+                    }
+                    // Who has given up has the claim still, to take the attachment down.
+                    None if reply.send(Ok(())) => clerk.pass_on(&attachment),
+                    None => {}
+                }));
+            }
+            Command::Reserve { .. } | Command::Replace { .. } | Command::Commit { .. } => {}
+            Command::Adopt { lease, reply } => {
+                let adopted = self.table.adopt(*lease);
+                return due(reply, move |_, failed| match failed {
+                    Some(error) if adopted => Err(error.clone()),
+                    _ => Ok(adopted),
+                });
+            }
+            Command::Release { attachment, afterwards, reply } => {
+                self.table.apply(Change::Free { attachment: attachment.clone(), at: boot_clock::now_ms() });
+                return Some(Box::new(move |clerk, failed| {
+                    let released = failed.map_or(Ok(()), |error| Err(error.clone()));
+                    if reply.send(released) && afterwards == Afterwards::End {
+                        clerk.pass_on(&attachment);
+                    }
+                }));
+            }
+            // What only asks is told what is in force when the batch is over.
+            Command::Leases { reply } => {
+                return due(reply, |clerk, _| {
+                    (clerk.table.leases().cloned().collect(), clerk.claims.keys().cloned().collect())
+                });
+            }
+            Command::Suspected { suspects, reply } => {
+                return due(reply, move |clerk, _| clerk.suspected(&suspects));
+            }
+            Command::Usage { reply } => {
+                return due(reply, |clerk, _| clerk.table.usage(boot_clock::now_ms()));
+            }
+            Command::Settle { reply } => return due(reply, |clerk, _| clerk.table.settle()),
+        }
+        None
+    }
+
+    /// Gives the claim of `attachment` to the first who still waits for it.
+    fn pass_on(&mut self, attachment: &Attachment) {
+        let Some(waiting) = self.claims.get_mut(attachment) else { return };
+        while let Some(turn) = waiting.pop_front() {
+            if !turn.is_given_up() {
+                return self.next.push_back(turn);
             }
         }
+        self.claims.remove(attachment);
     }
 
-    /// A claim that does not reach its owner is dropped, and comes back as [`Command::Unclaim`].
-    fn grant(&self, attachment: Attachment, reply: &Sender<Claim>) {
-        reply.send(Claim { attachment, commands: self.commands.clone() }).ok();
+    fn take_turns(&mut self, due: &mut Vec<Due<D, R>>) {
+        while let Some(turn) = self.next.pop_front() {
+            due.push(match turn {
+                Turn::Claim { attachment, reply } => Box::new(move |clerk: &mut Clerk<D, R>, _| {
+                    // A claim that does not reach its owner is dropped, and comes back as [`Command::Unclaim`].
+                    reply.send(clerk.claim_of(attachment));
+                }),
+                Turn::Begin { new, reply } => self.begin(new, reply),
+            });
+        }
     }
 
-    fn unclaim(&mut self, attachment: &Attachment) {
-        match self.claims.get_mut(attachment).and_then(VecDeque::pop_front) {
-            Some(next) => self.grant(attachment.clone(), &next),
-            None => {
-                self.claims.remove(attachment);
+    fn begin(&mut self, new: Box<NewLease>, reply: Reply<Result<Begun, Cause>>) -> Due<D, R> {
+        let attachment = new.attachment.clone();
+        if reply.is_given_up() {
+            return Box::new(move |clerk, _| clerk.pass_on(&attachment));
+        }
+        if self.table.get(&attachment).is_some() {
+            return Box::new(move |clerk, _| {
+                if clerk.table.get(&attachment).is_some() {
+                    reply.send(Ok(Begun { claim: clerk.claim_of(attachment), warnings: None }));
+                } else {
+                    // It was undone with the rest of the batch, and whose ever it was has not got it.
+                    clerk.next.push_back(Turn::Begin { new, reply });
+                }
+            });
+        }
+        let made = self.table.reserve(*new, boot_clock::now_ms());
+        Box::new(move |clerk, failed| match recorded(made, failed) {
+            Ok((_, warnings)) => {
+                reply.send(Ok(Begun { claim: clerk.claim_of(attachment), warnings: Some(warnings) }));
             }
-        }
-    }
-
-    fn reserve(&mut self, wish: Wish) -> Result<Reserved, Cause> {
-        if self.store.get(&wish.attachment).is_some() {
-            return Err(Cause::Attached(wish.attachment));
-        }
-        let attachment = wish.attachment;
-        let names = (0..LINK_NAMES).map(|attempt| attachment.host_link(attempt));
-        let free = names.into_iter().find(|name| !self.names.contains_key(name));
-        let host_link = free.ok_or_else(|| Cause::HostLinkExists(attachment.host_link(0)))?;
-        let now = boot_clock::now_ms();
-        let asker = owner(wish.pod.as_ref(), &attachment);
-        let allocation = self.ipam.allocate(&wish.addresses, asker, now, &mut self.draw)?;
-        let lease = Lease {
-            phase: Phase::Pending,
-            network: wish.network,
-            netns: wish.netns,
-            host_link,
-            host_mac: attachment.mac(LinkEnd::Host),
-            pod_mac: Some(attachment.mac(LinkEnd::Pod)),
-            mtu: wish.mtu,
-            ipv6: allocation.ipv6,
-            ipv4: allocation.ipv4,
-            gateway4: wish.gateway4,
-            host_index: None,
-            pod: wish.pod,
-            since: now,
-            call: wish.call,
-            attachment,
-        };
-        if let Err(error) = self.store.put(lease.clone()) {
-            for ip in lease.addresses() {
-                self.ipam.give_back(ip);
+            Err(cause) => {
+                clerk.pass_on(&attachment);
+                reply.send(Err(cause));
             }
-            return Err(error.into());
-        }
-        self.names.insert(lease.host_link.clone(), lease.attachment.clone());
-        let warnings = allocation.warnings.iter().map(ToString::to_string).collect();
-        Ok(Reserved { lease, warnings })
+        })
     }
 
-    fn reserve_what_is_not_ours(&mut self) {
-        self.ipam.reserve(self.host.iter().chain(&self.avoided).copied());
+    fn claim_of(&self, attachment: Attachment) -> Claim {
+        let lease = self.table.get(&attachment).cloned();
+        Claim::new(attachment, lease, self.commands.clone())
     }
 
-    fn replace(&mut self, attachment: &Attachment, bad: IpAddr, wanted: &ipam::Request) -> Result<Reserved, Cause> {
-        let Some(mut lease) = self.store.get(attachment).cloned() else {
-            return Err(Cause::Unknown(attachment.clone()));
-        };
-        if lease.phase == Phase::Committed {
-            return Err(Cause::Attached(attachment.clone()));
-        }
-        if !self.avoided.contains(&bad) {
-            self.avoided.push_back(bad);
-            if self.avoided.len() > AVOIDED {
-                self.avoided.pop_front();
-            }
-            self.reserve_what_is_not_ours();
-        }
-        if !lease.addresses().any(|ip| ip == bad) {
-            return Ok(Reserved { lease, warnings: Vec::new() });
-        }
-        let wanted = match bad {
-            IpAddr::V6(_) => ipam::Request { ipv4: None, ..wanted.clone() },
-            IpAddr::V4(_) => ipam::Request { ipv6: None, ..wanted.clone() },
-        };
-        let asker = owner(lease.pod.as_ref(), attachment);
-        let allocation = self.ipam.allocate(&wanted, asker, boot_clock::now_ms(), &mut self.draw)?;
-        let warnings = allocation.warnings.iter().map(ToString::to_string).collect();
-        let Some(other) = allocation.addresses().next() else { return Ok(Reserved { lease, warnings }) };
-        lease.ipv6 = allocation.ipv6.or(lease.ipv6);
-        lease.ipv4 = allocation.ipv4.or(lease.ipv4);
-        let recorded = self.store.put(lease.clone());
-        // No packet has been carried by either of them, so the one that is not needed does not rest.
-        self.ipam.give_back(if recorded.is_ok() { bad } else { other });
-        recorded?;
-        Ok(Reserved { lease, warnings })
-    }
-
-    fn record(&mut self, lease: Lease) -> Result<(), DiskError> {
-        self.store.put(lease.clone())?;
-        self.take(lease);
-        Ok(())
-    }
-
-    fn adopt(&mut self, lease: Lease) -> Result<bool, DiskError> {
-        let others = self.store.leases().filter(|other| other.attachment != lease.attachment);
-        if others.flat_map(Lease::addresses).any(|ip| lease.addresses().any(|mine| mine == ip)) {
-            return Ok(false);
-        }
-        let durable = self.store.adopt(lease.clone());
-        self.take(lease);
-        durable.map(|()| true)
-    }
-
-    fn take(&mut self, lease: Lease) {
-        for ip in lease.addresses() {
-            self.ipam.hold(ip);
-        }
-        self.names.insert(lease.host_link, lease.attachment);
-    }
-
-    fn release(&mut self, attachment: &Attachment) -> Result<(), DiskError> {
-        let Some(lease) = self.store.get(attachment).cloned() else { return Ok(()) };
-        let now = boot_clock::now_ms();
-        let freed = self.store.free(attachment, now);
-        for ip in lease.addresses() {
-            self.ipam.release(ip, owner(lease.pod.as_ref(), attachment), now);
-        }
-        self.names.remove(&lease.host_link);
-        freed
+    fn suspected(&self, suspects: &Suspects) -> Vec<Attachment> {
+        let at_rest = self.table.leases().filter(|lease| !self.claims.contains_key(&lease.attachment));
+        let suspected = at_rest.filter(|lease| {
+            suspects.all
+                || lease.host_index.is_none_or(|index| suspects.links.contains(&index))
+                || lease.addresses().any(|ip| suspects.addresses.contains(&ip))
+        });
+        suspected.map(|lease| lease.attachment.clone()).collect()
     }
 }
 
-/// Who has an address: the pod by its name, so that one that comes back in another sandbox counts as the same; without a name
-/// the container, as the names of containers without Kubernetes mean nothing.
-fn owner(pod: Option<&PodName>, attachment: &Attachment) -> Owner {
-    let identity = match pod {
-        Some(pod) => format!("pod {}/{}", pod.namespace, pod.name),
-        None => format!("container {}", attachment.container_id),
-    };
-    Owner(fnv1a64(identity.as_bytes()))
+/// The answer of one caller, who may have given up.
+fn due<D, R, T: 'static>(
+    reply: Reply<T>,
+    answer: impl FnOnce(&mut Clerk<D, R>, Option<&DiskError>) -> T + 'static,
+) -> Option<Due<D, R>> {
+    Some(Box::new(move |clerk, failed| {
+        reply.send(answer(clerk, failed));
+    }))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::io;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::sync::{Arc, Mutex};
-    use std::time::Duration;
-
-    use super::*;
-
-    /// A directory in memory, which can be full.
-    #[derive(Clone, Default)]
-    struct Memory {
-        files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-        full: Arc<AtomicBool>,
-    }
-
-    impl Disk for Memory {
-        fn is_lost(&mut self, name: &str) -> bool {
-            !self.files.lock().expect("unpoisoned").contains_key(name)
-        }
-
-        fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
-            Ok(self.files.lock().expect("unpoisoned").get(name).cloned())
-        }
-
-        fn names(&mut self) -> Result<Vec<String>, DiskError> {
-            Ok(self.files.lock().expect("unpoisoned").keys().cloned().collect())
-        }
-
-        fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-            if self.full.load(Ordering::Relaxed) {
-                let error = io::ErrorKind::StorageFull.into();
-                return Err(DiskError { operation: "append to", path: name.into(), error });
-            }
-            self.files.lock().expect("unpoisoned").entry(name.into()).or_default().extend_from_slice(bytes);
-            Ok(())
-        }
-
-        fn sync(&mut self, _: &str) -> Result<(), DiskError> {
-            Ok(())
-        }
-
-        fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
-            let mut files = self.files.lock().expect("unpoisoned");
-            let file = files.remove(from).expect("there");
-            files.insert(to.into(), file);
-            Ok(())
-        }
-
-        fn remove(&mut self, name: &str) -> Result<(), DiskError> {
-            self.files.lock().expect("unpoisoned").remove(name);
-            Ok(())
-        }
-    }
-
-    fn store(disk: &Memory) -> Store<Memory> {
-        Store::open(disk.clone(), "boot", boot_clock::now_ms()).0
-    }
-
-    fn ledger(disk: &Memory, cidr6: &str, cidr4: &str) -> Ledger {
-        let ledger = Ledger::start(store(disk), Zero).expect("a thread");
-        ledger.configure(ranges(cidr6, cidr4, &[]));
-        ledger
-    }
-
-    struct Zero;
-
-    impl Draw for Zero {
-        fn draw(&mut self) -> u128 {
-            0
-        }
-    }
-
-    fn ranges(cidr6: &str, cidr4: &str, host: &[IpAddr]) -> Ranges {
-        Ranges { cidr6: cidr6.parse().ok(), cidr4: cidr4.parse().ok(), host: host.to_vec() }
-    }
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(30)
-    }
-
-    fn both() -> ipam::Request {
-        ipam::Request { ipv6: Some(ipam::Want6::default()), ipv4: Some(ipam::Want4::default()) }
-    }
-
-    fn wish(key: &str) -> Wish {
-        Wish {
-            attachment: key.parse().expect("a key"),
-            network: "flock".into(),
-            netns: "/run/netns/x".into(),
-            pod: None,
-            mtu: 1500,
-            gateway4: model::addr::GATEWAY4,
-            call: None,
-            addresses: both(),
-        }
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().expect("literal")
-    }
-
-    fn addresses(lease: &Lease) -> Vec<String> {
-        lease.addresses().map(|ip| ip.to_string()).collect()
-    }
-
-    #[test]
-    fn an_address_that_proves_to_be_somebody_elses_is_replaced_and_given_to_nobody_until_the_host_is_looked_at() {
-        let disk = Memory::default();
-        let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
-        let lease = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
-        assert_eq!(addresses(&lease), ["2001:db8::1", "10.0.0.2"]);
-        let replaced = |bad: &str| ledger.replace(&lease.attachment, ip(bad), both(), soon()).expect("free").lease;
-        assert_eq!(addresses(&replaced("10.0.0.2")), ["2001:db8::1", "10.0.0.3"]);
-        assert_eq!(addresses(&replaced("2001:db8::1")), ["2001:db8::2", "10.0.0.3"]);
-        // Asked again, as by a caller that was late, nothing more happens.
-        let same = replaced("10.0.0.2");
-        assert_eq!(addresses(&same), ["2001:db8::2", "10.0.0.3"]);
-        assert_eq!((same.phase, same.since), (Phase::Pending, lease.since));
-        // It is recorded before anything can be carried.
-        assert_eq!(store(&disk).leases().cloned().collect::<Vec<_>>(), [same]);
-        // Nobody else gets what proved to be taken, while there is anything else and when there is not.
-        for (n, expected) in ["10.0.0.4", "10.0.0.5", "10.0.0.6"].iter().enumerate() {
-            let lease = ledger.reserve(wish(&format!("b{n}/eth0")), soon()).expect("free").lease;
-            assert_eq!(addresses(&lease)[1], *expected);
-        }
-        let error = ledger.reserve(wish("c/eth0"), soon()).expect_err("full");
-        assert!(matches!(error, Cause::Ipam(_)), "{error:?}");
-        // A look at the host that sees no such address there any more.
-        ledger.configure(ranges("2001:db8::/120", "10.0.0.0/29", &[ip("2001:db8::1")]));
-        let lease = ledger.reserve(wish("c/eth0"), soon()).expect("free again").lease;
-        assert_eq!(addresses(&lease)[1], "10.0.0.2");
-        assert_ne!(addresses(&lease)[0], "2001:db8::1", "that one the host has");
-    }
-
-    #[test]
-    fn a_replacement_that_cannot_be_had_changes_nothing() {
-        let disk = Memory::default();
-        let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/30");
-        let mut lease = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
-        let replace = |key: &str, bad: &str| {
-            let key = key.parse().expect("a key");
-            ledger.replace(&key, ip(bad), both(), soon()).map(|reserved| reserved.lease)
-        };
-        let is_as_it_was = |lease: &Lease| {
-            assert_eq!(ledger.find(&lease.attachment, soon()).expect("in time").as_ref(), Some(lease));
-        };
-        assert!(matches!(replace("a/eth0", "10.0.0.2"), Err(Cause::Ipam(_))), "there is no other one");
-        is_as_it_was(&lease);
-        assert_eq!(replace("a/eth0", "10.0.0.77").expect("nothing to do"), lease, "it has not got that one");
-        assert!(matches!(replace("b/eth0", "10.0.0.2"), Err(Cause::Unknown(_))));
-        ledger.configure(ranges("2001:db8::/120", "10.0.0.0/29", &[]));
-        disk.full.store(true, Ordering::Relaxed);
-        assert!(matches!(replace("a/eth0", "10.0.0.2"), Err(Cause::Store(_))), "what is not recorded is not in force");
-        is_as_it_was(&lease);
-        disk.full.store(false, Ordering::Relaxed);
-        let free = |ledger: &Ledger| ledger.filling(soon()).expect("in time").addresses.ipv4.free;
-        assert_eq!(free(&ledger), 4, "nor is it taken");
-        // A pod that was told of its addresses keeps them.
-        lease.phase = Phase::Committed;
-        ledger.record(lease.clone(), soon()).expect("recorded");
-        assert!(matches!(replace("a/eth0", "10.0.0.2"), Err(Cause::Attached(_))));
-        is_as_it_was(&lease);
-    }
-
-    #[test]
-    fn addresses_that_prove_to_be_taken_are_kept_in_mind_up_to_a_bound() {
-        let ledger = ledger(&Memory::default(), "2001:db8::/64", "10.0.0.0/16");
-        let lease = ledger.reserve(wish("a/eth0"), soon()).expect("free").lease;
-        for n in 0..2 * AVOIDED {
-            let [_, _, high, low] = u32::try_from(n + 2).expect("small").to_be_bytes();
-            let bad = IpAddr::from([10, 0, high, low]);
-            let lease = ledger.replace(&lease.attachment, bad, both(), soon()).expect("free").lease;
-            assert!(!lease.addresses().any(|ip| ip == bad));
-        }
-        let free = ledger.filling(soon()).expect("in time").addresses.ipv4.free;
-        assert_eq!(usize::try_from(free).expect("small"), 65_533 - 1 - AVOIDED);
+/// A lease that was made and is not in force unless it is durable.
+fn recorded(made: Made, failed: Option<&DiskError>) -> Made {
+    match failed {
+        Some(error) => made.and_then(|_| Err(error.clone().into())),
+        None => made,
     }
 
     fn attachment(key: &str) -> Attachment {

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::agent::board::Board;
-use crate::agent::ledger::{Filling, Ledger};
+use crate::agent::ledger::{Ledger, Usage};
 use crate::agent::node::cluster::advice;
 use crate::agent::node::state::{Edit, NodeState, Verdict};
 use crate::kube::client::{Answer, Client, Method};
@@ -244,9 +243,11 @@ impl Reporter {
             Some((uid, told)) if *uid == edit.uid => told.clone(),
             _ => conditions_on_server(&self.client, &self.node, edit)?,
         };
-        let Ok(filling) = self.ledger.filling(Instant::now() + LEDGER_LIMIT) else { return Ok(()) };
+        let Ok(usage) = self.ledger.usage(Instant::now() + LEDGER_LIMIT) else { return Ok(()) };
+        let view = self.present.get();
+        let config = view.as_ref().map(|view| &view.config);
         let now = log::timestamp(SystemTime::now());
-        let conditions = judge(&standing, config, &filling);
+        let conditions = judge(&standing, &standing.serving(config.is_some()), config, &usage);
         let (conditions, told) = dated(&conditions, &told, &now, edit.generation);
         self.told = Some((edit.uid.clone(), told));
         // A family without a range has nothing that could be free. Null takes away what was written before.
@@ -254,9 +255,9 @@ impl Reporter {
         let mut status = json!({
             "observedGeneration": edit.generation,
             "agentVersion": env!("CARGO_PKG_VERSION"),
-            "pods": filling.leases,
-            "ipv6": family(config.is_some_and(|config| config.cidr6.is_some()), &filling.addresses.ipv6),
-            "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &filling.addresses.ipv4),
+            "pods": usage.leases,
+            "ipv6": family(config.is_some_and(|config| config.cidr6.is_some()), &usage.addresses.ipv6),
+            "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &usage.addresses.ipv4),
             "conditions": conditions,
         });
         let fresh = |written: &Written| {
@@ -391,7 +392,7 @@ fn dated(conditions: &[Condition], told: &[Told], now: &str, generation: i64) ->
     (values.collect(), told)
 }
 
-fn judge(standing: &Standing, config: Option<&NodeConfig>, filling: &Filling) -> [Condition; 3] {
+fn judge(standing: &Standing, serving: &Serving, config: Option<&NodeConfig>, usage: &Usage) -> [Condition; 3] {
     let condition =
         |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
     let verdict = &standing.verdict;
@@ -401,7 +402,7 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, filling: &Filling) ->
         None => condition("Valid", Truth::True, "Accepted", &format!("in force, but: {notes}")),
         Some(problem) => condition("Valid", Truth::False, "Invalid", problem),
     };
-    let full = full(config, filling);
+    let full = full(config, usage);
     let free = match (config, &full[..]) {
         (None, _) => {
             condition("AddressesFree", Truth::Unknown, "NotConfigured", "no valid configuration has been seen")
@@ -434,9 +435,9 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, filling: &Filling) ->
 
 /// The families that the node has and of which no pod gets an address: name, field of the range, addresses in use. One that only
 /// rests is given to a pod rather than none.
-fn full(config: Option<&NodeConfig>, filling: &Filling) -> Vec<(&'static str, &'static str, u64)> {
+fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'static str, u64)> {
     let Some(config) = config else { return Vec::new() };
-    let counts = &filling.addresses;
+    let counts = &usage.addresses;
     [
         ("IPv6", "spec.cidr6", config.cidr6.is_some(), counts.ipv6),
         ("IPv4", "spec.cidr4", config.cidr4.is_some(), counts.ipv4),
@@ -466,9 +467,9 @@ mod tests {
         Standing { verdict, host_notes: Vec::new(), serving: Serving::Yes }
     }
 
-    fn filling(allocated: u64, free: u64, resting: u64) -> Filling {
+    fn usage(allocated: u64, free: u64, resting: u64) -> Usage {
         let family = FamilyCounts { allocated, free, resting };
-        Filling { leases: 1, addresses: Counts { ipv4: family, ipv6: FamilyCounts { free: u64::MAX, ..family } } }
+        Usage { leases: 1, addresses: Counts { ipv4: family, ipv6: FamilyCounts { free: u64::MAX, ..family } } }
     }
 
     fn config(spec: &str) -> NodeConfig {
@@ -476,12 +477,8 @@ mod tests {
         model::nodeconfig::parse(format!("{head}spec: {spec}\n")).expect("valid")
     }
 
-    fn view() -> Arc<View> {
-        Arc::new(View { config: config("{cidr4: 10.0.0.0/24}"), mtu: 1500, gateway4: GATEWAY4 })
-    }
-
-    fn conditions(standing: &Standing) -> [Condition; 3] {
-        judge(standing, Some(&config("{cidr4: 10.0.0.0/24}")), &filling(1, 10, 0))
+    fn conditions(standing: &Standing, serving: &Serving) -> [Condition; 3] {
+        judge(standing, serving, Some(&config("{cidr4: 10.0.0.0/24}")), &usage(1, 10, 0))
     }
 
     #[test]
@@ -502,7 +499,7 @@ mod tests {
         let [ready, valid, _] = conditions(&bad);
         assert_eq!((ready.status, ready.reason), (Truth::True, "LastGood"));
         assert_eq!((valid.status, valid.reason, valid.message.as_str()), (Truth::False, "Invalid", "spec.cidr6 …"));
-        let [ready, _, free] = judge(&Standing { serving: Serving::NotConfigured, ..bad }, None, &filling(0, 0, 0));
+        let [ready, _, free] = judge(&bad, &Serving::NotConfigured, None, &usage(0, 0, 0));
         assert_eq!((ready.status, ready.reason), (Truth::False, "NotConfigured"));
         assert_eq!((free.status, free.reason), (Truth::Unknown, "NotConfigured"));
         let [ready, valid, free] = conditions(&of(Verdict::default()));
@@ -512,7 +509,7 @@ mod tests {
     #[test]
     fn a_full_family_is_told_and_the_node_stays_ready() {
         let both = config("{cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}");
-        let [ready, _, free] = judge(&of(Verdict::default()), Some(&both), &filling(253, 0, 0));
+        let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&both), &usage(253, 0, 0));
         assert_eq!(
             (ready.status, ready.message.as_str()),
             (Truth::True, "pods get addresses, but no IPv4 address is free")
@@ -522,13 +519,12 @@ mod tests {
             assert!(free.message.contains(words) && !free.message.contains("IPv6"), "{}", free.message);
         }
         // A family that the node does not have is not full, nor is one whose last addresses rest.
-        for (spec, filling) in
-            [("{cidr6: '2001:db8::/64'}", filling(0, 0, 0)), ("{cidr4: 10.0.0.0/24}", filling(252, 0, 1))]
+        for (spec, usage) in [("{cidr6: '2001:db8::/64'}", usage(0, 0, 0)), ("{cidr4: 10.0.0.0/24}", usage(252, 0, 1))]
         {
-            let [ready, _, free] = judge(&of(Verdict::default()), Some(&config(spec)), &filling);
+            let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&config(spec)), &usage);
             assert_eq!((free.status, ready.message.as_str()), (Truth::True, "pods get addresses"), "{spec}");
         }
-        let mut none = filling(9, 0, 0);
+        let mut none = usage(9, 0, 0);
         none.addresses.ipv6.free = 0;
         let [ready, _, free] = judge(&of(Verdict::default()), Some(&both), &none);
         assert!(ready.message.ends_with("no IPv6 and no IPv4 address is free"), "{}", ready.message);

@@ -3,12 +3,16 @@
 //! Only what flock made is compared, by the list that it was made from. Later plugins of a chain may have added addresses,
 //! routes and interfaces, and may have changed the MTU.
 
+use std::path::Path;
 use std::time::Instant;
 
-use crate::agent::fault::Cause;
+use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::observe;
+use crate::agent::verbs::{Trace, Verbs, key, receive};
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netns::Netns;
+use crate::rpc::server::Call;
+use cni::env::Command;
 use cni::result::WireResult;
 use model::lease::Lease;
 use model::plan::{self, Change};
@@ -88,4 +92,21 @@ fn differs(lacks: Vec<Change>, told: impl Fn(&Change) -> String) -> Result<(), C
         return Ok(());
     }
     Err(Cause::Differs(lacks.iter().map(told).collect::<Vec<_>>().join("; ")))
+}
+
+impl Verbs {
+    /// Compares an attachment with what ADD has made of it.
+    pub(super) fn check(&self, call: &Call<'_>, trace: &mut Trace) -> Result<(), Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Compare, cause };
+        let request = call.request;
+        let conf = receive(request, Command::Check)?;
+        let prev = conf.expected_state().map_err(|e| Fault::new(Step::Receive, e))?;
+        let attachment = key(request)?;
+        trace.attachment = Some(attachment.clone());
+        let claim = self.claim(&attachment, call.deadline)?;
+        let lease = claim.lease().ok_or_else(|| fail(Cause::Unknown(attachment)))?;
+        trace.addresses = lease.addresses().collect();
+        let netns = Netns::open(Path::new(&request.netns)).map_err(|e| fail(e.into()))?;
+        result(lease, &request.netns, prev).and_then(|()| kernel(lease, &netns, call.deadline)).map_err(fail)
+    }
 }

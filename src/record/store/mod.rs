@@ -1,9 +1,10 @@
 //! The allocation table on disk: which attachment holds what. The one memory that outlives the agent.
 //!
-//! A log of records, synced one by one, so that the cost of a change does not grow with the number of pods; now and then,
-//! and at each start, it is replaced by a fresh one. The rules that make it safe against `kill -9` at any instruction:
+//! A log of records, so that the cost of a change does not grow with the number of pods; now and then, and at each start, it is
+//! replaced by a fresh one. A change is put in force in memory first ([`Store::apply`]) and made durable together with all others
+//! that wait ([`Store::sync`]). The rules that make it safe against `kill -9` at any instruction:
 //!
-//! - a change that returned is durable; one that was cut off happened wholly or not at all;
+//! - what a sync has returned for is durable; of changes that were cut off, the first so many happened, each wholly, and no later one;
 //! - each line names the line before it, so what is missing, doubled or in another order shows, and then the kernel is believed;
 //! - after a failed write or sync the log is not appended to again: the next change writes a fresh one beside it;
 //! - a file that cannot be understood is set aside, never overwritten;
@@ -73,6 +74,60 @@ pub enum Unusable {
     Unreadable(DiskError),
 }
 
+/// A change of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A lease, new or changed. It may stay in force only if it could be made durable.
+    Put(Box<Lease>),
+    /// A lease that was read from the kernel. It stays in force in any case: its link stands, which recovery sees.
+    Adopt(Box<Lease>),
+    /// The end of a lease, which stays in force in any case: its link is gone, which recovery sees. For an attachment without a
+    /// lease it is nothing.
+    Free {
+        /// Whose lease ends.
+        attachment: Attachment,
+        /// When, in milliseconds of the boot clock.
+        at: u64,
+    },
+}
+
+impl Change {
+    /// Whose lease it is about.
+    pub fn attachment(&self) -> &Attachment {
+        match self {
+            Change::Put(lease) | Change::Adopt(lease) => &lease.attachment,
+            Change::Free { attachment, .. } => attachment,
+        }
+    }
+
+    /// It may be in force without being durable.
+    pub fn stands_alone(&self) -> bool {
+        match self {
+            Change::Put(_) => false,
+            Change::Adopt(_) | Change::Free { .. } => true,
+        }
+    }
+}
+
+/// A change that is in force, and what it takes to undo it.
+#[derive(Debug)]
+pub struct Applied {
+    /// The change.
+    pub change: Change,
+    /// The lease that the attachment had before.
+    pub before: Option<Lease>,
+}
+
+/// Takes back, with `undo`, what was applied before a sync that failed. Returns the changes that are to be applied again, in order: those
+/// that stand alone.
+pub fn undo_all(applied: Vec<Applied>, undo: impl FnMut(Applied) -> Change) -> Vec<Change> {
+    // Each was made on top of those before it.
+    let mut undone: Vec<Change> = applied.into_iter().rev().map(undo).collect();
+    undone.reverse();
+    undone.retain(Change::stands_alone);
+    undone
+}
+
 /// The table.
 #[derive(Debug)]
 pub struct Store<D> {
@@ -80,6 +135,8 @@ pub struct Store<D> {
     boot: String,
     leases: HashMap<Attachment, Lease>,
     freed: VecDeque<Freed>,
+    /// What was put in force since the last sync, in order.
+    unwritten: Vec<Record>,
     /// The log on disk. None if it is not what is in force and must not be appended to: it was never replaced since the
     /// start, or a write or sync has failed since.
     log: Option<Log>,
@@ -114,6 +171,7 @@ impl<D: Disk> Store<D> {
             boot: boot.into(),
             leases: HashMap::new(),
             freed: VecDeque::new(),
+            unwritten: Vec::new(),
             log: None,
             serial: now,
             set_aside: None,
@@ -199,41 +257,51 @@ impl<D: Disk> Store<D> {
         self.freed.iter()
     }
 
-    /// Records a lease, new or changed.
-    ///
-    /// # Errors
-    /// The change is not in force: what [`Store::get`] told before, it still tells.
-    pub fn put(&mut self, lease: Lease) -> Result<(), DiskError> {
-        let before = self.leases.insert(lease.attachment.clone(), lease.clone());
-        let written = self.write(&Record::Put(Box::new(lease.clone())));
-        if written.is_err() {
-            match before {
-                Some(before) => self.leases.insert(lease.attachment, before),
-                None => self.leases.remove(&lease.attachment),
-            };
+    /// Puts a change in force. It is durable after the next [`Store::sync`].
+    pub fn apply(&mut self, change: Change) -> Applied {
+        let before = match &change {
+            Change::Put(lease) | Change::Adopt(lease) => {
+                self.unwritten.push(Record::Put(lease.clone()));
+                self.leases.insert(lease.attachment.clone(), Lease::clone(lease))
+            }
+            Change::Free { attachment, at } => {
+                let before = self.leases.remove(attachment);
+                if let Some(lease) = &before {
+                    let (attachment, ips) = (attachment.clone(), lease.addresses().collect());
+                    let freed = Freed { attachment, at: *at, ips, pod: lease.pod.clone() };
+                    self.remember(freed.clone(), *at);
+                    self.unwritten.push(Record::Free(freed));
+                }
+                before
+            }
+        };
+        Applied { change, before }
+    }
+
+    /// Takes back one of the changes that a [`Store::sync`] failed for, and hands it out again; see [`undo_all`].
+    pub fn undo(&mut self, applied: Applied) -> Change {
+        let Applied { change, before } = applied;
+        if let (Change::Free { attachment, at }, Some(_)) = (&change, &before) {
+            let is_this = |last: &Freed| last.attachment == *attachment && last.at == *at;
+            if self.freed.back().is_some_and(is_this) {
+                self.freed.pop_back();
+            }
         }
-        written
+        match before {
+            Some(before) => drop(self.leases.insert(before.attachment.clone(), before)),
+            None => drop(self.leases.remove(change.attachment())),
+        }
+        change
     }
 
-    /// Records a lease that was read from the kernel.
+    /// Makes everything durable that was applied since the last call, with one write and one wait for the disk.
     ///
     /// # Errors
-    /// It is in force all the same, and only not durable: its link stands, which recovery sees.
-    pub fn adopt(&mut self, lease: Lease) -> Result<(), DiskError> {
-        self.leases.insert(lease.attachment.clone(), lease.clone());
-        self.write(&Record::Put(Box::new(lease)))
-    }
-
-    /// Records the end of a lease; one that is unknown is fine. `now` is in milliseconds of the boot clock.
-    ///
-    /// # Errors
-    /// The end is in force all the same, and only not durable: its link is gone, which recovery sees.
-    pub fn free(&mut self, attachment: &Attachment, now: u64) -> Result<(), DiskError> {
-        let Some(lease) = self.leases.remove(attachment) else { return Ok(()) };
-        let ips: Vec<IpAddr> = lease.addresses().collect();
-        let freed = Freed { attachment: attachment.clone(), at: now, ips, pod: lease.pod };
-        self.remember(freed.clone(), now);
-        self.write(&Record::Free(freed))
+    /// Nobody knows how much of it the disk has. It stays in force until [`undo_all`], and the next call replaces the log by one that
+    /// holds just what is in force then.
+    pub fn sync(&mut self) -> Result<(), DiskError> {
+        let records = std::mem::take(&mut self.unwritten);
+        if records.is_empty() { Ok(()) } else { self.write(&records) }
     }
 
     fn remember(&mut self, freed: Freed, now: u64) {
@@ -257,15 +325,16 @@ impl<D: Disk> Store<D> {
         if self.log.is_none() { self.rewrite().map(|()| true) } else { Ok(false) }
     }
 
-    fn write(&mut self, record: &Record) -> Result<(), DiskError> {
+    fn write(&mut self, records: &[Record]) -> Result<(), DiskError> {
         let Some(log) = self.log.take() else { return self.rewrite() };
-        let surplus = log.records.saturating_sub(1 + self.leases.len() + self.freed.len());
+        let fresh = 1 + self.leases.len() + self.freed.len();
+        let surplus = (log.records + records.len()).saturating_sub(1 + fresh);
         if surplus <= log.slack {
-            return self.append(log, record);
+            return self.append(log, records);
         }
         match self.write_fresh() {
             Ok(fresh) => self.put_in_place(fresh),
-            Err(_) if surplus < BOUND => self.append(Log { slack: (surplus + PATIENCE).min(BOUND), ..log }, record),
+            Err(_) if surplus < BOUND => self.append(Log { slack: (surplus + PATIENCE).min(BOUND), ..log }, records),
             Err(error) => {
                 let operation = "replace the log, which is as long as it may become, by";
                 Err(DiskError { operation, ..error })
@@ -273,12 +342,17 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn append(&mut self, log: Log, record: &Record) -> Result<(), DiskError> {
-        let (line, end) = encode(record, Some(log.end));
+    fn append(&mut self, log: Log, records: &[Record]) -> Result<(), DiskError> {
+        let (mut lines, mut end) = (Vec::new(), log.end);
+        for record in records {
+            let (line, sum) = encode(record, Some(end));
+            lines.extend(line);
+            end = sum;
+        }
         // Unless all of it succeeds, nobody knows what of it is on the disk, and the log is not appended to again.
-        self.disk.append(LOG, &line)?;
+        self.disk.append(LOG, &lines)?;
         self.disk.sync(LOG)?;
-        self.log = Some(Log { records: log.records + 1, end, ..log });
+        self.log = Some(Log { records: log.records + records.len(), end, ..log });
         Ok(())
     }
 
@@ -314,6 +388,8 @@ impl<D: Disk> Store<D> {
         self.put_aside()?;
         self.disk.rename(FRESH, LOG)?;
         self.log = Some(fresh);
+        // All that is in force is in it.
+        self.unwritten.clear();
         Ok(())
     }
 

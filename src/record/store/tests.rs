@@ -149,6 +149,31 @@ impl Disk for BadDisk {
     }
 }
 
+impl Store<BadDisk> {
+    /// Changes that wait together, as the ledger carries them out.
+    fn batch(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), DiskError> {
+        let applied: Vec<Applied> = changes.into_iter().map(|change| self.apply(change)).collect();
+        let synced = self.sync();
+        if synced.is_err() {
+            let stand = undo_all(applied, |applied| self.undo(applied));
+            stand.into_iter().for_each(|change| drop(self.apply(change)));
+        }
+        synced
+    }
+
+    fn put(&mut self, lease: Lease) -> Result<(), DiskError> {
+        self.batch([Change::Put(Box::new(lease))])
+    }
+
+    fn adopt(&mut self, lease: Lease) -> Result<(), DiskError> {
+        self.batch([Change::Adopt(Box::new(lease))])
+    }
+
+    fn free(&mut self, attachment: &Attachment, at: u64) -> Result<(), DiskError> {
+        self.batch([Change::Free { attachment: attachment.clone(), at }])
+    }
+}
+
 fn opened(disk: BadDisk) -> (Store<BadDisk>, Vec<Finding>) {
     let (mut store, findings) = Store::open(disk, BOOT, 1);
     // On a bad disk, later changes try again.
@@ -652,6 +677,110 @@ fn two_leases_of_one_address_in_a_log_of_version_1_are_damage() {
     let (store, findings) = opened(BadDisk::new(log_with(&unchained([one("a/eth0"), one("b/eth0")])), Fault::Never));
     assert_damaged(&findings, (0, 1));
     assert_eq!(store.leases().count(), 0, "the kernel knows whose it is");
+}
+
+// ---- batches ----
+
+/// Something that one of many callers wants, of one of four pods, each of which has addresses of its own.
+fn wanted() -> impl Strategy<Value = Change> {
+    let of = |pod: u8, n: u8| {
+        let mut lease = lease(&format!("pod{pod}/eth0"));
+        (lease.ipv6, lease.ipv4, lease.since) = (None, Some([10, pod, 0, n].into()), u64::from(n));
+        Box::new(lease)
+    };
+    prop_oneof![
+        5 => (0..4_u8, any::<u8>()).prop_map(move |(pod, n)| Change::Put(of(pod, n))),
+        1 => (0..4_u8, any::<u8>()).prop_map(move |(pod, n)| Change::Adopt(of(pod, n))),
+        3 => (0..4_u8, any::<u8>())
+            .prop_map(move |(pod, n)| Change::Free { attachment: of(pod, n).attachment, at: u64::from(n) }),
+    ]
+}
+
+/// What is in force after these changes: a plain model of the table.
+fn model_of<'a>(
+    mut table: BTreeMap<String, Lease>,
+    changes: impl IntoIterator<Item = &'a Change>,
+) -> BTreeMap<String, Lease> {
+    for change in changes {
+        let key = change.attachment().to_string();
+        match change {
+            Change::Put(lease) | Change::Adopt(lease) => drop(table.insert(key, Lease::clone(lease))),
+            Change::Free { .. } => drop(table.remove(&key)),
+        }
+    }
+    table
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 500, failure_persistence: None, ..Config::default() })]
+
+    /// Of the changes that waited for the sync in which the power went, the first so many are in force, and no other.
+    // covers: FM-E07
+    #[test]
+    fn after_a_power_cut_a_batch_is_in_force_up_to_some_change_and_never_with_a_hole(
+        batches in prop::collection::vec(prop::collection::vec(wanted(), 1..8), 1..6),
+        at in 1..40_usize,
+        written in any::<u16>(),
+        kept in any::<u16>(),
+    ) {
+        // Reads, and the first log.
+        let at = at + 6;
+        let disk = BadDisk::new(Media::default(), Fault::Stop { at, written: usize::from(written) % 2000 });
+        let (mut store, _) = opened(disk.clone());
+        let mut promised = BTreeMap::new();
+        let mut cut_off: &[Change] = &[];
+        for batch in &batches {
+            if store.batch(batch.clone()).is_err() {
+                cut_off = batch;
+                break;
+            }
+            promised = model_of(promised, batch);
+        }
+        let (survivor, findings) =
+            opened(BadDisk::new(disk.media().after_power_cut(usize::from(kept) % 2000), Fault::Never));
+        prop_assert!(findings.iter().all(|finding| matches!(finding, Finding::TornTail)), "{:?}", findings);
+        let found = contents(&survivor);
+        let outcomes: Vec<_> = (0..=cut_off.len()).map(|n| model_of(promised.clone(), &cut_off[..n])).collect();
+        prop_assert!(outcomes.contains(&found), "{:?} is none of {:?}", found, outcomes);
+    }
+
+    /// One refusal of the disk, and then it works again: what needed a record is as if it had never been asked, what needed none is
+    /// in force, and so is everything before and after.
+    #[test]
+    fn a_batch_that_is_refused_leaves_what_stands_without_a_record_and_nothing_else(
+        batches in prop::collection::vec(prop::collection::vec(wanted(), 1..8), 1..6),
+        at in 1..20_usize,
+        written in any::<u16>(),
+    ) {
+        let fault = Fault::Refuse { at: at + 6, written: usize::from(written) % 2000 };
+        let disk = BadDisk::new(Media::default(), fault);
+        let (mut store, _) = opened(disk.clone());
+        let mut expected = BTreeMap::new();
+        for batch in &batches {
+            let refused = store.batch(batch.clone()).is_err();
+            expected = model_of(expected, batch.iter().filter(|change| !refused || change.stands_alone()));
+            prop_assert_eq!(&contents(&store), &expected);
+        }
+        let freed: Vec<Freed> = store.freed().cloned().collect();
+        store.settle().expect("it works again");
+        let (reopened, findings) = opened(BadDisk::new(disk.media().after_power_cut(0), Fault::Never));
+        prop_assert!(findings.is_empty(), "{:?}", findings);
+        prop_assert_eq!(contents(&reopened), expected);
+        prop_assert_eq!(reopened.freed().cloned().collect::<Vec<_>>(), freed);
+    }
+}
+
+#[test]
+fn what_waits_together_is_synced_once() {
+    let disk = BadDisk::new(Media::default(), Fault::Never);
+    let mut store = opened(disk.clone()).0;
+    let before = disk.count();
+    let many = (0..49).map(|n| Change::Put(Box::new(lease(&format!("pod{n}/eth0")))));
+    store.batch(many).expect("a good disk");
+    assert_eq!(disk.count() - before, 2, "one append and one sync");
+    store.batch([]).expect("nothing");
+    store.free(&lease("unknown/eth0").attachment, 1).expect("nothing");
+    assert_eq!(disk.count() - before, 2, "for nothing, nothing is written");
 }
 
 // ---- damage of any kind, judged by the kernel's links ----

@@ -1,0 +1,97 @@
+//! One answer from the ledger to one caller, with an end: either the caller gets the answer, or it has given up and the ledger
+//! knows that.
+//!
+//! A channel would lose what comes just as its reader gives up, and a claim must not be lost. Must not know what is asked.
+
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+#[derive(Debug)]
+enum State<T> {
+    Open,
+    Answered(T),
+    Over,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    state: Mutex<State<T>>,
+    answered: Condvar,
+}
+
+/// The ledger's end.
+#[derive(Debug)]
+pub(super) struct Reply<T>(Arc<Slot<T>>);
+
+/// The caller's end.
+#[derive(Debug)]
+pub(super) struct Answer<T>(Arc<Slot<T>>);
+
+/// Both ends of one answer.
+pub(super) fn pair<T>() -> (Reply<T>, Answer<T>) {
+    let slot = Arc::new(Slot { state: Mutex::new(State::Open), answered: Condvar::new() });
+    (Reply(slot.clone()), Answer(slot))
+}
+
+impl<T> Reply<T> {
+    /// The caller has given up, and need not be worked for.
+    pub(super) fn is_given_up(&self) -> bool {
+        matches!(*self.0.state.lock().unwrap_or_else(PoisonError::into_inner), State::Over)
+    }
+
+    /// Hands the answer over. True if the caller has it; false if it has given up, and never learns of it.
+    pub(super) fn send(self, answer: T) -> bool {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Over) {
+            return false;
+        }
+        *state = State::Answered(answer);
+        drop(state);
+        self.0.answered.notify_one();
+        true
+    }
+}
+
+impl<T> Answer<T> {
+    /// The answer, or none at `deadline`, after which there will be none.
+    pub(super) fn wait(self, deadline: Instant) -> Option<T> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.answered.wait_timeout_while(state, left, |state| matches!(state, State::Open));
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match mem::replace(&mut *state, State::Over) {
+            State::Answered(answer) => Some(answer),
+            State::Open | State::Over => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_reaches_its_caller_or_the_ledger_knows_that_it_did_not() {
+        let (reply, answer) = pair();
+        assert!(!reply.is_given_up());
+        assert!(reply.send(7));
+        // The time is over, and the answer is there all the same.
+        assert_eq!(answer.wait(Instant::now()), Some(7));
+        let (reply, answer) = pair();
+        assert_eq!(answer.wait(Instant::now()), None);
+        assert!(reply.is_given_up());
+        assert!(!reply.send(7));
+    }
+
+    #[test]
+    fn an_answer_ends_the_wait() {
+        let (reply, answer) = pair();
+        std::thread::scope(|scope| {
+            scope.spawn(|| reply.send("now"));
+            assert_eq!(answer.wait(Instant::now() + Duration::from_secs(60)), Some("now"));
+        });
+    }
+}

@@ -1,0 +1,317 @@
+//! What the ledger promises to callers that come one by one, all at once, or too late.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::*;
+use crate::agent::ledger::table::AVOIDED_MAX;
+use model::addr::Attachment;
+use model::lease::Phase;
+
+/// A directory in memory, which can be full.
+#[derive(Clone, Default)]
+struct Memory {
+    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    full: Arc<AtomicBool>,
+    /// Syncs that were begun.
+    syncs: Arc<AtomicUsize>,
+    /// Held, no sync ends.
+    slow: Arc<Mutex<()>>,
+}
+
+impl Disk for Memory {
+    fn is_lost(&mut self, name: &str) -> bool {
+        !self.files.lock().expect("unpoisoned").contains_key(name)
+    }
+
+    fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.files.lock().expect("unpoisoned").get(name).cloned())
+    }
+
+    fn names(&mut self) -> Result<Vec<String>, DiskError> {
+        Ok(self.files.lock().expect("unpoisoned").keys().cloned().collect())
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        if self.full.load(Ordering::Relaxed) {
+            let error = io::ErrorKind::StorageFull.into();
+            return Err(DiskError { operation: "append to", path: name.into(), error });
+        }
+        self.files.lock().expect("unpoisoned").entry(name.into()).or_default().extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&mut self, _: &str) -> Result<(), DiskError> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        drop(self.slow.lock().expect("unpoisoned"));
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+        let mut files = self.files.lock().expect("unpoisoned");
+        let file = files.remove(from).expect("there");
+        files.insert(to.into(), file);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), DiskError> {
+        self.files.lock().expect("unpoisoned").remove(name);
+        Ok(())
+    }
+}
+
+fn store(disk: &Memory) -> Store<Memory> {
+    Store::open(disk.clone(), "boot", boot_clock::now_ms()).0
+}
+
+fn ledger(disk: &Memory, cidr6: &str, cidr4: &str) -> Ledger {
+    let ledger = Ledger::start(store(disk), Zero).expect("a thread");
+    ledger.configure(ranges(cidr6, cidr4, &[]));
+    ledger
+}
+
+struct Zero;
+
+impl Draw for Zero {
+    fn draw(&mut self) -> u128 {
+        0
+    }
+}
+
+fn ranges(cidr6: &str, cidr4: &str, host: &[IpAddr]) -> Ranges {
+    Ranges { cidr6: cidr6.parse().ok(), cidr4: cidr4.parse().ok(), host: host.to_vec() }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+fn both() -> ipam::Request {
+    ipam::Request { ipv6: Some(ipam::Want6::default()), ipv4: Some(ipam::Want4::default()) }
+}
+
+fn new(key: &str) -> NewLease {
+    NewLease {
+        attachment: key.parse().expect("a key"),
+        network: "flock".into(),
+        netns: "/run/netns/x".into(),
+        pod: None,
+        mtu: 1500,
+        gateway4: model::addr::GATEWAY4,
+        call: None,
+        addresses: both(),
+    }
+}
+
+/// A pending lease of a new attachment, with its claim.
+fn begun(ledger: &Ledger, key: &str) -> Result<(Claim, Lease), Cause> {
+    let Begun { claim, warnings } = ledger.begin(new(key), soon())?;
+    assert!(warnings.is_some(), "there was a lease of {key}");
+    let lease = claim.lease().cloned().expect("a lease");
+    Ok((claim, lease))
+}
+
+fn found(ledger: &Ledger, key: &str) -> Option<Lease> {
+    let key: Attachment = key.parse().expect("a key");
+    let (leases, _) = ledger.leases(soon()).expect("in time");
+    leases.into_iter().find(|lease| lease.attachment == key)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("literal")
+}
+
+fn addresses(lease: &Lease) -> Vec<String> {
+    lease.addresses().map(|ip| ip.to_string()).collect()
+}
+
+#[test]
+fn an_address_that_proves_to_be_somebody_elses_is_replaced_and_given_to_nobody_until_the_host_is_looked_at() {
+    let disk = Memory::default();
+    let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let (mut claim, lease) = begun(&ledger, "a/eth0").expect("free");
+    assert_eq!(addresses(&lease), ["2001:db8::1", "10.0.0.2"]);
+    let mut replaced = |bad: &str| {
+        claim.replace(ip(bad), both(), soon()).expect("free");
+        claim.lease().cloned().expect("a lease")
+    };
+    assert_eq!(addresses(&replaced("10.0.0.2")), ["2001:db8::1", "10.0.0.3"]);
+    assert_eq!(addresses(&replaced("2001:db8::1")), ["2001:db8::2", "10.0.0.3"]);
+    // Asked again, as by a caller that was late, nothing more happens.
+    let same = replaced("10.0.0.2");
+    assert_eq!(addresses(&same), ["2001:db8::2", "10.0.0.3"]);
+    assert_eq!((same.phase, same.since), (Phase::Pending, lease.since));
+    // It is recorded before anything can be carried.
+    assert_eq!(store(&disk).leases().cloned().collect::<Vec<_>>(), [same]);
+    // Nobody else gets what proved to be taken, while there is anything else and when there is not.
+    for (n, expected) in ["10.0.0.4", "10.0.0.5", "10.0.0.6"].iter().enumerate() {
+        let (_, lease) = begun(&ledger, &format!("b{n}/eth0")).expect("free");
+        assert_eq!(addresses(&lease)[1], *expected);
+    }
+    let error = begun(&ledger, "c/eth0").expect_err("full");
+    assert!(matches!(error, Cause::Ipam(_)), "{error:?}");
+    // A look at the host that sees no such address there any more.
+    ledger.configure(ranges("2001:db8::/120", "10.0.0.0/29", &[ip("2001:db8::1")]));
+    let (_, lease) = begun(&ledger, "c/eth0").expect("free again");
+    assert_eq!(addresses(&lease)[1], "10.0.0.2");
+    assert_ne!(addresses(&lease)[0], "2001:db8::1", "that one the host has");
+}
+
+#[test]
+fn a_replacement_that_cannot_be_had_changes_nothing() {
+    let disk = Memory::default();
+    let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/30");
+    let (mut claim, lease) = begun(&ledger, "a/eth0").expect("free");
+    let refused = |claim: &mut Claim, bad: &str| {
+        let error = claim.replace(ip(bad), both(), soon()).expect_err("refused");
+        assert_eq!((claim.lease(), found(&ledger, "a/eth0").as_ref()), (Some(&lease), Some(&lease)));
+        error
+    };
+    assert!(matches!(refused(&mut claim, "10.0.0.2"), Cause::Ipam(_)), "there is no other one");
+    claim.replace(ip("10.0.0.77"), both(), soon()).expect("nothing to do, since it has not got that one");
+    assert_eq!(claim.lease(), Some(&lease));
+    let mut other = ledger.claim(&"b/eth0".parse().expect("a key"), soon()).expect("in time");
+    assert!(matches!(other.replace(ip("10.0.0.2"), both(), soon()), Err(Cause::Unknown(_))));
+    ledger.configure(ranges("2001:db8::/120", "10.0.0.0/29", &[]));
+    disk.full.store(true, Ordering::Relaxed);
+    assert!(matches!(refused(&mut claim, "10.0.0.2"), Cause::Store(_)), "what is not recorded is not in force");
+    disk.full.store(false, Ordering::Relaxed);
+    let free = |ledger: &Ledger| ledger.usage(soon()).expect("in time").addresses.ipv4.free;
+    assert_eq!(free(&ledger), 4, "nor is it taken");
+    // A pod that was told of its addresses keeps them.
+    claim.commit(None, soon()).expect("recorded");
+    let mut claim = ledger.claim(&lease.attachment, soon()).expect("in time");
+    assert!(matches!(claim.replace(ip("10.0.0.2"), both(), soon()), Err(Cause::Attached(_))));
+    assert_eq!(claim.lease().map(addresses), Some(addresses(&lease)));
+}
+
+#[test]
+fn addresses_that_prove_to_be_taken_are_kept_in_mind_up_to_a_bound() {
+    let ledger = ledger(&Memory::default(), "2001:db8::/64", "10.0.0.0/16");
+    let (mut claim, _) = begun(&ledger, "a/eth0").expect("free");
+    for n in 0..2 * AVOIDED_MAX {
+        let [_, _, high, low] = u32::try_from(n + 2).expect("small").to_be_bytes();
+        let bad = IpAddr::from([10, 0, high, low]);
+        claim.replace(bad, both(), soon()).expect("free");
+        assert!(!claim.lease().expect("a lease").addresses().any(|ip| ip == bad));
+    }
+    let free = ledger.usage(soon()).expect("in time").addresses.ipv4.free;
+    assert_eq!(usize::try_from(free).expect("small"), 65_533 - 1 - AVOIDED_MAX);
+}
+
+/// Runs `ask` for so many callers that all wait for the disk, which then goes on.
+fn together<T: Send>(disk: &Memory, ledger: &Ledger, callers: usize, ask: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let (before, held) = (disk.syncs.load(Ordering::Relaxed), disk.slow.lock().expect("unpoisoned"));
+    thread::scope(|scope| {
+        let ahead = scope.spawn(|| begun(ledger, "ahead/eth0"));
+        while disk.syncs.load(Ordering::Relaxed) == before {
+            thread::yield_now();
+        }
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let ask = &ask;
+        let asking: Vec<_> = (0..callers)
+            .map(|n| {
+                let waiting = waiting.clone();
+                scope.spawn(move || {
+                    waiting.fetch_add(1, Ordering::Relaxed);
+                    ask(n)
+                })
+            })
+            .collect();
+        while waiting.load(Ordering::Relaxed) < callers {
+            thread::yield_now();
+        }
+        drop(held);
+        let (claim, _) = ahead.join().expect("no panic").expect("free");
+        claim.release(soon()).ok();
+        asking.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
+}
+
+// covers: FM-E06
+#[test]
+fn whoever_waits_for_the_disk_at_the_same_time_waits_for_it_together() {
+    let disk = Memory::default();
+    let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/24");
+    store(&disk).settle().expect("memory does not fail");
+    let before = disk.syncs.load(Ordering::Relaxed);
+    let begun = together(&disk, &ledger, 49, |n| begun(&ledger, &format!("p{n}/eth0")).expect("free").1);
+    let syncs = disk.syncs.load(Ordering::Relaxed) - before;
+    // Those ahead, their end, and those who waited; a thread may be late to its queue.
+    assert!(syncs < 12, "{syncs} syncs for 49 records");
+    let mut all: Vec<String> = begun.iter().flat_map(addresses).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 2 * 49, "and nobody has another's address");
+    assert_eq!(store(&disk).leases().count(), 49);
+}
+
+// covers: FM-E05
+#[test]
+fn what_is_refused_together_takes_nothing_and_what_needs_no_record_has_happened() {
+    let disk = Memory::default();
+    let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/24");
+    let (mut gone, _) = begun(&ledger, "gone/eth0").expect("free");
+    let (stays, lease) = begun(&ledger, "stays/eth0").expect("free");
+    let usage = |ledger: &Ledger| ledger.usage(soon()).expect("in time");
+    let before = usage(&ledger);
+    disk.full.store(true, Ordering::Relaxed);
+    let (gone, stays) = (Mutex::new(Some(&mut gone)), Mutex::new(Some(stays)));
+    let refused = |n: usize| match n {
+        0 => gone.lock().expect("unpoisoned").take().expect("once").clear(soon()).expect_err("not durable"),
+        1 => {
+            let mut claim = stays.lock().expect("unpoisoned").take().expect("once");
+            let error = claim.commit(Some(7), soon()).expect_err("no record");
+            let queued = ledger.claim(claim.attachment(), Instant::now()).expect_err("the claim goes on");
+            assert!(matches!(queued, Cause::Late));
+            error
+        }
+        n => begun(&ledger, &format!("p{n}/eth0")).expect_err("no record"),
+    };
+    thread::scope(|scope| {
+        for thread in (0..8).map(|n| scope.spawn(move || n)).collect::<Vec<_>>() {
+            let n = thread.join().expect("no panic");
+            assert!(matches!(refused(n), Cause::Store(_)), "caller {n}");
+        }
+    });
+    assert_eq!(found(&ledger, "gone/eth0"), None, "its link is gone");
+    assert_eq!(found(&ledger, "stays/eth0"), Some(lease), "pending, as it was");
+    let after = usage(&ledger);
+    assert_eq!((after.leases, after.addresses.ipv4.allocated), (before.leases - 1, 1));
+    assert_eq!(after.addresses.ipv4.resting, 1);
+    disk.full.store(false, Ordering::Relaxed);
+    assert!(ledger.settle(soon()).expect("room"));
+    assert_eq!(store(&disk).leases().count(), 1);
+    begun(&ledger, "p2/eth0").expect("nobody has its claim");
+}
+
+#[test]
+fn a_claim_passes_on_to_who_still_waits_for_it_and_tells_what_has_become_of_the_lease() {
+    let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/24");
+    let (mut first, lease) = begun(&ledger, "a/eth0").expect("free");
+    let key = lease.attachment.clone();
+    // This one gives up; its turn is nobody's.
+    assert!(matches!(ledger.claim(&key, Instant::now()), Err(Cause::Late)));
+    assert!(matches!(ledger.begin(new("a/eth0"), Instant::now()), Err(Cause::Late)));
+    thread::scope(|scope| {
+        let second = scope.spawn(|| ledger.begin(new("a/eth0"), soon()).expect("its turn comes"));
+        first.commit(Some(7), soon()).expect("recorded");
+        let Begun { claim, warnings } = second.join().expect("no panic");
+        assert_eq!(warnings, None, "nothing was reserved over it");
+        assert_eq!(claim.lease().map(|lease| (lease.phase, lease.host_index)), Some((Phase::Committed, Some(7))));
+        let third = scope.spawn(|| ledger.begin(new("a/eth0"), soon()).expect("its turn comes"));
+        claim.release(soon()).expect("recorded");
+        let Begun { claim, warnings } = third.join().expect("no panic");
+        assert_eq!(warnings, Some(Vec::new()), "a new lease");
+        assert_ne!(claim.lease().map(addresses), Some(addresses(&lease)), "of other addresses, since those rest");
+    });
+    // An ended claim gives nothing back a second time.
+    let held = ledger.claim(&key, soon()).expect("free");
+    drop(first);
+    assert!(matches!(ledger.claim(&key, Instant::now() + Duration::from_millis(20)), Err(Cause::Late)));
+    drop(held);
+    ledger.claim(&key, soon()).expect("free");
+}

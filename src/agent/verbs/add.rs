@@ -1,0 +1,244 @@
+//! ADD: receive, intent, host and reserve (record: pending), wire, commit (record: committed), answer.
+//!
+//! An address is recorded before a packet can carry it. What fails is taken back by the path of DEL: there is no second clean-up.
+//! Must not touch files or sockets itself.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::ledger::NewLease;
+use crate::agent::ledger::claim::{Begun, Claim};
+use crate::agent::verbs::takedown::{TakenDown, Unless};
+use crate::agent::verbs::wire::{unwire, wire};
+use crate::agent::verbs::{Trace, Verbs, key, receive};
+use crate::agent::view::View;
+use crate::kernel::netns::Netns;
+use crate::kube::objects::Pod;
+use crate::process::log;
+use crate::rpc::agent_limit;
+use crate::rpc::message::{Op, Response};
+use crate::rpc::server::Call;
+use cni::args::{self, PodArgs};
+use cni::env::Command;
+use cni::netconf::NetConf;
+use cni::result::AddResult;
+use model::addr::{Attachment, LinkEnd};
+use model::annotations;
+use model::embed::{Field, Identity};
+use model::ipam;
+use model::lease::{Lease, Phase, PodName};
+
+/// How many addresses an ADD gives up because somebody has just made a route to them. The next look at the host knows them.
+const ADDRESSES_TRIED: usize = 8;
+
+impl Verbs {
+    /// Attaches a container. The answer tells of the committed lease, so the same call, repeated, gets the same answer.
+    pub(super) fn add(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Response, Fault> {
+        let lease = self.attach(call, trace)?;
+        Ok(Response { result: result(&lease), since: Some(lease.since), ..Response::done() })
+    }
+
+    fn attach(&self, call: &Call<'_>, trace: &mut Trace) -> Result<Lease, Fault> {
+        let at = |step: Step| move |cause: Cause| Fault { step, cause };
+        let request = call.request;
+        Step::Receive.begin();
+        let conf = receive(request, Command::Add)?;
+        let attachment = key(request)?;
+        trace.attachment = Some(attachment.clone());
+        let pod_args = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;
+        let pod = pod_args.as_ref().map(|pod| PodName { namespace: pod.namespace.clone(), name: pod.name.clone() });
+        trace.pod.clone_from(&pod);
+
+        Step::Intent.begin();
+        let view = self.present.get().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
+        let wanted = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
+        let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
+
+        let new = NewLease {
+            attachment: attachment.clone(),
+            network: conf.name,
+            netns: request.netns.clone(),
+            pod,
+            mtu: view.mtu,
+            gateway4: view.gateway4,
+            call: request.call.clone(),
+            addresses: wanted.clone(),
+        };
+        let Begun { mut claim, warnings } = self.begin(&new, call.deadline)?;
+        let warnings = match (warnings, claim.lease()) {
+            (Some(warnings), _) => warnings,
+            // The same run of the plugin, over a new connection: its first answer was lost.
+            (None, Some(lease))
+                if lease.phase == Phase::Committed && lease.call.is_some() && lease.call == request.call =>
+            {
+                trace.addresses = lease.addresses().collect();
+                return Ok(lease.clone());
+            }
+            (None, found) => {
+                // Where the link of what was found has gone, the namespace has gone too, and its DEL never came.
+                if found.is_some()
+                    && let TakenDown::Spared(_) = self.make_way(&mut claim, &[Unless::Stands], call.deadline)?
+                {
+                    return Err(at(Step::Reserve)(Cause::Attached(attachment)));
+                }
+                Step::Host.begin();
+                self.host.pass(call.deadline).map_err(at(Step::Host))?;
+                Step::Reserve.begin();
+                claim.reserve(new, call.deadline).map_err(at(Step::Reserve))?
+            }
+        };
+        tell(&attachment, &warnings);
+        trace.addresses = claim.lease().iter().flat_map(|lease| lease.addresses()).collect();
+        let wired = self.wire_and_commit(call, &mut claim, &wanted, &netns);
+        let lease = claim.lease().cloned();
+        trace.addresses = lease.iter().flat_map(Lease::addresses).collect();
+        match (wired, lease) {
+            (Ok(()), Some(lease)) => {
+                Step::Answer.begin();
+                Ok(lease)
+            }
+            (Ok(()), None) => Err(at(Step::Answer)(Cause::Unknown(attachment))),
+            (Err(fault), _) => {
+                self.undo(claim);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Claims the attachment. On a host that is ready, which is the rule, the same message reserves.
+    fn begin(&self, new: &NewLease, deadline: Instant) -> Result<Begun, Fault> {
+        if !self.host.is_ready() {
+            return Ok(Begun { claim: self.claim(&new.attachment, deadline)?, warnings: None });
+        }
+        Step::Host.begin();
+        Step::Reserve.begin();
+        self.ledger.begin(new.clone(), deadline).map_err(|cause| Fault { step: Step::Reserve, cause })
+    }
+
+    fn wire_and_commit(
+        &self,
+        call: &Call<'_>,
+        claim: &mut Claim,
+        wanted: &ipam::Request,
+        netns: &Netns,
+    ) -> Result<(), Fault> {
+        Step::Wire.begin();
+        let host_index = self.wire(claim, wanted, netns, call.deadline)?;
+        Step::Commit.begin();
+        let fail = |cause: Cause| Fault { step: Step::Commit, cause };
+        if call.caller_gone() {
+            return Err(fail(Cause::CallerGone));
+        }
+        claim.commit(Some(host_index), call.deadline).map_err(fail)
+    }
+
+    /// Makes the link of the claim's lease. An address to which somebody has made a route of his own, since the host was last looked
+    /// at, is his: the pod gets another one.
+    fn wire(&self, claim: &mut Claim, wanted: &ipam::Request, netns: &Netns, deadline: Instant) -> Result<u32, Fault> {
+        let reserve = |cause: Cause| Fault { step: Step::Reserve, cause };
+        let mut tried = 0;
+        loop {
+            let attachment = claim.attachment().clone();
+            let lease = claim.lease().ok_or_else(|| reserve(Cause::Unknown(attachment.clone())))?;
+            match wire(lease, netns, &self.remover, deadline) {
+                Err(Fault { cause: Cause::AddressTaken(ip, error), .. }) if tried < ADDRESSES_TRIED => {
+                    log::warn("address is somebody else's, the pod gets another one")
+                        .with("cid", &attachment.container_id)
+                        .with("addr", ip)
+                        .with("err", error)
+                        .write_limited();
+                    unwire(lease, &self.remover, deadline)?;
+                    tell(&attachment, &claim.replace(ip, wanted.clone(), deadline).map_err(reserve)?);
+                    tried += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes back a failed ADD, on time of its own: the request's may be over.
+    fn undo(&self, claim: Claim) {
+        let attachment = claim.attachment().clone();
+        if let Err(fault) = self.take_down(claim, &[], Instant::now() + agent_limit(Op::Del)) {
+            // The record stays, so the next DEL, round or start finds it.
+            log::warn("failed ADD not undone yet")
+                .with("cid", &attachment.container_id)
+                .with("if", &attachment.ifname)
+                .with("err", fault)
+                .write_limited();
+        }
+    }
+
+    /// What the pod wants, in the allocator's words.
+    fn intent(
+        &self,
+        conf: &NetConf,
+        pod: Option<&PodArgs>,
+        view: &View,
+        deadline: Instant,
+    ) -> Result<ipam::Request, Cause> {
+        let mut known = None;
+        let mut look = || -> Option<Arc<Pod>> {
+            let (pods, pod) = (self.pods.as_ref()?, pod?);
+            known.get_or_insert_with(|| pods.find(&pod.namespace, &pod.name, pod.uid.as_deref(), deadline)).clone()
+        };
+        let annotations = match (&conf.annotations, &self.pods, pod) {
+            (Some(told), ..) => Cow::Borrowed(told),
+            // Without Kubernetes, or for somebody who is no pod of it, there are none.
+            (None, None, _) | (None, _, None) => Cow::Owned(BTreeMap::new()),
+            (None, Some(_), Some(_)) => Cow::Owned(look().ok_or(Cause::PodUnknown)?.annotations.clone()),
+        };
+        let (intent, warnings) = annotations::intent(&annotations, &view.config.defaults)?;
+        let shown = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
+        for warning in warnings {
+            log::warn("annotation ignored").with_some("pod", shown.as_ref()).with("why", warning).write_limited();
+        }
+        let embed = intent.algo.map(|algo| {
+            let mut identity = Identity { namespace: pod.map(|pod| pod.namespace.clone()), app: None, image: None };
+            // Controller and image are known to the API server only. A pod that cannot be found gets a random address.
+            if algo.fields().iter().any(|field| *field != Field::Namespace)
+                && let Some(pod) = look()
+            {
+                identity.app = Some(pod.app.clone());
+                identity.image.clone_from(&pod.image);
+            }
+            (algo, identity)
+        });
+        Ok(ipam::Request {
+            ipv6: intent.ipv6.then_some(ipam::Want6 { cidrs: intent.cidr6, embed }),
+            ipv4: intent.ipv4.then_some(ipam::Want4 { cidrs: intent.cidr4 }),
+        })
+    }
+}
+
+/// Says in the log what an operator should know of the addresses that were chosen.
+fn tell(attachment: &Attachment, warnings: &[String]) {
+    for warning in warnings {
+        log::warn("address chosen in another way than asked")
+            .with("cid", &attachment.container_id)
+            .with("why", warning)
+            .write_limited();
+    }
+}
+
+fn result(lease: &Lease) -> Option<Box<RawValue>> {
+    let result = AddResult {
+        host_link: lease.host_link.clone(),
+        host_mac: lease.host_mac,
+        ifname: lease.attachment.ifname.clone(),
+        pod_mac: lease.pod_mac.unwrap_or_else(|| lease.attachment.mac(LinkEnd::Pod)),
+        netns: lease.netns.clone(),
+        mtu: lease.mtu,
+        ipv6: lease.ipv6,
+        ipv4: lease.ipv4,
+        gateway4: lease.gateway4,
+    };
+    // The types of a result hold nothing that JSON cannot express.
+    to_raw_value(&result.to_wire()).ok()
+}

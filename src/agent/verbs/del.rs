@@ -1,0 +1,23 @@
+//! DEL: receive, unwire, release. Of what is gone already there is nothing to do, and that is success.
+//!
+//! The namespace is never entered: the path may have come to name another pod's. Must not need a NodeConfig or the API server.
+
+use std::time::Instant;
+
+use crate::agent::fault::Fault;
+use crate::agent::verbs::{Trace, Verbs, key, receive};
+use crate::rpc::message::Request;
+use cni::env::Command;
+use model::lease::Lease;
+
+impl Verbs {
+    /// Detaches a container.
+    pub(super) fn del(&self, request: &Request, deadline: Instant, trace: &mut Trace) -> Result<(), Fault> {
+        receive(request, Command::Del)?;
+        let attachment = key(request)?;
+        trace.attachment = Some(attachment.clone());
+        let claim = self.claim(&attachment, deadline)?;
+        trace.addresses = claim.lease().into_iter().flat_map(Lease::addresses).collect();
+        self.take_down(claim, &[], deadline).map(drop)
+    }
+}

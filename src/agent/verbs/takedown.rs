@@ -1,0 +1,138 @@
+//! The way down of an attachment, first the link and then the lease, and the one rule of who may go that way.
+//!
+//! | who | takes down | unless |
+//! |---|---|---|
+//! | DEL; an ADD that has failed | what there is | |
+//! | an ADD that finds a lease | that lease, to make its own | its link stands |
+//! | an answer that was not delivered | the lease that it told of | another one has taken its place |
+//! | a delete note | what there is | it was made after the note |
+//! | a round | what it has compared | it was made after the comparison began |
+//! | GC | what is not in the runtime's list | it was made after GC began, or is alive |
+//!
+//! All of them act under the claim, with the lease that it carries, so nothing changes between the look and the deed. Nobody tries
+//! twice here: a failure leaves the record, which the next DEL, note, round or start finds. Notes and rounds leave out what a request
+//! is working on, since they come again. Must not enter a namespace.
+
+use std::time::Instant;
+
+use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::ledger::claim::Claim;
+use crate::agent::observe;
+use crate::agent::verbs::wire::{unwire, unwire_unrecorded};
+use crate::agent::verbs::{Verbs, key};
+use crate::process::log;
+use crate::rpc::agent_limit;
+use crate::rpc::message::{Op, Request, Response};
+use model::addr::Attachment;
+use model::lease::Lease;
+
+/// What keeps an attachment from being taken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unless {
+    /// Its lease was made after this time, in milliseconds of the boot clock: whoever asks did not know of it.
+    MadeAfter(u64),
+    /// Its lease was not made at this time, in milliseconds of the boot clock: it is another one than the one that is meant.
+    NotMadeAt(u64),
+    /// Its link stands.
+    Stands,
+    /// Its link stands, and the pod's end of it is up.
+    Alive,
+}
+
+impl Unless {
+    /// Whether it keeps `lease`.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn spares(self, lease: &Lease, deadline: Instant) -> Result<bool, Cause> {
+        Ok(match self {
+            Unless::MadeAfter(ms) => lease.since > ms,
+            Unless::NotMadeAt(ms) => lease.since != ms,
+            Unless::Stands => observe::link(lease, deadline)?.is_some(),
+            Unless::Alive => observe::link(lease, deadline)?.is_some_and(|link| link.carrier),
+        })
+    }
+}
+
+/// What became of an attachment that was to be taken down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenDown {
+    /// Its link and its lease are gone.
+    Removed,
+    /// It had no lease. A link that bore its mark is gone.
+    Absent,
+    /// It is as it was, for this reason.
+    Spared(Unless),
+}
+
+impl Verbs {
+    /// Takes an attachment down, unless one of `unless` keeps it, as soon as nobody works on it.
+    ///
+    /// # Errors
+    /// It may still be there.
+    pub fn remove(&self, attachment: &Attachment, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
+        self.take_down(self.claim(attachment, deadline)?, unless, deadline)
+    }
+
+    /// As [`Verbs::remove`], with the claim at hand, which ends.
+    pub(super) fn take_down(&self, claim: Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
+        let done = self.unwire_unless(&claim, unless, deadline)?;
+        if done == TakenDown::Removed {
+            Step::Release.begin();
+            released(&claim.attachment().clone(), claim.release(deadline))?;
+        }
+        Ok(done)
+    }
+
+    /// As [`Verbs::remove`], and the claim goes on.
+    pub(super) fn make_way(&self, claim: &mut Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
+        let done = self.unwire_unless(claim, unless, deadline)?;
+        if done == TakenDown::Removed {
+            Step::Release.begin();
+            released(&claim.attachment().clone(), claim.clear(deadline))?;
+        }
+        Ok(done)
+    }
+
+    fn unwire_unless(&self, claim: &Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
+        let Some(lease) = claim.lease() else {
+            Step::Unwire.begin();
+            // Without a record there can still be a link, if the state was lost while we ran.
+            return unwire_unrecorded(claim.attachment(), &self.remover, deadline).map(|()| TakenDown::Absent);
+        };
+        for reason in unless {
+            if reason.spares(lease, deadline).map_err(|cause| Fault { step: Step::Compare, cause })? {
+                return Ok(TakenDown::Spared(*reason));
+            }
+        }
+        Step::Unwire.begin();
+        unwire(lease, &self.remover, deadline).map(|()| TakenDown::Removed)
+    }
+
+    /// Takes back an ADD that has succeeded for nobody: the runtime takes it for failed. Its DEL may come, or never; or it has come,
+    /// and another ADD of the same container after it.
+    pub(super) fn take_back(&self, request: &Request, answer: &Response) {
+        let deadline = Instant::now() + agent_limit(Op::Del);
+        let unless: Vec<Unless> = answer.since.map(Unless::NotMadeAt).into_iter().collect();
+        let undone = key(request).and_then(|attachment| self.remove(&attachment, &unless, deadline));
+        log::warn("answer not delivered, attachment undone")
+            .with("cid", &request.container_id)
+            .with("if", &request.ifname)
+            .with_some("err", undone.err())
+            .write_limited();
+    }
+}
+
+/// The end of a lease is in force whether or not it is durable.
+fn released(attachment: &Attachment, outcome: Result<(), Cause>) -> Result<(), Fault> {
+    match outcome {
+        Err(Cause::Store(error)) => {
+            log::warn("end of a lease not durable yet")
+                .with("cid", &attachment.container_id)
+                .with("err", error)
+                .write_limited();
+            Ok(())
+        }
+        other => other.map_err(|cause| Fault { step: Step::Release, cause }),
+    }
+}
