@@ -1,4 +1,4 @@
-//! Reads the links of pods from the kernel, in the words in which `recover` compares them: all of the host's for a round,
+//! Reads the links of pods from the kernel, as `observed` compares them: all of the host's for a round,
 //! one with both its ends for CHECK, and the one that is a lease's for whoever is about to act on it.
 //!
 //! Decides nothing about what it sees, and changes nothing.
@@ -14,17 +14,17 @@ use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::link::Link;
 use model::addr::{Attachment, LinkEnd};
 use model::lease::Lease;
+use model::observed::{Observed, host_end_of};
 use model::plan;
-use model::recover::{KernelLink, link_of};
 
 /// Every veth link of the host, with what the host has given it. Any of them may be a pod's, whatever it is called.
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn host_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
+pub fn host_links(deadline: Instant) -> Result<Vec<Observed>, Cause> {
     let mut conn = Conn::open(deadline)?;
     let links = conn.pairs()?.into_iter().filter(|link| link.veth);
-    let mut seen: BTreeMap<u32, KernelLink> = links.map(|link| (link.index, shown(link))).collect();
+    let mut seen: BTreeMap<u32, Observed> = links.map(|link| (link.index, shown(link))).collect();
     let mut routes = conn.own_routes()?;
     // Links that were taken over from the Go flock keep the routes that it made.
     routes.extend(conn.unmarked_routes()?);
@@ -35,7 +35,7 @@ pub fn host_links(deadline: Instant) -> Result<Vec<KernelLink>, Cause> {
     }
     for address in conn.addresses(None)? {
         if let Some(link) = seen.get_mut(&address.link) {
-            link.own.push(address.ip);
+            link.addresses.push(address.ip);
         }
     }
     for neighbour in conn.permanent_neighbours()? {
@@ -60,7 +60,7 @@ pub fn link(lease: &Lease, deadline: Instant) -> Result<Option<Link>, Cause> {
         }
         // All that can be changed was changed. What it bears tells.
         let end = host_end(&mut conn, lease, link.clone())?;
-        return Ok(link_of(lease, [&end]).map(|_| link));
+        return Ok(host_end_of(lease, [&end]).map(|_| link));
     }
     if let Some(link) = conn.link_named(lease.host_link.as_str())?.filter(|link| is_of(lease, link)) {
         return Ok(Some(link));
@@ -69,7 +69,7 @@ pub fn link(lease: &Lease, deadline: Instant) -> Result<Option<Link>, Cause> {
 }
 
 fn is_of(lease: &Lease, link: &Link) -> bool {
-    link.veth && link_of(lease, [&shown(link.clone())]).is_some()
+    link.veth && host_end_of(lease, [&shown(link.clone())]).is_some()
 }
 
 /// The host ends of `attachment`, of which there is no record: all links that bear its mark.
@@ -86,10 +86,10 @@ pub fn unrecorded_links(attachment: &Attachment, deadline: Instant) -> Result<Ve
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn host_end(conn: &mut Conn, lease: &Lease, link: Link) -> Result<KernelLink, Cause> {
+pub fn host_end(conn: &mut Conn, lease: &Lease, link: Link) -> Result<Observed, Cause> {
     let index = link.index;
     let mut end = shown(link);
-    end.own = usable_addresses(conn, index)?;
+    end.addresses = usable_addresses(conn, index)?;
     for ip in lease.addresses() {
         // As a packet would go: a route of somebody else that wins counts, and no table has to be read.
         end.routes
@@ -103,10 +103,10 @@ pub fn host_end(conn: &mut Conn, lease: &Lease, link: Link) -> Result<KernelLink
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn pod_end(conn: &mut Conn, link: Link) -> Result<KernelLink, Cause> {
+pub fn pod_end(conn: &mut Conn, link: Link) -> Result<Observed, Cause> {
     let index = link.index;
     let mut end = shown(link);
-    end.own = usable_addresses(conn, index)?;
+    end.addresses = usable_addresses(conn, index)?;
     let routes: Vec<(IpNet, Option<IpAddr>)> = conn
         .all_routes()?
         .into_iter()
@@ -124,8 +124,8 @@ fn usable_addresses(conn: &mut Conn, index: u32) -> Result<Vec<IpAddr>, Cause> {
     Ok(usable.map(|address| address.ip).collect())
 }
 
-fn shown(link: Link) -> KernelLink {
-    KernelLink {
+fn shown(link: Link) -> Observed {
+    Observed {
         index: link.index,
         name: link.name,
         mac: link.mac,
@@ -135,6 +135,6 @@ fn shown(link: Link) -> KernelLink {
         carrier: link.carrier,
         settings4: link.settings4,
         settings6: link.settings6,
-        ..KernelLink::default()
+        ..Observed::default()
     }
 }

@@ -31,9 +31,10 @@ use crate::record::boot_clock;
 use crate::record::import;
 use crate::record::notes::{Intents, Waiting};
 use model::addr::{Attachment, LinkEnd};
-use model::lease::Lease;
+use model::lease::{Lease, Phase};
+use model::observed::Observed;
 use model::plan;
-use model::recover::{KernelLink, Repair, host_end_lacks, repairs};
+use model::recover::{Repair, repairs};
 
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -270,9 +271,17 @@ impl Reconciler {
             Repair::Forget(attachment) => {
                 ("record of an earlier lease ended", attachment, self.forget(attachment, began, deadline))
             }
-            Repair::Release(attachment) => ("lease of a vanished pod ended", attachment, remove(attachment)),
-            Repair::Remove { attachment, .. } => ("link without addresses removed", attachment, remove(attachment)),
-            Repair::Rewire { attachment, .. } => {
+            Repair::Release(attachment) => (
+                "lease of a vanished pod ended",
+                attachment,
+                self.verbs.remove(attachment, began, deadline).map(|_| ()),
+            ),
+            Repair::Remove(attachment) => (
+                "link without addresses removed",
+                attachment,
+                self.verbs.remove(attachment, began, deadline).map(|_| ()),
+            ),
+            Repair::Rewire(attachment) => {
                 let repaired = self.rewire(attachment, Turn::Round, deadline);
                 return self.tell_of_rewiring(attachment, repaired);
             }
@@ -355,10 +364,12 @@ impl Reconciler {
     /// Under the claim: a link that is being made lacks much. False if nothing is missing, or if it is left to the next round.
     fn rewire(&mut self, attachment: &Attachment, turn: Turn, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Wire, cause };
-        let claim = self.verbs.ledger().claim(attachment, deadline).map_err(fail)?;
-        let Some(lease) = claim.lease() else { return Ok(false) };
-        let Some(end) = wire::shown(lease, deadline)? else { return Ok(false) };
-        let lacks = host_end_lacks(lease, &end);
+        let ledger = self.verbs.ledger();
+        let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
+        let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(false) };
+        let Some(end) = wire::shown(&lease, deadline)? else { return Ok(false) };
+        let kept = plan::kept_host_end(&lease);
+        let lacks = end.lacks(&kept);
         if lacks.is_empty() {
             return Ok(false);
         }
@@ -398,7 +409,7 @@ impl Reconciler {
         }
         let links = observe::host_links(deadline).map_err(fail)?;
         // The Go flock wrote no alias; ours stands there when the file was taken over once, and the record was lost.
-        let ours = |link: &&KernelLink| match &link.alias {
+        let ours = |link: &&Observed| match &link.alias {
             None => true,
             Some(alias) => plan::attachment_of_alias(alias)
                 .is_some_and(|a| a.host_link(0).as_str() == link.name && Some(a.mac(LinkEnd::Host)) != link.mac),

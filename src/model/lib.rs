@@ -18,6 +18,7 @@ pub mod hostfacts;
 pub mod ipam;
 pub mod lease;
 pub mod nodeconfig;
+pub mod observed;
 pub mod plan;
 pub mod recover;
 pub mod text;

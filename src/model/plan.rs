@@ -1,7 +1,7 @@
 //! From a lease to an ordered list of changes in the kernel: what both ends of the pod's link look like.
 //!
-//! Pure data, so that the order and the reasons can be read in one place; `netlink` carries it out, and `recover` and
-//! CHECK compare against it. Nothing here asks the kernel.
+//! Pure data, so that the order and the reasons can be read in one place; `netlink` carries it out, and `observed` compares it
+//! with the kernel for recovery, repairs and CHECK. Nothing here asks the kernel.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -127,6 +127,14 @@ pub enum Reach {
     Host,
 }
 
+impl Change {
+    /// What a link is known by. It is made with the link, and given back only to a link that lacks it: repeating it is not
+    /// free, and refused on some kernels.
+    pub fn is_identity(&self) -> bool {
+        matches!(self, Change::Name(_) | Change::Mac(_))
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -176,14 +184,28 @@ pub fn wiring(lease: &Lease) -> Wiring {
     }
 }
 
-/// What the host end is made with. Changes for a link that somebody has altered, on top of [`host_end`].
-pub fn host_identity(lease: &Lease) -> [Change; 2] {
-    [Change::Mac(lease.host_mac), Change::Name(lease.host_link.clone())]
+/// Everything that the host end keeps for as long as the pod lives, its identity first. All but the identity may be repeated on
+/// a link that has it already.
+pub fn kept_host_end(lease: &Lease) -> Vec<Change> {
+    let mut changes = vec![Change::Mac(lease.host_mac), Change::Name(lease.host_link.clone())];
+    changes.extend(host_changes(lease, |setting| setting.kept));
+    changes
 }
 
-/// The changes of the host end that are kept. All of them may be repeated on a link that has them already.
-pub fn host_end(lease: &Lease) -> Vec<Change> {
-    host_changes(lease, |setting| setting.kept)
+/// Everything that the pod end keeps, as far as flock made it.
+pub fn kept_pod_end(lease: &Lease) -> Vec<Change> {
+    let Some(pod_mac) = lease.pod_mac else {
+        // The Go flock made this link, and left neighbours and a link-local address to the kernel.
+        let mut changes = pod_end(lease, lease.attachment.mac(LinkEnd::Pod));
+        changes.retain(|change| match change {
+            Change::Address { ip, .. } => lease.addresses().any(|own| own == *ip),
+            other => !matches!(other, Change::Neighbour { .. }),
+        });
+        return changes;
+    };
+    let mut changes = vec![Change::Mac(pod_mac)];
+    changes.extend(pod_end(lease, pod_mac));
+    changes
 }
 
 fn host_changes(lease: &Lease, wanted: fn(&Setting) -> bool) -> Vec<Change> {
@@ -226,11 +248,6 @@ pub fn gateway(lease: &Lease, ip: IpAddr) -> IpAddr {
         IpAddr::V6(_) => GATEWAY6.into(),
         IpAddr::V4(_) => lease.gateway4.into(),
     }
-}
-
-/// What the pod end is made with, which CHECK compares on top of [`Wiring::pod`].
-pub fn pod_identity(lease: &Lease) -> Option<Change> {
-    lease.pod_mac.map(Change::Mac)
 }
 
 fn pod_end(lease: &Lease, pod_mac: Mac) -> Vec<Change> {

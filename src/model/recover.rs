@@ -8,128 +8,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use ipnet::IpNet;
-
-use crate::addr::{Attachment, Family, GATEWAY4, LinkEnd, Mac};
+use crate::addr::{Attachment, GATEWAY4, LinkEnd, Mac};
 use crate::lease::{Lease, Phase};
-use crate::plan::{self, Change, Setting};
-
-/// What the kernel shows of one link, at either end of a pair, with everything that leads through it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KernelLink {
-    /// Its index.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Its hardware address, if it has one of six bytes.
-    pub mac: Option<Mac>,
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// The text beside it.
-    pub alias: Option<String>,
-    /// Administratively up.
-    pub up: bool,
-    /// Both ends are up.
-    pub carrier: bool,
-    /// Its IPv4 settings, each at its [`Setting::place`]; empty where the kernel has none.
-    pub settings4: Vec<i32>,
-    /// Its IPv6 settings; empty where the kernel, or this link, is without IPv6.
-    pub settings6: Vec<i32>,
-    /// The routes through it, with their gateways.
-    pub routes: Vec<(IpNet, Option<IpAddr>)>,
-    /// The addresses that it bears itself and that can be used.
-    pub own: Vec<IpAddr>,
-    /// Its permanent neighbours.
-    pub neighbours: Vec<(IpAddr, Mac)>,
-}
-
-impl KernelLink {
-    /// Those of `changes` that the kernel does not show.
-    pub fn lacks(&self, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
-        changes.into_iter().filter(|change| !self.has(change)).collect()
-    }
-
-    /// The addresses that flock gave the pod behind this link, as the host end shows them: a route alone can be anybody's, but the
-    /// permanent neighbour is made together with the link.
-    fn shown(&self, pod_mac: Mac) -> impl Iterator<Item = IpAddr> {
-        self.addresses().filter(move |ip| self.neighbours.contains(&(*ip, pod_mac)))
-    }
-
-    /// The pod behind this link has another address than its record says: the record is of an earlier lease.
-    fn contradicts(&self, lease: &Lease) -> bool {
-        let Some(pod_mac) = lease.pod_mac else { return false };
-        let shown: Vec<IpAddr> = self.shown(pod_mac).collect();
-        let differs = |recorded: Option<IpAddr>, is_of_family: fn(&IpAddr) -> bool| {
-            let lost = recorded.is_none_or(|ip| {
-                self.addresses().all(|other| other != ip) && !self.neighbours.contains(&(ip, pod_mac))
-            });
-            lost && shown.iter().any(is_of_family)
-        };
-        differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6) || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
-    }
-
-    fn has(&self, change: &Change) -> bool {
-        match change {
-            Change::Name(name) => self.name == name.as_str(),
-            Change::Mac(mac) => self.mac == Some(*mac),
-            Change::Alias(text) => self.alias.as_ref() == Some(text),
-            Change::Setting(setting) => self.setting(setting).is_none_or(|value| value == setting.value),
-            Change::Up => self.up,
-            Change::Address { ip, .. } => self.own.contains(ip),
-            Change::Neighbour { ip, mac } => self.neighbours.contains(&(*ip, *mac)),
-            Change::Route { to, via, .. } => self.routes.contains(&(*to, *via)),
-            // Matters only when a link comes up for the first time.
-            Change::NoAutoAddress => true,
-        }
-    }
-
-    /// None where the kernel does not know the setting.
-    fn setting(&self, setting: &Setting) -> Option<i32> {
-        let settings = match setting.family {
-            Family::V4 => &self.settings4,
-            Family::V6 => &self.settings6,
-        };
-        settings.get(setting.place).copied()
-    }
-
-    /// The single addresses that lead through it.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let single = |to: &IpNet| to.prefix_len() == to.max_prefix_len();
-        self.routes.iter().filter(move |(to, via)| single(to) && via.is_none()).map(|(to, _)| to.addr())
-    }
-
-    /// How surely this is the link of `lease`: 0 for no sign of it. Each sign is enough, since whoever changes one of them
-    /// still has a pod behind the link. The index is the one that nobody can change; but a record may come to a host, or to a
-    /// namespace, where that index is somebody else's, so the link must bear something of the lease with it.
-    fn signs_of(&self, lease: &Lease) -> u8 {
-        let alias = self.alias.as_deref().and_then(plan::attachment_of_alias).as_ref() == Some(&lease.attachment);
-        let mac = self.mac == Some(lease.host_mac);
-        let name = self.name == lease.host_link.as_str();
-        let bears = || {
-            lease
-                .addresses()
-                .any(|ip| self.own.contains(&plan::gateway(lease, ip)) || self.addresses().any(|routed| routed == ip))
-        };
-        let index = lease.host_index == Some(self.index) && (alias || mac || name || bears());
-        // The name alone is no sign: it is what somebody else's link would have in common with ours.
-        if index || alias || mac {
-            u8::from(index) * 8 + u8::from(alias) * 4 + u8::from(mac) * 2 + u8::from(name)
-        } else {
-            0
-        }
-    }
-}
-
-/// The link of `lease` among `links`, whatever somebody has made of its name, its hardware address or its alias.
-pub fn link_of<'a>(lease: &Lease, links: impl IntoIterator<Item = &'a KernelLink>) -> Option<&'a KernelLink> {
-    let signs = links.into_iter().map(|link| (link.signs_of(lease), link)).filter(|(signs, _)| *signs > 0);
-    signs.max_by_key(|(signs, _)| *signs).map(|(_, link)| link)
-}
-
-/// What the host end of `lease` lacks, by everything that the plan says of it.
-pub fn host_end_lacks(lease: &Lease, link: &KernelLink) -> Vec<Change> {
-    link.lacks(plan::host_identity(lease).into_iter().chain(plan::host_end(lease)))
-}
+use crate::observed::{Observed, host_end_of};
+use crate::plan::{self, Change};
 
 /// One thing to put right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,23 +26,11 @@ pub enum Repair {
     /// The link is gone and with it the pod's namespace: the addresses are free.
     Release(Attachment),
     /// The link stands and its host end lacks something: carry out the host end's changes again.
-    Rewire {
-        /// Whose link.
-        attachment: Attachment,
-        /// Its index.
-        index: u32,
-        /// What it lacks.
-        lacks: Vec<Change>,
-    },
+    Rewire(Attachment),
     /// The link stands, and nothing is recorded of it: the state was lost. Record it.
     Adopt(Box<Lease>),
     /// The link stands without record and without addresses: nobody can use it. Remove it.
-    Remove {
-        /// Whose link it was.
-        attachment: Attachment,
-        /// Its index.
-        index: u32,
-    },
+    Remove(Attachment),
     /// A link without record leads to an address that is recorded for somebody else. For a person to see.
     Conflict {
         /// Whose link it says it is.
@@ -180,7 +50,7 @@ pub enum Repair {
 /// a trace: no pod whose link stands loses it or its addresses.
 pub fn repairs<'a>(
     leases: impl Iterator<Item = &'a Lease>,
-    links: &[KernelLink],
+    links: &[Observed],
     busy: impl Fn(&Attachment) -> bool,
     began: u64,
     now: u64,
@@ -195,20 +65,18 @@ pub fn repairs<'a>(
     for lease in leases {
         known.insert(&lease.attachment);
         let attachment = lease.attachment.clone();
-        let link = link_of(lease, index.candidates(lease));
+        let link = host_end_of(lease, index.candidates(lease));
         let is_busy = busy(&attachment);
         match (lease.phase, link) {
             _ if is_busy => {}
-            (_, Some(link)) if link.contradicts(lease) => {
+            (_, Some(link)) if contradicts(link, lease) => {
                 let (network, pod) = (lease.network.clone(), lease.pod.clone());
                 let shown = adopted(attachment.clone(), link, now);
                 unrecorded.extend(shown.map(|shown| Lease { network, pod, ..shown }));
                 ends.push(Repair::Forget(attachment));
                 continue;
             }
-            (Phase::Pending, Some(link))
-                if lease.since < began && link.carrier && link.lacks(plan::host_end(lease)).is_empty() =>
-            {
+            (Phase::Pending, Some(link)) if lease.since < began && link.carrier && is_made(link, lease) => {
                 repairs.push(Repair::Commit(attachment));
             }
             (Phase::Pending, _) => {
@@ -220,9 +88,8 @@ pub fn repairs<'a>(
                 continue;
             }
             (Phase::Committed, Some(link)) => {
-                let lacks = host_end_lacks(lease, link);
-                if !lacks.is_empty() {
-                    repairs.push(Repair::Rewire { attachment, index: link.index, lacks });
+                if !link.lacks(&plan::kept_host_end(lease)).is_empty() {
+                    repairs.push(Repair::Rewire(attachment));
                 }
             }
         }
@@ -236,7 +103,7 @@ pub fn repairs<'a>(
         }
         match adopted(attachment.clone(), link, now) {
             Some(lease) => unrecorded.push(lease),
-            None => repairs.push(Repair::Remove { attachment, index: link.index }),
+            None => repairs.push(Repair::Remove(attachment)),
         }
     }
     for lease in unrecorded {
@@ -253,44 +120,61 @@ pub fn repairs<'a>(
     ends
 }
 
-/// The links by each sign that a lease could know them by, so that a node with many pods does not compare each with each.
-struct Index<'a> {
-    by_index: BTreeMap<u32, &'a KernelLink>,
-    by_mac: BTreeMap<Mac, Vec<&'a KernelLink>>,
-    by_alias: BTreeMap<Attachment, Vec<&'a KernelLink>>,
+/// What a lease could know its link by.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Sign {
+    Index(u32),
+    Mac(Mac),
+    Alias(Attachment),
 }
 
+/// The links by each sign, so that a node with many pods does not compare each with each.
+struct Index<'a>(BTreeMap<Sign, Vec<&'a Observed>>);
+
 impl<'a> Index<'a> {
-    fn new(links: &'a [KernelLink]) -> Index<'a> {
-        let mut index = Index { by_index: BTreeMap::new(), by_mac: BTreeMap::new(), by_alias: BTreeMap::new() };
+    fn new(links: &'a [Observed]) -> Index<'a> {
+        let mut index: BTreeMap<Sign, Vec<&Observed>> = BTreeMap::new();
         for link in links {
-            index.by_index.insert(link.index, link);
-            if let Some(mac) = link.mac {
-                index.by_mac.entry(mac).or_default().push(link);
-            }
-            if let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) {
-                index.by_alias.entry(attachment).or_default().push(link);
+            let alias = link.alias.as_deref().and_then(plan::attachment_of_alias).map(Sign::Alias);
+            for sign in [Some(Sign::Index(link.index)), link.mac.map(Sign::Mac), alias].into_iter().flatten() {
+                index.entry(sign).or_default().push(link);
             }
         }
-        index
+        Index(index)
     }
 
-    fn candidates(&self, lease: &Lease) -> impl Iterator<Item = &'a KernelLink> {
-        let by_index = lease.host_index.and_then(|index| self.by_index.get(&index));
-        let by_mac = self.by_mac.get(&lease.host_mac).into_iter().flatten();
-        let by_alias = self.by_alias.get(&lease.attachment).into_iter().flatten();
-        by_index.into_iter().chain(by_mac).chain(by_alias).copied()
+    fn candidates(&self, lease: &Lease) -> impl Iterator<Item = &'a Observed> {
+        let index = lease.host_index.map(Sign::Index);
+        let signs = [index, Some(Sign::Mac(lease.host_mac)), Some(Sign::Alias(lease.attachment.clone()))];
+        signs.into_iter().flatten().filter_map(|sign| self.0.get(&sign)).flatten().copied()
     }
+}
+
+/// An ADD came to its end at this host end. Who renamed it since did not undo that.
+fn is_made(link: &Observed, lease: &Lease) -> bool {
+    link.lacks(&plan::kept_host_end(lease)).into_iter().all(Change::is_identity)
+}
+
+/// The pod behind this link has another address than its record says: the record is of an earlier lease.
+fn contradicts(link: &Observed, lease: &Lease) -> bool {
+    let Some(pod_mac) = lease.pod_mac else { return false };
+    let given: Vec<IpAddr> = link.given(pod_mac).collect();
+    let differs = |recorded: Option<IpAddr>, is_of_family: fn(&IpAddr) -> bool| {
+        let lost = recorded
+            .is_none_or(|ip| link.routed().all(|other| other != ip) && !link.neighbours.contains(&(ip, pod_mac)));
+        lost && given.iter().any(is_of_family)
+    };
+    differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6) || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
 }
 
 /// None for a link that leads to no address.
-fn adopted(attachment: Attachment, link: &KernelLink, now: u64) -> Option<Lease> {
+fn adopted(attachment: Attachment, link: &Observed, now: u64) -> Option<Lease> {
     let pod_mac = attachment.mac(LinkEnd::Pod);
     // What flock gave comes before routes that may be anybody's.
-    let addresses = || link.shown(pod_mac).chain(link.addresses());
+    let addresses = || link.given(pod_mac).chain(link.routed());
     let v6 = addresses().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
     let v4 = addresses().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
-    let gateway4 = link.own.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+    let gateway4 = link.addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
     (v6.is_some() || v4.is_some()).then_some(())?;
     Some(Lease {
         phase: Phase::Committed,
@@ -317,40 +201,10 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
-    use crate::addr::GATEWAY6;
-    use crate::plan::SETTINGS;
+    use crate::observed::tests::link_of;
     use crate::plan::tests::lease;
 
-    /// The host end of the link of `lease` as an ADD leaves it.
-    fn link_of(lease: &Lease) -> KernelLink {
-        let mut link = KernelLink {
-            index: 7,
-            name: lease.host_link.to_string(),
-            mac: Some(lease.host_mac),
-            mtu: lease.mtu,
-            alias: Some(plan::alias(&lease.attachment)),
-            up: true,
-            carrier: true,
-            settings4: vec![-1; 33],
-            settings6: vec![-1; 60],
-            routes: lease.addresses().map(|ip| (ip.into(), None)).collect(),
-            own: vec![GATEWAY6.into(), GATEWAY4.into()],
-            neighbours: lease.addresses().filter_map(|ip| Some((ip, lease.pod_mac?))).collect(),
-        };
-        for setting in &SETTINGS {
-            settings_of(&mut link, setting.family)[setting.place] = setting.value;
-        }
-        link
-    }
-
-    fn settings_of(link: &mut KernelLink, family: Family) -> &mut Vec<i32> {
-        match family {
-            Family::V4 => &mut link.settings4,
-            Family::V6 => &mut link.settings6,
-        }
-    }
-
-    fn found(leases: &[Lease], links: &[KernelLink]) -> Vec<Repair> {
+    fn found(leases: &[Lease], links: &[Observed]) -> Vec<Repair> {
         repairs(leases.iter(), links, |_| false, 100, 1)
     }
 
@@ -361,17 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn a_host_end_that_lacks_something_gets_it_back() {
+        let lease = lease("abc/eth0");
+        let damages: [fn(&mut Observed); 3] =
+            [|link| link.up = false, |link| link.name = "x".into(), |link| link.routes.truncate(1)];
+        for damage in damages {
+            let mut link = link_of(&lease);
+            damage(&mut link);
+            assert_eq!(found(std::slice::from_ref(&lease), &[link]), [Repair::Rewire(lease.attachment.clone())]);
+        }
+    }
+
+    #[test]
     fn an_add_that_was_cut_off_is_undone_unless_only_its_last_line_is_missing() {
         let mut lease = lease("abc/eth0");
         lease.phase = Phase::Pending;
         let undo = [Repair::Undo(lease.attachment.clone())];
         assert_eq!(found(std::slice::from_ref(&lease), &[]), undo);
-        let halves: [fn(&mut KernelLink); 6] = [
+        let halves: [fn(&mut Observed); 6] = [
             |link| link.carrier = false,
             |link| link.up = false,
             |link| link.alias = None,
             |link| link.routes.truncate(1),
-            |link| link.own.clear(),
+            |link| link.addresses.clear(),
             |link| link.neighbours.clear(),
         ];
         for half in halves {
@@ -409,7 +275,7 @@ mod tests {
         link.routes.retain(|(to, _)| to.addr().is_ipv6());
         link.routes.push(("10.0.0.77/32".parse().expect("literal"), None));
         let repairs = found(std::slice::from_ref(&stands), &[link]);
-        assert!(matches!(repairs.as_slice(), [Repair::Rewire { .. }]), "{repairs:?}");
+        assert!(matches!(repairs.as_slice(), [Repair::Rewire(_)]), "{repairs:?}");
     }
 
     #[test]
@@ -437,57 +303,11 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_host_end_has_lost_is_named() {
-        let lease = lease("abc/eth0");
-        let check = |damage: fn(&mut KernelLink), expected: &str| {
-            let mut link = link_of(&lease);
-            damage(&mut link);
-            let repairs = found(std::slice::from_ref(&lease), &[link]);
-            let [Repair::Rewire { lacks, .. }] = repairs.as_slice() else { panic!("{repairs:?}") };
-            assert_eq!(lacks.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
-        };
-        check(|link| link.alias = None, "alias flock:abc/eth0");
-        check(|link| link.up = false, "up");
-        check(|link| link.routes.truncate(1), "route 10.0.0.5/32");
-        check(|link| link.routes.retain(|(to, _)| to.addr().is_ipv4()), "route 2001:db8::5/128");
-        check(|link| link.routes[1].1 = Some(GATEWAY4.into()), "route 10.0.0.5/32");
-        check(|link| link.mac = Some(Mac([2, 9, 9, 9, 9, 9])), "hardware address ba:79:2b:9b:22:d8");
-        check(|link| link.name = "x".into(), "name flock1a47e90b");
-        check(|link| link.own.truncate(1), "address 169.254.1.1");
-        check(|link| link.own.retain(IpAddr::is_ipv4), "address fe80::1");
-        check(|link| link.neighbours.truncate(1), "neighbour 10.0.0.5");
-        check(|link| link.neighbours[0].1 = Mac([2, 9, 9, 9, 9, 9]), "neighbour 2001:db8::5");
-    }
-
-    #[test]
-    fn every_setting_that_a_default_of_the_host_could_decide_is_compared() {
-        let both = lease("abc/eth0");
-        for setting in SETTINGS.iter().filter(|setting| setting.kept) {
-            let mut link = link_of(&both);
-            settings_of(&mut link, setting.family)[setting.place] += 1;
-            let repairs = found(std::slice::from_ref(&both), &[link]);
-            let [Repair::Rewire { lacks, .. }] = repairs.as_slice() else { panic!("{setting:?}: {repairs:?}") };
-            assert_eq!(lacks, &[Change::Setting(setting)]);
-        }
-        // What a later plugin of the chain may set is its own.
-        for setting in SETTINGS.iter().filter(|setting| !setting.kept) {
-            let mut link = link_of(&both);
-            settings_of(&mut link, setting.family)[setting.place] += 1;
-            assert_eq!(found(std::slice::from_ref(&both), &[link]), [], "{setting:?}");
-        }
-        // An older kernel that does not know the last ones, and one without IPv6.
-        let mut old = link_of(&both);
-        old.settings4.truncate(10);
-        old.settings6.clear();
-        assert_eq!(found(&[both], &[old]), []);
-    }
-
-    #[test]
     fn a_link_is_its_pods_whatever_somebody_has_changed_of_it() {
         let mut mine = lease("abc/eth0");
         mine.host_index = Some(7);
         let other = link_of(&lease("def/eth0"));
-        let damages: [fn(&mut KernelLink); 3] = [
+        let damages: [fn(&mut Observed); 3] = [
             |link| link.name = "renamed".into(),
             |link| link.mac = None,
             |link| link.alias = Some("somebody's".into()),
@@ -500,10 +320,10 @@ mod tests {
             assert!(!repairs.contains(&Repair::Release(mine.attachment.clone())), "{bits:03b}: {repairs:?}");
         }
         // A link of its index that bears nothing of the lease is of another namespace, or of another time.
-        let other = KernelLink { index: 7, name: "uplink".into(), ..KernelLink::default() };
+        let other = Observed { index: 7, name: "uplink".into(), ..Observed::default() };
         assert_eq!(found(&[mine.clone()], &[other]), [Repair::Release(mine.attachment.clone())]);
         // A link of its name alone is somebody else's.
-        let named = KernelLink { name: mine.host_link.to_string(), index: 8, ..KernelLink::default() };
+        let named = Observed { name: mine.host_link.to_string(), index: 8, ..Observed::default() };
         assert_eq!(found(&[mine.clone()], &[named]), [Repair::Release(mine.attachment)]);
     }
 
@@ -517,7 +337,7 @@ mod tests {
         assert_eq!(found(&[(**adopted).clone()], &[link_of(&lease)]), [], "and then all is in order");
         let mut bare = link_of(&lease);
         bare.routes.clear();
-        assert_eq!(found(&[], &[bare]), [Repair::Remove { attachment: lease.attachment, index: 7 }]);
+        assert_eq!(found(&[], &[bare]), [Repair::Remove(lease.attachment)]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use model::addr::{Attachment, Family, GATEWAY4, GATEWAY6, LinkEnd};
 use model::lease::{Lease, Phase};
+use model::observed::Observed;
 use model::plan::{self, SETTINGS};
-use model::recover::KernelLink;
 
 /// A committed lease with an address of each family.
 pub(crate) fn lease(key: &str) -> Lease {
@@ -28,8 +28,8 @@ pub(crate) fn lease(key: &str) -> Lease {
 }
 
 /// The host end of the link of `lease` as an ADD leaves it.
-pub(crate) fn link_of(lease: &Lease) -> KernelLink {
-    let mut link = KernelLink {
+pub(crate) fn link_of(lease: &Lease) -> Observed {
+    let mut link = Observed {
         index: 7,
         name: lease.host_link.to_string(),
         mac: Some(lease.host_mac),
@@ -40,7 +40,7 @@ pub(crate) fn link_of(lease: &Lease) -> KernelLink {
         settings4: vec![-1; 33],
         settings6: vec![-1; 60],
         routes: lease.addresses().map(|ip| (ip.into(), None)).collect(),
-        own: vec![GATEWAY6.into(), GATEWAY4.into()],
+        addresses: vec![GATEWAY6.into(), GATEWAY4.into()],
         neighbours: lease.addresses().filter_map(|ip| Some((ip, lease.pod_mac?))).collect(),
     };
     for setting in &SETTINGS {

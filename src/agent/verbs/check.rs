@@ -16,7 +16,6 @@ use cni::env::Command;
 use cni::result::WireResult;
 use model::lease::Lease;
 use model::plan::{self, Change};
-use model::recover::host_end_lacks;
 
 /// Compares the result that the runtime remembers with the lease.
 ///
@@ -58,7 +57,7 @@ fn host_end(lease: &Lease, deadline: Instant) -> Result<(), Cause> {
         return Err(Cause::Differs(format!("host link {name} is missing")));
     };
     let end = observe::host_end(&mut Conn::open(deadline)?, lease, link)?;
-    differs(host_end_lacks(lease, &end), |change| match change {
+    differs(&end.lacks(&plan::kept_host_end(lease)), |change| match change {
         Change::Up => format!("host link {name} is down"),
         Change::Route { to, .. } => format!("the host has no route {} through {name}", to.addr()),
         other => format!("host link {name} lacks the {other}"),
@@ -72,26 +71,18 @@ fn pod_end(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause>
         return Err(Cause::Differs(format!("the pod has no interface {ifname}")));
     };
     let end = observe::pod_end(&mut conn, link)?;
-    let mut wanted: Vec<Change> = plan::pod_identity(lease).into_iter().chain(plan::wiring(lease).pod).collect();
-    if lease.pod_mac.is_none() {
-        // The Go flock made this link, and left neighbours and a link-local address to the kernel.
-        wanted.retain(|change| match change {
-            Change::Address { ip, .. } => lease.addresses().any(|own| own == *ip),
-            other => !matches!(other, Change::Neighbour { .. }),
-        });
-    }
-    differs(end.lacks(wanted), |change| match change {
+    differs(&end.lacks(&plan::kept_pod_end(lease)), |change| match change {
         Change::Up => format!("the pod's interface {ifname} is down"),
         Change::Route { via: Some(gateway), .. } => format!("the pod lacks the default route via {gateway}"),
         other => format!("the pod's interface {ifname} lacks the {other}"),
     })
 }
 
-fn differs(lacks: Vec<Change>, told: impl Fn(&Change) -> String) -> Result<(), Cause> {
+fn differs(lacks: &[&Change], told: impl Fn(&Change) -> String) -> Result<(), Cause> {
     if lacks.is_empty() {
         return Ok(());
     }
-    Err(Cause::Differs(lacks.iter().map(told).collect::<Vec<_>>().join("; ")))
+    Err(Cause::Differs(lacks.iter().map(|change| told(change)).collect::<Vec<_>>().join("; ")))
 }
 
 impl Verbs {

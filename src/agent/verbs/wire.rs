@@ -13,8 +13,8 @@ use crate::kernel::netns::Netns;
 use crate::kernel::sysctl::{self, SysctlError};
 use model::addr::{Attachment, Family, IfName};
 use model::lease::Lease;
+use model::observed::Observed;
 use model::plan::{self, Change, Wiring};
-use model::recover::KernelLink;
 
 /// Makes the link that `lease` asks for, its pod end in `netns`. When it returns, the first packet works. Returns the index
 /// of the host end.
@@ -32,7 +32,7 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
 
     let pair = create(&mut host, &wiring, netns, remover, deadline).map_err(fail)?;
     let name = wiring.host_link.as_str();
-    set_ipv6(name, &wiring.host, &pair.settings6).map_err(|e| fail(e.into()))?;
+    set_ipv6(name, wiring.host.iter(), &pair.settings6).map_err(|e| fail(e.into()))?;
     host.apply(pair.host, name, &wiring.host).map_err(|e| fail(e.into()))?;
     // Hosts that switch IPv6 off by default do so for both ends, since namespaces may inherit it. This pod is to have it.
     if lease.ipv6.is_some() && pod_ipv6_off.map_err(|e| fail(e.into()))? {
@@ -51,7 +51,7 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn shown(lease: &Lease, deadline: Instant) -> Result<Option<KernelLink>, Fault> {
+pub fn shown(lease: &Lease, deadline: Instant) -> Result<Option<Observed>, Fault> {
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let Some(link) = observe::link(lease, deadline).map_err(fail)? else { return Ok(None) };
     let mut conn = Conn::open(deadline).map_err(|e| fail(e.into()))?;
@@ -62,15 +62,14 @@ pub fn shown(lease: &Lease, deadline: Instant) -> Result<Option<KernelLink>, Fau
 ///
 /// # Errors
 /// Some of it may be missing still.
-pub fn rewire(lease: &Lease, end: &KernelLink, lacks: &[Change], deadline: Instant) -> Result<(), Fault> {
+pub fn rewire(lease: &Lease, end: &Observed, lacks: &[&Change], deadline: Instant) -> Result<(), Fault> {
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let mut conn = Conn::open(deadline).map_err(|e| fail(e.into()))?;
-    set_ipv6(&end.name, lacks, &end.settings6).map_err(|e| fail(e.into()))?;
-    let identity = plan::host_identity(lease).into_iter().filter(|change| lacks.contains(change));
-    let (names, mut changes): (Vec<Change>, Vec<Change>) =
-        identity.partition(|change| matches!(change, Change::Name(_)));
-    // All of the rest: a link that was down has lost more with that than could be seen before.
-    changes.extend(plan::host_end(lease));
+    set_ipv6(&end.name, lacks.iter().copied(), &end.settings6).map_err(|e| fail(e.into()))?;
+    // All but the identity, lacking or not: a link that was down has lost more with that than could be seen before.
+    let changes =
+        plan::kept_host_end(lease).into_iter().filter(|change| !change.is_identity() || lacks.contains(&change));
+    let (names, changes): (Vec<Change>, Vec<Change>) = changes.partition(|change| matches!(change, Change::Name(_)));
     conn.apply(end.index, &end.name, &changes).map_err(|e| fail(e.into()))?;
     // Last, as older kernels refuse it, and a pod does without.
     if names.is_empty() { Ok(()) } else { conn.apply(end.index, &end.name, &names).map_err(|e| fail(e.into())) }
@@ -78,7 +77,7 @@ pub fn rewire(lease: &Lease, end: &KernelLink, lacks: &[Change], deadline: Insta
 
 /// Writes those IPv6 settings among `changes` that the link does not have yet: the kernel takes them by `/proc` alone, and a
 /// write costs as much as three netlink messages.
-fn set_ipv6(link: &str, changes: &[Change], shown: &[i32]) -> Result<(), SysctlError> {
+fn set_ipv6<'a>(link: &str, changes: impl Iterator<Item = &'a Change>, shown: &[i32]) -> Result<(), SysctlError> {
     for change in changes {
         if let Change::Setting(setting) = change
             && setting.family == Family::V6

@@ -15,7 +15,8 @@ use crate::record::examples::lease;
 use crate::record::examples::link_of;
 use model::addr::fnv1a64;
 use model::lease::Phase;
-use model::recover::{KernelLink, Repair, repairs};
+use model::observed::Observed;
+use model::recover::{Repair, repairs};
 
 const BOOT: &str = "boot-1";
 
@@ -788,7 +789,7 @@ fn what_waits_together_is_synced_once() {
 /// What is true of a node while its agent is away: the log as it was written, and the links that stand.
 struct Node {
     lines: Vec<Vec<u8>>,
-    links: Vec<KernelLink>,
+    links: Vec<Observed>,
     /// The leases of the pods that live and were told of their addresses.
     alive: BTreeMap<String, Lease>,
 }
@@ -862,7 +863,7 @@ fn lived(events: &[Event], cut_off: CutOff) -> Node {
             Event::Restart => store = opened(disk.clone()).0,
         }
     }
-    let mut links: Vec<KernelLink> = alive.values().map(link_of).collect();
+    let mut links: Vec<Observed> = alive.values().map(link_of).collect();
     if !matches!(cut_off, CutOff::Nowhere) {
         let lease = pending(&alive, 9, 0, since + 1);
         store.put(lease.clone()).expect("a good disk");
@@ -944,15 +945,15 @@ impl Damage {
 }
 
 /// A start over this log and these links: leases and links as they are afterwards.
-fn recovered(log: &[Vec<u8>], mut links: Vec<KernelLink>) -> (BTreeMap<String, Lease>, Vec<KernelLink>) {
+fn recovered(log: &[Vec<u8>], mut links: Vec<Observed>) -> (BTreeMap<String, Lease>, Vec<Observed>) {
     const BEGAN: u64 = 1_000;
     let (store, _) = opened(BadDisk::new(log_with(log), Fault::Never));
     let mut leases = contents(&store);
     let compared =
-        |leases: &BTreeMap<String, Lease>, links: &[KernelLink]| repairs(leases.values(), links, |_| false, BEGAN, 0);
+        |leases: &BTreeMap<String, Lease>, links: &[Observed]| repairs(leases.values(), links, |_| false, BEGAN, 0);
     for repair in compared(&leases, &links) {
         match repair {
-            Repair::Undo(attachment) | Repair::Release(attachment) | Repair::Remove { attachment, .. } => {
+            Repair::Undo(attachment) | Repair::Release(attachment) | Repair::Remove(attachment) => {
                 let lease = leases.remove(&attachment.to_string());
                 let name = lease.map_or(attachment.host_link(0), |lease| lease.host_link);
                 links.retain(|link| link.name != name.as_str());
@@ -967,7 +968,7 @@ fn recovered(log: &[Vec<u8>], mut links: Vec<KernelLink>) -> (BTreeMap<String, L
                 let before = leases.insert(lease.attachment.to_string(), *lease);
                 assert!(!taken && before.is_none(), "the ledger would refuse");
             }
-            repair @ (Repair::Rewire { .. } | Repair::Conflict { .. }) => panic!("nothing was taken away: {repair:?}"),
+            repair @ (Repair::Rewire(_) | Repair::Conflict { .. }) => panic!("nothing was taken away: {repair:?}"),
         }
     }
     assert_eq!(compared(&leases, &links), [], "once is enough");
