@@ -31,7 +31,7 @@ use crate::record::boot_clock;
 use crate::record::import;
 use crate::record::notes::{Intents, Waiting};
 use model::addr::{Attachment, LinkEnd};
-use model::lease::{Lease, Phase};
+use model::lease::Lease;
 use model::observed::Observed;
 use model::plan;
 use model::recover::{Repair, repairs};
@@ -271,16 +271,8 @@ impl Reconciler {
             Repair::Forget(attachment) => {
                 ("record of an earlier lease ended", attachment, self.forget(attachment, began, deadline))
             }
-            Repair::Release(attachment) => (
-                "lease of a vanished pod ended",
-                attachment,
-                self.verbs.remove(attachment, began, deadline).map(|_| ()),
-            ),
-            Repair::Remove(attachment) => (
-                "link without addresses removed",
-                attachment,
-                self.verbs.remove(attachment, began, deadline).map(|_| ()),
-            ),
+            Repair::Release(attachment) => ("lease of a vanished pod ended", attachment, remove(attachment)),
+            Repair::Remove(attachment) => ("link without addresses removed", attachment, remove(attachment)),
             Repair::Rewire(attachment) => {
                 let repaired = self.rewire(attachment, Turn::Round, deadline);
                 return self.tell_of_rewiring(attachment, repaired);
@@ -364,11 +356,10 @@ impl Reconciler {
     /// Under the claim: a link that is being made lacks much. False if nothing is missing, or if it is left to the next round.
     fn rewire(&mut self, attachment: &Attachment, turn: Turn, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Wire, cause };
-        let ledger = self.verbs.ledger();
-        let _claim = ledger.claim(attachment, deadline).map_err(fail)?;
-        let Some(lease) = ledger.find(attachment, deadline).map_err(fail)? else { return Ok(false) };
-        let Some(end) = wire::shown(&lease, deadline)? else { return Ok(false) };
-        let kept = plan::kept_host_end(&lease);
+        let claim = self.verbs.ledger().claim(attachment, deadline).map_err(fail)?;
+        let Some(lease) = claim.lease() else { return Ok(false) };
+        let Some(end) = wire::shown(lease, deadline)? else { return Ok(false) };
+        let kept = plan::kept_host_end(lease);
         let lacks = end.lacks(&kept);
         if lacks.is_empty() {
             return Ok(false);
@@ -445,5 +436,22 @@ fn adopt(claim: Claim, lease: Lease, deadline: Instant) -> Result<bool, Fault> {
             Ok(true)
         }
         other => other.map_err(|cause| Fault { step: Step::Commit, cause }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::verbs::tests::{Scene, soon};
+
+    #[test]
+    fn a_repair_of_an_older_lease_leaves_the_newer_one() {
+        let scene = Scene::new("forget", None);
+        let reconciler = Reconciler::new(scene.verbs.clone(), Path::new("/nowhere/flock.sock"), Suspicions::default());
+        let attachment = scene.recorded("only-in-tests/eth0", 101);
+        reconciler.forget(&attachment, 100, soon()).expect("nothing to do");
+        assert!(scene.is_recorded(&attachment), "it was made after the links were looked at");
+        reconciler.forget(&attachment, 101, soon()).expect("ended");
+        assert!(!scene.is_recorded(&attachment));
     }
 }

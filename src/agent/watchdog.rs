@@ -7,8 +7,9 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::agent::board::Board;
 use crate::agent::ledger::{Ledger, Usage};
-use crate::agent::view::Present;
+use crate::agent::node::state::NodeState;
 use crate::process::log;
 use crate::process::notify;
 use crate::process::progress::Pulse;
@@ -62,7 +63,7 @@ impl Watchdog {
 
     fn look(&mut self, deadline: Instant) {
         if let Ok(usage) = self.ledger.usage(deadline) {
-            let status = status(&usage, self.present.get().is_some());
+            let status = status(&usage, self.node.get().view.is_some());
             if status != self.status {
                 notify::send(&format!("STATUS={status}"));
                 self.status = status;

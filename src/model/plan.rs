@@ -393,7 +393,7 @@ pub(crate) mod tests {
         };
         let lease = lease("abc/eth0");
         assert!(sets(&wiring(&lease).host));
-        assert!(!sets(&host_end(&lease)), "portmap needs it for host ports on 127.0.0.1");
+        assert!(!sets(&kept_host_end(&lease)), "portmap needs it for host ports on 127.0.0.1");
     }
 
     #[test]

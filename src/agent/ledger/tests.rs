@@ -315,3 +315,139 @@ fn a_claim_passes_on_to_who_still_waits_for_it_and_tells_what_has_become_of_the_
     drop(held);
     ledger.claim(&key, soon()).expect("free");
 }
+
+fn attachment(key: &str) -> Attachment {
+    key.parse().expect("a key")
+}
+
+/// The first lease of `pod`, committed or not, ends.
+fn came_and_went(ledger: &Ledger, key: &str) -> Lease {
+    let (claim, lease) = begun(ledger, key).expect("free");
+    claim.release(soon()).expect("recorded");
+    lease
+}
+
+fn meet(one: &Lease, other: &Lease) -> bool {
+    one.addresses().any(|ip| other.addresses().any(|theirs| theirs == ip))
+}
+
+#[test]
+fn addresses_of_a_pod_that_went_shortly_before_a_restart_rest_after_it() {
+    let disk = Memory::default();
+    let gone = came_and_went(&ledger(&disk, "2001:db8::/120", "10.0.0.0/29"), "gone/eth0");
+    let after = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let (_claim, lease) = begun(&after, "new/eth0").expect("free");
+    assert!(!meet(&lease, &gone), "{:?}", addresses(&lease));
+    let counts = after.usage(soon()).expect("in time").addresses;
+    assert_eq!((counts.ipv6.resting, counts.ipv4.resting), (1, 1));
+}
+
+#[test]
+fn addresses_of_running_pods_are_theirs_after_a_restart() {
+    let disk = Memory::default();
+    let before = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let (mut claim, runs) = begun(&before, "runs/eth0").expect("free");
+    claim.commit(None, soon()).expect("recorded");
+    let after = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let (_claim, lease) = begun(&after, "new/eth0").expect("free");
+    assert!(!meet(&lease, &runs), "{:?}", addresses(&lease));
+}
+
+#[test]
+fn a_released_address_rests_before_the_next_pod_gets_it() {
+    let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+    let gone = came_and_went(&ledger, "gone/eth0");
+    let (_claim, lease) = begun(&ledger, "new/eth0").expect("free");
+    assert!(!meet(&lease, &gone), "{:?}", addresses(&lease));
+}
+
+#[test]
+fn an_add_that_a_full_disk_refuses_costs_no_address() {
+    let disk = Memory::default();
+    let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let before = ledger.usage(soon()).expect("in time");
+    disk.full.store(true, Ordering::Relaxed);
+    for _ in 0..20 {
+        let error = begun(&ledger, "a/eth0").expect_err("nothing can be recorded");
+        assert!(matches!(error, Cause::Store(_)), "{error:?}");
+    }
+    assert_eq!(ledger.usage(soon()).expect("in time"), before);
+    disk.full.store(false, Ordering::Relaxed);
+    begun(&ledger, "a/eth0").expect("there is room again");
+}
+
+#[test]
+fn an_add_whose_end_cannot_be_recorded_is_told_so() {
+    let disk = Memory::default();
+    let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let (mut claim, lease) = begun(&ledger, "a/eth0").expect("free");
+    disk.full.store(true, Ordering::Relaxed);
+    let committed = claim.commit(Some(7), soon());
+    assert!(matches!(committed, Err(Cause::Store(_))), "{committed:?}");
+    assert_eq!(found(&ledger, "a/eth0"), Some(lease), "still pending");
+}
+
+#[test]
+fn an_attachment_has_one_lease_at_a_time_and_the_same_link_name_each_time() {
+    let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+    let (claim, first) = begun(&ledger, "a/eth0").expect("free");
+    drop(claim);
+    let Begun { mut claim, warnings } = ledger.begin(new("a/eth0"), soon()).expect("in time");
+    assert_eq!((warnings, claim.lease()), (None, Some(&first)), "it is found and left as it is");
+    let second = claim.reserve(new("a/eth0"), soon());
+    assert!(matches!(second, Err(Cause::Attached(_))), "{second:?}");
+    claim.clear(soon()).expect("recorded");
+    claim.reserve(new("a/eth0"), soon()).expect("it is gone");
+    assert_eq!(claim.lease().map(|lease| &lease.host_link), Some(&first.host_link));
+}
+
+#[test]
+fn a_pod_that_comes_back_in_another_sandbox_gets_its_address_early_and_others_only_with_a_warning() {
+    let ledger = ledger(&Memory::default(), "", "10.0.0.0/30");
+    let reserve = |key: &str, pod: &str| {
+        let pod = Some(PodName { namespace: "default".into(), name: pod.into() });
+        let addresses = ipam::Request { ipv6: None, ..both() };
+        let Begun { claim, warnings } =
+            ledger.begin(NewLease { pod, addresses, ..new(key) }, soon()).expect("the only address");
+        claim.release(soon()).expect("recorded");
+        warnings.expect("a new lease")
+    };
+    assert_eq!(reserve("one/eth0", "web-0"), Vec::<String>::new());
+    assert_eq!(reserve("two/eth0", "web-0"), Vec::<String>::new());
+    let warnings = reserve("three/eth0", "web-1");
+    assert!(warnings[0].contains("10.0.0.2 was another pod's"), "{warnings:?}");
+}
+
+#[test]
+fn what_is_adopted_is_taken_and_takes_nothing_from_others() {
+    let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+    let shown = crate::record::examples::lease("shown/eth0");
+    let shown = Lease { ipv6: "2001:db8::1".parse().ok(), ipv4: "10.0.0.2".parse().ok(), ..shown };
+    let adopt = |lease: Lease| {
+        let claim = ledger.claim(&lease.attachment, soon()).expect("in time");
+        claim.adopt(lease, soon()).expect("recorded")
+    };
+    assert!(adopt(shown.clone()));
+    let (_claim, lease) = begun(&ledger, "new/eth0").expect("free");
+    assert_eq!(addresses(&lease), ["2001:db8::2", "10.0.0.3"]);
+    let second = Lease { attachment: attachment("second/eth0"), ipv6: None, ..shown };
+    assert!(!adopt(second), "10.0.0.2 is another's");
+    assert_eq!(found(&ledger, "second/eth0"), None);
+}
+
+#[test]
+fn a_link_that_was_changed_is_its_pods_unless_a_request_works_on_it() {
+    let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
+    for (key, index) in [("a/eth0", 7), ("b/eth0", 8)] {
+        let (mut claim, _) = begun(&ledger, key).expect("free");
+        claim.commit(Some(index), soon()).expect("recorded");
+    }
+    let suspected = || {
+        let mut suspects = Suspects::default();
+        suspects.link(7);
+        ledger.suspected(suspects, soon()).expect("in time")
+    };
+    assert_eq!(suspected(), [attachment("a/eth0")]);
+    let _claim = ledger.claim(&attachment("a/eth0"), soon()).expect("free");
+    assert_eq!(suspected(), []);
+}

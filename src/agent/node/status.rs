@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::agent::board::Board;
 use crate::agent::ledger::{Ledger, Usage};
 use crate::agent::node::cluster::advice;
 use crate::agent::node::state::{Edit, NodeState, Verdict};
@@ -244,10 +245,8 @@ impl Reporter {
             _ => conditions_on_server(&self.client, &self.node, edit)?,
         };
         let Ok(usage) = self.ledger.usage(Instant::now() + LEDGER_LIMIT) else { return Ok(()) };
-        let view = self.present.get();
-        let config = view.as_ref().map(|view| &view.config);
         let now = log::timestamp(SystemTime::now());
-        let conditions = judge(&standing, &standing.serving(config.is_some()), config, &usage);
+        let conditions = judge(&standing, config, &usage);
         let (conditions, told) = dated(&conditions, &told, &now, edit.generation);
         self.told = Some((edit.uid.clone(), told));
         // A family without a range has nothing that could be free. Null takes away what was written before.
@@ -392,7 +391,7 @@ fn dated(conditions: &[Condition], told: &[Told], now: &str, generation: i64) ->
     (values.collect(), told)
 }
 
-fn judge(standing: &Standing, serving: &Serving, config: Option<&NodeConfig>, usage: &Usage) -> [Condition; 3] {
+fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> [Condition; 3] {
     let condition =
         |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
     let verdict = &standing.verdict;
@@ -477,8 +476,12 @@ mod tests {
         model::nodeconfig::parse(format!("{head}spec: {spec}\n")).expect("valid")
     }
 
-    fn conditions(standing: &Standing, serving: &Serving) -> [Condition; 3] {
-        judge(standing, serving, Some(&config("{cidr4: 10.0.0.0/24}")), &usage(1, 10, 0))
+    fn view() -> Arc<View> {
+        Arc::new(View { config: config("{cidr4: 10.0.0.0/24}"), mtu: 1500, gateway4: GATEWAY4 })
+    }
+
+    fn conditions(standing: &Standing) -> [Condition; 3] {
+        judge(standing, Some(&config("{cidr4: 10.0.0.0/24}")), &usage(1, 10, 0))
     }
 
     #[test]
@@ -499,7 +502,7 @@ mod tests {
         let [ready, valid, _] = conditions(&bad);
         assert_eq!((ready.status, ready.reason), (Truth::True, "LastGood"));
         assert_eq!((valid.status, valid.reason, valid.message.as_str()), (Truth::False, "Invalid", "spec.cidr6 …"));
-        let [ready, _, free] = judge(&bad, &Serving::NotConfigured, None, &usage(0, 0, 0));
+        let [ready, _, free] = judge(&Standing { serving: Serving::NotConfigured, ..bad }, None, &usage(0, 0, 0));
         assert_eq!((ready.status, ready.reason), (Truth::False, "NotConfigured"));
         assert_eq!((free.status, free.reason), (Truth::Unknown, "NotConfigured"));
         let [ready, valid, free] = conditions(&of(Verdict::default()));
@@ -509,7 +512,7 @@ mod tests {
     #[test]
     fn a_full_family_is_told_and_the_node_stays_ready() {
         let both = config("{cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}");
-        let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&both), &usage(253, 0, 0));
+        let [ready, _, free] = judge(&of(Verdict::default()), Some(&both), &usage(253, 0, 0));
         assert_eq!(
             (ready.status, ready.message.as_str()),
             (Truth::True, "pods get addresses, but no IPv4 address is free")
@@ -521,7 +524,7 @@ mod tests {
         // A family that the node does not have is not full, nor is one whose last addresses rest.
         for (spec, usage) in [("{cidr6: '2001:db8::/64'}", usage(0, 0, 0)), ("{cidr4: 10.0.0.0/24}", usage(252, 0, 1))]
         {
-            let [ready, _, free] = judge(&Standing::default(), &Serving::Yes, Some(&config(spec)), &usage);
+            let [ready, _, free] = judge(&of(Verdict::default()), Some(&config(spec)), &usage);
             assert_eq!((free.status, ready.message.as_str()), (Truth::True, "pods get addresses"), "{spec}");
         }
         let mut none = usage(9, 0, 0);

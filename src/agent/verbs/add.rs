@@ -14,10 +14,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::NewLease;
 use crate::agent::ledger::claim::{Begun, Claim};
+use crate::agent::node::state::View;
 use crate::agent::verbs::takedown::{TakenDown, Unless};
 use crate::agent::verbs::wire::{unwire, wire};
 use crate::agent::verbs::{Trace, Verbs, key, receive};
-use crate::agent::view::View;
 use crate::kernel::netns::Netns;
 use crate::kube::objects::Pod;
 use crate::process::log;
@@ -56,7 +56,7 @@ impl Verbs {
         trace.pod.clone_from(&pod);
 
         Step::Intent.begin();
-        let view = self.present.get().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
+        let view = self.node.state().view.clone().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
         let wanted = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
 
@@ -88,7 +88,7 @@ impl Verbs {
                     return Err(at(Step::Reserve)(Cause::Attached(attachment)));
                 }
                 Step::Host.begin();
-                self.host.pass(call.deadline).map_err(at(Step::Host))?;
+                self.node.pass(call.deadline).map_err(at(Step::Host))?;
                 Step::Reserve.begin();
                 claim.reserve(new, call.deadline).map_err(at(Step::Reserve))?
             }
@@ -113,7 +113,7 @@ impl Verbs {
 
     /// Claims the attachment. On a host that is ready, which is the rule, the same message reserves.
     fn begin(&self, new: &NewLease, deadline: Instant) -> Result<Begun, Fault> {
-        if !self.host.is_ready() {
+        if !self.node.state().host.is_ready() {
             return Ok(Begun { claim: self.claim(&new.attachment, deadline)?, warnings: None });
         }
         Step::Host.begin();
@@ -176,7 +176,7 @@ impl Verbs {
     }
 
     /// What the pod wants, in the allocator's words.
-    fn intent(
+    pub(super) fn intent(
         &self,
         conf: &NetConf,
         pod: Option<&PodArgs>,

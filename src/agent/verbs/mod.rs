@@ -18,9 +18,8 @@ use std::time::Instant;
 use crate::agent::fault::{Fault, Step};
 use crate::agent::ledger::Ledger;
 use crate::agent::ledger::claim::Claim;
-use crate::agent::node::gate::HostGate;
+use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
-use crate::agent::view::Present;
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::process::log;
 use crate::rpc::message::{Op, Request, Response};
@@ -83,11 +82,6 @@ impl Verbs {
         self.ledger.claim(attachment, deadline).map_err(|cause| Fault { step: Step::Receive, cause })
     }
 
-    /// Whether the host is ready for pods.
-    pub fn host_gate(&self) -> &HostGate {
-        &self.host
-    }
-
     /// The part of the agent that records.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -146,10 +140,16 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::agent::board::Board;
+    use crate::agent::fault::Cause;
+    use crate::agent::node::state::View;
+    use crate::agent::verbs::takedown::{TakenDown, Unless};
     use crate::record::disk::Directory;
     use crate::record::store::Store;
+    use cni::args;
     use model::ipam::Draw;
+    use model::lease::Lease;
     use model::nodeconfig;
+    use std::sync::Arc;
 
     struct Zero;
 
@@ -180,12 +180,14 @@ pub(crate) mod tests {
         /// Records a lease of which the kernel shows nothing, made at `since`.
         pub(crate) fn recorded(&self, key: &str, since: u64) -> Attachment {
             let lease = Lease { since, ..crate::record::examples::lease(key) };
-            self.verbs.ledger.record(lease.clone(), soon()).expect("recorded");
-            lease.attachment
+            let attachment = lease.attachment.clone();
+            let claim = self.verbs.ledger.claim(&attachment, soon()).expect("in time");
+            assert!(claim.adopt(lease, soon()).expect("recorded"));
+            attachment
         }
 
         pub(crate) fn is_recorded(&self, attachment: &Attachment) -> bool {
-            self.verbs.ledger.find(attachment, soon()).expect("in time").is_some()
+            self.verbs.ledger.claim(attachment, soon()).expect("in time").lease().is_some()
         }
     }
 
@@ -200,25 +202,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn garbage_collection_takes_nothing_that_is_newer_than_its_list() {
-        let scene = Scene::new("gc", None);
-        let attachment = scene.recorded("only-in-tests/eth0", 101);
-        let collected = scene.verbs.collect(&attachment, 100, soon()).expect("looked at");
-        assert!(matches!(collected, Collected::Newer));
-        assert!(scene.is_recorded(&attachment));
-        let collected = scene.verbs.collect(&attachment, 101, soon()).expect("looked at");
-        assert!(matches!(collected, Collected::Removed));
-        assert!(!scene.is_recorded(&attachment));
-    }
-
-    #[test]
-    fn a_delete_of_an_older_sandbox_leaves_the_newer_one() {
+    fn neither_garbage_collection_nor_a_note_takes_what_is_newer_than_they_are() {
         let scene = Scene::new("remove", None);
         let attachment = scene.recorded("only-in-tests/eth0", 101);
-        assert!(!scene.verbs.remove(&attachment, 100, soon()).expect("nothing to do"));
+        let remove = |ms| scene.verbs.remove(&attachment, &[Unless::MadeAfter(ms), Unless::Alive], soon());
+        assert_eq!(remove(100).expect("looked at"), TakenDown::Spared(Unless::MadeAfter(100)));
         assert!(scene.is_recorded(&attachment));
-        assert!(scene.verbs.remove(&attachment, 101, soon()).expect("removed"));
+        assert_eq!(remove(101).expect("removed"), TakenDown::Removed);
         assert!(!scene.is_recorded(&attachment));
+        assert_eq!(remove(101).expect("nothing to do"), TakenDown::Absent);
     }
 
     #[test]

@@ -10,7 +10,8 @@ impl Verbs {
     /// Speaks of the agent, its NodeConfig and its host.
     pub(super) fn status(&self) -> Result<(), Fault> {
         let error = Error::new(Code::NotAvailable, "ADD cannot be served");
-        let why = match (self.present.get(), self.host.problem()) {
+        let state = self.node.state();
+        let why = match (&state.view, state.host.problem()) {
             (None, _) => "no valid NodeConfig yet; the log of flock-agent says why".to_owned(),
             (Some(_), Some(problem)) => problem.to_string(),
             (Some(_), None) => return Ok(()),
