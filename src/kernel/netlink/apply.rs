@@ -17,6 +17,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetlinkError;
 use super::conn::{Conn, Request};
+use super::uapi::{AF_INET, IFLA_AF_SPEC, IFLA_INET_CONF};
 use model::addr::Family;
 use model::plan::{Change, ROUTE_PROTOCOL, Reach, Setting, UNREACHABLE_METRIC};
 
@@ -145,9 +146,6 @@ fn requests<'a>(index: u32, name: &str, changes: &'a [Change]) -> Vec<(Request, 
 /// `IFLA_AF_SPEC` with `AF_INET` and `IFLA_INET_CONF` in it, each setting by its number (linux/if_link.h, linux/ip.h). The
 /// packet crate knows them only in the shape in which the kernel shows them.
 fn request_settings4(index: u32, name: &str, settings: &[&Setting]) -> Request {
-    const IFLA_AF_SPEC: u16 = 26;
-    const AF_INET: u16 = 2;
-    const IFLA_INET_CONF: u16 = 1;
     let attribute = |kind: u16, value: &[u8]| {
         // What is nested here is a few hundred bytes long.
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
@@ -163,7 +161,7 @@ fn request_settings4(index: u32, name: &str, settings: &[&Setting]) -> Request {
             attribute(u16::try_from(setting.place + 1).unwrap_or(u16::MAX), &setting.value.to_ne_bytes())
         })
         .collect();
-    let spec = attribute(AF_INET, &attribute(IFLA_INET_CONF, &values));
+    let spec = attribute(AF_INET.into(), &attribute(IFLA_INET_CONF, &values));
     let set = set_link(index, LinkAttribute::Other(DefaultNla::new(IFLA_AF_SPEC, spec)));
     Request { message: set, flags: 0, what: format!("set IPv4 settings of link {name}") }
 }

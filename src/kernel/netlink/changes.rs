@@ -10,41 +10,28 @@ use std::net::IpAddr;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::link::{HEADER as LINK_SIZE, IFF_UP, IFLA_IFALIAS, IFLA_IFNAME, RTM_NEWLINK};
-use super::message::{AF_INET, AF_INET6, Object, Outcome, address, messages, number, outcome, text, u32_at};
-use super::read::{ROUTE_SIZE, RTA_DST, RTA_TABLE, RTM_NEWROUTE, as_address_of};
+use super::message::{Object, Outcome, address, messages, number, outcome, text, u32_at};
+use super::read::as_address_of;
+use super::uapi::{
+    AF_INET, AF_INET6, IFF_UP, IFLA_IFALIAS, IFLA_IFNAME, LINK_SIZE, NETCONF_SIZE, NETCONFA_FORWARDING,
+    NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, ROUTE_SIZE, RT_TABLE_LOCAL, RTA_DST, RTA_TABLE, RTM_DELADDR,
+    RTM_DELNEXTHOP, RTM_DELROUTE, RTM_F_CLONED, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWNEXTHOP, RTM_NEWROUTE,
+    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF,
+    RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, RTNLGRP_NEXTHOP,
+};
 use super::{Cause, ENOBUFS, NetlinkError};
 use crate::process::failpoint;
 use model::plan::ROUTE_PROTOCOL;
 
-// Multicast groups (linux/rtnetlink.h).
 const GROUPS: [u32; 7] = [
-    1,  // RTNLGRP_LINK
-    5,  // RTNLGRP_IPV4_IFADDR
-    7,  // RTNLGRP_IPV4_ROUTE
-    9,  // RTNLGRP_IPV6_IFADDR
-    11, // RTNLGRP_IPV6_ROUTE
-    24, // RTNLGRP_IPV4_NETCONF
-    25, // RTNLGRP_IPV6_NETCONF
+    RTNLGRP_LINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
 ];
-/// `RTNLGRP_NEXTHOP`, since Linux 5.3.
-const NEXTHOP_GROUP: u32 = 32;
-
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
-const RTM_DELROUTE: u16 = 25;
-const RTM_NEWNETCONF: u16 = 80;
-const RTM_NEWNEXTHOP: u16 = 104;
-const RTM_DELNEXTHOP: u16 = 105;
-/// `sizeof(netconfmsg)` with its padding.
-const NETCONF_SIZE: usize = 4;
-const NETCONFA_IFINDEX: u16 = 1;
-const NETCONFA_FORWARDING: u16 = 2;
-/// What stands for the host itself in place of a link (`NETCONFA_IFINDEX_ALL`).
-const ALL: u32 = -1i32 as u32;
-const RT_TABLE_LOCAL: u32 = 255;
-/// A route that the kernel made for one destination out of another one.
-const RTM_F_CLONED: u32 = 0x200;
 
 /// One thing that somebody should look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +73,7 @@ impl Changes {
             socket.add_membership(group).map_err(fail)?;
         }
         // Without nexthop objects there is nothing to hear of them.
-        socket.add_membership(NEXTHOP_GROUP).ok();
+        socket.add_membership(RTNLGRP_NEXTHOP).ok();
         Ok(Changes { socket, buffer: vec![0; 32 * 1024] })
     }
 
@@ -149,7 +136,7 @@ fn setting(object: &Object) -> Option<Change> {
         }
     }
     match (link?, forwards?) {
-        (ALL, _) => Some(Change::Host),
+        (NETCONFA_IFINDEX_ALL, _) => Some(Change::Host),
         (link, 0) => Some(Change::OwnLink(link)),
         _ => None,
     }
@@ -249,7 +236,7 @@ mod tests {
             message(
                 RTM_NEWNETCONF,
                 &[AF_INET, 0, 0, 0],
-                &[(NETCONFA_IFINDEX, &ALL.to_ne_bytes()), (3, &1u32.to_ne_bytes())],
+                &[(NETCONFA_IFINDEX, &NETCONFA_IFINDEX_ALL.to_ne_bytes()), (3, &1u32.to_ne_bytes())],
             ),
         ] {
             assert_eq!(changes(&quiet), [], "{quiet:?}");
@@ -262,7 +249,7 @@ mod tests {
             message(
                 RTM_NEWNETCONF,
                 &[family, 0, 0, 0],
-                &[(NETCONFA_IFINDEX, &ALL.to_ne_bytes()), (NETCONFA_FORWARDING, &value.to_ne_bytes())],
+                &[(NETCONFA_IFINDEX, &NETCONFA_IFINDEX_ALL.to_ne_bytes()), (NETCONFA_FORWARDING, &value.to_ne_bytes())],
             )
         };
         for (heard, change) in [

@@ -11,27 +11,17 @@ use netlink_packet_route::route::RouteHeader;
 
 use super::NetlinkError;
 use super::conn::Conn;
-use super::message::{AF_INET, AF_INET6, Attributes, Object, address, number};
-use super::read::{
-    Neighbour, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTM_NEWROUTE, as_neighbour,
+use super::message::{Attributes, Object, address, number};
+use super::read::{Neighbour, as_neighbour};
+use super::uapi::{
+    AF_INET, AF_INET6, NEXTHOP_SIZE, NHA_GATEWAY, NHA_GROUP, NHA_ID, NHA_OIF, NUD_DELAY, NUD_PERMANENT, NUD_PROBE,
+    NUD_REACHABLE, NUD_STALE, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY,
+    RTA_TABLE, RTA_VIA, RTM_GETNEXTHOP, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTPROT_RA,
 };
 use model::plan::ROUTE_PROTOCOL;
 
-// As the kernel shows them (linux/rtnetlink.h, linux/nexthop.h, linux/neighbour.h).
-const RTA_MULTIPATH: u16 = 9;
-const RTA_VIA: u16 = 18;
-const RTA_NH_ID: u16 = 30;
-const RTPROT_RA: u8 = 9;
-const RTM_NEWNEXTHOP: u16 = 104;
-const RTM_GETNEXTHOP: u16 = 106;
-/// `sizeof(nhmsg)`.
-const NEXTHOP_SIZE: usize = 8;
-const NHA_ID: u16 = 1;
-const NHA_GROUP: u16 = 2;
-const NHA_OIF: u16 = 5;
-const NHA_GATEWAY: u16 = 6;
-/// The states in which a neighbour is known to be there, or was lately: reachable, stale, delay, probe, permanent.
-const NUD_KNOWN: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x80;
+/// The states in which a neighbour is known to be there, or was lately.
+const NUD_KNOWN: u16 = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
 
 /// Where a route leads: by which link, to which gateway.
 pub type Hop = (Option<u32>, Option<IpAddr>);

@@ -9,7 +9,12 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
 
 use super::conn::{Conn, Request};
-use super::message::{AF_INET, AF_INET6, Attributes, Object, number, text, u32_at};
+use super::message::{Attributes, Object, number, text, u32_at};
+use super::uapi::{
+    AF_INET, AF_INET6, IF_OPER_UP, IFF_LOOPBACK, IFF_LOWER_UP, IFF_UP, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_IFALIAS,
+    IFLA_IFNAME, IFLA_INET_CONF, IFLA_INET6_CONF, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINKINFO, IFLA_MTU, IFLA_OPERSTATE,
+    LINK_SIZE, RTM_NEWLINK,
+};
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
 use model::addr::{IfName, Mac};
@@ -17,25 +22,6 @@ use model::plan::Wiring;
 
 /// Between two questions whether a link sends.
 const SENDS_INTERVAL: Duration = Duration::from_millis(1);
-
-// A link as the kernel shows it (linux/rtnetlink.h, linux/if_link.h, linux/if.h): the size of `ifinfomsg`, attributes, flags.
-pub(super) const RTM_NEWLINK: u16 = 16;
-pub(super) const HEADER: usize = 16;
-const IFLA_ADDRESS: u16 = 1;
-pub(super) const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
-const IFLA_OPERSTATE: u16 = 16;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-pub(super) const IFLA_IFALIAS: u16 = 20;
-const IFLA_AF_SPEC: u16 = 26;
-const IFLA_INET_CONF: u16 = 1;
-const IFLA_INET6_CONF: u16 = 2;
-pub(super) const IFF_UP: u32 = 1;
-const IFF_LOOPBACK: u32 = 1 << 3;
-const IFF_LOWER_UP: u32 = 1 << 16;
-const IF_OPER_UP: u8 = 6;
 
 /// What the kernel says about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,7 +250,7 @@ fn pair_request(wiring: &Wiring, netns: RawFd) -> Request {
 /// The link that an object is, if it is one. Of its attributes only those that flock needs are looked at, and one of them
 /// that is not as it should be counts as absent.
 pub(super) fn as_link(object: &Object) -> Option<Link> {
-    let header = object.of::<HEADER>(RTM_NEWLINK)?;
+    let header = object.of::<LINK_SIZE>(RTM_NEWLINK)?;
     let flags = u32_at(header, 8)?;
     let mut link = Link {
         index: u32_at(header, 4)?,
@@ -281,7 +267,7 @@ pub(super) fn as_link(object: &Object) -> Option<Link> {
         settings4: Vec::new(),
         settings6: Vec::new(),
     };
-    for (attribute, value) in object.attributes(HEADER) {
+    for (attribute, value) in object.attributes(LINK_SIZE) {
         match attribute {
             IFLA_IFNAME => link.name = text(value),
             IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),

@@ -7,26 +7,12 @@
 use std::net::IpAddr;
 
 use super::Cause;
+use super::uapi::{
+    AF_INET, AF_INET6, NLA_TYPE_MASK, NLM_F_ACK_TLVS, NLMSG_DONE, NLMSG_ERROR, NLMSG_MIN_TYPE, NLMSGERR_ATTR_MSG,
+};
 
 /// Size of the header of a message (`nlmsghdr`).
 const HEADER: usize = 16;
-
-// Kinds of messages that are not about an object (linux/netlink.h).
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLMSG_MIN_TYPE: u16 = 16;
-
-/// Flag of an acknowledgement with attributes behind it (`NLM_F_ACK_TLVS`).
-const ACK_TLVS: u16 = 0x200;
-
-/// Attribute of an extended acknowledgement that holds a text (`NLMSGERR_ATTR_MSG`).
-const ACK_TEXT: u16 = 1;
-
-/// The bits of an attribute's type that are its number; the others say that it is nested, or in network byte order.
-const ATTRIBUTE_NUMBER: u16 = 0x3fff;
-
-pub(super) const AF_INET: u8 = 2;
-pub(super) const AF_INET6: u8 = 10;
 
 /// One message, not yet read any further.
 #[derive(Debug, Clone)]
@@ -95,7 +81,7 @@ pub(super) enum Outcome {
 
 pub(super) fn outcome(message: Message) -> Outcome {
     let refused = |code: i32, attributes: usize| {
-        let attributes = message.body.get(attributes..).filter(|_| message.flags & ACK_TLVS != 0);
+        let attributes = message.body.get(attributes..).filter(|_| message.flags & NLM_F_ACK_TLVS != 0);
         Outcome::Refused(Cause::Kernel { errno: code.saturating_abs(), text: attributes.and_then(ack_text) })
     };
     let code = u32_at(&message.body, 0).map(u32::cast_signed);
@@ -114,7 +100,7 @@ pub(super) fn outcome(message: Message) -> Outcome {
 
 /// The kernel's words in an extended acknowledgement.
 fn ack_text(attributes: &[u8]) -> Option<String> {
-    Attributes(attributes).find(|(number, _)| *number == ACK_TEXT).map(|(_, value)| text(value))
+    Attributes(attributes).find(|(number, _)| *number == NLMSGERR_ATTR_MSG).map(|(_, value)| text(value))
 }
 
 /// The attributes of an object, each a number and a value. Ends where the bytes do not hold a whole one any more.
@@ -135,7 +121,7 @@ impl<'a> Iterator for Attributes<'a> {
         let (length, kind) = (usize::from(u16_at(self.0, 0)?), u16_at(self.0, 2)?);
         let value = self.0.get(4..length)?;
         self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind & ATTRIBUTE_NUMBER, value))
+        Some((kind & NLA_TYPE_MASK, value))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod link;
 mod message;
 pub mod read;
 pub mod removal;
+mod uapi;
 
 use std::fmt;
 use std::io;

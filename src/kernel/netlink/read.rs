@@ -12,32 +12,15 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::apply::family;
 use super::conn::{Conn, Request};
-use super::message::{AF_INET, AF_INET6, Object, address, number};
+use super::message::{Object, address, number};
+use super::uapi::{
+    ADDRESS_SIZE, AF_INET, AF_INET6, IFA_ADDRESS, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NDA_DST,
+    NDA_LLADDR, NEIGHBOUR_SIZE, NUD_PERMANENT, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
+    RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_LOCAL, RTN_UNREACHABLE,
+};
 use super::{Cause, NetlinkError};
 use model::addr::Mac;
 use model::plan::ROUTE_PROTOCOL;
-
-// What the kernel shows (linux/rtnetlink.h, linux/if_addr.h, linux/neighbour.h): kinds of messages, attributes, flags.
-const RTM_NEWADDR: u16 = 20;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_FLAGS: u16 = 8;
-const IFA_F_DADFAILED: u32 = 0x08;
-const IFA_F_TENTATIVE: u32 = 0x40;
-pub(super) const RTM_NEWROUTE: u16 = 24;
-/// `sizeof(rtmsg)`.
-pub(super) const ROUTE_SIZE: usize = 12;
-pub(super) const RTA_DST: u16 = 1;
-pub(super) const RTA_OIF: u16 = 4;
-pub(super) const RTA_GATEWAY: u16 = 5;
-pub(super) const RTA_PRIORITY: u16 = 6;
-pub(super) const RTA_TABLE: u16 = 15;
-const RTN_LOCAL: u8 = 2;
-const RTN_UNREACHABLE: u8 = 7;
-const RTM_NEWNEIGH: u16 = 28;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NUD_PERMANENT: u16 = 0x80;
 
 /// Between two questions whether an address is taken in.
 const TAKEN_IN_INTERVAL: Duration = Duration::from_micros(100);
@@ -277,10 +260,9 @@ pub(super) fn as_address(object: &Object) -> Option<Address> {
 
 /// The address that an announcement of this kind is about.
 pub(super) fn as_address_of(object: &Object, kind: u16) -> Option<Address> {
-    const SIZE: usize = 8;
-    let &[family, prefix_len, old_flags, _, ref link @ ..] = object.of::<SIZE>(kind)?;
+    let &[family, prefix_len, old_flags, _, ref link @ ..] = object.of::<ADDRESS_SIZE>(kind)?;
     let (mut peer, mut local, mut flags) = (None, None, u32::from(old_flags));
-    for (attribute, value) in object.attributes(SIZE) {
+    for (attribute, value) in object.attributes(ADDRESS_SIZE) {
         match attribute {
             IFA_ADDRESS => peer = address(family, value),
             IFA_LOCAL => local = address(family, value),
@@ -302,13 +284,12 @@ pub(super) fn as_permanent_neighbour(object: &Object) -> Option<Neighbour> {
 
 /// The neighbour that an object is, if its state is one of `states`.
 pub(super) fn as_neighbour(object: &Object, states: u16) -> Option<Neighbour> {
-    const SIZE: usize = 12;
-    let &[family, _, _, _, a, b, c, d, e, f, ..] = object.of::<SIZE>(RTM_NEWNEIGH)?;
+    let &[family, _, _, _, a, b, c, d, e, f, ..] = object.of::<NEIGHBOUR_SIZE>(RTM_NEWNEIGH)?;
     if u16::from_ne_bytes([e, f]) & states == 0 {
         return None;
     }
     let (mut ip, mut mac) = (None, None);
-    for (attribute, value) in object.attributes(SIZE) {
+    for (attribute, value) in object.attributes(NEIGHBOUR_SIZE) {
         match attribute {
             NDA_DST => ip = address(family, value),
             NDA_LLADDR => mac = value.try_into().ok().map(Mac),

@@ -16,15 +16,12 @@ use rustix::net::RecvFlags;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 
 use super::conn::Conn;
+use super::uapi::{AF_UNSPEC, RTM_DELLINK, RTNLGRP_LINK};
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
 
-/// Multicast group of link announcements (`RTNLGRP_LINK`).
-const LINK_GROUP: u32 = 1;
-const RTM_DELLINK: u16 = 17;
 /// `sizeof(nlmsghdr)`; the link index stands four bytes into the `ifinfomsg` behind it.
 const HEADER: usize = 16;
-const AF_UNSPEC: u8 = 0;
 
 /// Threads that may sit in a removal at once. One more, and the caller sits in the call itself: slower, still correct.
 const MAX_REMOVERS: usize = 256;
@@ -66,7 +63,7 @@ impl LinkRemover {
         let fail = |error| NetlinkError { what: "listen for link announcements".into(), cause: Cause::Socket(error) };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail)?;
         enlarge(&socket);
-        socket.bind_auto().and_then(|_| socket.add_membership(LINK_GROUP)).map_err(fail)?;
+        socket.bind_auto().and_then(|_| socket.add_membership(RTNLGRP_LINK)).map_err(fail)?;
         let waiting: Waiting = Arc::default();
         let shared = waiting.clone();
         thread::Builder::new().name("link-events".into()).spawn(move || listen(&socket, &shared)).map_err(fail)?;
