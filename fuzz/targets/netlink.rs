@@ -1,48 +1,17 @@
-//! What the kernel says over netlink: any datagram, as an answer and as an announcement. In the byte order of this machine; the seeds
-//! are of a little-endian one.
+//! What the kernel announces over netlink, of its own accord and of links that go: any datagram. In the byte order of this machine;
+//! the seeds are of a little-endian one. How answers are read is tried beside that code, where it can be reached.
 
-use flock::kernel::netlink::answer::{Fact, facts};
+use flock::kernel::netlink::changes::{Change, changes};
 use flock::kernel::netlink::removal::removed_links;
-use flock::kernel::netlink::{Cause, NetlinkError};
 
 /// The header of a message.
 const HEADER: usize = 16;
 
 pub(crate) fn check(data: &[u8]) {
-    match facts(data) {
-        Ok(facts) => {
-            assert!(facts.len() <= data.len() / HEADER, "{} facts in {} bytes", facts.len(), data.len());
-            facts.iter().for_each(|fact| sound(fact, data));
-        }
-        Err(Cause::Garbled(why)) => super::assert_one_line(&why, 200),
-        Err(other) => panic!("only bytes were read: {other:?}"),
-    }
+    let heard = changes(data);
+    assert!(heard == [Change::Lost] || heard.len() <= data.len() / HEADER, "{heard:?} in {} bytes", data.len());
+    assert!(heard.len() == 1 || !heard.contains(&Change::Lost), "{heard:?}");
     assert_eq!(removed_links(data), removed_by_the_book(data));
-}
-
-fn sound(fact: &Fact, data: &[u8]) {
-    match fact {
-        Fact::Link(link) => {
-            let alias = link.alias.as_deref().unwrap_or_default();
-            // Bytes that are no text become three bytes each.
-            assert!(link.name.len() + alias.len() <= 3 * data.len());
-        }
-        Fact::Address(address) => assert!(!format!("{}/{}", address.ip, address.prefix_len).is_empty()),
-        Fact::Route(route) => {
-            assert!(route.to.prefix_len() <= route.to.max_prefix_len());
-            assert!(!route.to.to_string().is_empty());
-        }
-        Fact::Refused(Cause::Kernel { errno, text }) => {
-            assert!(*errno > 0, "an error number is positive: {errno}");
-            assert!(text.as_ref().is_none_or(|text| text.len() <= 3 * data.len()));
-            let error =
-                NetlinkError { what: "do it".into(), cause: Cause::Kernel { errno: *errno, text: text.clone() } };
-            assert!(error.to_string().starts_with("do it: "));
-        }
-        Fact::Refused(other) => panic!("the kernel refuses in its own words: {other:?}"),
-        Fact::Neighbour(neighbour) => assert!(!neighbour.mac.to_string().is_empty()),
-        Fact::Accepted | Fact::Done | Fact::Other => {}
-    }
 }
 
 /// The plain reading: whole messages only, `RTM_DELLINK` of no family, the index four bytes into the `ifinfomsg`.

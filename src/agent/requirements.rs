@@ -125,6 +125,8 @@ fn release(text: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
     use crate::kernel::netlink::Cause;
 
@@ -133,7 +135,10 @@ mod tests {
     }
 
     fn netlink(errno: i32) -> NetlinkError {
-        NetlinkError { what: "ask for veth".into(), cause: Cause::Kernel { errno, text: None } }
+        NetlinkError {
+            what: "ask for veth".into(),
+            cause: Cause::Kernel { errno: Errno::from_raw_os_error(errno), text: None },
+        }
     }
 
     #[test]

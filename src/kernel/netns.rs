@@ -52,7 +52,7 @@ impl NetnsError {
     /// Nothing is wrong with the namespace: this process, or the host, has no descriptor, thread or memory to spare.
     pub fn is_shortage(&self) -> bool {
         let (NetnsError::Open { error, .. } | NetnsError::Enter { error, .. }) = self else { return false };
-        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        let errno = Errno::from_io_error(error);
         matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN))
     }
 }

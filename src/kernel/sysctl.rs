@@ -36,7 +36,7 @@ impl SysctlError {
     /// Nothing is wrong with the key: this process, or the host, has no descriptor or memory to spare.
     pub fn is_shortage(&self) -> bool {
         matches!(
-            self.error.raw_os_error().map(Errno::from_raw_os_error),
+            Errno::from_io_error(&self.error),
             Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN | Errno::INTR)
         )
     }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use rustix::io::Errno;
 
 use super::message::{Object, Outcome, address, messages, number, outcome, text, u32_at};
 use super::read::as_address_of;
@@ -19,7 +20,7 @@ use super::uapi::{
     RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF,
     RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, RTNLGRP_NEXTHOP,
 };
-use super::{Cause, ENOBUFS, NetlinkError};
+use super::{Cause, NetlinkError};
 use crate::process::failpoint;
 use model::plan::ROUTE_PROTOCOL;
 
@@ -85,7 +86,7 @@ impl Changes {
             match received.and_then(|length| failpoint::pass("netlink.change").map(|()| length)) {
                 Ok(length) => return Some(changes(self.buffer.get(..length).unwrap_or_default())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(ENOBUFS) => return Some(vec![Change::Lost]),
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Some(vec![Change::Lost]),
                 Err(_) => return None,
             }
         }

@@ -142,7 +142,7 @@ impl Conn {
                 Ok(()) => None,
                 Err(error) => {
                     bytes.truncate(before);
-                    let cause = Cause::Kernel { errno: error.raw_os_error().unwrap_or_default(), text: None };
+                    let cause = Cause::Kernel { errno: Errno::from_io_error(&error).unwrap_or(Errno::IO), text: None };
                     Some(Err(NetlinkError { what: request.what.clone(), cause }))
                 }
             });
@@ -398,7 +398,7 @@ mod tests {
         says(&kernel, &message(ERROR, 0, 1, 0));
         let error = conn.link_at(7).expect_err("no answer").to_string();
         assert_eq!(error, "look up link 7: the kernel's answer could not be read: the link cannot be read");
-        says(&kernel, &message(ERROR, 0, 2, -super::super::ENODEV));
+        says(&kernel, &message(ERROR, 0, 2, -Errno::NODEV.raw_os_error()));
         assert_eq!(conn.link_at(7).expect("an answer"), None);
     }
 

@@ -175,7 +175,7 @@ fn hop(family: u8, attributes: Attributes<'_>) -> Option<Hop> {
     (link.is_some() || via.is_some()).then_some((link, via))
 }
 
-fn add_nexthop(object: &Object, objects: &mut NexthopObjects) {
+pub(super) fn add_nexthop(object: &Object, objects: &mut NexthopObjects) {
     let Some(&[family, ..]) = object.of::<NEXTHOP_SIZE>(RTM_NEWNEXTHOP) else { return };
     let (mut id, mut link, mut via, mut members) = (None, None, None, Vec::new());
     for (attribute, value) in object.attributes(NEXTHOP_SIZE) {

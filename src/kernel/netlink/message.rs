@@ -4,7 +4,10 @@
 //! of them loses a link for something that flock never looks at. Here an attribute is a number and bytes; whoever wants one
 //! takes it, and what is odd or unknown is passed over. Must not ask the kernel anything.
 
+use std::io;
 use std::net::IpAddr;
+
+use rustix::io::Errno;
 
 use super::Cause;
 use super::uapi::{
@@ -81,8 +84,11 @@ pub(super) enum Outcome {
 
 pub(super) fn outcome(message: Message) -> Outcome {
     let refused = |code: i32, attributes: usize| {
+        let Some(errno) = Errno::from_io_error(&io::Error::from_raw_os_error(code.saturating_abs())) else {
+            return Outcome::Refused(Cause::Garbled(format!("an error number of {code}")));
+        };
         let attributes = message.body.get(attributes..).filter(|_| message.flags & NLM_F_ACK_TLVS != 0);
-        Outcome::Refused(Cause::Kernel { errno: code.saturating_abs(), text: attributes.and_then(ack_text) })
+        Outcome::Refused(Cause::Kernel { errno, text: attributes.and_then(ack_text) })
     };
     let code = u32_at(&message.body, 0).map(u32::cast_signed);
     match (message.kind, code) {
@@ -92,7 +98,7 @@ pub(super) fn outcome(message: Message) -> Outcome {
         (NLMSG_ERROR, Some(code)) => refused(code, 4 + HEADER),
         // An empty table and a table that does not exist are the same to every caller.
         (NLMSG_DONE, Some(0)) => Outcome::Done,
-        (NLMSG_DONE, Some(code)) if code == -super::ENOENT => Outcome::Done,
+        (NLMSG_DONE, Some(code)) if code == -Errno::NOENT.raw_os_error() => Outcome::Done,
         (NLMSG_DONE, Some(code)) => refused(code, 4),
         _ => Outcome::Nothing,
     }
@@ -156,6 +162,13 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::NetlinkError;
+    use super::super::foreign::{NexthopObjects, add_nexthop, as_foreign_route};
+    use super::super::link::as_link;
+    use super::super::read::{as_address, as_permanent_neighbour, as_route};
     use super::*;
 
     /// Values that no attribute should have, of whatever size it is.
@@ -177,6 +190,77 @@ pub(super) mod tests {
         let mut messages = messages(&datagram).expect("a whole message");
         let Some(Outcome::Object(object)) = messages.pop().map(outcome) else { panic!("an object") };
         object
+    }
+
+    /// Reads `datagram` as every table that flock asks for.
+    fn read_all(datagram: &[u8]) {
+        let Ok(messages) = messages(datagram) else { return };
+        assert!(messages.len() <= datagram.len() / HEADER);
+        let mut objects = NexthopObjects::default();
+        for message in messages {
+            match outcome(message) {
+                Outcome::Object(object) => {
+                    let link = as_link(&object);
+                    // Bytes that are no text become three bytes each.
+                    let texts = link.map_or(0, |link| link.name.len() + link.alias.unwrap_or_default().len());
+                    assert!(texts <= 3 * datagram.len());
+                    as_address(&object);
+                    as_permanent_neighbour(&object);
+                    let net = as_route(&object).map(|route| route.to);
+                    assert!(net.is_none_or(|net| net.prefix_len() <= net.max_prefix_len()));
+                    add_nexthop(&object, &mut objects);
+                    as_foreign_route(&object, &objects);
+                }
+                Outcome::Refused(cause) => {
+                    assert!(!NetlinkError { what: "do it".into(), cause }.to_string().is_empty())
+                }
+                Outcome::Accepted | Outcome::Done | Outcome::Nothing => {}
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_are_too_odd_to_be_read() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/netlink");
+        let seeds: Vec<Vec<u8>> = fs::read_dir(seeds)
+            .expect("a directory")
+            .map(|seed| fs::read(seed.expect("an entry").path()).expect("a file"))
+            .collect();
+        assert!(seeds.len() > 20);
+        for mut seed in seeds {
+            for end in 0..=seed.len() {
+                read_all(&seed[..end]);
+            }
+            for at in 0..seed.len() {
+                let whole = seed[at];
+                for odd in [0, 1, 4, 0x7f, 0xff, whole ^ 1, whole ^ 0x80] {
+                    seed[at] = odd;
+                    read_all(&seed);
+                }
+                seed[at] = whole;
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_number_that_no_kernel_has_is_told_and_no_panic() {
+        let refusal = |kind, code: i32| {
+            let datagram = [&36u32.to_ne_bytes()[..], &u16::to_ne_bytes(kind), &[0; 10], &code.to_ne_bytes(), &[0; 16]];
+            match messages(&datagram.concat()).expect("a whole message").pop().map(outcome) {
+                Some(Outcome::Refused(cause)) => NetlinkError { what: "do it".into(), cause }.to_string(),
+                _ => panic!("refused"),
+            }
+        };
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            for (code, told) in [
+                (-16, "Device or resource busy (os error 16)"),
+                (16, "Device or resource busy (os error 16)"),
+                (-4096, "the kernel's answer could not be read: an error number of -4096"),
+                (i32::MIN, "the kernel's answer could not be read: an error number of -2147483648"),
+            ] {
+                assert_eq!(refusal(kind, code), format!("do it: {told}"));
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Owns every netlink type of the process: callers speak in terms of `addr` and `plan`. Each verb may be repeated. Must not
 //! know leases, requests or threads of the agent, and must not change anything that does not bear flock's mark.
 
-pub mod answer;
 pub mod apply;
 pub mod changes;
 pub mod conn;
@@ -16,6 +15,8 @@ mod uapi;
 
 use std::fmt;
 use std::io;
+
+use rustix::io::Errno;
 
 /// A netlink request that failed: what was asked, and the kernel's own reason.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub struct NetlinkError {
 pub enum Cause {
     /// The kernel refused: its error number, and its text where it gave one (extended acknowledgement).
     Kernel {
-        /// The error number, positive.
-        errno: i32,
+        /// The error number.
+        errno: Errno,
         /// The kernel's own words.
         text: Option<String>,
     },
@@ -50,28 +51,9 @@ pub enum Cause {
     Altered(&'static str),
 }
 
-// The error numbers that callers ask about (linux/errno.h; the same on every architecture that flock is built for).
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const ESRCH: i32 = 3;
-const EINTR: i32 = 4;
-const ENXIO: i32 = 6;
-const EAGAIN: i32 = 11;
-const ENOMEM: i32 = 12;
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
-const EOPNOTSUPP: i32 = 95;
-const EAFNOSUPPORT: i32 = 97;
-const EADDRNOTAVAIL: i32 = 99;
-const ENOBUFS: i32 = 105;
-
 impl NetlinkError {
     /// What the kernel answered. A failure of the socket says nothing about the thing that was asked for, whatever its number.
-    fn errno(&self) -> Option<i32> {
+    fn errno(&self) -> Option<Errno> {
         match &self.cause {
             Cause::Kernel { errno, .. } => Some(*errno),
             _ => None,
@@ -81,22 +63,22 @@ impl NetlinkError {
     /// There is no such link. Nothing else may count as that where a lease ends by it: its addresses would be given away
     /// while the link still carries them.
     pub fn is_no_link(&self) -> bool {
-        self.errno() == Some(ENODEV)
+        self.errno() == Some(Errno::NODEV)
     }
 
     /// The thing to be removed or read is not there.
     pub fn is_gone(&self) -> bool {
-        matches!(self.errno(), Some(ENOENT | ESRCH | ENXIO | ENODEV | EADDRNOTAVAIL))
+        matches!(self.errno(), Some(Errno::NOENT | Errno::SRCH | Errno::NXIO | Errno::NODEV | Errno::ADDRNOTAVAIL))
     }
 
     /// The thing to be made is there already.
     pub fn is_exists(&self) -> bool {
-        self.errno() == Some(EEXIST)
+        self.errno() == Some(Errno::EXIST)
     }
 
     /// The kernel does not let this process do it.
     pub fn is_denied(&self) -> bool {
-        self.errno() == Some(EPERM)
+        self.errno() == Some(Errno::PERM)
     }
 
     /// It may work in a moment: the kernel was busy, out of memory or descriptors, interrupted or late.
@@ -105,19 +87,22 @@ impl NetlinkError {
             Cause::Late | Cause::Restless => return true,
             Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth => return false,
             Cause::Kernel { errno, .. } => Some(*errno),
-            Cause::Socket(error) => error.raw_os_error(),
+            Cause::Socket(error) => Errno::from_io_error(error),
         };
-        matches!(errno, Some(EINTR | EAGAIN | ENOMEM | EBUSY | ENFILE | EMFILE | ENOBUFS))
+        matches!(
+            errno,
+            Some(Errno::INTR | Errno::AGAIN | Errno::NOMEM | Errno::BUSY | Errno::NFILE | Errno::MFILE | Errno::NOBUFS)
+        )
     }
 
     /// A value in the request cannot be.
     fn is_refused_value(&self) -> bool {
-        matches!(self.errno(), Some(EINVAL | EADDRNOTAVAIL))
+        matches!(self.errno(), Some(Errno::INVAL | Errno::ADDRNOTAVAIL))
     }
 
     /// This kernel, as it was started, does not know the thing at all (IPv6 switched off, for one).
     pub fn is_unsupported(&self) -> bool {
-        matches!(self.errno(), Some(EOPNOTSUPP | EAFNOSUPPORT))
+        matches!(self.errno(), Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT))
     }
 }
 
@@ -126,7 +111,7 @@ impl fmt::Display for NetlinkError {
         write!(f, "{}: ", self.what)?;
         match &self.cause {
             Cause::Kernel { errno, text } => {
-                write!(f, "{}", io::Error::from_raw_os_error(*errno))?;
+                write!(f, "{}", io::Error::from(*errno))?;
                 text.as_ref().map_or(Ok(()), |text| write!(f, ": {text}"))
             }
             Cause::NoVeth => f.write_str("this kernel lacks veth: modprobe veth"),

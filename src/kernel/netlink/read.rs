@@ -9,6 +9,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 
 use super::apply::family;
 use super::conn::{Conn, Request};
@@ -244,11 +245,7 @@ impl Conn {
 
 impl NetlinkError {
     fn is_no_route(&self) -> bool {
-        const EACCES: i32 = 13;
-        const EINVAL: i32 = 22;
-        const ENETUNREACH: i32 = 101;
-        const EHOSTUNREACH: i32 = 113;
-        matches!(self.errno(), Some(EACCES | EINVAL | ENETUNREACH | EHOSTUNREACH))
+        matches!(self.errno(), Some(Errno::ACCESS | Errno::INVAL | Errno::NETUNREACH | Errno::HOSTUNREACH))
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 
@@ -167,7 +168,7 @@ fn listen(socket: &Socket, waiting: &Waiting) {
                 overrun = false;
                 wake_all(waiting);
             }
-            Err(error) if error.raw_os_error() == Some(super::ENOBUFS) => {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
                 overrun = true;
                 wake_all(waiting);
             }
