@@ -189,7 +189,7 @@ impl Fault {
                 (code, "CNI_NETNS cannot be used", format!("{error}{}", netns_remedy(error)))
             }
             Cause::Netlink(error) | Cause::AddressTaken(_, error) => {
-                let code = if error.is_passing() { Code::TryAgainLater } else { Code::Internal };
+                let code = if error.is_transient() { Code::TryAgainLater } else { Code::Internal };
                 (code, self.step.kernel_refused(), format!("{error}{}", remedy(error)))
             }
             Cause::Sysctl(error) if error.is_shortage() => {

@@ -544,30 +544,30 @@ fn a_wait_for_a_link_that_sends_and_an_address_that_is_taken_in_ends() {
     let mut pod_conn = conn(&pod_path(&pod));
     let wiring = wiring("abc", 5);
     let pair = wire(&mut host_conn, &wiring, &pod);
-    host_conn.wait_until_it_sends(pair.host, "x").expect("both ends are up");
+    host_conn.wait_until_operational(pair.host, "x").expect("both ends are up");
     for own in ["2001:db8:1:f001::5", "10.25.0.5"] {
-        pod_conn.wait_until_taken_in(pair.pod, ip(own)).expect("it has the address");
+        pod_conn.wait_until_local(pair.pod, ip(own)).expect("it has the address");
     }
     let seen = host_conn.link_at(pair.host).expect("asked").expect("found");
-    assert!(seen.sends && seen.carrier, "{seen:?}");
+    assert!(seen.operational && seen.carrier, "{seen:?}");
 
     // Nothing is waited for that would not come however long one waits.
-    let error = pod_conn.wait_until_taken_in(pair.pod, ip("2001:db8:1:f001::6")).expect_err("somebody else's address");
+    let error = pod_conn.wait_until_local(pair.pod, ip("2001:db8:1:f001::6")).expect_err("somebody else's address");
     assert_eq!(
         error.to_string(),
         "wait until 2001:db8:1:f001::6 is taken in: the address was taken down or changed by somebody else meanwhile"
     );
     pod.run("ip link set eth0 down");
     let error =
-        pod_conn.wait_until_taken_in(pair.pod, ip("2001:db8:1:f001::5")).expect_err("the link is down").to_string();
+        pod_conn.wait_until_local(pair.pod, ip("2001:db8:1:f001::5")).expect_err("the link is down").to_string();
     assert!(error.contains("the pod's interface was taken down"), "{error}");
-    let error = host_conn.wait_until_it_sends(pair.host, "x").expect_err("the other end is down").to_string();
+    let error = host_conn.wait_until_operational(pair.host, "x").expect_err("the other end is down").to_string();
     assert!(error.starts_with("wait until link x sends: its other end, in the pod, was taken down"), "{error}");
     host.run(&format!("ip link set {} down", wiring.host_link));
-    let error = host_conn.wait_until_it_sends(pair.host, "x").expect_err("it is down").to_string();
+    let error = host_conn.wait_until_operational(pair.host, "x").expect_err("it is down").to_string();
     assert!(error.starts_with("wait until link x sends: it was taken down"), "{error}");
     host_conn.delete_link(pair.host).expect("removed");
-    let error = host_conn.wait_until_it_sends(pair.host, "x").expect_err("the link is gone");
+    let error = host_conn.wait_until_operational(pair.host, "x").expect_err("the link is gone");
     assert!(error.is_gone(), "{error}");
 }
 
@@ -586,7 +586,7 @@ fn the_links_of_pods_are_found_among_hundreds_of_others_without_reading_those() 
     let wiring = wiring("abc", 5);
     let pair = wire(&mut conn, &wiring, &pod);
     // Nothing of it changes any more between two lists.
-    conn.wait_until_it_sends(pair.host, wiring.host_link.as_str()).expect("both ends are up");
+    conn.wait_until_operational(pair.host, wiring.host_link.as_str()).expect("both ends are up");
     let names = |links: Vec<flock::kernel::netlink::link::Link>| {
         links.into_iter().map(|link| link.name).collect::<BTreeSet<_>>()
     };

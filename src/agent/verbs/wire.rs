@@ -40,9 +40,9 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
     }
     pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))?;
     // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
-    host.wait_until_it_sends(pair.host, name).map_err(|e| fail(e.into()))?;
+    host.wait_until_operational(pair.host, name).map_err(|e| fail(e.into()))?;
     if let Some(ip) = lease.ipv6 {
-        pod.wait_until_taken_in(pair.pod, ip.into()).map_err(|e| fail(e.into()))?;
+        pod.wait_until_local(pair.pod, ip.into()).map_err(|e| fail(e.into()))?;
     }
     Ok(pair.host)
 }

@@ -123,7 +123,7 @@ impl Conn {
                 return Ok(objects);
             }
         }
-        Err(NetlinkError { what: what.into(), cause: Cause::Restless })
+        Err(NetlinkError { what: what.into(), cause: Cause::Interrupted })
     }
 
     fn exchange(
@@ -318,7 +318,7 @@ mod tests {
         let later = std::mem::replace(&mut conn.deadline, Instant::now());
         let error = conn.delete_link(7).expect_err("nobody answers");
         assert_eq!(error.to_string(), "delete link 7: the kernel did not answer in time");
-        assert!(error.is_passing());
+        assert!(error.is_transient());
         conn.deadline = later;
         says(&kernel, &message(ERROR, 0, 1, 0));
         says(&kernel, &message(ERROR, 0, 2, -16));

@@ -20,8 +20,8 @@ use crate::process::failpoint;
 use model::addr::{IfName, Mac};
 use model::plan::Wiring;
 
-/// Between two questions whether a link sends.
-const SENDS_INTERVAL: Duration = Duration::from_millis(1);
+/// Wait between two questions whether a link is operational, 1 ms.
+const OPERATIONAL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What the kernel says about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Link {
     /// Up, and so is the other end.
     pub carrier: bool,
     /// The kernel has taken note of the carrier: only from here on the link sends what it is given.
-    pub sends: bool,
+    pub operational: bool,
     /// One end of a veth pair.
     pub veth: bool,
     /// Index of the other end, in the other end's namespace.
@@ -143,7 +143,7 @@ impl Conn {
                 None => Err(NetlinkError { what: asked, cause: Cause::Garbled("the link cannot be read".into()) }),
                 found => Ok(found),
             },
-            Err(error) if error.is_no_link() => Ok(None),
+            Err(error) if error.is_no_device() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -155,7 +155,7 @@ impl Conn {
     /// # Errors
     /// The link has gone or does not send by the deadline, or somebody has taken one of its ends down: it would not send
     /// however long one waits.
-    pub fn wait_until_it_sends(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
+    pub fn wait_until_operational(&mut self, index: u32, name: &str) -> Result<(), NetlinkError> {
         let mut message = without_counters();
         message.header.index = index;
         loop {
@@ -163,13 +163,13 @@ impl Conn {
             let asked = what.clone();
             let request = Request { message: RouteNetlinkMessage::GetLink(message.clone()), flags: 0, what };
             match self.run(request)?.iter().find_map(as_link) {
-                Some(link) if link.sends => return Ok(()),
+                Some(link) if link.operational => return Ok(()),
                 Some(link) if !link.up => return Err(NetlinkError { what: asked, cause: Cause::Altered("it") }),
                 // The carrier is the other end being up, which the kernel tells at once.
                 Some(link) if !link.carrier => {
                     return Err(NetlinkError { what: asked, cause: Cause::Altered("its other end, in the pod,") });
                 }
-                _ => thread::sleep(SENDS_INTERVAL),
+                _ => thread::sleep(OPERATIONAL_INTERVAL),
             }
         }
     }
@@ -207,7 +207,7 @@ impl Conn {
         message.header.index = index;
         let what = format!("delete link {index}");
         match self.run(Request { message: RouteNetlinkMessage::DelLink(message), flags: 0, what }) {
-            Err(error) if !error.is_no_link() => Err(error),
+            Err(error) if !error.is_no_device() => Err(error),
             _ => Ok(()),
         }
     }
@@ -260,7 +260,7 @@ pub(super) fn as_link(object: &Object) -> Option<Link> {
         alias: None,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0,
-        sends: false,
+        operational: false,
         veth: false,
         peer: None,
         loopback: flags & IFF_LOOPBACK != 0,
@@ -273,7 +273,7 @@ pub(super) fn as_link(object: &Object) -> Option<Link> {
             IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
             IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
             IFLA_IFALIAS => link.alias = Some(text(value)),
-            IFLA_OPERSTATE => link.sends = value == [IF_OPER_UP],
+            IFLA_OPERSTATE => link.operational = value == [IF_OPER_UP],
             IFLA_LINK => link.peer = number(value),
             IFLA_AF_SPEC => {
                 for (family, value) in Attributes::nested(value) {
@@ -330,7 +330,9 @@ mod tests {
             (plain.name.as_str(), plain.peer, plain.alias.as_deref()),
             ("flock12", Some(9), Some("flock:a/eth0"))
         );
-        assert!(plain.veth && plain.sends && plain.up && plain.carrier && plain.mtu == 1437 && plain.mac.is_some());
+        assert!(
+            plain.veth && plain.operational && plain.up && plain.carrier && plain.mtu == 1437 && plain.mac.is_some()
+        );
         let needed = [IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_IFALIAS];
         for number in (0..0x4000).filter(|number| !needed.contains(number)) {
             for value in ODD {

@@ -46,7 +46,7 @@ pub enum Cause {
     /// The answer could not be read.
     Garbled(String),
     /// A dump was interrupted by changes more often than is worth repeating.
-    Restless,
+    Interrupted,
     /// Somebody else has taken down or removed, in mid-work, what was just made; which part.
     Altered(&'static str),
 }
@@ -62,7 +62,7 @@ impl NetlinkError {
 
     /// There is no such link. Nothing else may count as that where a lease ends by it: its addresses would be given away
     /// while the link still carries them.
-    pub fn is_no_link(&self) -> bool {
+    pub fn is_no_device(&self) -> bool {
         self.errno() == Some(Errno::NODEV)
     }
 
@@ -82,9 +82,9 @@ impl NetlinkError {
     }
 
     /// It may work in a moment: the kernel was busy, out of memory or descriptors, interrupted or late.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         let errno = match &self.cause {
-            Cause::Late | Cause::Restless => return true,
+            Cause::Late | Cause::Interrupted => return true,
             Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth => return false,
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => Errno::from_io_error(error),
@@ -119,7 +119,7 @@ impl fmt::Display for NetlinkError {
             Cause::Late => f.write_str("the kernel did not answer in time"),
             Cause::Garbled(why) => write!(f, "the kernel's answer could not be read: {why}"),
             Cause::Altered(part) => write!(f, "{part} was taken down or changed by somebody else meanwhile"),
-            Cause::Restless => f.write_str("the table kept changing while it was read"),
+            Cause::Interrupted => f.write_str("the table kept changing while it was read"),
         }
     }
 }

@@ -23,8 +23,8 @@ use super::{Cause, NetlinkError};
 use model::addr::Mac;
 use model::plan::ROUTE_PROTOCOL;
 
-/// Between two questions whether an address is taken in.
-const TAKEN_IN_INTERVAL: Duration = Duration::from_micros(100);
+/// Wait between two questions whether an address is in the table of local addresses, 0.1 ms.
+const LOCAL_INTERVAL: Duration = Duration::from_micros(100);
 
 /// An address of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,7 +192,7 @@ impl Conn {
     /// # Errors
     /// It does not by the deadline, or somebody has taken the link down or the address away: it would not, however long
     /// one waits.
-    pub fn wait_until_taken_in(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
+    pub fn wait_until_local(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
         while !self.look_up(ip)?.iter().any(is_local) {
             let altered =
                 |part| Err(NetlinkError { what: format!("wait until {ip} is taken in"), cause: Cause::Altered(part) });
@@ -203,7 +203,7 @@ impl Conn {
             if !self.has_address(index, ip)? {
                 return altered("the address");
             }
-            thread::sleep(TAKEN_IN_INTERVAL);
+            thread::sleep(LOCAL_INTERVAL);
         }
         Ok(())
     }
