@@ -1,7 +1,7 @@
 //! What the kernel announces over netlink, of its own accord and of links that go: any datagram. In the byte order of this machine;
 //! the seeds are of a little-endian one. How answers are read is tried beside that code, where it can be reached.
 
-use flock::kernel::netlink::changes::{Change, changes};
+use flock::kernel::netlink::changes::{Announcement, changes};
 use flock::kernel::netlink::removal::removed_links;
 
 /// The header of a message.
@@ -9,8 +9,8 @@ const HEADER: usize = 16;
 
 pub(crate) fn check(data: &[u8]) {
     let heard = changes(data);
-    assert!(heard == [Change::Lost] || heard.len() <= data.len() / HEADER, "{heard:?} in {} bytes", data.len());
-    assert!(heard.len() == 1 || !heard.contains(&Change::Lost), "{heard:?}");
+    assert!(heard == [Announcement::Lost] || heard.len() <= data.len() / HEADER, "{heard:?} in {} bytes", data.len());
+    assert!(heard.len() == 1 || !heard.contains(&Announcement::Lost), "{heard:?}");
     assert_eq!(removed_links(data), removed_by_the_book(data));
 }
 

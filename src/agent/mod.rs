@@ -69,7 +69,7 @@ use crate::agent::suspicion::Suspicions;
 use crate::agent::verbs::Verbs;
 use crate::agent::watchdog::Watchdog;
 use crate::kernel::netlink::NetlinkError;
-use crate::kernel::netlink::changes::{Change, Changes};
+use crate::kernel::netlink::changes::{Announcement, Announcements};
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::kube::access::{Access, AccessError};
 use crate::kube::account;
@@ -251,9 +251,9 @@ fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), St
     let suspicions = Suspicions::default();
     let (reconcile, reconcile_woken) = channel();
     // Before the first look, so that nothing changes unheard between look and listening.
-    listen(Changes::open().map_err(StartError::Netlink)?, suspicions.clone(), wake.clone(), reconcile.clone())?;
-    let mut reconciler = Reconciler::new(verbs.clone(), &settings.socket, suspicions.clone());
-    reconciler.import(&settings.import).map_err(StartError::Recovery)?;
+    listen(Announcements::open().map_err(StartError::Netlink)?, suspicions.clone(), wake.clone(), reconcile.clone())?;
+    let mut reconciler = Reconciler::new(verbs.clone(), &flags.socket, suspicions.clone());
+    reconciler.import(&flags.import).map_err(StartError::Recovery)?;
     reconciler.start().map_err(StartError::Recovery)?;
 
     let search = Search::default();
@@ -349,7 +349,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// Starts the thread that hears what others change. It ends with the process, or when its socket is of no more use: then the
 /// rounds see what it would have told.
 fn listen(
-    mut changes: Changes,
+    mut changes: Announcements,
     suspicions: Suspicions,
     wake: Sender<Wake>,
     reconcile: Sender<Turn>,
@@ -358,11 +358,11 @@ fn listen(
         while let Some(heard) = changes.wait() {
             for change in heard {
                 let (node, links) = match change {
-                    Change::Host => (suspicions.host(), false),
-                    Change::Surroundings => (suspicions.surroundings(), false),
-                    Change::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
-                    Change::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
-                    Change::Lost => {
+                    Announcement::Host => (suspicions.host(), false),
+                    Announcement::Surroundings => (suspicions.surroundings(), false),
+                    Announcement::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
+                    Announcement::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
+                    Announcement::Lost => {
                         (suspicions.host() | suspicions.surroundings(), suspicions.link(|all| all.all = true))
                     }
                 };

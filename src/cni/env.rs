@@ -158,6 +158,7 @@ impl Invocation {
 /// Reads the call from variables that `lookup` knows. `None` means that there is no `CNI_COMMAND`: a person has started
 /// the plugin and should be told what it is.
 ///
+/// # Errors
 /// Always [`Code::InvalidEnvironment`]: an unknown verb; missing variables, all of them named; a value that is not
 /// UTF-8, too long, or against its rule. DEL forgives a bad `CNI_NETNS` or `CNI_ARGS`, which it can do without.
 pub fn parse(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Invocation>, Error> {

@@ -1,4 +1,6 @@
 //! Carries out a list of [`Change`]s on one link, in one system call.
+//!
+//! Owns how a change is encoded and which refusals mean that it stands already. Must not decide what a link needs.
 
 use std::fmt;
 use std::net::IpAddr;

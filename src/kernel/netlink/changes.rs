@@ -1,8 +1,8 @@
 //! Hears what the kernel announces and flock did not do: settings, routes and addresses of the host, and what its own links
 //! have lost. So a node does not wait for the next round while its pods are cut off.
 //!
-//! Only says that somebody should look. Must not decide what is wrong, nor keep any state; removals that flock itself waits
-//! for are heard in `events`.
+//! Owns a socket that only listens, and says that somebody should look. Must not decide what is wrong, nor keep any state;
+//! removals that flock itself waits for are heard in `removal`.
 
 use std::io;
 use std::net::IpAddr;
@@ -36,7 +36,7 @@ const GROUPS: [u32; 7] = [
 
 /// One thing that somebody should look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum Announcement {
     /// A setting of the host as a whole, or a route of flock's that belongs to the host.
     Host,
     /// An address or route of somebody else.
@@ -50,23 +50,23 @@ pub enum Change {
 }
 
 /// Hears the announcements of the namespace in which it was opened.
-pub struct Changes {
+pub struct Announcements {
     socket: Socket,
     buffer: Vec<u8>,
 }
 
-impl std::fmt::Debug for Changes {
+impl std::fmt::Debug for Announcements {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Changes").finish_non_exhaustive()
+        f.debug_struct("Announcements").finish_non_exhaustive()
     }
 }
 
-impl Changes {
+impl Announcements {
     /// Begins to listen.
     ///
     /// # Errors
     /// The socket could not be made.
-    pub fn open() -> Result<Changes, NetlinkError> {
+    pub fn open() -> Result<Announcements, NetlinkError> {
         let fail = |error| NetlinkError { what: "listen for changes of the host".into(), cause: Cause::Socket(error) };
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail)?;
         socket.bind_auto().map_err(fail)?;
@@ -75,18 +75,20 @@ impl Changes {
         }
         // Without nexthop objects there is nothing to hear of them.
         socket.add_membership(RTNLGRP_NEXTHOP).ok();
-        Ok(Changes { socket, buffer: vec![0; 32 * 1024] })
+        Ok(Announcements { socket, buffer: vec![0; 32 * 1024] })
     }
 
     /// Waits for the next announcements. None when the socket is of no more use.
-    pub fn wait(&mut self) -> Option<Vec<Change>> {
+    pub fn wait(&mut self) -> Option<Vec<Announcement>> {
         loop {
             let mut space = self.buffer.as_mut_slice();
             let received = self.socket.recv(&mut space, 0);
             match received.and_then(|length| failpoint::pass("netlink.change").map(|()| length)) {
                 Ok(length) => return Some(changes(self.buffer.get(..length).unwrap_or_default())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Some(vec![Change::Lost]),
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
+                    return Some(vec![Announcement::Lost]);
+                }
                 Err(_) => return None,
             }
         }
@@ -94,9 +96,9 @@ impl Changes {
 }
 
 /// What one datagram of announcements is about. Most of them are about what flock itself does, and about nothing here.
-pub fn changes(datagram: &[u8]) -> Vec<Change> {
+pub fn changes(datagram: &[u8]) -> Vec<Announcement> {
     // One that is not whole says nothing of what else it may have said.
-    let Ok(messages) = messages(datagram) else { return vec![Change::Lost] };
+    let Ok(messages) = messages(datagram) else { return vec![Announcement::Lost] };
     let objects = messages.into_iter().filter_map(|message| match outcome(message) {
         Outcome::Object(object) => change(&object),
         _ => None,
@@ -104,7 +106,7 @@ pub fn changes(datagram: &[u8]) -> Vec<Change> {
     objects.collect()
 }
 
-fn change(object: &Object) -> Option<Change> {
+fn change(object: &Object) -> Option<Announcement> {
     match object.kind() {
         RTM_NEWNETCONF => setting(object),
         RTM_NEWROUTE | RTM_DELROUTE => route(object),
@@ -116,18 +118,18 @@ fn change(object: &Object) -> Option<Change> {
             };
             // No pod can get a link-local one; a host end has no others.
             match (link_local, object.kind()) {
-                (false, _) => Some(Change::Surroundings),
-                (true, RTM_DELADDR) => Some(Change::OwnLink(address.link)),
+                (false, _) => Some(Announcement::Surroundings),
+                (true, RTM_DELADDR) => Some(Announcement::OwnLink(address.link)),
                 (true, _) => None,
             }
         }
         RTM_NEWLINK => link(object),
-        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Change::Surroundings),
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Announcement::Surroundings),
         _ => None,
     }
 }
 
-fn setting(object: &Object) -> Option<Change> {
+fn setting(object: &Object) -> Option<Announcement> {
     let (mut link, mut forwards) = (None, None);
     for (attribute, value) in object.attributes(NETCONF_SIZE) {
         match attribute {
@@ -137,13 +139,13 @@ fn setting(object: &Object) -> Option<Change> {
         }
     }
     match (link?, forwards?) {
-        (NETCONFA_IFINDEX_ALL, _) => Some(Change::Host),
-        (link, 0) => Some(Change::OwnLink(link)),
+        (NETCONFA_IFINDEX_ALL, _) => Some(Announcement::Host),
+        (link, 0) => Some(Announcement::OwnLink(link)),
         _ => None,
     }
 }
 
-fn route(object: &Object) -> Option<Change> {
+fn route(object: &Object) -> Option<Announcement> {
     let &[family, prefix_len, _, _, table, protocol, _, _, a, b, c, d] = object.of::<ROUTE_SIZE>(object.kind())?;
     let (mut to, mut table) = (None, u32::from(table));
     for (attribute, value) in object.attributes(ROUTE_SIZE) {
@@ -162,14 +164,14 @@ fn route(object: &Object) -> Option<Change> {
         _ => return None,
     };
     match (protocol == ROUTE_PROTOCOL, object.kind()) {
-        (false, _) => Some(Change::Surroundings),
-        (true, RTM_DELROUTE) if single => to.map(Change::OwnRoute),
-        (true, RTM_DELROUTE) => Some(Change::Host),
+        (false, _) => Some(Announcement::Surroundings),
+        (true, RTM_DELROUTE) if single => to.map(Announcement::OwnRoute),
+        (true, RTM_DELROUTE) => Some(Announcement::Host),
         (true, _) => None,
     }
 }
 
-fn link(object: &Object) -> Option<Change> {
+fn link(object: &Object) -> Option<Announcement> {
     let header = object.of::<LINK_SIZE>(RTM_NEWLINK)?;
     let (index, flags, changed) = (u32_at(header, 4)?, u32_at(header, 8)?, u32_at(header, 12)?);
     let (mut named, mut marked) = (false, false);
@@ -182,7 +184,7 @@ fn link(object: &Object) -> Option<Change> {
     }
     // One that has just been made says that all has changed, and is not up yet.
     let taken_down = flags & IFF_UP == 0 && changed & IFF_UP != 0 && changed != u32::MAX;
-    (named && taken_down || marked && !named).then_some(Change::OwnLink(index))
+    (named && taken_down || marked && !named).then_some(Announcement::OwnLink(index))
 }
 
 #[cfg(test)]
@@ -254,18 +256,27 @@ mod tests {
             )
         };
         for (heard, change) in [
-            (all(AF_INET, 0), Change::Host),
-            (all(AF_INET6, 1), Change::Host),
-            (route(RTM_DELROUTE, 24, 254, ROUTE_PROTOCOL), Change::Host),
-            (route(RTM_DELROUTE, 32, 254, ROUTE_PROTOCOL), Change::OwnRoute("10.0.0.5".parse().expect("literal"))),
-            (route(RTM_NEWROUTE, 24, 254, 16), Change::Surroundings),
-            (route(RTM_DELROUTE, 0, 77, 186), Change::Surroundings),
-            (message(RTM_DELADDR, &[AF_INET, 32, 0, 0, 7, 0, 0, 0], &[(2, &[169, 254, 1, 1])]), Change::OwnLink(7)),
-            (message(RTM_NEWADDR, &[AF_INET, 24, 0, 0, 7, 0, 0, 0], &[(2, &[192, 0, 2, 1])]), Change::Surroundings),
-            (message(RTM_NEWNEXTHOP, &[0; 8], &[]), Change::Surroundings),
+            (all(AF_INET, 0), Announcement::Host),
+            (all(AF_INET6, 1), Announcement::Host),
+            (route(RTM_DELROUTE, 24, 254, ROUTE_PROTOCOL), Announcement::Host),
+            (
+                route(RTM_DELROUTE, 32, 254, ROUTE_PROTOCOL),
+                Announcement::OwnRoute("10.0.0.5".parse().expect("literal")),
+            ),
+            (route(RTM_NEWROUTE, 24, 254, 16), Announcement::Surroundings),
+            (route(RTM_DELROUTE, 0, 77, 186), Announcement::Surroundings),
+            (
+                message(RTM_DELADDR, &[AF_INET, 32, 0, 0, 7, 0, 0, 0], &[(2, &[169, 254, 1, 1])]),
+                Announcement::OwnLink(7),
+            ),
+            (
+                message(RTM_NEWADDR, &[AF_INET, 24, 0, 0, 7, 0, 0, 0], &[(2, &[192, 0, 2, 1])]),
+                Announcement::Surroundings,
+            ),
+            (message(RTM_NEWNEXTHOP, &[0; 8], &[]), Announcement::Surroundings),
             (
                 message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[(IFLA_IFNAME, b"flock1\0")]),
-                Change::OwnLink(7),
+                Announcement::OwnLink(7),
             ),
             (
                 message(
@@ -273,7 +284,7 @@ mod tests {
                     &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
                     &[(IFLA_IFNAME, b"x\0"), (IFLA_IFALIAS, b"flock:a/eth0\0")],
                 ),
-                Change::OwnLink(7),
+                Announcement::OwnLink(7),
             ),
             (
                 message(
@@ -281,9 +292,9 @@ mod tests {
                     &[AF_INET, 0, 0, 0],
                     &[(NETCONFA_IFINDEX, &7u32.to_ne_bytes()), (NETCONFA_FORWARDING, &0u32.to_ne_bytes())],
                 ),
-                Change::OwnLink(7),
+                Announcement::OwnLink(7),
             ),
-            (vec![40, 0, 0, 0], Change::Lost),
+            (vec![40, 0, 0, 0], Announcement::Lost),
         ] {
             assert_eq!(changes(&heard), [change], "{heard:?}");
         }

@@ -1,7 +1,8 @@
 //! The one connection type: a netlink socket of one network namespace, with sequence numbers, acknowledgements, the
 //! kernel's own error texts, deadlines, and dumps that are repeated when the table changed meanwhile.
 //!
-//! The only user of the raw socket. Never cloned: the crate's socket closes its descriptor once per clone.
+//! Whoever asks the kernel something does it here; `changes` and `removal` only listen. Must not know what is asked for. A
+//! connection is never cloned, as the crate's socket closes its descriptor once per clone.
 
 use std::io::{self, ErrorKind};
 use std::time::Instant;

@@ -1,4 +1,6 @@
 //! Links: make a veth pair in place, find one, remove one.
+//!
+//! Owns how the kernel shows a link. Must not know leases, nor which of two links is whose.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::thread;

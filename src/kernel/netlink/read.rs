@@ -1,4 +1,6 @@
-//! Reads addresses and routes: for CHECK, for recovery, and to learn about the host.
+//! Reads addresses, neighbours and routes: for CHECK, for recovery, and to learn about the host.
+//!
+//! Owns how the kernel shows them. Must not change anything, nor judge what it reads.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
