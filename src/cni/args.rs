@@ -33,7 +33,9 @@ pub struct PodArgs {
 ///
 /// A name alone names none either: podman sends that of the container so, which may have any shape.
 ///
-/// [`Code::InvalidEnvironment`] when kubelet's keys name half a pod, and when a value that is used has the wrong form. Only ADD has a use for the pod: DEL must go on without it.
+/// # Errors
+/// [`Code::InvalidEnvironment`] when kubelet's keys name half a pod, and when a value that is used has the wrong form. Only ADD
+/// has a use for the pod: DEL must go on without it.
 pub fn parse(args: &str) -> Result<Option<PodArgs>, Error> {
     let (mut namespace, mut name, mut infra_container_id, mut uid) = (None, None, None, None);
     for (key, value) in args.split(';').filter_map(|pair| pair.split_once('=')) {

@@ -82,6 +82,7 @@ pub struct Outline {
 impl NetConf {
     /// The rule for CHECK: the state to compare with is required.
     ///
+    /// # Errors
     /// [`Code::InvalidConfig`] when there is no `prevResult`.
     pub fn expected_state(&self) -> Result<&WireResult, Error> {
         self.prev_result.as_ref().ok_or_else(no_expected_state)
@@ -99,6 +100,7 @@ fn no_expected_state() -> Error {
 /// All verbs need a version, a name, and a `socket` that is sound if it is there: DEL too, since the agent at another
 /// socket would know nothing of the pod, answer success, and leave the address taken. DEL forgives everything else.
 ///
+/// # Errors
 /// - [`Code::Decode`]: not one JSON object of at most [`STDIN_MAX`] bytes of UTF-8, or a value of the wrong type.
 /// - [`Code::IncompatibleVersion`]: no `cniVersion` (by the specification that means 0.1.0), one that flock does not
 ///   know, or one without the verb.
@@ -127,7 +129,10 @@ pub fn parse(bytes: &[u8], command: Command) -> Result<NetConf, Error> {
     Ok(conf)
 }
 
-/// Reads just the keys that the plugin needs, with the same rules and errors for them as [`parse`].
+/// Reads just the keys that the plugin needs, with the same rules for them as [`parse`].
+///
+/// # Errors
+/// As [`parse`], for those keys.
 pub fn outline(bytes: &[u8], command: Command) -> Result<Outline, Error> {
     Object::parse(bytes)?.outline(command)
 }

@@ -163,6 +163,7 @@ pub struct Dns {
 impl WireResult {
     /// Reads a result of any of the five versions, also one that another implementation of the agent made.
     ///
+    /// # Errors
     /// [`Code::Internal`]: the text is not a result. Whether it may be printed is found out by printing it.
     pub fn from_json(text: &str) -> Result<WireResult, Error> {
         let broken = |e: serde_json::Error| {
@@ -187,6 +188,7 @@ impl WireResult {
 
     /// The text for stdout, one line without its end: exactly the keys of `version`, and its `cniVersion`.
     ///
+    /// # Errors
     /// [`Code::Internal`] for a result that would harm a runtime: without an address (taken for success without a
     /// network), with an interface index that points nowhere (containerd's CNI library reads out of bounds), with an
     /// IPv4-mapped IPv6 address (Go programs take it for IPv4).
