@@ -16,12 +16,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::record::notes::Intents;
 use crate::rpc::client::{self, CallError};
-use crate::rpc::message::{Op, Request, Response};
+use crate::rpc::message::{Request, Response};
 use crate::rpc::{DEFAULT_SOCKET, plugin_limit};
-use cni::env::{self, Command, Invocation};
+use cni::env::{self, Invocation};
 use cni::error::{Code, Error};
 use cni::netconf::{self, Outline, STDIN_MAX};
 use cni::result::WireResult;
+use cni::verb::Verb;
 use cni::version::{self, Version};
 use model::addr::Attachment;
 
@@ -83,55 +84,48 @@ fn call(began: Instant) -> Result<Option<String>, Failure> {
         writeln!(io::stderr(), "{}", version::about()).ok();
         return Ok(None);
     };
-    let command = invocation.command();
-    let op = match command {
-        Command::Add => Op::Add,
-        Command::Del => Op::Del,
-        Command::Check => Op::Check,
-        Command::Gc => Op::Gc,
-        Command::Status => Op::Status,
-        Command::Version => {
-            let stdin = read_stdin(began + VERSION_STDIN, true)?;
-            return Ok(Some(version::answer(&stdin)));
-        }
-    };
-    let deadline = began + plugin_limit(op);
+    let verb = invocation.verb();
+    if verb == Verb::Version {
+        let stdin = read_stdin(began + VERSION_STDIN, true)?;
+        return Ok(Some(version::answer(&stdin)));
+    }
+    let deadline = began + plugin_limit(verb);
     let stdin = read_stdin(deadline.min(began + STDIN_LIMIT), false)?;
     let version = netconf::version_of(&stdin);
     let fail = |error: Error| Failure { version, error };
-    let conf = netconf::outline(&stdin, command).map_err(fail)?;
-    let request = request(op, &invocation, stdin);
+    let conf = netconf::outline(&stdin, verb).map_err(fail)?;
+    let request = request(verb, &invocation, stdin);
     let socket = conf.socket.as_deref().unwrap_or(DEFAULT_SOCKET);
-    let response = match op {
-        Op::Del => match delete(Path::new(socket), &request, &invocation, deadline).map_err(fail)? {
+    let response = match verb {
+        Verb::Del => match delete(Path::new(socket), &request, &invocation, deadline).map_err(fail)? {
             Some(response) => response,
             None => return Ok(None),
         },
-        _ => client::call(Path::new(socket), &request, deadline).map_err(|error| fail(unanswered(op, &error)))?,
+        _ => client::call(Path::new(socket), &request, deadline).map_err(|error| fail(unanswered(verb, &error)))?,
     };
-    let result = understand(op, &conf, response).map_err(fail)?;
+    let result = understand(verb, &conf, response).map_err(fail)?;
     if let Some(text) = &result
         && print(text).is_err()
     {
         // The runtime will take this ADD for failed, so the agent must, too.
-        let undo = Request { op: Op::Del, ..request };
-        client::call(Path::new(socket), &undo, Instant::now() + plugin_limit(Op::Del)).ok();
+        let undo = Request { op: Verb::Del, ..request };
+        client::call(Path::new(socket), &undo, Instant::now() + plugin_limit(Verb::Del)).ok();
         return Err(fail(Error::new(Code::Io, "the result cannot be written to standard output")));
     }
     Ok(None)
 }
 
-fn request(op: Op, invocation: &Invocation, stdin_data: Vec<u8>) -> Request {
+fn request(verb: Verb, invocation: &Invocation, stdin_data: Vec<u8>) -> Request {
     let attachment = invocation.attachment();
     Request {
-        op,
+        op: verb,
         container_id: attachment.map(|a| a.container_id.to_string()).unwrap_or_default(),
         netns: invocation.netns().unwrap_or_default().to_owned(),
         ifname: attachment.map(|a| a.ifname.to_string()).unwrap_or_default(),
         args: invocation.args.clone(),
         path: invocation.path.clone(),
         stdin_data,
-        call: (op == Op::Add).then(call_id),
+        call: (verb == Verb::Add).then(call_id),
         left_ms: None,
         sent_ms: None,
     }
@@ -157,13 +151,13 @@ fn delete(
     // The agent may go on beside the note. An answer that it had no time would fail the delete, and there would be no note.
     let unanswered_call = match client::call_patiently(socket, request, patience, deadline) {
         Ok(response) => return Ok(Some(response)),
-        Err(error @ CallError::TooLong) => return Err(unanswered(Op::Del, &error)),
+        Err(error @ CallError::TooLong) => return Err(unanswered(Verb::Del, &error)),
         Err(error) => error,
     };
-    let Some(attachment) = invocation.attachment() else { return Err(unanswered(Op::Del, &unanswered_call)) };
+    let Some(attachment) = invocation.attachment() else { return Err(unanswered(Verb::Del, &unanswered_call)) };
     match note(socket, request, attachment, deadline, &unanswered_call) {
         Ok(response) => Ok(response),
-        Err(why) => Err(unanswered(Op::Del, &unanswered_call).with_details(format!("{unanswered_call}; {why}"))),
+        Err(why) => Err(unanswered(Verb::Del, &unanswered_call).with_details(format!("{unanswered_call}; {why}"))),
     }
 }
 
@@ -196,22 +190,22 @@ fn note(
 }
 
 /// No answer, in the words of CNI.
-fn unanswered(op: Op, error: &CallError) -> Error {
-    let code = match (op, error) {
+fn unanswered(verb: Verb, error: &CallError) -> Error {
+    let code = match (verb, error) {
         (_, CallError::TooLong) => Code::InvalidConfig,
-        (Op::Status, _) => Code::NotAvailable,
+        (Verb::Status, _) => Code::NotAvailable,
         _ => Code::TryAgainLater,
     };
     Error::new(code, "flock-agent does not answer").with_details(error.to_string())
 }
 
 /// The agent's answer in the words of CNI, and for ADD the result in the version that was asked for.
-fn understand(op: Op, conf: &Outline, response: Response) -> Result<Option<String>, Error> {
+fn understand(verb: Verb, conf: &Outline, response: Response) -> Result<Option<String>, Error> {
     if let Some(msg) = response.error.filter(|msg| !msg.is_empty()) {
         let code = response.code.map_or(Code::Internal, Code::from_number);
         return Err(Error::new(code, msg).with_details(response.details.unwrap_or_default()));
     }
-    if op != Op::Add {
+    if verb != Verb::Add {
         return Ok(None);
     }
     let Some(result) = response.result else {

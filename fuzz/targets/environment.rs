@@ -1,7 +1,11 @@
 //! The environment of a call: `NAME=VALUE` with a zero byte behind each, as in `/proc/PID/environ`.
 
-use cni::env::{ARGS_MAX, Call, Command, Invocation, NETNS_MAX, parse};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+
+use cni::env::{ARGS_MAX, Call, Invocation, NETNS_MAX, parse};
 use cni::error::{Code, Error};
+use cni::verb::Verb;
 use model::addr::{Attachment, CONTAINER_ID_MAX, IF_NAME_MAX, IfName, LinkEnd};
 
 use super::assert_fit_for_a_runtime;
@@ -21,15 +25,15 @@ pub(crate) fn check(data: &[u8]) {
         found.map(|(_, value)| value.to_vec())
     };
     sound(&parse(get));
-    let with = |command: Command| {
+    let with = |command: Verb| {
         let outcome = parse(|name| if name == "CNI_COMMAND" { Some(command.as_str().into()) } else { get(name) });
         sound(&outcome);
         if let Ok(invocation) = &outcome {
-            assert_eq!(invocation.as_ref().map(Invocation::command), Some(command));
+            assert_eq!(invocation.as_ref().map(Invocation::verb), Some(command));
         }
         outcome
     };
-    let [add, del, check, _gc, status, version] = Command::ALL.map(with);
+    let [add, del, check, _gc, status, version] = Verb::ALL.map(with);
     assert_eq!(add.is_ok(), check.is_ok(), "ADD and CHECK ask for the same");
     assert!(status.is_ok() && version.is_ok(), "STATUS and VERSION ask for nothing");
     if let Ok(Some(add)) = add {

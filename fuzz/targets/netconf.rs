@@ -1,8 +1,8 @@
 //! The network configuration on standard input, read for every verb.
 
-use cni::env::Command;
 use cni::error::{Code, Error};
 use cni::netconf::{NAME_MAX, NetConf, SOCKET_MAX, ValidAttachments, outline, parse, version_of};
+use cni::verb::Verb;
 use cni::version::{Version, answer};
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::assert_fit_for_a_runtime;
 const SECRET: &str = "S3CRET";
 
 pub(crate) fn check(data: &[u8]) {
-    let outcomes = Command::ALL.map(|command| {
+    let outcomes = Verb::ALL.map(|command| {
         let outcome = parse(data, command);
         match &outcome {
             Ok(conf) => sound(conf, data, command),
@@ -39,7 +39,7 @@ pub(crate) fn check(data: &[u8]) {
     assert_version_is_answered(data);
 }
 
-fn sound(conf: &NetConf, data: &[u8], command: Command) {
+fn sound(conf: &NetConf, data: &[u8], command: Verb) {
     assert!(conf.version.supports(command));
     assert!((1..=NAME_MAX).contains(&conf.name.len()));
     assert!(conf.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)), "{:?}", conf.name);
@@ -48,14 +48,14 @@ fn sound(conf: &NetConf, data: &[u8], command: Command) {
     }
     assert_eq!(conf.expected_state().is_ok(), conf.prev_result.is_some());
     match command {
-        Command::Check => assert!(conf.prev_result.is_some()),
-        Command::Del => {}
+        Verb::Check => assert!(conf.prev_result.is_some()),
+        Verb::Del => {}
         _ => assert_eq!(conf.prev_result, None),
     }
     let told = conf.annotations.iter().flatten().map(|(key, value)| key.len() + value.len()).sum::<usize>();
     assert!(told <= data.len());
     if let ValidAttachments::Set { valid, ignored, examples } = &conf.valid_attachments {
-        assert_eq!(command, Command::Gc);
+        assert_eq!(command, Verb::Gc);
         assert!(valid.len() + ignored <= data.len() && examples.len() <= 8 && examples.len() <= *ignored);
         for example in examples {
             super::assert_one_line(example, 1024);
@@ -79,11 +79,11 @@ fn assert_the_spelling_makes_no_difference(data: &[u8], outcomes: &[Result<NetCo
     // What serde_json's own tree refuses (a number beyond all bounds, half a surrogate) may stand where nobody looks.
     let Ok(tree) = serde_json::from_slice::<Value>(data) else { return };
     let respelled = serde_json::to_vec_pretty(&tree).expect("a tree can be written");
-    for (command, outcome) in Command::ALL.into_iter().zip(outcomes) {
+    for (command, outcome) in Verb::ALL.into_iter().zip(outcomes) {
         match (parse(&respelled, command), outcome) {
             (Ok(one), Ok(other)) => {
                 // DEL forgives a prevResult that cannot be read, and of two equal keys in it the tree keeps one.
-                let forgiven = command == Command::Del && other.prev_result.is_none();
+                let forgiven = command == Verb::Del && other.prev_result.is_none();
                 let other = other.clone();
                 assert_eq!(if forgiven { NetConf { prev_result: None, ..one } } else { one }, other);
             }

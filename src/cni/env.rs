@@ -7,12 +7,11 @@
 //! It must not read the real environment: the caller hands in a look-up of bytes. The agent does the same with the fields of
 //! a request and so gets the same rules.
 
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::fmt;
-use core::str::FromStr;
+use std::ffi::OsString;
+use std::str::FromStr;
 
 use crate::error::{Code, Error, quote};
+use crate::verb::Verb;
 use model::addr::{AddrError, Attachment};
 
 /// Longest `CNI_ARGS` and longest `CNI_PATH`, in bytes.
@@ -21,60 +20,14 @@ pub const ARGS_MAX: usize = 64 * 1024;
 /// Longest `CNI_NETNS`, in bytes (the kernel's `PATH_MAX`).
 pub const NETNS_MAX: usize = 4096;
 
-/// The verb of a call, spelled in capitals in `CNI_COMMAND` and in a request to the agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Command {
-    /// Attach a container.
-    Add,
-    /// Detach it.
-    Del,
-    /// Is the attachment as ADD left it?
-    Check,
-    /// Remove what no valid attachment needs.
-    Gc,
-    /// Could ADD be served now?
-    Status,
-    /// Which versions are supported?
-    Version,
-}
-
-impl Command {
-    /// Every verb.
-    pub const ALL: [Command; 6] =
-        [Command::Add, Command::Del, Command::Check, Command::Gc, Command::Status, Command::Version];
-
-    /// The verb with exactly this text; the case counts.
-    pub fn from_text(text: &str) -> Option<Command> {
-        Command::ALL.into_iter().find(|command| command.as_str() == text)
-    }
-
-    /// The text of the verb.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Command::Add => "ADD",
-            Command::Del => "DEL",
-            Command::Check => "CHECK",
-            Command::Gc => "GC",
-            Command::Status => "STATUS",
-            Command::Version => "VERSION",
-        }
-    }
-
-    /// The variables without which the verb cannot be served. `CNI_PATH` is needed for delegation only, which flock
-    /// does not do; GC requires it by the text.
-    fn required(self) -> &'static [&'static str] {
-        match self {
-            Command::Add | Command::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
-            Command::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
-            Command::Gc => &["CNI_PATH"],
-            Command::Status | Command::Version => &[],
-        }
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+/// The variables without which a verb cannot be served. `CNI_PATH` is needed for delegation only, which flock does not do; GC requires
+/// it by the text.
+fn required(verb: Verb) -> &'static [&'static str] {
+    match verb {
+        Verb::Add | Verb::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
+        Verb::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
+        Verb::Gc => &["CNI_PATH"],
+        Verb::Status | Verb::Version => &[],
     }
 }
 
@@ -124,14 +77,14 @@ pub struct Invocation {
 
 impl Invocation {
     /// The verb alone.
-    pub fn command(&self) -> Command {
+    pub fn verb(&self) -> Verb {
         match self.call {
-            Call::Add { .. } => Command::Add,
-            Call::Del { .. } => Command::Del,
-            Call::Check { .. } => Command::Check,
-            Call::Gc => Command::Gc,
-            Call::Status => Command::Status,
-            Call::Version => Command::Version,
+            Call::Add { .. } => Verb::Add,
+            Call::Del { .. } => Verb::Del,
+            Call::Check { .. } => Verb::Check,
+            Call::Gc => Verb::Gc,
+            Call::Status => Verb::Status,
+            Call::Version => Verb::Version,
         }
     }
 
@@ -163,33 +116,33 @@ impl Invocation {
 /// UTF-8, too long, or against its rule. DEL forgives a bad `CNI_NETNS` or `CNI_ARGS`, which it can do without.
 pub fn parse(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Invocation>, Error> {
     let vars = Variables { lookup };
-    let Some(verb) = vars.get("CNI_COMMAND") else { return Ok(None) };
-    let command = str::from_utf8(&verb).ok().and_then(Command::from_text).ok_or_else(|| {
-        let value = quote(&String::from_utf8_lossy(&verb));
+    let Some(text) = vars.get("CNI_COMMAND") else { return Ok(None) };
+    let verb = text.to_str().and_then(Verb::from_text).ok_or_else(|| {
+        let value = quote(&text.to_string_lossy());
         Error::new(Code::InvalidEnvironment, format!("unknown CNI_COMMAND {value}"))
     })?;
 
-    let missing: Vec<_> = command.required().iter().copied().filter(|name| vars.get(name).is_none()).collect();
+    let missing: Vec<_> = required(verb).iter().copied().filter(|name| vars.get(name).is_none()).collect();
     if !missing.is_empty() {
-        let msg = format!("{command} needs environment variables that are not set: {}", missing.join(", "));
+        let msg = format!("{verb} needs environment variables that are not set: {}", missing.join(", "));
         return Err(Error::new(Code::InvalidEnvironment, msg));
     }
 
-    let call = match command {
-        Command::Add => Call::Add { attachment: vars.attachment()?, netns: vars.netns()? },
-        Command::Del => Call::Del { attachment: vars.attachment()?, netns: vars.netns().ok() },
-        Command::Check => Call::Check { attachment: vars.attachment()?, netns: vars.netns()? },
-        Command::Gc => Call::Gc,
-        Command::Status => Call::Status,
-        Command::Version => Call::Version,
+    let call = match verb {
+        Verb::Add => Call::Add { attachment: vars.attachment()?, netns: vars.netns()? },
+        Verb::Del => Call::Del { attachment: vars.attachment()?, netns: vars.netns().ok() },
+        Verb::Check => Call::Check { attachment: vars.attachment()?, netns: vars.netns()? },
+        Verb::Gc => Call::Gc,
+        Verb::Status => Call::Status,
+        Verb::Version => Call::Version,
     };
-    let args = match command {
-        Command::Add | Command::Check => vars.text("CNI_ARGS", ARGS_MAX)?,
-        Command::Del => vars.text("CNI_ARGS", ARGS_MAX).unwrap_or_default(),
-        Command::Gc | Command::Status | Command::Version => String::new(),
+    let args = match verb {
+        Verb::Add | Verb::Check => vars.text("CNI_ARGS", ARGS_MAX)?,
+        Verb::Del => vars.text("CNI_ARGS", ARGS_MAX).unwrap_or_default(),
+        Verb::Gc | Verb::Status | Verb::Version => String::new(),
     };
-    let path = match command {
-        Command::Gc => vars.text("CNI_PATH", ARGS_MAX)?,
+    let path = match verb {
+        Verb::Gc => vars.text("CNI_PATH", ARGS_MAX)?,
         _ => vars.text("CNI_PATH", ARGS_MAX).unwrap_or_default(),
     };
     Ok(Some(Invocation { call, args, path }))
@@ -294,7 +247,7 @@ mod tests {
         ] {
             let invocation = ok(text, &[]);
             assert_eq!(invocation.call, call);
-            assert_eq!(invocation.command().to_string(), text);
+            assert_eq!(invocation.verb().to_string(), text);
             let has_pod = matches!(text, "ADD" | "DEL" | "CHECK");
             assert_eq!(invocation.attachment(), has_pod.then_some(&attachment));
             assert_eq!(invocation.netns(), has_pod.then_some(netns.as_str()));
@@ -322,15 +275,15 @@ mod tests {
     // covers: E-04 E-05 E-06 E-07 E-08
     #[test]
     fn each_verb_needs_its_own_variables_and_empty_is_unset() {
-        for command in Command::ALL {
+        for verb in Verb::ALL {
             for (name, _) in FULL {
-                let result = call(command.as_str(), &[(name, b"")]);
-                if command.required().contains(&name) {
+                let result = call(verb.as_str(), &[(name, b"")]);
+                if required(verb).contains(&name) {
                     let error = result.expect_err("a missing variable");
                     assert_eq!(error.code(), Code::InvalidEnvironment);
                     assert!(error.msg().contains(name), "{error}");
                 } else {
-                    assert!(result.is_ok(), "{command} without {name}: {result:?}");
+                    assert!(result.is_ok(), "{verb} without {name}: {result:?}");
                 }
             }
         }
@@ -436,7 +389,7 @@ mod tests {
     // covers: E-27
     #[test]
     fn no_other_variable_is_ever_read() {
-        for command in Command::ALL {
+        for command in Verb::ALL {
             let _ = parse(|name| {
                 let known = FULL.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_bytes().to_vec());
                 Some(known.unwrap_or_else(|| {
@@ -453,7 +406,7 @@ mod tests {
         // covers: E-10 E-28
         #[test]
         fn any_bytes_give_a_value_or_code_4(verb in 0usize..7, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let lookup = |name: &str| match (name, Command::ALL.get(verb)) {
+            let lookup = |name: &str| match (name, Verb::ALL.get(verb)) {
                 ("CNI_COMMAND", Some(command)) => Some(command.as_str().into()),
                 _ => Some(bytes.clone()),
             };

@@ -22,4 +22,5 @@ pub mod env;
 pub mod error;
 pub mod netconf;
 pub mod result;
+pub mod verb;
 pub mod version;

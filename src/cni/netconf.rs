@@ -13,9 +13,9 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::env::Command;
 use crate::error::{Code, Error, quote};
 use crate::result::WireResult;
+use crate::verb::Verb;
 use crate::version::Version;
 use model::addr::{Attachment, check_identifier};
 
@@ -105,7 +105,7 @@ fn no_expected_state() -> Error {
 /// - [`Code::IncompatibleVersion`]: no `cniVersion` (by the specification that means 0.1.0), one that flock does not
 ///   know, or one without the verb.
 /// - [`Code::InvalidConfig`]: a bad or missing name, a bad socket, CHECK without `prevResult`, ADD with one.
-pub fn parse(bytes: &[u8], command: Command) -> Result<NetConf, Error> {
+pub fn parse(bytes: &[u8], command: Verb) -> Result<NetConf, Error> {
     let object = Object::parse(bytes)?;
     let Outline { version, name, socket } = object.outline(command)?;
     let conf = NetConf {
@@ -113,27 +113,24 @@ pub fn parse(bytes: &[u8], command: Command) -> Result<NetConf, Error> {
         name,
         socket,
         prev_result: match command {
-            Command::Check => object.prev_result()?,
-            Command::Del => object.prev_result().unwrap_or_default(),
-            Command::Add | Command::Gc | Command::Status | Command::Version => None,
+            Verb::Check => object.prev_result()?,
+            Verb::Del => object.prev_result().unwrap_or_default(),
+            Verb::Add | Verb::Gc | Verb::Status | Verb::Version => None,
         },
         annotations: match command {
-            Command::Add => object.annotations()?,
+            Verb::Add => object.annotations()?,
             _ => None,
         },
         valid_attachments: match command {
-            Command::Gc => object.valid_attachments()?,
+            Verb::Gc => object.valid_attachments()?,
             _ => ValidAttachments::Absent,
         },
     };
     Ok(conf)
 }
 
-/// Reads just the keys that the plugin needs, with the same rules for them as [`parse`].
-///
-/// # Errors
-/// As [`parse`], for those keys.
-pub fn outline(bytes: &[u8], command: Command) -> Result<Outline, Error> {
+/// Reads just the keys that the plugin needs, with the same rules and errors for them as [`parse`].
+pub fn outline(bytes: &[u8], command: Verb) -> Result<Outline, Error> {
     Object::parse(bytes)?.outline(command)
 }
 
@@ -174,7 +171,7 @@ impl<'a> Object<'a> {
         self.get(key).map(|raw| decode(raw, key, "a string")).transpose()
     }
 
-    fn outline(&self, command: Command) -> Result<Outline, Error> {
+    fn outline(&self, command: Verb) -> Result<Outline, Error> {
         let version = self.version()?;
         if !version.supports(command) {
             let msg = format!("{command} needs CNI version {} or newer", Version::introduced(command));
@@ -185,11 +182,11 @@ impl<'a> Object<'a> {
         match (command, self.get("prevResult")) {
             // flock makes the interface, so it comes first in a chain. It would have to keep foreign interfaces and
             // indexes of an earlier result intact, and no known use asks for that.
-            (Command::Add, Some(_)) => {
+            (Verb::Add, Some(_)) => {
                 let msg = "flock must be the first plugin of the list, but ADD came with a prevResult";
                 Err(Error::new(Code::InvalidConfig, msg))
             }
-            (Command::Check, None) => Err(no_expected_state()),
+            (Verb::Check, None) => Err(no_expected_state()),
             _ => Ok(outline),
         }
     }
@@ -300,23 +297,23 @@ mod tests {
         format!(r#"{{"cniVersion":"{version}","name":"flock","type":"flock"{comma}{keys}}}"#)
     }
 
-    fn ok(text: &str, command: Command) -> NetConf {
+    fn ok(text: &str, command: Verb) -> NetConf {
         parse(text.as_bytes(), command).expect(text)
     }
 
-    fn code(text: impl AsRef<[u8]>, command: Command) -> u32 {
+    fn code(text: impl AsRef<[u8]>, command: Verb) -> u32 {
         parse(text.as_ref(), command).expect_err("a bad configuration").code().number()
     }
 
     /// CHECK needs a prevResult, and ADD must not have one.
-    fn prev_for(command: Command) -> &'static str {
-        if command == Command::Check { "{}" } else { "null" }
+    fn prev_for(command: Verb) -> &'static str {
+        if command == Verb::Check { "{}" } else { "null" }
     }
 
     // covers: S-01 S-04 S-07 S-08 S-09 S-15
     #[test]
     fn a_minimal_configuration_and_one_full_of_foreign_keys_are_the_same() {
-        let minimal = ok(&with("1.1.0", ""), Command::Add);
+        let minimal = ok(&with("1.1.0", ""), Verb::Add);
         let expected = NetConf {
             version: Version::V1_1_0,
             name: "flock".into(),
@@ -329,9 +326,9 @@ mod tests {
         let foreign = r#""ipam":{"type":"x","y":[1e999]},"args":{"a":"\ud800"},"capabilities":{"portMappings":true},
             "runtimeConfig":{"portMappings":[{"hostPort":80}]},"cni.dev/foo":{"socket":"/x"},"disableCheck":"yes",
             "plugins":7,"cniVersions":null,"prevResult":null,"socket":null"#;
-        assert_eq!(ok(&with("1.1.0", foreign), Command::Add), expected);
+        assert_eq!(ok(&with("1.1.0", foreign), Verb::Add), expected);
         let typeless = r#"{"cniVersion":"1.1.0","name":"flock","type":17}"#;
-        assert_eq!(ok(typeless, Command::Add), expected);
+        assert_eq!(ok(typeless, Verb::Add), expected);
     }
 
     // covers: S-02
@@ -345,17 +342,17 @@ mod tests {
         let mut all: Vec<&[u8]> = text.into_iter().map(str::as_bytes).collect();
         all.extend([b"\xff".as_slice(), b"{\"name\":\"\xff\"}", b"{\"\xff\":1}", b"{\"x\":\"a\nb\"}"]);
         for bad in all {
-            assert_eq!(code(bad, Command::Add), 6, "{}", String::from_utf8_lossy(bad));
-            assert_eq!(code(bad, Command::Del), 6);
+            assert_eq!(code(bad, Verb::Add), 6, "{}", String::from_utf8_lossy(bad));
+            assert_eq!(code(bad, Verb::Del), 6);
         }
-        let error = parse(b"{\"a\":tru}", Command::Add).expect_err("bad syntax");
+        let error = parse(b"{\"a\":tru}", Verb::Add).expect_err("bad syntax");
         assert_eq!(error.details(), "expected ident at line 1 column 9");
     }
 
     // covers: S-03
     #[test]
     fn a_network_name_is_needed_by_every_verb() {
-        for command in [Command::Add, Command::Del, Command::Check, Command::Gc, Command::Status] {
+        for command in [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status] {
             let prev = prev_for(command);
             let named = |name: &str| format!(r#"{{"cniVersion":"1.1.0"{name},"prevResult":{prev}}}"#);
             let long = format!(r#","name":"{}""#, "n".repeat(NAME_MAX + 1));
@@ -381,24 +378,24 @@ mod tests {
     #[test]
     fn versions_are_exact_and_a_missing_one_is_not_supported() {
         for version in Version::ALL {
-            assert_eq!(ok(&with(version.as_str(), ""), Command::Add).version, version);
+            assert_eq!(ok(&with(version.as_str(), ""), Verb::Add).version, version);
         }
         for bad in ["", "1.1", "v1.1.0", "1.1.0-rc1", "2.0.0", "0.1.0", "0.2.0", "1.1.0 ", "x"] {
-            assert_eq!(code(with(bad, ""), Command::Add), 1, "{bad}");
+            assert_eq!(code(with(bad, ""), Verb::Add), 1, "{bad}");
         }
         for missing in ["{}", r#"{"name":"flock"}"#, r#"{"cniVersion":null,"name":"flock"}"#] {
-            let error = parse(missing.as_bytes(), Command::Del).expect_err("no version");
+            let error = parse(missing.as_bytes(), Verb::Del).expect_err("no version");
             assert_eq!(error.code(), Code::IncompatibleVersion);
             assert_eq!(error.details(), "flock supports 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0");
         }
-        assert_eq!(code(r#"{"cniVersion":1.1,"name":"flock"}"#, Command::Add), 6);
+        assert_eq!(code(r#"{"cniVersion":1.1,"name":"flock"}"#, Verb::Add), 6);
     }
 
     // covers: K-01 G-01 T-01
     #[test]
     fn verbs_that_a_version_lacks_are_code_1() {
         for version in Version::ALL {
-            for command in [Command::Check, Command::Gc, Command::Status] {
+            for command in [Verb::Check, Verb::Gc, Verb::Status] {
                 let result = parse(with(version.as_str(), r#""prevResult":{}"#).as_bytes(), command);
                 match version.supports(command) {
                     true => assert!(result.is_ok(), "{result:?}"),
@@ -406,7 +403,7 @@ mod tests {
                 }
             }
         }
-        let error = parse(with("0.3.1", "").as_bytes(), Command::Check).expect_err("too old");
+        let error = parse(with("0.3.1", "").as_bytes(), Verb::Check).expect_err("too old");
         assert_eq!(error.to_string(), "CHECK needs CNI version 0.4.0 or newer; the configuration says 0.3.1");
     }
 
@@ -416,19 +413,19 @@ mod tests {
         let pairs: Vec<_> = (0..256).map(|i| format!(r#""k{i}":"{}""#, "v".repeat(1024))).collect();
         let keys =
             format!(r#""runtimeConfig":{{"{ANNOTATIONS}":{{{}}}}},"pad":"{}""#, pairs.join(","), "p".repeat(64 * 1024));
-        let annotations = ok(&with("1.1.0", &keys), Command::Add).annotations.expect("annotations");
+        let annotations = ok(&with("1.1.0", &keys), Verb::Add).annotations.expect("annotations");
         assert_eq!((annotations.len(), annotations["k255"].len()), (256, 1024));
 
         let padded = |len| [with("1.1.0", "").as_bytes(), &vec![b' '; len]].concat();
-        assert!(parse(&padded(4096), Command::Add).is_ok());
-        assert_eq!(code(padded(STDIN_MAX), Command::Add), 6);
-        assert_eq!(code(padded(8 * STDIN_MAX), Command::Del), 6);
+        assert!(parse(&padded(4096), Verb::Add).is_ok());
+        assert_eq!(code(padded(STDIN_MAX), Verb::Add), 6);
+        assert_eq!(code(padded(8 * STDIN_MAX), Verb::Del), 6);
 
         let bomb = "[".repeat(300_000) + &"]".repeat(300_000);
-        assert!(parse(with("1.1.0", &format!(r#""x":{bomb}"#)).as_bytes(), Command::Add).is_ok());
-        assert_eq!(code(with("1.1.0", &format!(r#""prevResult":{bomb}"#)), Command::Check), 6);
-        assert_eq!(code(with("1.1.0", &format!(r#""name":{bomb}"#)), Command::Add), 6);
-        assert_eq!(code("[".repeat(STDIN_MAX), Command::Add), 6);
+        assert!(parse(with("1.1.0", &format!(r#""x":{bomb}"#)).as_bytes(), Verb::Add).is_ok());
+        assert_eq!(code(with("1.1.0", &format!(r#""prevResult":{bomb}"#)), Verb::Check), 6);
+        assert_eq!(code(with("1.1.0", &format!(r#""name":{bomb}"#)), Verb::Add), 6);
+        assert_eq!(code("[".repeat(STDIN_MAX), Verb::Add), 6);
     }
 
     // covers: S-10
@@ -439,20 +436,20 @@ mod tests {
             parse(with("1.0.0", &keys).as_bytes(), command)
         };
         let key = format!(r#""{ANNOTATIONS}""#);
-        let told = of(&format!(r#"{{{key}:{{"a":"1","b":"x\u0000\n\u2028"}}}}"#), Command::Add).expect("valid");
+        let told = of(&format!(r#"{{{key}:{{"a":"1","b":"x\u0000\n\u2028"}}}}"#), Verb::Add).expect("valid");
         let expected = [("a", "1"), ("b", "x\0\n\u{2028}")].map(|(k, v)| (k.to_string(), v.to_string()));
         assert_eq!(told.annotations, Some(expected.into()));
         for silent in ["null", "{}", r#"{"portMappings":[]}"#] {
-            assert_eq!(of(silent, Command::Add).expect("valid").annotations, None);
+            assert_eq!(of(silent, Verb::Add).expect("valid").annotations, None);
         }
         for none in [format!("{{{key}:null}}"), format!("{{{key}:{{}}}}")] {
-            assert_eq!(of(&none, Command::Add).expect("valid").annotations, Some(BTreeMap::new()));
+            assert_eq!(of(&none, Verb::Add).expect("valid").annotations, Some(BTreeMap::new()));
         }
         for bad in ["7", "[]", &format!("{{{key}:7}}"), &format!(r#"{{{key}:{{"a":"secret","b":7}}}}"#)] {
-            let error = of(bad, Command::Add).expect_err("a bad type");
+            let error = of(bad, Verb::Add).expect_err("a bad type");
             assert_eq!(error.code(), Code::Decode);
             assert!(error.msg().starts_with("key \"runtimeConfig") && !error.to_string().contains("secret"), "{error}");
-            assert_eq!(of(bad, Command::Check).expect("CHECK has no use for it").annotations, None);
+            assert_eq!(of(bad, Verb::Check).expect("CHECK has no use for it").annotations, None);
         }
     }
 
@@ -460,7 +457,7 @@ mod tests {
     #[test]
     fn the_socket_is_an_absolute_path_that_fits_for_every_verb() {
         let longest = format!("/{}", "s".repeat(SOCKET_MAX - 1));
-        for command in [Command::Add, Command::Del, Command::Check, Command::Gc, Command::Status] {
+        for command in [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status] {
             let of = |socket: &str| with("1.1.0", &format!(r#""prevResult":{},"socket":{socket}"#, prev_for(command)));
             assert_eq!(ok(&of(&format!("\"{longest}\"")), command).socket.as_ref(), Some(&longest));
             for bad in [&format!("\"{longest}s\""), "\"\"", "\"run/x\"", r#""/a\u0000b""#, "\"@abstract\""] {
@@ -476,9 +473,9 @@ mod tests {
     fn the_last_duplicate_wins_and_spelling_counts() {
         let text =
             r#"{"cniVersion":"0.3.0","name":"a","cniVersion":"1.0.0","n\u0061me":"b","Name":"c","CNIVersion":"2"}"#;
-        let conf = ok(text, Command::Add);
+        let conf = ok(text, Verb::Add);
         assert_eq!((conf.version, conf.name.as_str()), (Version::V1_0_0, "b"));
-        assert_eq!(code(r#"{"CNIVersion":"1.0.0","name":"a"}"#, Command::Add), 1);
+        assert_eq!(code(r#"{"CNIVersion":"1.0.0","name":"a"}"#, Verb::Add), 1);
     }
 
     // covers: S-12 S-13 C-03
@@ -493,16 +490,15 @@ mod tests {
         for version in Version::ALL {
             for claim in ["", r#","cniVersion":"0.3.0""#, r#","cniVersion":"9.9.9""#] {
                 let keys = format!(r#""prevResult":{}"#, text.replace("CNIVERSION", claim));
-                let conf = ok(&with(version.as_str(), &keys), Command::Del);
+                let conf = ok(&with(version.as_str(), &keys), Verb::Del);
                 let prev = conf.prev_result.as_ref().expect("a prevResult");
                 let owners: Vec<_> = prev.ips.iter().map(|ip| prev.interface_of(ip).map(|i| i.name.as_str())).collect();
                 assert_eq!(owners, [Some("eth0"), None, None, None]);
                 assert_eq!(prev.interfaces[1].sandbox, "/n");
                 assert_eq!(prev.routes[1].dst.to_string(), "10.0.0.0/8");
                 let as_add = with(version.as_str(), &keys);
-                assert_eq!(code(&as_add, Command::Add), 7, "flock comes first in a chain");
-                let outlined =
-                    outline(as_add.as_bytes(), Command::Add).expect_err("the plugin's own look says the same");
+                assert_eq!(code(&as_add, Verb::Add), 7, "flock comes first in a chain");
+                let outlined = outline(as_add.as_bytes(), Verb::Add).expect_err("the plugin's own look says the same");
                 assert_eq!(outlined.code(), Code::InvalidConfig);
             }
         }
@@ -517,7 +513,7 @@ mod tests {
             "{".into(),
             r#"{"cniVersion":"1.0.0"}"#.into(),
         ] {
-            for command in [Command::Add, Command::Del, Command::Check, Command::Gc, Command::Status] {
+            for command in [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status] {
                 let whole = parse(text.as_bytes(), command).map(|conf| (conf.version, conf.name, conf.socket));
                 let outlined = outline(text.as_bytes(), command).map(|conf| (conf.version, conf.name, conf.socket));
                 assert_eq!(whole, outlined, "{command} {text}");
@@ -542,7 +538,7 @@ mod tests {
         for printed in Version::ALL {
             let text = made.to_wire().to_json(printed).expect("printable");
             for asked in [Version::V0_4_0, Version::V1_0_0, Version::V1_1_0] {
-                let conf = ok(&with(asked.as_str(), &format!(r#""prevResult":{text}"#)), Command::Check);
+                let conf = ok(&with(asked.as_str(), &format!(r#""prevResult":{text}"#)), Verb::Check);
                 let prev = conf.expected_state().expect("a prevResult");
                 assert_eq!((&prev.ips, &prev.routes), (&made.to_wire().ips, &made.to_wire().routes));
                 assert_eq!(prev.interfaces[1].mac, "02:00:00:00:00:02");
@@ -554,10 +550,10 @@ mod tests {
     #[test]
     fn check_needs_a_prev_result() {
         for none in ["", r#""prevResult":null"#] {
-            assert_eq!(code(with("0.4.0", none), Command::Check), 7);
+            assert_eq!(code(with("0.4.0", none), Verb::Check), 7);
         }
         for broken in ["7", "[]", r#"{"ips":7}"#, r#"{"ips":[{"address":"x"}]}"#] {
-            assert_eq!(code(with("0.4.0", &format!(r#""prevResult":{broken}"#)), Command::Check), 6, "{broken}");
+            assert_eq!(code(with("0.4.0", &format!(r#""prevResult":{broken}"#)), Verb::Check), 6, "{broken}");
         }
     }
 
@@ -566,16 +562,16 @@ mod tests {
     fn del_takes_what_it_can_get() {
         for broken in ["null", "7", "[]", "\"x\"", r#"{"ips":7}"#, r#"{"ips":[{"address":"x"}]}"#, "[[[[]]]]"] {
             let keys = format!(r#""prevResult":{broken},"runtimeConfig":{broken},"cni.dev/valid-attachments":7"#);
-            let conf = ok(&with("1.1.0", &keys), Command::Del);
+            let conf = ok(&with("1.1.0", &keys), Verb::Del);
             assert_eq!((conf.prev_result, conf.annotations), (None, None));
             assert_eq!(conf.valid_attachments, ValidAttachments::Absent);
         }
-        assert!(ok(&with("0.4.0", r#""prevResult":{}"#), Command::Del).prev_result.is_some());
-        assert!(ok(&with("0.4.0", r#""mtu":"new","extra":[]"#), Command::Del).prev_result.is_none());
+        assert!(ok(&with("0.4.0", r#""prevResult":{}"#), Verb::Del).prev_result.is_some());
+        assert!(ok(&with("0.4.0", r#""mtu":"new","extra":[]"#), Verb::Del).prev_result.is_none());
     }
 
     fn set(keys: &str) -> Option<(Vec<String>, usize)> {
-        match ok(&with("1.1.0", keys), Command::Gc).valid_attachments {
+        match ok(&with("1.1.0", keys), Verb::Gc).valid_attachments {
             ValidAttachments::Absent => None,
             ValidAttachments::Set { valid, ignored, examples } => {
                 assert_eq!(examples.len(), ignored.min(IGNORED_SHOWN));
@@ -624,7 +620,7 @@ mod tests {
             r#"[{"containerID":"a"}]"#,
             r#"[{"containerID":7,"ifname":"a"}]"#,
         ] {
-            assert_eq!(code(with("1.1.0", &format!("{key}:{bad}")), Command::Gc), 6, "{bad}");
+            assert_eq!(code(with("1.1.0", &format!("{key}:{bad}")), Verb::Gc), 6, "{bad}");
         }
     }
 
@@ -632,9 +628,9 @@ mod tests {
     #[test]
     fn status_needs_version_and_name_only() {
         let bare = r#"{"cniVersion":"1.1.0","name":"flock"}"#;
-        assert_eq!(ok(bare, Command::Status).name, "flock");
+        assert_eq!(ok(bare, Verb::Status).name, "flock");
         let noisy = with("1.1.0", r#""prevResult":7,"runtimeConfig":7,"cni.dev/valid-attachments":7"#);
-        assert!(parse(noisy.as_bytes(), Command::Status).is_ok());
+        assert!(parse(noisy.as_bytes(), Verb::Status).is_ok());
     }
 
     // covers: X-03
@@ -652,7 +648,7 @@ mod tests {
         // covers: S-02
         #[test]
         fn any_bytes_give_a_value_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            for command in Command::ALL {
+            for command in Verb::ALL {
                 if let Err(error) = parse(&bytes, command) {
                     prop_assert_eq!(error.code(), Code::Decode);
                 }
@@ -666,7 +662,7 @@ mod tests {
         ) {
             let known = pairs.iter().map(|(key, value)| format!(r#","{key}":{value}"#)).collect::<String>();
             let text = format!(r#"{{"cniVersion":"1.1.0","name":"flock"{known}}}"#);
-            for command in Command::ALL {
+            for command in Verb::ALL {
                 if let Err(error) = parse(text.as_bytes(), command) {
                     prop_assert!(matches!(error.code().number(), 1 | 6 | 7), "{}", error);
                     prop_assert!(!error.to_json(None).contains('\n'));

@@ -8,7 +8,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::env::Command;
+use crate::verb::Verb;
 
 /// A version of the CNI specification that flock implements. Newer is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,16 +49,16 @@ impl Version {
     }
 
     /// Whether the verb exists in this version.
-    pub fn supports(self, command: Command) -> bool {
+    pub fn supports(self, command: Verb) -> bool {
         self >= Version::introduced(command)
     }
 
     /// The oldest version of ours that has the verb.
-    pub fn introduced(command: Command) -> Version {
+    pub fn introduced(command: Verb) -> Version {
         match command {
-            Command::Add | Command::Del | Command::Version => Version::V0_3_0,
-            Command::Check => Version::V0_4_0,
-            Command::Gc | Command::Status => Version::V1_1_0,
+            Verb::Add | Verb::Del | Verb::Version => Version::V0_3_0,
+            Verb::Check => Version::V0_4_0,
+            Verb::Gc | Verb::Status => Version::V1_1_0,
         }
     }
 
@@ -131,12 +131,12 @@ mod tests {
     #[test]
     fn verbs_exist_since_their_version() {
         let since = |command| Version::ALL.into_iter().filter(|v| v.supports(command)).collect::<Vec<_>>();
-        assert_eq!(since(Command::Add), Version::ALL);
-        assert_eq!(since(Command::Del), Version::ALL);
-        assert_eq!(since(Command::Version), Version::ALL);
-        assert_eq!(since(Command::Check), [Version::V0_4_0, Version::V1_0_0, Version::V1_1_0]);
-        assert_eq!(since(Command::Gc), [Version::V1_1_0]);
-        assert_eq!(since(Command::Status), [Version::V1_1_0]);
+        assert_eq!(since(Verb::Add), Version::ALL);
+        assert_eq!(since(Verb::Del), Version::ALL);
+        assert_eq!(since(Verb::Version), Version::ALL);
+        assert_eq!(since(Verb::Check), [Version::V0_4_0, Version::V1_0_0, Version::V1_1_0]);
+        assert_eq!(since(Verb::Gc), [Version::V1_1_0]);
+        assert_eq!(since(Verb::Status), [Version::V1_1_0]);
     }
 
     // covers: V-01 V-02 S-17

@@ -4,46 +4,18 @@
 //! `path`, `stdin_data` (base64); `result`, `error`. Added here, and ignored by the Go flock: `call`, `left_ms`, `sent_ms`,
 //! `code`, `details`. Unknown keys are ignored on both sides.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// The verbs that reach the agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Op {
-    /// Attach.
-    Add,
-    /// Detach.
-    Del,
-    /// Compare.
-    Check,
-    /// Detach what is not listed.
-    Gc,
-    /// Tell whether ADD can be served.
-    Status,
-}
-
-impl fmt::Display for Op {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Op::Add => "ADD",
-            Op::Del => "DEL",
-            Op::Check => "CHECK",
-            Op::Gc => "GC",
-            Op::Status => "STATUS",
-        })
-    }
-}
+use cni::verb::Verb;
 
 /// One call: the CNI environment and standard input, as the runtime gave them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The verb.
-    pub op: Op,
+    pub op: Verb,
     /// `CNI_CONTAINERID`.
     #[serde(default)]
     pub container_id: String,
@@ -139,7 +111,7 @@ mod tests {
 
     fn request() -> Request {
         Request {
-            op: Op::Add,
+            op: Verb::Add,
             container_id: "abc".into(),
             netns: "/run/netns/x".into(),
             ifname: "eth0".into(),
@@ -171,7 +143,7 @@ mod tests {
         let go =
             r#"{"op":"DEL","container_id":"abc","netns":"","ifname":"eth0","args":"","path":"","stdin_data":null}"#;
         let request: Request = serde_json::from_str(go).expect("decodes");
-        assert_eq!((request.op, request.stdin_data.len()), (Op::Del, 0));
+        assert_eq!((request.op, request.stdin_data.len()), (Verb::Del, 0));
         let response: Response = serde_json::from_str(r#"{"result":{"cniVersion":"1.0.0"}}"#).expect("decodes");
         assert_eq!(response.result.map(|r| r.get().to_owned()).as_deref(), Some(r#"{"cniVersion":"1.0.0"}"#));
         let response: Response = serde_json::from_str(r#"{"result":null,"error":""}"#).expect("decodes");
@@ -183,7 +155,7 @@ mod tests {
     // covers: S-18
     #[test]
     fn every_message_comes_back_as_it_was() {
-        for op in [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status] {
+        for op in [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status] {
             let sent = Request { op, call: Some("c".into()), left_ms: Some(7), sent_ms: Some(u64::MAX), ..request() };
             let line = encode(&sent).expect("encodes");
             assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
@@ -205,7 +177,10 @@ mod tests {
 
     #[test]
     fn an_unknown_verb_is_named() {
-        let error = serde_json::from_str::<Request>(r#"{"op":"FLY"}"#).expect_err("unknown").to_string();
-        assert!(error.contains("FLY"), "{error}");
+        // VERSION is answered by the plugin.
+        for verb in ["FLY", "VERSION", "add"] {
+            let error = serde_json::from_str::<Request>(&format!(r#"{{"op":"{verb}"}}"#)).expect_err("unknown");
+            assert!(error.to_string().contains(verb), "{error}");
+        }
     }
 }

@@ -9,7 +9,7 @@ pub mod server;
 
 use std::time::Duration;
 
-use crate::rpc::message::Op;
+use cni::verb::Verb;
 
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/flock/flock.sock";
@@ -24,11 +24,11 @@ pub const REQUEST_ARRIVAL: Duration = Duration::from_secs(5);
 /// again after a second, and the start takes less than one: an ADD that outlasts this spares the runtime a new sandbox. CHECK
 /// and GC have no better answer either. STATUS has to end early, and a DEL can leave a note instead, while the runtime
 /// holds a lock of the pod: they wait for no more than the moment in which one agent takes over from another.
-pub fn connect_limit(op: Op) -> Duration {
+pub fn connect_limit(op: Verb) -> Duration {
     Duration::from_millis(match op {
-        Op::Add | Op::Check | Op::Gc => 5000,
-        Op::Del => 1000,
-        Op::Status => 700,
+        Verb::Add | Verb::Check | Verb::Gc => 5000,
+        Verb::Del => 1000,
+        Verb::Status | Verb::Version => 700,
     })
 }
 
@@ -41,20 +41,21 @@ pub fn connect_limit(op: Op) -> Duration {
 ///   after which the pod has its event.
 /// - A DEL that is not answered is noted and carried out later, at no loss; CRI-O gives it 60 s.
 /// - A GC may have many attachments to remove; CRI-O gives it 30 s.
+/// - VERSION waits for nobody; it has the limit of STATUS.
 /// - STATUS: `crictl info`, which tells people why a node is not ready, gives up after two seconds in all, and containerd calls
 ///   it under a lock, every five seconds.
-pub fn plugin_limit(op: Op) -> Duration {
+pub fn plugin_limit(op: Verb) -> Duration {
     Duration::from_millis(match op {
-        Op::Add => 12_000,
-        Op::Del => 7_000,
-        Op::Check => 10_000,
-        Op::Gc => 25_000,
-        Op::Status => 1_500,
+        Verb::Add => 12_000,
+        Verb::Del => 7_000,
+        Verb::Check => 10_000,
+        Verb::Gc => 25_000,
+        Verb::Status | Verb::Version => 1_500,
     })
 }
 
 /// Longest time that the agent works on a request of a plugin that has just been started.
-pub fn agent_limit(op: Op) -> Duration {
+pub fn agent_limit(op: Verb) -> Duration {
     agent_share(plugin_limit(op))
 }
 

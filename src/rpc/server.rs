@@ -29,9 +29,10 @@ use crate::record::boot_clock;
 use crate::record::disk::{DiskError, make_private_dir};
 use crate::rpc::client::{LOOK, connect_once};
 use crate::rpc::frame::{self, FrameError};
-use crate::rpc::message::{Op, Request, Response, encode};
+use crate::rpc::message::{Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit, agent_share, plugin_limit};
 use cni::error::Code;
+use cni::verb::Verb;
 
 /// Requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
 /// still a place for STATUS, without which the runtime would declare the node not ready.
@@ -94,13 +95,13 @@ pub struct Unready;
 impl Handler for Unready {
     fn handle(&self, call: &Call<'_>) -> Response {
         match call.request.op {
-            Op::Add => {
+            Verb::Add => {
                 Response::failed(Code::TryAgainLater.number(), "flock-agent is not ready", "it has just started")
             }
-            Op::Status => {
+            Verb::Status | Verb::Version => {
                 Response::failed(Code::NotAvailable.number(), "flock-agent is not ready", "it has just started")
             }
-            Op::Del | Op::Check | Op::Gc => Response::done(),
+            Verb::Del | Verb::Check | Verb::Gc => Response::done(),
         }
     }
 
@@ -312,7 +313,7 @@ pub enum Notice {
     /// A request did not arrive.
     Request(FrameError),
     /// A request was not carried out: its caller had gone before it began.
-    Abandoned(Op),
+    Abandoned(Verb),
     /// An answer did not leave.
     Answer(FrameError),
     /// Somebody had changed the permissions of the socket; these they were.
@@ -768,7 +769,7 @@ mod tests {
     #[test]
     fn nothing_is_done_for_longer_than_somebody_waits_for_it() {
         let request = |left_ms, sent_ms| Request {
-            op: Op::Add,
+            op: Verb::Add,
             container_id: String::new(),
             netns: String::new(),
             ifname: String::new(),
@@ -779,7 +780,7 @@ mod tests {
             left_ms,
             sent_ms,
         };
-        let own = agent_limit(Op::Add);
+        let own = agent_limit(Verb::Add);
         let share = |ms| agent_share(Duration::from_millis(ms));
         for (left, sent, expected) in [
             // A plugin of an earlier version, and the Go flock's, say nothing.

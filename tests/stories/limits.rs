@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::rpc::message::Op;
+use cni::verb::Verb;
 use flock::rpc::server::MAX_CONNECTIONS;
 use flock::rpc::{connect_limit, plugin_limit};
 use model::lease::Phase;
@@ -112,7 +112,7 @@ fn ten_thousand_hostile_connections_keep_nobody_out_and_leave_nothing_behind() {
         while !attackers.iter().all(|attacker| attacker.is_finished()) {
             host.cni("STATUS").done();
             let outcome = host.add(&pod).run();
-            assert!(outcome.elapsed < plugin_limit(Op::Add), "{:?}", outcome.elapsed);
+            assert!(outcome.elapsed < plugin_limit(Verb::Add), "{:?}", outcome.elapsed);
             outcome.succeeded();
             host.del(&pod).done();
             let now = agent.holds();
@@ -476,7 +476,7 @@ fn calls_go_on(host: &Host, many: usize) {
 /// A configuration as it stands in a request.
 fn conf() -> Value {
     let pod_independent = serde_json::to_value(flock::rpc::message::Request {
-        op: Op::Del,
+        op: Verb::Del,
         container_id: String::new(),
         netns: String::new(),
         ifname: String::new(),
@@ -633,9 +633,11 @@ fn why_the_agent_ended_is_read_by_whoever_reads_and_holds_up_nothing_when_nobody
 fn the_limits_are_written_down_as_they_are() {
     use flock::rpc::server::{LARGE_REQUESTS, SMALL_REQUEST};
     use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
-    let design = include_str!("../../docs/design.md");
-    let seconds = |limit: fn(Op) -> Duration| {
-        [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status].map(|op| limit(op).as_secs_f64().to_string()).join(", ")
+    let design = include_str!("../docs/design.md");
+    let seconds = |limit: fn(Verb) -> Duration| {
+        [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status]
+            .map(|op| limit(op).as_secs_f64().to_string())
+            .join(", ")
     };
     for (what, limit) in [
         ("requests in service at once", MAX_CONNECTIONS.to_string()),

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cni::verb::Verb;
 use flock::rpc::client::{CallError, call};
-use flock::rpc::message::{Op, Request, Response, encode};
+use flock::rpc::message::{Request, Response, encode};
 use flock::rpc::server::{BindError, Call, Handler, LARGE_REQUESTS, Limits, Listener, Notice, Server, Unready};
 use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -25,12 +26,12 @@ use crate::support::dice::Dice;
 use crate::support::scripted::{self, Scripted, a_result, line, read_request, socket_of};
 use crate::support::*;
 
-const OPS: [Op; 5] = [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status];
+const OPS: [Verb; 5] = [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status];
 
 /// More than any of the short waits below can take on a loaded machine, and far less than the limits that would hide a fault.
 const SOON: Duration = Duration::from_secs(10);
 
-fn request(op: Op) -> Request {
+fn request(op: Verb) -> Request {
     Request {
         op,
         container_id: "abc".into(),
@@ -46,7 +47,7 @@ fn request(op: Op) -> Request {
 }
 
 fn status(socket: &Path) -> Result<Response, CallError> {
-    call(socket, &request(Op::Status), Instant::now() + SOON)
+    call(socket, &request(Verb::Status), Instant::now() + SOON)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ fn against(
         counted.fetch_add(1, Ordering::SeqCst);
         serve(number, stream);
     });
-    let outcome = call(&socket, &request(Op::Check), Instant::now() + limit);
+    let outcome = call(&socket, &request(Verb::Check), Instant::now() + limit);
     let count = count.load(Ordering::SeqCst);
     drop(server);
     (outcome, count)
@@ -176,7 +177,7 @@ fn the_clients_deadline_holds_against_every_kind_of_silence() {
     let dir = TempDir::new("deaf");
     let socket = dir.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
-    let large = Request { stdin_data: vec![b'x'; 1 << 20], ..request(Op::Check) };
+    let large = Request { stdin_data: vec![b'x'; 1 << 20], ..request(Verb::Check) };
     let outcome = call(&socket, &large, Instant::now() + limit);
     assert!(matches!(outcome, Err(CallError::Late { .. })), "{outcome:?}");
     drop(listener);
@@ -201,8 +202,8 @@ fn the_client_tries_for_a_while_to_reach_an_agent_and_no_longer() {
         for socket in [&absent, &file, &dead, &full] {
             scope.spawn(move || {
                 let began = Instant::now();
-                let outcome = call(socket, &request(Op::Del), Instant::now() + Duration::from_secs(30));
-                let (took, limit) = (began.elapsed(), connect_limit(Op::Del));
+                let outcome = call(socket, &request(Verb::Del), Instant::now() + Duration::from_secs(30));
+                let (took, limit) = (began.elapsed(), connect_limit(Verb::Del));
                 assert!(matches!(outcome, Err(CallError::Absent { .. })), "{outcome:?}");
                 assert!(took >= limit / 2 && took < limit + SOON, "{} {took:?}", socket.display());
             });
@@ -212,7 +213,7 @@ fn the_client_tries_for_a_while_to_reach_an_agent_and_no_longer() {
 
 #[test]
 fn the_client_refuses_what_no_frame_can_hold() {
-    let large = Request { stdin_data: vec![b'x'; FRAME_MAX], ..request(Op::Add) };
+    let large = Request { stdin_data: vec![b'x'; FRAME_MAX], ..request(Verb::Add) };
     let outcome = call(Path::new("/nonexistent/s"), &large, Instant::now() + SOON);
     assert!(matches!(outcome, Err(CallError::TooLong)), "{outcome:?}");
 }
@@ -225,14 +226,14 @@ struct Answers {
     name: &'static str,
     begun: Sender<()>,
     go: Mutex<Receiver<()>>,
-    undelivered: Sender<Op>,
+    undelivered: Sender<Verb>,
 }
 
 /// The other ends of [`Answers`].
 struct Controls {
     begun: Receiver<()>,
     go: Sender<()>,
-    undelivered: Receiver<Op>,
+    undelivered: Receiver<Verb>,
 }
 
 fn answers(name: &'static str) -> (Arc<Answers>, Controls) {
@@ -245,7 +246,7 @@ fn answers(name: &'static str) -> (Arc<Answers>, Controls) {
 
 impl Handler for Answers {
     fn handle(&self, call: &Call<'_>) -> Response {
-        if call.request.op == Op::Add {
+        if call.request.op == Verb::Add {
             self.begun.send(()).unwrap();
             // Or until the test has ended.
             self.go.lock().unwrap().recv().ok();
@@ -255,7 +256,9 @@ impl Handler for Answers {
         }
         let raw = |value: Value| serde_json::value::to_raw_value(&value).ok();
         match call.request.op {
-            Op::Del => Response { result: raw(json!("x".repeat(call.request.path.len() * 1024))), ..Response::done() },
+            Verb::Del => {
+                Response { result: raw(json!("x".repeat(call.request.path.len() * 1024))), ..Response::done() }
+            }
             _ => Response { result: raw(json!(self.name)), ..Response::done() },
         }
     }
@@ -328,7 +331,7 @@ fn the_server_cuts_off_who_is_slow_or_silent_and_answers_everybody_else() {
 fn the_server_serves_a_request_that_comes_byte_by_byte_in_time() {
     let serving = serve(answers("a").0, Limits::default());
     let mut stream = UnixStream::connect(&serving.socket).unwrap();
-    for byte in encode(&request(Op::Status)).unwrap() {
+    for byte in encode(&request(Verb::Status)).unwrap() {
         stream.write_all(&[byte]).unwrap();
     }
     assert_eq!(read_request(&stream), Some(json!({"result": "a"})));
@@ -420,20 +423,20 @@ fn the_handler_hears_that_its_answer_was_not_taken() {
     let serving = serve(handler, Limits::default());
     // Gone before the answer.
     let mut stream = UnixStream::connect(&serving.socket).unwrap();
-    stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+    stream.write_all(&encode(&request(Verb::Add)).unwrap()).unwrap();
     controls.begun.recv_timeout(PATIENCE).unwrap();
     drop(stream);
     controls.go.send(()).unwrap();
     // A failure needs no undoing; a success that went nowhere does, here one that the caller never reads.
     let mut stream = UnixStream::connect(&serving.socket).unwrap();
-    let large = Request { path: "x".repeat(1500), ..request(Op::Del) };
+    let large = Request { path: "x".repeat(1500), ..request(Verb::Del) };
     stream.write_all(&encode(&large).unwrap()).unwrap();
-    assert_eq!(controls.undelivered.recv_timeout(PATIENCE), Ok(Op::Del));
+    assert_eq!(controls.undelivered.recv_timeout(PATIENCE), Ok(Verb::Del));
     // And one that no frame can hold.
-    let larger = Request { path: "x".repeat(2100), ..request(Op::Del) };
+    let larger = Request { path: "x".repeat(2100), ..request(Verb::Del) };
     let mut other = UnixStream::connect(&serving.socket).unwrap();
     other.write_all(&encode(&larger).unwrap()).unwrap();
-    assert_eq!(controls.undelivered.recv_timeout(PATIENCE), Ok(Op::Del));
+    assert_eq!(controls.undelivered.recv_timeout(PATIENCE), Ok(Verb::Del));
     assert_eq!(rest(other), b"");
     drop(stream);
     assert!(status(&serving.socket).is_ok());
@@ -449,12 +452,12 @@ fn who_is_silent_gives_way_to_who_has_something_to_ask_and_a_request_in_service_
     let adding: Vec<UnixStream> = (0..3)
         .map(|_| {
             let mut stream = UnixStream::connect(&serving.socket).unwrap();
-            stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+            stream.write_all(&encode(&request(Verb::Add)).unwrap()).unwrap();
             controls.begun.recv_timeout(PATIENCE).unwrap();
             stream
         })
         .collect();
-    let half = Request { stdin_data: vec![b'x'; 100_000], ..request(Op::Add) };
+    let half = Request { stdin_data: vec![b'x'; 100_000], ..request(Verb::Add) };
     let half = encode(&half).unwrap();
     let idle: Vec<UnixStream> = (0..40)
         .map(|number| {
@@ -485,7 +488,7 @@ fn who_is_silent_gives_way_to_who_has_something_to_ask_and_a_request_in_service_
 #[test]
 fn a_few_large_requests_are_read_at_a_time_and_small_ones_beside_them() {
     let serving = serve(answers("a").0, Limits::default());
-    let large = encode(&Request { stdin_data: vec![b'x'; FRAME_MAX / 2], ..request(Op::Status) }).unwrap();
+    let large = encode(&Request { stdin_data: vec![b'x'; FRAME_MAX / 2], ..request(Verb::Status) }).unwrap();
     // As many as may be in memory at once, and none of them ends.
     let mut begun: Vec<UnixStream> = (0..LARGE_REQUESTS)
         .map(|_| {
@@ -515,7 +518,7 @@ fn a_request_whose_caller_has_gone_while_it_waited_is_not_begun() {
     let serving = serve(handler, Limits { connections: 1, ..Limits::default() });
     let send = || {
         let mut stream = UnixStream::connect(&serving.socket).unwrap();
-        stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+        stream.write_all(&encode(&request(Verb::Add)).unwrap()).unwrap();
         stream
     };
     let first = send();
@@ -559,13 +562,13 @@ fn the_time_that_a_call_waits_for_its_turn_is_taken_off_its_time() {
     let handler = Arc::new(Timed { allowed, go: Mutex::new(may_go) });
     let serving = serve(handler, Limits { connections: 1, ..Limits::default() });
     thread::scope(|scope| {
-        let first = scope.spawn(|| call(&serving.socket, &request(Op::Add), Instant::now() + PATIENCE));
+        let first = scope.spawn(|| call(&serving.socket, &request(Verb::Add), Instant::now() + PATIENCE));
         let allowed = was_allowed.recv_timeout(PATIENCE).unwrap();
-        assert!(allowed <= agent_limit(Op::Add), "no longer than the agent gives to anybody: {allowed:?}");
+        assert!(allowed <= agent_limit(Verb::Add), "no longer than the agent gives to anybody: {allowed:?}");
         let began = Instant::now();
         let limit = Duration::from_secs(10);
         let socket = &serving.socket;
-        let second = scope.spawn(move || call(socket, &request(Op::Add), began + limit));
+        let second = scope.spawn(move || call(socket, &request(Verb::Add), began + limit));
         // Not a wait for a fact: time that passes is what is tried.
         thread::sleep(Duration::from_secs(2));
         let waited = began.elapsed();
@@ -585,7 +588,7 @@ fn half_closing_after_the_request_is_not_going_away() {
     let (handler, controls) = answers("a");
     let serving = serve(handler, Limits::default());
     let mut stream = UnixStream::connect(&serving.socket).unwrap();
-    stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+    stream.write_all(&encode(&request(Verb::Add)).unwrap()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     controls.begun.recv_timeout(PATIENCE).unwrap();
     controls.go.send(()).unwrap();
@@ -597,7 +600,7 @@ fn other_handlers_take_over_while_a_request_ends_with_its_own() {
     let (first, controls) = answers("first");
     let serving = serve(first, Limits::default());
     thread::scope(|scope| {
-        let adding = scope.spawn(|| call(&serving.socket, &request(Op::Add), Instant::now() + PATIENCE).unwrap());
+        let adding = scope.spawn(|| call(&serving.socket, &request(Verb::Add), Instant::now() + PATIENCE).unwrap());
         controls.begun.recv_timeout(PATIENCE).unwrap();
         serving.server.swap(answers("second").0);
         assert_eq!(name_of(&status(&serving.socket).unwrap()), "second");
@@ -615,7 +618,7 @@ fn a_stop_lets_requests_in_service_end_and_takes_no_new_ones() {
     let (handler, controls) = answers("a");
     let Serving { _dir, socket, server, .. } = serve(handler, Limits::default());
     thread::scope(|scope| {
-        let adding = scope.spawn(|| call(&socket, &request(Op::Add), Instant::now() + PATIENCE).unwrap());
+        let adding = scope.spawn(|| call(&socket, &request(Verb::Add), Instant::now() + PATIENCE).unwrap());
         controls.begun.recv_timeout(PATIENCE).unwrap();
         let stopping = scope.spawn(|| server.stop(Instant::now() + PATIENCE));
         wait_for("the socket's end", || (!socket.exists()).then_some(()));
@@ -631,7 +634,7 @@ fn a_stop_ends_at_its_deadline_and_tells_who_is_left() {
     let (handler, controls) = answers("a");
     let Serving { _dir, socket, server, .. } = serve(handler, Limits::default());
     let mut stream = UnixStream::connect(&socket).unwrap();
-    stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+    stream.write_all(&encode(&request(Verb::Add)).unwrap()).unwrap();
     controls.begun.recv_timeout(PATIENCE).unwrap();
     assert_eq!(server.stop(Instant::now() + Duration::from_millis(50)), 1);
     controls.go.send(()).unwrap();
@@ -695,7 +698,7 @@ fn a_socket_of_the_service_manager_is_served_and_left_with_its_backlog_to_the_ne
     assert_eq!(first.stop(Instant::now() + SOON), 0);
     assert!(socket.exists());
     let mut waiting = UnixStream::connect(&socket).unwrap();
-    waiting.write_all(&encode(&request(Op::Status)).unwrap()).unwrap();
+    waiting.write_all(&encode(&request(Verb::Status)).unwrap()).unwrap();
     let second = serving();
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();
@@ -719,7 +722,7 @@ fn an_agent_whose_socket_was_removed_is_heard_again_and_nobody_who_waited_is_los
     let before = standing(&serving.socket);
     let adding = || {
         let mut stream = UnixStream::connect(&serving.socket).unwrap();
-        stream.write_all(&encode(&request(Op::Add)).unwrap()).unwrap();
+        stream.write_all(&encode(&request(Verb::Add)).unwrap()).unwrap();
         stream
     };
     let mut calling = vec![adding()];
@@ -831,7 +834,7 @@ fn a_socket_of_the_service_manager_that_has_lost_its_file_gets_one_beside_it() {
     let mut waiting = UnixStream::connect(&socket).unwrap();
     std::fs::remove_file(&socket).unwrap();
     assert!(first.door().keep_bound().unwrap());
-    waiting.write_all(&encode(&request(Op::Status)).unwrap()).unwrap();
+    waiting.write_all(&encode(&request(Verb::Status)).unwrap()).unwrap();
     assert!(read_request(&waiting).is_some(), "the manager's is served as before");
     assert!(status(&socket).is_ok());
     assert_eq!(first.stop(Instant::now() + SOON), 0);
@@ -894,7 +897,7 @@ fn notes(host: &Host) -> usize {
 
 fn each(host: &Host) -> [Cni<'_>; 5] {
     OPS.map(|op| match op {
-        Op::Check => add(host).env("CNI_COMMAND", "CHECK").conf("prevResult", a_result()),
+        Verb::Check => add(host).env("CNI_COMMAND", "CHECK").conf("prevResult", a_result()),
         _ => add(host).env("CNI_COMMAND", op.to_string()),
     })
 }
@@ -945,7 +948,7 @@ fn the_plugin_prints_the_result_of_a_go_agent_and_never_none() {
     // What it does not know it ignores: among it how long the plugin is going to wait, and since when.
     for request in agent.seen() {
         let left = Duration::from_millis(request["left_ms"].as_u64().unwrap());
-        assert!(!left.is_zero() && left <= plugin_limit(Op::Gc), "{left:?}");
+        assert!(!left.is_zero() && left <= plugin_limit(Verb::Gc), "{left:?}");
         assert!(
             request["sent_ms"].as_u64().is_some_and(|sent| sent <= flock::record::boot_clock::now_ms()),
             "{request}"
@@ -975,8 +978,8 @@ fn the_plugin_has_a_code_for_each_way_of_getting_no_answer_and_del_leaves_a_note
         let _agent = Scripted::answering(socket_of(&host), move |_, _| Some(said.clone()));
         for (call, op) in each(&host).iter().zip(OPS) {
             match op {
-                Op::Del => call.done(),
-                Op::Status => assert_eq!(call.error().code, 50),
+                Verb::Del => call.done(),
+                Verb::Status => assert_eq!(call.error().code, 50),
                 _ => assert_eq!(call.error().code, 11, "{op}"),
             }
         }
@@ -997,8 +1000,8 @@ fn a_hanging_agent_costs_each_verb_its_limit_and_no_more() {
                 // The process has to be started and read, too.
                 assert!(outcome.elapsed < plugin_limit(op) + Duration::from_secs(2), "{op}: {:?}", outcome.elapsed);
                 match op {
-                    Op::Del => assert_eq!(outcome.succeeded(), "", "the note counts"),
-                    Op::Status => assert_eq!(outcome.failed().code, 50),
+                    Verb::Del => assert_eq!(outcome.succeeded(), "", "the note counts"),
+                    Verb::Status => assert_eq!(outcome.failed().code, 50),
                     _ => assert_eq!(outcome.failed().code, 11, "{op}"),
                 }
             });
@@ -1017,7 +1020,7 @@ fn a_delete_whose_input_comes_late_is_still_noted_in_time() {
     thread::sleep(Duration::from_secs(4));
     plugin.stdin.take().unwrap().write_all(&deleting.input()).unwrap();
     assert!(plugin.wait().unwrap().success());
-    assert!(began.elapsed() < plugin_limit(Op::Del) + Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < plugin_limit(Verb::Del) + Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(notes(&host), 1);
 }
 
@@ -1029,7 +1032,7 @@ fn a_delete_is_noted_in_time_though_the_backlog_of_the_socket_is_full() {
     let held = full(&socket);
     thread::scope(|scope| {
         let deleting = scope.spawn(|| each(&host)[1].run());
-        let until = Instant::now() + plugin_limit(Op::Del);
+        let until = Instant::now() + plugin_limit(Verb::Del);
         while !deleting.is_finished() && Instant::now() < until {
             thread::park_timeout(Duration::from_millis(2));
         }
@@ -1047,7 +1050,7 @@ fn a_delete_is_noted_in_time_though_the_backlog_of_the_socket_is_full() {
 fn the_limits_are_those_that_the_runtimes_leave_room_for() {
     let milliseconds = OPS.map(|op| plugin_limit(op).as_millis());
     assert_eq!(milliseconds, [12_000, 7_000, 10_000, 25_000, 1_500]);
-    assert!(plugin_limit(Op::Add) + plugin_limit(Op::Del) < Duration::from_secs(20), "a pod's event comes in time");
+    assert!(plugin_limit(Verb::Add) + plugin_limit(Verb::Del) < Duration::from_secs(20), "a pod's event comes in time");
     for op in OPS {
         assert!(agent_limit(op) < plugin_limit(op), "the agent's own error still arrives");
     }
@@ -1068,7 +1071,7 @@ fn an_add_outlasts_a_restart_by_the_service_manager_and_a_delete_does_not_wait_f
         let _agent = Scripted::obliging(socket_of(&host));
         for (outcome, op) in waiting.into_iter().map(|call| call.join().unwrap()).zip(OPS) {
             match op {
-                Op::Status => assert_eq!(outcome.failed().code, 50),
+                Verb::Status => assert_eq!(outcome.failed().code, 50),
                 _ => drop(outcome.succeeded()),
             }
         }
@@ -1082,7 +1085,7 @@ fn an_input_that_never_ends_costs_status_no_more_than_its_limit() {
     let _agent = Scripted::obliging(socket_of(&host));
     let outcome = host.cni("STATUS").run_without_end(br#"{"cniVersion":"1.1.0","name":"flock"}"#);
     assert_eq!(outcome.failed().code, 5);
-    assert!(outcome.elapsed < plugin_limit(Op::Status) + Duration::from_secs(2), "{:?}", outcome.elapsed);
+    assert!(outcome.elapsed < plugin_limit(Verb::Status) + Duration::from_secs(2), "{:?}", outcome.elapsed);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

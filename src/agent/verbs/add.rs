@@ -22,12 +22,12 @@ use crate::kernel::netns::Netns;
 use crate::kube::objects::Pod;
 use crate::process::log;
 use crate::rpc::agent_limit;
-use crate::rpc::message::{Op, Response};
+use crate::rpc::message::Response;
 use crate::rpc::server::Call;
 use cni::args::{self, PodArgs};
-use cni::env::Command;
 use cni::netconf::NetConf;
 use cni::result::AddResult;
+use cni::verb::Verb;
 use model::addr::{Attachment, LinkEnd};
 use model::annotations;
 use model::embed::{Field, Identity};
@@ -48,7 +48,7 @@ impl Verbs {
         let at = |step: Step| move |cause: Cause| Fault { step, cause };
         let request = call.request;
         Step::Receive.begin();
-        let conf = receive(request, Command::Add)?;
+        let conf = receive(request, Verb::Add)?;
         let attachment = key(request)?;
         trace.attachment = Some(attachment.clone());
         let pod_args = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;
@@ -165,7 +165,7 @@ impl Verbs {
     /// Takes back a failed ADD, on time of its own: the request's may be over.
     fn undo(&self, claim: Claim) {
         let attachment = claim.attachment().clone();
-        if let Err(fault) = self.take_down(claim, &[], Instant::now() + agent_limit(Op::Del)) {
+        if let Err(fault) = self.take_down(claim, &[], Instant::now() + agent_limit(Verb::Del)) {
             // The record stays, so the next DEL, round or start finds it.
             log::warn("failed ADD not undone yet")
                 .with("cid", &attachment.container_id)

@@ -12,8 +12,8 @@ use crate::agent::verbs::{Trace, Verbs, key, receive};
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netns::Netns;
 use crate::rpc::server::Call;
-use cni::env::Command;
 use cni::result::WireResult;
+use cni::verb::Verb;
 use model::lease::Lease;
 use model::plan::{self, Change};
 
@@ -90,7 +90,7 @@ impl Verbs {
     pub(super) fn check(&self, call: &Call<'_>, trace: &mut Trace) -> Result<(), Fault> {
         let fail = |cause: Cause| Fault { step: Step::Compare, cause };
         let request = call.request;
-        let conf = receive(request, Command::Check)?;
+        let conf = receive(request, Verb::Check)?;
         let prev = conf.expected_state().map_err(|e| Fault::new(Step::Receive, e))?;
         let attachment = key(request)?;
         trace.attachment = Some(attachment.clone());

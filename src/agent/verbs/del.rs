@@ -7,13 +7,13 @@ use std::time::Instant;
 use crate::agent::fault::Fault;
 use crate::agent::verbs::{Trace, Verbs, key, receive};
 use crate::rpc::message::Request;
-use cni::env::Command;
+use cni::verb::Verb;
 use model::lease::Lease;
 
 impl Verbs {
     /// Detaches a container.
     pub(super) fn del(&self, request: &Request, deadline: Instant, trace: &mut Trace) -> Result<(), Fault> {
-        receive(request, Command::Del)?;
+        receive(request, Verb::Del)?;
         let attachment = key(request)?;
         trace.attachment = Some(attachment.clone());
         let claim = self.claim(&attachment, deadline)?;

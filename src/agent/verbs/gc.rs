@@ -9,14 +9,14 @@ use crate::agent::verbs::{Verbs, receive};
 use crate::process::log;
 use crate::record::boot_clock;
 use crate::rpc::server::Call;
-use cni::env::Command;
 use cni::netconf::ValidAttachments;
+use cni::verb::Verb;
 
 impl Verbs {
     /// Collects the attachments that are not in the runtime's list.
     pub(super) fn gc(&self, call: &Call<'_>) -> Result<(), Fault> {
         let fail = |cause: Cause| Fault { step: Step::Compare, cause };
-        let conf = receive(call.request, Command::Gc)?;
+        let conf = receive(call.request, Verb::Gc)?;
         let ValidAttachments::Set { valid, ignored, examples } = &conf.valid_attachments else { return Ok(()) };
         if *ignored > 0 {
             log::warn("GC: entries that name no attachment")

@@ -22,11 +22,11 @@ use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::process::log;
-use crate::rpc::message::{Op, Request, Response};
+use crate::rpc::message::{Request, Response};
 use crate::rpc::server::{Call, Handler};
-use cni::env::Command;
 use cni::error::{Code, Error, quote};
 use cni::netconf::{self, NetConf};
+use cni::verb::Verb;
 use model::addr::Attachment;
 use model::lease::PodName;
 
@@ -55,18 +55,23 @@ impl Handler for Verbs {
         let mut trace = Trace::default();
         let done = |()| Response::done();
         let outcome = match call.request.op {
-            Op::Add => self.add(call, &mut trace),
-            Op::Del => self.del(call.request, call.deadline, &mut trace).map(done),
-            Op::Check => self.check(call, &mut trace).map(done),
-            Op::Gc => self.gc(call).map(done),
-            Op::Status => self.status().map(done),
+            Verb::Add => self.add(call, &mut trace),
+            Verb::Del => self.del(call.request, call.deadline, &mut trace).map(done),
+            Verb::Check => self.check(call, &mut trace).map(done),
+            Verb::Gc => self.gc(call).map(done),
+            Verb::Status => self.status().map(done),
+            // The plugin answers it, and no request can name it.
+            Verb::Version => {
+                let error = Error::new(Code::InvalidEnvironment, "VERSION is answered by the plugin");
+                Err(Fault::new(Step::Receive, error))
+            }
         };
         log_request(call.request.op, &trace, began, outcome.as_ref().err());
         outcome.unwrap_or_else(|fault| fault.to_response())
     }
 
     fn undelivered(&self, request: &Request, answer: &Response) {
-        if request.op == Op::Add {
+        if request.op == Verb::Add {
             self.take_back(request, answer);
         }
     }
@@ -93,8 +98,8 @@ impl Verbs {
     }
 }
 
-fn receive(request: &Request, command: Command) -> Result<NetConf, Fault> {
-    netconf::parse(&request.stdin_data, command).map_err(|e| Fault::new(Step::Receive, e))
+fn receive(request: &Request, verb: Verb) -> Result<NetConf, Fault> {
+    netconf::parse(&request.stdin_data, verb).map_err(|e| Fault::new(Step::Receive, e))
 }
 
 /// The attachment, checked again: the caller may be something else than the plugin.
@@ -109,18 +114,18 @@ fn key(request: &Request) -> Result<Attachment, Fault> {
     })
 }
 
-fn log_request(op: Op, trace: &Trace, began: Instant, fault: Option<&Fault>) {
-    let line = match (fault, op) {
+fn log_request(verb: Verb, trace: &Trace, began: Instant, fault: Option<&Fault>) {
+    let line = match (fault, verb) {
         (Some(_), _) => log::warn("request failed"),
         // Runtimes ask every five seconds.
-        (None, Op::Status | Op::Check) => log::debug("request served"),
+        (None, Verb::Status | Verb::Check) => log::debug("request served"),
         // Runtimes repeat deletes, and nothing was there to be changed.
-        (None, Op::Del) if trace.addresses.is_empty() => log::debug("request served"),
+        (None, Verb::Del) if trace.addresses.is_empty() => log::debug("request served"),
         (None, _) => log::info("request served"),
     };
     let addresses: Vec<String> = trace.addresses.iter().map(ToString::to_string).collect();
     let line = line
-        .with("op", op)
+        .with("op", verb)
         .with_some("cid", trace.attachment.as_ref().map(|a| &a.container_id))
         .with_some("if", trace.attachment.as_ref().map(|a| &a.ifname))
         .with_some("pod", trace.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)))

@@ -22,7 +22,8 @@ use crate::agent::verbs::wire::{unwire, unwire_unrecorded};
 use crate::agent::verbs::{Verbs, key};
 use crate::process::log;
 use crate::rpc::agent_limit;
-use crate::rpc::message::{Op, Request, Response};
+use crate::rpc::message::{Request, Response};
+use cni::verb::Verb;
 use model::addr::Attachment;
 use model::lease::Lease;
 
@@ -112,7 +113,7 @@ impl Verbs {
     /// Takes back an ADD that has succeeded for nobody: the runtime takes it for failed. Its DEL may come, or never; or it has come,
     /// and another ADD of the same container after it.
     pub(super) fn take_back(&self, request: &Request, answer: &Response) {
-        let deadline = Instant::now() + agent_limit(Op::Del);
+        let deadline = Instant::now() + agent_limit(Verb::Del);
         let unless: Vec<Unless> = answer.since.map(Unless::NotMadeAt).into_iter().collect();
         let undone = key(request).and_then(|attachment| self.remove(&attachment, &unless, deadline));
         log::warn("answer not delivered, attachment undone")

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use flock::rpc::message::{Op, Request, encode};
+use cni::verb::Verb;
+use flock::rpc::message::{Request, encode};
 use serde_json::{Value, json};
 
 use crate::support::scripted::socket_of;
@@ -223,7 +224,7 @@ fn two_sandboxes_of_one_pod_are_two() {
 
 fn add_request(pod: &Pod, call: &str) -> Vec<u8> {
     let request = Request {
-        op: Op::Add,
+        op: Verb::Add,
         container_id: pod.name.clone(),
         netns: pod.path(),
         ifname: "eth0".into(),
