@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::record::notes::Intents;
+use crate::record::notes::Notes;
 use crate::rpc::client::{self, CallError};
 use crate::rpc::message::{Request, Response};
 use crate::rpc::{DEFAULT_SOCKET, plugin_limit};
@@ -26,16 +26,16 @@ use cni::verb::Verb;
 use cni::version::{self, Version};
 use model::addr::Attachment;
 
-/// VERSION is asked by programs, which send their configuration at once, and by people, who send none.
+/// Deadline for the standard input of VERSION, 300 ms: programs send their configuration at once, and people send none.
 const VERSION_STDIN: Duration = Duration::from_millis(300);
 
-/// For GC, STATUS and VERSION of a runtime that keeps its end of standard input open.
+/// Deadline for the standard input of all other verbs, 5 s, or the call's own where that is earlier: a runtime may keep its end open.
 const STDIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// For the note of a delete that the agent does not answer, taken off the time that the agent gets.
+/// Time for the note of a delete that the agent does not answer, 2 s. It is taken off the time that the agent gets.
 const NOTE_RESERVE: Duration = Duration::from_secs(2);
 
-/// How long DEL waits for an agent that has taken the call and does not answer, before it leaves a note instead.
+/// Deadline for an agent that has taken a DEL and does not answer, 5 s; then a note is left instead.
 const DEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A failure, with the version that its error object should have.
@@ -167,9 +167,9 @@ fn note(
     attachment: &Attachment,
     deadline: Instant,
     unanswered_call: &CallError,
-) -> Result<Option<Response>, crate::record::notes::IntentError> {
-    let intents = Intents::beside(socket);
-    let mut writing = intents.writing(deadline)?;
+) -> Result<Option<Response>, crate::record::notes::NoteError> {
+    let notes = Notes::beside(socket);
+    let mut writing = notes.writing(deadline)?;
     // With the lock held, an agent that starts now is either seen here or reads the note. A backlog that is full is nobody
     // who serves: perhaps the service manager holds the socket of an agent that cannot start. If it is an agent with too much
     // to do, it finds the note in one of its rounds.
@@ -183,7 +183,7 @@ fn note(
         if let Ok(response) = client::call_patiently(socket, request, until, deadline) {
             return Ok(Some(response));
         }
-        writing = intents.writing(deadline)?;
+        writing = notes.writing(deadline)?;
     }
     writing.write(attachment)?;
     Ok(None)

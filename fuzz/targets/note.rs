@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use flock::record::boot_clock;
-use flock::record::notes::{Intents, Waiting};
+use flock::record::notes::{Notes, Waiting};
 use model::addr::{Attachment, fnv1a64};
 use serde_json::Value;
 
@@ -18,12 +18,12 @@ pub(crate) fn check(data: &[u8]) {
     let right_name = format!("{:016x}.delete", fnv1a64(key.as_bytes()));
 
     let dir = Dir::new();
-    let intents = Intents::beside(&dir.0.join("flock.sock"));
-    let notes = dir.0.join("deletes");
-    let look = || intents.waiting().expect("the directory can be read");
+    let notes = Notes::beside(&dir.0.join("flock.sock"));
+    let directory = dir.0.join("deletes");
+    let look = || notes.waiting().expect("the directory can be read");
     assert_eq!(look(), Waiting::default());
     for (name, is_right) in [("0000000000000000.delete", false), (right_name.as_str(), true)] {
-        let path = notes.join(name);
+        let path = directory.join(name);
         fs::write(&path, &content).expect("room for a note");
         let waiting = look();
         assert!(waiting.notes.len() + waiting.strangers.len() <= 1);
@@ -45,7 +45,7 @@ pub(crate) fn check(data: &[u8]) {
             assert_ne!(text("boot"), boot);
         }
         if !waiting.notes.is_empty() {
-            intents.done(&waiting.notes).expect("it can be removed");
+            notes.done(&waiting.notes).expect("it can be removed");
             assert!(!path.exists());
         }
         fs::remove_file(&path).ok();

@@ -277,7 +277,7 @@ fn serve(settings: Settings, node_name: String, origin: Origin) -> Result<(), St
     let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
     let entrance = Entrance::new(server.door());
     let keep_records = move || {
-        if let Err(Deaf) = reconciler.keep(&reconcile_woken, entrance) {
+        if let Err(Deaf) = reconciler.run(&reconcile_woken, entrance) {
             end("agent cannot be called, it ends so that it is started anew");
         }
     };

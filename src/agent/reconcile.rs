@@ -29,26 +29,27 @@ use crate::process::log;
 use crate::process::progress::Pulse;
 use crate::record::boot_clock;
 use crate::record::import;
-use crate::record::notes::{Intents, Waiting};
+use crate::record::notes::{Notes, Waiting};
 use model::addr::{Attachment, LinkEnd};
 use model::lease::Lease;
 use model::observed::Observed;
 use model::plan;
 use model::recover::{Repair, repairs};
 
-/// Between two rounds.
+/// Time between two rounds, 20 s.
 const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Repairs out of turn that may follow each other at once; then one in each interval.
+/// Number of repairs out of turn that may follow each other at once; then one in each interval.
 const LOOKS: u32 = 10;
 
-/// Between an announcement and the look: long enough for an ADD or DEL of ours, short enough for pods that are cut off.
+/// Time between an announcement and the look, 20 ms: long enough for an ADD or DEL of ours, short enough for pods that are cut off.
 const SETTLING: Duration = Duration::from_millis(20);
 
-/// For one round, however much there is to do.
+/// Deadline for one round, however much there is to do, 30 s.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// When a lease was made whose record was lost. Before every delete note: the note means what stands now.
+/// Time, in milliseconds of the boot clock, that counts for a lease whose record was lost. It is before every delete note: the note means what
+/// stands now.
 const LONG_AGO: u64 = 0;
 
 /// What the thread is woken for.
@@ -66,7 +67,7 @@ pub enum Turn {
 #[derive(Debug)]
 pub struct Reconciler {
     verbs: Arc<Verbs>,
-    intents: Intents,
+    notes: Notes,
     /// Leases whose link was gone in the last round.
     suspects: HashSet<Attachment>,
     /// What the kernel has announced of the links.
@@ -86,7 +87,7 @@ impl Reconciler {
     pub fn new(verbs: Arc<Verbs>, socket: &Path, suspicions: Suspicions) -> Reconciler {
         Reconciler {
             verbs,
-            intents: Intents::beside(socket),
+            notes: Notes::beside(socket),
             suspects: HashSet::new(),
             suspicions,
             budget: Budget::new(LOOKS, INTERVAL, Instant::now()),
@@ -97,7 +98,7 @@ impl Reconciler {
         }
     }
 
-    /// Its sign of life in the rounds.
+    /// The thread's: at work in a round, at rest between two.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
@@ -113,7 +114,7 @@ impl Reconciler {
         for repair in self.compare(deadline)? {
             self.carry_out(&repair, began, deadline);
         }
-        match self.intents.waiting() {
+        match self.notes.waiting() {
             Ok(waiting) => {
                 for (path, why) in &waiting.strangers {
                     log::warn("not a delete note").with("file", path.display()).with("why", why).write_limited();
@@ -131,7 +132,7 @@ impl Reconciler {
     }
 
     fn refill(&self) {
-        if let Err(error) = self.intents.refill() {
+        if let Err(error) = self.notes.refill() {
             log::warn("spare delete notes are missing").with("err", error).write_limited();
         }
     }
@@ -150,7 +151,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// Nobody can call the agent any more.
-    pub fn keep(mut self, wake: &Receiver<Turn>, mut entrance: Entrance) -> Result<(), Deaf> {
+    pub fn run(mut self, wake: &Receiver<Turn>, mut entrance: Entrance) -> Result<(), Deaf> {
         entrance.keep()?;
         let mut next = Instant::now() + INTERVAL;
         loop {
@@ -199,7 +200,7 @@ impl Reconciler {
         self.failed_before = mem::take(&mut self.failing);
         let deadline = Instant::now() + LIMIT;
         self.settle(deadline);
-        match self.intents.waiting() {
+        match self.notes.waiting() {
             Ok(waiting) => self.replay(&waiting, deadline),
             Err(error) => log::error("delete notes cannot be read").with("err", error).write_limited(),
         }
@@ -244,7 +245,7 @@ impl Reconciler {
                     .write_limited(),
             }
         }
-        if let Err(error) = self.intents.done(&carried_out) {
+        if let Err(error) = self.notes.done(&carried_out) {
             log::warn("delete notes stay").with("err", error).write_limited();
         }
     }

@@ -18,7 +18,7 @@ use crate::kernel::netlink::conn::Conn;
 use crate::kernel::sysctl;
 use crate::record::boot_clock;
 use crate::record::disk::{Directory, DiskError, open_lockable_dir};
-use crate::record::notes::Intents;
+use crate::record::notes::Notes;
 use crate::record::store::Store;
 use model::addr::{Attachment, LinkEnd};
 use model::lease::PodName;
@@ -128,7 +128,7 @@ pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostErr
             facts.left.push(format!("{}: the state, in a place of your own", state_dir.display()));
         }
     }
-    let noted: BTreeSet<Attachment> = Intents::beside(socket).noted().into_iter().collect();
+    let noted: BTreeSet<Attachment> = Notes::beside(socket).noted().into_iter().collect();
     let mut conn = Conn::open(Instant::now() + KERNEL_LIMIT)?;
     for link in conn.pairs()? {
         let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) else { continue };

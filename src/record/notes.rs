@@ -32,19 +32,25 @@ use model::addr::{Attachment, fnv1a64};
 /// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
 pub const MAX_NOTES: usize = 1024;
 
-/// A note is some 200 bytes. A spare one is as long as this, one page, and filled up with blanks.
+/// Length of a spare note in bytes: one page, filled up with blanks. A note has some 200.
 const NOTE_BYTES: usize = 4096;
-/// Of the reason why a file is no note.
+
+/// Longest reason why a file is no note, in characters.
 const REASON_MAX: usize = 200;
 
-/// Spare notes. A node deletes fewer pods than this in the minutes of a restart, and they take half a megabyte.
+/// Number of spare notes. A node deletes fewer pods than this in the minutes of a restart, and they take half a megabyte.
 const SPARES: usize = 128;
+
+/// What the names of spare notes begin with; a number follows.
 const SPARE: &str = "spare-";
 
-/// How long the agent waits for writers, who hold the lock for milliseconds. Whoever holds it longer is stuck.
+/// Deadline for writers, who hold the lock for milliseconds, 2 s. Whoever holds it longer is stuck.
 const WRITERS: Duration = Duration::from_secs(2);
 
+/// Version of the format of a note.
 const VERSION: u32 = 1;
+
+/// What the names of notes end with.
 const SUFFIX: &str = ".delete";
 
 /// A delete that was promised to the runtime.
@@ -67,7 +73,7 @@ struct Content {
 
 /// Why a note could not be written or read.
 #[derive(Debug)]
-pub enum IntentError {
+pub enum NoteError {
     /// The file system failed.
     Disk(DiskError),
     /// Too many notes wait already.
@@ -76,34 +82,34 @@ pub enum IntentError {
     Locked(PathBuf),
 }
 
-impl fmt::Display for IntentError {
+impl fmt::Display for NoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            IntentError::Disk(error) => write!(f, "{error}"),
-            IntentError::Full => write!(f, "{MAX_NOTES} deletes wait for the agent already"),
-            IntentError::Locked(path) => write!(f, "{} is locked by somebody else", path.display()),
+            NoteError::Disk(error) => write!(f, "{error}"),
+            NoteError::Full => write!(f, "{MAX_NOTES} deletes wait for the agent already"),
+            NoteError::Locked(path) => write!(f, "{} is locked by somebody else", path.display()),
         }
     }
 }
 
-impl std::error::Error for IntentError {}
+impl std::error::Error for NoteError {}
 
-impl From<DiskError> for IntentError {
-    fn from(error: DiskError) -> IntentError {
-        IntentError::Disk(error)
+impl From<DiskError> for NoteError {
+    fn from(error: DiskError) -> NoteError {
+        NoteError::Disk(error)
     }
 }
 
 /// The directory of notes.
 #[derive(Debug)]
-pub struct Intents {
+pub struct Notes {
     path: PathBuf,
 }
 
 /// The right to write notes, while held.
 #[derive(Debug)]
 pub struct Writing<'a> {
-    intents: &'a Intents,
+    notes: &'a Notes,
     /// The directory. Closing it releases the lock.
     lock: File,
 }
@@ -119,31 +125,31 @@ pub struct Waiting {
     pub incomplete: bool,
 }
 
-impl Intents {
+impl Notes {
     /// The directory that belongs to the agent's `socket`.
-    pub fn beside(socket: &Path) -> Intents {
-        Intents { path: socket.with_file_name("deletes") }
+    pub fn beside(socket: &Path) -> Notes {
+        Notes { path: socket.with_file_name("deletes") }
     }
 
     /// Takes the lock for writing. The caller tries the agent's socket once more before it writes.
     ///
     /// # Errors
     /// The directory cannot be made, or the lock is not to be had by `deadline`.
-    pub fn writing(&self, deadline: Instant) -> Result<Writing<'_>, IntentError> {
+    pub fn writing(&self, deadline: Instant) -> Result<Writing<'_>, NoteError> {
         let lock = self.lock(FlockOperation::NonBlockingLockShared, deadline)?;
-        Ok(Writing { intents: self, lock })
+        Ok(Writing { notes: self, lock })
     }
 
     /// Everything that waits. The caller listens on the agent's socket already. Ends within seconds.
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub fn waiting(&self) -> Result<Waiting, IntentError> {
+    pub fn waiting(&self) -> Result<Waiting, NoteError> {
         let mut waiting = Waiting::default();
         let _alone = match self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS) {
             Ok(lock) => Some(lock),
             // The lock only closes a gap. A stuck process must not keep the agent from its start.
-            Err(IntentError::Locked(_)) => {
+            Err(NoteError::Locked(_)) => {
                 waiting.incomplete = true;
                 None
             }
@@ -181,7 +187,7 @@ impl Intents {
     ///
     /// # Errors
     /// Some are still there; carrying them out again does no harm.
-    pub fn done(&self, notes: &[Note]) -> Result<(), IntentError> {
+    pub fn done(&self, notes: &[Note]) -> Result<(), NoteError> {
         if notes.is_empty() {
             return Ok(());
         }
@@ -200,7 +206,7 @@ impl Intents {
 
     /// Removes what writers left that were killed before their note was whole: nobody was promised anything. With the lock
     /// held alone, there is no other writer.
-    fn clear_halves(&self, waiting: &mut Waiting) -> Result<(), IntentError> {
+    fn clear_halves(&self, waiting: &mut Waiting) -> Result<(), NoteError> {
         let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -215,7 +221,7 @@ impl Intents {
     ///
     /// # Errors
     /// Some are missing still.
-    pub fn refill(&self) -> Result<(), IntentError> {
+    pub fn refill(&self) -> Result<(), NoteError> {
         // Alone, since a writer may turn a spare note into a note at any time.
         let _alone = self.lock(FlockOperation::NonBlockingLockExclusive, Instant::now() + WRITERS)?;
         failpoint::pass("note.refill").map_err(|error| self.error("keep spare notes in", error))?;
@@ -233,7 +239,7 @@ impl Intents {
         Ok(())
     }
 
-    fn names(&self) -> Result<Vec<String>, IntentError> {
+    fn names(&self) -> Result<Vec<String>, NoteError> {
         let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
         let mut names = Vec::new();
         for entry in entries {
@@ -243,7 +249,7 @@ impl Intents {
         Ok(names)
     }
 
-    fn lock(&self, operation: FlockOperation, deadline: Instant) -> Result<File, IntentError> {
+    fn lock(&self, operation: FlockOperation, deadline: Instant) -> Result<File, NoteError> {
         // Who could change the directory above could put another one in the place of this.
         self.path.parent().map_or(Ok(()), make_private_dir)?;
         let file = open_lockable_dir(&self.path)?;
@@ -253,13 +259,13 @@ impl Intents {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(5));
                 }
-                Err(rustix::io::Errno::AGAIN) => return Err(IntentError::Locked(self.path.clone())),
+                Err(rustix::io::Errno::AGAIN) => return Err(NoteError::Locked(self.path.clone())),
                 Err(error) => return Err(self.error("lock", error.into())),
             }
         }
     }
 
-    fn error(&self, operation: &'static str, error: io::Error) -> IntentError {
+    fn error(&self, operation: &'static str, error: io::Error) -> NoteError {
         DiskError { operation, path: self.path.clone(), error }.into()
     }
 }
@@ -270,13 +276,13 @@ impl Writing<'_> {
     ///
     /// # Errors
     /// Nothing was promised: the caller must not report success.
-    pub fn write(&self, attachment: &Attachment) -> Result<(), IntentError> {
+    pub fn write(&self, attachment: &Attachment) -> Result<(), NoteError> {
         let name = file_name(attachment);
-        let names = self.intents.names()?;
+        let names = self.notes.names()?;
         if names.len() >= MAX_NOTES && !names.contains(&name) {
-            return Err(IntentError::Full);
+            return Err(NoteError::Full);
         }
-        let boot = boot_clock::id().map_err(|error| self.intents.error("read the boot id for", error))?;
+        let boot = boot_clock::id().map_err(|error| self.notes.error("read the boot id for", error))?;
         let content = Content {
             version: VERSION,
             boot,
@@ -284,8 +290,7 @@ impl Writing<'_> {
             ifname: attachment.ifname.to_string(),
             at: boot_clock::now_ms(),
         };
-        let json =
-            serde_json::to_vec(&content).map_err(|error| self.intents.error("encode a note for", error.into()))?;
+        let json = serde_json::to_vec(&content).map_err(|error| self.notes.error("encode a note for", error.into()))?;
         // Other writers hold the lock too; the process id keeps their new files apart.
         let beside = format!("{name}.{}", std::process::id());
         let replacement =
@@ -296,18 +301,18 @@ impl Writing<'_> {
                 if !no_room(&error) {
                     return Err(error);
                 }
-                self.use_spare(&self.intents.path.join(&beside), &json, error)
+                self.use_spare(&self.notes.path.join(&beside), &json, error)
             })
             .and_then(|()| replacement.put_in_place())
             .inspect_err(|_| replacement.abandon());
-        written.map_err(|error| self.intents.error("write a note into", error))
+        written.map_err(|error| self.notes.error("write a note into", error))
     }
 
     /// Makes the new file of one that has its room already. `full` is why that is needed.
     fn use_spare(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
         for number in 0..SPARES {
             // Of several writers, one gets each.
-            if fs::rename(self.intents.path.join(format!("{SPARE}{number}")), path).is_err() {
+            if fs::rename(self.notes.path.join(format!("{SPARE}{number}")), path).is_err() {
                 continue;
             }
             // Not cut short: the page would go, and somebody else might take it. Behind the note there are blanks.

@@ -16,7 +16,7 @@ use crate::support::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flock::record::format::{Record, decode};
-use flock::record::notes::Intents;
+use flock::record::notes::Notes;
 use serde_json::json;
 
 /// The point was reached: the file goes with the process that it kills.
@@ -185,8 +185,8 @@ fn an_agent_killed_at_any_point_of_gc_removes_the_dead_and_nobody_else() {
 /// Leaves the note of a delete, as a plugin does that finds no agent, without its second of waiting for one.
 fn note_delete(host: &Host, container: &str) {
     let attachment = format!("{container}/eth0").parse().expect("a key");
-    let intents = Intents::beside(&host.path("/run/flock/flock.sock"));
-    let writing = intents.writing(Instant::now() + PATIENCE).expect("locked");
+    let notes = Notes::beside(&host.path("/run/flock/flock.sock"));
+    let writing = notes.writing(Instant::now() + PATIENCE).expect("locked");
     writing.write(&attachment).expect("noted");
 }
 

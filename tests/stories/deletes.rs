@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::share::share;
-use crate::support::*;
-use flock::record::notes::Intents;
+use flock::record::notes::Notes;
 use rustix::fs::{FlockOperation, flock};
 
 /// What the plugin promises, and a little for a loaded machine.
@@ -54,8 +52,8 @@ enum Kind {
 
 /// Writes a note as a plugin that has found nobody a moment ago.
 fn note(host: &Host, attachment: &str) {
-    let intents = Intents::beside(&host.path("/run/flock/flock.sock"));
-    let writing = intents.writing(Instant::now() + DEL_LIMIT).expect("the lock");
+    let notes = Notes::beside(&host.path("/run/flock/flock.sock"));
+    let writing = notes.writing(Instant::now() + DEL_LIMIT).expect("the lock");
     writing.write(&attachment.parse().expect("an attachment")).expect("a note");
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::record::notes::{Intents, MAX_NOTES};
+use flock::record::notes::{MAX_NOTES, Notes};
 use model::addr::Attachment;
 use serde_json::{Value, json};
 
@@ -160,9 +160,9 @@ fn deletes_without_an_agent_are_kept_and_carried_out_before_the_next_add() {
 #[test]
 fn notes_are_bounded_private_and_read_with_suspicion() {
     let host = Host::new();
-    let intents = Intents::beside(&socket_of(&host));
+    let notes = Notes::beside(&socket_of(&host));
     let deadline = Instant::now() + PATIENCE;
-    let writing = intents.writing(deadline).unwrap();
+    let writing = notes.writing(deadline).unwrap();
     for number in 0..MAX_NOTES {
         writing.write(&format!("c{number}/eth0").parse::<Attachment>().unwrap()).unwrap();
     }
