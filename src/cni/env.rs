@@ -7,8 +7,9 @@
 //! It must not read the real environment: the caller hands in a look-up of bytes. The agent does the same with the fields of
 //! a request and so gets the same rules.
 
-use std::ffi::OsString;
-use std::str::FromStr;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::str::FromStr;
 
 use crate::error::{Code, Error, quote};
 use crate::verb::Verb;
@@ -117,8 +118,8 @@ impl Invocation {
 pub fn parse(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Invocation>, Error> {
     let vars = Variables { lookup };
     let Some(text) = vars.get("CNI_COMMAND") else { return Ok(None) };
-    let verb = text.to_str().and_then(Verb::from_text).ok_or_else(|| {
-        let value = quote(&text.to_string_lossy());
+    let verb = str::from_utf8(&text).ok().and_then(Verb::from_text).ok_or_else(|| {
+        let value = quote(&String::from_utf8_lossy(&text));
         Error::new(Code::InvalidEnvironment, format!("unknown CNI_COMMAND {value}"))
     })?;
 

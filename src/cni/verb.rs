@@ -2,7 +2,7 @@
 //!
 //! Owns their names alone; what each needs and does is elsewhere.
 
-use std::fmt;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
