@@ -49,47 +49,65 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use cni::error::{Code, Error};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
     use std::thread;
     use std::time::Duration;
 
-    #[test]
-    fn a_request_waits_for_the_next_try_and_hears_its_outcome() {
-        let refusal = Error::new(Code::TryAgainLater, "host cannot serve pods");
-        for outcome in [Ok(()), Err(refusal)] {
-            let board = Board::<NodeState>::default();
-            let (wake, messages) = channel();
-            let gate = Gate::new(board.clone(), wake);
-            let expected = outcome.clone().err().map(|error| error.to_string());
-            let node = thread::spawn(move || {
-                assert_eq!(messages.recv(), Ok(Wake::Serve));
-                let state = board.get();
-                // Another piece of news is not what the request waits for.
-                board.set(NodeState { host_notes: vec!["a note".into()], ..(*state).clone() });
-                board.set(NodeState { host: state.host.after(outcome), ..(*state).clone() });
-            });
-            let heard = gate.pass(Instant::now() + Duration::from_secs(60));
-            let heard = heard.err().map(|cause| match cause {
-                Cause::Request(error) => error.to_string(),
-                other => panic!("{other:?}"),
-            });
-            assert_eq!(heard, expected);
-            node.join().expect("no panic");
-        }
+    use super::*;
+    use cni::error::{Code, Error};
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(30)
+    }
+
+    fn broken(why: &str) -> Error {
+        Error::new(Code::TryAgainLater, why)
+    }
+
+    /// What the node's thread publishes after a try.
+    fn tried(board: &Board<NodeState>, outcome: Result<(), Error>) {
+        let state = board.get();
+        board.set(NodeState { host: state.host.after(outcome), ..(*state).clone() });
+    }
+
+    /// The outcome of an ADD that asks while the node's thread answers with `outcome`.
+    fn asked(gate: &Gate, woken: &Receiver<Wake>, outcome: Result<(), Error>) -> Result<(), Cause> {
+        thread::scope(|scope| {
+            let add = scope.spawn(|| gate.pass(soon()));
+            assert_eq!(woken.recv_timeout(Duration::from_secs(30)), Ok(Wake::Serve));
+            // Another piece of news is not what the ADD waits for.
+            gate.state.set(NodeState { host_notes: vec!["a note".into()], ..(*gate.state()).clone() });
+            tried(&gate.state, outcome);
+            add.join().expect("no panic")
+        })
     }
 
     #[test]
-    fn a_request_waits_no_longer_than_its_deadline_and_not_at_all_for_a_host_that_is_ready() {
-        let (wake, messages) = channel();
+    fn an_add_has_the_host_prepared_and_hears_how_that_went() {
+        let (wake, woken) = channel();
         let gate = Gate::new(Board::default(), wake);
-        let late = gate.pass(Instant::now() + Duration::from_millis(5));
+        let refused = asked(&gate, &woken, Err(broken("no forwarding")));
+        assert!(matches!(&refused, Err(Cause::Request(error)) if error.msg() == "no forwarding"), "{refused:?}");
+        assert!(!gate.state().host.is_ready());
+        // The next one is not told what was wrong before, but what is now.
+        let refused = asked(&gate, &woken, Err(broken("no IPv6")));
+        assert!(matches!(&refused, Err(Cause::Request(error)) if error.msg() == "no IPv6"), "{refused:?}");
+        let began = Instant::now();
+        assert!(asked(&gate, &woken, Ok(())).is_ok());
+        assert!(began.elapsed() < Duration::from_secs(20), "it was woken and did not wait for its deadline");
+        assert!(gate.state().host.is_ready() && gate.state().host.problem().is_none());
+        gate.pass(Instant::now()).expect("a host that is ready costs no waiting");
+        assert!(woken.try_recv().is_err(), "nor another look");
+    }
+
+    #[test]
+    fn an_add_of_a_host_that_nobody_prepares_ends_with_its_time() {
+        let (wake, _woken) = channel();
+        let gate = Gate::new(Board::default(), wake);
+        let late = gate.pass(Instant::now() + Duration::from_millis(20));
         assert!(matches!(late, Err(Cause::Late)), "{late:?}");
-        assert_eq!(messages.try_iter().collect::<Vec<_>>(), [Wake::Serve]);
-        let host = gate.state().host.after(Ok(()));
-        gate.state.set(NodeState { host, ..NodeState::default() });
-        gate.pass(Instant::now()).expect("ready");
-        assert_eq!(messages.try_iter().count(), 0);
+        tried(&gate.state, Err(broken("no forwarding")));
+        let late = gate.pass(Instant::now() + Duration::from_millis(20));
+        assert!(matches!(late, Err(Cause::Late)), "the last outcome is not an answer to this ADD: {late:?}");
     }
 }
