@@ -5,6 +5,7 @@
 //! stdin       -> netconf::NetConf                     (which network, which version)
 //! agent       -> result::WireResult -> stdout         (in the version that was asked for)
 //! any failure -> error::Error       -> stdout
+//! agent       -> conflist           -> the runtime    (that it runs the plugin at all)
 //! ```
 //!
 //! Everything here turns text into checked values or values into text. The crate is without `std`, so it cannot open, read,
@@ -18,6 +19,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod args;
+pub mod conflist;
 pub mod env;
 pub mod error;
 pub mod netconf;

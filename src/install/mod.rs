@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::agent::node::portmap::PLUGIN_DIRS;
 use crate::install::host::HostError;
 use crate::install::order::{Common, Order, ReadFlags};
 use crate::install::plan::{
@@ -28,6 +27,7 @@ use crate::install::tree::{Found, Tree};
 use crate::process::exit::Exit;
 use crate::process::foreign_file::open_regular;
 use crate::record::disk::DiskError;
+use cni::conflist::{FILE_NAME, PLUGIN_DIRS};
 
 /// The units as they are shipped, so that this program is all that an installation needs beside the plugin.
 const SERVICE_UNIT: &str = include_str!("../../systemd/flock-agent.service");
@@ -277,7 +277,7 @@ fn look(tree: &Tree, conf_dir: &Path, plugins: Vec<PathBuf>) -> Result<Remains, 
             remains.configurations.push((path, String::from_utf8_lossy(&content).into_owned()));
         }
     }
-    let conflist = conf_dir.join(crate::agent::node::conflist::FILE_NAME);
+    let conflist = conf_dir.join(FILE_NAME);
     remains.leftovers.extend(tree.leftovers(&conflist)?);
     let fixed = [AGENT, SERVICE, SOCKET, DEFAULTS].map(Path::new);
     for file in fixed.into_iter().chain(plugins.iter().map(PathBuf::as_path)) {

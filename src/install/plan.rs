@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use crate::agent::node::conflist;
 use crate::install::defaults;
 use crate::install::tree::Found;
+use cni::conflist;
 
 /// The agent's program, as the unit names it.
 pub const AGENT: &str = "/usr/local/bin/flock-agent";
@@ -321,7 +321,7 @@ fn operators(remains: &Remains, purge: bool, left: &mut Vec<String>) -> Vec<Step
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::node::portmap::PLUGIN_DIRS;
+    use cni::conflist::PLUGIN_DIRS;
 
     fn file(content: &str) -> Found {
         Found::File { content: content.into(), mode: 0o644, own: true }

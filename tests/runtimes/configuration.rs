@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use flock::agent::node::conflist::{self, Standing};
-use flock::agent::node::portmap::HostPorts;
+use cni::conflist::{Portmap, Present, wanted};
+use flock::agent::node::conflist::install;
 
 use super::*;
 
@@ -155,9 +155,8 @@ fn our_file_is_in_force_after_each_of_many_changes() {
         let dir = host.path(CONF_DIR);
         for round in 0..100 {
             let name = format!("flock{}", round % 3);
-            let text = conflist::wanted("/run/flock/flock.sock".as_ref(), &HostPorts::Unknown, &Standing::Absent)
-                .replace("\"flock\",", &format!("\"{name}\","));
-            conflist::install(&dir, &text.replacen("\"flock\"", &format!("\"{name}\""), 1)).expect("installed");
+            let text = wanted(None, Portmap::Unknown, &Present::Absent).replace("\"flock\",", &format!("\"{name}\","));
+            install(&dir, &text.replacen("\"flock\"", &format!("\"{name}\""), 1)).expect("installed");
             containerd.wait_for_networks(&[&name]);
         }
     });

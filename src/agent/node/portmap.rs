@@ -25,17 +25,8 @@ use crate::process::program::{self, Limits, ProgramError};
 use crate::process::shutdown::Stop;
 use crate::rpc::message::{Request, Response};
 use crate::rpc::server::{Call, Handler};
+use cni::conflist::PLUGIN_DIRS;
 use cni::version::Version;
-
-/// Where runtimes look for plugins: everywhere unless told otherwise, in the packages of Debian and of Fedora, and in the two
-/// ages of k3s.
-pub const PLUGIN_DIRS: [&str; 5] = [
-    "/opt/cni/bin",
-    "/usr/lib/cni",
-    "/usr/libexec/cni",
-    "/var/lib/rancher/k3s/data/cni",
-    "/var/lib/rancher/k3s/data/current/bin",
-];
 
 /// Longest `CNI_PATH` that is remembered, in bytes. Those of runtimes have a few dozen.
 const PATH_MAX: usize = 4096;
@@ -154,7 +145,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 /// The runtime's portmap, asked once for each change of it.
 #[derive(Debug)]
-pub struct Portmap {
+pub struct PortmapPlugin {
     search: Search,
     asked: Option<Asked>,
 }
@@ -175,10 +166,10 @@ impl Asked {
     }
 }
 
-impl Portmap {
+impl PortmapPlugin {
     /// One that has not been asked.
-    pub fn new(search: Search) -> Portmap {
-        Portmap { search, asked: None }
+    pub fn new(search: Search) -> PortmapPlugin {
+        PortmapPlugin { search, asked: None }
     }
 
     /// Whether pods get host ports at this moment. Costs a look at some files, unless portmap has changed.
@@ -325,7 +316,7 @@ mod tests {
         let counting = "echo x >> \"$(dirname \"$0\")/asked\"; echo '{\"supportedVersions\":[\"1.0.0\"]}'";
         let plugins = Plugins::new("counting", &[("flock", ""), ("portmap", counting)]);
         let times = || fs::read_to_string(plugins.0.join("asked")).unwrap_or_default().lines().count();
-        let mut portmap = Portmap::new(Search::default());
+        let mut portmap = PortmapPlugin::new(Search::default());
         let by = HostPorts::By(plugins.0.join("portmap"), vec![Version::V1_0_0]);
         for _ in 0..3 {
             assert_eq!(portmap.host_ports_in(&[&plugins.0]), by);
