@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flock::kube::access::{Access, AccessError, Login, Trust};
+use flock::kube::access::{Access, AccessError, Auth, Trust};
 use flock::kube::kubeconfig::from_text;
 use flock::kube::proxy;
 use flock::kube::server::{Scheme, Server};
@@ -26,7 +26,7 @@ pub(crate) fn check(data: &[u8]) {
 
 fn sound(access: &Access) {
     assert_round_trip(&access.server);
-    let secret = access.certificate.is_some() || !matches!(access.login, Login::Nothing);
+    let secret = access.certificate.is_some() || !matches!(access.auth, Auth::Nothing);
     assert!(access.server.scheme == Scheme::Https || !secret, "credentials over http");
     if let Trust::Only(authority) = &access.trust
         && authority.is_inline()
@@ -34,11 +34,11 @@ fn sound(access: &Access) {
         authority.read().expect("it stands in the file");
     }
     // What is printed for a person to read shows that there is a secret, and not which.
-    let (login, proxy_url) = (format!("{:?}", access.login), format!("{:?}", access.proxy_url));
-    match &access.login {
-        Login::Nothing | Login::Token(_) | Login::Basic(_) => assert!(!login.contains(SECRET), "{login}"),
-        Login::TokenFile { path, .. } => assert!(path.is_absolute()),
-        Login::Exec(plugin) => {
+    let (login, proxy_url) = (format!("{:?}", access.auth), format!("{:?}", access.proxy_url));
+    match &access.auth {
+        Auth::Nothing | Auth::Token(_) | Auth::Basic(_) => assert!(!login.contains(SECRET), "{login}"),
+        Auth::TokenFile { path, .. } => assert!(path.is_absolute()),
+        Auth::Exec(plugin) => {
             assert!(plugin.command.is_absolute() || !plugin.command.to_string_lossy().contains('/'));
             let hidden = plugin.args.iter().chain(plugin.env.iter().map(|(_, value)| value));
             let shown = plugin.command.to_string_lossy();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use flock::kube::kind::Kind;
 use flock::kube::objects::{NodeConfigs, Pods};
-use flock::kube::watch::{End, Flow, Machine, Notice, Order, PAUSE_MAX, Reply};
+use flock::kube::watch::{End, Flow, Machine, Order, PAUSE_MAX, Reply, WatchNotice};
 
 /// A server may ask for a minute; our own pauses are doubled at most.
 const LONGEST_PAUSE: u64 = 2 * PAUSE_MAX;
@@ -111,9 +111,9 @@ fn assert_sound<K: Kind>(machine: &mut Machine<K>, line: usize) {
     assert!(notices.len() <= line + 2, "{} notices about {line} bytes", notices.len());
     for notice in notices {
         match notice {
-            Notice::Failed { message, .. } => assert!(message.len() <= TEXT_MAX, "{} bytes", message.len()),
-            Notice::Unusable { why, .. } => assert!(why.len() <= TEXT_MAX, "{} bytes", why.len()),
-            Notice::Synced { objects } => assert_eq!(objects, machine.objects().len()),
+            WatchNotice::Failed { message, .. } => assert!(message.len() <= TEXT_MAX, "{} bytes", message.len()),
+            WatchNotice::Unusable { why, .. } => assert!(why.len() <= TEXT_MAX, "{} bytes", why.len()),
+            WatchNotice::Synced { objects } => assert_eq!(objects, machine.objects().len()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::kube::pem::Material;
+use crate::kube::pem::Pem;
 use crate::kube::secret::Secret;
 use crate::kube::server::Server;
 
@@ -22,8 +22,8 @@ pub struct Access {
     pub trust: Trust,
     /// The certificate to show to the server.
     pub certificate: Option<ClientCertificate>,
-    /// What to say in each request.
-    pub login: Login,
+    /// As whom requests are made.
+    pub auth: Auth,
     /// The proxy to use, whatever the environment says. May hold a password.
     pub proxy_url: Option<Secret>,
     /// The kubeconfig that says all this and may say something else later; none in a pod.
@@ -45,7 +45,7 @@ pub enum Trust {
     /// Those signed by the authorities that this machine trusts.
     System,
     /// Those signed by these authorities.
-    Only(Material),
+    Only(Pem),
     /// All, for tests (`insecure-skip-tls-verify`).
     Anyone,
 }
@@ -54,15 +54,15 @@ pub enum Trust {
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
     /// The chain, PEM.
-    pub certificate: Material,
+    pub certificate: Pem,
     /// The key, PEM.
-    pub key: Material,
+    pub key: Pem,
 }
 
-/// What to say in each request.
+/// As whom requests are made.
 #[derive(Debug, Clone)]
-pub enum Login {
-    /// Nothing.
+pub enum Auth {
+    /// As nobody: requests say nothing.
     Nothing,
     /// A token that does not change.
     Token(Secret),
@@ -75,13 +75,13 @@ pub enum Login {
     },
     /// User and password.
     Basic(Secret),
-    /// Whatever a program says.
-    Exec(Box<Plugin>),
+    /// Whatever a program prints.
+    Exec(Box<ExecPlugin>),
 }
 
 /// An exec credential plugin.
 #[derive(Clone)]
-pub struct Plugin {
+pub struct ExecPlugin {
     /// A bare name, or a path.
     pub command: PathBuf,
     /// Arguments. May be secret.
@@ -95,12 +95,12 @@ pub struct Plugin {
     /// `spec.cluster` of what the plugin is told, if it wants it, without the authorities.
     pub cluster: Option<serde_json::Value>,
     /// The authorities for it, which may stand in a file that changes.
-    pub authorities: Option<Material>,
+    pub authorities: Option<Pem>,
 }
 
-impl fmt::Debug for Plugin {
+impl fmt::Debug for ExecPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("command", &self.command).finish_non_exhaustive()
+        f.debug_struct("ExecPlugin").field("command", &self.command).finish_non_exhaustive()
     }
 }
 
@@ -130,7 +130,7 @@ pub enum AccessError {
         /// The field, such as `clusters[prod].server`.
         field: String,
         /// The rule.
-        rule: Rule,
+        rule: FieldRule,
     },
     /// Not in a pod: this variable is not set.
     NotInPod(&'static str),
@@ -140,7 +140,7 @@ pub enum AccessError {
 
 /// A rule that a field of a kubeconfig breaks. The text reads on from the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rule {
+pub enum FieldRule {
     /// Something must be there.
     Required,
     /// It names an entry of this list that is not there.
@@ -163,19 +163,19 @@ pub enum Rule {
     NotOverHttp,
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for FieldRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Rule::Required => f.write_str("is required"),
-            Rule::NoSuchEntry(list) => write!(f, "names an entry that is not in {list}"),
-            Rule::NotUnique(list) => write!(f, "names an entry that is more than once in {list}"),
-            Rule::NotBeside(other) => write!(f, "cannot be given together with {other}"),
-            Rule::Needs(other) => write!(f, "needs {other} beside it"),
-            Rule::NotBase64 => f.write_str("is not base64"),
-            Rule::NotAUrl => f.write_str("is not the URL of a server, such as https://10.0.0.1:6443"),
-            Rule::OneOf(values) => write!(f, "must be {values}"),
-            Rule::NotSupported => f.write_str("is not supported"),
-            Rule::NotOverHttp => f.write_str("is http, and credentials are only sent over https"),
+            FieldRule::Required => f.write_str("is required"),
+            FieldRule::NoSuchEntry(list) => write!(f, "names an entry that is not in {list}"),
+            FieldRule::NotUnique(list) => write!(f, "names an entry that is more than once in {list}"),
+            FieldRule::NotBeside(other) => write!(f, "cannot be given together with {other}"),
+            FieldRule::Needs(other) => write!(f, "needs {other} beside it"),
+            FieldRule::NotBase64 => f.write_str("is not base64"),
+            FieldRule::NotAUrl => f.write_str("is not the URL of a server, such as https://10.0.0.1:6443"),
+            FieldRule::OneOf(values) => write!(f, "must be {values}"),
+            FieldRule::NotSupported => f.write_str("is not supported"),
+            FieldRule::NotOverHttp => f.write_str("is http, and credentials are only sent over https"),
         }
     }
 }

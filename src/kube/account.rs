@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::kube::access::{Access, AccessError, Login, Trust};
-use crate::kube::pem::Material;
+use crate::kube::access::{Access, AccessError, Auth, Trust};
+use crate::kube::pem::Pem;
 use crate::kube::secret::Secret;
 use crate::kube::server::Server;
 
@@ -29,9 +29,9 @@ pub fn in_pod(root: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Acces
     Ok(Access {
         server,
         tls_server_name: None,
-        trust: Trust::Only(Material::file(account.join("ca.crt"))),
+        trust: Trust::Only(Pem::file(account.join("ca.crt"))),
         certificate: None,
-        login: Login::TokenFile { path, until_read: None },
+        auth: Auth::TokenFile { path, until_read: None },
         proxy_url: None,
         kubeconfig: None,
     })
@@ -57,7 +57,7 @@ mod tests {
         std::fs::write(root.join(ACCOUNT).join("token"), "t").expect("writable");
         let access = in_pod(&root, &env("fd00::1", "443")).expect("good");
         assert_eq!(access.server.to_string(), "https://[fd00::1]");
-        assert!(matches!(access.login, Login::TokenFile { path, .. } if path == root.join(ACCOUNT).join("token")));
+        assert!(matches!(access.auth, Auth::TokenFile { path, .. } if path == root.join(ACCOUNT).join("token")));
         std::fs::remove_dir_all(root).expect("removable");
     }
 }

@@ -26,18 +26,18 @@ use crate::kube::proxy::{self, Proxy, ProxyError};
 use crate::kube::server::{Scheme, Server};
 use crate::process::shutdown::{Stop, Stoppable};
 
-/// How much of a body that only explains a refusal is kept, in bytes.
+/// Longest part of a body that is kept where the body only explains a refusal, 64 KiB.
 const REFUSAL_MAX: usize = 64 << 10;
 
-/// How long to listen to such an explanation.
+/// Deadline for such a body, 10 s.
 const REFUSAL_TIME: Duration = Duration::from_secs(10);
 
-/// A server that wants to be left alone for longer is asked again after this.
+/// Longest time for which a server can ask to be left alone, a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// How long things may take, and how large they may be.
+/// How long the parts of a request may take, and how large an answer may be.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ClientLimits {
     /// Looking up a name.
     pub lookup: Duration,
     /// Connecting, with the proxy's part and the TLS handshake.
@@ -54,9 +54,9 @@ pub struct Limits {
     pub line: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
+impl Default for ClientLimits {
+    fn default() -> ClientLimits {
+        ClientLimits {
             lookup: Duration::from_secs(11), // two tries of the C library, 5 s each
             connect: Duration::from_secs(15),
             headers: Duration::from_secs(30),
@@ -212,16 +212,16 @@ impl std::error::Error for StreamError {
 /// Something for the log about what says how to reach the server. Each is told once, not with every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tidings {
-    /// Something has changed and is broken. What was good before is in use.
+    /// A part has changed and is broken. What was good before is in use.
     Kept {
-        /// What of it: `kubeconfig`, `token` or `certificates`.
+        /// The part of the access: `kubeconfig`, `token` or `certificates`.
         what: &'static str,
         /// What is wrong.
         why: String,
     },
-    /// It is good again, or has changed.
+    /// A part is good again, or has changed.
     Good {
-        /// What of it.
+        /// The part, as above.
         what: &'static str,
         /// The server that is asked now.
         server: String,
@@ -233,14 +233,15 @@ type Tell = Box<dyn Fn(Tidings) + Send + Sync>;
 /// A client of one API server. Shared by threads.
 pub struct Client {
     user_agent: HeaderValue,
-    limits: Limits,
-    state: Mutex<State>,
+    limits: ClientLimits,
+    state: Mutex<Following>,
     moves: AtomicU64,
     stop: Arc<Stop>,
     tell: Tell,
 }
 
-struct State {
+/// The server that is asked now, and the kubeconfig that may name another one later.
+struct Following {
     target: Target,
     /// The kubeconfig that is followed; none in a pod.
     kubeconfig: Option<Kubeconfig>,
@@ -269,7 +270,7 @@ struct Ready {
     server: Arc<Server>,
 }
 
-/// Places in [`State::broken`].
+/// Places in [`Following::broken`].
 const PARTS: [&str; 3] = ["kubeconfig", "token", "certificates"];
 const KUBECONFIG: usize = 0;
 const TOKEN: usize = 1;
@@ -287,20 +288,20 @@ impl Client {
     /// # Errors
     /// What is configured can never work. What stands in files is looked at later, since it may become good.
     pub fn new(access: &Access, user_agent: &str) -> Result<Client, KubeError> {
-        Client::with_limits(access, user_agent, Limits::default())
+        Client::with_limits(access, user_agent, ClientLimits::default())
     }
 
     /// A client with limits of its own.
     ///
     /// # Errors
     /// As [`Client::new`].
-    pub fn with_limits(access: &Access, user_agent: &str, limits: Limits) -> Result<Client, KubeError> {
+    pub fn with_limits(access: &Access, user_agent: &str, limits: ClientLimits) -> Result<Client, KubeError> {
         let user_agent = HeaderValue::from_str(user_agent).map_err(|_| KubeError::BadRequest("the user agent"))?;
         let stop = Arc::default();
         let target = Target::new(access, &limits, &stop)?;
         Ok(Client {
             user_agent,
-            state: Mutex::new(State {
+            state: Mutex::new(Following {
                 target,
                 kubeconfig: access.kubeconfig.clone(),
                 next: None,
@@ -508,7 +509,7 @@ impl Client {
 }
 
 impl Target {
-    fn new(access: &Access, limits: &Limits, stop: &Arc<Stop>) -> Result<Target, KubeError> {
+    fn new(access: &Access, limits: &ClientLimits, stop: &Arc<Stop>) -> Result<Target, KubeError> {
         let name = access.tls_server_name.as_ref().unwrap_or(&access.server.host).clone();
         let server_name = ServerName::try_from(name).map_err(|_| KubeError::BadRequest("the server's name"))?;
         let proxy_url = access.proxy_url.as_ref().map(|url| String::from_utf8_lossy(url.expose()));
@@ -550,7 +551,7 @@ impl Target {
     }
 }
 
-impl State {
+impl Following {
     /// Takes up what the kubeconfig says now.
     fn follow(&mut self, client: &Client, tidings: &mut Vec<Tidings>) {
         let Some(known) = &mut self.kubeconfig else { return };

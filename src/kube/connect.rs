@@ -28,11 +28,12 @@ use ureq::unversioned::transport::{
 
 use crate::process::shutdown::{Stop, Stoppable, Stopped};
 
-/// A connection on which nothing happens is asked this often whether it is still there …
+/// Interval between questions whether a silent connection is still there, 5 s.
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// … and is given up after this many questions without an answer.
+/// Number of such questions without an answer after which a connection is given up.
 const PROBES: u32 = 3;
-/// What was sent and not confirmed for so long means the same. Keepalive does not run while something is unconfirmed.
+/// Longest time for which what was sent may stay unconfirmed, 15 s; then the connection is given up. Keepalive does not run
+/// while something is unconfirmed.
 const UNCONFIRMED_MAX: Duration = Duration::from_secs(15);
 
 fn stopped(_: Stopped) -> ureq::Error {

@@ -3,7 +3,7 @@
 //! Files are read for every request. There are few requests and the files are small, so no timer and no watch on them is
 //! needed, and a renewed file counts at once. What cannot be read or does not fit together is an error value: in the
 //! middle of a rotation it is normal. Whoever has something that was good before goes on with it and says so, and the
-//! next request tries again.
+//! next request tries again. Must not connect to anything.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,15 +21,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use ureq::http::HeaderValue;
 
-use crate::kube::access::{Access, ClientCertificate, Login, Trust};
-use crate::kube::exec::{self, PluginError, Said};
+use crate::kube::access::{Access, Auth, ClientCertificate, Trust};
+use crate::kube::exec::{self, PluginError, PluginOutput};
 use crate::kube::explained;
-use crate::kube::pem::{Material, Place};
+use crate::kube::pem::{Origin, Pem};
 use crate::kube::secret::Secret;
 use crate::process::shutdown::Stop;
 use model::text;
 
-/// Where distributions keep the authorities that they trust. The first that exists counts.
+/// Files in which distributions keep the authorities that they trust. The first that exists counts.
 const SYSTEM: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -44,14 +44,14 @@ pub enum CredentialsError {
     /// A file cannot be read.
     Read {
         /// The file.
-        place: Place,
+        origin: Origin,
         /// Why.
         error: io::Error,
     },
     /// Something is not the PEM that it should be.
     Pem {
         /// Where it stands.
-        place: Place,
+        origin: Origin,
         /// What is wrong.
         problem: PemProblem,
     },
@@ -59,12 +59,12 @@ pub enum CredentialsError {
     /// the two files, they do not belong together.
     Refused {
         /// Where it stands.
-        place: Place,
+        origin: Origin,
         /// Why.
         error: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A token that is empty, or has characters that no token has.
-    BadToken(Place),
+    BadToken(Origin),
     /// No file with the authorities that this machine trusts, and the kubeconfig names none.
     NoSystemTrust,
     /// The exec plugin did not help.
@@ -87,18 +87,18 @@ pub enum PemProblem {
 impl fmt::Display for CredentialsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CredentialsError::Read { place, .. } => write!(f, "cannot read {place}"),
-            CredentialsError::Pem { place, problem } => {
+            CredentialsError::Read { origin, .. } => write!(f, "cannot read {origin}"),
+            CredentialsError::Pem { origin, problem } => {
                 let text = match problem {
                     PemProblem::Garbled => "is not PEM",
                     PemProblem::NoCertificate => "has no certificate in it",
                     PemProblem::NoKey => "has no private key in it",
                     PemProblem::EncryptedKey => "is an encrypted key, and there is nobody to ask for the password",
                 };
-                write!(f, "{place}: {text}")
+                write!(f, "{origin}: {text}")
             }
-            CredentialsError::Refused { place, .. } => write!(f, "{place}: cannot be used"),
-            CredentialsError::BadToken(place) => write!(f, "{place}: not a token"),
+            CredentialsError::Refused { origin, .. } => write!(f, "{origin}: cannot be used"),
+            CredentialsError::BadToken(origin) => write!(f, "{origin}: not a token"),
             CredentialsError::NoSystemTrust => {
                 f.write_str("no certificate-authority is given, and this machine has no list of its own")
             }
@@ -122,14 +122,14 @@ impl std::error::Error for CredentialsError {
 pub(super) struct Credentials {
     trust: Trust,
     certificate: Option<ClientCertificate>,
-    login: Login,
+    auth: Auth,
     plugin_limit: Duration,
     /// The last token that a token file held.
     last_token: Option<Secret>,
     /// Why that one is used and not what the file holds now.
     stale_token: Option<String>,
-    /// What the plugin said last.
-    said: Option<Said>,
+    /// What the plugin printed last.
+    said: Option<PluginOutput>,
 }
 
 /// The bytes that a TLS configuration is made of. Equal bytes make an equal configuration.
@@ -152,7 +152,7 @@ impl Credentials {
         Credentials {
             trust: access.trust.clone(),
             certificate: access.certificate.clone(),
-            login: access.login.clone(),
+            auth: access.auth.clone(),
             plugin_limit,
             last_token: None,
             stale_token: None,
@@ -162,8 +162,7 @@ impl Credentials {
 
     /// Keeps what was heard before the kubeconfig changed, as far as it is still asked for.
     pub(super) fn inherit(&mut self, former: &Credentials) {
-        if let (Login::TokenFile { path, .. }, Login::TokenFile { path: former_path, .. }) =
-            (&self.login, &former.login)
+        if let (Auth::TokenFile { path, .. }, Auth::TokenFile { path: former_path, .. }) = (&self.auth, &former.auth)
             && path == former_path
         {
             self.last_token.clone_from(&former.last_token);
@@ -177,7 +176,7 @@ impl Credentials {
 
     /// Tries what stands in the kubeconfig itself, since what is wrong with that will stay wrong. Files are not looked at.
     pub(super) fn check_fixed(&mut self, stop: &Stop) -> Result<(), CredentialsError> {
-        if matches!(self.login, Login::Token(_) | Login::Basic(_)) {
+        if matches!(self.auth, Auth::Token(_) | Auth::Basic(_)) {
             self.authorization(stop)?;
         }
         let trust = match &self.trust {
@@ -194,11 +193,11 @@ impl Credentials {
 
     /// The value of the `Authorization` header, as of now. Runs the plugin if there is one and its last word expired.
     pub(super) fn authorization(&mut self, stop: &Stop) -> Result<Option<HeaderValue>, CredentialsError> {
-        let (scheme, secret, place) = match &self.login {
-            Login::Nothing => return Ok(None),
-            Login::Token(token) => ("Bearer ", token.clone(), Place::Field(PathBuf::new(), "token".into())),
-            Login::Basic(pair) => ("Basic ", pair.clone(), Place::Field(PathBuf::new(), "username".into())),
-            Login::TokenFile { path, until_read } => {
+        let (scheme, secret, origin) = match &self.auth {
+            Auth::Nothing => return Ok(None),
+            Auth::Token(token) => ("Bearer ", token.clone(), Origin::Field(PathBuf::new(), "token".into())),
+            Auth::Basic(pair) => ("Basic ", pair.clone(), Origin::Field(PathBuf::new(), "username".into())),
+            Auth::TokenFile { path, until_read } => {
                 // A file that is being replaced may be absent or empty for a moment. The last token is still good.
                 let token = match (token_in(path), self.last_token.as_ref().or(until_read.as_ref())) {
                     (Ok(token), _) => {
@@ -211,9 +210,9 @@ impl Credentials {
                     }
                     (Err(error), None) => return Err(error),
                 };
-                ("Bearer ", token, Place::File(path.clone()))
+                ("Bearer ", token, Origin::File(path.clone()))
             }
-            Login::Exec(plugin) => {
+            Auth::Exec(plugin) => {
                 let current = self.said.take().filter(|said| said.expires.is_none_or(|at| at > SystemTime::now()));
                 let said = match current {
                     Some(said) => said,
@@ -221,10 +220,10 @@ impl Credentials {
                 };
                 let token = self.said.insert(said).token.clone();
                 let Some(token) = token else { return Ok(None) };
-                ("Bearer ", token, Place::Plugin(plugin.command.clone()))
+                ("Bearer ", token, Origin::Plugin(plugin.command.clone()))
             }
         };
-        header(scheme, &secret, place).map(Some)
+        header(scheme, &secret, origin).map(Some)
     }
 
     /// The server did not believe this header: the plugin is asked again, unless it was asked since.
@@ -239,7 +238,7 @@ impl Credentials {
     /// What TLS needs, as of now.
     pub(super) fn contents(&self) -> Result<Contents, CredentialsError> {
         let authorities = match &self.trust {
-            Trust::Only(material) => Authorities::These(read(material)?),
+            Trust::Only(pem) => Authorities::These(read(pem)?),
             Trust::System => {
                 let mut mark = DefaultHasher::new();
                 system_authorities()?.1.expose().hash(&mut mark);
@@ -258,25 +257,25 @@ impl Credentials {
     /// The TLS configuration that is made of these contents.
     pub(super) fn tls(&self, contents: &Contents) -> Result<Arc<ClientConfig>, CredentialsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let place = match &self.trust {
-            Trust::Only(material) => material.place().clone(),
-            Trust::System | Trust::Anyone => Place::Field(PathBuf::new(), "certificate-authority".into()),
+        let origin = match &self.trust {
+            Trust::Only(pem) => pem.origin().clone(),
+            Trust::System | Trust::Anyone => Origin::Field(PathBuf::new(), "certificate-authority".into()),
         };
         let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| refused(place.clone(), error))?;
+        let builder = builder.map_err(|error| refused(origin.clone(), error))?;
         let builder = match &contents.authorities {
             Authorities::Anyone => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
-            Authorities::These(pem) => builder.with_root_certificates(roots(&place, pem.expose())?),
+            Authorities::These(pem) => builder.with_root_certificates(roots(&origin, pem.expose())?),
             Authorities::System(_) => builder.with_root_certificates(system_roots()?),
         };
         let mut config = match &contents.pair {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let (certificate_place, key_place) = self.pair_places();
-                let chain = certificates(&certificate_place, certificate.expose())?;
-                let key = private_key(&key_place, key.expose())?;
+                let (certificate_origin, key_origin) = self.pair_origins();
+                let chain = certificates(&certificate_origin, certificate.expose())?;
+                let key = private_key(&key_origin, key.expose())?;
                 let config = builder.with_client_auth_cert(chain, key);
-                config.map_err(|error| refused(certificate_place, error))?
+                config.map_err(|error| refused(certificate_origin, error))?
             }
         };
         // A watch is made anew each few minutes: a full handshake costs 2 ms, remembered sessions cost more memory.
@@ -284,51 +283,51 @@ impl Credentials {
         Ok(Arc::new(config))
     }
 
-    fn pair_places(&self) -> (Place, Place) {
-        match (&self.certificate, &self.login) {
-            (_, Login::Exec(plugin)) if self.said.as_ref().is_some_and(|said| said.pair.is_some()) => {
-                (Place::Plugin(plugin.command.clone()), Place::Plugin(plugin.command.clone()))
+    fn pair_origins(&self) -> (Origin, Origin) {
+        match (&self.certificate, &self.auth) {
+            (_, Auth::Exec(plugin)) if self.said.as_ref().is_some_and(|said| said.pair.is_some()) => {
+                (Origin::Plugin(plugin.command.clone()), Origin::Plugin(plugin.command.clone()))
             }
-            (Some(pair), _) => (pair.certificate.place().clone(), pair.key.place().clone()),
+            (Some(pair), _) => (pair.certificate.origin().clone(), pair.key.origin().clone()),
             (None, _) => {
-                let place = Place::Field(PathBuf::new(), "client-certificate".into());
-                (place.clone(), place)
+                let origin = Origin::Field(PathBuf::new(), "client-certificate".into());
+                (origin.clone(), origin)
             }
         }
     }
 }
 
-fn header(scheme: &str, secret: &Secret, place: Place) -> Result<HeaderValue, CredentialsError> {
+fn header(scheme: &str, secret: &Secret, origin: Origin) -> Result<HeaderValue, CredentialsError> {
     let value = [scheme.as_bytes(), secret.expose()].concat();
-    let mut value = HeaderValue::from_bytes(&value).map_err(|_| CredentialsError::BadToken(place))?;
+    let mut value = HeaderValue::from_bytes(&value).map_err(|_| CredentialsError::BadToken(origin))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 /// The token that stands in a file, without the white space and the byte order mark around it.
 fn token_in(path: &Path) -> Result<Secret, CredentialsError> {
-    let place = Place::File(path.into());
-    let content = Secret::in_file(path).map_err(|error| CredentialsError::Read { place: place.clone(), error })?;
-    let text = text::decoded(content.expose()).map_err(|_| CredentialsError::BadToken(place.clone()))?;
+    let origin = Origin::File(path.into());
+    let content = Secret::in_file(path).map_err(|error| CredentialsError::Read { origin: origin.clone(), error })?;
+    let text = text::decoded(content.expose()).map_err(|_| CredentialsError::BadToken(origin.clone()))?;
     let token = Secret::new(text.trim());
     if token.expose().is_empty() {
-        return Err(CredentialsError::BadToken(place));
+        return Err(CredentialsError::BadToken(origin));
     }
-    header("Bearer ", &token, place).map(|_| token)
+    header("Bearer ", &token, origin).map(|_| token)
 }
 
-fn read(material: &Material) -> Result<Secret, CredentialsError> {
-    material.read().map_err(|error| CredentialsError::Read { place: material.place().clone(), error })
+fn read(pem: &Pem) -> Result<Secret, CredentialsError> {
+    pem.read().map_err(|error| CredentialsError::Read { origin: pem.origin().clone(), error })
 }
 
-fn refused(place: Place, error: rustls::Error) -> CredentialsError {
-    CredentialsError::Refused { place, error: Box::new(error) }
+fn refused(origin: Origin, error: rustls::Error) -> CredentialsError {
+    CredentialsError::Refused { origin, error: Box::new(error) }
 }
 
 /// The decoded sections of a PEM text.
-fn sections(place: &Place, pem: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, CredentialsError> {
+fn sections(origin: &Origin, pem: &[u8]) -> Result<Vec<(SectionKind, Vec<u8>)>, CredentialsError> {
     let sections: Result<_, _> = <(SectionKind, Vec<u8>)>::pem_slice_iter(&plain(pem)).collect();
-    sections.map_err(|_| CredentialsError::Pem { place: place.clone(), problem: PemProblem::Garbled })
+    sections.map_err(|_| CredentialsError::Pem { origin: origin.clone(), problem: PemProblem::Garbled })
 }
 
 /// Without a byte order mark. Remarks beside the sections may be in any encoding.
@@ -340,48 +339,48 @@ fn plain(pem: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn certificates(place: &Place, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let sections = sections(place, pem)?.into_iter();
+fn certificates(origin: &Origin, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+    let sections = sections(origin, pem)?.into_iter();
     let found: Vec<_> = sections.filter_map(|(kind, der)| CertificateDer::from_pem(kind, der)).collect();
     if found.is_empty() {
-        return Err(CredentialsError::Pem { place: place.clone(), problem: PemProblem::NoCertificate });
+        return Err(CredentialsError::Pem { origin: origin.clone(), problem: PemProblem::NoCertificate });
     }
     Ok(found)
 }
 
 /// Every certificate must be usable: one that is left out shows much later, as a server that nobody knows.
-fn roots(place: &Place, pem: &[u8]) -> Result<RootCertStore, CredentialsError> {
+fn roots(origin: &Origin, pem: &[u8]) -> Result<RootCertStore, CredentialsError> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates(place, pem)? {
-        store.add(certificate).map_err(|error| refused(place.clone(), error))?;
+    for certificate in certificates(origin, pem)? {
+        store.add(certificate).map_err(|error| refused(origin.clone(), error))?;
     }
     Ok(store)
 }
 
 /// Where this machine has its list of authorities, and what stands in it.
-fn system_authorities() -> Result<(Place, Secret), CredentialsError> {
+fn system_authorities() -> Result<(Origin, Secret), CredentialsError> {
     let path = SYSTEM.iter().map(PathBuf::from).find(|path| path.exists()).ok_or(CredentialsError::NoSystemTrust)?;
-    let place = Place::File(path.clone());
+    let origin = Origin::File(path.clone());
     match Secret::in_file(&path) {
-        Ok(pem) => Ok((place, pem)),
-        Err(error) => Err(CredentialsError::Read { place, error }),
+        Ok(pem) => Ok((origin, pem)),
+        Err(error) => Err(CredentialsError::Read { origin, error }),
     }
 }
 
 /// The authorities of this machine. Its list has whatever the distribution put there, so odd ones are left out.
 fn system_roots() -> Result<RootCertStore, CredentialsError> {
-    let (place, pem) = system_authorities()?;
+    let (origin, pem) = system_authorities()?;
     let mut store = RootCertStore::empty();
-    let (usable, _) = store.add_parsable_certificates(certificates(&place, pem.expose())?);
+    let (usable, _) = store.add_parsable_certificates(certificates(&origin, pem.expose())?);
     if usable == 0 { Err(CredentialsError::NoSystemTrust) } else { Ok(store) }
 }
 
-fn private_key(place: &Place, pem: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+fn private_key(origin: &Origin, pem: &[u8]) -> Result<PrivateKeyDer<'static>, CredentialsError> {
     // Looked for first: the old form has header lines that are no base64, the new one is a section like any other.
     let encrypted = plain(pem).windows(9).any(|word| word == b"ENCRYPTED");
     let problem = if encrypted { PemProblem::EncryptedKey } else { PemProblem::NoKey };
-    let error = || CredentialsError::Pem { place: place.clone(), problem: problem.clone() };
-    let sections = sections(place, pem).map_err(|garbled| if encrypted { error() } else { garbled })?;
+    let error = || CredentialsError::Pem { origin: origin.clone(), problem: problem.clone() };
+    let sections = sections(origin, pem).map_err(|garbled| if encrypted { error() } else { garbled })?;
     // An EC key may come with its parameters in a section of their own, a combined file with certificates.
     sections.into_iter().find_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der)).ok_or_else(error)
 }

@@ -1,4 +1,6 @@
 //! The two ways in which dates arrive: RFC 3339 in JSON, and the date of HTTP headers. Both only in UTC or with an offset.
+//!
+//! Must not ask a clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

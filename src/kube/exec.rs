@@ -1,7 +1,7 @@
 //! Exec credential plugins: a program that prints a token, a client certificate, or both.
 //!
 //! It is given a deadline, its output is bounded, and what it printed never becomes part of an error. Its standard error is
-//! the agent's own, as with every other Kubernetes client.
+//! the agent's own, as with every other Kubernetes client. Must not keep what was printed; `credentials` does.
 
 use std::fmt;
 use std::io;
@@ -12,23 +12,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::kube::access::Plugin;
+use crate::kube::access::ExecPlugin;
 use crate::kube::dates;
-use crate::kube::pem::Place;
+use crate::kube::pem::Origin;
 use crate::kube::secret::Secret;
 use crate::process::program::{self, Limits, ProgramError};
 use crate::process::shutdown::Stop;
 use model::text::{self, TextError};
 
-/// More than a token and a long certificate chain.
+/// Longest output that is read, 256 KiB: more than a token and a long certificate chain.
 const OUTPUT_MAX: usize = 256 << 10;
 
 /// Longest install hint that is shown, in characters.
 const HINT_MAX: usize = 300;
 
-/// What a plugin said.
+/// What a plugin printed.
 #[derive(Clone)]
-pub(super) struct Said {
+pub(super) struct PluginOutput {
     pub(super) token: Option<Secret>,
     pub(super) pair: Option<(Secret, Secret)>,
     pub(super) expires: Option<SystemTime>,
@@ -48,10 +48,10 @@ pub struct PluginError {
 /// What went wrong with a plugin.
 #[derive(Debug)]
 pub enum PluginProblem {
-    /// It said nothing.
+    /// The program could not be run, or did not print anything to the end.
     Program(ProgramError),
     /// It could not be told about the cluster: the authorities cannot be read.
-    Authorities(Place, io::Error),
+    Authorities(Origin, io::Error),
     /// It did not print an ExecCredential; the line and column that are wrong, if known.
     NotACredential(Option<(usize, usize)>),
     /// Its credential is of this version, and not of the one that was asked for.
@@ -76,7 +76,9 @@ impl fmt::Display for PluginError {
                     _ => Ok(()),
                 }
             }
-            PluginProblem::Authorities(place, _) => write!(f, "needs to know the authorities, and cannot read {place}"),
+            PluginProblem::Authorities(origin, _) => {
+                write!(f, "needs to know the authorities, and cannot read {origin}")
+            }
             PluginProblem::NotACredential(Some((line, column))) => {
                 write!(f, "did not print an ExecCredential (line {line}, column {column} of its output)")
             }
@@ -99,7 +101,7 @@ impl std::error::Error for PluginError {
 }
 
 /// Runs a plugin and reads what it says.
-pub(super) fn run(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Said, PluginError> {
+pub(super) fn run(plugin: &ExecPlugin, limit: Duration, stop: &Stop) -> Result<PluginOutput, PluginError> {
     let said = output(plugin, limit, stop).and_then(|output| credential(&output, &plugin.api_version));
     said.map_err(|problem| PluginError {
         command: plugin.command.clone(),
@@ -108,13 +110,13 @@ pub(super) fn run(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Said,
     })
 }
 
-fn output(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, PluginProblem> {
+fn output(plugin: &ExecPlugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, PluginProblem> {
     let mut spec = json!({ "interactive": false });
     if let (Some(cluster), Some(spec)) = (&plugin.cluster, spec.as_object_mut()) {
         let mut cluster = cluster.clone();
         if let (Some(authorities), Some(cluster)) = (&plugin.authorities, cluster.as_object_mut()) {
             let bytes = authorities.read();
-            let bytes = bytes.map_err(|error| PluginProblem::Authorities(authorities.place().clone(), error))?;
+            let bytes = bytes.map_err(|error| PluginProblem::Authorities(authorities.origin().clone(), error))?;
             cluster.insert("certificate-authority-data".into(), STANDARD.encode(bytes.expose()).into());
         }
         spec.insert("cluster".into(), cluster);
@@ -133,7 +135,7 @@ fn output(plugin: &Plugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, Plug
     .map_err(PluginProblem::Program)
 }
 
-fn credential(output: &[u8], api_version: &str) -> Result<Said, PluginProblem> {
+fn credential(output: &[u8], api_version: &str) -> Result<PluginOutput, PluginProblem> {
     // JSON, or YAML as with every other client. The reader's own message quotes what it read.
     let text = text::decoded(output).map_err(|_| PluginProblem::NotACredential(None))?;
     let place = |error: TextError| match error {
@@ -159,7 +161,7 @@ fn credential(output: &[u8], api_version: &str) -> Result<Said, PluginProblem> {
     };
     let expires = some("/status/expirationTimestamp")?;
     let expires = expires.map(|text| dates::rfc3339(text).ok_or(PluginProblem::BadExpiry)).transpose()?;
-    Ok(Said { token, pair, expires })
+    Ok(PluginOutput { token, pair, expires })
 }
 
 #[cfg(test)]
@@ -168,8 +170,8 @@ mod tests {
 
     use super::*;
 
-    fn plugin(script: &str) -> Plugin {
-        Plugin {
+    fn plugin(script: &str) -> ExecPlugin {
+        ExecPlugin {
             command: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             env: vec![("WORD".into(), "hunter2".into())],
@@ -180,7 +182,7 @@ mod tests {
         }
     }
 
-    fn said(script: &str) -> Result<Said, String> {
+    fn said(script: &str) -> Result<PluginOutput, String> {
         let said = run(&plugin(script), Duration::from_secs(10), &Stop::default());
         said.map_err(|error| error.to_string())
     }
@@ -229,7 +231,7 @@ mod tests {
             let text = said(&script).err().expect("refused");
             assert_eq!(text, format!("exec plugin /bin/sh: {want}"));
         }
-        let absent = Plugin { command: "/nowhere/hunter".into(), ..plugin("") };
+        let absent = ExecPlugin { command: "/nowhere/hunter".into(), ..plugin("") };
         let error = run(&absent, Duration::from_secs(1), &Stop::default()).err().expect("refused");
         assert_eq!(
             error.to_string(),
@@ -239,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_long_install_hint_is_cut() {
-        let absent = Plugin { command: "/nowhere".into(), install_hint: Some("é\n".repeat(5000)), ..plugin("") };
+        let absent = ExecPlugin { command: "/nowhere".into(), install_hint: Some("é\n".repeat(5000)), ..plugin("") };
         let error = run(&absent, Duration::from_secs(1), &Stop::default()).err().expect("refused").to_string();
         assert!(error.chars().count() < 600 && error.contains(r"é\né"), "{error}");
     }

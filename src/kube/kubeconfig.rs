@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::kube::access::{Access, AccessError, ClientCertificate, Kubeconfig, Login, Plugin, Rule, Trust};
-use crate::kube::pem::{Material, Place};
+use crate::kube::access::{Access, AccessError, Auth, ClientCertificate, ExecPlugin, FieldRule, Kubeconfig, Trust};
+use crate::kube::pem::{Origin, Pem};
 use crate::kube::secret::Secret;
 use crate::kube::server::{Scheme, Server};
 use model::text::{self, TextError};
@@ -63,21 +63,21 @@ pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
     // A Secret that holds a kubeconfig, say, is no kubeconfig without a context.
     for (field, value, only) in [("kind", config.kind, "Config"), ("apiVersion", config.api_version, "v1")] {
         if some(value).is_some_and(|value| value != only) {
-            return Err(file.error(field, Rule::OneOf(only)));
+            return Err(file.error(field, FieldRule::OneOf(only)));
         }
     }
     let name = config.current_context.filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| file.error("current-context", Rule::Required))?;
+    let name = name.ok_or_else(|| file.error("current-context", FieldRule::Required))?;
     let contexts = config.contexts.unwrap_or_default().into_iter().map(|entry| (entry.name, entry.context));
     let context = file.entry("current-context", "contexts", &name, contexts)?;
-    let context = context.ok_or_else(|| file.error("current-context", Rule::NoSuchEntry("contexts")))?;
+    let context = context.ok_or_else(|| file.error("current-context", FieldRule::NoSuchEntry("contexts")))?;
 
     let cluster_name = context.cluster.filter(|name| !name.is_empty());
     let field = format!("contexts[{name}].cluster");
-    let cluster_name = cluster_name.ok_or_else(|| file.error(field.as_str(), Rule::Required))?;
+    let cluster_name = cluster_name.ok_or_else(|| file.error(field.as_str(), FieldRule::Required))?;
     let clusters = config.clusters.unwrap_or_default().into_iter().map(|entry| (entry.name, entry.cluster));
     let cluster = file.entry(&field, "clusters", &cluster_name, clusters)?;
-    let cluster = cluster.ok_or_else(|| file.error(field, Rule::NoSuchEntry("clusters")))?;
+    let cluster = cluster.ok_or_else(|| file.error(field, FieldRule::NoSuchEntry("clusters")))?;
 
     // A context without a user is one for a server that asks for none.
     let user_name = context.user.filter(|name| !name.is_empty());
@@ -117,7 +117,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn error(&self, field: impl Into<String>, rule: Rule) -> AccessError {
+    fn error(&self, field: impl Into<String>, rule: FieldRule) -> AccessError {
         AccessError::Field { path: self.path.into(), field: field.into(), rule }
     }
 
@@ -131,19 +131,19 @@ impl Reading<'_> {
     ) -> Result<Option<T>, AccessError> {
         let mut found = entries.filter(|(entry, _)| entry == name).map(|(_, content)| content);
         match (found.next(), found.next()) {
-            (None, _) => Err(self.error(field, Rule::NoSuchEntry(list))),
+            (None, _) => Err(self.error(field, FieldRule::NoSuchEntry(list))),
             (Some(content), None) => Ok(content),
-            (Some(_), Some(_)) => Err(self.error(field, Rule::NotUnique(list))),
+            (Some(_), Some(_)) => Err(self.error(field, FieldRule::NotUnique(list))),
         }
     }
 
     fn access(&self, cluster_name: &str, cluster: Cluster, user_name: &str, user: User) -> Result<Access, AccessError> {
         let in_cluster = |field: &str| format!("clusters[{cluster_name}].{field}");
-        let url = some(cluster.server).ok_or_else(|| self.error(in_cluster("server"), Rule::Required))?;
-        let server = Server::parse(&url).ok_or_else(|| self.error(in_cluster("server"), Rule::NotAUrl))?;
+        let url = some(cluster.server).ok_or_else(|| self.error(in_cluster("server"), FieldRule::Required))?;
+        let server = Server::parse(&url).ok_or_else(|| self.error(in_cluster("server"), FieldRule::NotAUrl))?;
 
         let data = "certificate-authority-data";
-        let authority = self.material(
+        let authority = self.pem_of(
             &in_cluster(""),
             (data, cluster.certificate_authority_data),
             ("certificate-authority", cluster.certificate_authority),
@@ -153,11 +153,11 @@ impl Reading<'_> {
             (Some(authority), false) => Trust::Only(authority),
             (None, true) => Trust::Anyone,
             (Some(authority), true) => {
-                let field = match authority.place() {
-                    Place::Field(_, field) => field.clone(),
+                let field = match authority.origin() {
+                    Origin::Field(_, field) => field.clone(),
                     _ => in_cluster("certificate-authority"),
                 };
-                return Err(self.error(field, Rule::NotBeside("insecure-skip-tls-verify")));
+                return Err(self.error(field, FieldRule::NotBeside("insecure-skip-tls-verify")));
             }
         };
         let mut access = Access {
@@ -165,16 +165,16 @@ impl Reading<'_> {
             tls_server_name: some(cluster.tls_server_name),
             trust,
             certificate: None,
-            login: Login::Nothing,
+            auth: Auth::Nothing,
             proxy_url: some(cluster.proxy_url).map(Secret::new),
             kubeconfig: None,
         };
         let extension = cluster.extensions.unwrap_or_default().into_iter().find(|entry| entry.name == EXEC_EXTENSION);
         self.user(&mut access, user_name, user, extension.and_then(|entry| entry.extension))?;
         if access.server.scheme == Scheme::Http
-            && (access.certificate.is_some() || !matches!(access.login, Login::Nothing))
+            && (access.certificate.is_some() || !matches!(access.auth, Auth::Nothing))
         {
-            return Err(self.error(in_cluster("server"), Rule::NotOverHttp));
+            return Err(self.error(in_cluster("server"), FieldRule::NotOverHttp));
         }
         Ok(access)
     }
@@ -188,7 +188,7 @@ impl Reading<'_> {
     ) -> Result<(), AccessError> {
         let field = |field: &str| format!("users[{name}].{field}");
         if user.auth_provider.is_some() {
-            return Err(self.error(field("auth-provider"), Rule::NotSupported));
+            return Err(self.error(field("auth-provider"), FieldRule::NotSupported));
         }
         for (name, given) in [
             ("as", some(user.impersonate).is_some()),
@@ -197,40 +197,40 @@ impl Reading<'_> {
             ("as-user-extra", user.impersonate_extra.is_some_and(|extra| !extra.is_empty())),
         ] {
             if given {
-                return Err(self.error(field(name), Rule::NotSupported));
+                return Err(self.error(field(name), FieldRule::NotSupported));
             }
         }
-        let certificate = self.material(
+        let certificate = self.pem_of(
             &field(""),
             ("client-certificate-data", user.client_certificate_data),
             ("client-certificate", user.client_certificate),
         )?;
         let key =
-            self.material(&field(""), ("client-key-data", user.client_key_data), ("client-key", user.client_key))?;
+            self.pem_of(&field(""), ("client-key-data", user.client_key_data), ("client-key", user.client_key))?;
         access.certificate = match (certificate, key) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
-            (Some(_), None) => return Err(self.error(field("client-certificate"), Rule::Needs("client-key"))),
-            (None, Some(_)) => return Err(self.error(field("client-key"), Rule::Needs("client-certificate"))),
+            (Some(_), None) => return Err(self.error(field("client-certificate"), FieldRule::Needs("client-key"))),
+            (None, Some(_)) => return Err(self.error(field("client-key"), FieldRule::Needs("client-certificate"))),
         };
 
         let token = some(user.token).map(|token| Secret::new(token.trim()));
         let basic = some(user.username).map(|username| {
             let pair = format!("{username}:{}", user.password.unwrap_or_default());
-            Login::Basic(Secret::new(STANDARD.encode(pair)))
+            Auth::Basic(Secret::new(STANDARD.encode(pair)))
         });
-        let login = match (token, some(user.token_file)) {
+        let auth = match (token, some(user.token_file)) {
             (None, None) => None,
-            (Some(token), None) => Some(Login::Token(token)),
-            (until_read, Some(path)) => Some(Login::TokenFile { path: self.directory.join(path), until_read }),
+            (Some(token), None) => Some(Auth::Token(token)),
+            (until_read, Some(path)) => Some(Auth::TokenFile { path: self.directory.join(path), until_read }),
         };
-        access.login = match (login, basic, user.exec) {
-            (None, None, None) => Login::Nothing,
-            (Some(login), None, None) | (None, Some(login), None) => login,
-            (None, None, Some(exec)) => Login::Exec(Box::new(self.plugin(access, &field("exec"), exec, extension)?)),
-            (Some(_), _, Some(_)) => return Err(self.error(field("token"), Rule::NotBeside("exec"))),
-            (_, Some(_), Some(_)) => return Err(self.error(field("username"), Rule::NotBeside("exec"))),
-            (Some(_), Some(_), None) => return Err(self.error(field("token"), Rule::NotBeside("username"))),
+        access.auth = match (auth, basic, user.exec) {
+            (None, None, None) => Auth::Nothing,
+            (Some(auth), None, None) | (None, Some(auth), None) => auth,
+            (None, None, Some(exec)) => Auth::Exec(Box::new(self.plugin(access, &field("exec"), exec, extension)?)),
+            (Some(_), _, Some(_)) => return Err(self.error(field("token"), FieldRule::NotBeside("exec"))),
+            (_, Some(_), Some(_)) => return Err(self.error(field("username"), FieldRule::NotBeside("exec"))),
+            (Some(_), Some(_), None) => return Err(self.error(field("token"), FieldRule::NotBeside("username"))),
         };
         Ok(())
     }
@@ -241,23 +241,23 @@ impl Reading<'_> {
         field: &str,
         exec: Exec,
         extension: Option<serde_json::Value>,
-    ) -> Result<Plugin, AccessError> {
-        let command = some(exec.command).ok_or_else(|| self.error(format!("{field}.command"), Rule::Required))?;
+    ) -> Result<ExecPlugin, AccessError> {
+        let command = some(exec.command).ok_or_else(|| self.error(format!("{field}.command"), FieldRule::Required))?;
         let versions = "client.authentication.k8s.io/v1 or client.authentication.k8s.io/v1beta1";
         let api_version = exec.api_version.unwrap_or_default();
         if !versions.split(" or ").any(|version| version == api_version) {
-            return Err(self.error(format!("{field}.apiVersion"), Rule::OneOf(versions)));
+            return Err(self.error(format!("{field}.apiVersion"), FieldRule::OneOf(versions)));
         }
         if exec.interactive_mode.as_deref() == Some("Always") {
-            return Err(self.error(format!("{field}.interactiveMode"), Rule::OneOf("Never or IfAvailable")));
+            return Err(self.error(format!("{field}.interactiveMode"), FieldRule::OneOf("Never or IfAvailable")));
         }
         let mut env = Vec::new();
         for variable in exec.env.unwrap_or_default() {
             let name = some(variable.name).filter(|name| !name.contains(['=', '\0']));
-            let name = name.ok_or_else(|| self.error(format!("{field}.env.name"), Rule::Required))?;
+            let name = name.ok_or_else(|| self.error(format!("{field}.env.name"), FieldRule::Required))?;
             env.push((name, variable.value.unwrap_or_default()));
         }
-        Ok(Plugin {
+        Ok(ExecPlugin {
             // A bare name is looked for in PATH, a path begins at the kubeconfig.
             command: if command.contains('/') { self.directory.join(command) } else { command.into() },
             args: exec.args.unwrap_or_default(),
@@ -273,21 +273,21 @@ impl Reading<'_> {
     }
 
     /// One thing in two fields: inline, or the name of a file.
-    fn material(
+    fn pem_of(
         &self,
         prefix: &str,
         (data_field, data): (&'static str, Option<String>),
         (file_field, file): (&'static str, Option<String>),
-    ) -> Result<Option<Material>, AccessError> {
+    ) -> Result<Option<Pem>, AccessError> {
         let field = format!("{prefix}{data_field}");
         match (some(data), some(file)) {
             (None, None) => Ok(None),
-            (None, Some(file)) => Ok(Some(Material::file(self.directory.join(file)))),
-            (Some(_), Some(_)) => Err(self.error(field, Rule::NotBeside(file_field))),
+            (None, Some(file)) => Ok(Some(Pem::file(self.directory.join(file)))),
+            (Some(_), Some(_)) => Err(self.error(field, FieldRule::NotBeside(file_field))),
             (Some(data), None) => {
                 let data: String = data.split_ascii_whitespace().collect();
-                let content = STANDARD.decode(data).map_err(|_| self.error(field.as_str(), Rule::NotBase64))?;
-                Ok(Some(Material::inline(Place::Field(self.path.into(), field), Secret::new(content))))
+                let content = STANDARD.decode(data).map_err(|_| self.error(field.as_str(), FieldRule::NotBase64))?;
+                Ok(Some(Pem::inline(Origin::Field(self.path.into(), field), Secret::new(content))))
             }
         }
     }
@@ -451,24 +451,24 @@ mod tests {
         let Trust::Only(authority) = &access.trust else { panic!("{:?}", access.trust) };
         assert_eq!(authority.read().expect("inline").expose(), b"CA");
         let pair = access.certificate.expect("a pair");
-        assert_eq!(pair.certificate.place().to_string(), "/var/lib/kubelet/pki/current.pem");
-        assert_eq!(pair.key.place().to_string(), "/etc/kubernetes/pki/key.pem");
-        assert!(matches!(access.login, Login::Nothing));
+        assert_eq!(pair.certificate.origin().to_string(), "/var/lib/kubelet/pki/current.pem");
+        assert_eq!(pair.key.origin().to_string(), "/etc/kubernetes/pki/key.pem");
+        assert!(matches!(access.auth, Auth::Nothing));
     }
 
     #[test]
     fn every_way_to_log_in() {
-        let token = |user: &str| read(SERVER, user).expect("good").login;
-        assert!(matches!(token("token: abc"), Login::Token(t) if t.expose() == b"abc"));
+        let token = |user: &str| read(SERVER, user).expect("good").auth;
+        assert!(matches!(token("token: abc"), Auth::Token(t) if t.expose() == b"abc"));
         assert!(
-            matches!(token("tokenFile: token"), Login::TokenFile { path, until_read: None } if path == Path::new("/etc/kubernetes/token"))
+            matches!(token("tokenFile: token"), Auth::TokenFile { path, until_read: None } if path == Path::new("/etc/kubernetes/token"))
         );
         assert!(
-            matches!(token("token: abc\ntokenFile: /token"), Login::TokenFile { path, until_read: Some(_) } if path == Path::new("/token"))
+            matches!(token("token: abc\ntokenFile: /token"), Auth::TokenFile { path, until_read: Some(_) } if path == Path::new("/token"))
         );
-        assert!(matches!(token("username: u\npassword: p"), Login::Basic(b) if b.expose() == b"dTpw"));
-        assert!(matches!(token("{}"), Login::Nothing));
-        assert!(matches!(token("token: ''"), Login::Nothing));
+        assert!(matches!(token("username: u\npassword: p"), Auth::Basic(b) if b.expose() == b"dTpw"));
+        assert!(matches!(token("{}"), Auth::Nothing));
+        assert!(matches!(token("token: ''"), Auth::Nothing));
     }
 
     #[test]
@@ -479,7 +479,7 @@ mod tests {
         );
         let user = "exec:\n  apiVersion: client.authentication.k8s.io/v1\n  command: ./bin/login\n  args: [a, b]\n  env: \
                     [{name: K, value: V}]\n  interactiveMode: Never\n  provideClusterInfo: true";
-        let Login::Exec(plugin) = read(&cluster, user).expect("good").login else { panic!("no plugin") };
+        let Auth::Exec(plugin) = read(&cluster, user).expect("good").auth else { panic!("no plugin") };
         assert_eq!(plugin.command, Path::new("/etc/kubernetes/./bin/login"));
         assert_eq!((plugin.args.len(), plugin.env.as_slice()), (2, &[("K".to_owned(), "V".to_owned())][..]));
         assert_eq!(
@@ -487,7 +487,7 @@ mod tests {
             r#"{"config":{"audience":"x"},"insecure-skip-tls-verify":true,"server":"https://10.0.0.1:6443"}"#
         );
         let user = "exec: {apiVersion: client.authentication.k8s.io/v1beta1, command: login}";
-        let Login::Exec(plugin) = read(SERVER, user).expect("good").login else { panic!("no plugin") };
+        let Auth::Exec(plugin) = read(SERVER, user).expect("good").auth else { panic!("no plugin") };
         assert_eq!((plugin.command.as_path(), plugin.cluster), (Path::new("login"), None));
     }
 
@@ -570,13 +570,13 @@ mod tests {
             {"cluster":"c","user":"u"}}],"clusters":[{"name":"c","cluster":{"server":"https://h"}}],"users":[{"name":"u","user":{"token":"abc"}}]}"#;
         for text in [&anchors, &nulls, &windows, json] {
             let access = from_text(text, Path::new("/k")).expect(text);
-            assert!(matches!(access.login, Login::Token(token) if token.expose() == b"abc"), "{text}");
+            assert!(matches!(access.auth, Auth::Token(token) if token.expose() == b"abc"), "{text}");
         }
         let access = read(&format!("{SERVER}\ninsecure-skip-tls-verify: yes"), "{}").expect("good");
         assert!(matches!(access.trust, Trust::Anyone));
         let user = "exec:\n  apiVersion: client.authentication.k8s.io/v1\n  command: login\n  args: null\n  env: null\n  \
                     interactiveMode: IfAvailable\n  installHint: |\n    get\n    it\n  provideClusterInfo: on";
-        let Login::Exec(plugin) = read(SERVER, user).expect("good").login else { panic!("no plugin") };
+        let Auth::Exec(plugin) = read(SERVER, user).expect("good").auth else { panic!("no plugin") };
         assert!(plugin.args.is_empty() && plugin.env.is_empty() && plugin.cluster.is_some());
     }
 
@@ -626,7 +626,7 @@ mod tests {
             assert_eq!(from_text(text, path).expect_err("refused").to_string(), want);
         }
         let anonymous = "{current-context: a, contexts: [{name: a, context: {cluster: b}}], clusters: [{name: b, cluster: {server: h}}]}";
-        assert!(matches!(from_text(anonymous, path).expect("good").login, Login::Nothing));
+        assert!(matches!(from_text(anonymous, path).expect("good").auth, Auth::Nothing));
     }
 
     #[test]

@@ -183,7 +183,9 @@ struct Owner {
     controller: Option<bool>,
 }
 
+/// Annotation with the hash of a static pod's file, which kubelet uses as its uid.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// Annotation that marks the mirror of a static pod, with the same hash.
 const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The annotations that are used; the others may be large, and may be anything.

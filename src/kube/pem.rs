@@ -10,14 +10,14 @@ use crate::kube::secret::Secret;
 
 /// Bytes that stand in the kubeconfig, or in a file that is read anew each time.
 #[derive(Clone)]
-pub struct Material {
-    place: Place,
+pub struct Pem {
+    origin: Origin,
     content: Option<Secret>,
 }
 
 /// Where a piece of configuration came from, for errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Origin {
     /// This file holds it.
     File(PathBuf),
     /// This field of this kubeconfig holds it. Without a path it is the one that is in use.
@@ -26,31 +26,31 @@ pub enum Place {
     Plugin(PathBuf),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::File(path) => write!(f, "{}", path.display()),
-            Place::Field(path, field) if path.as_os_str().is_empty() => write!(f, "the kubeconfig's {field}"),
-            Place::Field(path, field) => write!(f, "{}: {field}", path.display()),
-            Place::Plugin(path) => write!(f, "exec plugin {}", path.display()),
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Field(path, field) if path.as_os_str().is_empty() => write!(f, "the kubeconfig's {field}"),
+            Origin::Field(path, field) => write!(f, "{}: {field}", path.display()),
+            Origin::Plugin(path) => write!(f, "exec plugin {}", path.display()),
         }
     }
 }
 
-impl Material {
+impl Pem {
     /// What stands in this file at the time of reading.
-    pub fn file(path: impl Into<PathBuf>) -> Material {
-        Material { place: Place::File(path.into()), content: None }
+    pub fn file(path: impl Into<PathBuf>) -> Pem {
+        Pem { origin: Origin::File(path.into()), content: None }
     }
 
     /// These bytes, from there.
-    pub fn inline(place: Place, content: Secret) -> Material {
-        Material { place, content: Some(content) }
+    pub fn inline(origin: Origin, content: Secret) -> Pem {
+        Pem { origin, content: Some(content) }
     }
 
     /// Where it comes from.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Whether it is always the same.
@@ -63,16 +63,16 @@ impl Material {
     /// # Errors
     /// The file cannot be read.
     pub fn read(&self) -> Result<Secret, io::Error> {
-        match (&self.content, &self.place) {
+        match (&self.content, &self.origin) {
             (Some(content), _) => Ok(content.clone()),
-            (None, Place::File(path)) => Secret::in_file(path),
-            (None, Place::Field(..) | Place::Plugin(_)) => Ok(Secret::new([])),
+            (None, Origin::File(path)) => Secret::in_file(path),
+            (None, Origin::Field(..) | Origin::Plugin(_)) => Ok(Secret::new([])),
         }
     }
 }
 
-impl fmt::Debug for Material {
+impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Material({})", self.place)
+        write!(f, "Pem({})", self.origin)
     }
 }

@@ -3,6 +3,7 @@
 //! A kubeconfig's `proxy-url` wins. Else the environment decides by the rules of Go, so that the variables which work
 //! for every other Kubernetes program work here too. ureq has rules of its own: it applies `ALL_PROXY` and `HTTP_PROXY`
 //! to https, and knows no prefixes and no ports in `NO_PROXY`, where clusters usually list their service range.
+//! Must not connect to anything.
 
 use std::fmt;
 use std::net::IpAddr;

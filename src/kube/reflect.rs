@@ -1,7 +1,7 @@
 //! Drives one watch machine: carries out its orders with the client, and publishes its objects when they change.
 //!
 //! One thread per kind. Side effects belong to whoever looks at the published objects: what is lost in a callback would be
-//! lost for good.
+//! lost for good. Must not know what the objects mean.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use crate::kube::client::{Answer, Client, KubeError, StreamError, Watch};
 use crate::kube::explained;
 use crate::kube::kind::{Kind, Objects};
-use crate::kube::watch::{End, Flow, Machine, Notice, Order, Reply};
+use crate::kube::watch::{End, Flow, Machine, Order, Reply, WatchNotice};
 
-/// Longest list, in bytes. A node has a few hundred pods of at most 1.5 MiB each, and few of that size.
+/// Longest list that is read, 128 MiB. A node has a few hundred pods of at most 1.5 MiB each, and few of that size.
 const LIST_MAX: usize = 128 * 1024 * 1024;
 
-/// The server sends a bookmark about once a minute. Silent for longer, the connection is dead.
+/// Longest silence of a watch, 150 s. The server sends a bookmark about once a minute: silent for longer, the connection is dead.
 const IDLE: Duration = Duration::from_secs(150);
 
 /// What a reflector tells.
@@ -23,7 +23,7 @@ pub trait Audience<T> {
     /// The objects have changed, or are complete for the first time.
     fn objects(&mut self, objects: Arc<Objects<T>>);
     /// Something for the log.
-    fn notice(&mut self, notice: Notice);
+    fn notice(&mut self, notice: WatchNotice);
 }
 
 /// Lists and watches until `stop` says so or is dropped, or the client is shut down, which interrupts a request in flight.

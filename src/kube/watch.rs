@@ -29,7 +29,7 @@ pub const PAUSE_MAX: u64 = 30_000;
 pub const CALM: u64 = 120_000;
 /// A watch that ends sooner than this, in milliseconds, is suspicious.
 pub const SHORT_WATCH: u64 = 1000;
-/// So many suspicious watches in a row are allowed if they brought events.
+/// Number of suspicious watches in a row that are allowed if they brought events.
 const SHORT_WATCHES: u32 = 3;
 /// After at least this long, in milliseconds, the end of a watch is followed by a LIST: it heals what a server lost silently.
 /// Jitter doubles it at most.
@@ -77,7 +77,7 @@ pub enum End {
 
 /// Something worth a line in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
+pub enum WatchNotice {
     /// A request failed; what the server or the network said.
     Failed {
         /// `list` or `watch`, as RBAC names the verb.
@@ -110,8 +110,9 @@ pub enum Flow {
     Stop,
 }
 
+/// What the machine asks for next, once it need not pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum Asking {
     List,
     Watch,
 }
@@ -122,7 +123,7 @@ pub struct Machine<K: Kind> {
     kind: K,
     objects: Arc<Objects<K::Object>>,
     uids: BTreeMap<Name, String>,
-    phase: Phase,
+    asking: Asking,
     /// The newest resource version that was seen; empty before the first LIST.
     version: String,
     /// The server does not know that version (any more): the next LIST asks for whatever is newest.
@@ -138,7 +139,7 @@ pub struct Machine<K: Kind> {
     relist_at: u64,
     synced: bool,
     failing: bool,
-    notices: Vec<Notice>,
+    notices: Vec<WatchNotice>,
 }
 
 #[derive(Deserialize)]
@@ -208,7 +209,7 @@ impl<K: Kind> Machine<K> {
             kind,
             objects: Arc::default(),
             uids: BTreeMap::new(),
-            phase: Phase::List,
+            asking: Asking::List,
             version: String::new(),
             version_lost: false,
             tried_newest: false,
@@ -238,14 +239,14 @@ impl<K: Kind> Machine<K> {
     /// Another server answers from now on, whose versions have nothing to do with those that are known. The objects stay
     /// until it has told which it has.
     pub fn elsewhere(&mut self) {
-        self.phase = Phase::List;
+        self.asking = Asking::List;
         self.version_lost = true;
         self.tried_newest = false;
         self.wait_until = None;
     }
 
     /// What there is to log since the last call.
-    pub fn notices(&mut self) -> Vec<Notice> {
+    pub fn notices(&mut self) -> Vec<WatchNotice> {
         std::mem::take(&mut self.notices)
     }
 
@@ -259,11 +260,11 @@ impl<K: Kind> Machine<K> {
         }
         let path = self.kind.path();
         let query = |text: String| if path.contains('?') { format!("{path}&{text}") } else { format!("{path}?{text}") };
-        match self.phase {
+        match self.asking {
             // No version at the first LIST: what comes must not be older than what an agent before us has seen.
-            Phase::List if self.version.is_empty() || self.version_lost => Order::List(path),
-            Phase::List => Order::List(query(format!("resourceVersion={}", encoded(&self.version)))),
-            Phase::Watch => {
+            Asking::List if self.version.is_empty() || self.version_lost => Order::List(path),
+            Asking::List => Order::List(query(format!("resourceVersion={}", encoded(&self.version)))),
+            Asking::Watch => {
                 self.watch_began = now;
                 self.watch_events = 0;
                 let timeout = 300 + chance % 300;
@@ -315,10 +316,10 @@ impl<K: Kind> Machine<K> {
         self.version = list.metadata.resource_version;
         self.version_lost = false;
         self.tried_newest = false;
-        self.phase = Phase::Watch;
+        self.asking = Asking::Watch;
         self.relist_at = now + RELIST + chance % RELIST;
         if !self.synced || self.failing {
-            self.notices.push(Notice::Synced { objects: self.objects.len() });
+            self.notices.push(WatchNotice::Synced { objects: self.objects.len() });
         }
         self.synced = true;
         self.failing = false;
@@ -328,7 +329,7 @@ impl<K: Kind> Machine<K> {
     pub fn not_watching(&mut self, reply: &Reply, now: u64, chance: u64) {
         // The server is there and only busy, or not there at all: the version is as good as before.
         if !matches!(reply, Reply::Status { code: 429, .. } | Reply::Refused(_)) {
-            self.phase = Phase::List;
+            self.asking = Asking::List;
         }
         self.failed("watch", reply, now, chance);
     }
@@ -392,7 +393,7 @@ impl<K: Kind> Machine<K> {
     }
 
     fn unusable(&mut self, name: Name, why: &str) {
-        self.notices.push(Notice::Unusable { name, why: excerpt(why) });
+        self.notices.push(WatchNotice::Unusable { name, why: excerpt(why) });
     }
 
     fn error_event(&mut self, raw: &RawValue, now: u64, chance: u64) -> Flow {
@@ -408,7 +409,7 @@ impl<K: Kind> Machine<K> {
 
     /// The stream told something that shakes the trust in the resource version.
     fn distrust(&mut self, why: &str, code: Option<u16>, now: u64, chance: u64) -> Flow {
-        self.phase = Phase::List;
+        self.asking = Asking::List;
         self.fail_with("watch", code, why.to_owned(), None, now, chance);
         Flow::Stop
     }
@@ -418,7 +419,7 @@ impl<K: Kind> Machine<K> {
         let short = now.saturating_sub(self.watch_began) < SHORT_WATCH;
         self.short_watches = if short { self.short_watches + 1 } else { 0 };
         if *end == End::Silent {
-            self.notices.push(Notice::Failed {
+            self.notices.push(WatchNotice::Failed {
                 verb: "watch",
                 code: None,
                 message: "nothing came for too long".into(),
@@ -429,7 +430,7 @@ impl<K: Kind> Machine<K> {
         } else if self.short_watches > SHORT_WATCHES {
             self.fail_with("watch", None, "watches keep ending at once".into(), None, now, chance);
         } else if now >= self.relist_at {
-            self.phase = Phase::List;
+            self.asking = Asking::List;
         }
     }
 
@@ -463,7 +464,7 @@ impl<K: Kind> Machine<K> {
         let asked = retry_after.unwrap_or(0).min(RETRY_AFTER_MAX);
         self.wait_until = Some(now + wait.max(asked));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.notices.push(Notice::Failed { verb, code, message: excerpt(&message) });
+        self.notices.push(WatchNotice::Failed { verb, code, message: excerpt(&message) });
     }
 }
 

@@ -14,13 +14,13 @@ use crate::support::http::{Conn, END};
 use crate::support::https::{Server, Tls, Wants, data, der, tls};
 use crate::support::{PATIENCE, TempDir, put_script, succeed, wait_for};
 use flock::kube::access::Access;
-use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
+use flock::kube::client::{Answer, Client, ClientLimits, KubeError, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
 use flock::kube::kind::Objects;
 use flock::kube::kubeconfig::{from_file, from_text};
 use flock::kube::objects::{NodeConfigObject, NodeConfigs};
 use flock::kube::reflect::{Audience, reflect};
-use flock::kube::watch::Notice;
+use flock::kube::watch::WatchNotice;
 
 /// So long that a test which waits for it has failed.
 const LONG: Duration = Duration::from_secs(120);
@@ -38,8 +38,8 @@ fn access(server: &str, cluster: &str, user: &str) -> Access {
     from_text(&text, &data("kubeconfig")).unwrap()
 }
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> ClientLimits {
+    ClientLimits {
         lookup: PATIENCE,
         connect: LONG,
         headers: LONG,
@@ -50,7 +50,7 @@ fn limits() -> Limits {
     }
 }
 
-fn client_with(access: &Access, limits: Limits) -> Client {
+fn client_with(access: &Access, limits: ClientLimits) -> Client {
     Client::with_limits(access, "flock-test/1", limits).unwrap()
 }
 
@@ -275,7 +275,7 @@ fn long_lines_have_a_limit() {
     assert_eq!(rest(&mut lines), ["next"]);
     for (line, good) in [(3 << 20, true), ((3 << 20) - 1, false)] {
         let access = access(&format!("https://{address}"), "certificate-authority: ca.crt", "{}");
-        let client = client_with(&access, Limits { line, ..limits() });
+        let client = client_with(&access, ClientLimits { line, ..limits() });
         let first = watch(&client, "/", LONG).next();
         match first {
             Ok(Some(_)) => assert!(good),
@@ -362,7 +362,7 @@ fn a_server_that_does_not_answer_is_given_up() {
     let mute = Server::run(|mut conn| conn.wait_for_end());
     let short = Duration::from_millis(200);
     let access_to = |address: SocketAddr| access(&format!("https://{address}"), "certificate-authority: ca.crt", "{}");
-    let client = client_with(&access_to(mute), Limits { headers: short, ..limits() });
+    let client = client_with(&access_to(mute), ClientLimits { headers: short, ..limits() });
     let text = |error: KubeError| error.to_string();
     assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to answer"));
     assert!(text(client.watch("/", LONG).unwrap_err()).ends_with("took too long to answer"));
@@ -372,17 +372,17 @@ fn a_server_that_does_not_answer_is_given_up() {
         conn.say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
         conn.wait_for_end();
     });
-    let client = client_with(&access_to(slow), Limits { silence: short, ..limits() });
+    let client = client_with(&access_to(slow), ClientLimits { silence: short, ..limits() });
     assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to finish an answer"));
-    let client = client_with(&access_to(slow), Limits { total: short, ..limits() });
+    let client = client_with(&access_to(slow), ClientLimits { total: short, ..limits() });
     assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to finish an answer"));
     // It listens, and never speaks TLS.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = client_with(&access_to(listener.local_addr().unwrap()), Limits { connect: short, ..limits() });
+    let client = client_with(&access_to(listener.local_addr().unwrap()), ClientLimits { connect: short, ..limits() });
     assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to connect to"));
     // It does not even accept.
     let (full, _occupied) = full_listener();
-    let client = client_with(&access_to(full.local_addr().unwrap()), Limits { connect: short, ..limits() });
+    let client = client_with(&access_to(full.local_addr().unwrap()), ClientLimits { connect: short, ..limits() });
     assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to connect to"));
     // Nobody is there.
     let address = listener.local_addr().unwrap();
@@ -901,7 +901,7 @@ fn a_watch_follows_the_kubeconfig_to_another_server_and_begins_anew_there() {
     struct Nobody;
     impl Audience<NodeConfigObject> for Nobody {
         fn objects(&mut self, _: Arc<Objects<NodeConfigObject>>) {}
-        fn notice(&mut self, _: Notice) {}
+        fn notice(&mut self, _: WatchNotice) {}
     }
     let dir = TempDir::new("kube-moved");
     let path = dir.path().join("config");

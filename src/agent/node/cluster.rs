@@ -14,7 +14,7 @@ use crate::kube::client::Tidings;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::objects::{NodeConfigObject, Pod};
 use crate::kube::reflect::Audience;
-use crate::kube::watch::Notice;
+use crate::kube::watch::WatchNotice;
 use crate::process::log;
 
 /// API group of flock's own kind, as RBAC names it.
@@ -41,7 +41,7 @@ impl Audience<NodeConfigObject> for NodeConfigAudience {
         self.wake.send(Wake::Look).ok();
     }
 
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&mut self, notice: WatchNotice) {
         report("nodeconfigs", &notice);
     }
 }
@@ -58,7 +58,7 @@ impl Audience<Pod> for PodAudience {
         self.pods.set(objects);
     }
 
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&mut self, notice: WatchNotice) {
         report("pods", &notice);
     }
 }
@@ -131,25 +131,25 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
     }
 }
 
-fn report(resource: &'static str, notice: &Notice) {
+fn report(resource: &'static str, notice: &WatchNotice) {
     match notice {
-        Notice::Synced { objects } => {
+        WatchNotice::Synced { objects } => {
             log::info("API server heard").with("resource", resource).with("objects", objects).write_limited();
         }
-        Notice::Unusable { name, why } => log::warn("object of the API server cannot be used")
+        WatchNotice::Unusable { name, why } => log::warn("object of the API server cannot be used")
             .with("resource", resource)
             .with("name", format!("{}/{}", name.namespace, name.name))
             .with("err", why)
             .write_limited(),
         // An old resource version is everyday life.
-        Notice::Failed { verb, code: Some(410), message } => {
+        WatchNotice::Failed { verb, code: Some(410), message } => {
             log::debug("watch begins anew")
                 .with("verb", verb)
                 .with("resource", resource)
                 .with("why", message)
                 .write_limited();
         }
-        Notice::Failed { verb, code: Some(code), message } if advice(verb, resource, *code, message).is_some() => {
+        WatchNotice::Failed { verb, code: Some(code), message } if advice(verb, resource, *code, message).is_some() => {
             let Some(advice) = advice(verb, resource, *code, message) else { return };
             log::error(advice.what)
                 .with("verb", verb)
@@ -159,7 +159,7 @@ fn report(resource: &'static str, notice: &Notice) {
                 .with("remedy", advice.remedy)
                 .write_limited();
         }
-        Notice::Failed { verb, code, message } => log::warn("API server cannot be asked")
+        WatchNotice::Failed { verb, code, message } => log::warn("API server cannot be asked")
             .with("verb", verb)
             .with("resource", resource)
             .with_some("code", *code)

@@ -81,7 +81,7 @@ fn the_first_list_asks_for_the_newest_and_the_watch_goes_on_from_there() {
     assert!(!machine.is_synced());
     machine.listed(&list("10", &[object("a", "u1", "5", 1)]), NOW, 0);
     assert!(machine.is_synced());
-    assert_eq!(machine.notices(), [Notice::Synced { objects: 1 }]);
+    assert_eq!(machine.notices(), [WatchNotice::Synced { objects: 1 }]);
     let Order::Watch(path) = machine.next(NOW, 42) else { panic!("not a watch") };
     assert!(path.ends_with("&watch=1&allowWatchBookmarks=true&timeoutSeconds=342&resourceVersion=10"), "{path}");
 }
@@ -127,7 +127,7 @@ fn a_silent_stream_is_watched_again_from_where_it_was() {
     machine.ended(&End::Silent, NOW + 150_000, 0);
     assert!(asks(&mut machine).starts_with("WATCH"));
     assert_eq!(values(&machine), one("a", 1));
-    assert!(matches!(machine.notices().as_slice(), [Notice::Failed { verb: "watch", .. }]));
+    assert!(matches!(machine.notices().as_slice(), [WatchNotice::Failed { verb: "watch", .. }]));
 }
 
 // Bug 3: the stream lives, updates are lost, nobody errs.
@@ -353,14 +353,21 @@ fn refusals_pause_and_keep_what_is_known() {
         let notices = machine.notices();
         assert_eq!(
             notices,
-            [Notice::Failed { verb: "watch", code: Some(code), message: "things is forbidden: cannot watch".into() }]
+            [WatchNotice::Failed {
+                verb: "watch",
+                code: Some(code),
+                message: "things is forbidden: cannot watch".into()
+            }]
         );
         assert!(asks(&mut machine).starts_with("LIST"));
         machine.listed(&status(code, &body), NOW, 0);
         assert_eq!(values(&machine), one("a", 1));
         asks(&mut machine);
         machine.listed(&list("40", &[object("a", "u1", "39", 6)]), NOW, 0);
-        assert!(matches!(machine.notices().as_slice(), [Notice::Failed { .. }, Notice::Synced { objects: 1 }]));
+        assert!(matches!(
+            machine.notices().as_slice(),
+            [WatchNotice::Failed { .. }, WatchNotice::Synced { objects: 1 }]
+        ));
     }
 }
 
@@ -372,7 +379,7 @@ fn one_bad_object_does_not_block_the_others() {
     machine.next(NOW, 0);
     machine.listed(&list("10", &[bad.to_owned(), object("a", "u1", "5", 1), "17".to_owned()]), NOW, 0);
     assert_eq!(values(&machine), one("a", 1));
-    assert!(matches!(machine.notices().as_slice(), [Notice::Unusable { name, .. }, _] if name.name == "bad"));
+    assert!(matches!(machine.notices().as_slice(), [WatchNotice::Unusable { name, .. }, _] if name.name == "bad"));
     watching(&mut machine);
     assert_eq!(machine.line(&event("MODIFIED", bad), NOW, 0), Flow::Continue);
     machine.line(&event("ADDED", &object("b", "u2", "11", 2)), NOW, 0);
