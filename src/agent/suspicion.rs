@@ -1,18 +1,19 @@
 //! What the kernel has announced that nobody of flock did: collected by the thread that listens, taken by the threads that
-//! look. An announcement only says "look again"; what is wrong is found by the same comparison as in every round.
+//! look. An announcement only says "look again"; what is wrong is found by the same comparison as in every round. Must not ask
+//! the kernel itself.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Suspicious links or addresses that are kept apart. With more than that, all are suspicious.
+/// Largest number of suspicious links and addresses that are kept apart. With more than that, all are suspicious.
 const APART_MAX: usize = 256;
 
-/// Something about a pod's link.
+/// Pods' links that may have lost something.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Suspects {
-    /// Everything is suspicious: announcements were lost, or there were too many.
+    /// All links are suspicious: announcements were lost, or there were too many.
     pub all: bool,
     /// Addresses to which a route of flock's is gone.
     pub addresses: BTreeSet<IpAddr>,
@@ -87,7 +88,7 @@ impl Suspicions {
     }
 }
 
-/// How often something may be done out of turn: at once, until somebody makes it happen too often; then only now and then.
+/// What may be done out of turn: at once, until somebody makes it happen too often; then only now and then.
 #[derive(Debug)]
 pub struct Budget {
     most: u32,

@@ -7,7 +7,7 @@
 //! better than no pods.
 //!
 //! Where the runtime looks is known from its calls, which name the directories (`CNI_PATH`). Before the first one, it is taken
-//! to look where the plugin is.
+//! to look where the plugin is. Must not touch the runtime's list: `conflist` does.
 
 use std::fmt;
 use std::fs;
@@ -28,13 +28,13 @@ use crate::rpc::server::{Call, Handler};
 use cni::conflist::PLUGIN_DIRS;
 use cni::version::Version;
 
-/// Longest `CNI_PATH` that is remembered, in bytes. Those of runtimes have a few dozen.
+/// Longest `CNI_PATH` that is remembered, 4 KiB. Those of runtimes have a few dozen.
 const PATH_MAX: usize = 4096;
 
-/// Far longer than an answer takes, and more than any list of versions.
+/// Limits of one question to the plugin, 5 s and 4 KiB: far longer than an answer takes, and more than any list of versions.
 const LIMITS: Limits = Limits { time: Duration::from_secs(5), output: 4096 };
 
-/// How long no answer counts. The next one may be better without a change of the file, for one that a busy machine did not get
+/// Time for which no answer counts as one, 5 min. The next one may be better without a change of the file, for one that a busy machine did not get
 /// to; and nothing waits for it but this.
 const SILENCE: Duration = Duration::from_secs(300);
 
@@ -54,7 +54,7 @@ impl Search {
     }
 
     /// Where the runtime's portmap is or would be.
-    fn find(&self, known_dirs: &[&Path]) -> Found {
+    fn find(&self, known_dirs: &[&Path]) -> Whereabouts {
         let path = self.0.get();
         let told: Vec<&Path> = path.split(':').map(Path::new).filter(|dir| dir.is_absolute()).collect();
         let has = |plugin: &'static str| move |dir: &&&Path| dir.join(plugin).is_file();
@@ -63,12 +63,12 @@ impl Search {
             Some(dir) => (*dir, told.as_slice()),
             None => match known_dirs.iter().find(has("flock")) {
                 Some(dir) => (*dir, std::slice::from_ref(dir)),
-                None => return Found::NoFlock,
+                None => return Whereabouts::NoFlock,
             },
         };
         match dirs.iter().find(has("portmap")) {
-            Some(dir) => Found::At(dir.join("portmap")),
-            None => Found::NotIn(flock.into()),
+            Some(dir) => Whereabouts::At(dir.join("portmap")),
+            None => Whereabouts::NotIn(flock.into()),
         }
     }
 }
@@ -97,8 +97,10 @@ impl<H: Handler> Handler for Overheard<H> {
     }
 }
 
+/// Where the runtime's portmap is.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+enum Whereabouts {
+    /// This is the program.
     At(PathBuf),
     /// The runtime finds flock in this directory, and no portmap.
     NotIn(PathBuf),
@@ -179,9 +181,9 @@ impl PortmapPlugin {
 
     fn host_ports_in(&mut self, known_dirs: &[&Path]) -> HostPorts {
         let program = match self.search.find(known_dirs) {
-            Found::At(program) => program,
-            Found::NotIn(dir) => return HostPorts::NotIn(dir),
-            Found::NoFlock => return HostPorts::Unknown,
+            Whereabouts::At(program) => program,
+            Whereabouts::NotIn(dir) => return HostPorts::NotIn(dir),
+            Whereabouts::NoFlock => return HostPorts::Unknown,
         };
         let asked = match self.asked.take().filter(|asked| asked.holds(&program)) {
             Some(asked) => asked,
@@ -211,9 +213,9 @@ fn ask_and_say(program: PathBuf) -> Asked {
 /// Why nobody knows which versions a plugin knows.
 #[derive(Debug)]
 enum Silence {
-    /// It said nothing.
+    /// The plugin could not be run, or did not answer.
     Program(ProgramError),
-    /// What it said names no version that flock knows, too.
+    /// Its answer names no version that flock knows, too.
     NoVersions,
 }
 
@@ -288,26 +290,26 @@ mod tests {
         let (ours, theirs, both) = (ours.0.as_path(), theirs.0.as_path(), both.0.as_path());
         let search = Search::default();
         // Nothing was told: it is beside flock, or the runtime does not find it.
-        assert_eq!(search.find(&[theirs, both]), Found::At(both.join("portmap")));
-        assert_eq!(search.find(&[ours, theirs, both]), Found::NotIn(ours.into()));
-        assert_eq!(search.find(&[theirs]), Found::NoFlock);
+        assert_eq!(search.find(&[theirs, both]), Whereabouts::At(both.join("portmap")));
+        assert_eq!(search.find(&[ours, theirs, both]), Whereabouts::NotIn(ours.into()));
+        assert_eq!(search.find(&[theirs]), Whereabouts::NoFlock);
         // What a call tells counts, and all of it.
         let told = |path: &str| search.told(path);
         told(both.to_str().expect("text"));
-        assert_eq!(search.find(&[ours]), Found::At(both.join("portmap")));
+        assert_eq!(search.find(&[ours]), Whereabouts::At(both.join("portmap")));
         told(&format!("relative:{}:{}:", ours.display(), theirs.display()));
-        assert_eq!(search.find(&[both]), Found::At(theirs.join("portmap")));
+        assert_eq!(search.find(&[both]), Whereabouts::At(theirs.join("portmap")));
         told(&ours.display().to_string());
-        assert_eq!(search.find(&[both]), Found::NotIn(ours.into()));
+        assert_eq!(search.find(&[both]), Whereabouts::NotIn(ours.into()));
         // What is no path, or too long for one, tells nothing.
         for path in ["", &"/x".repeat(PATH_MAX)] {
             told(path);
-            assert_eq!(search.find(&[both]), Found::NotIn(ours.into()), "{path}");
+            assert_eq!(search.find(&[both]), Whereabouts::NotIn(ours.into()), "{path}");
         }
         // Nor does one of which the agent sees nothing.
         for path in ["/nonexistent", "relative"] {
             told(path);
-            assert_eq!(search.find(&[both]), Found::At(both.join("portmap")), "{path}");
+            assert_eq!(search.find(&[both]), Whereabouts::At(both.join("portmap")), "{path}");
         }
     }
 

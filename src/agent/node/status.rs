@@ -3,7 +3,7 @@
 //!
 //! One thread, never in the way of a request: written when it has changed, at most once a second, and every five minutes when
 //! nothing has; tried again later when the server does not take it. Nothing is written before the conditions that are
-//! there are known, since their times belong to them.
+//! there are known, since their times belong to them. Must not decide how the node is: that is published by the node's thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -25,52 +25,43 @@ use crate::process::log;
 use model::ipam::FamilyCounts;
 use model::nodeconfig::NodeConfig;
 
-/// Between two looks at what there is to report.
+/// Interval between looks at what there is to report, 1 s.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pods come and go more often than anybody reads a count.
+/// Interval between reports of which only counts are new, 10 s: pods come and go more often than anybody reads a count.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Between two looks at the kubeconfig: while a watch is open and nothing happens, no request looks at it.
+/// Interval between looks at the kubeconfig, 5 s: while a watch is open and nothing happens, no request looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// After a request that the server did not take, with jitter that doubles it at most.
+/// Pause after a request that the server did not take, 15 s, with jitter that doubles it at most.
 const RETRY: Duration = Duration::from_secs(15);
 
-/// Longest time for which a server can ask to be left alone.
+/// Longest time for which a server can ask to be left alone, 5 min.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Between two reports of which only the time is new: as rare as kubelet's, so that a thousand nodes are three writes a
+/// Interval between reports of which only the time is new, 5 min: as rare as kubelet's, so that a thousand nodes are three writes a
 /// second. Jitter adds a fifth at most.
 const HEARD_INTERVAL: Duration = Duration::from_secs(300);
 
-/// For the ledger's answer.
+/// Deadline for the ledger's answer, 2 s.
 const LEDGER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Longest text of all notes about a NodeConfig, in characters.
 const NOTES_MAX: usize = 2048;
 
-/// Longest answer that is read, in bytes.
+/// Longest answer that is read, 4 MiB.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
 /// Whether pods get addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Serving {
-    /// They do.
+    /// Pods get addresses.
     Yes,
     /// There has not been a valid NodeConfig yet.
     NotConfigured,
     /// The host cannot do what pods need; why, in words for an operator.
     HostNotPrepared(String),
-}
-
-/// Why nobody serves this node's pods any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Withdrawal {
-    /// The agent was told to stop.
-    Stopped,
-    /// flock was removed from the node.
-    Uninstalled,
 }
 
 /// What a report is made of, but for the counts of pods and addresses.
@@ -146,7 +137,7 @@ struct Written {
 /// Why there is no report.
 #[derive(Debug)]
 enum Unreported {
-    /// The object is not there any more, or it is another one: the watch will tell.
+    /// The object is not there any more, or another one has its name: the watch will tell.
     Gone,
     /// The server did not take it.
     Failed {
@@ -200,7 +191,7 @@ impl Reporter {
             self.round();
         }
         if self.state.get().verdict.edit.is_some()
-            && let Err(why) = withdraw(&self.client, &self.node, Withdrawal::Stopped)
+            && let Err(why) = withdraw(&self.client, &self.node)
         {
             log::info("status does not say that the agent stops").with("err", why).write();
         }
@@ -278,11 +269,8 @@ impl Reporter {
 
 /// Says in the status that nobody serves this node's pods any more, if it says that somebody does. `Ready` is False and not
 /// Unknown, since whoever writes this knows it; an agent that was killed is found by `lastHeard`. Takes as long as the
-/// client's limits allow.
-///
-/// # Errors
-/// The API server could not be asked, or did not take it; in words for an operator.
-pub fn withdraw(client: &Client, node: &str, why: Withdrawal) -> Result<(), String> {
+/// client's limits allow. An error is in words for an operator.
+fn withdraw(client: &Client, node: &str) -> Result<(), String> {
     let failed = |error| match error {
         Unreported::Gone => "there is no such NodeConfig any more".to_owned(),
         Unreported::Failed { why, .. } => why,
@@ -295,17 +283,12 @@ pub fn withdraw(client: &Client, node: &str, why: Withdrawal) -> Result<(), Stri
         return Ok(());
     };
     let now = log::timestamp(SystemTime::now());
-    let (reason, message) = match why {
-        Withdrawal::Stopped => {
-            ("Stopped", "flock-agent was stopped: pods that run go on, new ones wait until it is started")
-        }
-        Withdrawal::Uninstalled => ("Uninstalled", "flock was removed from this node"),
-    };
+    let message = "flock-agent was stopped: pods that run go on, new ones wait until it is started";
     if ready.get("status").and_then(Value::as_str) != Some("False") {
         ready.insert("status".into(), "False".into());
         ready.insert("lastTransitionTime".into(), now.clone().into());
     }
-    ready.insert("reason".into(), reason.into());
+    ready.insert("reason".into(), "Stopped".into());
     ready.insert("message".into(), message.into());
     patch(client, node, &json!({"conditions": conditions, "lastHeard": now})).map_err(failed)
 }
