@@ -1,4 +1,5 @@
-//! The shape of the code, held by a test: which module may use which, what a file begins with, and where printing, netlink
+//! The shape of the code, held by a test: which folder may use which, that no files use each other in a circle, what a file begins
+//! with, and where printing, netlink
 //! and serialisation may appear.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -23,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rpc", &["cni", "process", "record"]),
     // The programs.
     ("agent", &["cni", "kernel", "kube", "model", "process", "record", "rpc"]),
-    ("install", &["agent", "kernel", "model", "process", "record", "rpc"]),
+    ("install", &["cni", "kernel", "model", "process", "record", "rpc"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
     // The command line.
     ("cli", &["agent", "install", "process", "rpc"]),
@@ -86,54 +87,140 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 
-/// The rooms that a line of `file` names: behind `crate::`, as a crate of its own, or behind so many `super::` that they lead
-/// out of the file's own folder.
-fn rooms_named<'a>(file: &str, line: &'a str) -> Vec<&'a str> {
-    let path = |rest: &'a str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
-    let own_crate = matches!(room(file), "model" | "cni");
-    let mut named = Vec::new();
-    if !own_crate {
-        named.extend(line.split("crate::").skip(1).map(path));
+/// The module that a file is, from src on: `agent/node/mod.rs` is `agent::node`.
+fn module(file: &str) -> Vec<&str> {
+    file.trim_end_matches(".rs").split('/').filter(|part| !matches!(*part, "mod" | "lib")).collect()
+}
+
+/// Names, `::`, and every other character that is no space.
+fn tokens(text: &str) -> Vec<&str> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for line in code(text) {
+        let mut rest = line.trim_start();
+        while let Some(first) = rest.chars().next() {
+            let length = match first {
+                ':' if rest.starts_with("::") => 2,
+                c if is_name(c) => rest.find(|c| !is_name(c)).unwrap_or(rest.len()),
+                c => c.len_utf8(),
+            };
+            found.push(&rest[..length]);
+            rest = rest[length..].trim_start();
+        }
     }
-    for name in ["model", "cni"] {
-        for (at, _) in line.match_indices(&format!("{name}::")) {
-            let before = line[..at].chars().next_back();
-            if before.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '_' && c != ':') {
-                named.push(path(&line[at..]));
+    found
+}
+
+/// Reads the path that begins at `tokens[at]`, and each of a group in braces, behind `before`; says where it ends.
+fn unfold<'a>(tokens: &[&'a str], mut at: usize, before: &[&'a str], paths: &mut Vec<Vec<&'a str>>) -> usize {
+    let mut path = before.to_vec();
+    loop {
+        match tokens.get(at) {
+            Some(&"{") => {
+                at += 1;
+                while tokens.get(at).is_some_and(|token| *token != "}") {
+                    at = unfold(tokens, at, &path, paths);
+                    while tokens.get(at).is_some_and(|token| !matches!(*token, "," | "}")) {
+                        at += 1;
+                    }
+                    at += usize::from(tokens.get(at) == Some(&","));
+                }
+                return at + 1;
+            }
+            Some(name) => path.push(name),
+            None => return at,
+        }
+        if tokens.get(at + 1) != Some(&"::") {
+            paths.push(path);
+            return at + 1;
+        }
+        at += 2;
+    }
+}
+
+/// The modules and items that `file` names, from src on: behind `crate::`, `self::` and `super::`, in one of the crates of their own,
+/// or in a module that the file declares. A mere declaration names nothing.
+fn paths_named<'a>(file: &'a str, text: &'a str) -> Vec<Vec<&'a str>> {
+    let tokens = tokens(text);
+    let children: Vec<&str> = tokens.windows(3).filter(|w| w[0] == "mod" && w[2] == ";").map(|w| w[1]).collect();
+    let mut named = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let begins = matches!(*token, "crate" | "self" | "super" | "model" | "cni") || children.contains(token);
+        let goes_on = tokens.get(at + 1) == Some(&"::");
+        if begins && goes_on && (at == 0 || tokens[at - 1] != "::") {
+            unfold(&tokens, at, &[], &mut named);
+        }
+    }
+    let own_crate = matches!(room(file), "model" | "cni");
+    for path in &mut named {
+        let mut full = if children.contains(&path[0]) { module(file) } else { Vec::new() };
+        for (depth, part) in path.iter().enumerate() {
+            match *part {
+                "crate" if own_crate => full.push(room(file)),
+                "crate" => {}
+                // At the end of a group, the module itself.
+                "self" if depth > 0 => {}
+                "self" => full = module(file),
+                "super" => {
+                    if depth == 0 {
+                        full = module(file);
+                    }
+                    full.pop();
+                }
+                part => full.push(part),
             }
         }
+        *path = full;
     }
-    let depth = file.split('/').filter(|part| !matches!(*part, "mod.rs" | "lib.rs")).count() - usize::from(own_crate);
-    for (at, _) in line.match_indices("super::").filter(|(at, _)| !line[..*at].ends_with("super::")) {
-        let mut rest = &line[at..];
-        let mut up = 0;
-        while let Some(further) = rest.strip_prefix("super::") {
-            (rest, up) = (further, up + 1);
-        }
-        if up >= depth && !own_crate {
-            named.push(path(rest));
-        }
-    }
-    named.retain(|name| !name.is_empty() && *name != room(file));
     named
+}
+
+/// The files of `sources` that each of them uses.
+fn uses(sources: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
+    let modules: BTreeMap<Vec<&str>, &str> = sources.keys().map(|file| (module(file), file.as_str())).collect();
+    let file_of = |path: Vec<&str>| (1..=path.len()).rev().find_map(|length| modules.get(&path[..length]).copied());
+    let used = |file: &str, text| {
+        let files = paths_named(file, text).into_iter().filter_map(file_of);
+        files.filter(|used| *used != file).map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let of = |name: String| *modules.values().find(|file| **file == name).expect("a file");
+    sources.iter().map(|(file, text)| (file.as_str(), used(file, text).into_iter().map(of).collect())).collect()
+}
+
+/// Files that use each other in a circle, each the next one; none if there is no circle.
+fn circle<'a>(uses: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Option<Vec<&'a str>> {
+    let mut left = uses.clone();
+    // A file that uses none of the others that are left is in no circle.
+    while let Some(done) = left.iter().find(|(_, used)| used.iter().all(|file| !left.contains_key(file))) {
+        let done = *done.0;
+        left.remove(done);
+    }
+    let mut way = vec![*left.keys().next()?];
+    loop {
+        let next = left[way[way.len() - 1]].iter().find(|file| left.contains_key(*file)).expect("one that is left");
+        if let Some(at) = way.iter().position(|file| file == next) {
+            return Some(way.split_off(at));
+        }
+        way.push(next);
+    }
 }
 
 #[test]
 fn rooms_use_only_what_the_table_allows() {
-    let mut used: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let sources = sources();
-    for (file, text) in &sources {
+    let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (file, targets) in uses(&sources) {
         if file.starts_with("bin/") || file == "lib.rs" {
             continue;
         }
-        let targets = code(text).flat_map(|line| rooms_named(file, line)).map(str::to_owned);
-        used.entry(room(file)).or_default().extend(targets);
+        let rooms = targets.into_iter().map(room).filter(|target| *target != room(file));
+        used.entry(room(file)).or_default().extend(rooms);
     }
     for (from, targets) in &used {
         let allowed =
             ARROWS.iter().find(|(name, _)| name == from).unwrap_or_else(|| panic!("{from} is not in the table"));
         for target in targets {
-            assert!(allowed.1.contains(&target.as_str()), "{from} uses {target}, and the table has no such arrow");
+            assert!(allowed.1.contains(target), "{from} uses {target}, and the table has no such arrow");
         }
     }
     for (from, targets) in ARROWS {
@@ -159,18 +246,55 @@ fn the_crates_without_io_are_without_std() {
 }
 
 #[test]
-fn a_way_out_of_a_folder_is_seen_however_it_is_written() {
-    for (file, line, named) in [
-        ("agent/fault.rs", "use crate::kube::watch;", vec!["kube"]),
-        ("agent/fault.rs", "use super::super::kube::watch;", vec!["kube"]),
-        ("agent/node/mod.rs", "use super::super::kube;", vec!["kube"]),
-        ("agent/node/host.rs", "use super::super::fault;", vec![]),
-        ("plugin.rs", "use super::rpc;", vec!["rpc"]),
-        ("rpc/server.rs", "fn f(lease: &model::lease::Lease, of: remodel::X) {", vec!["model"]),
-        ("cni/result.rs", "use crate::version; use model::addr;", vec!["model"]),
+fn no_files_use_each_other_in_a_circle() {
+    let sources = sources();
+    let uses = uses(&sources);
+    let arrows: usize = uses.values().map(BTreeSet::len).sum();
+    assert!(arrows > uses.len(), "{arrows} arrows between {} files are not all", uses.len());
+    assert_eq!(circle(&uses), None, "each of these files uses the next one, and the last one the first");
+}
+
+#[test]
+fn a_use_of_another_file_is_seen_however_it_is_written() {
+    let modules =
+        ["agent/mod.rs", "agent/fault.rs", "agent/node/mod.rs", "agent/node/gate.rs", "kube/mod.rs", "kube/watch.rs"];
+    let others = ["cni/lib.rs", "cni/version.rs", "model/lib.rs", "model/lease.rs"];
+    for (file, text, used) in [
+        ("agent/fault.rs", "use crate::kube::watch;", vec!["kube/watch.rs"]),
+        ("agent/fault.rs", "use super::super::kube::watch;", vec!["kube/watch.rs"]),
+        ("agent/node/mod.rs", "use super::super::kube::explained;", vec!["kube/mod.rs"]),
+        ("agent/node/gate.rs", "use super::super::fault;", vec!["agent/fault.rs"]),
+        ("agent/node/gate.rs", "use super::{Node, Wake as W};", vec!["agent/node/mod.rs"]),
+        ("agent/node/mod.rs", "pub mod gate;", vec![]),
+        ("agent/node/mod.rs", "pub mod gate;\nfn f(gate: &gate::Gate) {", vec!["agent/node/gate.rs"]),
+        ("agent/mod.rs", "use self::node::{gate::Gate, self};", vec!["agent/node/gate.rs", "agent/node/mod.rs"]),
+        (
+            "agent/fault.rs",
+            "use crate::{\n    agent::{node::{gate, Node}, fault::Cause},\n    kube::{self, watch::{End, Flow}},\n};",
+            vec!["agent/node/gate.rs", "agent/node/mod.rs", "kube/mod.rs", "kube/watch.rs"],
+        ),
+        (
+            "kube/watch.rs",
+            "fn f(lease: &model::lease::Lease, of: remodel::X, a: other::cni::X) {",
+            vec!["model/lease.rs"],
+        ),
+        ("cni/lib.rs", "use crate::version; use model::addr;", vec!["cni/version.rs", "model/lib.rs"]),
+        ("kube/watch.rs", "// use crate::agent::fault;", vec![]),
     ] {
-        assert_eq!(rooms_named(file, line), named, "{file}: {line}");
+        let mut sources: BTreeMap<String, String> =
+            modules.iter().chain(&others).map(|file| ((*file).to_owned(), String::new())).collect();
+        sources.insert(file.to_owned(), text.to_owned());
+        assert_eq!(uses(&sources)[file], used.into_iter().collect(), "{file}: {text}");
     }
+}
+
+#[test]
+fn a_circle_is_found_wherever_it_begins() {
+    let uses = |arrows: &[(&'static str, &[&'static str])]| -> BTreeMap<&str, BTreeSet<&str>> {
+        arrows.iter().map(|(from, to)| (*from, to.iter().copied().collect())).collect()
+    };
+    assert_eq!(circle(&uses(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])), None);
+    assert_eq!(circle(&uses(&[("a", &["b"]), ("b", &["c"]), ("c", &["d"]), ("d", &["b"])])), Some(vec!["b", "c", "d"]));
 }
 
 #[test]
