@@ -42,9 +42,9 @@ pub struct Kubeconfig {
 /// Which server certificates are good.
 #[derive(Debug, Clone)]
 pub enum Trust {
-    /// Those signed by the authorities that this machine trusts.
+    /// Certificates that are signed by the authorities that this machine trusts.
     System,
-    /// Those signed by these authorities.
+    /// Certificates that are signed by these authorities.
     Only(Pem),
     /// All, for tests (`insecure-skip-tls-verify`).
     Anyone,
@@ -143,13 +143,13 @@ pub enum AccessError {
 pub enum FieldRule {
     /// Something must be there.
     Required,
-    /// It names an entry of this list that is not there.
+    /// The field names an entry of this list that is not there.
     NoSuchEntry(&'static str),
     /// More than one entry of the list bears this name.
     NotUnique(&'static str),
-    /// It cannot stand beside this field.
+    /// The field cannot stand beside this one.
     NotBeside(&'static str),
-    /// It needs this field beside it.
+    /// The field needs this one beside it.
     Needs(&'static str),
     /// Not base64.
     NotBase64,

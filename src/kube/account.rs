@@ -1,6 +1,7 @@
 //! The account that Kubernetes puts into a pod, as a way to the API server.
 //!
-//! Names its files, which kubelet renews, and reads none of them but to see whether there is an account at all.
+//! Names its files, which kubelet renews. Must not keep what stands in them; the token is read once, to see whether there is an
+//! account at all.
 
 use std::path::Path;
 

@@ -3,7 +3,8 @@
 //! Answers are values whatever their status. Nothing is repeated and nothing is redirected. Bodies, lines and times have
 //! limits. Whatever says how to reach the server is followed while it changes, by one rule: it is looked at for each
 //! request; what is good counts from then on; what is broken is said, and what was good before stays in use. Only another
-//! certificate or authority needs new connections, and another server ends those to the former one.
+//! certificate or authority needs new connections, and another server ends those to the former one. Must not know what is asked
+//! and answered.
 
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -113,7 +114,7 @@ pub enum KubeError {
     Credentials(CredentialsError),
     /// The proxy that is configured cannot be used.
     Proxy(ProxyError),
-    /// This argument or configured value cannot be sent.
+    /// An argument or a configured value that cannot be sent.
     BadRequest(&'static str),
     /// No connection, no TLS, or not HTTP.
     Io {
@@ -171,7 +172,7 @@ impl std::error::Error for KubeError {
 pub enum StreamError {
     /// Nothing came for so long.
     Idle(Duration),
-    /// It broke off: in a line, or without the end that HTTP prescribes.
+    /// The stream broke off: in a line, or without the end that HTTP prescribes.
     BrokenOff,
     /// A line has more than this many bytes.
     TooLong(usize),

@@ -2,7 +2,7 @@
 //!
 //! Everything that can block here is known to [`Stop`] before it blocks, so that a shutdown from another thread ends it
 //! at once: lookups of names, TCP connects, handshakes, reads. ureq's own parts cannot be told the server's name, panic
-//! on a key that does not fit its certificate, and set no keepalive.
+//! on a key that does not fit its certificate, and set no keepalive. Must not know HTTP or Kubernetes.
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};

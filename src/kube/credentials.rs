@@ -142,7 +142,7 @@ pub(super) struct Contents {
 #[derive(Clone, PartialEq, Eq)]
 enum Authorities {
     These(Secret),
-    /// Those of this machine. Their file is long, so that a mark of its content is kept.
+    /// The authorities of this machine. Their file is long, so a mark of its content is kept.
     System(u64),
     Anyone,
 }

@@ -1,6 +1,6 @@
 //! Exec credential plugins: a program that prints a token, a client certificate, or both.
 //!
-//! It is given a deadline, its output is bounded, and what it printed never becomes part of an error. Its standard error is
+//! The program is given a deadline, its output is bounded, and what it printed never becomes part of an error. Its standard error is
 //! the agent's own, as with every other Kubernetes client. Must not keep what was printed; `credentials` does.
 
 use std::fmt;
@@ -50,11 +50,11 @@ pub struct PluginError {
 pub enum PluginProblem {
     /// The program could not be run, or did not print anything to the end.
     Program(ProgramError),
-    /// It could not be told about the cluster: the authorities cannot be read.
+    /// The plugin could not be told about the cluster: the authorities cannot be read.
     Authorities(Origin, io::Error),
-    /// It did not print an ExecCredential; the line and column that are wrong, if known.
+    /// The plugin did not print an ExecCredential; the line and column that are wrong, if known.
     NotACredential(Option<(usize, usize)>),
-    /// Its credential is of this version, and not of the one that was asked for.
+    /// The credential is of another kind or version than was asked for.
     OtherVersion,
     /// There is neither a token nor a certificate with its key in it.
     Nothing,

@@ -22,7 +22,7 @@ pub trait Kind {
     /// What is kept of the object, or why it cannot be used.
     ///
     /// # Errors
-    /// Its own words; the object counts as absent.
+    /// Why, in the words of the kind; the object counts as absent.
     fn reduce(&self, raw: &RawValue) -> Result<Self::Object, String>;
 }
 

@@ -18,9 +18,9 @@ pub struct Pem {
 /// Where a piece of configuration came from, for errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// This file holds it.
+    /// A file that holds it.
     File(PathBuf),
-    /// This field of this kubeconfig holds it. Without a path it is the one that is in use.
+    /// A kubeconfig, without a path the one that is in use, and its field that holds it.
     Field(PathBuf, String),
     /// The plugin said it.
     Plugin(PathBuf),
@@ -43,7 +43,7 @@ impl Pem {
         Pem { origin: Origin::File(path.into()), content: None }
     }
 
-    /// These bytes, from there.
+    /// The bytes themselves, and where they stood.
     pub fn inline(origin: Origin, content: Secret) -> Pem {
         Pem { origin, content: Some(content) }
     }

@@ -111,13 +111,13 @@ enum Whereabouts {
 /// Whether pods get host ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPorts {
-    /// This plugin makes them, in these versions.
+    /// The plugin that makes them, in these versions.
     By(PathBuf, Vec<Version>),
-    /// This plugin does not answer, which was said.
+    /// The plugin that would make them and does not answer, which was said.
     Silent(PathBuf),
-    /// There is none where the runtime finds flock.
+    /// The directory in which the runtime finds flock, and no portmap.
     NotIn(PathBuf),
-    /// It is not known where the runtime looks.
+    /// Nobody knows where the runtime looks.
     Unknown,
 }
 
@@ -169,7 +169,7 @@ impl Asked {
 }
 
 impl PortmapPlugin {
-    /// One that has not been asked.
+    /// A plugin that has not been asked.
     pub fn new(search: Search) -> PortmapPlugin {
         PortmapPlugin { search, asked: None }
     }
