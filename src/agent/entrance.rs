@@ -4,7 +4,8 @@
 //! asked there.
 
 use crate::process::log;
-use crate::rpc::server::{BindError, Door};
+use crate::rpc::listener::BindError;
+use crate::rpc::server::Door;
 
 /// Looks in a row that may fail because the system refuses. A service manager gives the next agent its directories anew, which
 /// this one cannot do for itself: under the shipped unit, all of `/run` but its own directory is read-only.

@@ -4,6 +4,8 @@
 
 pub mod client;
 pub mod frame;
+pub mod gate;
+pub mod listener;
 pub mod message;
 pub mod server;
 

@@ -1,61 +1,46 @@
 //! The agent's side: accepts, reads one request per connection, asks the handlers in force, writes the answer.
 //!
-//! One thread per connection, bounded in number: when all are busy, callers wait in the socket's backlog, unless somebody
-//! holds a place without having said what he wants. The socket is its own, or one that the service manager holds; what stands
-//! at its path is kept there by [`Door::keep_bound`]. Stops by accepting no more and waiting for the requests in service. Must
+//! One thread per connection, bounded in number by the gate: when all are busy, callers wait in the socket's backlog. What stands at
+//! the socket's path is kept there by [`Door::keep_bound`]. Stops by accepting no more and waiting for the requests in service. Must
 //! not know what the verbs do.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketType};
 
 use crate::process::failpoint;
 use crate::process::progress::Pulse;
 use crate::record::boot_clock;
-use crate::record::disk::{DiskError, make_private_dir};
-use crate::rpc::client::{LOOK, connect_once};
+use crate::record::disk::make_private_dir;
 use crate::rpc::frame::{self, FrameError};
+use crate::rpc::gate::Gate;
+use crate::rpc::listener::{BindError, Listener, Standing};
 use crate::rpc::message::{Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit, agent_share, plugin_limit};
 use cni::error::Code;
 use cni::verb::Verb;
 
-/// Requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
+/// Most requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
 /// still a place for STATUS, without which the runtime would declare the node not ready.
 pub const MAX_CONNECTIONS: usize = 384;
 
-/// Requests of this many bytes are read into memory whoever sends them. A usual one has two or three thousand.
+/// Length in bytes up to which requests are read into memory whoever sends them. A usual one has two or three thousand.
 pub const SMALL_REQUEST: usize = 64 * 1024;
 
-/// Larger requests at once, from the first byte beyond [`SMALL_REQUEST`] to the answer; more wait. With it the memory of all
-/// requests together has a bound that is far below the product of their number and their longest size.
-pub const LARGE_REQUESTS: usize = 4;
-
-/// A caller sends its request right after it has connected. One that has not been given this time to do so is not cut off
-/// for others, lest many honest ones at once cut each other off.
-const GRACE: Duration = Duration::from_millis(10);
-
-/// Sockets at once, the former ones of which only have callers left that came before their file was removed.
+/// Most sockets at once. The former ones only have callers left that came before their file was removed.
 const LISTENERS: usize = 8;
 
-/// The rights of a socket that the agent has bound itself: only its owner and root may call.
-const SOCKET_MODE: u32 = 0o600;
-
-/// How long a caller may take to receive its answer.
+/// Deadline for a caller to receive its answer, 5 s.
 const ANSWER_DEPARTURE: Duration = Duration::from_secs(5);
 
 /// One request on its way.
@@ -106,181 +91,6 @@ impl Handler for Unready {
     }
 
     fn undelivered(&self, _: &Request, _: &Response) {}
-}
-
-/// A bound socket. Callers queue from now on, and are served once a [`Server`] has it.
-#[derive(Debug)]
-pub struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
-    standing: Standing,
-}
-
-/// What callers find at the path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// The socket that the agent has bound. It goes with the server.
-    Own(Identity),
-    /// The socket of the service manager, whose next agent has it.
-    HandedOver(Identity),
-    /// Not the socket of the service manager, whose file was removed or replaced before the agent started.
-    Lost,
-}
-
-impl Standing {
-    fn identity(self) -> Option<Identity> {
-        match self {
-            Standing::Own(identity) | Standing::HandedOver(identity) => Some(identity),
-            Standing::Lost => None,
-        }
-    }
-}
-
-/// A file, whatever its name. The kernel gives the number of a bound socket to no other file for as long as it listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    /// The permissions that it should have.
-    mode: u32,
-}
-
-impl Identity {
-    fn of(found: &Metadata) -> Identity {
-        Identity { device: found.dev(), inode: found.ino(), mode: found.mode() & 0o7777 }
-    }
-
-    fn is(self, found: &Metadata) -> bool {
-        (self.device, self.inode) == (found.dev(), found.ino())
-    }
-}
-
-/// Why there is no socket to serve.
-#[derive(Debug)]
-pub enum BindError {
-    /// The socket on standard input is not the one that plugins look for.
-    Other {
-        /// What it is.
-        given: String,
-        /// The path where plugins look.
-        path: PathBuf,
-    },
-    /// Another agent answers there.
-    InUse(PathBuf),
-    /// The directory of the socket is missing and cannot be made, or is not safe to use.
-    Directory(DiskError),
-    /// Something that is no socket stands in its place.
-    NotASocket(PathBuf),
-    /// The system refused.
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// Its reason.
-        error: io::Error,
-    },
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BindError::Other { given, path } => write!(
-                f,
-                "the service manager hands over {given}, but --socket is {}; ListenStream= of the socket unit has to name \
-                 the same",
-                path.display()
-            ),
-            BindError::InUse(path) => write!(f, "another agent listens on {}", path.display()),
-            BindError::Directory(error) => write!(f, "{error}"),
-            BindError::NotASocket(path) => write!(f, "{} is not a socket; move it away", path.display()),
-            BindError::Io { path, error } => write!(f, "listen on {}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for BindError {}
-
-impl Listener {
-    /// The listening socket that `stdin` is, when a service manager has put one there (`StandardInput=socket`): it holds the
-    /// socket while agents come and go, so that callers wait instead of being refused. None if `stdin` is anything else.
-    ///
-    /// Standard input and not `LISTEN_FDS`, since a descriptor that is known by its number only cannot be owned in safe
-    /// Rust, and would be inherited by every program that the agent runs.
-    ///
-    /// # Errors
-    /// [`BindError::Other`] if it is no unix stream socket, or not bound to `path`.
-    pub fn handed_over(stdin: impl AsFd, path: &Path) -> Result<Option<Listener>, BindError> {
-        let stdin = stdin.as_fd();
-        if !sockopt::socket_acceptconn(stdin).unwrap_or(false) {
-            return Ok(None);
-        }
-        let other = |given: String| BindError::Other { given, path: path.into() };
-        let io = |error| BindError::Io { path: path.into(), error };
-        let kind = (sockopt::socket_domain(stdin), sockopt::socket_type(stdin));
-        if kind != (Ok(AddressFamily::UNIX), Ok(SocketType::STREAM)) {
-            return Err(other("a socket that is no unix stream socket".into()));
-        }
-        let listener = UnixListener::from(stdin.try_clone_to_owned().map_err(io)?);
-        let bound = listener.local_addr().map_err(io)?;
-        match bound.as_pathname() {
-            Some(bound) if bound == path => {}
-            Some(bound) => return Err(other(bound.display().to_string())),
-            None => return Err(other("a socket without a path".into())),
-        }
-        listener.set_nonblocking(true).map_err(io)?;
-        // A descriptor does not tell which file it was bound to. That of an earlier agent is gone or dead by now, so one that
-        // takes callers is the manager's.
-        let standing = match fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() && somebody_listens(path) => {
-                Standing::HandedOver(Identity::of(&found))
-            }
-            _ => Standing::Lost,
-        };
-        Ok(Some(Listener { listener, path: path.into(), standing }))
-    }
-
-    /// Listens on `path`, mode 0600. A socket that a dead agent left is replaced; one that answers is not.
-    ///
-    /// # Errors
-    /// Every variant of [`BindError`].
-    pub fn bind(path: &Path) -> Result<Listener, BindError> {
-        let io = |error| BindError::Io { path: path.into(), error };
-        match fs::symlink_metadata(path) {
-            Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.into())),
-            Ok(_) if somebody_listens(path) => return Err(BindError::InUse(path.into())),
-            _ => {}
-        }
-        // Bound beside its name and renamed, so that the socket never exists with other rights, and callers never see a gap.
-        // One name for all, so that an agent killed in between leaves nothing that its successor does not take away.
-        let beside = path.with_extension("new");
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&beside).map_err(io)?;
-        let settled = fs::set_permissions(&beside, fs::Permissions::from_mode(SOCKET_MODE))
-            .and_then(|()| listener.set_nonblocking(true))
-            .and_then(|()| fs::symlink_metadata(&beside))
-            .and_then(|bound| failpoint::pass("socket.rename").map(|()| bound))
-            .and_then(|bound| fs::rename(&beside, path).map(|()| bound));
-        match settled {
-            Ok(bound) => {
-                let standing = Standing::Own(Identity::of(&bound));
-                Ok(Listener { listener, path: path.into(), standing })
-            }
-            Err(error) => {
-                fs::remove_file(&beside).ok();
-                Err(io(error))
-            }
-        }
-    }
-}
-
-/// A full backlog is somebody's, too, and so is one that a signal kept us from seeing the end of.
-fn somebody_listens(path: &Path) -> bool {
-    match connect_once(path, Instant::now() + LOOK) {
-        Ok(_) => true,
-        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
-    }
 }
 
 /// Limits of a server. [`Limits::default`] is what the agent uses.
@@ -637,129 +447,6 @@ fn answer(stream: &UnixStream, response: &Response) -> Result<(), FrameError> {
     // Nothing can fail any more: an answer that has left counts as taken.
     failpoint::pass("rpc.answered").ok();
     Ok(())
-}
-
-/// Counts what is in service, knows what is still arriving, and closes for good.
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<Inside>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Inside {
-    count: usize,
-    closed: bool,
-    /// Connections whose request has not arrived in full, the oldest first.
-    arriving: VecDeque<(Instant, Arc<UnixStream>)>,
-    /// Requests that have been admitted as large.
-    large: usize,
-}
-
-impl Inside {
-    fn is_arriving(&self, stream: &UnixStream) -> bool {
-        self.arriving.iter().any(|(_, arriving)| std::ptr::eq(&**arriving, stream))
-    }
-
-    /// Ends the arrival of the oldest connection; what its caller has sent in full is served all the same, since the kernel
-    /// hands that over before it tells of the end.
-    fn cut_off_oldest(&mut self) {
-        if let Some((_, stream)) = self.arriving.pop_front() {
-            // A connection that has ended by itself needs no end.
-            stream.shutdown(Shutdown::Read).ok();
-        }
-    }
-}
-
-/// The right of one large request to be in memory, while held.
-struct Large<'a>(&'a Gate);
-
-impl Drop for Large<'_> {
-    fn drop(&mut self) {
-        self.0.lock().large -= 1;
-        self.0.changed.notify_all();
-    }
-}
-
-impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for room, and makes it where somebody has not said yet what he wants: who is silent or slow must not keep
-    /// others out. Requests in service are never cut off. False when the gate is closed.
-    fn enter(&self, room: usize) -> bool {
-        let mut state = self.lock();
-        while !state.closed && state.count >= room {
-            let grace = state.arriving.front().map(|(since, _)| GRACE.saturating_sub(since.elapsed()));
-            state = match grace {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if !left.is_zero() => {
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-                Some(_) => {
-                    state.cut_off_oldest();
-                    self.changed.notify_all();
-                    // Its thread leaves, or it turns out that its request had arrived.
-                    self.changed.wait_timeout(state, GRACE).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        if state.closed {
-            return false;
-        }
-        state.count += 1;
-        true
-    }
-
-    fn arrives(&self, stream: &Arc<UnixStream>) {
-        self.lock().arriving.push_back((Instant::now(), stream.clone()));
-    }
-
-    /// The request has arrived, or never will.
-    fn arrived(&self, stream: &UnixStream) {
-        self.lock().arriving.retain(|(_, arriving)| !std::ptr::eq(&**arriving, stream));
-    }
-
-    /// Waits for the right to be large. None when `until` has come, or the connection is cut off.
-    fn admit_large(&self, stream: &UnixStream, until: Instant) -> Option<Large<'_>> {
-        let left = until.saturating_duration_since(Instant::now());
-        let full = |state: &mut Inside| state.large >= LARGE_REQUESTS && state.is_arriving(stream);
-        let (mut state, _) =
-            self.changed.wait_timeout_while(self.lock(), left, full).unwrap_or_else(PoisonError::into_inner);
-        (state.large < LARGE_REQUESTS).then(|| {
-            state.large += 1;
-            Large(self)
-        })
-    }
-
-    fn leave(&self) {
-        self.lock().count -= 1;
-        self.changed.notify_all();
-    }
-
-    fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        // Who has not said what he wants is not waited for; a plugin asks our successor.
-        while !state.arriving.is_empty() {
-            state.cut_off_oldest();
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
-    /// How many are inside when all have left or the deadline has come.
-    fn drained(&self, deadline: Instant) -> usize {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let (state, _) =
-            self.changed.wait_timeout_while(self.lock(), left, |s| s.count > 0).unwrap_or_else(PoisonError::into_inner);
-        state.count
-    }
 }
 
 #[cfg(test)]

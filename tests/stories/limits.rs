@@ -631,7 +631,8 @@ fn why_the_agent_ended_is_read_by_whoever_reads_and_holds_up_nothing_when_nobody
 /// Each limit of docs/design.md is the one in force.
 #[test]
 fn the_limits_are_written_down_as_they_are() {
-    use flock::rpc::server::{LARGE_REQUESTS, SMALL_REQUEST};
+    use flock::rpc::gate::LARGE_REQUESTS;
+    use flock::rpc::server::SMALL_REQUEST;
     use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
     let design = include_str!("../docs/design.md");
     let seconds = |limit: fn(Verb) -> Duration| {

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use cni::verb::Verb;
 use flock::rpc::client::{CallError, call};
+use flock::rpc::gate::LARGE_REQUESTS;
+use flock::rpc::listener::{BindError, Listener};
 use flock::rpc::message::{Request, Response, encode};
-use flock::rpc::server::{BindError, Call, Handler, LARGE_REQUESTS, Limits, Listener, Notice, Server, Unready};
+use flock::rpc::server::{Call, Handler, Limits, Notice, Server, Unready};
 use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};
