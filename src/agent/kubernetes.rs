@@ -1,0 +1,139 @@
+//! The parts of the agent that exist only with Kubernetes: two watches and the report of this node's status.
+//!
+//! They live through three phases, each a type: made ([`Kubernetes`]), at work ([`Following`]), and about to end
+//! ([`Leaving`]). Must not decide anything about a NodeConfig or a pod: `node` does.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::agent::board::Board;
+use crate::agent::ledger::Ledger;
+use crate::agent::node::cluster::{NodeConfigAudience, PodAudience, tell};
+use crate::agent::node::pods::Pods;
+use crate::agent::node::source::Published;
+use crate::agent::node::state::NodeState;
+use crate::agent::node::status::Reporter;
+use crate::agent::node::wake::Wake;
+use crate::agent::threads::{Threads, end};
+use crate::kube::access::Access;
+use crate::kube::client::{Client, KubeError};
+use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
+use crate::kube::reflect::reflect;
+
+/// How the agent presents itself to the API server.
+const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
+
+/// Longest time for telling the API server that the agent stops, 1.5 s.
+const FAREWELL: Duration = Duration::from_millis(1500);
+
+/// The client, and where the watches put what they hear. Nothing is asked yet.
+#[derive(Debug)]
+pub struct Kubernetes {
+    node: String,
+    client: Arc<Client>,
+    /// The newest word about this node's NodeConfig.
+    pub published: Board<Published>,
+    /// The pods of this node.
+    pub pods: Pods,
+    wake: Sender<Wake>,
+}
+
+impl Kubernetes {
+    /// A client of the API for the node of this name, which is woken by `wake`.
+    ///
+    /// # Errors
+    /// What `access` names cannot be used.
+    pub fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
+        let client = Client::new(access, USER_AGENT)?.telling(tell);
+        Ok(Kubernetes { node, client: Arc::new(client), published: Board::default(), pods: Pods::default(), wake })
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// One could not be started.
+    pub fn follow(self, threads: &Threads, ledger: Ledger, state: Board<NodeState>) -> io::Result<Following> {
+        let Kubernetes { node, client, published, pods, wake } = self;
+        let leaving = Arc::new(AtomicBool::new(false));
+        let mut stops = Vec::new();
+        let mut stopped = || {
+            let (stop, stopped) = channel();
+            stops.push(stop);
+            stopped
+        };
+
+        let (configs_stopped, configs, of_configs) = (stopped(), client.clone(), leaving.clone());
+        let mut audience = NodeConfigAudience { node: node.clone(), published, wake };
+        let kind = NodeConfigs { node: node.clone() };
+        threads.start("watch-nodeconfigs", move || {
+            reflect(&configs, kind, &configs_stopped, &mut audience);
+            end_with(&of_configs);
+        })?;
+
+        let (pods_stopped, watch, of_pods) = (stopped(), client.clone(), leaving.clone());
+        let mut audience = PodAudience { pods };
+        let kind = PodsOfNode { node: node.clone() };
+        threads.start("watch-pods", move || {
+            reflect(&watch, kind, &pods_stopped, &mut audience);
+            end_with(&of_pods);
+        })?;
+
+        let status_stopped = stopped();
+        let reporter = Reporter::new(client.clone(), node, ledger, state);
+        let (reporting, reported) = channel();
+        threads.start("status", move || {
+            reporter.run(&status_stopped);
+            drop(reporting);
+        })?;
+        Ok(Following { client, leaving, stops, reported })
+    }
+}
+
+/// The threads at work.
+#[derive(Debug)]
+pub struct Following {
+    client: Arc<Client>,
+    /// The agent is about to end, and so may its watches.
+    leaving: Arc<AtomicBool>,
+    /// Each thread ends when its sender is gone.
+    stops: Vec<Sender<()>>,
+    /// Nothing comes through it. It ends when the last report has been written, or cannot be.
+    reported: Receiver<()>,
+}
+
+impl Following {
+    /// Lets the threads end, and the last report be written.
+    pub fn leave(self) -> Leaving {
+        self.leaving.store(true, Ordering::Relaxed);
+        drop(self.stops);
+        Leaving { client: self.client, reported: self.reported, until: Instant::now() + FAREWELL }
+    }
+}
+
+/// The threads about to end.
+#[derive(Debug)]
+pub struct Leaving {
+    client: Arc<Client>,
+    reported: Receiver<()>,
+    until: Instant,
+}
+
+impl Leaving {
+    /// Waits for the last report, and ends whatever the client is at. A server that is away is not waited for any longer than
+    /// [`FAREWELL`].
+    pub fn finish(self) {
+        self.reported.recv_timeout(self.until.saturating_duration_since(Instant::now())).ok();
+        self.client.shutdown();
+    }
+}
+
+/// A watch that has ended while the agent runs takes the agent with it: the service manager starts both anew, while an agent
+/// that hears nothing any more would look healthy.
+fn end_with(leaving: &AtomicBool) {
+    if !leaving.load(Ordering::Relaxed) {
+        end("watch has ended for good, the agent ends with it");
+    }
+}

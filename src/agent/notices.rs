@@ -1,0 +1,30 @@
+//! What the server tells of callers who were not served, as lines of the log.
+//!
+//! Each is limited, since callers can trigger them at will. Must not decide who is served.
+
+use std::sync::Arc;
+
+use crate::process::log;
+use crate::rpc::frame::FrameError;
+use crate::rpc::server::{Notice, Notify};
+
+/// What the server calls with each of its notices.
+pub fn to_log() -> Notify {
+    Arc::new(|notice| match notice {
+        Notice::Accept(error) => log::warn("connection cannot be accepted").with("err", error).write_limited(),
+        Notice::Stranger { uid, pid } => log::warn("caller refused: neither root nor this user")
+            .with("uid", uid)
+            .with_some("pid", pid)
+            .write_limited(),
+        // Somebody only looked whether we listen.
+        Notice::Request(FrameError::Closed(0)) => {}
+        Notice::Request(error) => log::warn("request did not arrive").with("err", error).write_limited(),
+        Notice::Abandoned(op) => {
+            log::warn("request not carried out, its caller has gone").with("op", op).write_limited()
+        }
+        Notice::Answer(error) => log::warn("answer did not leave").with("err", error).write_limited(),
+        Notice::Mode(was) => log::warn("permissions of the socket were changed, and are as before")
+            .with("were", format!("{was:04o}"))
+            .write_limited(),
+    })
+}

@@ -1,0 +1,459 @@
+//! The life of an agent in three phases, each a type: [`Opened`], [`Recovered`], [`Serving`].
+//!
+//! A phase owns what it has made, and the next one takes it over, so nothing can be called before its time. Why a phase does things
+//! in this order is said at the function that leads to it. Must not know how any part works.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::agent::board::Board;
+use crate::agent::draw::KernelDraw;
+use crate::agent::entrance::{Deaf, Entrance};
+use crate::agent::fault::Fault;
+use crate::agent::identity::{Identity, Origin};
+use crate::agent::kubernetes::{Following, Kubernetes};
+use crate::agent::ledger::Ledger;
+use crate::agent::node::Node;
+use crate::agent::node::conflist::Conflist;
+use crate::agent::node::gate::Gate;
+use crate::agent::node::host::Host;
+use crate::agent::node::last_good::LastGood;
+use crate::agent::node::portmap::{Overheard, Search};
+use crate::agent::node::source::{ClusterSource, FileSource, Source};
+use crate::agent::node::state::NodeState;
+use crate::agent::node::wake::Wake;
+use crate::agent::notices;
+use crate::agent::reconcile::{Reconciler, Turn};
+use crate::agent::requirements::{self, Unfit};
+use crate::agent::settings::Settings;
+use crate::agent::suspicion::Suspicions;
+use crate::agent::threads::{Threads, end, spawn};
+use crate::agent::verbs::Verbs;
+use crate::agent::watchdog::Watchdog;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::changes::{Change, Changes};
+use crate::kernel::netlink::removal::LinkRemover;
+use crate::kube::client::KubeError;
+use crate::kube::explained;
+use crate::process::log;
+use crate::process::notify;
+use crate::record::boot_clock;
+use crate::record::disk::{Directory, DiskError, make_private_dir, open_lockable_dir};
+use crate::record::store::{Finding, Store, Unusable};
+use crate::rpc::server::{BindError, Limits, Listener, Server};
+
+/// Longest time for the requests that are in service at SIGTERM, 20 s. Below the time that the unit gives.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Descriptors that are enough for all requests that may be in service.
+const DESCRIPTORS: u64 = 4096;
+
+/// Why the agent does not run.
+#[derive(Debug)]
+pub enum StartError {
+    /// This kernel will never do.
+    Unfit(Unfit),
+    /// A directory cannot be used.
+    Directory(DiskError),
+    /// Another agent has this state directory.
+    Locked(PathBuf),
+    /// The boot id cannot be read.
+    Boot(io::Error),
+    /// The socket cannot be had.
+    Bind(BindError),
+    /// The kernel does not tell of its links.
+    Netlink(NetlinkError),
+    /// Record and kernel cannot be compared.
+    Recovery(Fault),
+    /// There is no thread, or no signal handler, to be had.
+    Thread(io::Error),
+    /// The API's client cannot be made.
+    Kube(KubeError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Unfit(why) => write!(f, "{why}"),
+            StartError::Directory(error) => write!(f, "{error}"),
+            StartError::Locked(path) => write!(f, "another agent keeps its state here: {} is locked", path.display()),
+            StartError::Boot(error) => write!(f, "the boot id cannot be read: {error}"),
+            StartError::Bind(error) => write!(f, "{error}"),
+            StartError::Netlink(error) => write!(f, "{error}"),
+            StartError::Recovery(error) => write!(f, "record and kernel cannot be compared: {error}"),
+            StartError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
+            StartError::Kube(error) => f.write_str(&explained(error)),
+        }
+    }
+}
+
+/// The first phase: this process alone has the state directory and knows what the record says, and callers queue at its socket.
+/// Nothing of the kernel has been changed.
+#[derive(Debug)]
+pub struct Opened {
+    began: Instant,
+    signals: Signals,
+    lock: File,
+    store: Store<Directory>,
+    listener: Listener,
+    socket: PathBuf,
+    state_dir: PathBuf,
+    cni_conf_dir: Option<PathBuf>,
+    import: PathBuf,
+}
+
+impl Opened {
+    /// Opens what the settings name.
+    ///
+    /// - Signals come first: one that arrives during the start ends the agent in order, right after it.
+    /// - The kernel is looked at before the first file: an agent that can never serve leaves nothing behind.
+    /// - The socket's directory comes before the state, which is below it by default: a link in its place must not lead the state
+    ///   elsewhere.
+    /// - The lock comes before the record is read, since another agent may be writing it.
+    /// - The socket comes last: from then on callers queue instead of being refused, and only who has the lock may take it.
+    ///
+    /// # Errors
+    /// Everything but [`StartError::Netlink`], [`StartError::Recovery`] and [`StartError::Kube`].
+    pub fn open(settings: Settings) -> Result<Opened, StartError> {
+        let began = Instant::now();
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
+        requirements::look().map_err(StartError::Unfit)?;
+        if let Some(parent) = settings.socket.parent() {
+            make_private_dir(parent).map_err(StartError::Directory)?;
+        }
+        let disk = Directory::open(&settings.state_dir).map_err(StartError::Directory)?;
+        let lock = lock(&settings.state_dir)?;
+        let boot_id = boot_clock::id().map_err(StartError::Boot)?;
+        let (mut store, findings) = Store::open(disk, &boot_id, boot_clock::now_ms());
+        findings.iter().for_each(report);
+        if let Err(error) = store.settle() {
+            log::error("state cannot be recorded; pods can be deleted, and none added until it can")
+                .with("err", error)
+                .write();
+        }
+        raise_descriptor_limit();
+        let handed_over = Listener::handed_over(io::stdin(), &settings.socket).map_err(StartError::Bind)?;
+        let listener = match handed_over {
+            Some(listener) => listener,
+            None => Listener::bind(&settings.socket).map_err(StartError::Bind)?,
+        };
+        let Settings { socket, state_dir, cni_conf_dir, import, .. } = settings;
+        Ok(Opened { began, signals, lock, store, listener, socket, state_dir, cni_conf_dir, import })
+    }
+
+    /// Puts record and kernel in order, and the host as far as the NodeConfig is known.
+    ///
+    /// - The kernel's announcements are heard before the first look, so that nothing changes unheard between the two.
+    /// - Pods of the Go flock are taken over before the comparison, which would take their links for nobody's.
+    /// - The NodeConfig comes after it: an address is free only when the record is right. A file is read now, before the first
+    ///   request; with the API, the last good configuration is recalled.
+    ///
+    /// # Errors
+    /// [`StartError::Thread`], [`StartError::Netlink`], [`StartError::Recovery`] and [`StartError::Kube`].
+    pub fn recover(self, identity: Identity) -> Result<Recovered, StartError> {
+        let Identity { node_name, origin } = identity;
+        let leases = self.store.leases().count();
+        let ledger = Ledger::start(self.store, KernelDraw).map_err(StartError::Thread)?;
+        let remover = LinkRemover::start().map_err(StartError::Netlink)?;
+        let state = Board::<NodeState>::default();
+        let (wakers, woken) = Wakers::new();
+        let (source, kubernetes) = match origin {
+            Origin::File(path) => (Source::File(FileSource::new(path, node_name.clone())), None),
+            Origin::Api(access) => {
+                let kubernetes = Kubernetes::new(&access, node_name.clone(), wakers.node.clone());
+                let kubernetes = kubernetes.map_err(StartError::Kube)?;
+                let last_good = LastGood::new(&self.state_dir);
+                let source = ClusterSource::new(kubernetes.published.clone(), node_name.clone(), last_good);
+                (Source::Cluster(source), Some(kubernetes))
+            }
+        };
+        let pods = kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone());
+        let gate = Gate::new(state.clone(), wakers.node.clone());
+        let verbs = Arc::new(Verbs::new(ledger.clone(), remover, gate, pods));
+        let suspicions = Suspicions::default();
+        let changes = Changes::open().map_err(StartError::Netlink)?;
+        listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
+        let mut reconciler = Reconciler::new(verbs.clone(), &self.socket, suspicions.clone());
+        reconciler.import(&self.import).map_err(StartError::Recovery)?;
+        reconciler.start().map_err(StartError::Recovery)?;
+
+        let search = Search::default();
+        let conflist = self.cni_conf_dir.map(|dir| Conflist::new(dir, &self.socket, search.clone()));
+        let mut node = Node::new(source, Host::new(suspicions), conflist, ledger.clone(), state.clone());
+        node.recall();
+        node.round();
+        Ok(Recovered {
+            began: self.began,
+            signals: self.signals,
+            lock: self.lock,
+            listener: self.listener,
+            socket: self.socket,
+            node_name,
+            leases,
+            ledger,
+            state,
+            wakers,
+            woken,
+            kubernetes,
+            verbs,
+            search,
+            reconciler,
+            node,
+        })
+    }
+}
+
+/// The second phase: what the record says stands in the kernel, and nothing else of flock's does. Callers still queue.
+#[derive(Debug)]
+pub struct Recovered {
+    began: Instant,
+    signals: Signals,
+    lock: File,
+    listener: Listener,
+    socket: PathBuf,
+    node_name: String,
+    leases: usize,
+    ledger: Ledger,
+    state: Board<NodeState>,
+    wakers: Wakers,
+    woken: Woken,
+    kubernetes: Option<Kubernetes>,
+    verbs: Arc<Verbs>,
+    search: Search,
+    reconciler: Reconciler,
+    node: Node,
+}
+
+impl Recovered {
+    /// Serves callers, and starts every thread.
+    ///
+    /// - The handlers are the real ones from the first request on: a DEL may have queued while the start was under way, and must not
+    ///   be answered by anything that does not know the record.
+    /// - The CNI configuration comes after the server, since it makes the runtime call.
+    /// - The service manager is told READY when requests are served, and never waits for a NodeConfig or the API: DEL and STATUS need
+    ///   neither.
+    ///
+    /// # Errors
+    /// [`StartError::Thread`].
+    pub fn serve(self) -> Result<Serving, StartError> {
+        self.start_all().map_err(StartError::Thread)
+    }
+
+    fn start_all(self) -> io::Result<Serving> {
+        let Recovered { ledger, state, mut node, reconciler, woken, .. } = self;
+        let handler = Arc::new(Overheard::new(self.verbs, self.search));
+        let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
+        node.settle_conflist();
+
+        let parts = vec![
+            ("ledger", ledger.pulse()),
+            ("accept", server.pulse()),
+            ("node", node.pulse()),
+            ("reconcile", reconciler.pulse()),
+        ];
+        let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
+        let entrance = Entrance::new(server.door());
+        let threads = Threads::default();
+        threads.start("node", move || node.run(&woken.node))?;
+        threads.start("reconcile", move || {
+            if let Err(Deaf) = reconciler.keep(&woken.reconcile, entrance) {
+                end("agent cannot be called, it ends so that it is started anew");
+            }
+        })?;
+        let following = match self.kubernetes {
+            Some(kubernetes) => Some(kubernetes.follow(&threads, ledger, state)?),
+            None => None,
+        };
+
+        log::info("flock-agent listens")
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("node", self.node_name)
+            .with("socket", self.socket.display())
+            .with("leases", self.leases)
+            .with("ms", self.began.elapsed().as_millis())
+            .write();
+        notify::send("READY=1");
+        let (watching, unwatched) = channel();
+        if let Some(watchdog) = watchdog {
+            threads.start("watchdog", move || watchdog.keep(&unwatched))?;
+        }
+        Ok(Serving {
+            signals: self.signals,
+            lock: self.lock,
+            server,
+            threads,
+            wakers: self.wakers,
+            following,
+            watching,
+        })
+    }
+}
+
+/// The third phase: callers are served.
+#[derive(Debug)]
+pub struct Serving {
+    signals: Signals,
+    lock: File,
+    server: Server,
+    threads: Threads,
+    wakers: Wakers,
+    following: Option<Following>,
+    /// The watchdog ends when it is gone.
+    watching: Sender<()>,
+}
+
+impl Serving {
+    /// Serves until SIGTERM or SIGINT, and stops.
+    ///
+    /// - The service manager and the API hear first, while requests in service still work.
+    /// - Requests end before the threads that they may wait for.
+    /// - The state directory stays locked to the last.
+    pub fn until_told_to_stop(mut self) {
+        let signal = self.wait_for_the_end();
+        notify::send("STOPPING=1\nSTATUS=finishing requests in service");
+        log::info("flock-agent stops").with_some("signal", signal).write();
+        let until = Instant::now() + DRAIN;
+        let leaving = self.following.map(Following::leave);
+        drop(self.watching);
+        let left = self.server.stop(until);
+        self.wakers.stop();
+        if let Some(leaving) = leaving {
+            leaving.finish();
+        }
+        // A thread in mid-round is let finish, but an agent may end at any instruction, and the service manager waits only so long.
+        self.threads.wait(until);
+        if left > 0 {
+            log::warn("requests were still in service").with("requests", left).write();
+        }
+        drop(self.lock);
+    }
+
+    /// The signal that ends the agent. SIGHUP makes it look now instead of in some seconds: at the NodeConfig, the host, and the
+    /// pods.
+    fn wait_for_the_end(&mut self) -> Option<i32> {
+        loop {
+            match self.signals.forever().next() {
+                Some(SIGHUP) => {
+                    log::info("looking again, as asked by SIGHUP").write_limited();
+                    self.wakers.look_again();
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// What wakes the two threads that work in rounds.
+#[derive(Debug, Clone)]
+struct Wakers {
+    node: Sender<Wake>,
+    reconcile: Sender<Turn>,
+}
+
+/// The other ends.
+#[derive(Debug)]
+struct Woken {
+    node: Receiver<Wake>,
+    reconcile: Receiver<Turn>,
+}
+
+impl Wakers {
+    fn new() -> (Wakers, Woken) {
+        let ((node, node_woken), (reconcile, reconcile_woken)) = (channel(), channel());
+        (Wakers { node, reconcile }, Woken { node: node_woken, reconcile: reconcile_woken })
+    }
+
+    // Who is to be woken ends with the process, or before it.
+
+    fn look_again(&self) {
+        self.node.send(Wake::Again).ok();
+        self.reconcile.send(Turn::Round).ok();
+    }
+
+    fn stop(&self) {
+        self.node.send(Wake::Stop).ok();
+        self.reconcile.send(Turn::Stop).ok();
+    }
+}
+
+/// Starts the thread that hears what others change. It ends with the process, or when its socket is of no more use: then the
+/// rounds see what it would have told.
+fn listen(mut changes: Changes, suspicions: Suspicions, wakers: Wakers) -> io::Result<()> {
+    let hear = move || {
+        while let Some(heard) = changes.wait() {
+            for change in heard {
+                let (node, links) = match change {
+                    Change::Host => (suspicions.host(), false),
+                    Change::Surroundings => (suspicions.surroundings(), false),
+                    Change::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
+                    Change::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
+                    Change::Lost => {
+                        (suspicions.host() | suspicions.surroundings(), suspicions.link(|all| all.all = true))
+                    }
+                };
+                if node {
+                    wakers.node.send(Wake::Look).ok();
+                }
+                if links {
+                    wakers.reconcile.send(Turn::Look).ok();
+                }
+            }
+        }
+        log::error("the kernel's announcements cannot be heard any more; what others change is seen in rounds only")
+            .write();
+    };
+    spawn("host-events", hear)
+}
+
+/// One agent per state directory. Held until the process ends, however it ends. The lock is on the directory itself, so
+/// that it needs no file, which a full or read-only disk might refuse.
+fn lock(dir: &Path) -> Result<File, StartError> {
+    let file = open_lockable_dir(dir).map_err(StartError::Directory)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(StartError::Locked(dir.into())),
+    }
+}
+
+/// A request in service has up to five descriptors, and a login shell gives a thousand. The unit has its own number.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if limit.current.is_some_and(|current| current < most) {
+        // Refused, requests that find no descriptor fail and come again.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum }).ok();
+    }
+}
+
+fn report(finding: &Finding) {
+    match finding {
+        Finding::OtherBoot => log::info("state of an earlier boot dropped").write(),
+        Finding::TornTail => log::info("last record was cut off and never in force").write(),
+        Finding::SetAside { why, kept_as } => {
+            let line = match why {
+                Unusable::Damaged { unreadable, misplaced } => {
+                    log::error("state was damaged; what is beyond doubt is in force, and the kernel tells the rest")
+                        .with("unreadable_lines", unreadable)
+                        .with("misplaced_lines", misplaced)
+                }
+                Unusable::Version(found) => {
+                    log::error("state is of another flock; the kernel tells what is there").with("version", found)
+                }
+                Unusable::Unreadable(error) => {
+                    log::error("state cannot be read; the kernel tells what is there").with("err", error)
+                }
+            };
+            line.with("kept_as", kept_as).write();
+        }
+    }
+}
