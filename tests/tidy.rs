@@ -351,6 +351,16 @@ fn only_one_place_enters_namespaces_and_one_runs_other_programs() {
 }
 
 #[test]
+fn locks_are_of_one_kind() {
+    for (file, text) in sources().iter().filter(|(file, _)| *file != "process/lock.rs") {
+        for line in code(text) {
+            let other = ["Mutex", "Condvar", "RwLock", "PoisonError"].iter().any(|word| line.contains(word));
+            assert!(!other, "{file}: {line}");
+        }
+    }
+}
+
+#[test]
 fn every_dependency_has_its_line() {
     let notes = fs::read_to_string(root().join("vendor-notes.md")).expect("text");
     let mut count = 0;

@@ -5,25 +5,27 @@
 //! snapshots mean.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use crate::process::lock::{Changed, Held, Lock};
 
 /// A board with a snapshot of type `T`. Clones are the same board.
 pub struct Board<T>(Arc<Place<T>>);
 
 struct Place<T> {
-    snapshot: Mutex<Arc<T>>,
-    swapped: Condvar,
+    snapshot: Lock<Arc<T>>,
+    swapped: Changed,
 }
 
 impl<T> Board<T> {
     /// A board on which `snapshot` stands.
     pub fn new(snapshot: T) -> Board<T> {
-        Board(Arc::new(Place { snapshot: Mutex::new(Arc::new(snapshot)), swapped: Condvar::new() }))
+        Board(Arc::new(Place { snapshot: Lock::new(Arc::new(snapshot)), swapped: Changed::new() }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<T>> {
-        self.0.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Arc<T>> {
+        self.0.snapshot.lock()
     }
 
     /// The snapshot that stands there now.
@@ -34,7 +36,7 @@ impl<T> Board<T> {
     /// Puts another snapshot in its place, and wakes everybody who waits for one.
     pub fn set(&self, snapshot: impl Into<Arc<T>>) {
         *self.lock() = snapshot.into();
-        self.0.swapped.notify_all();
+        self.0.swapped.wake_all();
     }
 
     /// What `find` finds in the present snapshot or in the first later one in which it finds something; none if it has found
@@ -49,7 +51,7 @@ impl<T> Board<T> {
             if left.is_zero() {
                 return None;
             }
-            snapshot = self.0.swapped.wait_timeout(snapshot, left).unwrap_or_else(PoisonError::into_inner).0;
+            snapshot = self.0.swapped.wait_for(snapshot, left);
         }
     }
 }

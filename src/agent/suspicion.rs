@@ -4,10 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Largest number of suspicious links and addresses that are kept apart. With more than that, all are suspicious.
+use crate::process::lock::Lock;
+
+/// Suspicious links or addresses that are kept apart. With more than that, all are suspicious.
 const APART_MAX: usize = 256;
 
 /// Pods' links that may have lost something.
@@ -42,11 +44,11 @@ struct Pending {
 
 /// The place where suspicions wait.
 #[derive(Debug, Clone, Default)]
-pub struct Suspicions(Arc<Mutex<Pending>>);
+pub struct Suspicions(Arc<Lock<Pending>>);
 
 impl Suspicions {
     fn with<T>(&self, work: impl FnOnce(&mut Pending) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.0.lock())
     }
 
     /// The host may have lost what pods need. True if nobody has said so yet.

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
@@ -25,6 +25,7 @@ use crate::kube::explained;
 use crate::kube::kubeconfig;
 use crate::kube::proxy::{self, Proxy, ProxyError};
 use crate::kube::server::{Scheme, Server};
+use crate::process::lock::Lock;
 use crate::process::shutdown::{Stop, Stoppable};
 
 /// Longest part of a body that is kept where the body only explains a refusal, 64 KiB.
@@ -234,8 +235,8 @@ type Tell = Box<dyn Fn(Tidings) + Send + Sync>;
 /// A client of one API server. Shared by threads.
 pub struct Client {
     user_agent: HeaderValue,
-    limits: ClientLimits,
-    state: Mutex<Following>,
+    limits: Limits,
+    state: Lock<State>,
     moves: AtomicU64,
     stop: Arc<Stop>,
     tell: Tell,
@@ -302,7 +303,7 @@ impl Client {
         let target = Target::new(access, &limits, &stop)?;
         Ok(Client {
             user_agent,
-            state: Mutex::new(Following {
+            state: Lock::new(State {
                 target,
                 kubeconfig: access.kubeconfig.clone(),
                 next: None,
@@ -329,7 +330,7 @@ impl Client {
     /// Looks at the kubeconfig as each request does, for times in which there is none.
     pub fn look(&self) {
         let mut tidings = Vec::new();
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).follow(self, &mut tidings);
+        self.state.lock().follow(self, &mut tidings);
         tidings.into_iter().for_each(&self.tell);
     }
 
@@ -456,14 +457,14 @@ impl Client {
             return Err(KubeError::Stopped);
         }
         let mut tidings = Vec::new();
-        let ready = self.state.lock().unwrap_or_else(PoisonError::into_inner).ready(self, &mut tidings);
+        let ready = self.state.lock().ready(self, &mut tidings);
         tidings.into_iter().for_each(&self.tell);
         ready.map_err(|error| if self.stop.is_stopped() { KubeError::Stopped } else { error })
     }
 
     fn notice(&self, response: &Response<Body>, authorization: Option<&HeaderValue>) {
         if response.status() == 401 {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).target.credentials.refused(authorization);
+            self.state.lock().target.credentials.refused(authorization);
         }
     }
 

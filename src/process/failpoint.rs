@@ -40,12 +40,13 @@ mod armed {
     use std::fs::{self, OpenOptions};
     use std::io::{self, Write as _};
     use std::path::Path;
-    use std::sync::{Mutex, PoisonError};
     use std::thread;
     use std::time::{Duration, Instant};
 
+    use crate::process::lock::Lock;
+
     /// How often each armed line has been passed. The one `static` beside the log: a point has no other place to count.
-    static PASSED: Mutex<Option<HashMap<String, u64>>> = Mutex::new(None);
+    static PASSED: Lock<Option<HashMap<String, u64>>> = Lock::new(None);
 
     /// Passes a point; see the head of this file.
     pub fn pass(point: &str) -> io::Result<()> {
@@ -64,7 +65,7 @@ mod armed {
                 continue;
             }
             let times = {
-                let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut passed = PASSED.lock();
                 let times = passed.get_or_insert_default().entry(line.into()).or_default();
                 *times += 1;
                 *times

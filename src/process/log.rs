@@ -14,13 +14,15 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::panic;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::sync::mpsc::channel;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+
+use crate::process::lock::{Changed, Held, Lock};
 
 /// How important a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,7 +101,7 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 struct Sink {
     level: Level,
     format: Format,
-    limits: Mutex<HashMap<&'static str, Window>>,
+    limits: Lock<HashMap<&'static str, Window>>,
     queue: Queue,
 }
 
@@ -135,7 +137,7 @@ pub fn start(level: Level, format: Format) -> io::Result<()> {
     SINK.get_or_init(|| {
         // It finds the sink when this has returned it.
         started = thread::Builder::new().name("log".into()).spawn(|| SINK.wait().keep_writing()).map(drop);
-        Sink { level, format, limits: Mutex::default(), queue: Queue::default() }
+        Sink { level, format, limits: Lock::default(), queue: Queue::default() }
     });
     panic::set_hook(Box::new(|panic| {
         let said = panic.payload_as_str().unwrap_or_default().chars().take(PANIC_MAX).collect::<String>();
@@ -242,11 +244,11 @@ impl Line {
 /// Lines on their way.
 #[derive(Default)]
 struct Queue {
-    state: Mutex<Waiting>,
+    state: Lock<Waiting>,
     /// For the writer: something waits.
-    pushed: Condvar,
+    pushed: Changed,
     /// For the end of the process: nothing does.
-    drained: Condvar,
+    drained: Changed,
 }
 
 #[derive(Default)]
@@ -281,8 +283,8 @@ enum Next {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Waiting> {
+        self.state.lock()
     }
 
     fn push(&self, line: Line) {
@@ -298,7 +300,7 @@ impl Queue {
         }
         if std::mem::take(&mut state.asleep) {
             drop(state);
-            self.pushed.notify_one();
+            self.pushed.wake_one();
         }
     }
 
@@ -314,14 +316,14 @@ impl Queue {
                 return Next::Say(std::mem::take(&mut state.dropped));
             }
             state.asleep = true;
-            self.drained.notify_all();
-            state = self.pushed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            self.drained.wake_all();
+            state = self.pushed.wait(state);
         }
     }
 
     /// Waits until the writer has nothing to do, or for so long.
     fn settled(&self, limit: Duration) {
-        drop(self.drained.wait_timeout_while(self.lock(), limit, |state| !state.asleep));
+        drop(self.drained.wait_while(self.lock(), limit, |state| !state.asleep));
     }
 }
 
@@ -339,7 +341,7 @@ impl Sink {
 
     /// None: hold it back. Else how many were held back before it.
     fn admit(&self, message: &'static str, now: Instant) -> Option<u32> {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limits = self.limits.lock();
         let window = limits.entry(message).or_insert(Window { began: now, lines: 0, held_back: 0 });
         if now.duration_since(window.began) >= WINDOW {
             let held_back = std::mem::take(&mut window.held_back);
@@ -504,7 +506,7 @@ mod tests {
     // covers: FM-E04
     #[test]
     fn a_flood_of_one_kind_is_cut_and_counted() {
-        let sink = Sink { level: Level::Info, format: Format::Text, limits: Mutex::default(), queue: Queue::default() };
+        let sink = Sink { level: Level::Info, format: Format::Text, limits: Lock::default(), queue: Queue::default() };
         let now = Instant::now();
         let admitted = (0..100).filter(|_| sink.admit("x", now).is_some()).count();
         assert_eq!(admitted, 10);
@@ -515,7 +517,7 @@ mod tests {
     /// What the writer would find, in words.
     fn waiting(queue: &Queue) -> Vec<String> {
         let mut found = Vec::new();
-        let is_empty = |state: MutexGuard<'_, Waiting>| state.entries.is_empty() && state.dropped == 0;
+        let is_empty = |state: Held<'_, Waiting>| state.entries.is_empty() && state.dropped == 0;
         while !is_empty(queue.lock()) {
             found.push(match queue.next() {
                 Next::Write(Entry { line, dropped, .. }) => format!("{}+{dropped}", line.message),

@@ -5,6 +5,7 @@
 pub mod exit;
 pub mod failpoint;
 pub mod foreign_file;
+pub mod lock;
 pub mod log;
 pub mod notify;
 pub mod program;

@@ -2,12 +2,14 @@
 //!
 //! For the watchdog, which must tell a thread that waits for its next round from one that is stuck in a round. Decides nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use crate::process::lock::Lock;
 
 /// One thread's. Clones are the same pulse. At rest until the first [`Pulse::resting`] has returned.
 #[derive(Debug, Clone, Default)]
-pub struct Pulse(Arc<Mutex<Option<Instant>>>);
+pub struct Pulse(Arc<Lock<Option<Instant>>>);
 
 impl Pulse {
     /// Does `wait`, which may last for ever: the thread is at rest during it and at work from its end on.
@@ -20,11 +22,11 @@ impl Pulse {
 
     /// Since when the thread has been at work without a rest; none while it rests.
     pub fn at_work_since(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.0.lock() = since;
     }
 }
 

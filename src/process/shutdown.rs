@@ -4,7 +4,9 @@
 //! new agent while watches of the old one go on, and it also holds what is no socket. A list may be part of another.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::Weak;
+
+use crate::process::lock::Lock;
 
 /// The client was shut down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub trait Stoppable: Send + Sync {
 
 /// The list, and whether it is closed.
 #[derive(Default)]
-pub struct Stop(Mutex<State>);
+pub struct Stop(Lock<State>);
 
 #[derive(Default)]
 struct State {
@@ -45,7 +47,7 @@ impl Stop {
     /// # Errors
     /// The list is closed: do not block.
     pub fn register(&self, part: Weak<dyn Stoppable>) -> Result<(), Stopped> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         if state.stopped {
             return Err(Stopped);
         }
@@ -56,13 +58,13 @@ impl Stop {
 
     /// Whether the list is closed.
     pub fn is_stopped(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).stopped
+        self.0.lock().stopped
     }
 
     /// Ends everything that is there, and refuses what comes later.
     pub fn stop(&self) {
         let parts = {
-            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.0.lock();
             state.stopped = true;
             std::mem::take(&mut state.parts)
         };

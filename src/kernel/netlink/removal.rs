@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use super::conn::Conn;
 use super::uapi::{AF_UNSPEC, RTM_DELLINK, RTNLGRP_LINK};
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
+use crate::process::lock::{Held, Lock};
 
 /// `sizeof(nlmsghdr)`; the link index stands four bytes into the `ifinfomsg` behind it.
 const HEADER: usize = 16;
@@ -40,7 +41,7 @@ enum Signal {
     Returned(Result<(), NetlinkError>),
 }
 
-type Waiting = Arc<Mutex<HashMap<u32, Vec<Sender<Signal>>>>>;
+type Waiting = Arc<Lock<HashMap<u32, Vec<Sender<Signal>>>>>;
 
 /// Removes links and knows when they are gone.
 #[derive(Debug, Clone)]
@@ -127,8 +128,8 @@ impl LinkRemover {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Vec<Sender<Signal>>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, HashMap<u32, Vec<Sender<Signal>>>> {
+        self.waiting.lock()
     }
 }
 
@@ -157,7 +158,7 @@ fn listen(socket: &Socket, waiting: &Waiting) {
         match received.and_then(|n| failpoint::pass("netlink.event").map(|()| n)) {
             Ok(length) => {
                 for index in removed_links(buffer.get(..length).unwrap_or_default()) {
-                    let senders = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
+                    let senders = waiting.lock().remove(&index);
                     for sender in senders.into_iter().flatten() {
                         sender.send(Signal::Announced).ok();
                     }
@@ -179,7 +180,7 @@ fn listen(socket: &Socket, waiting: &Waiting) {
 }
 
 fn wake_all(waiting: &Waiting) {
-    let waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    let waiting = waiting.lock();
     for sender in waiting.values().flatten() {
         sender.send(Signal::Lost).ok();
     }
