@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("record", &["model", "process"]),
     ("kernel", &["model", "process"]),
     ("kube", &["model", "process"]),
-    ("rpc", &["cni", "process", "record"]),
+    ("rpc", &["cni", "model", "process", "record"]),
     // The programs.
     ("agent", &["cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("install", &["cni", "kernel", "model", "process", "record", "rpc"]),

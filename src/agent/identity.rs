@@ -11,7 +11,7 @@ use crate::kube::access::{Access, AccessError};
 use crate::kube::account;
 use crate::kube::explained;
 use crate::kube::kubeconfig;
-use model::annotations::Excerpt;
+use model::excerpt::Excerpt;
 use model::nodeconfig::check_node_name;
 
 /// The node, as the agent serves it.

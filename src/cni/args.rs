@@ -4,9 +4,10 @@
 //! tolerance (`IgnoreUnknown=1`) and this parser grants it always: only the values that flock uses are judged, because
 //! they end in API requests and log lines. Whether a pod of that name exists is not its business.
 
-use crate::error::{Code, Error, quote};
+use crate::error::{Code, Error};
 use alloc::string::{String, ToString as _};
 use model::addr::{CONTAINER_ID_MAX, check_identifier};
+use model::excerpt::Excerpt;
 
 const NAMESPACE: &str = "K8S_POD_NAMESPACE";
 const NAME: &str = "K8S_POD_NAME";
@@ -71,7 +72,7 @@ fn checked(key: &str, value: &str, rule: fn(&str) -> bool, broken: &str) -> Resu
     if rule(value) {
         return Ok(value.to_string());
     }
-    let details = format!("{key} is {}, which {broken}", quote(value));
+    let details = format!("{key} is {}, which {broken}", Excerpt::of(value));
     Err(Error::new(Code::InvalidEnvironment, format!("invalid {key} in CNI_ARGS")).with_details(details))
 }
 
@@ -187,7 +188,7 @@ mod tests {
         for bad in namespaces {
             let error = refused(&with(bad, "web"));
             assert_eq!(error.msg(), "invalid K8S_POD_NAMESPACE in CNI_ARGS");
-            assert_eq!(error.details(), format!("K8S_POD_NAMESPACE is {}, which is not a DNS label", quote(bad)));
+            assert_eq!(error.details(), format!("K8S_POD_NAMESPACE is {}, which is not a DNS label", Excerpt::of(bad)));
         }
         for bad in [&format!("{name253}x"), "a..b", ".a", "a.", "-a", "a.-b", "../x", "a\nb"] {
             assert_eq!(refused(&with("shop", bad)).msg(), "invalid K8S_POD_NAME in CNI_ARGS");

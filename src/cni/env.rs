@@ -11,9 +11,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::str::FromStr;
 
-use crate::error::{Code, Error, quote};
-use crate::verb::Verb;
+use crate::error::{Code, Error};
 use model::addr::{AddrError, Attachment};
+use model::excerpt::Excerpt;
 
 /// Longest `CNI_ARGS` and longest `CNI_PATH`, in bytes.
 pub const ARGS_MAX: usize = 64 * 1024;
@@ -117,9 +117,9 @@ impl Invocation {
 /// UTF-8, too long, or against its rule. DEL forgives a bad `CNI_NETNS` or `CNI_ARGS`, which it can do without.
 pub fn parse(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Invocation>, Error> {
     let vars = Variables { lookup };
-    let Some(text) = vars.get("CNI_COMMAND") else { return Ok(None) };
-    let verb = str::from_utf8(&text).ok().and_then(Verb::from_text).ok_or_else(|| {
-        let value = quote(&String::from_utf8_lossy(&text));
+    let Some(verb) = vars.get("CNI_COMMAND") else { return Ok(None) };
+    let command = str::from_utf8(&verb).ok().and_then(Command::from_text).ok_or_else(|| {
+        let value = Excerpt::of(&String::from_utf8_lossy(&verb));
         Error::new(Code::InvalidEnvironment, format!("unknown CNI_COMMAND {value}"))
     })?;
 
@@ -164,7 +164,7 @@ impl<F: Fn(&str) -> Option<Vec<u8>>> Variables<F> {
         if value.len() > max {
             return Err(invalid(name, format!("is {} bytes long, the limit is {max}", value.len())));
         }
-        let lossy = |value: &[u8]| format!("{} is not valid UTF-8", quote(&String::from_utf8_lossy(value)));
+        let lossy = |value: &[u8]| format!("{} is not valid UTF-8", Excerpt::of(&String::from_utf8_lossy(value)));
         String::from_utf8(value).map_err(|error| invalid(name, lossy(error.as_bytes())))
     }
 
@@ -175,7 +175,7 @@ impl<F: Fn(&str) -> Option<Vec<u8>>> Variables<F> {
     fn typed<T: FromStr<Err = AddrError>>(&self, name: &str) -> Result<T, Error> {
         // No bound here: the types have their own, with a better text.
         let value = self.text(name, usize::MAX)?;
-        value.parse().map_err(|rule: AddrError| invalid(name, format!("{} {rule}", quote(&value))))
+        value.parse().map_err(|rule: AddrError| invalid(name, format!("{} {rule}", Excerpt::of(&value))))
     }
 
     fn netns(&self) -> Result<String, Error> {
@@ -183,7 +183,7 @@ impl<F: Fn(&str) -> Option<Vec<u8>>> Variables<F> {
         let value = self.text(name, NETNS_MAX)?;
         // A variable cannot hold a zero byte, but a field of a request can.
         if !value.starts_with('/') || value.contains('\0') {
-            return Err(invalid(name, format!("{} is not an absolute path", quote(&value))));
+            return Err(invalid(name, format!("{} is not an absolute path", Excerpt::of(&value))));
         }
         Ok(value)
     }
@@ -262,7 +262,7 @@ mod tests {
     fn unknown_verbs_are_refused_by_name() {
         for verb in ["add", "Add", "ADD ", " ADD", "FOO", "ADD\n", "not found"] {
             let error = refused(verb, &[]);
-            assert_eq!(error.msg(), crate::error::neutral(&format!("unknown CNI_COMMAND {}", quote(verb))));
+            assert_eq!(error.msg(), crate::error::neutral(&format!("unknown CNI_COMMAND {}", Excerpt::of(verb))));
         }
     }
 

@@ -10,12 +10,10 @@ use core::fmt;
 use serde::Serialize;
 
 use crate::version::Version;
+use model::excerpt::{self, Excerpt};
 
 /// Longest `msg` and longest `details`, in bytes.
 pub const TEXT_MAX: usize = 2048;
-
-/// Longest untrusted value in a text, in bytes after escaping.
-pub const QUOTE_MAX: usize = 256;
 
 /// Error codes: those of the CNI specification (section 5, Error), and two that only libcni has (8 and 999).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,26 +159,6 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// An untrusted value for use in a text: in double quotes, escaped, cut at [`QUOTE_MAX`] bytes with its full length
-/// behind.
-pub fn quote(value: &str) -> String {
-    let mut quoted = String::from('"');
-    for c in value.chars() {
-        let before = quoted.len();
-        match c {
-            '\'' => quoted.push(c), // `escape_debug` thinks of char literals and would escape it
-            _ => quoted.extend(c.escape_debug()),
-        }
-        if quoted.len() > QUOTE_MAX {
-            quoted.truncate(before);
-            quoted.push_str(&format!("…\" ({} bytes)", value.len()));
-            return quoted;
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 /// The text without the two phrases that containerd's CNI library looks for in a failed DEL. It takes `not found`, and
 /// for an empty netns also `no such file or directory`, as "nothing to delete": the failure would become a silent leak.
 ///
@@ -203,32 +181,11 @@ pub fn neutral(text: &str) -> String {
     })
 }
 
-/// Escapes what could end or reorder a line, then [`neutral`], then the cut. Already clean text stays as it is.
+/// One line, then [`neutral`], then the cut. Already clean text stays as it is.
 fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    for c in text.chars() {
-        if disturbs_a_line(c) {
-            line.extend(c.escape_debug());
-        } else {
-            line.push(c);
-        }
-        // A bound for the work below. `neutral` makes text less than three times shorter, so the cut is still ours.
-        if line.len() > 4 * TEXT_MAX {
-            break;
-        }
-    }
-    let mut line = neutral(&line);
-    if line.len() > TEXT_MAX {
-        line.truncate(line.floor_char_boundary(TEXT_MAX - '…'.len_utf8()));
-        line.push('…');
-    }
-    line
-}
-
-/// Control characters, Unicode line ends, marks that turn the direction of text, and the byte order mark.
-fn disturbs_a_line(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    // The first bound is for the work. `neutral` makes text less than three times shorter, so the second cut is still ours.
+    let line = Excerpt::line(text, 4 * TEXT_MAX);
+    excerpt::cut(neutral(line.as_ref()), TEXT_MAX)
 }
 
 #[cfg(test)]
@@ -275,16 +232,6 @@ mod tests {
     }
 
     // covers: X-14
-    #[test]
-    fn quoted_values_are_escaped_and_cut() {
-        assert_eq!(quote("eth0"), "\"eth0\"");
-        assert_eq!(quote(""), "\"\"");
-        assert_eq!(quote("it's \"x\"\n\\"), r#""it's \"x\"\n\\""#);
-        assert_eq!(quote("ü\u{202e}"), "\"ü\\u{202e}\"");
-        let long = quote(&"f".repeat(4096));
-        assert_eq!(long, format!("\"{}…\" (4096 bytes)", "f".repeat(QUOTE_MAX - 1)));
-    }
-
     // covers: D-12
     #[test]
     fn no_error_text_has_the_words_that_containerd_swallows() {
@@ -307,7 +254,7 @@ mod tests {
         // covers: X-14 D-12
         #[test]
         fn any_text_becomes_a_safe_one(text in "(\\PC|\\pC|[nN]ot [fF]ound|no such file or directory){0,400}") {
-            let error = Error::new(Code::Internal, &text).with_details(quote(&text));
+            let error = Error::new(Code::Internal, &text).with_details(Excerpt::of(&text));
             for line in [error.msg(), error.details()] {
                 prop_assert!(line.len() <= TEXT_MAX);
                 prop_assert!(!line.chars().any(char::is_control));

@@ -13,11 +13,13 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::error::{Code, Error, quote};
+use crate::env::Command;
+use crate::error::{Code, Error};
 use crate::result::WireResult;
 use crate::verb::Verb;
 use crate::version::Version;
 use model::addr::{Attachment, check_identifier};
+use model::excerpt::Excerpt;
 
 /// Longest configuration, in bytes. Pods may have 256 KiB of annotations.
 pub const STDIN_MAX: usize = 1024 * 1024;
@@ -198,7 +200,7 @@ impl<'a> Object<'a> {
             None => incompatible("the configuration has no cniVersion, which means the unsupported 0.1.0".into()),
             Some(text) => match Version::from_text(&text) {
                 Some(version) => Ok(version),
-                None => incompatible(format!("CNI version {} is not supported", quote(&text))),
+                None => incompatible(format!("CNI version {} is not supported", Excerpt::of(&text))),
             },
         }
     }
@@ -206,9 +208,9 @@ impl<'a> Object<'a> {
     fn name(&self) -> Result<String, Error> {
         let name = self.text("name")?.unwrap_or_default();
         let broken = |why: String| Error::new(Code::InvalidConfig, "invalid network name").with_details(why);
-        check_identifier(&name).map_err(|rule| broken(format!("key \"name\" is {}: it {rule}", quote(&name))))?;
+        check_identifier(&name).map_err(|rule| broken(format!("key \"name\" is {}: it {rule}", Excerpt::of(&name))))?;
         if name.len() > NAME_MAX {
-            return Err(broken(format!("key \"name\" is {}: it is longer than {NAME_MAX} bytes", quote(&name))));
+            return Err(broken(format!("key \"name\" is {}: it is longer than {NAME_MAX} bytes", Excerpt::of(&name))));
         }
         Ok(name)
     }
@@ -217,7 +219,7 @@ impl<'a> Object<'a> {
         let Some(path) = self.text("socket")? else { return Ok(None) };
         if !path.starts_with('/') || path.len() > SOCKET_MAX || path.contains('\0') {
             let msg = format!("key \"socket\" must be an absolute path of at most {SOCKET_MAX} bytes");
-            return Err(Error::new(Code::InvalidConfig, msg).with_details(quote(&path)));
+            return Err(Error::new(Code::InvalidConfig, msg).with_details(Excerpt::of(&path)));
         }
         Ok(Some(path))
     }
@@ -265,7 +267,11 @@ impl<'a> Object<'a> {
                 Err(rule) => {
                     ignored += 1;
                     if examples.len() < IGNORED_SHOWN {
-                        examples.push(format!("{} {} {rule}", quote(&entry.container_id), quote(&entry.ifname)));
+                        examples.push(format!(
+                            "{} {} {rule}",
+                            Excerpt::of(&entry.container_id),
+                            Excerpt::of(&entry.ifname)
+                        ));
                     }
                 }
             }
@@ -282,7 +288,7 @@ fn decode<'a, T: Deserialize<'a>>(raw: &'a RawValue, key: &str, expected: &str) 
 /// Says where in the value the fault is, and nothing of its content, which serde would quote.
 fn wrong(key: &str, expected: &str, fault: &serde_json::Error) -> Error {
     let place = format!("line {} column {} of the value", fault.line(), fault.column());
-    Error::new(Code::Decode, format!("key {} must be {expected}", quote(key))).with_details(place)
+    Error::new(Code::Decode, format!("key {} must be {expected}", Excerpt::of(key))).with_details(place)
 }
 
 #[cfg(test)]

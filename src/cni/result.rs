@@ -13,9 +13,10 @@ use core::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::error::{Code, Error, quote};
+use crate::error::{Code, Error};
 use crate::version::Version;
 use model::addr::{GATEWAY6, IfName, Mac};
+use model::excerpt::Excerpt;
 
 /// What the agent has made for one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,7 +225,7 @@ impl WireResult {
             }
         }
         if let Some(nameless) = self.interfaces.iter().find(|interface| interface.name.is_empty()) {
-            return Err(unfit(format!("an interface with sandbox {} has no name", quote(&nameless.sandbox))));
+            return Err(unfit(format!("an interface with sandbox {} has no name", Excerpt::of(&nameless.sandbox))));
         }
         Ok(())
     }

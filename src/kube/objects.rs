@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 
 use crate::kube::kind::{Kind, REASON_MAX};
 use crate::kube::url::encoded;
-use model::annotations::{self, Excerpt};
+use model::annotations;
 use model::embed::app_name;
+use model::excerpt::Excerpt;
 use model::nodeconfig::{Manifest, NOTES_MAX, NodeConfig};
 
 /// The NodeConfig of one node. The server filters.
@@ -102,7 +103,7 @@ fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
         }
     }
     // The reader's message quotes the value that is wrong, and the reason has to fit into the status.
-    let excerpt = |error: serde_json::Error| error.to_string().chars().take(REASON_MAX).collect::<String>();
+    let excerpt = |error: serde_json::Error| String::from(Excerpt::line(&error.to_string(), REASON_MAX));
     let manifest: Manifest = serde_json::from_value(manifest).map_err(excerpt)?;
     let (config, mut notes) = manifest.check().map_err(|error| error.to_string())?;
     notes.extend(unknown);

@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::kube::kind::{Kind, Name, Objects, REASON_MAX};
 use crate::kube::url::encoded;
+use model::excerpt::Excerpt;
 
 /// First pause after a failure, in milliseconds; doubled each time up to [`PAUSE_MAX`].
 pub const PAUSE_MIN: u64 = 800;
@@ -34,6 +35,8 @@ const SHORT_WATCHES: u32 = 3;
 /// After at least this long, in milliseconds, the end of a watch is followed by a LIST: it heals what a server lost silently.
 /// Jitter doubles it at most.
 pub const RELIST: u64 = 900_000;
+/// Longest piece of a body that is no `Status`, in bytes.
+const BODY_MAX: usize = 200;
 /// Longest pause that a server can ask for, in milliseconds.
 const RETRY_AFTER_MAX: u64 = 60_000;
 
@@ -393,7 +396,7 @@ impl<K: Kind> Machine<K> {
     }
 
     fn unusable(&mut self, name: Name, why: &str) {
-        self.notices.push(WatchNotice::Unusable { name, why: excerpt(why) });
+        self.notices.push(Notice::Unusable { name, why: Excerpt::line(&why, REASON_MAX).into() });
     }
 
     fn error_event(&mut self, raw: &RawValue, now: u64, chance: u64) -> Flow {
@@ -464,13 +467,8 @@ impl<K: Kind> Machine<K> {
         let asked = retry_after.unwrap_or(0).min(RETRY_AFTER_MAX);
         self.wait_until = Some(now + wait.max(asked));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.notices.push(WatchNotice::Failed { verb, code, message: excerpt(&message) });
+        self.notices.push(Notice::Failed { verb, code, message: Excerpt::line(&message, REASON_MAX).into() });
     }
-}
-
-/// The beginning of a text: what goes wrong at length must not be logged at length.
-fn excerpt(text: &str) -> String {
-    text.chars().take(REASON_MAX).collect()
 }
 
 fn meta(raw: &RawValue) -> Option<ObjectMeta> {
@@ -501,7 +499,7 @@ fn status_message(body: &[u8]) -> String {
     {
         return status.message;
     }
-    String::from_utf8_lossy(body).chars().take(200).collect::<String>().trim().to_owned()
+    Excerpt::line(&String::from_utf8_lossy(body), BODY_MAX).into()
 }
 
 #[cfg(test)]

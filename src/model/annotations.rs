@@ -13,6 +13,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::addr::{AddrError, Family, parse_prefix4, parse_prefix6};
 use crate::embed::{Algo, AlgoError};
+use crate::excerpt::Excerpt;
 
 /// What all annotation keys begin with. Keys without it are somebody else's.
 pub const PREFIX: &str = "flock.fritzlab.net/";
@@ -26,32 +27,10 @@ pub const CIDRS_MAX: usize = 64;
 /// Most warnings from one set of annotations. The rest would say the same.
 pub const WARNINGS_MAX: usize = 16;
 
-/// Longest excerpt of a foreign text, in characters before escaping.
-const EXCERPT_MAX: usize = 80;
-
 const IPV6: &str = "flock.fritzlab.net/ipv6";
 const IPV4: &str = "flock.fritzlab.net/ipv4";
 const CIDR6: &str = "flock.fritzlab.net/cidr6";
 const CIDR4: &str = "flock.fritzlab.net/cidr4";
-
-/// A foreign text that is safe in a log line and an error: quoted, escaped, at most 80 of its characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Excerpt(String);
-
-impl Excerpt {
-    /// Takes what may be shown of `text`.
-    pub fn of(text: &str) -> Self {
-        let kept: String = text.chars().take(EXCERPT_MAX).collect();
-        let more = if kept.len() < text.len() { "..." } else { "" };
-        Excerpt(format!("{kept:?}{more}"))
-    }
-}
-
-impl fmt::Display for Excerpt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What holds for a pod that says nothing. The node's configuration gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use core::str::FromStr;
 use ipnet::Ipv6Net;
 
 use crate::addr::fnv1a64;
+use crate::excerpt::Excerpt;
 
 /// Shortest prefix that identity is embedded under. More host digits than this are not readable.
 pub const PREFIX_MIN: u8 = 48;
@@ -23,9 +24,6 @@ pub const PREFIX_MAX: u8 = 96;
 
 /// How many values the last digit N has, so how many pods may share one identity under one prefix.
 pub const N_VALUES: u8 = 16;
-
-/// Longest piece of a wrong text that an error keeps, in characters.
-const EXCERPT_MAX: usize = 64;
 
 /// One thing that is known about a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,7 +63,7 @@ impl FromStr for Field {
             "app" => Ok(Field::App),
             "image" => Ok(Field::Image),
             // The text may come from a pod: what is kept of it is bounded here, at the door.
-            other => Err(AlgoError::Unknown(other.chars().take(EXCERPT_MAX).collect())),
+            other => Err(AlgoError::Unknown(Excerpt::of(other))),
         }
     }
 }
@@ -116,7 +114,7 @@ pub enum AlgoError {
     /// Nothing at all, or nothing between two commas.
     Empty,
     /// Not a field's name: the item, cut to 64 characters.
-    Unknown(String),
+    Unknown(Excerpt),
     /// A field that is there twice.
     Duplicate(Field),
 }
@@ -125,7 +123,7 @@ impl fmt::Display for AlgoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AlgoError::Empty => f.write_str("has an empty field name (known are namespace, app, image)"),
-            AlgoError::Unknown(item) => write!(f, "has the unknown field {item:?} (known are namespace, app, image)"),
+            AlgoError::Unknown(item) => write!(f, "has the unknown field {item} (known are namespace, app, image)"),
             AlgoError::Duplicate(field) => write!(f, "has the field {field} twice"),
         }
     }
@@ -287,15 +285,15 @@ mod tests {
             (" ", AlgoError::Empty),
             ("app,", AlgoError::Empty),
             (",app", AlgoError::Empty),
-            ("pod", AlgoError::Unknown("pod".into())),
-            ("App", AlgoError::Unknown("App".into())),
-            ("app;image", AlgoError::Unknown("app;image".into())),
+            ("pod", AlgoError::Unknown(Excerpt::of("pod"))),
+            ("App", AlgoError::Unknown(Excerpt::of("App"))),
+            ("app;image", AlgoError::Unknown(Excerpt::of("app;image"))),
             ("app,image,app", AlgoError::Duplicate(Field::App)),
         ] {
             assert_eq!(bad.parse::<Algo>(), Err(why), "{bad:?}");
         }
         let Err(AlgoError::Unknown(kept)) = "é".repeat(5000).parse::<Algo>() else { panic!("must be unknown") };
-        assert_eq!(kept.chars().count(), EXCERPT_MAX);
+        assert!(kept.as_ref().ends_with("…\" (10000 bytes)"), "{kept}");
     }
 
     #[test]

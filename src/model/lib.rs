@@ -14,6 +14,7 @@ pub mod addr;
 pub mod annotations;
 pub mod desired;
 pub mod embed;
+pub mod excerpt;
 pub mod hostfacts;
 pub mod ipam;
 pub mod lease;

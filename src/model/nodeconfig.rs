@@ -15,7 +15,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::addr::{AddrError, Family, GATEWAY4, parse_prefix4, parse_prefix6};
-use crate::annotations::{Defaults, Excerpt, IP_ALGO, of_the_node};
+use crate::annotations::{Defaults, IP_ALGO, of_the_node};
+use crate::excerpt::Excerpt;
 use crate::text::{self, TextError};
 
 /// The only `apiVersion`.
@@ -267,15 +268,14 @@ fn unusable(error: TextError) -> ConfigError {
 }
 
 fn unreadable(error: &TextError) -> ConfigError {
-    // The message repeats parts of the text, so it is made fit for one line.
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
     let place = match error {
         TextError::Yaml(error) => error.location(),
         _ => None,
     };
     ConfigError::Unreadable {
         line: place.map(|place| place.line()),
-        message: error.to_string().chars().map(printable).take(MESSAGE_MAX).collect(),
+        // The message repeats parts of the text.
+        message: Excerpt::line(&error.to_string(), MESSAGE_MAX).into(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Deserialize;
 
 use model::addr::{Attachment, GATEWAY4, IfName, Mac};
+use model::excerpt::Excerpt;
 use model::lease::{Lease, Phase, PodName};
 
 /// Why the file cannot be taken over.
@@ -27,20 +28,20 @@ pub enum ImportError {
 /// Longest file that is taken over, in bytes. An entry has some five hundred, and a node a few hundred of them.
 pub const FILE_MAX: u64 = 16 * 1024 * 1024;
 
-/// Longest piece of the file that an error repeats, in characters.
-const EXCERPT_MAX: usize = 200;
+/// Longest message of the reader that an error repeats, in bytes.
+const MESSAGE_MAX: usize = 200;
 
 impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let excerpt = |text: &str| text.chars().take(EXCERPT_MAX).collect::<String>();
         match self {
             ImportError::TooLong => write!(f, "longer than {} MiB, so it is no allocations.json", FILE_MAX >> 20),
             // The reader's message quotes the value that is wrong.
-            ImportError::Syntax(error) => write!(f, "not an allocations.json: {}", excerpt(&error.to_string())),
+            ImportError::Syntax(error) => {
+                write!(f, "not an allocations.json: {}", Excerpt::line(&error.to_string(), MESSAGE_MAX))
+            }
             ImportError::Version(found) => write!(f, "allocations.json is of version {found}, only 1 can be imported"),
-            // Cut off when it is escaped, which can make it ten times as long.
             ImportError::ContainerId(id) => {
-                write!(f, "allocations.json holds the container id {}", excerpt(&format!("{id:?}")))
+                write!(f, "allocations.json holds the container id {}", Excerpt::of(id))
             }
         }
     }

@@ -28,6 +28,7 @@ use crate::record::boot_clock;
 use crate::record::disk::{DiskError, make_private_dir, open_lockable_dir};
 use crate::record::replacement::Replacement;
 use model::addr::{Attachment, fnv1a64};
+use model::excerpt::Excerpt;
 
 /// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
 pub const MAX_NOTES: usize = 1024;
@@ -372,7 +373,7 @@ fn read_note(path: &Path) -> Result<Content, String> {
     let mut bytes = Vec::new();
     file.take(NOTE_BYTES as u64).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     // The text repeats what somebody wrote, and that can be long.
-    let excerpt = |error: serde_json::Error| error.to_string().chars().take(REASON_MAX).collect::<String>();
+    let excerpt = |error: serde_json::Error| String::from(Excerpt::line(&error.to_string(), REASON_MAX));
     let content: Content = serde_json::from_slice(&bytes).map_err(excerpt)?;
     if content.version == VERSION { Ok(content) } else { Err(format!("it is of version {}", content.version)) }
 }

@@ -29,7 +29,7 @@ use crate::rpc::listener::{BindError, Listener, Standing};
 use crate::rpc::message::{Request, Response, encode};
 use crate::rpc::{REQUEST_ARRIVAL, agent_limit, agent_share, plugin_limit};
 use cni::error::Code;
-use cni::verb::Verb;
+use model::excerpt::Excerpt;
 
 /// Most requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
 /// still a place for STATUS, without which the runtime would declare the node not ready.
@@ -38,7 +38,18 @@ pub const MAX_CONNECTIONS: usize = 384;
 /// Length in bytes up to which requests are read into memory whoever sends them. A usual one has two or three thousand.
 pub const SMALL_REQUEST: usize = 64 * 1024;
 
-/// Most sockets at once. The former ones only have callers left that came before their file was removed.
+/// Longest text of a refusal, in bytes.
+const REFUSAL_MAX: usize = 256;
+
+/// Larger requests at once, from the first byte beyond [`SMALL_REQUEST`] to the answer; more wait. With it the memory of all
+/// requests together has a bound that is far below the product of their number and their longest size.
+pub const LARGE_REQUESTS: usize = 4;
+
+/// A caller sends its request right after it has connected. One that has not been given this time to do so is not cut off
+/// for others, lest many honest ones at once cut each other off.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// Sockets at once, the former ones of which only have callers left that came before their file was removed.
 const LISTENERS: usize = 8;
 
 /// Deadline for a caller to receive its answer, 5 s.
@@ -403,9 +414,8 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Ok(request) => request,
         Err(error) => {
             // The text can repeat what the caller wrote, and that can be long.
-            let why: String = error.to_string().chars().take(200).collect();
-            let refusal =
-                Response::failed(Code::Decode.number(), "request refused", format!("no request of flock: {why}"));
+            let why = Excerpt::line(&format!("no request of flock: {error}"), REFUSAL_MAX);
+            let refusal = Response::failed(Code::Decode.number(), "request refused", why);
             answer(stream, &refusal).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
             return;
         }

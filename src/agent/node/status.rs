@@ -22,6 +22,7 @@ use crate::kube::objects::{NodeConfigs, collection};
 use crate::kube::reflect::chance;
 use crate::kube::url::encoded;
 use crate::process::log;
+use model::excerpt::Excerpt;
 use model::ipam::FamilyCounts;
 use model::nodeconfig::NodeConfig;
 
@@ -47,10 +48,13 @@ const HEARD_INTERVAL: Duration = Duration::from_secs(300);
 /// Deadline for the ledger's answer, 2 s.
 const LEDGER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Longest text of all notes about a NodeConfig, in characters.
+/// Longest text of all notes about a NodeConfig, in bytes.
 const NOTES_MAX: usize = 2048;
 
-/// Longest answer that is read, 4 MiB.
+/// Longest message of the server that is repeated, in bytes.
+const MESSAGE_MAX: usize = 300;
+
+/// Longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
 /// Whether pods get addresses.
@@ -84,7 +88,7 @@ impl Standing {
 
     fn notes(&self) -> String {
         let notes: Vec<&str> = self.verdict.notes.iter().chain(&self.host_notes).map(String::as_str).collect();
-        notes.join("; ").chars().take(NOTES_MAX).collect()
+        Excerpt::line(&notes.join("; "), NOTES_MAX).into()
     }
 }
 
@@ -433,7 +437,7 @@ fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'stat
 fn excerpt(body: &[u8]) -> String {
     let status: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = status.get("message").and_then(Value::as_str).map(str::to_owned);
-    text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()).trim().chars().take(300).collect()
+    Excerpt::line(&text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()), MESSAGE_MAX).into()
 }
 
 #[cfg(test)]
