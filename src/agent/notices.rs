@@ -12,7 +12,7 @@ use crate::rpc::server::{Notice, Notify};
 pub fn to_log() -> Notify {
     Arc::new(|notice| match notice {
         Notice::Accept(error) => log::warn("connection cannot be accepted").with("err", error).write_limited(),
-        Notice::Stranger { uid, pid } => log::warn("caller refused: neither root nor this user")
+        Notice::ForeignUid { uid, pid } => log::warn("caller refused: neither root nor this user")
             .with("uid", uid)
             .with_some("pid", pid)
             .write_limited(),

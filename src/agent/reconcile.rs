@@ -26,7 +26,7 @@ use crate::agent::verbs::wire;
 use crate::process::failpoint;
 use crate::process::foreign_file::open_regular;
 use crate::process::log;
-use crate::process::progress::Pulse;
+use crate::process::progress::Progress;
 use crate::record::boot_clock;
 use crate::record::import;
 use crate::record::notes::{Notes, Waiting};
@@ -79,7 +79,7 @@ pub struct Reconciler {
     failed_before: HashMap<Attachment, String>,
     /// When this agent began, in milliseconds of the boot clock.
     began: u64,
-    pulse: Pulse,
+    progress: Progress,
 }
 
 impl Reconciler {
@@ -94,13 +94,13 @@ impl Reconciler {
             failing: HashMap::new(),
             failed_before: HashMap::new(),
             began: boot_clock::now_ms(),
-            pulse: Pulse::default(),
+            progress: Progress::default(),
         }
     }
 
-    /// The thread's: at work in a round, at rest between two.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    /// Its sign of life in the rounds.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Puts record and kernel in order, then carries out the deletes that were noted meanwhile. No request is served yet,
@@ -156,7 +156,7 @@ impl Reconciler {
         let mut next = Instant::now() + INTERVAL;
         loop {
             let left = next.saturating_duration_since(Instant::now());
-            let first = match self.pulse.resting(|| wake.recv_timeout(left)) {
+            let first = match self.progress.resting(|| wake.recv_timeout(left)) {
                 Ok(turn) => turn,
                 Err(RecvTimeoutError::Timeout) => Turn::Round,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),

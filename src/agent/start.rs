@@ -256,10 +256,10 @@ impl Recovered {
         node.settle_conflist();
 
         let parts = vec![
-            ("ledger", ledger.pulse()),
-            ("accept", server.pulse()),
-            ("node", node.pulse()),
-            ("reconcile", reconciler.pulse()),
+            ("ledger", ledger.progress()),
+            ("accept", server.progress()),
+            ("node", node.progress()),
+            ("reconcile", reconciler.progress()),
         ];
         let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
         let entrance = Entrance::new(server.door());
@@ -285,7 +285,7 @@ impl Recovered {
         notify::send("READY=1");
         let (watching, unwatched) = channel();
         if let Some(watchdog) = watchdog {
-            threads.start("watchdog", move || watchdog.keep(&unwatched))?;
+            threads.start("watchdog", move || watchdog.run(&unwatched))?;
         }
         Ok(Serving {
             signals: self.signals,

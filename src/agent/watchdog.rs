@@ -1,8 +1,9 @@
-//! Tells the service manager that the agent gets on, and how the node is.
+//! The watchdog: tells the service manager that the agent makes progress, and how full the node is.
 //!
 //! `WATCHDOG=1` means that the parts which every pod needs still turn: the ledger has not been at one command for ever, nor
 //! accept, node and reconcile in one round. It says nothing of the API server or of how fast the disk is: an agent that is restarted for
-//! those is no better off afterwards. Whatever is stuck is named once in the log before the manager ends the agent.
+//! those is no better off afterwards. Whatever is stuck is named once in the log before the manager
+//! ends the agent. Must not end anything itself.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -12,12 +13,12 @@ use crate::agent::ledger::{Ledger, Usage};
 use crate::agent::node::state::NodeState;
 use crate::process::log;
 use crate::process::notify;
-use crate::process::progress::Pulse;
+use crate::process::progress::Progress;
 
-/// Between two looks, at most. An operator who reads the status sees numbers that are as old as this.
+/// Longest time between two looks, 1 s. The numbers that an operator reads in the status are at most as old.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Counts from here on are shown as powers of two.
+/// The smallest count that is shown as a power of two.
 const LARGE: u64 = 1 << 20;
 
 /// The thread's state.
@@ -25,7 +26,7 @@ const LARGE: u64 = 1 << 20;
 pub struct Watchdog {
     ledger: Ledger,
     node: Board<NodeState>,
-    parts: Vec<(&'static str, Pulse)>,
+    parts: Vec<(&'static str, Progress)>,
     /// What the manager wants, if it watches.
     interval: Option<Duration>,
     /// When the manager was last told that all is well.
@@ -37,12 +38,12 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Watches `parts`, which are named for the log, and asks the ledger how full the node is. None where there is no service manager to tell.
-    pub fn new(ledger: Ledger, node: Board<NodeState>, parts: Vec<(&'static str, Pulse)>) -> Option<Watchdog> {
-        notify::is_heard().then(|| Watchdog {
+    pub fn new(ledger: Ledger, node: Board<NodeState>, parts: Vec<(&'static str, Progress)>) -> Option<Watchdog> {
+        notify::has_manager().then(|| Watchdog {
             ledger,
             node,
             parts,
-            interval: notify::watchdog(),
+            interval: notify::watchdog_interval(),
             told: None,
             status: String::new(),
             withheld: false,
@@ -50,7 +51,7 @@ impl Watchdog {
     }
 
     /// Watches until `stop` is dropped.
-    pub fn keep(mut self, stop: &Receiver<()>) {
+    pub fn run(mut self, stop: &Receiver<()>) {
         // A look and the rest after it take a third of the interval at most, so that the manager is told twice in it.
         let pause = self.interval.map_or(LOOK, |interval| LOOK.min(interval / 6));
         loop {
@@ -77,7 +78,7 @@ impl Watchdog {
     }
 
     fn tell(&mut self, interval: Duration) {
-        let parts = self.parts.iter().map(|(name, pulse)| (*name, pulse.at_work_since()));
+        let parts = self.parts.iter().map(|(name, progress)| (*name, progress.at_work_since()));
         let stuck = stuck(parts, Instant::now(), interval);
         if stuck.is_empty() {
             notify::send("WATCHDOG=1");

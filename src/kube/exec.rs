@@ -16,7 +16,7 @@ use crate::kube::access::ExecPlugin;
 use crate::kube::dates;
 use crate::kube::pem::Origin;
 use crate::kube::secret::Secret;
-use crate::process::program::{self, Limits, ProgramError};
+use crate::process::program::{self, ProgramError, RunLimits};
 use crate::process::shutdown::Stop;
 use model::text::{self, TextError};
 
@@ -129,7 +129,7 @@ fn output(plugin: &ExecPlugin, limit: Duration, stop: &Stop) -> Result<Vec<u8>, 
             command.env("KUBERNETES_EXEC_INFO", told.to_string());
         },
         b"",
-        Limits { time: limit, output: OUTPUT_MAX },
+        RunLimits { time: limit, output: OUTPUT_MAX },
         stop,
     )
     .map_err(PluginProblem::Program)

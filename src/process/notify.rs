@@ -1,5 +1,7 @@
-//! The service manager, where there is one (`sd_notify(3)`): how it is told, and how often it wants to hear that the agent gets
-//! on. A manager that cannot be told is no reason to do anything else.
+//! The service manager, where there is one (`sd_notify(3)`): sends it the agent's state, and knows how often it wants to hear of
+//! progress.
+//!
+//! A manager that cannot be reached is no reason to do anything else. Must not know what the states mean.
 
 use std::env;
 use std::os::linux::net::SocketAddrExt as _;
@@ -7,11 +9,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// Where the manager listens.
+/// The variable that names the manager's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Whether there is a manager to tell.
-pub fn is_heard() -> bool {
+/// Whether a service manager wants to be told.
+pub fn has_manager() -> bool {
     env::var_os(SOCKET).is_some()
 }
 
@@ -27,8 +29,8 @@ pub fn send(state: &str) {
     }
 }
 
-/// Within which time the manager wants a `WATCHDOG=1`, if it does.
-pub fn watchdog() -> Option<Duration> {
+/// The longest time between two `WATCHDOG=1` that the manager allows; none if it does not watch.
+pub fn watchdog_interval() -> Option<Duration> {
     let variable = |name| env::var(name).ok();
     interval(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref(), std::process::id())
 }

@@ -1,4 +1,4 @@
-//! Runs another program and hears what it says: with a time limit, a bound on its output, and an end from another thread.
+//! Runs another program and reads its output: with a time limit, a bound on the output, and an end from another thread.
 //!
 //! The only place that runs other programs. What a program printed never becomes part of an error. Must not know what the
 //! programs are for.
@@ -19,7 +19,7 @@ use crate::process::shutdown::{Stop, Stoppable};
 
 /// What one run may take.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct RunLimits {
     /// From its start to its end.
     pub time: Duration,
     /// Bytes of its standard output.
@@ -71,7 +71,7 @@ pub fn output(
     path: &Path,
     prepare: impl FnOnce(&mut Command),
     input: &[u8],
-    limits: Limits,
+    limits: RunLimits,
     stop: &Stop,
 ) -> Result<Vec<u8>, ProgramError> {
     let mut command = Command::new(path);
@@ -103,7 +103,7 @@ impl Stoppable for Running {
 }
 
 /// Reads until the program has ended. Programs that it left behind may hold the pipe open: they are not waited for.
-fn listen(child: &mut Child, limits: Limits, stop: &Stop) -> Result<Vec<u8>, ProgramError> {
+fn listen(child: &mut Child, limits: RunLimits, stop: &Stop) -> Result<Vec<u8>, ProgramError> {
     let io = |error: rustix::io::Errno| ProgramError::Io(error.into());
     let deadline = Instant::now() + limits.time;
     let running = Arc::new(Running(pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(io)?));

@@ -1,17 +1,18 @@
-//! A sign of life of a thread that works in rounds and rests in between: since when it has been at work.
+//! The progress of a thread that works in rounds and rests in between: since when it has been at work.
 //!
-//! For the watchdog, which must tell a thread that waits for its next round from one that is stuck in a round. Decides nothing.
+//! The watchdog needs it, to tell a thread that waits for its next round from one that is stuck in a round. Must not decide
+//! what is too long.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::process::lock::Lock;
 
-/// One thread's. Clones are the same pulse. At rest until the first [`Pulse::resting`] has returned.
+/// The progress of one thread, which is at rest until the first [`Progress::resting`] has returned. Clones are of the same thread.
 #[derive(Debug, Clone, Default)]
-pub struct Pulse(Arc<Lock<Option<Instant>>>);
+pub struct Progress(Arc<Lock<Option<Instant>>>);
 
-impl Pulse {
+impl Progress {
     /// Does `wait`, which may last for ever: the thread is at rest during it and at work from its end on.
     pub fn resting<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.set(None);
@@ -36,13 +37,13 @@ mod tests {
 
     #[test]
     fn a_thread_is_at_work_from_the_end_of_a_rest_to_the_next() {
-        let pulse = Pulse::default();
-        assert_eq!(pulse.at_work_since(), None);
+        let progress = Progress::default();
+        assert_eq!(progress.at_work_since(), None);
         let before = Instant::now();
-        pulse.resting(|| assert_eq!(pulse.at_work_since(), None));
-        let since = pulse.clone().at_work_since().expect("at work");
+        progress.resting(|| assert_eq!(progress.at_work_since(), None));
+        let since = progress.clone().at_work_since().expect("at work");
         assert!(since >= before);
-        pulse.resting(|| assert_eq!(pulse.at_work_since(), None));
-        assert!(pulse.at_work_since().expect("at work") >= since);
+        progress.resting(|| assert_eq!(progress.at_work_since(), None));
+        assert!(progress.at_work_since().expect("at work") >= since);
     }
 }

@@ -1,7 +1,8 @@
-//! What has to end when the API client is shut down: sockets, name lookups, programs.
+//! A list of everything that has to end when the API client is shut down: sockets, name lookups, programs.
 //!
-//! ureq has a list of its own, one for each of its agents. This one outlives agents, since a changed certificate means a
-//! new agent while watches of the old one go on, and it also holds what is no socket. A list may be part of another.
+//! The HTTP library has a list of its own, one for each of its agents. This list outlives agents, since a changed certificate means
+//! a new agent while watches of the old one go on, and it also holds what is no socket. A list may be part of another. Must not know
+//! how a part ends.
 
 use std::fmt;
 use std::sync::Weak;
@@ -20,10 +21,10 @@ pub trait Stoppable: Send + Sync {
 
 /// The list, and whether it is closed.
 #[derive(Default)]
-pub struct Stop(Lock<State>);
+pub struct Stop(Lock<Parts>);
 
 #[derive(Default)]
-struct State {
+struct Parts {
     stopped: bool,
     parts: Vec<Weak<dyn Stoppable>>,
 }

@@ -20,7 +20,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::process::failpoint;
 use crate::process::lock::{Changed, Held, Lock};
-use crate::process::progress::Pulse;
+use crate::process::progress::Progress;
 use crate::record::boot_clock;
 use crate::record::disk::make_private_dir;
 use crate::rpc::frame::{self, FrameError};
@@ -126,7 +126,7 @@ pub enum Notice {
     /// A connection could not be accepted.
     Accept(io::Error),
     /// A peer that is neither root nor the agent's own user.
-    Stranger {
+    ForeignUid {
         /// Its user id.
         uid: u32,
         /// Its process id, where it is one that the agent can see.
@@ -157,7 +157,7 @@ struct Shared {
     path: PathBuf,
     entrance: Lock<Entrance>,
     wake: OwnedFd,
-    pulse: Pulse,
+    progress: Progress,
     limits: Limits,
     notify: Notify,
     own_uid: u32,
@@ -189,7 +189,7 @@ impl Server {
             path,
             entrance: Lock::new(Entrance { listeners: vec![Arc::new(listener)], standing }),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            pulse: Pulse::default(),
+            progress: Progress::default(),
             limits,
             notify,
             own_uid: rustix::process::geteuid().as_raw(),
@@ -200,8 +200,8 @@ impl Server {
     }
 
     /// The accepting thread's: at rest while it waits for callers, at work while it waits for room.
-    pub fn pulse(&self) -> Pulse {
-        self.shared.pulse.clone()
+    pub fn progress(&self) -> Progress {
+        self.shared.progress.clone()
     }
 
     /// What keeps the socket at its path while the server runs. For one thread.
@@ -350,7 +350,7 @@ fn await_caller(shared: &Shared) -> Option<Vec<Arc<UnixListener>>> {
         let called = listeners.iter().map(|listener| PollFd::new(&**listener, PollFlags::IN));
         let mut fds: Vec<PollFd<'_>> = [PollFd::new(&shared.wake, PollFlags::IN)].into_iter().chain(called).collect();
         // A poll that fails is an interrupted one, and says of nobody that he is there.
-        shared.pulse.resting(|| poll(&mut fds, None)).ok();
+        shared.progress.resting(|| poll(&mut fds, None)).ok();
         let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
         let (woken, called) = (ready.next().unwrap_or(false), ready.any(|ready| ready));
         drop(fds);
@@ -389,7 +389,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Ok(peer) if peer.uid() == 0 || peer.uid() == shared.own_uid => {}
         Ok(peer) => {
             let pid = Some(peer.pid()).filter(|pid| *pid != 0);
-            return (shared.notify)(Notice::Stranger { uid: peer.uid(), pid });
+            return (shared.notify)(Notice::ForeignUid { uid: peer.uid(), pid });
         }
         Err(error) => return (shared.notify)(Notice::Accept(error.into())),
     }

@@ -30,7 +30,7 @@ use crate::agent::node::source::{Seen, Source};
 use crate::agent::node::state::{NodeState, Verdict, View};
 use crate::agent::node::wake::{Wake, Woken};
 use crate::process::log;
-use crate::process::progress::Pulse;
+use crate::process::progress::Progress;
 use model::nodeconfig::{self, NodeConfig};
 
 /// Interval between rounds without being woken, 500 ms.
@@ -54,7 +54,7 @@ pub struct Node {
     /// What is published, and where.
     state: NodeState,
     board: Board<NodeState>,
-    pulse: Pulse,
+    progress: Progress,
 }
 
 impl Node {
@@ -79,19 +79,19 @@ impl Node {
             noted: Vec::new(),
             state: NodeState::default(),
             board,
-            pulse: Pulse::default(),
+            progress: Progress::default(),
         }
     }
 
     /// The thread's sign of life.
-    pub fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Makes a round whenever it is woken, and now and then, until it is told to stop.
     pub fn run(mut self, messages: &Receiver<Wake>) {
         loop {
-            let woken = self.pulse.resting(|| Woken::wait(messages, INTERVAL));
+            let woken = self.progress.resting(|| Woken::wait(messages, INTERVAL));
             if woken.stop {
                 return;
             }

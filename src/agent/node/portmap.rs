@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::agent::board::Board;
 use crate::process::log;
-use crate::process::program::{self, Limits, ProgramError};
+use crate::process::program::{self, ProgramError, RunLimits};
 use crate::process::shutdown::Stop;
 use crate::rpc::message::{Request, Response};
 use crate::rpc::server::{Call, Handler};
@@ -31,8 +31,8 @@ use cni::version::Version;
 /// Longest `CNI_PATH` that is remembered, 4 KiB. Those of runtimes have a few dozen.
 const PATH_MAX: usize = 4096;
 
-/// Limits of one question to the plugin, 5 s and 4 KiB: far longer than an answer takes, and more than any list of versions.
-const LIMITS: Limits = Limits { time: Duration::from_secs(5), output: 4096 };
+/// Far longer than an answer takes, and more than any list of versions.
+const LIMITS: RunLimits = RunLimits { time: Duration::from_secs(5), output: 4096 };
 
 /// Time for which no answer counts as one, 5 min. The next one may be better without a change of the file, for one that a busy machine did not get
 /// to; and nothing waits for it but this.
@@ -230,7 +230,7 @@ impl fmt::Display for Silence {
 }
 
 /// What the plugin says to VERSION.
-fn ask(program: &Path, limits: Limits) -> Result<Vec<Version>, Silence> {
+fn ask(program: &Path, limits: RunLimits) -> Result<Vec<Version>, Silence> {
     let said = program::output(
         program,
         |command| {
@@ -279,7 +279,7 @@ mod tests {
     /// What is made of a plugin that does this.
     fn asked(name: &str, script: &str) -> Result<Vec<Version>, Silence> {
         let plugins = Plugins::new(name, &[("portmap", script)]);
-        ask(&plugins.0.join("portmap"), Limits { time: Duration::from_secs(2), ..LIMITS })
+        ask(&plugins.0.join("portmap"), RunLimits { time: Duration::from_secs(2), ..LIMITS })
     }
 
     #[test]
@@ -372,7 +372,7 @@ echo '{"cniVersion":"1.0.0","supportedVersions":["0.1.0","0.4.0","1.0.0","9.9.9"
         // What it leaves holds the pipe open for longer than the limit.
         let script = r#"sleep 60 & echo $! >"$0.left"; echo '{"supportedVersions":["1.0.0"]}'"#;
         let plugins = Plugins::new("wrapper", &[("portmap", script)]);
-        let answer = ask(&plugins.0.join("portmap"), Limits { time: Duration::from_secs(30), ..LIMITS });
+        let answer = ask(&plugins.0.join("portmap"), RunLimits { time: Duration::from_secs(30), ..LIMITS });
         let left = fs::read_to_string(plugins.0.join("portmap.left")).expect("written");
         let left = rustix::process::Pid::from_raw(left.trim().parse().expect("a number")).expect("a process");
         rustix::process::kill_process(left, rustix::process::Signal::KILL).expect("it still runs");
