@@ -41,7 +41,7 @@ use crate::agent::threads::{Threads, end, spawn};
 use crate::agent::verbs::Verbs;
 use crate::agent::watchdog::Watchdog;
 use crate::kernel::netlink::NetlinkError;
-use crate::kernel::netlink::changes::{Change, Changes};
+use crate::kernel::netlink::changes::{Announcement, Announcements};
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::kube::client::KubeError;
 use crate::kube::explained;
@@ -50,7 +50,8 @@ use crate::process::notify;
 use crate::record::boot_clock;
 use crate::record::disk::{Directory, DiskError, make_private_dir, open_lockable_dir};
 use crate::record::store::{Finding, Store, Unusable};
-use crate::rpc::server::{BindError, Limits, Listener, Server};
+use crate::rpc::listener::{BindError, Listener};
+use crate::rpc::server::{Limits, Server};
 
 /// Longest time for the requests that are in service at SIGTERM, 20 s. Below the time that the unit gives.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -181,7 +182,7 @@ impl Opened {
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let verbs = Arc::new(Verbs::new(ledger.clone(), remover, gate, pods));
         let suspicions = Suspicions::default();
-        let changes = Changes::open().map_err(StartError::Netlink)?;
+        let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
         let mut reconciler = Reconciler::new(verbs.clone(), &self.socket, suspicions.clone());
         reconciler.import(&self.import).map_err(StartError::Recovery)?;
@@ -266,7 +267,7 @@ impl Recovered {
         let threads = Threads::default();
         threads.start("node", move || node.run(&woken.node))?;
         threads.start("reconcile", move || {
-            if let Err(Deaf) = reconciler.keep(&woken.reconcile, entrance) {
+            if let Err(Deaf) = reconciler.run(&woken.reconcile, entrance) {
                 end("agent cannot be called, it ends so that it is started anew");
             }
         })?;
@@ -388,16 +389,16 @@ impl Wakers {
 
 /// Starts the thread that hears what others change. It ends with the process, or when its socket is of no more use: then the
 /// rounds see what it would have told.
-fn listen(mut changes: Changes, suspicions: Suspicions, wakers: Wakers) -> io::Result<()> {
+fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) -> io::Result<()> {
     let hear = move || {
         while let Some(heard) = changes.wait() {
             for change in heard {
                 let (node, links) = match change {
-                    Change::Host => (suspicions.host(), false),
-                    Change::Surroundings => (suspicions.surroundings(), false),
-                    Change::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
-                    Change::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
-                    Change::Lost => {
+                    Announcement::Host => (suspicions.host(), false),
+                    Announcement::Surroundings => (suspicions.surroundings(), false),
+                    Announcement::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
+                    Announcement::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
+                    Announcement::Lost => {
                         (suspicions.host() | suspicions.surroundings(), suspicions.link(|all| all.all = true))
                     }
                 };

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::str::FromStr;
 
 use crate::error::{Code, Error};
+use crate::verb::Verb;
 use model::addr::{AddrError, Attachment};
 use model::excerpt::Excerpt;
 
@@ -117,9 +118,9 @@ impl Invocation {
 /// UTF-8, too long, or against its rule. DEL forgives a bad `CNI_NETNS` or `CNI_ARGS`, which it can do without.
 pub fn parse(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Invocation>, Error> {
     let vars = Variables { lookup };
-    let Some(verb) = vars.get("CNI_COMMAND") else { return Ok(None) };
-    let command = str::from_utf8(&verb).ok().and_then(Command::from_text).ok_or_else(|| {
-        let value = Excerpt::of(&String::from_utf8_lossy(&verb));
+    let Some(text) = vars.get("CNI_COMMAND") else { return Ok(None) };
+    let verb = str::from_utf8(&text).ok().and_then(Verb::from_text).ok_or_else(|| {
+        let value = Excerpt::of(&String::from_utf8_lossy(&text));
         Error::new(Code::InvalidEnvironment, format!("unknown CNI_COMMAND {value}"))
     })?;
 

@@ -13,7 +13,6 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::env::Command;
 use crate::error::{Code, Error};
 use crate::result::WireResult;
 use crate::verb::Verb;

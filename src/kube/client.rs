@@ -235,8 +235,8 @@ type Tell = Box<dyn Fn(Tidings) + Send + Sync>;
 /// A client of one API server. Shared by threads.
 pub struct Client {
     user_agent: HeaderValue,
-    limits: Limits,
-    state: Lock<State>,
+    limits: ClientLimits,
+    state: Lock<Following>,
     moves: AtomicU64,
     stop: Arc<Stop>,
     tell: Tell,
@@ -303,7 +303,7 @@ impl Client {
         let target = Target::new(access, &limits, &stop)?;
         Ok(Client {
             user_agent,
-            state: Lock::new(State {
+            state: Lock::new(Following {
                 target,
                 kubeconfig: access.kubeconfig.clone(),
                 next: None,

@@ -396,7 +396,7 @@ impl<K: Kind> Machine<K> {
     }
 
     fn unusable(&mut self, name: Name, why: &str) {
-        self.notices.push(Notice::Unusable { name, why: Excerpt::line(&why, REASON_MAX).into() });
+        self.notices.push(WatchNotice::Unusable { name, why: Excerpt::line(&why, REASON_MAX).into() });
     }
 
     fn error_event(&mut self, raw: &RawValue, now: u64, chance: u64) -> Flow {
@@ -467,7 +467,7 @@ impl<K: Kind> Machine<K> {
         let asked = retry_after.unwrap_or(0).min(RETRY_AFTER_MAX);
         self.wait_until = Some(now + wait.max(asked));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        self.notices.push(Notice::Failed { verb, code, message: Excerpt::line(&message, REASON_MAX).into() });
+        self.notices.push(WatchNotice::Failed { verb, code, message: Excerpt::line(&message, REASON_MAX).into() });
     }
 }
 

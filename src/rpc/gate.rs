@@ -6,8 +6,10 @@
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::process::lock::{Changed, Held, Lock};
 
 /// Most larger requests at once, from the first byte beyond [`super::server::SMALL_REQUEST`] to the answer; more wait. With it the memory of all
 /// requests together has a bound that is far below the product of their number and their longest size.
@@ -20,8 +22,8 @@ const GRACE: Duration = Duration::from_millis(10);
 /// Counts what is in service, knows what is still arriving, and closes for good.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    state: Mutex<Inside>,
-    changed: Condvar,
+    state: Lock<Inside>,
+    changed: Changed,
 }
 
 #[derive(Debug, Default)]
@@ -55,13 +57,13 @@ pub(super) struct Large<'a>(&'a Gate);
 impl Drop for Large<'_> {
     fn drop(&mut self) {
         self.0.lock().large -= 1;
-        self.0.changed.notify_all();
+        self.0.changed.wake_all();
     }
 }
 
 impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Inside> {
+        self.state.lock()
     }
 
     /// Waits for room, and makes it where somebody has not said yet what he wants: who is silent or slow must not keep
@@ -71,15 +73,13 @@ impl Gate {
         while !state.closed && state.count >= room {
             let grace = state.arriving.front().map(|(since, _)| GRACE.saturating_sub(since.elapsed()));
             state = match grace {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if !left.is_zero() => {
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
+                None => self.changed.wait(state),
+                Some(left) if !left.is_zero() => self.changed.wait_for(state, left),
                 Some(_) => {
                     state.cut_off_oldest();
-                    self.changed.notify_all();
+                    self.changed.wake_all();
                     // Its thread leaves, or it turns out that its request had arrived.
-                    self.changed.wait_timeout(state, GRACE).unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_for(state, GRACE)
                 }
             };
         }
@@ -103,8 +103,7 @@ impl Gate {
     pub(super) fn admit_large(&self, stream: &UnixStream, until: Instant) -> Option<Large<'_>> {
         let left = until.saturating_duration_since(Instant::now());
         let full = |state: &mut Inside| state.large >= LARGE_REQUESTS && state.is_arriving(stream);
-        let (mut state, _) =
-            self.changed.wait_timeout_while(self.lock(), left, full).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.changed.wait_while(self.lock(), left, full);
         (state.large < LARGE_REQUESTS).then(|| {
             state.large += 1;
             Large(self)
@@ -113,7 +112,7 @@ impl Gate {
 
     pub(super) fn leave(&self) {
         self.lock().count -= 1;
-        self.changed.notify_all();
+        self.changed.wake_all();
     }
 
     pub(super) fn close(&self) {
@@ -124,7 +123,7 @@ impl Gate {
             state.cut_off_oldest();
         }
         drop(state);
-        self.changed.notify_all();
+        self.changed.wake_all();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -134,8 +133,7 @@ impl Gate {
     /// How many are inside when all have left or the deadline has come.
     pub(super) fn drained(&self, deadline: Instant) -> usize {
         let left = deadline.saturating_duration_since(Instant::now());
-        let (state, _) =
-            self.changed.wait_timeout_while(self.lock(), left, |s| s.count > 0).unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait_while(self.lock(), left, |s| s.count > 0);
         state.count
     }
 }

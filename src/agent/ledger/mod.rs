@@ -154,12 +154,12 @@ impl Ledger {
         };
         let progress = Progress::default();
         let theirs = progress.clone();
-        thread::Builder::new().name("ledger".into()).spawn(move || books.keep(&inbox, &theirs))?;
+        thread::Builder::new().name("ledger".into()).spawn(move || clerk.run(&inbox, &theirs))?;
         Ok(Ledger { commands, progress })
     }
 
-    /// The thread's: at work on one command, at rest until the next. However many wait, a disk that is slow and not stuck lets
-    /// it rest in between.
+    /// The thread's: at work on what waited together, at rest until the next. However much waits, a disk that is slow and not stuck
+    /// lets it rest in between.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -245,57 +245,27 @@ struct Clerk<D, R> {
     commands: Sender<Command>,
 }
 
-impl<D: Disk, R: Draw> Books<D, R> {
-    fn keep(&mut self, inbox: &Receiver<Command>, progress: &Progress) {
-        // A caller that gave up has dropped its receiver; what was done for it is found by its DEL or by recovery.
-        while let Ok(command) = progress.resting(|| inbox.recv()) {
-            match command {
-                Command::Claim { attachment, reply } => self.claim(attachment, reply),
-                Command::Unclaim(attachment) => self.unclaim(&attachment),
-                Command::Find { attachment, reply } => {
-                    reply.send(self.store.get(&attachment).cloned()).ok();
-                }
-                Command::Leases { reply } => {
-                    let busy = self.claims.keys().cloned().collect();
-                    reply.send((self.store.leases().cloned().collect(), busy)).ok();
-                }
-                Command::Suspected { suspects, reply } => {
-                    let at_rest = self.store.leases().filter(|lease| !self.claims.contains_key(&lease.attachment));
-                    let suspected = at_rest.filter(|lease| {
-                        suspects.all
-                            || lease.host_index.is_none_or(|index| suspects.links.contains(&index))
-                            || lease.addresses().any(|ip| suspects.addresses.contains(&ip))
-                    });
-                    reply.send(suspected.map(|lease| lease.attachment.clone()).collect()).ok();
-                }
-                Command::Reserve { wish, reply } => {
-                    reply.send(self.reserve(*wish)).ok();
-                }
-                Command::Replace { attachment, bad, addresses, reply } => {
-                    reply.send(self.replace(&attachment, bad, &addresses)).ok();
-                }
-                Command::Record { lease, reply } => {
-                    reply.send(self.record(*lease)).ok();
-                }
-                Command::Adopt { lease, reply } => {
-                    reply.send(self.adopt(*lease)).ok();
-                }
-                Command::Release { attachment, reply } => {
-                    reply.send(self.release(&attachment)).ok();
-                }
-                Command::Settle { reply } => {
-                    reply.send(self.store.settle()).ok();
-                }
-                Command::Configure(ranges) => {
-                    self.ipam.set_ranges(ranges.cidr6, ranges.cidr4);
-                    self.host = ranges.host;
-                    self.avoided.clear();
-                    self.reserve_what_is_not_ours();
-                }
-                Command::Filling { reply } => {
-                    let addresses = self.ipam.counts(boot_clock::now_ms());
-                    reply.send(Filling { leases: self.store.leases().count(), addresses }).ok();
-                }
+/// The answer to a command, which is due when it is known whether the changes of its batch are durable, with the error if they are
+/// not.
+type Due<D, R> = Box<dyn FnOnce(&mut Clerk<D, R>, Option<&DiskError>)>;
+
+impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
+    fn run(&mut self, inbox: &Receiver<Command>, progress: &Progress) {
+        loop {
+            let first = progress.resting(|| match self.next.is_empty() {
+                true => inbox.recv().map(Some),
+                false => Ok(None),
+            });
+            let Ok(first) = first else { return };
+            let mut due = Vec::new();
+            self.take_turns(&mut due);
+            for command in first.into_iter().chain(inbox.try_iter()).take(BATCH_MAX) {
+                due.extend(self.carry_out(command));
+                self.take_turns(&mut due);
+            }
+            let failed = self.table.sync().err();
+            for answer in due {
+                answer(self, failed.as_ref());
             }
         }
     }

@@ -4,8 +4,10 @@
 //! A channel would lose what comes just as its reader gives up, and a claim must not be lost. Must not know what is asked.
 
 use std::mem;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use crate::process::lock::{Changed, Lock};
 
 #[derive(Debug)]
 enum State<T> {
@@ -16,8 +18,8 @@ enum State<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    state: Mutex<State<T>>,
-    answered: Condvar,
+    state: Lock<State<T>>,
+    answered: Changed,
 }
 
 /// The ledger's end.
@@ -30,25 +32,25 @@ pub(super) struct Answer<T>(Arc<Slot<T>>);
 
 /// Both ends of one answer.
 pub(super) fn pair<T>() -> (Reply<T>, Answer<T>) {
-    let slot = Arc::new(Slot { state: Mutex::new(State::Open), answered: Condvar::new() });
+    let slot = Arc::new(Slot { state: Lock::new(State::Open), answered: Changed::new() });
     (Reply(slot.clone()), Answer(slot))
 }
 
 impl<T> Reply<T> {
     /// The caller has given up, and need not be worked for.
     pub(super) fn is_given_up(&self) -> bool {
-        matches!(*self.0.state.lock().unwrap_or_else(PoisonError::into_inner), State::Over)
+        matches!(*self.0.state.lock(), State::Over)
     }
 
     /// Hands the answer over. True if the caller has it; false if it has given up, and never learns of it.
     pub(super) fn send(self, answer: T) -> bool {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.lock();
         if matches!(*state, State::Over) {
             return false;
         }
         *state = State::Answered(answer);
         drop(state);
-        self.0.answered.notify_one();
+        self.0.answered.wake_one();
         true
     }
 }
@@ -57,9 +59,8 @@ impl<T> Answer<T> {
     /// The answer, or none at `deadline`, after which there will be none.
     pub(super) fn wait(self, deadline: Instant) -> Option<T> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.answered.wait_timeout_while(state, left, |state| matches!(state, State::Open));
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let state = self.0.state.lock();
+        let mut state = self.0.answered.wait_while(state, left, |state| matches!(state, State::Open));
         match mem::replace(&mut *state, State::Over) {
             State::Answered(answer) => Some(answer),
             State::Open | State::Over => None,

@@ -24,20 +24,12 @@ use crate::kernel::netlink::removal::LinkRemover;
 use crate::process::log;
 use crate::rpc::message::{Request, Response};
 use crate::rpc::server::{Call, Handler};
-use cni::args::{self, PodArgs};
-use cni::env::Command;
 use cni::error::{Code, Error};
-use cni::netconf::{self, NetConf, ValidAttachments};
-use cni::result::AddResult;
-use model::addr::{Attachment, LinkEnd};
-use model::annotations;
-use model::embed::{Field, Identity};
+use cni::netconf::{self, NetConf};
+use cni::verb::Verb;
+use model::addr::Attachment;
 use model::excerpt::Excerpt;
-use model::ipam;
-use model::lease::{Lease, Phase, PodName};
-
-/// How many addresses an ADD gives up because somebody has just made a route to them. The next look at the host knows them.
-const ADDRESSES_TRIED: usize = 8;
+use model::lease::PodName;
 
 /// The handlers of a running agent.
 #[derive(Debug)]
@@ -114,7 +106,8 @@ fn receive(request: &Request, verb: Verb) -> Result<NetConf, Fault> {
 /// The attachment, checked again: the caller may be something else than the plugin.
 fn key(request: &Request) -> Result<Attachment, Fault> {
     let bad = |variable: &str, value: &str, why: model::addr::AddrError| {
-        Error::new(Code::InvalidEnvironment, format!("{variable} {why}")).with_details(Excerpt::of(value))
+        let error = Error::new(Code::InvalidEnvironment, format!("{variable} {why}"));
+        Fault::new(Step::Receive, error.with_details(Excerpt::of(value)))
     };
     Ok(Attachment {
         container_id: request.container_id.parse().map_err(|e| bad("CNI_CONTAINERID", &request.container_id, e))?,
