@@ -6,19 +6,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2, renameat,
-    statat, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::process::failpoint;
 use crate::record::disk::DiskError;
+use crate::record::replacement::Replacement;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,33 +179,9 @@ impl Tree {
     /// The old file, if any, is in place, or the new one.
     pub fn put(&self, path: &Path, content: &[u8], mode: u32) -> Result<(), DiskError> {
         let (dir, name) = self.place(path)?;
-        // In the same directory, since the rename must not cross file systems, and since a runtime does not notice what
-        // comes from another one; with an ending that nobody loads.
-        let temporary = temporary(name);
-        let renamed = self
-            .write(&dir, &temporary, content, mode)
-            .and_then(|()| failpoint::pass("install.rename"))
-            .and_then(|()| Ok(renameat(&dir, &temporary, &dir, name)?));
-        if let Err(error) = renamed {
-            unlinkat(&dir, &temporary, AtFlags::empty()).ok();
-            return Err(self.error("install", path, error));
-        }
-        failpoint::pass("install.renamed").and_then(|()| sync(&dir)).map_err(|error| self.error("sync", path, error))
-    }
-
-    fn write(&self, dir: &OwnedFd, name: &OsStr, content: &[u8], mode: u32) -> io::Result<()> {
-        failpoint::pass("install.create")?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(dir, name, flags, Mode::from(0o600))?);
-        failpoint::pass("install.write")?;
-        let (first, second) = content.split_at(content.len() / 2);
-        file.write_all(first)?;
-        failpoint::pass("install.half")?;
-        file.write_all(second)?;
-        failpoint::pass("install.chmod")?;
-        rustix::fs::fchmod(&file, Mode::from(mode))?;
-        failpoint::pass("install.sync")?;
-        file.sync_all()
+        // In the same directory, since a runtime does not notice what comes from another one; with an ending that nobody loads.
+        let replacement = Replacement { dir: dir.as_fd(), name, beside: &temporary(name), mode };
+        replacement.write(content).map_err(|error| self.error("install", path, error))
     }
 
     /// Removes the file or link `path`; a missing one is fine.

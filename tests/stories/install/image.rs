@@ -383,7 +383,7 @@ fn the_plugin_goes_where_the_runtime_looks_stays_there_and_is_found_there_again(
 #[test]
 fn two_at_once_do_not_disturb_each_other() {
     let (dist, image, points) = (Dist::new("two"), Image::new("two"), Points::new("two"));
-    points.arm("main/install.rename 1", "hang 15000");
+    points.arm("main/replace.rename 1", "hang 15000");
     let mut first = image.command(&dist, "install");
     points.apply(&mut first);
     let mut first = first.stdout(Stdio::null()).spawn().expect("starts");
@@ -415,7 +415,7 @@ fn a_full_or_read_only_disk_is_named_and_leaves_what_was() {
     image.run(&dist, "install").done();
     let before = image.snapshot();
     let new = dist.other("fuller");
-    for point in ["install.create", "install.half", "install.sync", "install.rename"] {
+    for point in ["replace.create", "replace.half", "replace.sync", "replace.rename"] {
         points.arm(&format!("main/{point} 1"), "errno 28");
         let mut command = image.command(&new, "install");
         points.apply(&mut command);
