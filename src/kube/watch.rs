@@ -396,7 +396,7 @@ impl<K: Kind> Machine<K> {
     }
 
     fn unusable(&mut self, name: Name, why: &str) {
-        self.notices.push(Notice::Unusable { name, why: Excerpt::line(why, REASON_MAX).into() });
+        self.notices.push(WatchNotice::Unusable { name, why: Excerpt::line(why, REASON_MAX).into() });
     }
 
     fn error_event(&mut self, raw: &RawValue, now: u64, chance: u64) -> Flow {
