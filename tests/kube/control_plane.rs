@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use flock::kernel::netns::Netns;
 use serde_json::Value;
 
-use crate::support::{Host, assets, succeed};
+use crate::support::assets::assets;
+use crate::support::host::Host;
+use crate::support::programs::succeed;
 
 const URL: &str = "https://127.0.0.1:6443";
 const ADMIN: &str = "admin-token";

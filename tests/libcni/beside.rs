@@ -7,7 +7,10 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::node::{MACHINE4, MACHINE6, NET_D, NEWEST, Node, Runtime, machine, newest_plugin};
-use crate::support::*;
+use crate::support::host::host_addresses;
+use crate::support::machine::Machine;
+use crate::support::pod::Pod;
+use crate::support::waiting::wait_for;
 
 const OTHER: &str = "10-other.conflist";
 

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::node::{Call, LibcniRelease, NEWEST, Node, RELEASES, Runtime, flock, list, tool};
-use crate::support::*;
+use crate::support::host::host_addresses;
+use crate::support::pod::Pod;
 
 /// A runtime with the chain flock, first, last: recorders behind flock, which is recorded itself.
 fn chain<'a>(node: &'a Node, release: LibcniRelease, version: &str) -> Runtime<'a> {

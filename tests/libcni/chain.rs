@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use crate::node::{
     MACHINE4, MACHINE6, NET_D, NEWEST, Node, RELEASES, Runtime, Service, at, flock, list, machine, newest_plugin,
 };
-use crate::support::*;
+use crate::support::host::{HOST4, HOST6, host_addresses};
+use crate::support::machine::Machine;
+use crate::support::pod::Pod;
+use crate::support::programs::put_script;
 
 /// Which build of the reference plugins, and which backend of portmap.
 #[derive(Debug, Clone, Copy)]

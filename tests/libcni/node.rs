@@ -15,7 +15,14 @@ use std::time::{Duration, Instant};
 use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::support::agent::Agent;
+use crate::support::assets::assets;
+use crate::support::host::Host;
+use crate::support::machine::Machine;
+use crate::support::outcome::Attached;
+use crate::support::pod::Pod;
+use crate::support::programs::{FLOCK, put_copy, succeed};
+use crate::support::waiting::{PATIENCE, wait_for};
 
 /// A release of libcni.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

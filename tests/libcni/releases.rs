@@ -5,7 +5,11 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::node::{NET_D, NEWEST, Node, RELEASES, Runtime, VERSIONS, flock, list, tool};
-use crate::support::*;
+use crate::support::host::host_addresses;
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::outcome::Attached;
+use crate::support::pod::Pod;
+use crate::support::programs::{FLOCK, succeed};
 
 /// An attachment from ADD to DEL through the list that the agent has written.
 fn serve(runtime: &Runtime<'_>, version: &str) {

@@ -6,7 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 use cni::conflist::{Portmap, Present, wanted};
 use flock::agent::node::conflist::install;
 
-use super::*;
+use crate::containerd::{CONF_DIR, Containerd, ContainerdRelease};
+use crate::support::host::{Host, host_addresses};
+use crate::support::waiting::wait_for;
+use crate::with_each;
 
 /// A network of somebody else, which is loaded whether or not its plugin is there.
 fn other(name: &str) -> String {

@@ -10,7 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::support::assets::assets;
+use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::log::Log;
+use crate::support::pod::Pod;
+use crate::support::programs::{FLOCK, put_script, succeed};
+use crate::support::waiting::wait_for;
 
 /// The one image there is.
 pub(crate) const IMAGE: &str = "flock.test/guest:1";

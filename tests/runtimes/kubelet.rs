@@ -1,8 +1,14 @@
 //! kubelet's view: the sequences of calls that it makes when something goes wrong, as it makes them, through the CRI.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use super::*;
+use crate::containerd::Sandbox;
+use crate::support::host::{Host, host_addresses};
+use crate::support::manifests::{CIDR6, node_config};
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
+use crate::with_each;
 
 // covers: N-09 Q-04 FM-A14
 #[test]

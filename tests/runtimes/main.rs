@@ -17,11 +17,9 @@ mod sandboxes;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::net::IpAddr;
-use std::process::Stdio;
-
-use containerd::*;
-use support::*;
+use crate::containerd::{CONF_DIR, Containerd, ContainerdRelease};
+use crate::support::agent::AgentBuilder;
+use crate::support::host::Host;
 
 /// The story, once with each release of containerd.
 fn with_each(story: impl Fn(&Containerd<'_>)) {

@@ -1,8 +1,15 @@
 //! Containers of podman on flock's network, with podman's CNI back end and without any Kubernetes.
 
 use serde_json::Value;
+use std::net::IpAddr;
+use std::process::Stdio;
 
-use super::*;
+use crate::containerd::{IMAGE, documented};
+use crate::support::assets::assets;
+use crate::support::host::{Host, host_addresses};
+use crate::support::pod::Pod;
+use crate::support::programs::FLOCK;
+use crate::support::waiting::wait_for;
 
 /// The rest of `/etc/containers/containers.conf`, which is about the private host: there is no systemd.
 const PRIVATE: &str = r#"

@@ -5,7 +5,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::*;
+use crate::containerd::{CONF_DIR, Containerd, ContainerdRelease};
+use crate::support::host::{Host, host_addresses};
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::waiting::wait_for;
+use crate::with_each;
 
 /// A hung answer would hang kubelet's loop.
 const SOON: Duration = Duration::from_secs(3);

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use super::*;
+use crate::containerd::{CONF_DIR, Containerd, ContainerdRelease, Sandbox};
+use crate::support::host::{Host, host_addresses};
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
+use crate::with_each;
 
 // covers: Q-08 D-21
 #[test]

@@ -10,7 +10,7 @@ use model::ipam::REST_MS;
 use model::lease::Lease;
 use serde_json::Value;
 
-use crate::support::Attached;
+use crate::support::outcome::Attached;
 
 /// How sure it is that an attachment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

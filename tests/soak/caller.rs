@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::book::State;
 use crate::support::dice::Dice;
-use crate::support::{Attached, Cni, Outcome, Pod};
+use crate::support::outcome::{Attached, Outcome};
+use crate::support::plugin::Cni;
+use crate::support::pod::Pod;
 use crate::weather::{Mark, Promise};
 use crate::world::World;
 

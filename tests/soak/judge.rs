@@ -13,7 +13,9 @@ use crate::caller::{Wants, pod};
 use crate::keeper::Keeper;
 use crate::samples::{Rest, Usage};
 use crate::support::dice::Dice;
-use crate::support::{Attached, Pod, host_addresses};
+use crate::support::host::host_addresses;
+use crate::support::outcome::Attached;
+use crate::support::pod::Pod;
 use crate::trouble::Trouble;
 use crate::world::World;
 use crate::{CIDRS, MTU};
@@ -46,7 +48,7 @@ pub struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub fn new(world: &'a World<'a>, seed: u64) -> Judge<'a> {
-        crate::support::succeed(world.host.command("sh").args(["-ec", FOREIGN]));
+        crate::support::programs::succeed(world.host.command("sh").args(["-ec", FOREIGN]));
         world.host.run("ip netns add probe");
         let mut judge = Judge { world, dice: Dice::new(seed, 3), foreign: String::new(), at_rest: None, probes: 0 };
         judge.foreign = judge.foreign_now();
@@ -170,7 +172,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn call(&self, verb: &str, id: &str, netns: &str) -> crate::support::Cni<'a> {
+    fn call(&self, verb: &str, id: &str, netns: &str) -> crate::support::plugin::Cni<'a> {
         let call = self.world.host.cni(verb).container(id).ifname("eth0").kubernetes("default", id);
         call.netns(&format!("/run/netns/{netns}"))
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::agent::{Agent, LogAudience};
 use crate::support::dice::Dice;
-use crate::support::{Agent, LogAudience};
 use crate::weather::{Promise, Storm};
 use crate::world::World;
 

@@ -36,11 +36,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::support::host::Host;
 use caller::{CALLERS, Caller};
 use judge::Judge;
 use keeper::{Keeper, Log};
 use samples::Samples;
-use support::Host;
 use trouble::{Trouble, usual_config};
 use world::World;
 

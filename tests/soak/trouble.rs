@@ -13,7 +13,7 @@ use crate::caller::CALLERS;
 use crate::keeper::Keeper;
 use crate::support::dice::Dice;
 use crate::support::failpoints::ARMED;
-use crate::support::node_config_spec;
+use crate::support::manifests::node_config_spec;
 use crate::weather::{Promise, Storm};
 use crate::world::World;
 use crate::{CIDRS, MTU};
@@ -445,7 +445,7 @@ impl<'a> Trouble<'a> {
             // It may be gone by now.
             script.push_str(" 2>/dev/null || true\n");
         }
-        crate::support::succeed(self.world.host.command("sh").args(["-c", &script]));
+        crate::support::programs::succeed(self.world.host.command("sh").args(["-c", &script]));
         let pause = self.dice.millis(0, 500);
         self.linger(keeper, pause)
     }
@@ -465,7 +465,7 @@ impl<'a> Trouble<'a> {
             _ => "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding".into(),
         };
         let script = format!("({script}) 2>/dev/null || true");
-        crate::support::succeed(self.world.host.command("sh").args(["-c", &script]));
+        crate::support::programs::succeed(self.world.host.command("sh").args(["-c", &script]));
         let pause = self.dice.millis(0, 500);
         self.linger(keeper, pause)
     }

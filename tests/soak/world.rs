@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::book::Book;
 use crate::samples::Samples;
-use crate::support::Host;
+use crate::support::host::Host;
 use crate::weather::Weather;
 
 /// Shared by all threads.

@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
+use crate::support::agent::Agent;
+use crate::support::host::Host;
 use crate::support::http::{Conn, Request};
-use crate::support::*;
+use crate::support::manifests::{CIDR4, CIDR6};
+use crate::support::programs::{FLOCK_AGENT, put_script};
+use crate::support::waiting::wait_for;
 
 /// What the server says. Whoever changes it wakes those that wait for a change.
 #[derive(Default)]

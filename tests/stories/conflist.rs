@@ -6,7 +6,10 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::Value;
 
-use crate::support::*;
+use crate::support::agent::Agent;
+use crate::support::host::Host;
+use crate::support::programs::{FLOCK, put_copy, put_script};
+use crate::support::waiting::wait_for;
 
 const FILE: &str = "/run/net.d/01-flock.conflist";
 /// Where the runtime of these stories has its plugins, which no agent could guess.

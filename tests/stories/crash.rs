@@ -10,9 +10,14 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use crate::support::agent::Agent;
 use crate::support::failpoints::{ARMED, Passed, passes};
-use crate::support::share::share;
-use crate::support::*;
+use crate::support::host::{Host, host_addresses};
+use crate::support::outcome::Attached;
+use crate::support::plugin::Cni;
+use crate::support::pod::Pod;
+use crate::support::record::log_of;
+use crate::support::waiting::{PATIENCE, wait_for};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flock::record::format::{Record, decode};

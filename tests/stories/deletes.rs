@@ -9,7 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::record::notes::Notes;
+use crate::support::agent::Agent;
+use crate::support::host::{Host, host_addresses};
+use crate::support::pod::Pod;
+use crate::support::waiting::wait_for;
+use flock::intents::Intents;
 use rustix::fs::{FlockOperation, flock};
 
 /// What the plugin promises, and a little for a loaded machine.

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::http::{Conn, END};
 use crate::support::https::{Server, Tls, Wants, data, der, tls};
-use crate::support::{PATIENCE, TempDir, put_script, succeed, wait_for};
-use flock::kube::access::Access;
-use flock::kube::client::{Answer, Client, ClientLimits, KubeError, Lines, Method, StreamError, Tidings, Watch};
+use crate::support::programs::{put_script, succeed};
+use crate::support::temp::TempDir;
+use crate::support::waiting::{PATIENCE, wait_for};
+use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
 use flock::kube::kind::Objects;
 use flock::kube::kubeconfig::{from_file, from_text};

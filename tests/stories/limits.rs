@@ -19,10 +19,13 @@ use flock::rpc::{connect_limit, plugin_limit};
 use model::lease::Phase;
 use serde_json::{Value, json};
 
+use crate::support::agent::Agent;
 use crate::support::dice::Dice;
+use crate::support::host::{Host, host_addresses, one_user_only};
+use crate::support::pod::Pod;
+use crate::support::programs::succeed;
 use crate::support::scripted::{ask, line, socket_of};
-use crate::support::share::share_of;
-use crate::support::*;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 /// How often a story repeats itself.
 fn repeats(usual: usize) -> usize {

@@ -9,9 +9,14 @@ use std::fs;
 use std::io;
 use std::process::{Child, Stdio};
 
+use crate::support::agent::{Agent, Holds};
 use crate::support::failpoints::{Passed, passes};
-use crate::support::share::share;
-use crate::support::*;
+use crate::support::host::{Host, host_addresses};
+use crate::support::manifests::{CIDR6, node_config};
+use crate::support::outcome::{Attached, CniError};
+use crate::support::pod::Pod;
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
 use serde_json::json;
 
 const EPERM: i32 = 1;

@@ -4,7 +4,9 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::support::*;
+use crate::support::host::{Host, host_addresses};
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
 
 /// Texts that the kernel takes for an alias: no UTF-8, as long as it may be, with ends of lines, like one of flock's.
 fn odd_texts() -> Vec<Vec<u8>> {

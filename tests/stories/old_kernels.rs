@@ -5,7 +5,9 @@
 
 use std::fs;
 
-use crate::support::*;
+use crate::support::host::{Host, host_addresses};
+use crate::support::manifests::{CIDR6, node_config};
+use crate::support::waiting::wait_for;
 use serde_json::json;
 
 /// A new link is acknowledged and not shown, as before Linux 6.2.

@@ -9,10 +9,16 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::*;
-use flock::record::format::{Record, VERSION};
-use model::addr::{Attachment, LinkEnd};
-use model::lease::{Lease, Phase};
+use crate::support::host::{Host, host_addresses};
+use crate::support::manifests::{CIDR6, node_config};
+use crate::support::outcome::{Attached, Outcome};
+use crate::support::pod::Pod;
+use crate::support::programs::succeed;
+use crate::support::record::log_of;
+use crate::support::waiting::{PATIENCE, wait_for};
+use flock::addr::{Attachment, LinkEnd};
+use flock::lease::{Lease, Phase};
+use flock::store::format::{Record, VERSION};
 use serde_json::json;
 
 fn log_file(host: &Host) -> PathBuf {

@@ -25,8 +25,13 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use serde_json::{Value, json};
 
 use crate::support::dice::Dice;
+use crate::support::host::{HOST4, HOST6, Host, one_user_only};
+use crate::support::plugin::Cni;
+use crate::support::pod::Pod;
+use crate::support::programs::{FLOCK, FLOCK_AGENT, put_copy, put_script, succeed};
 use crate::support::scripted::{self, Scripted, a_result, line, read_request, socket_of};
-use crate::support::*;
+use crate::support::temp::TempDir;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 const OPS: [Verb; 5] = [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status];
 

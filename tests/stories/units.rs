@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::support::{FLOCK_AGENT, TempDir, succeed};
+use crate::support::programs::{FLOCK_AGENT, succeed};
+use crate::support::temp::TempDir;
 
 const UNIT: &str = include_str!("../../systemd/flock-agent.service");
 const SOCKET: &str = include_str!("../../systemd/flock-agent.socket");

@@ -7,7 +7,6 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    unused_imports,
     missing_docs,
     clippy::print_stderr,
     reason = "each test program uses its own part"
@@ -34,17 +33,3 @@ pub mod scripted;
 pub mod share;
 pub mod temp;
 pub mod waiting;
-
-pub use agent::*;
-pub use assets::*;
-pub use host::*;
-pub use log::*;
-pub use machine::*;
-pub use manifests::*;
-pub use outcome::*;
-pub use plugin::*;
-pub use pod::*;
-pub use programs::*;
-pub use record::*;
-pub use temp::*;
-pub use waiting::*;

@@ -5,7 +5,11 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::support::host::{Host, host_addresses};
+use crate::support::outcome::Attached;
+use crate::support::pod::Pod;
+use crate::support::programs::{FLOCK, put_script};
+use crate::support::waiting::wait_for;
 
 /// Name, outcome under the unit, outcome without it (`|` between those of different kernels).
 const REFUSED: &[(&str, &str, &str)] = &[

@@ -5,7 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::*;
+use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::log::wait_line;
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::programs::{FLOCK, FLOCK_AGENT, succeed};
+use crate::support::waiting::wait_for;
 
 /// Where an administrator puts units.
 const UNITS: &str = "/etc/systemd/system";

@@ -5,7 +5,10 @@ use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::*;
+use crate::support::host::{Host, host_addresses};
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::programs::{FLOCK_AGENT, succeed};
+use crate::support::waiting::wait_for;
 
 const PLUGIN: &str = "/opt/cni/bin/flock";
 

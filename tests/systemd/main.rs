@@ -16,7 +16,7 @@ mod socket;
 mod support;
 mod watchdog;
 
-use support::*;
+use crate::support::host::{Host, host_addresses};
 
 #[test]
 fn the_shipped_units_serve_pods() {

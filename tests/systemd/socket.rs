@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::*;
+use crate::support::host::Host;
+use crate::support::pod::Pod;
+use crate::support::waiting::wait_for;
 
 /// Inode, owner and rights: the same socket, as it should be.
 fn identity(host: &Host) -> String {

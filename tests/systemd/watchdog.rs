@@ -3,7 +3,10 @@
 use std::fs;
 
 use crate::support::failpoints::ARMED;
-use crate::support::*;
+use crate::support::host::Host;
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::pod::Pod;
+use crate::support::waiting::wait_for;
 
 /// A machine whose agent has to be heard within `seconds`, and can be held at the points that a test arms.
 fn watched(seconds: u32) -> Host {

@@ -10,8 +10,12 @@ use cni::verb::Verb;
 use flock::rpc::message::{Request, encode};
 use serde_json::{Value, json};
 
+use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::manifests::{node_config, node_config_spec};
+use crate::support::plugin::Cni;
+use crate::support::pod::Pod;
 use crate::support::scripted::socket_of;
-use crate::support::*;
+use crate::support::waiting::wait_for;
 
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 

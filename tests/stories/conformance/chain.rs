@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::support::host::Host;
 use crate::support::scripted::{Scripted, a_result, socket_of};
-use crate::support::*;
 
 // covers: A-06 C-03
 #[test]

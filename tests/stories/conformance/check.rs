@@ -8,8 +8,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::host::Host;
+use crate::support::outcome::Attached;
+use crate::support::plugin::Cni;
+use crate::support::pod::Pod;
+use crate::support::scripted;
 use crate::support::scripted::{Scripted, socket_of};
-use crate::support::*;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 fn check<'a>(host: &'a Host, pod: &Pod, result: &Value) -> Cni<'a> {
     let call = host.cni("CHECK").container(&pod.name).netns(&pod.path()).ifname("eth0");

@@ -6,8 +6,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde_json::{Value, json};
 
+use crate::support::host::Host;
+use crate::support::manifests::node_config;
+use crate::support::plugin::Cni;
+use crate::support::programs::FLOCK;
 use crate::support::scripted::{Scripted, socket_of};
-use crate::support::*;
 
 fn del(host: &Host) -> Cni<'_> {
     host.cni("DEL").container("abc").ifname("eth0")

@@ -9,8 +9,12 @@ use flock::record::notes::{MAX_NOTES, Notes};
 use model::addr::Attachment;
 use serde_json::{Value, json};
 
+use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::manifests::node_config_spec;
+use crate::support::outcome::{Attached, CniError};
+use crate::support::pod::Pod;
 use crate::support::scripted::socket_of;
-use crate::support::*;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 /// The words that make containerd take a failure for success.
 fn assert_not_swallowed(error: &CniError) {

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::host::Host;
+use crate::support::plugin::Cni;
+use crate::support::scripted;
 use crate::support::scripted::{Scripted, socket_of};
-use crate::support::*;
 
 /// A call with every variable set.
 fn full<'a>(host: &'a Host, verb: &str) -> Cni<'a> {

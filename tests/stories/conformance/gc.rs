@@ -5,7 +5,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::pod::Pod;
+use crate::support::waiting::wait_for;
 
 /// The kernel removes the links of a namespace some time after its last name.
 fn gone(host: &Host, link: &str) {

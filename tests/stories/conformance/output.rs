@@ -7,8 +7,10 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::support::host::Host;
+use crate::support::outcome::CniError;
+use crate::support::plugin::Cni;
 use crate::support::scripted::{Scripted, a_result, line, socket_of, success};
-use crate::support::*;
 
 fn add(host: &Host) -> Cni<'_> {
     host.cni("ADD").container("abc").netns("/run/netns/x").ifname("eth0")

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::host::{Host, one_user_only};
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::pod::Pod;
+use crate::support::programs::{FLOCK, succeed};
 use crate::support::scripted::{Scripted, socket_of};
-use crate::support::*;
 
 // covers: T-01
 #[test]

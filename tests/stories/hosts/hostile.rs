@@ -8,7 +8,10 @@ use flock::kernel::netns::Netns;
 use rustix::net::sockopt::{set_ipv6_multicast_hops, set_ipv6_unicast_hops};
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, ipproto, sendto, socket};
 
-use crate::support::*;
+use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
 
 /// Sends one ICMPv6 message from `from` on the link of this index, with the hop limit that neighbour discovery asks for. The
 /// kernel adds the checksum.

@@ -5,7 +5,10 @@ mod behind;
 mod hostile;
 mod surroundings;
 
-use crate::support::{Attached, Pod, host_addresses, wait_for};
+use crate::support::host::host_addresses;
+use crate::support::outcome::Attached;
+use crate::support::pod::Pod;
+use crate::support::waiting::wait_for;
 
 /// Each pod reaches the host and each other pod, at the latest after what is put right by itself.
 #[track_caller]

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 
-use crate::support::*;
+use crate::support::host::{HOST4, Host, host_addresses};
+use crate::support::manifests::{CIDR4, CIDR6, node_config, node_config_spec};
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
 
 fn config(cidr4: &str) -> String {
     node_config("", cidr4)

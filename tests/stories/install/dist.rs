@@ -11,7 +11,8 @@ use std::process::{Command, Output};
 
 use rustix::fs::inotify;
 
-use crate::support::*;
+use crate::support::programs::{FLOCK, FLOCK_AGENT, put_copy, succeed};
+use crate::support::temp::TempDir;
 
 /// Without what only a debugger wants, so that a thousand copies are quick.
 pub(crate) struct Dist(TempDir);

@@ -8,10 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
-use crate::support::share::share;
-use crate::support::*;
-use flock::cli::help;
-use flock::cli::table::Program;
+use crate::support::programs::succeed;
+use crate::support::temp::TempDir;
+use crate::support::waiting::wait_for;
 
 const AGENT: &str = "usr/local/bin/flock-agent";
 const PLUGIN: &str = "opt/cni/bin/flock";

@@ -11,8 +11,12 @@ use rustix::fs::inotify::ReadFlags;
 use serde_json::Value;
 
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
-use crate::support::share::{share, share_of};
-use crate::support::*;
+use crate::support::agent::Agent;
+use crate::support::host::{Host, host_addresses};
+use crate::support::outcome::Attached;
+use crate::support::pod::Pod;
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
 
 const AGENT: &str = "/usr/local/bin/flock-agent";
 const PLUGIN: &str = "/opt/cni/bin/flock";
