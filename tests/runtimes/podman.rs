@@ -1,8 +1,9 @@
 //! Containers of podman on flock's network, with podman's CNI back end and without any Kubernetes.
 
-use serde_json::Value;
 use std::net::IpAddr;
 use std::process::Stdio;
+
+use serde_json::Value;
 
 use crate::containerd::{IMAGE, documented};
 use crate::support::assets::assets;

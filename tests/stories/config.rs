@@ -8,13 +8,14 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
 use crate::support::host::{HOST4, HOST6, Host, host_addresses, one_user_only};
 use crate::support::manifests::{CIDR4, CIDR6, node_config};
 use crate::support::pod::Pod;
 use crate::support::programs::{FLOCK_AGENT, put_script, succeed};
 use crate::support::waiting::wait_for;
-use ipnet::IpNet;
-use serde_json::{Value, json};
 
 fn within(ip: Option<IpAddr>, prefix: &str) -> bool {
     let prefix: IpNet = prefix.parse().expect("a prefix");

@@ -10,6 +10,12 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flock::intents::Intents;
+use flock::store::format::{Record, decode};
+use serde_json::json;
+
 use crate::support::agent::Agent;
 use crate::support::failpoints::{ARMED, Passed, passes};
 use crate::support::host::{Host, host_addresses};
@@ -18,11 +24,6 @@ use crate::support::plugin::Cni;
 use crate::support::pod::Pod;
 use crate::support::record::log_of;
 use crate::support::waiting::{PATIENCE, wait_for};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use flock::record::format::{Record, decode};
-use flock::record::notes::Notes;
-use serde_json::json;
 
 /// The point was reached: the file goes with the process that it kills.
 fn fired(host: &Host) -> bool {

@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flock::intents::Intents;
+use rustix::fs::{FlockOperation, flock};
+
 use crate::support::agent::Agent;
 use crate::support::host::{Host, host_addresses};
 use crate::support::pod::Pod;
 use crate::support::waiting::wait_for;
-use flock::intents::Intents;
-use rustix::fs::{FlockOperation, flock};
 
 /// What the plugin promises, and a little for a loaded machine.
 const DEL_LIMIT: Duration = Duration::from_secs(12);

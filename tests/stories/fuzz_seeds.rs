@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
+
 use targets::{ALL, Check};
 
 use crate::support::share::share;

@@ -7,10 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::support::host::{HOST4, HOST6, Host};
-use crate::support::pod::Pod;
-use crate::support::programs::succeed;
-use crate::support::waiting::{PATIENCE, wait_for};
 use flock::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
 use flock::lease::{Lease, Phase};
 use flock::netlink::NetlinkError;
@@ -27,6 +23,11 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 use serde_json::Value;
+
+use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::pod::Pod;
+use crate::support::programs::succeed;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 fn deadline() -> Instant {
     Instant::now() + PATIENCE

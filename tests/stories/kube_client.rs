@@ -10,11 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::http::{Conn, END};
-use crate::support::https::{Server, Tls, Wants, data, der, tls};
-use crate::support::programs::{put_script, succeed};
-use crate::support::temp::TempDir;
-use crate::support::waiting::{PATIENCE, wait_for};
 use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
 use flock::kube::kind::Objects;
@@ -22,6 +17,12 @@ use flock::kube::kubeconfig::{from_file, from_text};
 use flock::kube::objects::{NodeConfigObject, NodeConfigs};
 use flock::kube::reflect::{Audience, reflect};
 use flock::kube::watch::WatchNotice;
+
+use crate::support::http::{Conn, END};
+use crate::support::https::{Server, Tls, Wants, data, der, tls};
+use crate::support::programs::{put_script, succeed};
+use crate::support::temp::TempDir;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 /// So long that a test which waits for it has failed.
 const LONG: Duration = Duration::from_secs(120);

@@ -9,6 +9,8 @@ use std::fs;
 use std::io;
 use std::process::{Child, Stdio};
 
+use serde_json::json;
+
 use crate::support::agent::{Agent, Holds};
 use crate::support::failpoints::{Passed, passes};
 use crate::support::host::{Host, host_addresses};
@@ -17,7 +19,6 @@ use crate::support::outcome::{Attached, CniError};
 use crate::support::pod::Pod;
 use crate::support::programs::succeed;
 use crate::support::waiting::wait_for;
-use serde_json::json;
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use flock::addr::Attachment;
+use serde_json::Value;
+
 use crate::support::host::{HOST4, HOST6, Host, host_addresses};
 use crate::support::manifests::{CIDR4, CIDR6, node_config, node_config_spec};
 use crate::support::plugin::Cni;
 use crate::support::pod::Pod;
 use crate::support::programs::succeed;
 use crate::support::waiting::wait_for;
-use flock::addr::Attachment;
-use serde_json::Value;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).expect("JSON of ip")

@@ -5,10 +5,11 @@
 
 use std::fs;
 
+use serde_json::json;
+
 use crate::support::host::{Host, host_addresses};
 use crate::support::manifests::{CIDR6, node_config};
 use crate::support::waiting::wait_for;
-use serde_json::json;
 
 /// A new link is acknowledged and not shown, as before Linux 6.2.
 const NO_ECHO: &str = "*/netlink.echo * errno 95\n";

@@ -9,6 +9,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flock::addr::{Attachment, LinkEnd};
+use flock::lease::{Lease, Phase};
+use flock::store::format::{Record, VERSION};
+use serde_json::json;
+
 use crate::support::host::{Host, host_addresses};
 use crate::support::manifests::{CIDR6, node_config};
 use crate::support::outcome::{Attached, Outcome};
@@ -16,10 +21,6 @@ use crate::support::pod::Pod;
 use crate::support::programs::succeed;
 use crate::support::record::log_of;
 use crate::support::waiting::{PATIENCE, wait_for};
-use flock::addr::{Attachment, LinkEnd};
-use flock::lease::{Lease, Phase};
-use flock::store::format::{Record, VERSION};
-use serde_json::json;
 
 fn log_file(host: &Host) -> PathBuf {
     host.path("/run/flock/state/leases.log")

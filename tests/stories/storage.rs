@@ -13,17 +13,18 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use flock::boot;
+use flock::disk::Directory;
+use flock::store::format::{Record, VERSION};
+use flock::store::{Finding, Store};
+use serde_json::json;
+
 use crate::support::host::{Host, host_addresses};
 use crate::support::manifests::node_config_spec;
 use crate::support::outcome::{Attached, CniError};
 use crate::support::pod::Pod;
 use crate::support::record::log_of;
 use crate::support::waiting::wait_for;
-use flock::boot;
-use flock::disk::Directory;
-use flock::store::format::{Record, VERSION};
-use flock::store::{Finding, Store};
-use serde_json::json;
 
 const LOG: &str = "/run/flock/state/leases.log";
 
