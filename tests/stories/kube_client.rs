@@ -386,9 +386,10 @@ fn a_server_that_does_not_answer_is_given_up() {
     let (full, _occupied) = full_listener();
     let client = client_with(&access_to(full.local_addr().unwrap()), ClientLimits { connect: short, ..limits() });
     assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to connect to"));
-    // Nobody is there.
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Nobody is there: the port stays bound, so that no other test gets it, and nobody listens.
+    let bound = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&bound, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = rustix::net::getsockname(&bound).unwrap().try_into().unwrap();
     let error = client_with(&access_to(address), limits()).get("/", 10).unwrap_err();
     assert!(whole(&error).contains("refused"), "{}", whole(&error));
 }
