@@ -21,6 +21,9 @@ use crate::process::failpoint;
 use crate::record::disk::DiskError;
 use crate::record::replacement::Replacement;
 
+/// How often a directory is looked up that the kernel cannot vouch for at this moment. One try more is enough but in a storm.
+const RESOLVE_TRIES: usize = 128;
+
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -228,10 +231,19 @@ impl Tree {
     /// The directory `path`, or none if it is missing.
     fn directory(&self, path: &Path) -> Result<Option<OwnedFd>, DiskError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        let resolve = || -> io::Result<OwnedFd> {
+            failpoint::pass("install.resolve")?;
+            Ok(openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
+        };
+        // While anything is renamed or mounted anywhere on the machine, the kernel cannot vouch for where `..` of a link leads,
+        // and wants to be asked again.
+        let tries = std::iter::repeat_with(resolve).take(RESOLVE_TRIES);
+        let mut tries =
+            tries.skip_while(|tried| matches!(tried, Err(error) if error.kind() == io::ErrorKind::WouldBlock));
+        match tries.next().unwrap_or_else(|| Err(Errno::AGAIN.into())) {
             Ok(dir) => Ok(Some(dir)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(self.error("open directory", path, error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error("open directory", path, error)),
         }
     }
 

@@ -193,7 +193,9 @@ impl Points {
             *nth += 1;
             format!("{point} {nth}")
         };
-        let passed: Vec<String> = text.lines().map(count).collect();
+        // A look at a directory changes nothing, and there are many.
+        let passed: Vec<String> =
+            text.lines().filter(|point| !point.ends_with("/install.resolve")).map(count).collect();
         assert_eq!(passed.iter().collect::<BTreeSet<_>>().len(), passed.len());
         passed
     }

@@ -426,6 +426,24 @@ fn a_full_or_read_only_disk_is_named_and_leaves_what_was() {
 }
 
 #[test]
+fn what_others_rename_meanwhile_stops_neither_an_installation_nor_its_end() {
+    let (dist, image, points) = (Dist::new("busy"), Image::new("busy"), Points::new("busy"));
+    let run = |line: &str| {
+        let mut command = image.command(&dist, line);
+        points.apply(&mut command);
+        Run::of(&mut command)
+    };
+    for line in ["install --cni-conf", "uninstall"] {
+        // What the kernel says when it could not follow a path to its end: try again.
+        points.arm("main/install.resolve 1", "errno 11");
+        run(line).done();
+        points.let_go();
+    }
+    points.arm("main/install.resolve *", "errno 11");
+    assert!(run("install").refused().contains("Resource temporarily unavailable"), "it does not try for ever");
+}
+
+#[test]
 fn a_wrong_command_line_ends_with_code_2_and_help_is_printed() {
     let dist = Dist::new("help");
     let run = |line: &str| Command::new(dist.agent()).args(line.split_whitespace()).output().expect("starts");
