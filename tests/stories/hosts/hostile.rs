@@ -184,28 +184,17 @@ fn a_pod_that_takes_its_interface_down_or_away_while_add_waits_fails_at_once() {
     let host = Host::new();
     let _agent = host.agent().start();
     let pod = host.pod("p");
-    // How often the last question is asked differs from ADD to ADD.
-    let requests = (0..5).map(|_| {
-        host.start_trace();
-        host.add(&pod).result();
-        let requests = host.end_trace().matches("conn/netlink.request\n").count();
-        host.del(&pod).done();
-        requests
-    });
-    let requests = requests.min().expect("some");
-    // The last requests of an ADD wait for the link to send and for the address to be taken in.
-    for nth in [requests - 1, requests] {
+    // An ADD waits for the link to send, and then for each address to be taken in.
+    for point in ["conn/link.sends", "conn/link.taken-in"] {
         for (time, harm) in
             [(60_001, "ip link set eth0 down"), (60_002, "ip link del eth0"), (60_003, "ip addr flush dev eth0")]
         {
             host.start_trace();
-            host.arm(&format!("conn/netlink.request {nth} hang {time}"));
+            host.arm(&format!("{point} 1 hang {time}"));
             let adding = host.add(&pod);
             let outcome = std::thread::scope(|scope| {
                 let adding = scope.spawn(|| adding.run());
-                wait_for("the request", || {
-                    (host.trace().matches("conn/netlink.request\n").count() >= nth).then_some(())
-                });
+                host.wait_point(point, 1);
                 pod.script(harm);
                 host.disarm();
                 adding.join().expect("no panic")
