@@ -441,7 +441,7 @@ fn an_allocations_file_that_is_far_too_long_is_refused_without_being_read() {
 // The log.
 
 /// What no call below may take: far more than each needs, and far less than any limit that would hide a wait.
-const PROMPT: Duration = Duration::from_secs(5);
+const PROMPT: Duration = Duration::from_secs(10);
 
 /// A pipe that takes not one byte more.
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
@@ -462,12 +462,12 @@ fn calls_go_on(host: &Host, many: usize) {
         outcome.succeeded();
         assert!(outcome.elapsed < PROMPT, "{:?}", outcome.elapsed);
     }
-    let began = Instant::now();
     for _ in 0..many {
+        let began = Instant::now();
         let gone = json!({"op": "DEL", "container_id": "nobody", "ifname": "eth0", "netns": "", "stdin_data": conf()});
         assert_eq!(ask(&socket_of(host), &gone), Some(json!({})));
+        assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
     }
-    assert!(began.elapsed() < PROMPT * 4, "{:?}", began.elapsed());
     for call in [host.cni("STATUS"), host.del(&pod)] {
         let outcome = call.run();
         outcome.succeeded();

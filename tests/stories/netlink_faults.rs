@@ -170,12 +170,12 @@ fn judge(error: &CniError, errno: Option<i32>, when: &str) {
         assert!(errno == Some(ENODEV), "{when}: {error:?}");
         return;
     }
-    assert!(requests.iter().any(|request| text.contains(request)), "{when}: {error:?}");
     if text.contains("was taken down or changed by somebody else meanwhile") {
         // So does the look at the pod's link while its address is not taken in yet, which is asked for on a busy machine only.
         assert!(errno == Some(ENODEV) && error.code == 999, "{when}: {error:?}");
         return;
     }
+    assert!(requests.iter().any(|request| text.contains(request)), "{when}: {error:?}");
     let passing = matches!(errno, None | Some(EBUSY | ENOBUFS | EINTR));
     match errno {
         Some(errno) => assert!(text.contains(&format!("(os error {errno})")), "{when}: {error:?}"),
@@ -527,7 +527,7 @@ fn a_del_returns_when_the_link_is_gone_though_announcements_are_lost() {
 /// The agent's reader of announcements is stuck; the kernel tells of more than it keeps for it, until it drops some.
 fn overrun(host: &Host) {
     host.arm("link/netlink.event 1 hang 60000");
-    let flap = "for n in $(seq 2000); do echo link set foreign mtu $((1400 + n % 2)); done | ip -batch -";
+    let flap = "for n in $(seq 200); do echo link set foreign mtu $((1400 + n % 2)); done | ip -batch -";
     let dropped = || {
         let table = host.run("cat /proc/net/netlink");
         // Protocol, port, groups, ..., drops: a socket of the link group that has dropped something.
