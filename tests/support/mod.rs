@@ -2,8 +2,8 @@
 //! the real plugin exec'd as a runtime does it.
 //!
 //! Everything ends with the value that holds it: the namespaces live as long as one process whose standard input is a
-//! pipe from the test, so they end with a killed test, too. Only an agent of a test that is killed lives on, in a namespace
-//! that nobody else is in. Needs root, or the root of a user namespace.
+//! pipe from the test, so they end with a killed test, too. An agent of a test that is killed ends with `tests/sandbox`. Needs
+//! root, or the root of a user namespace.
 #![allow(
     dead_code,
     unreachable_pub,
