@@ -260,7 +260,7 @@ fn an_agent_stops_as_soon_when_the_api_server_is_away() {
     api.change(|script| script.mute = true);
     let began = Instant::now();
     let log = agent.stop();
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(log.contains("status does not say that the agent stops"), "{log}");
 }
 
