@@ -23,6 +23,7 @@ use crate::support::outcome::Attached;
 use crate::support::plugin::Cni;
 use crate::support::pod::Pod;
 use crate::support::record::log_of;
+use crate::support::share::share;
 use crate::support::waiting::{PATIENCE, wait_for};
 
 /// The point was reached: the file goes with the process that it kills.

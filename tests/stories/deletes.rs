@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::support::agent::Agent;
 use crate::support::host::{Host, host_addresses};
 use crate::support::pod::Pod;
+use crate::support::share::share;
 use crate::support::waiting::wait_for;
 
 /// What the plugin promises, and a little for a loaded machine.

@@ -25,6 +25,7 @@ use crate::support::host::{Host, host_addresses, one_user_only};
 use crate::support::pod::Pod;
 use crate::support::programs::succeed;
 use crate::support::scripted::{ask, line, socket_of};
+use crate::support::share::share_of;
 use crate::support::waiting::{PATIENCE, wait_for};
 
 /// How often a story repeats itself.

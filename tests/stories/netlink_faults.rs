@@ -18,6 +18,7 @@ use crate::support::manifests::{CIDR6, node_config};
 use crate::support::outcome::{Attached, CniError};
 use crate::support::pod::Pod;
 use crate::support::programs::succeed;
+use crate::support::share::share;
 use crate::support::waiting::wait_for;
 
 const EPERM: i32 = 1;

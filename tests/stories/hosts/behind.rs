@@ -7,7 +7,8 @@ use crate::support::host::{HOST6, Host, host_addresses};
 use crate::support::manifests::node_config;
 use crate::support::pod::Pod;
 use crate::support::programs::{FLOCK_AGENT, put_script, succeed};
-use crate::support::waiting::{PATIENCE, wait_for};
+use crate::support::share::share;
+use crate::support::waiting::wait_for;
 
 /// More often than whole rounds come in the time: what is put back so often is put back at once.
 const OFTEN: usize = 4;

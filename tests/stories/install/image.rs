@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
 use crate::support::programs::succeed;
+use crate::support::share::share;
 use crate::support::temp::TempDir;
 use crate::support::waiting::wait_for;
 

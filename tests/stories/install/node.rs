@@ -16,6 +16,7 @@ use crate::support::host::{Host, host_addresses};
 use crate::support::outcome::Attached;
 use crate::support::pod::Pod;
 use crate::support::programs::succeed;
+use crate::support::share::{share, share_of};
 use crate::support::waiting::wait_for;
 
 const AGENT: &str = "/usr/local/bin/flock-agent";
