@@ -447,4 +447,14 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_gateway_is_the_one_that_the_pod_has() {
+        let gateway4 = Ipv4Addr::new(169, 254, 9, 9);
+        let wire = AddResult { gateway4, ..dual() }.to_wire();
+        let [six, four] = [true, false].map(|v6| wire.ips.iter().find(|ip| ip.address.addr().is_ipv6() == v6));
+        assert_eq!(six.and_then(|ip| ip.gateway), Some(GATEWAY6.into()));
+        assert_eq!(four.and_then(|ip| ip.gateway), Some(gateway4.into()));
+        assert!(wire.routes.iter().any(|route| route.gw == Some(gateway4.into())), "{:?}", wire.routes);
+    }
 }

@@ -364,4 +364,20 @@ mod tests {
         let attachment = lease.attachment.clone();
         assert_eq!(repairs([lease].iter(), &[], |busy| *busy == attachment, 100, 1), []);
     }
+
+    #[test]
+    fn what_is_read_back_has_the_gateway_that_its_pod_was_given() {
+        let mut lease = lease("abc/eth0");
+        lease.gateway4 = "169.254.9.9".parse().expect("literal");
+        let repairs = found(&[], &[link_of(&lease)]);
+        let [Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
+        assert_eq!(adopted.gateway4, lease.gateway4);
+    }
+
+    #[test]
+    fn a_link_without_record_is_left_to_the_request_that_works_on_it() {
+        let lease = lease("abc/eth0");
+        let busy = BTreeSet::from([lease.attachment.clone()]);
+        assert_eq!(repairs([].iter(), &[link_of(&lease)], &busy, 100, 1), [], "an ADD makes it, or a DEL removes it");
+    }
 }

@@ -271,6 +271,8 @@ mod tests {
         other.phase = Phase::Pending;
         other.ipv4 = None;
         other.call = Some("c1".into());
+        other.gateway4 = "169.254.9.9".parse().expect("literal");
+        other.host_index = Some(7);
         vec![
             Record::Header { version: VERSION, boot: "b".into(), serial: 3 },
             Record::Put(Box::new(lease("abc/eth0"))),

@@ -65,3 +65,21 @@ pub fn agent_limit(op: Verb) -> Duration {
 pub fn agent_share(left: Duration) -> Duration {
     (left * 9 / 10).saturating_sub(Duration::from_millis(100))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_own_error_arrives_before_the_plugin_gives_up() {
+        for op in [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status] {
+            assert!(agent_limit(op) + Duration::from_millis(200) <= plugin_limit(op), "{op}");
+            assert!(agent_limit(op) * 5 >= plugin_limit(op) * 4, "{op}: most of the time is for the work");
+        }
+        assert_eq!(
+            agent_share(Duration::from_millis(50)),
+            Duration::ZERO,
+            "nothing is begun whose answer nobody can hear"
+        );
+    }
+}

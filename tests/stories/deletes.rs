@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::intents::Intents;
+use flock::record::notes::Intents;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::support::agent::Agent;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use flock::addr::Attachment;
+use model::addr::Attachment;
 use serde_json::Value;
 
 use crate::support::host::{HOST4, HOST6, Host, host_addresses};

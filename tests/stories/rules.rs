@@ -214,3 +214,27 @@ fn garbage_collection_leaves_an_attachment_that_was_made_anew_after_it_began() {
     assert_eq!(host.leases().len(), 1);
     pod.assert_pings(host_addresses());
 }
+
+#[test]
+fn garbage_collection_removes_what_is_dead_though_its_link_stands() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let pod = host.pod("p");
+    let attached = host.add(&pod).result();
+    pod.run("ip link set eth0 down");
+    let link = format!("ip -o link show dev {}", attached.host_link());
+    wait_for("the carrier to go", || host.run(&link).contains("NO-CARRIER").then_some(()));
+    host.cni("GC").conf("cni.dev/valid-attachments", json!([])).done();
+    host.assert_empty();
+}
+
+#[test]
+fn check_fails_where_the_runtime_remembers_the_interface_of_another_namespace() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let pod = host.pod("p");
+    let mut result = host.add(&pod).result().result;
+    result["interfaces"][1]["sandbox"] = json!("/run/netns/other");
+    let error = host.cni("CHECK").container("p").netns(&pod.path()).ifname("eth0").conf("prevResult", result).error();
+    assert!(error.text().contains("prevResult has no interface eth0 in /run/netns/p"), "{error:?}");
+}

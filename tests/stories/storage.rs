@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use flock::boot;
-use flock::disk::Directory;
-use flock::store::format::{Record, VERSION};
-use flock::store::{Finding, Store};
+use flock::record::boot_clock;
+use flock::record::disk::Directory;
+use flock::record::format::{Record, VERSION};
+use flock::record::store::{Finding, Store};
 use serde_json::json;
 
 use crate::support::host::{Host, host_addresses};

@@ -378,4 +378,19 @@ echo '{"cniVersion":"1.0.0","supportedVersions":["0.1.0","0.4.0","1.0.0","9.9.9"
         rustix::process::kill_process(left, rustix::process::Signal::KILL).expect("it still runs");
         assert_eq!(answer.expect("an answer"), [Version::V1_0_0]);
     }
+
+    #[test]
+    fn a_portmap_that_was_too_busy_to_answer_is_asked_again_after_some_minutes() {
+        let dir = Plugins::new("busy", &[("portmap", "#!/bin/sh\n")]);
+        let program = dir.0.join("portmap");
+        let asked = |at: Instant, versions| Asked { stamp: stamp(&program), program: program.clone(), versions, at };
+        let now = Instant::now();
+        let long_ago = now.checked_sub(SILENCE).expect("times before the boot are times, too");
+        assert!(asked(now, None).holds(&program), "not at once");
+        assert!(!asked(long_ago, None).holds(&program));
+        assert!(
+            asked(long_ago, Some(vec![Version::NEWEST])).holds(&program),
+            "an answer counts until the file changes"
+        );
+    }
 }

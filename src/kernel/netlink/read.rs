@@ -22,9 +22,9 @@ use super::uapi::{
     RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_LOCAL, RTN_UNREACHABLE,
 };
 use super::{Cause, NetlinkError};
-use crate::addr::Mac;
-use crate::failpoint;
-use crate::plan::ROUTE_PROTOCOL;
+use model::addr::Mac;
+use crate::process::failpoint;
+use model::plan::ROUTE_PROTOCOL;
 
 /// Wait between two questions whether an address is in the table of local addresses, 0.1 ms.
 const LOCAL_INTERVAL: Duration = Duration::from_micros(100);

@@ -573,3 +573,20 @@ fn an_event_of_an_unknown_kind_is_not_taken_for_read() {
     machine.ended(&End::Closed, NOW + 300_000, 0);
     assert!(asks(&mut machine).ends_with("resourceVersion=10"), "a flock that knows the kind must see it again");
 }
+
+#[test]
+fn another_server_is_asked_for_what_it_has_whatever_the_last_one_had() {
+    let mut machine = synced();
+    machine.elsewhere();
+    assert_eq!(asks(&mut machine), "LIST /apis/x/v1/things?fieldSelector=metadata.name%3Dn");
+    assert_eq!(values(&machine), one("a", 1), "until then what is known stays");
+}
+
+#[test]
+fn a_watch_that_ends_at_once_without_an_event_is_followed_by_a_list() {
+    let mut machine = synced();
+    watching(&mut machine);
+    machine.ended(&End::Closed, NOW + 1, 0);
+    assert!(matches!(machine.next(NOW + 1, 0), Order::Pause(_)));
+    assert!(asks(&mut machine).starts_with("LIST"), "the server may not like the version");
+}

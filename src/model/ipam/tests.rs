@@ -526,6 +526,52 @@ fn small_ranges_give_all_they_have() {
 }
 
 #[test]
+fn an_address_that_a_pod_has_never_rests_whatever_an_old_record_says() {
+    let mut ipam = node4("10.0.0.0/30");
+    ipam.hold(ip("10.0.0.2"));
+    ipam.restore_rest(ip("10.0.0.2"), ONE, 0);
+    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 0, resting: 0 });
+    assert!(matches!(one(&mut ipam, &four(&[]), REST_MS), Err(IpamError::Exhausted { .. })));
+}
+
+#[test]
+fn an_address_that_the_host_and_a_pod_have_is_counted_once() {
+    let mut ipam = node4("10.0.0.0/29");
+    ipam.hold(ip("10.0.0.2"));
+    ipam.reserve([ip("10.0.0.2"), ip("10.0.0.3")]);
+    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 3, resting: 0 });
+}
+
+#[test]
+fn the_only_free_address_is_found_wherever_it_is() {
+    for free in 2..=6 {
+        let mut ipam = node4("10.0.0.0/29");
+        for _ in 0..5 {
+            one(&mut ipam, &four(&[]), 0).expect("free");
+        }
+        let free = ip(&format!("10.0.0.{free}"));
+        assert!(ipam.give_back(free));
+        assert_eq!(one(&mut ipam, &four(&[]), 0), Ok(free));
+    }
+}
+
+#[test]
+fn an_address_that_the_host_has_given_up_is_given_to_pods_again() {
+    let mut ipam = node4("10.0.0.0/30");
+    ipam.reserve([ip("10.0.0.2")]);
+    assert!(matches!(one(&mut ipam, &four(&[]), 0), Err(IpamError::Exhausted { .. })));
+    ipam.reserve([]);
+    assert_eq!(one(&mut ipam, &four(&[]), 0), Ok(ip("10.0.0.2")));
+}
+
+#[test]
+fn every_bit_of_the_host_part_comes_from_the_generator() {
+    let mut ipam = node6("2001:db8::/64");
+    let got = ipam.allocate(&six(&[]), ONE, 0, &mut Stuck(0xffff_1234_5678_9abc_def0)).expect("all is free");
+    assert_eq!(got.ipv6.map(IpAddr::V6), Some(ip("2001:db8::1234:5678:9abc:def0")), "so nobody can guess it");
+}
+
+#[test]
 fn a_generator_that_repeats_itself_costs_a_walk_and_no_failure() {
     let mut ipam = node6("2001:db8::/64");
     let mut seen = BTreeSet::new();

@@ -388,7 +388,7 @@ fn a_log_whose_replacement_may_have_its_name_already_is_not_appended_to() {
 }
 
 #[test]
-fn state_of_an_earlier_boot_is_dropped() {
+fn pods_of_an_earlier_boot_have_no_addresses_any_more() {
     let disk = BadDisk::new(Media::default(), Fault::Never);
     opened(disk.clone()).0.put(lease("abc/eth0")).expect("recorded");
     let (store, findings) = Store::open(disk, "boot-2", 1);
