@@ -30,6 +30,11 @@ soak: tools ## A node under load and under fire, ten minutes long, with an oracl
 	@cargo test --no-run --quiet --features failpoints --test soak
 	@tests/sandbox cargo test --quiet --features failpoints --test soak
 
+.PHONY: mutants
+mutants: tools ## Some two hundred small wrong changes, one at a time, each of which a test has to notice (ONLY="ipam notes" for some)
+	@cargo test --no-run --quiet --features failpoints --test mutants
+	@tests/sandbox cargo test --quiet --features failpoints --test mutants -- $(ONLY)
+
 bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs Go for that plugin)
 	@command -v go >/dev/null || { echo "Go 1.25 or newer is needed for the reference plugins: https://go.dev" >&2; exit 1; }
 	@demo/need sysctl:procps
@@ -72,11 +77,11 @@ bench-kube: tools ## Memory of a release agent with two watches and 110 pods, an
 	@tests/sandbox cargo test --quiet --release --test kube -- --nocapture --test-threads 1 pods_and_configs a_node_config pods_come
 
 lint: rust ## Format, clippy and documentation, with warnings denied
-	cargo fmt --all --check
-	cargo clippy --quiet --workspace --all-targets -- -D warnings
-	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test runtimes --test systemd --test soak -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --all-targets --features failpoints -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test runtimes --test systemd --test soak --test mutants -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of
 	@stat -c '%n %s bytes' $(RELEASE)/flock $(RELEASE)/flock-agent

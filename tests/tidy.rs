@@ -3,6 +3,9 @@
 //! and serialisation may appear.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[path = "mutants/list.rs"]
+mod mutants;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -442,4 +445,22 @@ fn the_oldest_versions_are_the_same_wherever_they_stand() {
             "{version}"
         );
     }
+}
+
+#[test]
+fn every_mutant_is_of_this_source_and_its_tests_exist() {
+    let sources = mutants::sources(&root());
+    let list = mutants::mutants(&root());
+    let mut names = BTreeSet::new();
+    for mutant in &list {
+        assert!(names.insert(&mutant.name), "two mutants have the name {}", mutant.name);
+        if let Err(why) = mutant.applied(&root()) {
+            panic!("tests/mutants/list: {}: {why}", mutant.name);
+        }
+        for test in &mutant.tests {
+            let program = mutants::program_of(&root(), &sources, test);
+            assert!(program.is_ok(), "tests/mutants/list: {}: {}", mutant.name, program.unwrap_err());
+        }
+    }
+    assert!(list.len() >= 60 && list.iter().filter(|mutant| mutant.harmless.is_some()).count() * 10 < list.len());
 }
