@@ -165,8 +165,7 @@ impl Bench {
             None => Command::new("cargo"),
         };
         cargo.args(["test", "--color", "never"]).current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.target);
-        // Without what only somebody would read who looks for the cause.
-        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("RUST_BACKTRACE", "0");
+        cargo.env("RUST_BACKTRACE", "0");
         match program {
             Program::Library(package) => {
                 let manifest = self.tree.join(package).join("Cargo.toml");
