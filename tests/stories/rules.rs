@@ -238,3 +238,31 @@ fn check_fails_where_the_runtime_remembers_the_interface_of_another_namespace() 
     let error = host.cni("CHECK").container("p").netns(&pod.path()).ifname("eth0").conf("prevResult", result).error();
     assert!(error.text().contains("prevResult has no interface eth0 in /run/netns/p"), "{error:?}");
 }
+
+#[test]
+fn an_add_whose_end_cannot_be_recorded_leaves_nothing() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let pod = host.pod("p");
+    // The first record is that of its addresses, the second that it has succeeded.
+    host.arm("ledger/disk.append 2 errno 28\n");
+    let error = host.add(&pod).error();
+    assert_eq!(host.flock_links(), Vec::<String>::new(), "{error:?}");
+    host.disarm();
+    host.assert_empty();
+    host.add(&pod).result();
+    pod.assert_pings(host_addresses());
+}
+
+#[test]
+fn a_delete_without_a_record_removes_the_link_that_bears_the_pods_mark() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    host.run("ip link add stray type veth peer name far");
+    host.run("ip link set stray alias flock:gone/eth0");
+    host.run("ip link add other type veth peer name away");
+    host.run("ip link set other alias flock:another/eth0");
+    host.cni("DEL").container("gone").ifname("eth0").done();
+    let shown = host.run("ip -o link show");
+    assert!(!shown.contains("stray") && shown.contains("other"), "{shown}");
+}
