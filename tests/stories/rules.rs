@@ -266,3 +266,16 @@ fn a_delete_without_a_record_removes_the_link_that_bears_the_pods_mark() {
     let shown = host.run("ip -o link show");
     assert!(!shown.contains("stray") && shown.contains("other"), "{shown}");
 }
+
+#[test]
+fn no_pod_is_attached_to_a_host_that_cannot_be_prepared() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let pod = host.pod("p");
+    host.arm("node/sysctl.write * errno 30\n");
+    let error = host.add(&pod).error();
+    assert_eq!((host.leases().len(), host.flock_links().len()), (0, 0), "{error:?}");
+    host.disarm();
+    host.add(&pod).result();
+    pod.assert_pings(host_addresses());
+}

@@ -334,7 +334,11 @@ fn meet(one: &Lease, other: &Lease) -> bool {
 #[test]
 fn addresses_of_a_pod_that_went_shortly_before_a_restart_rest_after_it() {
     let disk = Memory::default();
-    let gone = came_and_went(&ledger(&disk, "2001:db8::/120", "10.0.0.0/29"), "gone/eth0");
+    let before = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let gone = came_and_went(&before, "gone/eth0");
+    // The log is written anew meanwhile, from what the agent has in mind.
+    disk.files.lock().expect("unpoisoned").clear();
+    assert!(before.settle(soon()).expect("recorded"));
     let after = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
     let (_claim, lease) = begun(&after, "new/eth0").expect("free");
     assert!(!meet(&lease, &gone), "{:?}", addresses(&lease));
