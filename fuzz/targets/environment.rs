@@ -1,8 +1,5 @@
 //! The environment of a call: `NAME=VALUE` with a zero byte behind each, as in `/proc/PID/environ`.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
-
 use cni::env::{ARGS_MAX, Call, Invocation, NETNS_MAX, parse};
 use cni::error::{Code, Error};
 use cni::verb::Verb;

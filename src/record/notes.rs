@@ -385,30 +385,30 @@ mod tests {
     /// A directory of notes, which ends with the test.
     struct Place {
         path: PathBuf,
-        intents: Intents,
+        notes: Notes,
     }
 
     impl Place {
         fn new(name: &str) -> Place {
             let path = std::env::temp_dir().join(format!("flock-notes-{name}-{}", std::process::id()));
             make_private_dir(&path).expect("made");
-            let intents = Intents::beside(&path.join("flock.sock"));
-            Place { path, intents }
+            let notes = Notes::beside(&path.join("flock.sock"));
+            Place { path, notes }
         }
 
         fn write(&self, key: &str) {
-            let writing = self.intents.writing(Instant::now() + WRITERS).expect("nobody has the lock");
+            let writing = self.notes.writing(Instant::now() + WRITERS).expect("nobody has the lock");
             writing.write(&attachment(key)).expect("a note");
         }
 
         /// A note as somebody else might have written it, under the name that belongs to `key`.
         fn forge(&self, key: &str, content: &Content) {
             let json = serde_json::to_vec(content).expect("JSON");
-            fs::write(self.intents.path.join(file_name(&attachment(key))), json).expect("written");
+            fs::write(self.notes.path.join(file_name(&attachment(key))), json).expect("written");
         }
 
         fn notes(&self) -> Vec<Note> {
-            self.intents.waiting().expect("readable").notes
+            self.notes.waiting().expect("readable").notes
         }
     }
 
@@ -443,11 +443,11 @@ mod tests {
             thread::yield_now();
         }
         place.write("a/eth0");
-        place.intents.done(&carried_out).expect("removed");
+        place.notes.done(&carried_out).expect("removed");
         let left = place.notes();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].attachment, attachment("a/eth0"));
-        place.intents.done(&left).expect("removed");
+        place.notes.done(&left).expect("removed");
         assert_eq!(place.notes(), []);
     }
 
@@ -456,10 +456,10 @@ mod tests {
         let place = Place::new("boot");
         place.write("a/eth0");
         place.forge("b/eth0", &Content { boot: "another".into(), ..content("b/eth0") });
-        assert_eq!(place.intents.noted(), [attachment("a/eth0")]);
-        let waiting = place.intents.waiting().expect("readable");
+        assert_eq!(place.notes.noted(), [attachment("a/eth0")]);
+        let waiting = place.notes.waiting().expect("readable");
         assert_eq!((waiting.notes.len(), waiting.strangers.len()), (1, 0));
-        assert_eq!(place.intents.names().expect("readable").len(), 1);
+        assert_eq!(place.notes.names().expect("readable").len(), 1);
     }
 
     #[test]
@@ -469,11 +469,11 @@ mod tests {
         // Renamed, of a later flock, and cut off.
         place.forge("b/eth0", &content("c/eth0"));
         place.forge("d/eth0", &Content { version: VERSION + 1, ..content("d/eth0") });
-        fs::write(place.intents.path.join(format!("x{SUFFIX}")), "{").expect("written");
-        let waiting = place.intents.waiting().expect("readable");
+        fs::write(place.notes.path.join(format!("x{SUFFIX}")), "{").expect("written");
+        let waiting = place.notes.waiting().expect("readable");
         assert_eq!(waiting.notes.iter().map(|note| &note.attachment).collect::<Vec<_>>(), [&attachment("a/eth0")]);
         assert_eq!(waiting.strangers.len(), 3);
-        assert_eq!(place.intents.names().expect("readable").len(), 4);
+        assert_eq!(place.notes.names().expect("readable").len(), 4);
     }
 
     #[test]
@@ -481,23 +481,23 @@ mod tests {
         let place = Place::new("full");
         place.write("a/eth0");
         for number in 1..MAX_NOTES {
-            fs::write(place.intents.path.join(format!("{number}{SUFFIX}")), "").expect("written");
+            fs::write(place.notes.path.join(format!("{number}{SUFFIX}")), "").expect("written");
         }
-        let writing = place.intents.writing(Instant::now() + WRITERS).expect("nobody has the lock");
-        assert!(matches!(writing.write(&attachment("b/eth0")), Err(IntentError::Full)));
+        let writing = place.notes.writing(Instant::now() + WRITERS).expect("nobody has the lock");
+        assert!(matches!(writing.write(&attachment("b/eth0")), Err(NoteError::Full)));
         writing.write(&attachment("a/eth0")).expect("it takes no further place");
     }
 
     #[test]
     fn a_note_that_is_being_written_is_no_leftover() {
         let place = Place::new("half");
-        let writing = place.intents.writing(Instant::now() + WRITERS).expect("nobody has the lock");
-        let half = place.intents.path.join(format!("{}.4711", file_name(&attachment("a/eth0"))));
+        let writing = place.notes.writing(Instant::now() + WRITERS).expect("nobody has the lock");
+        let half = place.notes.path.join(format!("{}.4711", file_name(&attachment("a/eth0"))));
         fs::write(&half, "{").expect("written");
-        assert!(place.intents.waiting().expect("readable").incomplete);
+        assert!(place.notes.waiting().expect("readable").incomplete);
         assert!(half.exists(), "its writer is at work");
         drop(writing);
-        assert!(!place.intents.waiting().expect("readable").incomplete);
+        assert!(!place.notes.waiting().expect("readable").incomplete);
         assert!(!half.exists(), "its writer has been killed");
     }
 }

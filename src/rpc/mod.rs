@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_agents_own_error_arrives_before_the_plugin_gives_up() {
-        for op in [Op::Add, Op::Del, Op::Check, Op::Gc, Op::Status] {
+        for op in [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status] {
             assert!(agent_limit(op) + Duration::from_millis(200) <= plugin_limit(op), "{op}");
             assert!(agent_limit(op) * 5 >= plugin_limit(op) * 4, "{op}: most of the time is for the work");
         }

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flock::record::notes::Intents;
 use flock::record::format::{Record, decode};
+use flock::record::notes::Notes;
 use serde_json::json;
 
 use crate::support::agent::Agent;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::record::notes::Intents;
+use flock::record::notes::Notes;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::support::agent::Agent;

@@ -16,9 +16,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
-use targets::{ALL, Check};
-
 use crate::support::share::share;
+use targets::{ALL, Check};
 
 /// Variants of each seed. A large seed takes longer, so it gets fewer.
 const VARIANTS: u32 = 2000;

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock::kube::client::{Answer, Client, KubeError, Limits, Lines, Method, StreamError, Tidings, Watch};
+use flock::kube::access::Access;
+use flock::kube::client::{Answer, Client, ClientLimits, KubeError, Lines, Method, StreamError, Tidings, Watch};
 use flock::kube::credentials::{CredentialsError, PemProblem};
 use flock::kube::kind::Objects;
 use flock::kube::kubeconfig::{from_file, from_text};

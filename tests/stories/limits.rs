@@ -639,7 +639,7 @@ fn the_limits_are_written_down_as_they_are() {
     use flock::rpc::gate::LARGE_REQUESTS;
     use flock::rpc::server::SMALL_REQUEST;
     use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
-    let design = include_str!("../docs/design.md");
+    let design = include_str!("../../docs/design.md");
     let seconds = |limit: fn(Verb) -> Duration| {
         [Verb::Add, Verb::Del, Verb::Check, Verb::Gc, Verb::Status]
             .map(|op| limit(op).as_secs_f64().to_string())

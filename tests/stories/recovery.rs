@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flock::record::format::{Record, VERSION};
 use model::addr::{Attachment, LinkEnd};
 use model::lease::{Lease, Phase};
-use flock::record::format::{Record, VERSION};
 use serde_json::json;
 
 use crate::support::host::{Host, host_addresses};

@@ -41,7 +41,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// What a busy machine takes to start a process and to hear of its end.
 const START: Duration = Duration::from_secs(5);
 
-fn request(op: Op) -> Request {
+fn request(op: Verb) -> Request {
     Request {
         op,
         container_id: "abc".into(),
@@ -1030,7 +1030,7 @@ fn a_delete_whose_input_comes_late_is_still_noted_in_time() {
     thread::sleep(Duration::from_secs(4));
     plugin.stdin.take().unwrap().write_all(&deleting.input()).unwrap();
     assert!(plugin.wait().unwrap().success());
-    assert!(began.elapsed() < plugin_limit(Op::Del) + START, "{:?}", began.elapsed());
+    assert!(began.elapsed() < plugin_limit(Verb::Del) + START, "{:?}", began.elapsed());
     assert_eq!(notes(&host), 1);
 }
 
@@ -1095,7 +1095,7 @@ fn an_input_that_never_ends_costs_status_no_more_than_its_limit() {
     let _agent = Scripted::obliging(socket_of(&host));
     let outcome = host.cni("STATUS").run_without_end(br#"{"cniVersion":"1.1.0","name":"flock"}"#);
     assert_eq!(outcome.failed().code, 5);
-    assert!(outcome.elapsed < plugin_limit(Op::Status) + START, "{:?}", outcome.elapsed);
+    assert!(outcome.elapsed < plugin_limit(Verb::Status) + START, "{:?}", outcome.elapsed);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

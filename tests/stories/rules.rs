@@ -4,10 +4,15 @@
 use std::fs;
 use std::time::Instant;
 
-use crate::support::*;
+use cni::verb::Verb;
 use flock::rpc::client;
-use flock::rpc::message::{Op, Request};
+use flock::rpc::message::Request;
 use serde_json::json;
+
+use crate::support::host::{HOST4, Host, host_addresses};
+use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::pod::Pod;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 /// A delete whose caller finds nobody, while the agent runs.
 fn noted_delete(host: &Host, pod: &Pod<'_>) {
@@ -60,7 +65,7 @@ fn an_add_that_does_not_mark_its_call_is_never_taken_for_a_repeated_one() {
     let _agent = host.agent().start();
     let pod = host.pod("p");
     let add = Request {
-        op: Op::Add,
+        op: Verb::Add,
         container_id: "p".into(),
         netns: pod.path(),
         ifname: "eth0".into(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use flock::record::boot_clock;
 use flock::record::disk::Directory;
 use flock::record::format::{Record, VERSION};
-use flock::record::store::{Finding, Store};
+use flock::record::store::{Change, Finding, Store};
 use serde_json::json;
 
 use crate::support::host::{Host, host_addresses};

@@ -104,6 +104,7 @@ impl<T> Drop for Trying<T> {
 
 #[cfg(test)]
 mod tests {
+    #[allow(unused_imports, reason = "programs without the harness leave the tests out")]
     use super::*;
 
     #[test]

@@ -227,7 +227,7 @@ pub(crate) mod tests {
         let view = View { mtu: 1500, gateway4: config.gateway4, config };
         let told = |runtime_config: &str| {
             let text = format!(r#"{{"cniVersion":"1.1.0","name":"flock","type":"flock"{runtime_config}}}"#);
-            let conf = netconf::parse(text.as_bytes(), Command::Add).expect("a configuration");
+            let conf = netconf::parse(text.as_bytes(), Verb::Add).expect("a configuration");
             let pod = args::parse("K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0").expect("a pod");
             scene.verbs.intent(&conf, pod.as_ref(), &view, Instant::now() + Duration::from_millis(20))
         };

@@ -163,7 +163,7 @@ impl Conn {
         loop {
             let what = format!("wait until link {name} sends");
             let asked = what.clone();
-            failpoint::pass("link.sends").ok();
+            failpoint::pass("link.operational").ok();
             let request = Request { message: RouteNetlinkMessage::GetLink(message.clone()), flags: 0, what };
             match self.run(request)?.iter().find_map(as_link) {
                 Some(link) if link.operational => return Ok(()),

@@ -22,8 +22,8 @@ use super::uapi::{
     RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_LOCAL, RTN_UNREACHABLE,
 };
 use super::{Cause, NetlinkError};
-use model::addr::Mac;
 use crate::process::failpoint;
+use model::addr::Mac;
 use model::plan::ROUTE_PROTOCOL;
 
 /// Wait between two questions whether an address is in the table of local addresses, 0.1 ms.
@@ -195,8 +195,8 @@ impl Conn {
     /// # Errors
     /// It does not by the deadline, or somebody has taken the link down or the address away: it would not, however long
     /// one waits.
-    pub fn wait_until_taken_in(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
-        failpoint::pass("link.taken-in").ok();
+    pub fn wait_until_local(&mut self, index: u32, ip: IpAddr) -> Result<(), NetlinkError> {
+        failpoint::pass("link.local").ok();
         while !self.look_up(ip)?.iter().any(is_local) {
             let altered =
                 |part| Err(NetlinkError { what: format!("wait until {ip} is taken in"), cause: Cause::Altered(part) });

@@ -185,7 +185,7 @@ fn a_pod_that_takes_its_interface_down_or_away_while_add_waits_fails_at_once() {
     let _agent = host.agent().start();
     let pod = host.pod("p");
     // An ADD waits for the link to send, and then for each address to be taken in.
-    for point in ["conn/link.sends", "conn/link.taken-in"] {
+    for point in ["conn/link.operational", "conn/link.local"] {
         for (time, harm) in
             [(60_001, "ip link set eth0 down"), (60_002, "ip link del eth0"), (60_003, "ip addr flush dev eth0")]
         {

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use flock::cli::help;
+use flock::cli::table::Program;
+
 use super::dist::{Dist, Points, Run, Watch, snapshot, temporaries};
 use crate::support::programs::succeed;
 use crate::support::share::share;
