@@ -231,7 +231,6 @@ mod tests {
         assert_eq!(again, error, "an answer of the agent passes through the plugin unchanged");
     }
 
-    //
     // covers: D-12
     #[test]
     fn no_error_text_has_the_words_that_containerd_swallows() {

@@ -201,6 +201,7 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::addr::GATEWAY6;
     use crate::observed::tests::link_of;
     use crate::plan::tests::lease;
 
@@ -369,7 +370,9 @@ mod tests {
     fn what_is_read_back_has_the_gateway_that_its_pod_was_given() {
         let mut lease = lease("abc/eth0");
         lease.gateway4 = "169.254.9.9".parse().expect("literal");
-        let repairs = found(&[], &[link_of(&lease)]);
+        let mut link = link_of(&lease);
+        link.addresses = vec![GATEWAY6.into(), lease.gateway4.into()];
+        let repairs = found(&[], &[link]);
         let [Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
         assert_eq!(adopted.gateway4, lease.gateway4);
     }
