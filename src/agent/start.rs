@@ -49,6 +49,7 @@ use crate::process::log;
 use crate::process::notify;
 use crate::record::boot_clock;
 use crate::record::disk::{Directory, DiskError, make_private_dir, open_lockable_dir};
+use crate::record::notes::Notes;
 use crate::record::store::{Finding, Store, Unusable};
 use crate::rpc::listener::{BindError, Listener};
 use crate::rpc::server::{Limits, Server};
@@ -180,7 +181,7 @@ impl Opened {
         };
         let pods = kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone());
         let gate = Gate::new(state.clone(), wakers.node.clone());
-        let verbs = Arc::new(Verbs::new(ledger.clone(), remover, gate, pods));
+        let verbs = Arc::new(Verbs::new(ledger.clone(), remover, gate, pods, Notes::beside(&self.socket)));
         let suspicions = Suspicions::default();
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;

@@ -102,7 +102,7 @@ impl From<DiskError> for NoteError {
 }
 
 /// The directory of notes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Notes {
     path: PathBuf,
 }
@@ -182,6 +182,14 @@ impl Notes {
         let (Ok(names), Ok(boot)) = (self.names(), boot_clock::id()) else { return Vec::new() };
         let contents = names.iter().filter_map(|name| read_note(&self.path.join(name)).ok());
         contents.filter(|content| content.boot == boot).filter_map(|content| Some(content.note()?.attachment)).collect()
+    }
+
+    /// The note of this boot that says that `attachment` is to be deleted. Changes nothing and waits for nobody: one that is being
+    /// written at this moment has been promised to nobody yet.
+    pub fn of(&self, attachment: &Attachment) -> Option<Note> {
+        let content = read_note(&self.path.join(file_name(attachment))).ok()?;
+        let of_this_boot = boot_clock::id().is_ok_and(|boot| boot == content.boot);
+        content.note().filter(|note| of_this_boot && note.attachment == *attachment)
     }
 
     /// Removes notes that have been carried out, but none that took the place of one meanwhile. Ends within seconds.

@@ -23,6 +23,23 @@ fn noted_delete(host: &Host, pod: &Pod<'_>) {
 }
 
 #[test]
+fn a_container_whose_delete_was_promised_while_the_agent_was_busy_can_be_attached_again_at_once() {
+    let host = Host::new();
+    let agent = host.agent().start();
+    let pod = host.pod("p");
+    host.add(&pod).result();
+    noted_delete(&host, &pod);
+    let attached = host.add(&pod).result();
+    // The note is read in a round, and means what stood before it.
+    agent.rounds(2);
+    assert_eq!(host.leases().len(), 1);
+    assert_eq!(host.notes(), 0);
+    assert_eq!(host.leases()[0].ipv6.map(Into::into), attached.ipv6());
+    pod.assert_pings(host_addresses());
+    assert_eq!(host.add(&pod).error().code, 4, "what was not deleted is refused as ever");
+}
+
+#[test]
 fn a_pod_whose_link_is_missed_once_keeps_its_addresses_until_the_next_round() {
     let host = Host::new();
     let agent = host.agent().start();

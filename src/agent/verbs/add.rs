@@ -81,11 +81,14 @@ impl Verbs {
                 return Ok(lease.clone());
             }
             (None, found) => {
-                // Where the link of what was found has gone, the namespace has gone too, and its DEL never came.
-                if found.is_some()
-                    && let TakenDown::Spared(_) = self.make_way(&mut claim, &[Unless::Stands], call.deadline)?
-                {
-                    return Err(at(Step::Reserve)(Cause::Attached(attachment)));
+                // Where the link of what was found has gone, the namespace has gone too, and its DEL never came. A DEL that found
+                // this agent too busy is a note, and its caller was told that it is done.
+                if let Some(lease) = found {
+                    let deleted = self.notes.of(&attachment).is_some_and(|note| lease.since <= note.at);
+                    let unless: &[Unless] = if deleted { &[] } else { &[Unless::Stands] };
+                    if let TakenDown::Spared(_) = self.make_way(&mut claim, unless, call.deadline)? {
+                        return Err(at(Step::Reserve)(Cause::Attached(attachment)));
+                    }
                 }
                 Step::Host.begin();
                 self.node.pass(call.deadline).map_err(at(Step::Host))?;

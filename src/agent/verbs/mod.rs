@@ -22,6 +22,7 @@ use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::process::log;
+use crate::record::notes::Notes;
 use crate::rpc::message::{Request, Response};
 use crate::rpc::server::{Call, Handler};
 use cni::error::{Code, Error};
@@ -40,6 +41,8 @@ pub struct Verbs {
     node: Gate,
     /// The pods of the API server; none without Kubernetes.
     pods: Option<Pods>,
+    /// Deletes whose callers did not find this agent in time.
+    notes: Notes,
 }
 
 /// What one request did, for its line in the log.
@@ -80,8 +83,8 @@ impl Handler for Verbs {
 
 impl Verbs {
     /// Handlers over the agent's parts.
-    pub fn new(ledger: Ledger, remover: LinkRemover, node: Gate, pods: Option<Pods>) -> Verbs {
-        Verbs { ledger, remover, node, pods }
+    pub fn new(ledger: Ledger, remover: LinkRemover, node: Gate, pods: Option<Pods>, notes: Notes) -> Verbs {
+        Verbs { ledger, remover, node, pods, notes }
     }
 
     fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
@@ -179,7 +182,7 @@ pub(crate) mod tests {
             let ledger = Ledger::start(store, Zero).expect("a thread");
             let remover = LinkRemover::start().expect("the kernel answers");
             let gate = Gate::new(Board::default(), channel().0);
-            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods));
+            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods, Notes::beside(&directory.join("flock.sock"))));
             Scene { verbs, directory }
         }
 

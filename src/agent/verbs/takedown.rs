@@ -3,7 +3,7 @@
 //! | who | takes down | unless |
 //! |---|---|---|
 //! | DEL; an ADD that has failed | what there is | |
-//! | an ADD that finds a lease | that lease, to make its own | its link stands |
+//! | an ADD that finds a lease | that lease, to make its own | its link stands, and no note says that it was deleted |
 //! | an answer that was not delivered | the lease that it told of | another one has taken its place |
 //! | a delete note | what there is | it was made after the note |
 //! | a round | what it has compared | it was made after the comparison began |
