@@ -77,11 +77,11 @@ bench-kube: tools ## Memory of a release agent with two watches and 110 pods, an
 	@tests/sandbox cargo test --quiet --release --test kube -- --nocapture --test-threads 1 pods_and_configs a_node_config pods_come
 
 lint: rust ## Format, clippy and documentation, with warnings denied
-	cargo fmt --check
-	cargo clippy --quiet --all-targets -- -D warnings
-	cargo clippy --quiet --all-targets --features failpoints -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
 	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test runtimes --test systemd --test soak --test mutants -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of
 	@stat -c '%n %s bytes' $(RELEASE)/flock $(RELEASE)/flock-agent
