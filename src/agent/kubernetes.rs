@@ -123,7 +123,7 @@ pub struct Leaving {
 
 impl Leaving {
     /// Waits for the last report, and ends whatever the client is at. A server that is away is not waited for any longer than
-    /// [`FAREWELL`].
+    /// 1.5 s after [`Following::leave`].
     pub fn finish(self) {
         self.reported.recv_timeout(self.until.saturating_duration_since(Instant::now())).ok();
         self.client.shutdown();

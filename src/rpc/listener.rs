@@ -22,7 +22,7 @@ use crate::rpc::client::{LOOK, connect_once};
 /// The rights of a socket that the agent has bound itself: only its owner and root may call.
 const SOCKET_MODE: u32 = 0o600;
 
-/// A bound socket. Callers queue from now on, and are served once a [`Server`] has it.
+/// A bound socket. Callers queue from now on, and are served once a server has it.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) listener: UnixListener,
