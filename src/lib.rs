@@ -4,14 +4,16 @@
 //! kubelet -> runtime -> flock (plugin) -> rpc -> agent: verbs -> record -> kernel -> record -> result
 //! ```
 //!
-//! Data flows one way along that line, and so do the arrows between folders. Each folder is one box of that picture:
+//! That is the way of one call. What uses what is another order, in which no arrow leads back: programs use edges, and edges
+//! use values.
 //!
-//! - `model` and `cni` are crates of their own, with neither files nor sockets, threads, clocks and environment: what a pod
-//!   asks, holds and needs of the kernel as values, and the CNI protocol as values. Time and randomness are arguments.
-//! - `process`, `record`, `kernel`, `kube` and `rpc` are the edges: each talks to one thing outside.
-//! - `agent`, `install` and `plugin` are the programs; `cli` is the command line of the first two.
+//! - Values: `model` is what a pod asks, holds and needs of the kernel, and decisions about that; `cni` is the CNI protocol. Both
+//!   are crates of their own and have no file, socket, thread, clock or environment. Time and randomness are arguments.
+//! - Edges: `process`, `record` (what outlives the agent), `kernel`, `kube` (the API server) and `rpc` (the line between plugin
+//!   and agent). Each talks to one thing outside.
+//! - Programs: `agent` (the daemon), `install` and `plugin`. `cli` is the command line of the first two.
 //!
-//! `tests/tidy.rs` holds the arrows as data.
+//! `tests/tidy.rs` holds the arrows as data. `docs/architecture.md` says where a change goes.
 
 // The edges.
 pub mod kernel;
@@ -25,5 +27,5 @@ pub mod agent;
 pub mod install;
 pub mod plugin;
 
-// What is typed.
+// The command line of the first two.
 pub mod cli;

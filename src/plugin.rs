@@ -29,7 +29,8 @@ use model::addr::Attachment;
 /// Deadline for the standard input of VERSION, 300 ms: programs send their configuration at once, and people send none.
 const VERSION_STDIN: Duration = Duration::from_millis(300);
 
-/// Deadline for the standard input of all other verbs, 5 s, or the call's own where that is earlier: a runtime may keep its end open.
+/// Deadline for the standard input of all other verbs, 5 s, or the call's own where that is earlier: a runtime may keep its end of
+/// the pipe open.
 const STDIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// Time for the note of a delete that the agent does not answer, 2 s. It is taken off the time that the agent gets.
@@ -77,10 +78,10 @@ pub fn report_panics() {
     }));
 }
 
-/// The text for standard output, if any.
+/// Runs the call. Returns the text for standard output, if there is any.
 fn call(began: Instant) -> Result<Option<String>, Failure> {
     let Some(invocation) = env::parse(|name| std::env::var_os(name).map(OsString::into_vec))? else {
-        // A person has started it. What a runtime would take for an answer stays empty.
+        // Without a verb a person has started the plugin. Standard output stays empty, since a runtime takes it for an answer.
         writeln!(io::stderr(), "{}", version::about()).ok();
         return Ok(None);
     };
@@ -107,7 +108,7 @@ fn call(began: Instant) -> Result<Option<String>, Failure> {
     if let Some(text) = &result
         && print(text).is_err()
     {
-        // The runtime will take this ADD for failed, so the agent must, too.
+        // The runtime takes this ADD for failed, so the agent has to undo it.
         let undo = Request { op: Verb::Del, ..request };
         client::call(Path::new(socket), &undo, Instant::now() + plugin_limit(Verb::Del)).ok();
         return Err(fail(Error::new(Code::Io, "the result cannot be written to standard output")));
@@ -131,7 +132,7 @@ fn request(verb: Verb, invocation: &Invocation, stdin_data: Vec<u8>) -> Request 
     }
 }
 
-/// Different for each run of the plugin, the same for its repetitions.
+/// A new id for this run of the plugin. Its repetitions of a call bear the same one.
 fn call_id() -> String {
     let mut bytes = [0u8; 8];
     // Without random bytes the process id still tells runs apart that matter: those that repeat within seconds.
@@ -139,8 +140,8 @@ fn call_id() -> String {
     format!("{:016x}.{}", u64::from_ne_bytes(bytes), std::process::id())
 }
 
-/// DEL. Where no agent answers, a durable note takes its place, and the delete counts as done: a runtime would repeat a
-/// failed one for ever, or never.
+/// DEL. Where no agent answers, a durable note takes the place of the call, and the delete counts as done: a runtime would repeat a
+/// failed DEL for ever, or never.
 fn delete(
     socket: &Path,
     request: &Request,
@@ -170,14 +171,14 @@ fn note(
 ) -> Result<Option<Response>, crate::record::notes::NoteError> {
     let notes = Notes::beside(socket);
     let mut writing = notes.writing(deadline)?;
-    // With the lock held, an agent that starts now is either seen here or reads the note. A backlog that is full is nobody
-    // who serves: perhaps the service manager holds the socket of an agent that cannot start. If it is an agent with too much
-    // to do, it finds the note in one of its rounds.
+    // With the lock held, an agent that starts now either is seen here or reads the note. A full backlog does not count as an
+    // agent: perhaps the service manager holds the socket of one that cannot start. An agent that merely has too much to do
+    // finds the note in one of its rounds.
     if matches!(unanswered_call, CallError::Absent { .. })
         && let Ok(stream) = client::connect_once(socket, deadline.min(Instant::now() + client::LOOK))
     {
         drop(stream);
-        // It takes the lock alone before it serves anybody, so with the lock held we would wait for each other.
+        // An agent takes the lock alone before it serves anybody: with the lock held, plugin and agent would wait for each other.
         drop(writing);
         let until = deadline.checked_sub(NOTE_RESERVE).unwrap_or(deadline);
         if let Ok(response) = client::call_patiently(socket, request, until, deadline) {
@@ -189,7 +190,7 @@ fn note(
     Ok(None)
 }
 
-/// No answer, in the words of CNI.
+/// The CNI error of a call that the agent did not answer.
 fn unanswered(verb: Verb, error: &CallError) -> Error {
     let code = match (verb, error) {
         (_, CallError::TooLong) => Code::InvalidConfig,

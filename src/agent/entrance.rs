@@ -1,14 +1,15 @@
-//! The agent's socket while it runs: looked at in every round, bound again where it is gone, and said.
+//! The agent's socket while it runs: looks at it in every round, binds it again where it is gone, and says so in the log.
 //!
-//! Whoever tidies up `/run` can remove it, and an agent that nobody can call looks healthy from inside. Must not know what is
-//! asked there.
+//! Whoever tidies up `/run` can remove the socket, and an agent that nobody can call looks healthy from inside. Must not know what
+//! callers ask.
 
 use crate::process::log;
 use crate::rpc::listener::BindError;
 use crate::rpc::server::Door;
 
-/// Looks in a row that may fail because the system refuses. A service manager gives the next agent its directories anew, which
-/// this one cannot do for itself: under the shipped unit, all of `/run` but its own directory is read-only.
+/// Most looks in a row that may fail because the system refuses. After that the agent ends: a service manager gives the next
+/// agent its directories anew, and this one cannot make them, since under the shipped unit all of `/run` but its own directory
+/// is read-only.
 const REFUSALS: u32 = 3;
 
 /// The socket, and how often in a row it could not be put back.
@@ -23,12 +24,12 @@ pub struct Entrance {
 pub struct Deaf;
 
 impl Entrance {
-    /// Nothing is known to be wrong with it.
+    /// The entrance that `door` keeps. No look has failed yet.
     pub fn new(door: Door) -> Entrance {
         Entrance { door, refused: 0 }
     }
 
-    /// One look; costs one file's metadata when all is well.
+    /// Looks at the socket once, which costs one file's metadata when all is well.
     ///
     /// # Errors
     /// [`Deaf`] when looks in a row have failed for reasons that a new process may not have.

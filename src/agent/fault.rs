@@ -1,6 +1,6 @@
 //! A request that failed: at which step, why, and the one map from reasons to CNI codes and words.
 //!
-//! Must not decide anything else, and is the only place of the agent that knows codes.
+//! The only place of the agent that knows codes. Must not decide anything else.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ pub enum Step {
     Host,
     /// Make the link.
     Wire,
-    /// Record that it stands.
+    /// Record that the link stands.
     Commit,
     /// Tell the caller.
     Answer,
@@ -38,7 +38,7 @@ pub enum Step {
     Unwire,
     /// End the lease.
     Release,
-    /// Compare.
+    /// CHECK and GC: compare what stands with what should.
     Compare,
 }
 
@@ -48,7 +48,7 @@ impl Step {
         failpoint::pass(self.name()).ok();
     }
 
-    /// What an operator would call it when the kernel did not do its part of the step.
+    /// What failed, in an operator's words, when the kernel did not do its part of the step.
     fn kernel_refused(self) -> &'static str {
         match self {
             Step::Unwire => "link cannot be removed",
@@ -101,19 +101,19 @@ pub enum Cause {
     InterfaceExists(IfName),
     /// The host has a link of this name, not made by flock.
     HostLinkExists(IfName),
-    /// An annotation of the pod.
+    /// An annotation of the pod cannot be used.
     Annotation(AnnotationError),
-    /// No address.
+    /// There is no address for the pod.
     Ipam(IpamError),
-    /// The record.
+    /// The record could not be written.
     Store(DiskError),
-    /// The namespace.
+    /// The pod's namespace cannot be used.
     Netns(NetnsError),
-    /// The kernel.
+    /// The kernel refused, or did not answer in time.
     Netlink(NetlinkError),
     /// Somebody has a route to an address that was to be the pod's.
     AddressTaken(IpAddr, NetlinkError),
-    /// A kernel setting.
+    /// A kernel setting could not be read or written.
     Sysctl(SysctlError),
     /// CHECK: no record.
     Unknown(Attachment),
@@ -126,9 +126,9 @@ pub enum Cause {
 /// A failed request.
 #[derive(Debug)]
 pub struct Fault {
-    /// Where.
+    /// The step that failed.
     pub step: Step,
-    /// Why.
+    /// Why it failed.
     pub cause: Cause,
 }
 
@@ -212,7 +212,7 @@ impl Fault {
     }
 }
 
-/// What to do about it, where that is known.
+/// What to do about an error of the kernel; empty where that is not known.
 fn remedy(error: &NetlinkError) -> &'static str {
     if error.is_denied() {
         "; flock-agent needs CAP_NET_ADMIN"

@@ -1,6 +1,6 @@
 //! Who this node is: its name in the API, and where its NodeConfig comes from.
 //!
-//! Found out before anything is touched: where it cannot be, the start was a mistake. Must not talk to the API.
+//! Both are found out before anything is touched: where that fails, the settings were a mistake. Must not talk to the API.
 
 use std::fmt;
 use std::fs;
@@ -39,7 +39,7 @@ pub enum Mistake {
     Access(AccessError),
     /// This cannot be the name of a node.
     NodeName {
-        /// An operator has given it; else it is the host's.
+        /// Whether it is from the settings; else it is the host's.
         given: bool,
         /// The name.
         name: Excerpt,
@@ -72,7 +72,7 @@ impl Identity {
     /// The node that the settings mean, on this host.
     ///
     /// # Errors
-    /// Its NodeConfig cannot be looked for, or its name is none.
+    /// There is no usable source of its NodeConfig, or its name cannot be a node's.
     pub fn of(settings: &Settings) -> Result<Identity, Mistake> {
         let origin = origin(&settings.source).map_err(Mistake::Access)?;
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -90,8 +90,9 @@ fn origin(source: &ConfigSource) -> Result<Origin, AccessError> {
     access.map(|access| Origin::Api(Box::new(access)))
 }
 
-/// The name under which the node's objects stand in the API. A name that is given is taken as it is, or refused; the host's is made into
-/// a node's as kubelet does it. Without the API nobody asks for the name, and a host that could not be a node serves all the same.
+/// The name under which the node's objects stand in the API. A name from the settings is taken as it is, or refused; the host
+/// name is made into a node's as kubelet does it. Without the API nobody asks for the name, and a host whose name no node can
+/// have serves all the same.
 fn node_name(given: Option<&str>, host: &str, api: bool) -> Result<String, Mistake> {
     let name = given.map_or_else(|| host.trim().to_lowercase(), str::to_owned);
     match check_node_name(&name) {

@@ -23,13 +23,13 @@ use crate::kube::client::{Client, KubeError};
 use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
 
-/// How the agent presents itself to the API server.
+/// The `User-Agent` of requests to the API server.
 const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
 
 /// Longest time for telling the API server that the agent stops, 1.5 s.
 const FAREWELL: Duration = Duration::from_millis(1500);
 
-/// The client, and where the watches put what they hear. Nothing is asked yet.
+/// The client, and the boards of the watches. No request has been sent yet.
 #[derive(Debug)]
 pub struct Kubernetes {
     node: String,
@@ -42,7 +42,7 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// A client of the API for the node of this name, which is woken by `wake`.
+    /// A client of the API for the node of this name. News wakes the node's thread by `wake`.
     ///
     /// # Errors
     /// What `access` names cannot be used.
@@ -54,7 +54,7 @@ impl Kubernetes {
     /// Starts the threads.
     ///
     /// # Errors
-    /// One could not be started.
+    /// A thread could not be started.
     pub fn follow(self, threads: &Threads, ledger: Ledger, state: Board<NodeState>) -> io::Result<Following> {
         let Kubernetes { node, client, published, pods, wake } = self;
         let leaving = Arc::new(AtomicBool::new(false));
@@ -96,7 +96,7 @@ impl Kubernetes {
 #[derive(Debug)]
 pub struct Following {
     client: Arc<Client>,
-    /// The agent is about to end, and so may its watches.
+    /// Whether the agent is about to end, so that its watches may end, too.
     leaving: Arc<AtomicBool>,
     /// Each thread ends when its sender is gone.
     stops: Vec<Sender<()>>,
@@ -130,8 +130,8 @@ impl Leaving {
     }
 }
 
-/// A watch that has ended while the agent runs takes the agent with it: the service manager starts both anew, while an agent
-/// that hears nothing any more would look healthy.
+/// Ends the process when a watch has ended while the agent runs: the service manager starts both anew, and an agent that learns
+/// of no change any more would look healthy.
 fn end_with(leaving: &AtomicBool) {
     if !leaving.load(Ordering::Relaxed) {
         end("watch has ended for good, the agent ends with it");

@@ -5,7 +5,7 @@
 //! | main | the start, signals, the end |
 //! | `ledger` | allocator and store; the single writer |
 //! | `accept`, one `conn` per request (at most 384) | nothing: values in, values out |
-//! | `log` | standard error: the one thread that may wait for whoever reads it |
+//! | `log` | standard error: the only thread that waits for whoever reads it |
 //! | `link-events` | the kernel's announcements of removed links |
 //! | `host-events` | the kernel's announcements of what others change; wakes `node` and `reconcile` |
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
@@ -15,6 +15,7 @@
 //! | `status` | what the API server was told of this node; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `netns`, throw-away | one visit to a pod's namespace |
+//! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |
 //!
 //! `start` puts the parts together; everything else is a part. Must not be used by anything but the command line.
 //!
@@ -47,8 +48,8 @@ use crate::agent::start::{Opened, StartError};
 use crate::process::exit::Exit;
 use crate::process::log;
 
-/// Runs the agent until SIGTERM or SIGINT; SIGHUP makes it look again at everything. [`Exit::Misused`] when the settings name no usable
-/// source of its NodeConfig, or no usable name: then nothing has been touched.
+/// Runs the agent until SIGTERM or SIGINT; SIGHUP makes it look again at everything. [`Exit::Misused`] when the settings name no
+/// usable source of the NodeConfig or no usable node name: then nothing has been touched.
 pub fn run(settings: Settings) -> Exit {
     let identity = match Identity::of(&settings) {
         Ok(identity) => identity,
@@ -77,7 +78,7 @@ fn serve(settings: Settings, identity: Identity) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Before there is a log.
+/// Says on standard error why the agent does not start, before there is a log.
 fn complain(why: impl fmt::Display) {
     log::last_words(format!("flock-agent: {why}\n"));
 }

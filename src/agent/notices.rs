@@ -1,6 +1,6 @@
-//! What the server tells of callers who were not served, as lines of the log.
+//! What the server notices, such as callers that it has not served, as lines of the log.
 //!
-//! Each is limited, since callers can trigger them at will. Must not decide who is served.
+//! Each kind of line is limited, since callers can trigger them at will. Must not decide who is served.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub fn to_log() -> Notify {
             .with("uid", uid)
             .with_some("pid", pid)
             .write_limited(),
-        // Somebody only looked whether we listen.
+        // A connection that brought nothing: a plugin has only looked whether the agent listens.
         Notice::Request(FrameError::Closed(0)) => {}
         Notice::Request(error) => log::warn("request did not arrive").with("err", error).write_limited(),
         Notice::Abandoned(op) => {

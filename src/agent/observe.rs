@@ -1,7 +1,7 @@
 //! Reads the links of pods from the kernel, as `observed` compares them: all of the host's for a round,
 //! one with both its ends for CHECK, and the one that is a lease's for whoever is about to act on it.
 //!
-//! Decides nothing about what it sees, and changes nothing.
+//! Must not decide anything about what it sees, and never changes anything.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -52,13 +52,13 @@ pub fn host_links(deadline: Instant) -> Result<Vec<Observed>, Cause> {
 /// The kernel could not be asked.
 pub fn link(lease: &Lease, deadline: Instant) -> Result<Option<Link>, Cause> {
     let mut conn = Conn::open(deadline)?;
-    // An index is given to one link only, so where it is known nothing else need be looked at.
+    // The kernel gives an index to one link only, so where the lease has it, no other sign is needed.
     if let Some(index) = lease.host_index {
         let Some(link) = conn.link_at(index)?.filter(|link| link.veth) else { return Ok(None) };
         if is_of(lease, &link) {
             return Ok(Some(link));
         }
-        // All that can be changed was changed. What it bears tells.
+        // Name, alias and hardware address can all be changed. The link's addresses and routes tell whose it is.
         let end = host_end(&mut conn, lease, link.clone())?;
         return Ok(host_end_of(lease, [&end]).map(|_| link));
     }

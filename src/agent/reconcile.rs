@@ -1,7 +1,7 @@
 //! Brings record and kernel together: once at the start, before the first request, and in rounds from then on.
 //!
-//! What to do is decided by `recover`; this carries it out through the same path as DEL. A lease is ended only when its link
-//! is gone, and in rounds only when it was gone twice.
+//! `recover` decides what to do; this file carries it out through the same path as DEL. It must not end a lease whose link stands,
+//! and in rounds only ends one whose link was missing twice.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
@@ -39,17 +39,18 @@ use model::recover::{Repair, repairs};
 /// Time between two rounds, 20 s.
 const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Number of repairs out of turn that may follow each other at once; then one in each interval.
+/// Most repairs out of turn that follow each other at once; then there is one in each [`INTERVAL`].
 const LOOKS: u32 = 10;
 
-/// Time between an announcement and the look, 20 ms: long enough for an ADD or DEL of ours, short enough for pods that are cut off.
+/// Pause between an announcement and the look, 20 ms: long enough for an ADD or DEL of the agent, short enough for pods that
+/// are cut off.
 const SETTLING: Duration = Duration::from_millis(20);
 
 /// Deadline for one round, however much there is to do, 30 s.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Time, in milliseconds of the boot clock, that counts for a lease whose record was lost. It is before every delete note: the note means what
-/// stands now.
+/// When a lease counts as made whose record was lost, in milliseconds of the boot clock: before every delete note, since such a
+/// note means what stands now.
 const LONG_AGO: u64 = 0;
 
 /// What the thread is woken for.
@@ -98,7 +99,7 @@ impl Reconciler {
         }
     }
 
-    /// Its sign of life in the rounds.
+    /// The progress of the thread that makes the rounds.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -150,7 +151,7 @@ impl Reconciler {
     /// `entrance` is kept where callers look for it.
     ///
     /// # Errors
-    /// Nobody can call the agent any more.
+    /// [`Deaf`]: nobody can call the agent any more.
     pub fn run(mut self, wake: &Receiver<Turn>, mut entrance: Entrance) -> Result<(), Deaf> {
         entrance.keep()?;
         let mut next = Instant::now() + INTERVAL;
@@ -161,7 +162,7 @@ impl Reconciler {
                 Err(RecvTimeoutError::Timeout) => Turn::Round,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            // However often something was asked for meanwhile, once is enough.
+            // However often a turn was asked for meanwhile, one is enough.
             let (mut whole, mut stop) = (false, false);
             for turn in iter::once(first).chain(wake.try_iter()) {
                 whole |= turn == Turn::Round;
@@ -182,7 +183,7 @@ impl Reconciler {
 
     /// Puts back at once what the kernel has announced as lost. A lease never ends by such a look: two rounds decide.
     fn look_out_of_turn(&mut self) {
-        // An ADD or DEL of ours makes several announcements, and is over by then.
+        // An ADD or DEL of the agent makes several announcements, and is over by then.
         thread::sleep(SETTLING);
         let Some(suspects) = self.suspicions.take_links() else { return };
         failpoint::pass("links.suspected").ok();
@@ -226,7 +227,8 @@ impl Reconciler {
         if waiting.notes.is_empty() {
             return;
         }
-        // Whoever is being worked on has its turn in a later round: one request that is held up must not hold up the rest.
+        // A note whose attachment a request works on has its turn in a later round: one request that is held up must not hold
+        // up the rest.
         let busy = self.verbs.ledger().leases(deadline).map(|(_, busy)| busy).unwrap_or_default();
         let mut carried_out = Vec::new();
         for note in waiting.notes.iter().filter(|note| !busy.contains(&note.attachment)) {
@@ -261,7 +263,7 @@ impl Reconciler {
         Ok(repairs(leases.iter(), &links, |attachment| busy.contains(attachment), self.began, LONG_AGO))
     }
 
-    /// `began` is from before the comparison: what was made since is not what was compared.
+    /// Carries out a repair. `began` is from before the comparison: what was made since then was not compared.
     fn carry_out(&mut self, repair: &Repair, began: u64, deadline: Instant) {
         let remove = |attachment| self.verbs.remove(attachment, &[Unless::MadeAfter(began)], deadline).map(drop);
         let (done, attachment, outcome) = match repair {
@@ -302,7 +304,7 @@ impl Reconciler {
 
     fn tell(&mut self, done: &'static str, attachment: &Attachment, outcome: Result<(), Fault>) {
         match outcome {
-            // A pod that flaps its end of a link can have it repaired round by round.
+            // Limited, since a pod that flaps its end of a link can have it repaired round by round.
             Ok(()) => {
                 self.failing.remove(attachment);
                 log::info(done).with("cid", &attachment.container_id).with("if", &attachment.ifname).write_limited();
@@ -344,7 +346,8 @@ impl Reconciler {
         }
     }
 
-    /// Since the links were listed, a DEL may have taken this one away, and an ADD may have recorded another one. False if so.
+    /// Adopts a lease if its link still stands. False if a DEL has taken the link away since the links were listed, or an ADD has
+    /// recorded another lease.
     fn adopt_if_it_stands(&self, lease: &Lease, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         let claim = self.verbs.ledger().claim(&lease.attachment, deadline).map_err(fail)?;
@@ -354,7 +357,8 @@ impl Reconciler {
         adopt(claim, lease.clone(), deadline)
     }
 
-    /// Under the claim: a link that is being made lacks much. False if nothing is missing, or if it is left to the next round.
+    /// Gives a link back what it lacks, under the claim, since a link that is being made lacks much. False if it lacks nothing,
+    /// or if the repair is left to the next round.
     fn rewire(&mut self, attachment: &Attachment, turn: Turn, deadline: Instant) -> Result<bool, Fault> {
         let fail = |cause: Cause| Fault { step: Step::Wire, cause };
         let claim = self.verbs.ledger().claim(attachment, deadline).map_err(fail)?;
@@ -389,7 +393,7 @@ impl Reconciler {
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         let deadline = Instant::now() + LIMIT;
         let mut bytes = Vec::new();
-        // One byte more than may be taken over, so that a longer file is known for one.
+        // One byte more than the limit, so that a longer file is noticed.
         let opened = open_regular(path, OFlags::empty());
         match opened.and_then(|file| file.take(import::FILE_MAX + 1).read_to_end(&mut bytes)) {
             Ok(_) => {}
@@ -400,7 +404,8 @@ impl Reconciler {
             }
         }
         let links = observe::host_links(deadline).map_err(fail)?;
-        // The Go flock wrote no alias; ours stands there when the file was taken over once, and the record was lost.
+        // The Go flock wrote no alias. A link bears this flock's where the file was taken over before and the record was lost
+        // since.
         let ours = |link: &&Observed| match &link.alias {
             None => true,
             Some(alias) => plan::attachment_of_alias(alias)

@@ -1,8 +1,9 @@
-//! What the agent needs of the kernel, looked at once, when it starts: each thing that is missing is said, with what to do.
+//! What the agent needs of the kernel. It looks once, when it starts, and logs each thing that is missing, with what to do.
 //!
-//! The start ends only where no pod of this boot can have been attached, nor ever can be: a kernel does not get younger or gain
-//! namespaces while it runs, so no delete is kept from anybody. Whatever an operator can add to a running host is a line, and the
-//! ADD that needs it says it again; with it there, the next ADD works. docs/requirements.md has the whole list. Changes nothing.
+//! The start fails only where no pod of this boot can have been attached, nor ever can be: a kernel does not get younger or
+//! gain namespaces while it runs, so no delete is kept from anybody. Whatever an operator can add to a running host is only a
+//! line of the log; the ADD that needs it fails with the same words, and works once it is there. docs/requirements.md has the
+//! whole list. Must not change anything.
 
 use std::fmt;
 use std::fs;
@@ -12,18 +13,18 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
 
-/// The oldest kernel that flock is tried on (`make test-kernels`), and the oldest of the long-term kernels that has all that flock needs.
+/// The oldest kernel that flock is tried on (`make test-kernels`): the oldest long-term kernel that has all that flock needs.
 pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
 
-/// How long the kernel may take to look for a module.
+/// Deadline for the kernel to look for a module, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why no pod can be attached here, whatever is done while this kernel runs.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// It is too old; its release.
+    /// The kernel is too old; this is its release.
     Old(String),
-    /// It was built without network namespaces.
+    /// The kernel was built without network namespaces.
     NoNamespaces,
 }
 
@@ -55,11 +56,11 @@ struct Seen {
 struct Lack {
     what: String,
     remedy: &'static str,
-    /// Nodes may well do without it.
+    /// Whether nodes may well do without it.
     optional: bool,
 }
 
-/// Looks, and says what is missing.
+/// Looks at the kernel, and logs what is missing.
 ///
 /// # Errors
 /// [`Unfit`]: there is no use in going on.
@@ -81,7 +82,7 @@ pub fn look() -> Result<(), Unfit> {
 }
 
 fn judge(seen: &Seen) -> Result<Vec<Lack>, Unfit> {
-    // A release that is no number says nothing.
+    // A release that is no number tells no age.
     if release(&seen.release).is_some_and(|release| release < OLDEST_KERNEL) {
         return Err(Unfit::Old(seen.release.clone()));
     }

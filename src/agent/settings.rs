@@ -1,6 +1,6 @@
 //! What an operator decides about the agent of a node, as values.
 //!
-//! Must not know how it is typed: that is the command line's.
+//! Must not know how it is typed: `cli` does.
 
 use std::path::PathBuf;
 
@@ -15,9 +15,9 @@ pub struct Settings {
     pub node_name: Option<String>,
     /// Where the agent listens for the plugin; an absolute path.
     pub socket: PathBuf,
-    /// Where it keeps its allocations.
+    /// The directory in which it keeps the lease log.
     pub state_dir: PathBuf,
-    /// Where it writes the CNI configuration once it can serve; none for nowhere.
+    /// The directory in which it writes the CNI configuration once it can serve; none if it is not to write one.
     pub cni_conf_dir: Option<PathBuf>,
     /// Allocations of the Go flock, taken over at the start if the file is there.
     pub import: PathBuf,

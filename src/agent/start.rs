@@ -1,7 +1,7 @@
 //! The life of an agent in three phases, each a type: [`Opened`], [`Recovered`], [`Serving`].
 //!
-//! A phase owns what it has made, and the next one takes it over, so nothing can be called before its time. Why a phase does things
-//! in this order is said at the function that leads to it. Must not know how any part works.
+//! A phase owns what it has made, and the next one takes it over, so nothing can be called before its time. The function that
+//! leads to a phase says why it does things in its order. Must not know how any part works.
 
 use std::fmt;
 use std::fs::File;
@@ -54,16 +54,16 @@ use crate::record::store::{Finding, Store, Unusable};
 use crate::rpc::listener::{BindError, Listener};
 use crate::rpc::server::{Limits, Server};
 
-/// Longest time for the requests that are in service at SIGTERM, 20 s. Below the time that the unit gives.
+/// Longest time for the requests that are in service at SIGTERM, 20 s: less than the unit's `TimeoutStopSec=`.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Descriptors that are enough for all requests that may be in service.
+/// Number of descriptors that is enough for all requests that may be in service.
 const DESCRIPTORS: u64 = 4096;
 
 /// Why the agent does not run.
 #[derive(Debug)]
 pub enum StartError {
-    /// This kernel will never do.
+    /// Flock cannot work on this kernel.
     Unfit(Unfit),
     /// A directory cannot be used.
     Directory(DiskError),
@@ -155,7 +155,7 @@ impl Opened {
 
     /// Puts record and kernel in order, and the host as far as the NodeConfig is known.
     ///
-    /// - The kernel's announcements are heard before the first look, so that nothing changes unheard between the two.
+    /// - Listening to the kernel's announcements begins before the first look, so that no change between the two is missed.
     /// - Pods of the Go flock are taken over before the comparison, which would take their links for nobody's.
     /// - The NodeConfig comes after it: an address is free only when the record is right. A file is read now, before the first
     ///   request; with the API, the last good configuration is recalled.
@@ -239,11 +239,11 @@ pub struct Recovered {
 impl Recovered {
     /// Serves callers, and starts every thread.
     ///
-    /// - The handlers are the real ones from the first request on: a DEL may have queued while the start was under way, and must not
-    ///   be answered by anything that does not know the record.
+    /// - Requests get the real handlers from the first one on: a DEL may have queued during the start, and only who knows the
+    ///   record may answer it.
     /// - The CNI configuration comes after the server, since it makes the runtime call.
-    /// - The service manager is told READY when requests are served, and never waits for a NodeConfig or the API: DEL and STATUS need
-    ///   neither.
+    /// - The agent reports READY to the service manager when requests are served, and does not wait for a NodeConfig or the
+    ///   API: DEL and STATUS need neither.
     ///
     /// # Errors
     /// [`StartError::Thread`].
@@ -310,14 +310,14 @@ pub struct Serving {
     threads: Threads,
     wakers: Wakers,
     following: Option<Following>,
-    /// The watchdog ends when it is gone.
+    /// The watchdog ends when this sender is gone.
     watching: Sender<()>,
 }
 
 impl Serving {
     /// Serves until SIGTERM or SIGINT, and stops.
     ///
-    /// - The service manager and the API hear first, while requests in service still work.
+    /// - The service manager and the API server learn of the end first, while requests in service go on.
     /// - Requests end before the threads that they may wait for.
     /// - The state directory stays locked to the last.
     pub fn until_told_to_stop(mut self) {
@@ -332,7 +332,8 @@ impl Serving {
         if let Some(leaving) = leaving {
             leaving.finish();
         }
-        // A thread in mid-round is let finish, but an agent may end at any instruction, and the service manager waits only so long.
+        // A thread in mid-round may finish, but not for long: an agent may end at any instruction, and the service manager waits
+        // only so long.
         self.threads.wait(until);
         if left > 0 {
             log::warn("requests were still in service").with("requests", left).write();
@@ -340,8 +341,8 @@ impl Serving {
         drop(self.lock);
     }
 
-    /// The signal that ends the agent. SIGHUP makes it look now instead of in some seconds: at the NodeConfig, the host, and the
-    /// pods.
+    /// Waits for the signal that ends the agent, and returns it. At SIGHUP the agent looks at NodeConfig, host and pods at once
+    /// instead of in some seconds.
     fn wait_for_the_end(&mut self) -> Option<i32> {
         loop {
             match self.signals.forever().next() {
@@ -362,7 +363,7 @@ struct Wakers {
     reconcile: Sender<Turn>,
 }
 
-/// The other ends.
+/// The receiving ends of [`Wakers`].
 #[derive(Debug)]
 struct Woken {
     node: Receiver<Wake>,
@@ -388,8 +389,8 @@ impl Wakers {
     }
 }
 
-/// Starts the thread that hears what others change. It ends with the process, or when its socket is of no more use: then the
-/// rounds see what it would have told.
+/// Starts the thread that listens to what others change. It ends with the process, or when its socket fails: then the rounds
+/// alone see what others change.
 fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) -> io::Result<()> {
     let hear = move || {
         while let Some(heard) = changes.wait() {
@@ -417,8 +418,8 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
     spawn("host-events", hear)
 }
 
-/// One agent per state directory. Held until the process ends, however it ends. The lock is on the directory itself, so
-/// that it needs no file, which a full or read-only disk might refuse.
+/// Takes the lock by which there is one agent per state directory. It is held until the process ends, however it ends. The lock
+/// is on the directory itself: a full or read-only disk might refuse a file for it.
 fn lock(dir: &Path) -> Result<File, StartError> {
     let file = open_lockable_dir(dir).map_err(StartError::Directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -427,12 +428,13 @@ fn lock(dir: &Path) -> Result<File, StartError> {
     }
 }
 
-/// A request in service has up to five descriptors, and a login shell gives a thousand. The unit has its own number.
+/// Raises the limit of descriptors: a request in service has up to five, and a login shell gives a thousand. The unit sets its own
+/// limit.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
     if limit.current.is_some_and(|current| current < most) {
-        // Refused, requests that find no descriptor fail and come again.
+        // If the kernel refuses, requests that find no descriptor fail, and runtimes repeat them.
         setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: limit.maximum }).ok();
     }
 }

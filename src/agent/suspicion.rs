@@ -1,6 +1,7 @@
-//! What the kernel has announced that nobody of flock did: collected by the thread that listens, taken by the threads that
-//! look. An announcement only says "look again"; what is wrong is found by the same comparison as in every round. Must not ask
-//! the kernel itself.
+//! What the kernel has announced and flock has not done. The thread that listens collects it, and the threads that look take it.
+//!
+//! An announcement only says "look again"; the same comparison as in every round finds what is wrong. Must not ask the kernel
+//! itself.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::lock::Lock;
 
-/// Suspicious links or addresses that are kept apart. With more than that, all are suspicious.
+/// Most suspicious links, and most suspicious addresses, that are listed one by one. With more than that, all links are suspicious.
 const APART_MAX: usize = 256;
 
 /// Pods' links that may have lost something.
@@ -24,12 +25,12 @@ pub struct Suspects {
 }
 
 impl Suspects {
-    /// A route of flock's to this address is gone.
+    /// Notes that a route of flock's to this address is gone.
     pub fn address(&mut self, ip: IpAddr) {
         self.addresses.insert(ip);
     }
 
-    /// The link of this index was changed.
+    /// Notes that the link of this index was changed.
     pub fn link(&mut self, index: u32) {
         self.links.insert(index);
     }
@@ -51,17 +52,17 @@ impl Suspicions {
         work(&mut self.0.lock())
     }
 
-    /// The host may have lost what pods need. True if nobody has said so yet.
+    /// Notes that the host may have lost what pods need. True if that was not noted yet.
     pub fn host(&self) -> bool {
         self.with(|pending| !std::mem::replace(&mut pending.host, true))
     }
 
-    /// Addresses or routes of others have changed. True if nobody has said so yet.
+    /// Notes that addresses or routes of others have changed. True if that was not noted yet.
     pub fn surroundings(&self) -> bool {
         self.with(|pending| !std::mem::replace(&mut pending.surroundings, true))
     }
 
-    /// A pod's link may have lost something. True if nothing was suspicious before.
+    /// Notes with `add` that a pod's link may have lost something. True if no link was suspicious before.
     pub fn link(&self, add: impl FnOnce(&mut Suspects)) -> bool {
         self.with(|pending| {
             let first = pending.suspects.is_none();
@@ -90,7 +91,7 @@ impl Suspicions {
     }
 }
 
-/// What may be done out of turn: at once, until somebody makes it happen too often; then only now and then.
+/// How often something may be done out of turn: at once at first; when it is needed again and again, only now and then.
 #[derive(Debug)]
 pub struct Budget {
     most: u32,
@@ -101,12 +102,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// `most` at once, and one more after each `interval`.
+    /// A budget of `most` times at once, and one more after each `interval`.
     pub fn new(most: u32, interval: Duration, now: Instant) -> Budget {
         Budget { most, interval, left: most, refilled: now }
     }
 
-    /// Takes one, if there is one.
+    /// Takes one time from the budget. False if none is left.
     pub fn take(&mut self, now: Instant) -> bool {
         while self.left < self.most && now.duration_since(self.refilled) >= self.interval {
             self.left += 1;

@@ -18,7 +18,7 @@ pub struct Threads {
     ended: Receiver<Infallible>,
 }
 
-/// None so far.
+/// No thread has been started yet.
 impl Default for Threads {
     fn default() -> Threads {
         let (alive, ended) = channel();
@@ -27,7 +27,7 @@ impl Default for Threads {
 }
 
 impl Threads {
-    /// Starts one.
+    /// Starts a thread.
     ///
     /// # Errors
     /// The system has none to spare.

@@ -1,9 +1,9 @@
 //! The watchdog: tells the service manager that the agent makes progress, and how full the node is.
 //!
-//! `WATCHDOG=1` means that the parts which every pod needs still turn: the ledger has not been at one command for ever, nor
-//! accept, node and reconcile in one round. It says nothing of the API server or of how fast the disk is: an agent that is restarted for
-//! those is no better off afterwards. Whatever is stuck is named once in the log before the manager
-//! ends the agent. Must not end anything itself.
+//! `WATCHDOG=1` means that the parts which every pod needs still make progress: the ledger is not stuck in one batch of
+//! commands, nor are accept, node and reconcile in one round. It says nothing of the API server or of the speed of the disk: a
+//! restart of the agent would not cure those. The log names each stuck part once before the manager ends the agent. Must not
+//! end anything itself.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::process::log;
 use crate::process::notify;
 use crate::process::progress::Progress;
 
-/// Longest time between two looks, 1 s. The numbers that an operator reads in the status are at most as old.
+/// Longest pause between two looks, 1 s. The numbers that an operator reads in the status are hardly older than that.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The smallest count that is shown as a power of two.
@@ -27,7 +27,7 @@ pub struct Watchdog {
     ledger: Ledger,
     node: Board<NodeState>,
     parts: Vec<(&'static str, Progress)>,
-    /// What the manager wants, if it watches.
+    /// The longest time between two signs of life that the manager allows; none if it does not watch.
     interval: Option<Duration>,
     /// When the manager was last told that all is well.
     told: Option<Instant>,
@@ -37,7 +37,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches `parts`, which are named for the log, and asks the ledger how full the node is. None where there is no service manager to tell.
+    /// A watchdog over `parts`, each with its name for the log, that asks `ledger` how full the node is. None where there is no
+    /// service manager.
     pub fn new(ledger: Ledger, node: Board<NodeState>, parts: Vec<(&'static str, Progress)>) -> Option<Watchdog> {
         notify::has_manager().then(|| Watchdog {
             ledger,
@@ -114,7 +115,7 @@ fn status(usage: &Usage, configured: bool) -> String {
     format!("{state}: pods={} held4={held4} held6={held6} free4={free4} free6={free6}", usage.leases)
 }
 
-/// A count that people can read. Nobody cares for the last digits of those that have twenty.
+/// A count in words that people can read: large ones as a power of two.
 fn shown(count: u64) -> String {
     if count < LARGE {
         return count.to_string();

@@ -1,6 +1,6 @@
 //! The command line of `flock-agent`: finds the program that is asked for, and gives it its flags as values.
 //!
-//! Stands above the programs: they are handed what they need and do not know how it is typed. Must not know what a program
+//! Stands above the programs: it hands them what they need, and they do not know how it is typed. Must not know what a program
 //! does with it.
 
 pub mod help;

@@ -22,8 +22,8 @@ pub const ARGS_MAX: usize = 64 * 1024;
 /// Longest `CNI_NETNS`, in bytes (the kernel's `PATH_MAX`).
 pub const NETNS_MAX: usize = 4096;
 
-/// The variables without which a verb cannot be served. `CNI_PATH` is needed for delegation only, which flock does not do; GC requires
-/// it by the text.
+/// The variables without which a verb cannot be served. `CNI_PATH` is needed for delegation only, which flock does not do; GC
+/// requires it by the text.
 fn required(verb: Verb) -> &'static [&'static str] {
     match verb {
         Verb::Add | Verb::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],

@@ -4,7 +4,7 @@
 //! repeated for ever. So a key is judged only for the verbs that need it, unknown keys are passed over without being
 //! built in memory, and nothing of a value appears in an error but names and versions: the rest may be secret.
 //!
-//! It must not decide from the configuration what ADD once did; that stands in the agent's store.
+//! It must not decide from the configuration what ADD once did; that stands in the agent's record.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString as _};

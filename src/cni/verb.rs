@@ -1,6 +1,6 @@
 //! The verbs of CNI, spelled in capitals in `CNI_COMMAND` and in a request to the agent.
 //!
-//! Owns their names alone; what each needs and does is elsewhere.
+//! Owns their names. Must not know what each needs (`env`) or does (the agent).
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! `/etc/default/flock-agent`: the operator's file, of which one block may be ours. Pure text.
+//! `/etc/default/flock-agent`: the operator's file, in which one block may be flock's. Pure text.
 //!
 //! Must not change what somebody else has written there.
 
@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use crate::install::order::{AgentPlaces, ReadFlags};
 
-/// What `--cni-conf` adds. At the top of the file: a last line may be without its end, or go on on the next one.
+/// The block that `--cni-conf` adds at the top of the file: at the end, a last line without line end could run into it.
 const OURS: &str = "\
 # By flock-agent install --cni-conf: the agent writes the CNI configuration, and the container runtime uses flock.
 FLOCK_AGENT_FLAGS=--cni-conf-dir /etc/cni/net.d
@@ -15,7 +15,7 @@ FLOCK_AGENT_FLAGS=--cni-conf-dir /etc/cni/net.d
 /// What has to be done so that the agent writes the CNI configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing: it is told so.
+    /// Nothing: the file has the flag.
     None,
     /// The file becomes this.
     Write(String),
@@ -23,7 +23,7 @@ pub enum Change {
     ByHand,
 }
 
-/// `present` is the file as it is, if there is one.
+/// What makes the agent write the CNI configuration. `present` is the file as it is, if there is one.
 pub fn with_cni_conf(present: Option<&str>) -> Change {
     let present = present.unwrap_or_default();
     match value(present, "FLOCK_AGENT_FLAGS") {

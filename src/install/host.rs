@@ -1,6 +1,6 @@
 //! The host that flock is taken from: which pods are attached, whether the agent runs, and what of flock is in the kernel.
 //!
-//! Asks the lease log, the delete notes and the kernel; removes only what the plan names.
+//! Asks the lease log, the delete notes and the kernel. Must not remove anything but what the plan names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -24,15 +24,15 @@ use model::addr::{Attachment, LinkEnd};
 use model::lease::PodName;
 use model::plan;
 
-/// For one look at the kernel, or one change of it.
+/// Deadline for one look at the kernel or one change of it, 10 s.
 const KERNEL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the host could not be read or changed.
 #[derive(Debug)]
 pub enum HostError {
-    /// A file.
+    /// A file or directory could not be read or made.
     Disk(DiskError),
-    /// The kernel.
+    /// The kernel could not be asked, or refused.
     Netlink(NetlinkError),
 }
 
@@ -66,7 +66,7 @@ pub struct Seen {
     pub lock: Option<Lock>,
 }
 
-/// The lock of the agents. What had to be made for it goes with it.
+/// The lock that an agent holds while it runs. Directories that were made for it go with it.
 #[derive(Debug)]
 pub struct Lock {
     file: Option<File>,
@@ -81,7 +81,7 @@ impl Lock {
         let missing = state_dir.ancestors().take_while(|dir| fs::symlink_metadata(dir).is_err());
         let made: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
         let is_there = made.is_empty();
-        // Kept from here on, so that what is made goes in any case.
+        // From here on, dropping the lock removes the directories that were made for it.
         let mut lock = Lock { file: None, made };
         let file = if is_there {
             File::open(state_dir).map_err(|error| disk("open", state_dir, error))?
@@ -96,7 +96,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // One that is not empty is somebody's by now.
+        // A directory that is not empty is somebody's by now, and stays.
         self.made.iter().try_for_each(fs::remove_dir).ok();
     }
 }
@@ -141,7 +141,7 @@ pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostErr
             attached.entry(attachment).or_default();
         }
     }
-    // The runtime was told that these are deleted, and will not ask again.
+    // Their DELs were answered with success, so the runtime does not repeat them.
     attached.retain(|attachment, _| !noted.contains(attachment));
     facts.attached = attached.iter().map(|(attachment, pod)| named(attachment, pod.as_ref())).collect();
     facts.unreachable =

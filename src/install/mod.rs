@@ -1,8 +1,8 @@
 //! `flock-agent install` and `flock-agent uninstall`: what an operator or an image build does once per node and version.
 //!
-//! Looks at everything first, decides (`plan`), and only then changes anything, each file by itself and whole (`tree`).
-//! Nothing here runs a program: systemd is told by the operator, who may be a configuration tool or an image build, and the
-//! last line says how. The CNI configuration is never written here: the agent does it once it can serve.
+//! Looks at everything first, decides (`plan`), and only then changes anything, each file by itself and whole (`tree`). Must
+//! not run a program: the last line that is printed says which commands of systemd the operator runs, who may be a
+//! configuration tool or an image build. Must not write the CNI configuration: the agent does it once it can serve.
 
 pub mod defaults;
 pub mod host;
@@ -100,14 +100,14 @@ pub fn run(order: &Order, read_flags: ReadFlags) -> Exit {
     }
 }
 
-/// A report that nobody reads to its end must not stop what it reports.
+/// Prints a line of the report. If nobody reads it to its end, the work goes on all the same.
 fn say(line: &str) {
     writeln!(io::stdout(), "{line}").ok();
 }
 
 /// The tree and the right to change it.
 fn tree(common: &Common) -> Result<(Tree, OwnedFd), InstallError> {
-    // Of the machine itself not `/`, which containers and chroots may share.
+    // On the machine itself another directory than `/` is locked, since containers and chroots may share that.
     let (root, to_lock) = match &common.root {
         Some(root) => (root.as_path(), "/"),
         None => (Path::new("/"), "/etc"),
@@ -168,7 +168,7 @@ fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(),
     Ok(())
 }
 
-/// What the operator does now.
+/// The commands that the operator runs next.
 fn next(steps: &[Step], common: &Common) -> String {
     let renewed = |file: &str| steps.iter().any(|step| step.puts(file));
     if let Some(root) = &common.root {
@@ -231,14 +231,14 @@ fn read(path: &Path) -> Result<Vec<u8>, DiskError> {
 fn text_of(tree: &Tree, path: &str) -> Result<Option<(String, u32)>, DiskError> {
     let path = Path::new(path);
     let Found::File { content, mode, .. } = tree.look(path)? else { return Ok(None) };
-    // What cannot be read as text could not be written back as it was.
+    // A file that is no text could not be written back as it was.
     let text = String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"));
     text.map(|text| Some((text, mode))).map_err(|error| DiskError { operation: "read", path: tree.shown(path), error })
 }
 
 fn uninstall(force: bool, purge: bool, common: &Common, read_flags: ReadFlags) -> Result<(), InstallError> {
     let (tree, _lock) = tree(common)?;
-    // One that cannot be read stays, and does not keep the rest.
+    // A file that cannot be read stays, and the rest goes on.
     let text = text_of(&tree, DEFAULTS).unwrap_or_default();
     let agent = defaults::places(text.as_ref().map(|(text, _)| text.as_str()), read_flags);
     let conf_dir = agent.as_ref().and_then(|places| places.cni_conf_dir.clone()).unwrap_or(CNI_CONF_DIR.into());

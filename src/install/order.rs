@@ -1,6 +1,6 @@
 //! What an operator orders of an installation, as values.
 //!
-//! Must not know how it is typed: that is the command line's.
+//! Must not know how it is typed: `cli` does.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,9 +19,9 @@ pub enum Order {
     },
     /// To take it away.
     Uninstall {
-        /// Even though pods are attached.
+        /// Whether to do so even though pods are attached.
         force: bool,
-        /// With the operator's files.
+        /// Whether the operator's files go, too.
         purge: bool,
         /// What both have.
         common: Common,

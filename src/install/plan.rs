@@ -1,5 +1,5 @@
 //! What is to be done, as data: from what stands in the tree and on the host to an ordered list of steps, or to the reason
-//! why nothing is. Pure: `mod` looks and carries out.
+//! why nothing is done. Must not look at anything or change it: `mod` does.
 //!
 //! Every list can be cut off after any step, and the next run finishes it. The orders have their reasons beside them.
 
@@ -31,7 +31,7 @@ pub const ENABLED: [&str; 2] = [
     "/etc/systemd/system/multi-user.target.wants/flock-agent.service",
     "/etc/systemd/system/sockets.target.wants/flock-agent.socket",
 ];
-/// Everything of the running agent.
+/// The directory of the running agent: socket, state and notes.
 pub const RUN_DIR: &str = "/run/flock";
 
 /// Both programs hold this path, and no other program does: least of all the `flock` of util-linux.
@@ -91,7 +91,7 @@ impl Step {
         if dry_run { format!("would {todo} {object}") } else { format!("{done} {object}") }
     }
 
-    /// It concerns this file.
+    /// Whether the step gives `file` its content.
     pub fn puts(&self, file: &str) -> bool {
         matches!(self, Step::Put { path, .. } if path == Path::new(file))
     }

@@ -21,7 +21,7 @@ use crate::process::failpoint;
 use crate::record::disk::DiskError;
 use crate::record::replacement::Replacement;
 
-/// How often a directory is looked up that the kernel cannot vouch for at this moment. One try more is enough but in a storm.
+/// Most tries to look up a directory that the kernel cannot vouch for at the moment. A second one nearly always succeeds.
 const RESOLVE_TRIES: usize = 128;
 
 /// What stands at a path.

@@ -1,6 +1,6 @@
 //! Exec credential plugins: a program that prints a token, a client certificate, or both.
 //!
-//! The program is given a deadline, its output is bounded, and what it printed never becomes part of an error. Its standard error is
+//! The program has a deadline, its output is bounded, and what it printed never becomes part of an error. Its standard error is
 //! the agent's own, as with every other Kubernetes client. Must not keep what was printed; `credentials` does.
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The two kinds of objects that an agent reads, reduced to what it needs as they are decoded.
 //!
 //! Unknown fields are ignored here: the API server has pruned what its schema does not know, and a newer schema must not stop
-//! an older agent. What the node's configuration means is decided in `nodeconfig`.
+//! an older agent. What the node's configuration means is decided in `model::nodeconfig`.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
 //! The lease: what one attachment holds. It is the line of data that travels from the allocator through the store and
-//! the kernel to the CNI result, so it stands alone and knows none of them.
+//! the kernel to the CNI result, so it must not know any of them.
 
 use alloc::string::String;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};

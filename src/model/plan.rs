@@ -1,7 +1,7 @@
 //! From a lease to an ordered list of changes in the kernel: what both ends of the pod's link look like.
 //!
 //! Pure data, so that the order and the reasons can be read in one place; `netlink` carries it out, and `observed` compares it
-//! with the kernel for recovery, repairs and CHECK. Nothing here asks the kernel.
+//! with the kernel for recovery, repairs and CHECK. Must not ask the kernel.
 
 use alloc::string::String;
 use alloc::vec::Vec;

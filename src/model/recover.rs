@@ -42,9 +42,9 @@ pub enum Repair {
     },
 }
 
-/// What sets record and kernel apart, in the order in which it is to be put right: ends before beginnings, as the former
-/// may set addresses free that the latter have. Attachments that are `busy` have a request in service and are left to it. `began` is when this
-/// agent began and `now` is for leases that are made anew, both in milliseconds of the boot clock.
+/// What sets record and kernel apart, in the order in which it is to be put right: ends before beginnings, as the former may
+/// set addresses free that the latter have. Attachments that are `busy` have a request in service and are left to it. `began`
+/// is when this agent began and `now` is for leases that are made anew, both in milliseconds of the boot clock.
 ///
 /// The kernel is believed before the record, of which the newest lines, or all but the oldest, can have been lost without
 /// a trace: no pod whose link stands loses it or its addresses.

@@ -1,6 +1,6 @@
 //! How a program ends: the exit codes, each with one meaning for every program of `flock-agent`.
 //!
-//! The plugin's codes are those of the CNI specification, and not here. Must not end the process by itself.
+//! The plugin's codes are those of the CNI specification, and stand in `plugin`. Must not end the process by itself.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// What was asked for is done.
     Done,
-    /// It is not done, or not to the end.
+    /// What was asked for is not done, or not to the end.
     Failed,
     /// The command line cannot be what was meant; nothing was touched.
     Misused,

@@ -1,6 +1,6 @@
 //! Places where a test may kill, hold or fail the real agent: every step, every disk and netlink operation.
 //!
-//! Only with the feature `failpoints`, which refuses to compile in release; without it nothing of this is left in the
+//! Only with the feature `failpoints`, which refuses to compile in release; without it nothing of this file is left in the
 //! binaries. Must not decide anything: a point that nobody has armed does nothing.
 //!
 //! The file named by the environment variable `FLOCK_FAILPOINTS` holds one line per armed point and is read at each pass, so
@@ -18,7 +18,7 @@
 //! A thread of several alike is named without its number (`remove-7` is `remove`), and `*` is any thread. If the file with
 //! `.trace` behind its name exists, each pass adds its `THREAD/POINT` to it.
 
-/// Passes a point. Costs nothing without the feature.
+/// Passes a point. Does nothing without the feature.
 ///
 /// # Errors
 /// What a test has armed here; callers treat it as the failure of what follows (or of what has just been done).
@@ -45,7 +45,7 @@ mod armed {
 
     use crate::process::lock::Lock;
 
-    /// How often each armed line has been passed. The one `static` beside the log: a point has no other place to count.
+    /// How often each armed line has been passed. A `static`, since a point has no other place to count.
     static PASSED: Lock<Option<HashMap<String, u64>>> = Lock::new(None);
 
     /// Passes a point; see the head of this file.
@@ -87,7 +87,7 @@ mod armed {
         Ok(())
     }
 
-    /// The end of the process. The file goes first, so that the next process lives.
+    /// Ends the process. The file goes first, so that the next process is not killed as well.
     fn die(path: &Path) -> ! {
         fs::remove_file(path).ok();
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).ok();

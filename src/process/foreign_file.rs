@@ -1,8 +1,8 @@
 //! Files that others write: NodeConfig, kubeconfig, tokens, certificates.
 //!
 //! A read is of a regular file, bounded, and never waits for anybody, whatever stands in the file's place. Where the kernel
-//! denies it, the error says what it went by and what to do: under the unit, root has no right to read what others own.
-//! Must not know what is in the files.
+//! denies it, the error names the file or directory that denied it and says what to do: under the unit, root has no right to
+//! read what others own. Must not know what is in the files.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// Most links and directories that are looked at for the reason of a refusal.
+/// Most links and directories that are looked at to find out which of them denied a file.
 const STEPS_MAX: usize = 64;
 
-/// The whole file, of at most `limit` bytes.
+/// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
 /// It cannot be read, is no regular file, or is longer.
@@ -80,7 +80,7 @@ fn denied_by(path: &Path) -> Option<(PathBuf, Metadata)> {
 
 struct Reader {
     uid: u32,
-    /// Modes do not hold it back.
+    /// Whether the process has a capability that overrides modes.
     overrides: bool,
 }
 

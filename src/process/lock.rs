@@ -1,7 +1,7 @@
 //! A lock, and the wait for what it guards to change.
 //!
-//! A thread that panics takes the whole process with it, so nobody ever finds a lock that such a thread has left behind, and there
-//! is nothing to decide about it. Must not be held while a thread waits for anything but [`Changed`].
+//! A panic aborts the process, so no thread ever finds a lock that a panicking thread has left behind. A lock must not be held
+//! while a thread waits for anything but [`Changed`].
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

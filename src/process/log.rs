@@ -1,12 +1,12 @@
 //! The agent's log: one line per fact on standard error, `key=value` or JSON.
 //!
 //! Levels: error = somebody must act; warn = we went on, degraded; info = state changed; debug = the rest. Values from
-//! outside are escaped, so a line stays a line. What callers can trigger at will is limited per kind of line. The only
-//! `static` of the program lives here. Never used by the plugin, whose standard error is lost on failure.
+//! outside are escaped, so a line stays a line. What callers can trigger at will is limited per kind of line. The log is
+//! the one global state of the program. The plugin must not use it, since its standard error is lost on failure.
 //!
 //! Standard error may be a pipe that nobody reads, and whoever writes a line must not wait for it: lines go into a queue of
-//! bounded size, one thread formats and writes them in order, and those that find no room are counted and said. A log that
-//! cannot be written is no reason to stop. [`flush`] gives the queue a moment before an orderly end.
+//! bounded size, one thread formats and writes them in order, and those that find no room are counted, and their number is
+//! logged. A log that cannot be written is no reason to stop. [`flush`] gives the queue a moment before an orderly end.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Write as _};
@@ -111,31 +111,31 @@ struct Window {
     held_back: u32,
 }
 
-/// Lines of one limited kind in one window.
+/// Most lines of one limited kind in one [`WINDOW`].
 pub const LIMIT: u32 = 10;
-/// How long such a window is.
+/// Time in which [`LIMIT`] lines of a kind are written, 10 s.
 pub const WINDOW: Duration = Duration::from_secs(10);
 
-/// Lines that may wait to be written.
+/// Most lines that wait to be written.
 pub const QUEUE_LINES: usize = 1024;
-/// What they may hold in all, in bytes of their values; some more memory goes with each.
+/// Most bytes of values that the waiting lines hold together; each line needs some more memory.
 pub const QUEUE_BYTES: usize = 256 * 1024;
 
-/// How long the end of the process waits for a reader of its log. One that reads at all takes what waits in less.
+/// Time for which the end of the process waits for a reader of its log, 1 s. Whoever reads at all takes the waiting lines in less.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// Of what a panic says.
+/// Longest text of a panic that is logged, in characters.
 const PANIC_MAX: usize = 1000;
 
-/// Sets level and format for the rest of the process, and starts the thread that writes; later calls change nothing. Before it,
-/// nothing is written. A panic becomes a line of level error from now on, and has a second to be read.
+/// Sets level and format for the rest of the process, and starts the thread that writes; later calls change nothing. Lines before
+/// this call are dropped. From now on a panic becomes a line of level error, for which the process waits up to a second.
 ///
 /// # Errors
 /// The thread could not be started.
 pub fn start(level: Level, format: Format) -> io::Result<()> {
     let mut started = Ok(());
     SINK.get_or_init(|| {
-        // It finds the sink when this has returned it.
+        // The thread waits until this closure has returned the sink.
         started = thread::Builder::new().name("log".into()).spawn(|| SINK.wait().keep_writing()).map(drop);
         Sink { level, format, limits: Lock::default(), queue: Queue::default() }
     });
@@ -161,7 +161,7 @@ pub fn last_words(text: String) {
         put(text.as_bytes());
         done.send(()).ok();
     });
-    // Without a thread they stay unsaid: the exit code tells the rest.
+    // Without a thread the text stays unwritten: the exit code tells the rest.
     if words.is_ok() {
         is_done.recv_timeout(LAST_MOMENT).ok();
     }
@@ -173,7 +173,7 @@ pub fn last_words(text: String) {
 pub struct Line {
     level: Level,
     message: &'static str,
-    /// It is of a level that is written: nothing else is worth the time of putting values into words.
+    /// Whether lines of this level are written. If not, no value is formatted.
     wanted: bool,
     fields: Vec<(&'static str, String)>,
 }
@@ -222,7 +222,7 @@ impl Line {
         }
     }
 
-    /// Writes the line, some time soon.
+    /// Queues the line to be written.
     pub fn write(self) {
         if let Some(sink) = SINK.get().filter(|_| self.wanted) {
             sink.queue.push(self);
@@ -245,20 +245,20 @@ impl Line {
 #[derive(Default)]
 struct Queue {
     state: Lock<Waiting>,
-    /// For the writer: something waits.
+    /// Wakes the writer when an entry waits.
     pushed: Changed,
-    /// For the end of the process: nothing does.
+    /// Wakes the end of the process when no entry waits any more.
     drained: Changed,
 }
 
 #[derive(Default)]
 struct Waiting {
     entries: VecDeque<Entry>,
-    /// Of all entries.
+    /// Bytes of the values of all entries.
     bytes: usize,
     /// Lines that found no room since the last entry.
     dropped: u64,
-    /// The writer waits for something to write. Only then it has to be woken, which costs as much as writing does.
+    /// Whether the writer waits for an entry. Only then it has to be woken, which costs as much as writing does.
     asleep: bool,
 }
 
@@ -304,7 +304,7 @@ impl Queue {
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for an entry, and takes it.
     fn next(&self) -> Next {
         let mut state = self.lock();
         loop {
@@ -321,14 +321,14 @@ impl Queue {
         }
     }
 
-    /// Waits until the writer has nothing to do, or for so long.
+    /// Waits until the writer has nothing left to do, and no longer than `limit`.
     fn settled(&self, limit: Duration) {
         drop(self.drained.wait_while(self.lock(), limit, |state| !state.asleep));
     }
 }
 
 impl Sink {
-    /// The writer's life.
+    /// Writes what waits, for ever. The whole work of the writing thread.
     fn keep_writing(&self) {
         let mut writer = Writer { format: self.format, lost: 0, rest: Vec::new() };
         loop {
@@ -339,7 +339,7 @@ impl Sink {
         }
     }
 
-    /// None: hold it back. Else how many were held back before it.
+    /// How many lines of this message were held back since the last one that was written; none if this one is held back, too.
     fn admit(&self, message: &'static str, now: Instant) -> Option<u32> {
         let mut limits = self.limits.lock();
         let window = limits.entry(message).or_insert(Window { began: now, lines: 0, held_back: 0 });
@@ -367,7 +367,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// One line, and before it how many are missing.
+    /// Writes a line, and before it how many lines are missing.
     fn write(&mut self, dropped: u64, line: Option<(&Line, SystemTime)>) {
         self.lost += dropped;
         let mut bytes = std::mem::take(&mut self.rest);
@@ -404,7 +404,7 @@ impl Writer {
     }
 }
 
-/// Writes to standard error, however long that takes. How many bytes had gone when it could not be written any more.
+/// Writes to standard error, however long that takes. Returns how many bytes were written until an error.
 fn put(bytes: &[u8]) -> usize {
     let stderr = io::stderr();
     let mut gone = 0;
@@ -412,7 +412,7 @@ fn put(bytes: &[u8]) -> usize {
         match rustix::io::write(stderr.as_fd(), rest) {
             Ok(length) if length > 0 => gone += length,
             Err(Errno::INTR) => {}
-            // Somebody who shares it has made it so.
+            // Another process that shares standard error has made it non-blocking.
             Err(Errno::AGAIN) => drop(poll(&mut [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)], None)),
             _ => break,
         }

@@ -1,4 +1,4 @@
-//! This process and the programs that it runs: its log, its signs of life, its ends, and what others write for it to read.
+//! This process and the programs that it runs: its log, its locks, its signs of life, its shutdown, and files that others write.
 //!
 //! Must not know what the process is for.
 

@@ -1,5 +1,5 @@
-//! The service manager, where there is one (`sd_notify(3)`): sends it the agent's state, and knows how often it wants to hear of
-//! progress.
+//! The service manager, where there is one (`sd_notify(3)`): sends it the agent's state, and knows how often it wants a sign
+//! of progress.
 //!
 //! A manager that cannot be reached is no reason to do anything else. Must not know what the states mean.
 
@@ -9,10 +9,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// The variable that names the manager's socket.
+/// The environment variable that names the manager's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Whether a service manager wants to be told.
+/// Whether there is a service manager that wants the agent's state.
 pub fn has_manager() -> bool {
     env::var_os(SOCKET).is_some()
 }
@@ -36,7 +36,7 @@ pub fn watchdog_interval() -> Option<Duration> {
 }
 
 fn interval(usec: Option<&str>, pid: Option<&str>, own_pid: u32) -> Option<Duration> {
-    // Inherited from a parent whose watchdog it is.
+    // The variables are inherited from a parent, whose watchdog it is.
     if pid.is_some_and(|pid| pid.parse() != Ok(own_pid)) {
         return None;
     }

@@ -17,12 +17,12 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, p
 
 use crate::process::shutdown::{Stop, Stoppable};
 
-/// What one run may take.
+/// Limits of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct RunLimits {
-    /// From its start to its end.
+    /// Longest time from the start of the program to its end.
     pub time: Duration,
-    /// Bytes of its standard output.
+    /// Longest standard output, in bytes.
     pub output: usize,
 }
 
@@ -35,9 +35,9 @@ pub enum ProgramError {
     TooSlow(Duration),
     /// It printed more than this many bytes.
     TooLong(usize),
-    /// It ended like this.
+    /// It ended with this status, which is no success.
     Failed(ExitStatus),
-    /// Everything has to end.
+    /// It was ended, since [`Stop`] was closed.
     Stopped,
 }
 
@@ -79,12 +79,13 @@ pub fn output(
     command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::piped());
     let mut child = command.process_group(0).spawn().map_err(ProgramError::Io)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that has ended already has said what it had to say.
+        // A program that has ended already needs no input.
         stdin.write_all(input).ok();
     }
     let listened = listen(&mut child, limits, stop);
     if listened.is_err() {
-        // The whole group: a shell's own children would otherwise go on. It is not reaped yet, so the number is still its.
+        // The whole group is killed: a shell's own children would otherwise go on. The program is not reaped yet, so nobody
+        // else has its number.
         kill_process_group(Pid::from_child(&child), Signal::KILL).ok();
     }
     let status = child.wait().map_err(ProgramError::Io);
@@ -93,7 +94,7 @@ pub fn output(
     if status.success() { Ok(output) } else { Err(ProgramError::Failed(status)) }
 }
 
-/// The running program, to be ended from another thread.
+/// The running program, which another thread can end.
 struct Running(OwnedFd);
 
 impl Stoppable for Running {

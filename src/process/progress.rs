@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::process::lock::Lock;
 
-/// The progress of one thread, which is at rest until the first [`Progress::resting`] has returned. Clones are of the same thread.
+/// The progress of one thread, which counts as resting until the first [`Progress::resting`] has returned. Clones are of the same
+/// thread.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<Lock<Option<Instant>>>);
 

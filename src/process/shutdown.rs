@@ -1,8 +1,8 @@
 //! A list of everything that has to end when the API client is shut down: sockets, name lookups, programs.
 //!
-//! The HTTP library has a list of its own, one for each of its agents. This list outlives agents, since a changed certificate means
-//! a new agent while watches of the old one go on, and it also holds what is no socket. A list may be part of another. Must not know
-//! how a part ends.
+//! The HTTP library (ureq) keeps such a list for each of its clients. This list outlives them, since a changed certificate
+//! means a new client while watches of the old one go on, and it also holds what is no socket. A list may be part of another.
+//! Must not know how a part ends.
 
 use std::fmt;
 use std::sync::Weak;
@@ -15,7 +15,7 @@ pub struct Stopped;
 
 /// Something that another thread may be blocked on.
 pub trait Stoppable: Send + Sync {
-    /// Lets whoever is blocked on it continue, at once.
+    /// Lets a thread that is blocked on it continue, at once.
     fn stop(&self);
 }
 
@@ -35,7 +35,7 @@ impl fmt::Debug for Stop {
     }
 }
 
-/// A list in a list: what belongs to one server ends with that server or with everything.
+/// A list can be part of another: what belongs to one server ends with that server or with everything.
 impl Stoppable for Stop {
     fn stop(&self) {
         Stop::stop(self);

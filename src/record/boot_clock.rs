@@ -1,6 +1,7 @@
 //! The boot that this machine is in: its id, and the clock that starts with it.
 //!
 //! Times in state and notes are of this clock, which nobody can set back; together with the id they order events of one boot.
+//! Must not be compared with times of any other clock.
 
 use std::fs;
 use std::io;

@@ -28,7 +28,7 @@ pub struct DiskError {
 }
 
 impl Clone for DiskError {
-    /// For each of several changes that one operation was for.
+    /// A clone for each of the changes that one operation was to make durable.
     fn clone(&self) -> DiskError {
         let error = match self.error.raw_os_error() {
             Some(number) => io::Error::from_raw_os_error(number),
@@ -46,7 +46,7 @@ impl fmt::Display for DiskError {
 
 impl std::error::Error for DiskError {}
 
-/// What a store may do to its directory. Written bytes are durable after `sync` of the file; names after `rename` and
+/// What the lease log needs of its directory. Written bytes are durable after `sync` of the file; names after `rename` and
 /// `remove` return.
 pub trait Disk: Send {
     /// The whole file, or none if there is no such file.

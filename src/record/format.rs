@@ -25,7 +25,8 @@ use model::lease::{Lease, Phase, PodName};
 /// The version of the format that is written.
 pub const VERSION: u32 = 2;
 
-/// The version before, which is still read. A file of any other version is set aside unread.
+/// The version before [`VERSION`], which is still read: its lines do not name the line before. A file of any other version is
+/// set aside unread.
 pub const UNCHAINED: u32 = 1;
 
 /// The checksum of a line, which the next line repeats.
@@ -45,7 +46,7 @@ pub struct Line {
     pub record: Record,
     /// Its checksum.
     pub sum: Sum,
-    /// That of the line before; none in a header, and in all lines of version 1.
+    /// The checksum of the line before; none in a header, and in all lines of version 1.
     pub after: Option<Sum>,
 }
 

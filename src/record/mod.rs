@@ -1,6 +1,6 @@
-//! What outlives the agent: the lease log, the delete notes, and the clock that both are dated by.
+//! What outlives the agent: the lease log, the delete notes, and the clock by which both are dated.
 //!
-//! Must not know the kernel's network state or who asks.
+//! Also the way in which files are replaced whole. Must not know the kernel's network state or who asks.
 
 pub mod boot_clock;
 pub mod disk;

@@ -30,7 +30,7 @@ use crate::record::replacement::Replacement;
 use model::addr::{Attachment, fnv1a64};
 use model::excerpt::Excerpt;
 
-/// Notes that may wait at once. A node has at most a few hundred pods; more is a runaway.
+/// Most notes that wait at once. A node has at most a few hundred pods, so more notes mean a fault.
 pub const MAX_NOTES: usize = 1024;
 
 /// Length of a spare note in bytes: one page, filled up with blanks. A note has some 200.
@@ -79,7 +79,7 @@ pub enum NoteError {
     Disk(DiskError),
     /// Too many notes wait already.
     Full,
-    /// The lock was not to be had in time.
+    /// The lock was held by others until the deadline.
     Locked(PathBuf),
 }
 
@@ -213,7 +213,7 @@ impl Notes {
         outcome
     }
 
-    /// Removes what writers left that were killed before their note was whole: nobody was promised anything. With the lock
+    /// Removes the files of writers that were killed before their note was whole: they had promised nothing. With the lock
     /// held alone, there is no other writer.
     fn clear_halves(&self, waiting: &mut Waiting) -> Result<(), NoteError> {
         let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
@@ -259,7 +259,7 @@ impl Notes {
     }
 
     fn lock(&self, operation: FlockOperation, deadline: Instant) -> Result<File, NoteError> {
-        // Who could change the directory above could put another one in the place of this.
+        // Whoever can change the directory above can put another directory in the place of this one.
         self.path.parent().map_or(Ok(()), make_private_dir)?;
         let file = open_lockable_dir(&self.path)?;
         loop {
@@ -320,11 +320,11 @@ impl Writing<'_> {
     /// Makes the new file of one that has its room already. `full` is why that is needed.
     fn use_spare(&self, path: &Path, bytes: &[u8], full: io::Error) -> io::Result<()> {
         for number in 0..SPARES {
-            // Of several writers, one gets each.
+            // Of several writers, only one gets each spare note.
             if fs::rename(self.notes.path.join(format!("{SPARE}{number}")), path).is_err() {
                 continue;
             }
-            // Not cut short: the page would go, and somebody else might take it. Behind the note there are blanks.
+            // The file is not cut short, since another process might take the page that is freed. Blanks follow the note.
             let mut file =
                 OpenOptions::new().write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?;
             file.write_all(bytes)?;
@@ -356,19 +356,19 @@ fn remove_or_report(path: PathBuf, waiting: &mut Waiting) {
     }
 }
 
-/// A hash, so that nothing that the runtime sent becomes part of a path.
+/// The name of the note of `attachment`: a hash, so that nothing that the runtime sent becomes part of a path.
 fn file_name(attachment: &Attachment) -> String {
     format!("{:016x}{SUFFIX}", fnv1a64(attachment.to_string().as_bytes()))
 }
 
-/// No block, no inode, or no quota.
+/// Whether an operation failed for want of a block, an inode or quota.
 fn no_room(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// A file that was not there before: neither a link nor anything else that somebody has put there is followed.
 fn open_anew(path: &Path) -> io::Result<File> {
-    // Left by a plugin that was killed and had the same process id.
+    // A plugin that was killed and had the same process id may have left one.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -380,7 +380,7 @@ fn read_note(path: &Path) -> Result<Content, String> {
     let file = open_regular(path, OFlags::NOFOLLOW).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.take(NOTE_BYTES as u64).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    // The text repeats what somebody wrote, and that can be long.
+    // The error repeats what stands in the file, which can be long.
     let excerpt = |error: serde_json::Error| String::from(Excerpt::line(&error.to_string(), REASON_MAX));
     let content: Content = serde_json::from_slice(&bytes).map_err(excerpt)?;
     if content.version == VERSION { Ok(content) } else { Err(format!("it is of version {}", content.version)) }

@@ -1,7 +1,7 @@
 //! The one way in which flock replaces a file: written beside its name, synced, renamed, and the directory synced.
 //!
-//! Whoever opens the file meanwhile finds the old or the new content, each whole, and so does whoever comes after a power cut. Must not
-//! know what the files are for.
+//! Whoever opens the file meanwhile, or after a power cut, finds the old or the new content, each whole. Must not know what the
+//! files are for.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -65,7 +65,7 @@ impl Replacement<'_> {
         failpoint::pass("replace.rename")?;
         renameat(self.dir, self.beside, self.dir, self.name)?;
         failpoint::pass("replace.renamed")?;
-        // A descriptor of its own, which can be synced whatever the rights of the other one.
+        // Another descriptor of the directory, since `self.dir` may be one that cannot be synced.
         let dir = openat(self.dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(rustix::fs::fsync(dir)?)
     }

@@ -1,4 +1,6 @@
 //! The plugin's side: one call, within its deadline, over as many connections as it takes while the agent restarts.
+//!
+//! Must not know what is asked, nor decide what a call without an answer means: the plugin does.
 
 use std::fmt;
 use std::io;
@@ -16,18 +18,18 @@ use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Request, Response, encode};
 use crate::rpc::{FRAME_MAX, connect_limit};
 
-/// Between two tries to connect.
+/// Pause between two tries to connect, 20 ms.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Before a call that was lost is repeated. Where the service manager holds the socket, the next connection is there at once,
-/// and what made the agent end should not meet it a moment later.
+/// Pause before a call that was lost is repeated, 100 ms. Where the service manager holds the socket, the next connection succeeds
+/// at once, and what has ended the agent should not meet the next one a moment later.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long it may take to see whether somebody listens. Connecting to a socket that has room is done at once.
+/// Deadline for seeing whether somebody listens, 100 ms. A socket that has room takes a connection at once.
 pub const LOOK: Duration = Duration::from_millis(100);
 
-/// Connections on which a call may be lost before it counts as failed. An agent that dies of a request should not be
-/// asked for ever.
+/// Number of connections on which a call may be lost before it counts as failed: an agent that dies of a request is not asked for
+/// ever.
 pub const MAX_LOST: u32 = 3;
 
 /// Why there is no answer.
@@ -120,7 +122,7 @@ pub fn call_patiently(
 ) -> Result<Response, CallError> {
     let late = || CallError::Late { socket: socket.into() };
     let mut request = request.clone();
-    // What no frame can hold is known without an agent.
+    // A request that no frame can hold fails before anybody is connected to.
     timed(&mut request, wanted)?;
     let mut lost = 0;
     loop {

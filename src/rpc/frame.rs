@@ -1,4 +1,6 @@
 //! One line over a stream, with a length limit and a deadline that a slow peer cannot stretch.
+//!
+//! Must not know what a line says.
 
 use std::fmt;
 use std::io::{self, Read as _};
@@ -110,8 +112,8 @@ pub fn write(stream: &UnixStream, frame: &[u8], deadline: Instant) -> Result<(),
 
 /// Waits until something can be read or written, which includes the end of the connection. False at `deadline`.
 ///
-/// Not by the socket's own time limits: those are kept by the kernel's coarse timers, which are late by as much as an eighth,
-/// some seconds for an ADD.
+/// The socket's own time limits are not used: the kernel keeps them by coarse timers, which are late by as much as an eighth, some
+/// seconds for an ADD.
 fn ready(stream: &UnixStream, what: PollFlags, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -127,7 +129,7 @@ fn ready(stream: &UnixStream, what: PollFlags, deadline: Instant) -> io::Result<
     }
 }
 
-/// It can be tried again at once, or when the stream is ready again.
+/// Whether the operation can be tried again, at once or when the stream is ready again.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }

@@ -1,5 +1,5 @@
-//! Who may be inside at once: it counts the requests in service, makes room where somebody holds a place without having said what he
-//! wants, bounds the large ones in memory, and closes for good.
+//! The gate of the server, which decides who may be inside at once. It counts the requests in service, makes room where a caller
+//! holds a place without having sent its request, bounds the large requests in memory, and closes for good.
 //!
 //! Must not read what callers send, and never cuts off a request in service.
 
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::process::lock::{Changed, Held, Lock};
 
-/// Most larger requests at once, from the first byte beyond [`super::server::SMALL_REQUEST`] to the answer; more wait. With it the memory of all
-/// requests together has a bound that is far below the product of their number and their longest size.
+/// Most requests at once that are longer than [`super::server::SMALL_REQUEST`], each from its first byte beyond that to its answer;
+/// others wait. So the memory of all requests together is bounded far below the product of their number and their longest size.
 pub const LARGE_REQUESTS: usize = 4;
 
-/// Time within which nobody is cut off, 10 ms: a caller sends its request right after it has connected. One that has not been given this time is not cut off
-/// for others, lest many honest ones at once cut each other off.
+/// Time that every caller gets to send its request after it has connected, 10 ms. It is not cut off for others before, lest many
+/// honest callers at once cut each other off.
 const GRACE: Duration = Duration::from_millis(10);
 
 /// Counts what is in service, knows what is still arriving, and closes for good.
@@ -66,7 +66,7 @@ impl Gate {
         self.state.lock()
     }
 
-    /// Waits for room, and makes it where somebody has not said yet what he wants: who is silent or slow must not keep
+    /// Waits for room, and makes it where a request has not arrived yet: a caller that is silent or slow must not keep
     /// others out. Requests in service are never cut off. False when the gate is closed.
     pub(super) fn enter(&self, room: usize) -> bool {
         let mut state = self.lock();
@@ -78,7 +78,7 @@ impl Gate {
                 Some(_) => {
                     state.cut_off_oldest();
                     self.changed.wake_all();
-                    // Its thread leaves, or it turns out that its request had arrived.
+                    // The thread of the oldest one leaves, or it turns out that its request had arrived.
                     self.changed.wait_for(state, GRACE)
                 }
             };
@@ -94,7 +94,7 @@ impl Gate {
         self.lock().arriving.push_back((Instant::now(), stream.clone()));
     }
 
-    /// The request has arrived, or never will.
+    /// Notes that the request on `stream` has arrived, or never will.
     pub(super) fn arrived(&self, stream: &UnixStream) {
         self.lock().arriving.retain(|(_, arriving)| !std::ptr::eq(&**arriving, stream));
     }
@@ -118,7 +118,7 @@ impl Gate {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        // Who has not said what he wants is not waited for; a plugin asks our successor.
+        // A caller whose request has not arrived is not waited for; a plugin asks the next agent.
         while !state.arriving.is_empty() {
             state.cut_off_oldest();
         }
@@ -130,7 +130,7 @@ impl Gate {
         self.lock().closed
     }
 
-    /// How many are inside when all have left or the deadline has come.
+    /// Waits until all requests have left, or until the deadline. Returns how many are still inside.
     pub(super) fn drained(&self, deadline: Instant) -> usize {
         let left = deadline.saturating_duration_since(Instant::now());
         let state = self.changed.wait_while(self.lock(), left, |s| s.count > 0);

@@ -1,7 +1,7 @@
-//! The bound socket: one that a service manager hands over, or one of the agent's own, and how to tell either from what somebody else
-//! has put at its path.
+//! The bound socket: one that a service manager hands over, or one of the agent's own, and how to tell either from what somebody
+//! else has put at its path.
 //!
-//! Accepts nobody: that is the server's. Must not know requests.
+//! Must not accept connections, which is the server's, nor know requests.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -19,7 +19,7 @@ use crate::process::failpoint;
 use crate::record::disk::DiskError;
 use crate::rpc::client::{LOOK, connect_once};
 
-/// The rights of a socket that the agent has bound itself: only its owner and root may call.
+/// Permissions of a socket that the agent has bound itself: only its owner and root may call.
 const SOCKET_MODE: u32 = 0o600;
 
 /// A bound socket. Callers queue from now on, and are served once a server has it.
@@ -89,7 +89,7 @@ pub enum BindError {
     Io {
         /// The path.
         path: PathBuf,
-        /// Its reason.
+        /// The system's reason.
         error: io::Error,
     },
 }
@@ -189,7 +189,7 @@ impl Listener {
     }
 }
 
-/// A full backlog is somebody's, too, and so is one that a signal kept us from seeing the end of.
+/// Whether somebody listens at `path`. A full backlog is somebody's, too, and a connect that a signal interrupted counts as one.
 fn somebody_listens(path: &Path) -> bool {
     match connect_once(path, Instant::now() + LOOK) {
         Ok(_) => true,

@@ -2,7 +2,7 @@
 //!
 //! The keys are those of the Go flock, so that either half can be replaced first: `op`, `container_id`, `netns`, `ifname`, `args`,
 //! `path`, `stdin_data` (base64); `result`, `error`. Added here, and ignored by the Go flock: `call`, `left_ms`, `sent_ms`,
-//! `code`, `details`. Unknown keys are ignored on both sides.
+//! `code`, `details`. Unknown keys are ignored on both sides. Must not judge what a request says: that is the verbs'.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

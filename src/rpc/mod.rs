@@ -19,12 +19,12 @@ pub const DEFAULT_SOCKET: &str = "/run/flock/flock.sock";
 /// Longest frame, in bytes, with its line end: 1 MiB of configuration in base64, and everything else.
 pub const FRAME_MAX: usize = 2 * 1024 * 1024;
 
-/// How long the agent waits for a caller's request to arrive in full.
+/// Deadline for a caller's request to arrive in full at the agent, 5 s.
 pub const REQUEST_ARRIVAL: Duration = Duration::from_secs(5);
 
 /// How long the plugin keeps trying to reach an agent that does not listen. A service manager starts an agent that has died
 /// again after a second, and the start takes less than one: an ADD that outlasts this spares the runtime a new sandbox. CHECK
-/// and GC have no better answer either. STATUS has to end early, and a DEL can leave a note instead, while the runtime
+/// and GC wait as long. STATUS has to end early, and a DEL can leave a note instead, while the runtime
 /// holds a lock of the pod: they wait for no more than the moment in which one agent takes over from another.
 pub fn connect_limit(op: Verb) -> Duration {
     Duration::from_millis(match op {
@@ -61,7 +61,7 @@ pub fn agent_limit(op: Verb) -> Duration {
     agent_share(plugin_limit(op))
 }
 
-/// What the agent has of the time that a caller has left: a little less, so that its own answer still arrives.
+/// The agent's part of the time that a caller has left: a little less than all of it, so that the answer still arrives.
 pub fn agent_share(left: Duration) -> Duration {
     (left * 9 / 10).saturating_sub(Duration::from_millis(100))
 }

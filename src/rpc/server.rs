@@ -1,8 +1,8 @@
 //! The agent's side: accepts, reads one request per connection, asks the handlers in force, writes the answer.
 //!
-//! One thread per connection, bounded in number by the gate: when all are busy, callers wait in the socket's backlog. What stands at
-//! the socket's path is kept there by [`Door::keep_bound`]. Stops by accepting no more and waiting for the requests in service. Must
-//! not know what the verbs do.
+//! Each connection has a thread, and the gate bounds their number: when all are busy, callers wait in the socket's backlog.
+//! [`Door::keep_bound`] keeps the socket at its path. A server that stops accepts no more and waits for the requests in service.
+//! Must not know what the verbs do.
 
 use std::fmt;
 use std::fs;
@@ -32,17 +32,17 @@ use cni::error::Code;
 use cni::verb::Verb;
 use model::excerpt::Excerpt;
 
-/// Most requests in service at once, unless told otherwise: more than a node has pods. When all of them wait for a slow disk, there is
-/// still a place for STATUS, without which the runtime would declare the node not ready.
+/// Most requests in service at once by default: more than a node has pods. When a request for each pod waits for a slow disk, there
+/// is still a place for STATUS, without which the runtime would declare the node not ready.
 pub const MAX_CONNECTIONS: usize = 384;
 
-/// Length in bytes up to which requests are read into memory whoever sends them. A usual one has two or three thousand.
+/// Length in bytes up to which a request is read into memory without waiting for a place. A usual one has two or three thousand.
 pub const SMALL_REQUEST: usize = 64 * 1024;
 
 /// Longest text of a refusal, in bytes.
 const REFUSAL_MAX: usize = 256;
 
-/// Most sockets at once. The former ones only have callers left that came before their file was removed.
+/// Most sockets at once: the present one, and former ones with callers that came before their file was removed.
 const LISTENERS: usize = 8;
 
 /// Deadline for a caller to receive its answer, 5 s.
@@ -59,7 +59,7 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The caller has closed its connection: nobody will read the answer.
+    /// Whether the caller has closed its connection, so that nobody will read the answer.
     pub fn caller_gone(&self) -> bool {
         let mut fds = [PollFd::new(self.stream, PollFlags::empty())];
         // A poll that fails tells nothing; the write of the answer will.
@@ -73,7 +73,7 @@ pub trait Handler: Send + Sync {
     /// The answer to one request, by its deadline.
     fn handle(&self, call: &Call<'_>) -> Response;
 
-    /// The answer could not be delivered: whoever asked does not know that it succeeded.
+    /// Called when the answer could not be delivered: the caller does not know that the request succeeded.
     fn undelivered(&self, request: &Request, answer: &Response);
 }
 
@@ -113,12 +113,12 @@ impl Default for Limits {
     }
 }
 
-/// Something that a server noticed, for the log.
+/// Something that the server noticed, for the log.
 #[derive(Debug)]
 pub enum Notice {
     /// A connection could not be accepted.
     Accept(io::Error),
-    /// A peer that is neither root nor the agent's own user.
+    /// A caller that is neither root nor the agent's own user was turned away.
     ForeignUid {
         /// Its user id.
         uid: u32,
@@ -131,7 +131,7 @@ pub enum Notice {
     Abandoned(Verb),
     /// An answer did not leave.
     Answer(FrameError),
-    /// Somebody had changed the permissions of the socket; these they were.
+    /// Somebody had changed the permissions of the socket to these.
     Mode(u32),
 }
 
@@ -192,12 +192,12 @@ impl Server {
         Ok(Server { shared, accepting: Some(accepting) })
     }
 
-    /// The accepting thread's: at rest while it waits for callers, at work while it waits for room.
+    /// The progress of the accepting thread, which is at rest while it waits for callers and at work while it waits for room.
     pub fn progress(&self) -> Progress {
         self.shared.progress.clone()
     }
 
-    /// What keeps the socket at its path while the server runs. For one thread.
+    /// A handle that keeps the socket at its path while the server runs. For one thread.
     pub fn door(&self) -> Door {
         Door(self.shared.clone())
     }
@@ -230,11 +230,11 @@ impl Shared {
 
     /// Makes the accepting thread look at what has changed.
     fn wake(&self) {
-        // An eventfd takes a write of 1 unless its counter is at the brim.
+        // Writing 1 to an eventfd fails only when its counter is full, and then it wakes all the same.
         rustix::io::write(&self.wake, &1u64.to_ne_bytes()).ok();
     }
 
-    /// Removes the socket from its path if it is our own, and nobody else's by now.
+    /// Removes the socket from its path if the agent has bound it, and nobody has put another one there since.
     fn leave_path(&self, standing: Standing) {
         if let Standing::Own(identity) = standing
             && fs::symlink_metadata(&self.path).is_ok_and(|found| identity.is(&found))
@@ -285,14 +285,14 @@ impl Door {
         path.parent().map_or(Ok(()), make_private_dir).map_err(BindError::Directory)?;
         let bound = Listener::bind(path)?;
         let mut entrance = shared.entrance();
-        // Looked at under the lock, after which a server that stops takes away what is noted here.
+        // Under the lock: a server that stops takes it after this and removes what is noted here.
         if shared.gate.is_closed() {
             drop(entrance);
             shared.leave_path(bound.standing);
             return Ok(false);
         }
         entrance.standing = bound.standing;
-        // The last but one may have been called a moment ago.
+        // Somebody may have called the former socket a moment ago.
         let former = entrance.listeners.pop();
         entrance.listeners.retain(|listener| is_called(listener));
         entrance.listeners.extend(former.into_iter().chain([Arc::new(bound.listener)]));
@@ -304,14 +304,14 @@ impl Door {
     }
 }
 
-/// Somebody waits in its backlog.
+/// Whether a caller waits in the backlog of `listener`.
 fn is_called(listener: &UnixListener) -> bool {
     let mut fds = [PollFd::new(listener, PollFlags::IN)];
     poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
 fn accept(shared: &Arc<Shared>) {
-    // Room is made only for somebody who is there, and nobody is taken out of the backlog before there is room.
+    // Room is made only when a caller is there, and no caller is taken out of the backlog before there is room.
     while let Some(listeners) = await_caller(shared) {
         if !shared.gate.enter(shared.limits.connections) {
             return;
@@ -336,13 +336,13 @@ fn accept(shared: &Arc<Shared>) {
     }
 }
 
-/// Waits until somebody wants to connect. Where to accept from, the longest waiting first; none when the gate is closed.
+/// Waits until somebody wants to connect. Returns the sockets to accept from, the oldest first; none when the gate is closed.
 fn await_caller(shared: &Shared) -> Option<Vec<Arc<UnixListener>>> {
     loop {
         let listeners = shared.entrance().listeners.clone();
         let called = listeners.iter().map(|listener| PollFd::new(&**listener, PollFlags::IN));
         let mut fds: Vec<PollFd<'_>> = [PollFd::new(&shared.wake, PollFlags::IN)].into_iter().chain(called).collect();
-        // A poll that fails is an interrupted one, and says of nobody that he is there.
+        // A poll fails when a signal interrupts it, and then shows no caller.
         shared.progress.resting(|| poll(&mut fds, None)).ok();
         let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
         let (woken, called) = (ready.next().unwrap_or(false), ready.any(|ready| ready));
@@ -351,7 +351,7 @@ fn await_caller(shared: &Shared) -> Option<Vec<Arc<UnixListener>>> {
             return None;
         }
         if woken {
-            // The listeners are others by now.
+            // Whoever wrote there has changed the listeners or closed the gate.
             rustix::io::read(&shared.wake, &mut [0u8; 8]).ok();
         }
         if called {
@@ -376,8 +376,8 @@ fn next(listener: &UnixListener, shared: &Shared) -> Option<UnixStream> {
 }
 
 fn serve(stream: &UnixStream, shared: &Shared) {
-    // The user decides, whatever the process: the kernel gives 0 for one outside of our pid namespace, which every caller is
-    // when the agent is a container. (rustix 1.1 keeps that in a type that cannot be zero, and makes an error of it.)
+    // The user decides, whatever the process: the kernel gives process id 0 for a caller outside of the agent's pid namespace, as
+    // every caller is when the agent runs in a container. (rustix 1.1 has a type that cannot be zero, and makes an error of it.)
     match getsockopt(stream, PeerCredentials) {
         Ok(peer) if peer.uid() == 0 || peer.uid() == shared.own_uid => {}
         Ok(peer) => {
@@ -387,7 +387,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Err(error) => return (shared.notify)(Notice::Accept(error.into())),
     }
     let until = Instant::now() + shared.limits.arrival;
-    // What it holds is given back when the request has been answered.
+    // The right to be large is given back when the request has been answered.
     let mut _large = None;
     let line = frame::read_admitted(stream, until, SMALL_REQUEST, || {
         _large = shared.gate.admit_large(stream, until);
@@ -417,9 +417,9 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     failpoint::pass("rpc.read").ok();
     let deadline = Instant::now() + time_for(&request, boot_clock::now_ms());
     let call = Call { request: &request, deadline, stream };
-    // It waited in the backlog, or while we were restarted, and its plugin gave up or was killed. Nothing that is done now
-    // is known to anybody: an ADD would have to be taken back, and a DEL is not lost, since a plugin that gives up has noted
-    // it on disk, and the runtime repeats one whose plugin was killed.
+    // The request waited in the backlog, or while the agent was restarted, and its plugin gave up or was killed. Nobody would learn
+    // what is done now: an ADD would have to be taken back, and a DEL is not lost, since a plugin that gives up has noted it on
+    // disk, and the runtime repeats a DEL whose plugin was killed.
     if call.caller_gone() {
         return (shared.notify)(Notice::Abandoned(request.op));
     }
@@ -437,7 +437,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
 fn time_for(request: &Request, now: u64) -> Duration {
     let own = agent_limit(request.op);
     let Some(left) = request.left_ms else { return own };
-    // Nobody waits for longer than the plugin may: the caller's clock is another one then, as in a time namespace.
+    // A longer wait than the plugin's limit means that the caller has another clock, as in a time namespace.
     let waited = request.sent_ms.and_then(|sent| now.checked_sub(sent)).map(Duration::from_millis);
     let waited = waited.filter(|waited| *waited <= plugin_limit(request.op)).unwrap_or_default();
     agent_share(Duration::from_millis(left).saturating_sub(waited)).min(own)
@@ -448,7 +448,7 @@ fn answer(stream: &UnixStream, response: &Response) -> Result<(), FrameError> {
         .or_else(|_| encode(&Response::failed(Code::Internal.number(), "the answer cannot be encoded", "")));
     failpoint::pass("rpc.answer").map_err(FrameError::Io)?;
     frame::write(stream, &line.unwrap_or_default(), Instant::now() + ANSWER_DEPARTURE)?;
-    // Nothing can fail any more: an answer that has left counts as taken.
+    // The outcome is ignored: an answer that has left counts as taken, and nothing can fail any more.
     failpoint::pass("rpc.answered").ok();
     Ok(())
 }

@@ -18,7 +18,7 @@ pub struct Claim {
     attachment: Attachment,
     lease: Option<Lease>,
     commands: Sender<Command>,
-    /// The ledger has passed it on already.
+    /// Whether the ledger has passed it on already.
     ended: bool,
 }
 
@@ -27,8 +27,8 @@ pub struct Claim {
 pub struct Begun {
     /// The claim.
     pub claim: Claim,
-    /// None if there was a lease already, which is left as it is. Else there is a new one, pending, and these are for the log: what
-    /// went another way than was asked.
+    /// None if there was a lease already, which is left as it is. Else the claim has a new, pending lease, and these lines for
+    /// the log say where it differs from what was asked.
     pub warnings: Option<Vec<String>>,
 }
 
@@ -56,7 +56,7 @@ impl Claim {
         self.lease.as_ref()
     }
 
-    /// Takes addresses and records a pending lease where there is none. Returns what went another way than was asked, for the log.
+    /// Takes addresses and records a pending lease where there is none. Returns, for the log, where it differs from what was asked.
     ///
     /// # Errors
     /// No address, no record, or no time. Nothing is taken, unless this is [`Cause::Late`].
@@ -65,10 +65,10 @@ impl Claim {
         self.made(made)
     }
 
-    /// Gives the pending lease another address in place of `bad`, which proved to be somebody else's, and records that. `addresses` is
-    /// what the pod wants, as it was for the lease; the other family's address stays. No pod gets `bad` until
-    /// [`super::Ledger::configure`] says what the host has now. A lease that has not got `bad` stays as it is. Returns as
-    /// [`Claim::reserve`].
+    /// Gives the pending lease another address in place of `bad`, which proved to be somebody else's, and records that.
+    /// `addresses` is the request that the lease was made for; the address of the other family stays. No pod gets `bad` until
+    /// [`super::Ledger::configure`] says which addresses the host has now. A lease without `bad` stays as it is. Returns the
+    /// same as [`Claim::reserve`].
     ///
     /// # Errors
     /// The lease is as before, with `bad`: no other address, no record, no time, no such lease, or it is committed.
@@ -84,8 +84,8 @@ impl Claim {
         Ok(warnings)
     }
 
-    /// Records that the attachment stands, with the index of its host end where that is new, and ends the claim. Nothing without a
-    /// lease.
+    /// Records that the attachment stands, with the index of its host end where that is new, and ends the claim. Does nothing
+    /// without a lease.
     ///
     /// # Errors
     /// The former record is in force, and the claim goes on, for whoever holds it to take the attachment down.
@@ -104,7 +104,7 @@ impl Claim {
     /// held by another lease: the next comparison tells of both.
     ///
     /// # Errors
-    /// It is in force all the same unless this is [`Cause::Late`]; only the record of it may not be durable.
+    /// The lease is in force all the same unless this is [`Cause::Late`]; only its record may not be durable.
     pub fn adopt(self, lease: Lease, deadline: Instant) -> Result<bool, Cause> {
         Ok(ask(&self.commands, deadline, |reply| Command::Adopt { lease: Box::new(lease), reply })??)
     }

@@ -158,8 +158,8 @@ impl Ledger {
         Ok(Ledger { commands, progress })
     }
 
-    /// The thread's: at work on what waited together, at rest until the next. However much waits, a disk that is slow and not stuck
-    /// lets it rest in between.
+    /// The progress of the thread, which is at work on one batch and rests before the next. However much waits, it rests in between
+    /// unless the disk is stuck.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -176,8 +176,8 @@ impl Ledger {
         self.ask(deadline, |reply| Command::Turn(Turn::Claim { attachment: attachment.clone(), reply }))
     }
 
-    /// As [`Ledger::claim`], and where there is no lease, takes addresses and records a pending one: all that an ADD needs before it
-    /// makes its link.
+    /// As [`Ledger::claim`], and where there is no lease, takes addresses and records a pending one: all that an ADD needs
+    /// before it makes its link.
     ///
     /// # Errors
     /// No address, no record, or no time. Nothing is taken, unless this is [`Cause::Late`].
@@ -193,8 +193,8 @@ impl Ledger {
         self.ask(deadline, |reply| Command::Leases { reply })
     }
 
-    /// Whose links `suspects` are, but for those that a request is working on: of the others it is odd that something of
-    /// their links has changed.
+    /// The attachments whose links are among `suspects`, but for those that a request is working on: requests change links
+    /// themselves.
     ///
     /// # Errors
     /// [`Cause::Late`].
@@ -234,14 +234,14 @@ fn ask<T>(
     answer.wait(deadline).ok_or(Cause::Late)
 }
 
-/// The thread's own.
+/// What the thread owns.
 struct Clerk<D, R> {
     table: Table<D, R>,
     /// Who waits behind each claimed attachment.
     claims: HashMap<Attachment, VecDeque<Turn>>,
     /// Whose turn it is: each attachment is claimed for the one named here.
     next: VecDeque<Turn>,
-    /// For the claims that are handed out.
+    /// Goes into the claims that are handed out, which end through it.
     commands: Sender<Command>,
 }
 
@@ -298,7 +298,7 @@ impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
                     Some(error) => {
                         reply.send(Err(error.clone()));
                     }
-                    // Who has given up has the claim still, to take the attachment down.
+                    // A caller that has given up still has the claim, to take the attachment down.
                     None if reply.send(Ok(())) => clerk.pass_on(&attachment),
                     None => {}
                 }));
@@ -320,7 +320,7 @@ impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
                     }
                 }));
             }
-            // What only asks is told what is in force when the batch is over.
+            // A question is answered by what is in force when the batch is over.
             Command::Leases { reply } => {
                 return due(reply, |clerk, _| {
                     (clerk.table.leases().cloned().collect(), clerk.claims.keys().cloned().collect())

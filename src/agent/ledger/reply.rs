@@ -37,7 +37,7 @@ pub(super) fn pair<T>() -> (Reply<T>, Answer<T>) {
 }
 
 impl<T> Reply<T> {
-    /// The caller has given up, and need not be worked for.
+    /// Whether the caller has given up, so that nothing need be done for it.
     pub(super) fn is_given_up(&self) -> bool {
         matches!(*self.0.state.lock(), State::Over)
     }

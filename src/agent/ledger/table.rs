@@ -15,10 +15,10 @@ use model::addr::{Attachment, IfName, LinkEnd, fnv1a64};
 use model::ipam::{self, Draw, Ipam, Owner};
 use model::lease::{Lease, Phase, PodName};
 
-/// How many names are tried for a host link before two attachments count as inseparable.
+/// Most names that are tried for a host link: two attachments may have the same first one.
 const LINK_NAMES: u8 = 16;
 
-/// How many addresses that proved to be somebody else's are kept in mind. The oldest is tried again then.
+/// Most addresses that are kept in mind because they proved to be somebody else's. With one more, the oldest may be tried again.
 pub(super) const AVOIDED_MAX: usize = 1024;
 
 /// The leases with all that they take.
@@ -37,7 +37,7 @@ pub(super) struct Table<D, R> {
 }
 
 impl<D: Disk, R: Draw> Table<D, R> {
-    /// The contents of `store`: held addresses are taken, freed ones rest.
+    /// A table with the contents of `store`: held addresses are taken, freed ones rest.
     pub(super) fn new(store: Store<D>, draw: R) -> Table<D, R> {
         let mut ipam = Ipam::new(None, None);
         for freed in store.freed() {
@@ -84,7 +84,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
         let after = self.store.get(applied.change.attachment()).cloned();
         self.follow(applied.before.as_ref(), after.as_ref(), |ipam, lease, ip| match &applied.change {
             Change::Free { attachment, at } => ipam.release(ip, owner(lease.pod.as_ref(), attachment), *at),
-            // No packet has been carried by it, so it does not rest.
+            // No packet has carried the address, so it does not rest.
             Change::Put(_) | Change::Adopt(_) => ipam.give_back(ip),
         });
         self.applied.push(applied);
@@ -128,7 +128,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
         let synced = self.store.sync();
         if synced.is_err() {
             undo_all(applied, |applied| self.undo(applied)).into_iter().for_each(|change| self.apply(change));
-            // The next log holds them in any case.
+            // The next log holds these changes in any case.
             self.applied.clear();
         }
         synced

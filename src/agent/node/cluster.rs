@@ -35,7 +35,7 @@ pub struct NodeConfigAudience {
 
 impl Audience<NodeConfigObject> for NodeConfigAudience {
     fn objects(&mut self, objects: Arc<Objects<NodeConfigObject>>) {
-        // The server filters, and a server that does not must not make us somebody else.
+        // The server filters by name. One that does not must not give this node another one's configuration.
         let ours = objects.get(&Name { namespace: String::new(), name: self.node.clone() });
         self.published.set(ours.map_or(Published::Absent, |object| Published::Object(object.clone())));
         self.wake.send(Wake::Look).ok();
@@ -90,8 +90,8 @@ pub struct Advice {
     pub remedy: String,
 }
 
-/// What a status of the API server means for an operator; none where nobody has to act, or nobody can know how. `verb` and `resource` are
-/// RBAC's words, `message` is what the server said.
+/// What a status of the API server means for an operator; none where no operator has to act, or no remedy is known. `verb` and
+/// `resource` are RBAC's words, `message` is what the server said.
 pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Advice> {
     let advice = |what, remedy: String| Some(Advice { what, remedy });
     let (group, object) = match resource {
@@ -141,7 +141,7 @@ fn report(resource: &'static str, notice: &WatchNotice) {
             .with("name", format!("{}/{}", name.namespace, name.name))
             .with("err", why)
             .write_limited(),
-        // An old resource version is everyday life.
+        // An old resource version is normal, and the next LIST cures it.
         WatchNotice::Failed { verb, code: Some(410), message } => {
             log::debug("watch begins anew")
                 .with("verb", verb)

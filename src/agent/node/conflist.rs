@@ -1,8 +1,9 @@
-//! The CNI configuration of the runtime, kept on disk: looked at, and put in place so that a runtime sees the old or the new one
-//! whole. What should stand there is decided in `cni::conflist`.
+//! The file with the CNI configuration of the runtime: looks at it, and puts it in place so that a runtime sees the old or the new
+//! content whole. `cni::conflist` decides what should be in it.
 //!
-//! Written only when the agent was told a directory, and only once it can serve; then kept, whoever removes or damages it: without
-//! it a runtime can neither start nor delete pods. Must not remove it, for the same reason, nor what an operator has made of it.
+//! The agent writes the file only if its settings name a directory, and only once it can serve. From then on it keeps the file,
+//! whoever removes or damages it: without it a runtime can neither start nor delete pods. For the same reason it must not
+//! remove the file, nor what an operator has made of it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -35,7 +36,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub struct Conflist {
     /// The directory, which must exist.
     dir: PathBuf,
-    /// The agent's socket, if the plugin has to be told.
+    /// The agent's socket, if it is another than the plugin's default.
     unusual_socket: Option<String>,
     portmap: PortmapPlugin,
     /// What was last said of the file, which need not be said again.
@@ -116,7 +117,7 @@ fn chained_by(host_ports: &HostPorts) -> Portmap<'_> {
 fn look(file: &Path) -> Result<Present, DiskError> {
     match fs::symlink_metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Present::Absent),
-        // A link is somebody's, unless it leads to what should stand here.
+        // A link is somebody's own, unless it leads to a file that flock has written.
         Ok(found) if !found.is_file() && !found.is_symlink() => return Ok(Present::Other),
         _ => {}
     }

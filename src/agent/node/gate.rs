@@ -30,10 +30,10 @@ impl Gate {
         self.state.get()
     }
 
-    /// Waits until the host is ready for pods, and has it made ready if it is not.
+    /// Waits until the host is ready for pods. If it is not, wakes the node's thread to make it ready.
     ///
     /// # Errors
-    /// Why it is not, or [`Cause::Late`].
+    /// Why the host is not ready, or [`Cause::Late`].
     pub fn pass(&self, deadline: Instant) -> Result<(), Cause> {
         let before = self.state.get();
         if before.host.is_ready() {

@@ -20,8 +20,8 @@ use model::nodeconfig::NodeConfig;
 /// Interval between surveys that nobody has asked for, 10 s: addresses of others are kept out of the pods' ranges.
 const SURVEY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A host with a full table of the internet's routes takes seconds to be read. Surveys are so rare that the thread spends no more
-/// than one part in so many of its time with them.
+/// Denominator of the share of its time that the thread spends with surveys at most, a twentieth: a host with a full table of the
+/// internet's routes takes seconds to be read.
 const SURVEY_SHARE: u32 = 20;
 
 /// Interval between comparisons of the host with what pods need, without being woken, 20 s.
@@ -44,7 +44,7 @@ pub struct Host {
     survey_allowed: Instant,
     /// What the kernel has announced of the host.
     suspicions: Suspicions,
-    /// Pods are to be served: from now on the host is prepared and kept so.
+    /// Whether pods are to be served. If so, the host is prepared for them and kept so.
     serving: bool,
     readiness: Readiness,
     /// When the host is compared although nobody has asked.

@@ -26,7 +26,7 @@ pub struct LastGood {
 }
 
 impl LastGood {
-    /// The file in `state_dir`, which is not looked at yet.
+    /// The file in `state_dir`. This call does not look at it.
     pub fn new(state_dir: &Path) -> LastGood {
         LastGood { state_dir: state_dir.into(), kept: None }
     }

@@ -44,7 +44,7 @@ const LEDGER_LIMIT: Duration = Duration::from_secs(5);
 pub struct Node {
     source: Source,
     host: Host,
-    /// None where the agent was told no directory for it.
+    /// The CNI configuration; none where the settings name no directory for it.
     conflist: Option<Conflist>,
     ledger: Ledger,
     /// The NodeConfig in force, or about to be.
@@ -134,7 +134,7 @@ impl Node {
     /// Writes the CNI configuration where it is missing or outdated, once pods can be served. Apart from [`Node::round`], since
     /// it may ask a plugin that hangs, and requests are to be served meanwhile.
     pub fn settle_conflist(&mut self) {
-        // A runtime that finds it sends pods.
+        // A runtime that finds the configuration sends pods.
         if self.state.view.is_some()
             && self.state.host.is_ready()
             && let Some(conflist) = &mut self.conflist
@@ -203,7 +203,7 @@ impl Node {
         notes.iter().filter(|note| !self.state.host_notes.contains(note)).for_each(|note| remark(note));
         self.state.host_notes = notes;
         self.warn_of_pods_in_the_way();
-        // Before the view: with it come requests.
+        // Before the view is published: requests come with it.
         self.host.compare_soon();
         self.keep_host();
         if self.state.view.as_deref() != Some(&view) {

@@ -31,11 +31,11 @@ use cni::version::Version;
 /// Longest `CNI_PATH` that is remembered, 4 KiB. Those of runtimes have a few dozen.
 const PATH_MAX: usize = 4096;
 
-/// Far longer than an answer takes, and more than any list of versions.
+/// Limits of one question, 5 s and 4 KiB: far more than an answer takes, and more than any list of versions.
 const LIMITS: RunLimits = RunLimits { time: Duration::from_secs(5), output: 4096 };
 
-/// Time for which no answer counts as one, 5 min. The next one may be better without a change of the file, for one that a busy machine did not get
-/// to; and nothing waits for it but this.
+/// Time after which a plugin that gave no answer is asked again, 5 min: perhaps the machine was too busy. The file need not
+/// have changed for that.
 const SILENCE: Duration = Duration::from_secs(300);
 
 /// Where the runtime looks for plugins, as far as its calls have told. Clones are the same.
@@ -43,7 +43,7 @@ const SILENCE: Duration = Duration::from_secs(300);
 pub struct Search(Board<String>);
 
 impl Search {
-    /// A call came with this `CNI_PATH`.
+    /// Remembers the `CNI_PATH` of a call.
     pub fn told(&self, path: &str) {
         if path.is_empty() || path.len() > PATH_MAX {
             return;
@@ -58,7 +58,8 @@ impl Search {
         let path = self.0.get();
         let told: Vec<&Path> = path.split(':').map(Path::new).filter(|dir| dir.is_absolute()).collect();
         let has = |plugin: &'static str| move |dir: &&&Path| dir.join(plugin).is_file();
-        // The agent may not see what the runtime sees, which is told from a runtime without portmap by flock itself.
+        // The agent may not see the directories that the runtime sees. If it finds flock there and no portmap, the runtime has
+        // none.
         let (flock, dirs) = match told.iter().find(has("flock")) {
             Some(dir) => (*dir, told.as_slice()),
             None => match known_dirs.iter().find(has("flock")) {
@@ -80,7 +81,7 @@ pub struct Overheard<H> {
 }
 
 impl<H> Overheard<H> {
-    /// `handler`, which answers, and `search`, which hears where the runtime looks.
+    /// Passes requests on to `handler`, and their `CNI_PATH` to `search`.
     pub fn new(handler: Arc<H>, search: Search) -> Overheard<H> {
         Overheard { handler, search }
     }
@@ -113,7 +114,7 @@ enum Whereabouts {
 pub enum HostPorts {
     /// The plugin that makes them, in these versions.
     By(PathBuf, Vec<Version>),
-    /// The plugin that would make them and does not answer, which was said.
+    /// The plugin that would make them and gives no answer, which the log has said.
     Silent(PathBuf),
     /// The directory in which the runtime finds flock, and no portmap.
     NotIn(PathBuf),
@@ -198,7 +199,7 @@ impl PortmapPlugin {
 }
 
 fn ask_and_say(program: PathBuf) -> Asked {
-    // Before the question: what is put in its place meanwhile is asked, too.
+    // Before the question: a plugin that takes this one's place meanwhile is asked, too.
     let stamp = stamp(&program);
     let answer = ask(&program, LIMITS);
     if let Err(error) = &answer {

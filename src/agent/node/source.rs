@@ -1,6 +1,6 @@
 //! Where the NodeConfig comes from: a file that is followed, or the API server. Each look tells only what has changed.
 //!
-//! Must not decide what is in force: that is the node's thread.
+//! Must not decide which NodeConfig is in force: the node's thread does.
 
 use std::fs;
 use std::io;
@@ -50,7 +50,7 @@ pub enum Seen {
 /// What the API server has under this node's name.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Published {
-    /// The API server has not been heard yet.
+    /// The API server has not answered yet.
     #[default]
     Unknown,
     /// There is no such object.
@@ -178,7 +178,7 @@ pub struct ClusterSource {
 }
 
 impl ClusterSource {
-    /// What a reflector publishes, for the node of this name; the last good one is kept in `last_good`.
+    /// The NodeConfig that a reflector publishes for the node of this name. `last_good` keeps the last good one.
     pub fn new(published: Board<Published>, node: String, last_good: LastGood) -> ClusterSource {
         ClusterSource { published, node, last_good, seen: Arc::default() }
     }

@@ -14,7 +14,7 @@ use model::nodeconfig::NodeConfig;
 pub struct NodeState {
     /// What new pods get; none before the first good NodeConfig.
     pub view: Option<Arc<View>>,
-    /// What is thought of the newest NodeConfig, which need not be the one in force.
+    /// The judgement of the newest NodeConfig, which need not be the one in force.
     pub verdict: Verdict,
     /// What an operator should know about the NodeConfig in force on this host.
     pub host_notes: Vec<String>,
@@ -33,12 +33,12 @@ pub struct View {
     pub gateway4: Ipv4Addr,
 }
 
-/// What is thought of the newest NodeConfig.
+/// The judgement of the newest NodeConfig.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Which edit of which object; none when there is no object to report on.
     pub edit: Option<Edit>,
-    /// Why it is not in force.
+    /// Why it is not in force; none if it is.
     pub problem: Option<String>,
     /// What an operator should know about it though it is in force.
     pub notes: Vec<String>,

@@ -1,9 +1,9 @@
 //! The node's report: the status of its NodeConfig in the API, so that `kubectl get nodeconfigs` tells how the node is, and
-//! when it was last heard.
+//! when its agent last reported.
 //!
-//! One thread, never in the way of a request: written when it has changed, at most once a second, and every five minutes when
-//! nothing has; tried again later when the server does not take it. Nothing is written before the conditions that are
-//! there are known, since their times belong to them. Must not decide how the node is: that is published by the node's thread.
+//! One thread writes the report, never in the way of a request: when something has changed, at most once a second, and every five
+//! minutes when nothing has. It tries again later when the server does not take a report. It writes nothing before it knows the
+//! conditions that the server has, whose times stay theirs. Must not decide how the node is: the node's thread publishes that.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -38,7 +38,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause after a request that the server did not take, 15 s, with jitter that doubles it at most.
 const RETRY: Duration = Duration::from_secs(15);
 
-/// Longest time for which a server can ask to be left alone, 5 min.
+/// Longest pause that a server can ask for, 5 min.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// Interval between reports of which only the time is new, 5 min: as rare as kubelet's, so that a thousand nodes are three writes a
@@ -141,12 +141,12 @@ struct Written {
 /// Why there is no report.
 #[derive(Debug)]
 enum Unreported {
-    /// The object is not there any more, or another one has its name: the watch will tell.
+    /// The object is not there any more, or another one has its name. The watch brings the news.
     Gone,
     /// The server did not take it.
     Failed {
         why: String,
-        /// How long the server wants to be left alone.
+        /// The pause that the server asks for.
         wait: Option<Duration>,
     },
 }
@@ -163,7 +163,7 @@ pub struct Reporter {
     told: Option<(String, Vec<Told>)>,
     counted: Option<Instant>,
     looked: Option<Instant>,
-    /// Of the client, at the last look.
+    /// How often the client had moved to another server at the last look.
     moves: u64,
     not_before: Option<Instant>,
     /// After how long without news the next report is due.
@@ -336,7 +336,7 @@ fn refused(verb: &'static str, resource: &'static str, answer: &Answer) -> Unrep
         Some(advice) => format!("{} ({}: {message}); {}", advice.what, answer.status, advice.remedy),
         None => format!("{}: {message}", answer.status),
     };
-    // An answer that names the object: the CRD is there, and the object is not.
+    // An answer that names the object means that the CRD is there and the object is not.
     let gone = answer.status == 404 && message.contains("not found") && message.contains('"');
     if gone { Unreported::Gone } else { Unreported::Failed { why, wait: answer.retry_after } }
 }

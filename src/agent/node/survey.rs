@@ -98,12 +98,13 @@ fn seen(link: &Link) -> SeenLink {
         name: link.name.clone(),
         mtu: link.mtu,
         loopback: link.loopback,
-        // Also one whose alias is lost, or not written yet.
+        // This includes a link whose alias is lost, or not written yet.
         ours: link.veth && (marked || link.name.starts_with("flock")),
     }
 }
 
-/// What the kernel shows of the settings and routes that pods need, for the links of `survey`. Costs a handful of small questions, whatever the tables hold.
+/// What the kernel shows of the settings and routes that pods need, for the links of `survey`. Costs a handful of small questions,
+/// whatever the tables hold.
 ///
 /// # Errors
 /// The kernel could not be asked.
@@ -137,7 +138,7 @@ pub fn settings(survey: &Survey, deadline: Instant) -> Result<Shows, Cause> {
 }
 
 fn setting(key: &str) -> Result<Option<i32>, Cause> {
-    // A value that is no number is none that flock could compare with.
+    // A value that is no number cannot be compared, and counts as missing.
     Ok(sysctl::get(key)?.and_then(|text| text.parse().ok()))
 }
 

@@ -34,7 +34,7 @@ use model::embed::{Field, Identity};
 use model::ipam;
 use model::lease::{Lease, Phase, PodName};
 
-/// How many addresses an ADD gives up because somebody has just made a route to them. The next look at the host knows them.
+/// Most addresses that an ADD tries in turn because somebody has just made a route to each. The next look at the host knows them.
 const ADDRESSES_TRIED: usize = 8;
 
 impl Verbs {
@@ -73,7 +73,7 @@ impl Verbs {
         let Begun { mut claim, warnings } = self.begin(&new, call.deadline)?;
         let warnings = match (warnings, claim.lease()) {
             (Some(warnings), _) => warnings,
-            // The same run of the plugin, over a new connection: its first answer was lost.
+            // The same run of the plugin asks over a new connection, since its first answer was lost.
             (None, Some(lease))
                 if lease.phase == Phase::Committed && lease.call.is_some() && lease.call == request.call =>
             {
@@ -141,8 +141,8 @@ impl Verbs {
         claim.commit(Some(host_index), call.deadline).map_err(fail)
     }
 
-    /// Makes the link of the claim's lease. An address to which somebody has made a route of his own, since the host was last looked
-    /// at, is his: the pod gets another one.
+    /// Makes the link of the claim's lease. Where somebody has made a route to one of its addresses since the last look at the
+    /// host, the pod gets another address.
     fn wire(&self, claim: &mut Claim, wanted: &ipam::Request, netns: &Netns, deadline: Instant) -> Result<u32, Fault> {
         let reserve = |cause: Cause| Fault { step: Step::Reserve, cause };
         let mut tried = 0;
@@ -193,7 +193,7 @@ impl Verbs {
         };
         let annotations = match (&conf.annotations, &self.pods, pod) {
             (Some(told), ..) => Cow::Borrowed(told),
-            // Without Kubernetes, or for somebody who is no pod of it, there are none.
+            // Without Kubernetes, or for a container that is none of its pods, there are no annotations.
             (None, None, _) | (None, _, None) => Cow::Owned(BTreeMap::new()),
             (None, Some(_), Some(_)) => Cow::Owned(look().ok_or(Cause::PodUnknown)?.annotations.clone()),
         };

@@ -1,4 +1,4 @@
-//! CHECK: compares a lease and the result that the runtime remembers with what the kernel shows. Changes nothing.
+//! CHECK: compares a lease and the result that the runtime remembers with what the kernel shows. Must not change anything.
 //!
 //! Only what flock made is compared, by the list that it was made from. Later plugins of a chain may have added addresses,
 //! routes and interfaces, and may have changed the MTU.

@@ -1,6 +1,6 @@
-//! DEL: receive, unwire, release. Of what is gone already there is nothing to do, and that is success.
+//! DEL: receive, unwire, release. What is gone already needs nothing, and that is success.
 //!
-//! The namespace is never entered: the path may have come to name another pod's. Must not need a NodeConfig or the API server.
+//! DEL never enters the namespace: its path may have come to name another pod's. Must not need a NodeConfig or the API server.
 
 use std::time::Instant;
 

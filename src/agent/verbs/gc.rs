@@ -25,7 +25,7 @@ impl Verbs {
                 .write_limited();
         }
         Step::Compare.begin();
-        // What is made from now on cannot be in the list.
+        // An attachment that is made from now on cannot be in the list.
         let unless = [Unless::MadeAfter(boot_clock::now_ms()), Unless::Alive];
         let (leases, _) = self.ledger.leases(call.deadline).map_err(fail)?;
         let mut kept = Vec::new();

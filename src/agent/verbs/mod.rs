@@ -1,8 +1,8 @@
 //! The verbs, one a file. Each request runs its steps in order on its own thread, under the claim of its attachment and one
 //! deadline.
 //!
-//! This file hands each request to its verb and writes the one line of the log that tells what became of it. Must not touch files or
-//! sockets itself.
+//! This file hands each request to its verb and writes the one line of the log that tells what became of it. Must not touch files
+//! or sockets itself.
 
 pub mod add;
 pub mod check;
@@ -64,7 +64,7 @@ impl Handler for Verbs {
             Verb::Check => self.check(call, &mut trace).map(done),
             Verb::Gc => self.gc(call).map(done),
             Verb::Status => self.status().map(done),
-            // The plugin answers it, and no request can name it.
+            // The plugin answers VERSION itself.
             Verb::Version => {
                 let error = Error::new(Code::InvalidEnvironment, "VERSION is answered by the plugin");
                 Err(Fault::new(Step::Receive, error))
@@ -123,7 +123,7 @@ fn log_request(verb: Verb, trace: &Trace, began: Instant, fault: Option<&Fault>)
         (Some(_), _) => log::warn("request failed"),
         // Runtimes ask every five seconds.
         (None, Verb::Status | Verb::Check) => log::debug("request served"),
-        // Runtimes repeat deletes, and nothing was there to be changed.
+        // Runtimes repeat deletes, and this one has found nothing to do.
         (None, Verb::Del) if trace.addresses.is_empty() => log::debug("request served"),
         (None, _) => log::info("request served"),
     };

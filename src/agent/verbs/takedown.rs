@@ -9,9 +9,9 @@
 //! | a round | what it has compared | it was made after the comparison began |
 //! | GC | what is not in the runtime's list | it was made after GC began, or is alive |
 //!
-//! All of them act under the claim, with the lease that it carries, so nothing changes between the look and the deed. Nobody tries
-//! twice here: a failure leaves the record, which the next DEL, note, round or start finds. Notes and rounds leave out what a request
-//! is working on, since they come again. Must not enter a namespace.
+//! All of them act under the claim, with the lease that it carries, so nothing changes between the look and the deed. Nothing is
+//! tried twice here: a failure leaves the record, which the next DEL, note, round or start finds. Notes and rounds leave out an
+//! attachment that a request works on, since they come again. Must not enter a namespace.
 
 use std::time::Instant;
 
@@ -98,7 +98,7 @@ impl Verbs {
     fn unwire_unless(&self, claim: &Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let Some(lease) = claim.lease() else {
             Step::Unwire.begin();
-            // Without a record there can still be a link, if the state was lost while we ran.
+            // Without a record there can still be a link, if the state was lost.
             return unwire_unrecorded(claim.attachment(), &self.remover, deadline).map(|()| TakenDown::Absent);
         };
         for reason in unless {
@@ -110,8 +110,8 @@ impl Verbs {
         unwire(lease, &self.remover, deadline).map(|()| TakenDown::Removed)
     }
 
-    /// Takes back an ADD that has succeeded for nobody: the runtime takes it for failed. Its DEL may come, or never; or it has come,
-    /// and another ADD of the same container after it.
+    /// Takes back an ADD whose answer was not delivered: the runtime takes it for failed. A DEL may follow, or none; or it was
+    /// served already, and another ADD of the same container after it.
     pub(super) fn take_back(&self, request: &Request, answer: &Response) {
         let deadline = Instant::now() + agent_limit(Verb::Del);
         let unless: Vec<Unless> = answer.since.map(Unless::NotMadeAt).into_iter().collect();

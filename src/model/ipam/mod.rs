@@ -6,8 +6,8 @@
 //!   +----give_back----+    <--allocate----+  (only when nothing is free, or for whom it was)
 //! ```
 //!
-//! Everything is in memory; the store is the truth, and at start its addresses are put in with [`Ipam::hold`]. Time and
-//! randomness are arguments. This module must not know pods, links or files: who asks is a number here.
+//! Everything is in memory; the record is the truth, and at the start the agent puts its addresses in with [`Ipam::hold`]. Time
+//! and randomness are arguments. This module must not know pods, links or files: who asks is a number here.
 
 mod bitmap;
 mod book;

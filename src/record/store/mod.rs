@@ -4,7 +4,8 @@
 //! replaced by a fresh one. A change is put in force in memory first ([`Store::apply`]) and made durable together with all others
 //! that wait ([`Store::sync`]). The rules that make it safe against `kill -9` at any instruction:
 //!
-//! - what a sync has returned for is durable; of changes that were cut off, the first so many happened, each wholly, and no later one;
+//! - what a sync has returned for is durable; of changes that were cut off, the first so many happened, each wholly, and no
+//!   later one;
 //! - each line names the line before it, so what is missing, doubled or in another order shows, and then the kernel is believed;
 //! - after a failed write or sync the log is not appended to again: the next change writes a fresh one beside it;
 //! - a file that cannot be understood is set aside, never overwritten;
@@ -21,25 +22,24 @@ use crate::record::format::{Freed, Line, Record, Sum, UNCHAINED, VERSION, decode
 use model::addr::Attachment;
 use model::lease::{Lease, Phase};
 
-/// The log.
+/// Name of the log.
 pub const LOG: &str = "leases.log";
-/// A fresh log before it takes the log's name.
+/// Name of a fresh log until it takes the place of the old one.
 const FRESH: &str = "leases.new";
 
-/// The log is replaced when it holds this many records more than it would hold fresh.
+/// Number of records that the log holds beyond those of a fresh one before it is replaced.
 const SLACK: usize = 4096;
 
-/// When it cannot be replaced, since there is no room for a second one beside it, it is appended to further and tried again after
-/// this many records more.
+/// Number of records after which a replacement is tried again that failed for want of room. Until then the old log is appended to.
 const PATIENCE: usize = 512;
 
-/// It never holds more than this many records more than it would hold fresh. One of a leased pod has some 400 bytes.
+/// Most records that the log ever holds beyond those of a fresh one. The record of a pod's lease has some 400 bytes.
 const BOUND: usize = 4 * SLACK;
 
-/// How long a freed address is kept in mind, in milliseconds. Longer than any rest.
+/// Time for which the log keeps a freed address in mind, in milliseconds: longer than any rest.
 const FREED_MEMORY_MS: u64 = 10 * 60 * 1000;
 
-/// Logs that were set aside and are kept for a person to look at. Each is as long as a log can be.
+/// Most logs that are kept after they were set aside, for a person to look at. Each is as long as a log can be.
 const KEPT: usize = 4;
 
 /// What was noticed while the store was opened, for the log.
@@ -100,7 +100,7 @@ impl Change {
         }
     }
 
-    /// It may be in force without being durable.
+    /// Whether it may stay in force without being durable.
     pub fn stands_alone(&self) -> bool {
         match self {
             Change::Put(_) => false,
@@ -118,8 +118,8 @@ pub struct Applied {
     pub before: Option<Lease>,
 }
 
-/// Takes back, with `undo`, what was applied before a sync that failed. Returns the changes that are to be applied again, in order: those
-/// that stand alone.
+/// Takes back, with `undo`, what was applied before a sync that failed. Returns the changes that are to be applied again, in
+/// order: those that stand alone.
 pub fn undo_all(applied: Vec<Applied>, undo: impl FnMut(Applied) -> Change) -> Vec<Change> {
     // Each was made on top of those before it.
     let mut undone: Vec<Change> = applied.into_iter().rev().map(undo).collect();
@@ -162,7 +162,7 @@ impl<D: Disk> Store<D> {
     /// Changes nothing on the disk: the first change or [`Store::settle`] does.
     pub fn open(mut disk: D, boot: &str, now: u64) -> (Store<D>, Vec<Finding>) {
         let read = match disk.read(LOG) {
-            // Killed while it set a log aside: the fresh one is whole, and has not got its name yet.
+            // The agent was killed while it set a log aside: the fresh log is whole and does not have its name yet.
             Ok(None) => Ok(disk.read(FRESH).ok().flatten().filter(|bytes| begins_well(bytes))),
             read => read,
         };
@@ -297,8 +297,8 @@ impl<D: Disk> Store<D> {
     /// Makes everything durable that was applied since the last call, with one write and one wait for the disk.
     ///
     /// # Errors
-    /// Nobody knows how much of it the disk has. It stays in force until [`undo_all`], and the next call replaces the log by one that
-    /// holds just what is in force then.
+    /// Nobody knows how much of it the disk has. It stays in force until [`undo_all`], and the next call replaces the log by
+    /// one that holds just what is in force then.
     pub fn sync(&mut self) -> Result<(), DiskError> {
         let records = std::mem::take(&mut self.unwritten);
         if records.is_empty() { Ok(()) } else { self.write(&records) }
@@ -317,7 +317,7 @@ impl<D: Disk> Store<D> {
     /// or put another file in its place.
     ///
     /// # Errors
-    /// It still is not.
+    /// The disk still is not up to date.
     pub fn settle(&mut self) -> Result<bool, DiskError> {
         if self.log.is_some() && self.disk.is_lost(LOG) {
             self.log = None;
@@ -349,7 +349,7 @@ impl<D: Disk> Store<D> {
             lines.extend(line);
             end = sum;
         }
-        // Unless all of it succeeds, nobody knows what of it is on the disk, and the log is not appended to again.
+        // Unless write and sync succeed, it is unknown which lines are on the disk, and the log is not appended to again.
         self.disk.append(LOG, &lines)?;
         self.disk.sync(LOG)?;
         self.log = Some(Log { records: log.records + records.len(), end, ..log });
@@ -377,7 +377,7 @@ impl<D: Disk> Store<D> {
             end = sum;
         }
         if let Err(error) = self.disk.write(FRESH, &bytes) {
-            // Half of it takes up the room that is left for appending.
+            // Half a fresh log takes up the room that is left for appending to the old one.
             self.disk.remove(FRESH).ok();
             return Err(error);
         }
@@ -388,7 +388,7 @@ impl<D: Disk> Store<D> {
         self.put_aside()?;
         self.disk.rename(FRESH, LOG)?;
         self.log = Some(fresh);
-        // All that is in force is in it.
+        // The fresh log holds all that is in force.
         self.unwritten.clear();
         Ok(())
     }
@@ -427,7 +427,7 @@ impl Chain {
     fn takes(&self, line: &Line) -> bool {
         match (self, &line.record) {
             (Chain::Begins, Record::Header { .. }) => line.after.is_none(),
-            // One in the middle is the seam of two files, which nobody made on purpose.
+            // A header in the middle is the seam of two files, which nobody has joined on purpose.
             (_, Record::Header { .. }) | (Chain::Begins, _) => false,
             (Chain::After(sum), _) => line.after == Some(*sum),
             (Chain::Unchained, _) => line.after.is_none(),
