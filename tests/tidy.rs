@@ -311,6 +311,29 @@ fn every_file_says_first_what_it_is() {
 }
 
 #[test]
+fn every_source_says_what_it_owns_and_what_it_must_not_do() {
+    for path in files(&root().join("src"), "rs").iter().filter(|path| !path.ends_with("tests.rs")) {
+        let text = fs::read_to_string(path).expect("text");
+        let head: Vec<&str> = text.lines().map_while(|line| line.strip_prefix("//!")).collect();
+        let head = format!("{} ", head.join(" "));
+        let sentences = head.matches(". ").count();
+        assert!(sentences > 1, "the head of {} has less than two sentences", path.display());
+        let limits = ["not", "never", "no ", "only"].iter().any(|word| head.contains(word));
+        assert!(limits, "the head of {} does not say what the file must not do", path.display());
+    }
+}
+
+#[test]
+fn lines_of_comments_fit_a_screen() {
+    for path in files(&root().join("src"), "rs") {
+        for line in fs::read_to_string(&path).expect("text").lines().filter(|line| line.trim_start().starts_with("//"))
+        {
+            assert!(line.chars().count() <= 132, "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
 fn binaries_are_three_lines_and_the_agent_s_heap() {
     for (file, text) in sources().iter().filter(|(file, _)| file.starts_with("bin/")) {
         let main =
