@@ -45,7 +45,7 @@ impl Kubernetes {
     /// A client of the API for the node of this name. News wakes the node's thread by `wake`.
     ///
     /// # Errors
-    /// What `access` names cannot be used.
+    /// A file or address that `access` names cannot be used.
     pub fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
         let client = Client::new(access, USER_AGENT)?.telling(tell);
         Ok(Kubernetes { node, client: Arc::new(client), published: Board::default(), pods: Pods::default(), wake })

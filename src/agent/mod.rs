@@ -11,8 +11,8 @@
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
 //! | `node` | the NodeConfig and the host's facts; writes the view, the host's settings and the node's own routes |
 //! | `watch-nodeconfigs`, `watch-pods` | one watch machine each; only with Kubernetes |
-//! | `watchdog` | what the service manager was told; only with one |
-//! | `status` | what the API server was told of this node; only with Kubernetes |
+//! | `watchdog` | the state that the service manager has of the agent; only with one |
+//! | `status` | the status that the API server has of this node; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `netns`, throw-away | one visit to a pod's namespace |
 //! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |

@@ -41,7 +41,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// What the kernel shows.
+/// What the kernel shows of what flock needs.
 #[derive(Debug)]
 struct Seen {
     release: String,

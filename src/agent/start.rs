@@ -376,7 +376,7 @@ impl Wakers {
         (Wakers { node, reconcile }, Woken { node: node_woken, reconcile: reconcile_woken })
     }
 
-    // Who is to be woken ends with the process, or before it.
+    // Sending fails only when the thread has ended, and then there is nobody to wake.
 
     fn look_again(&self) {
         self.node.send(Wake::Again).ok();

@@ -53,7 +53,7 @@ impl Watchdog {
 
     /// Watches until `stop` is dropped.
     pub fn run(mut self, stop: &Receiver<()>) {
-        // A look and the rest after it take a third of the interval at most, so that the manager is told twice in it.
+        // A look and the rest after it take a third of the interval at most, so that the manager gets two signs in it.
         let pause = self.interval.map_or(LOOK, |interval| LOOK.min(interval / 6));
         loop {
             self.look(Instant::now() + pause);

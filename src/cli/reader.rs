@@ -44,7 +44,7 @@ pub enum UsageError {
         flag: &'static str,
         /// The value.
         value: String,
-        /// What it can be.
+        /// What the value can be.
         rule: String,
     },
     /// Two flags contradict each other.

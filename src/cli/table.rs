@@ -7,7 +7,7 @@ use crate::process::exit::Exit;
 use crate::process::log::{Format, Level};
 use crate::rpc::DEFAULT_SOCKET;
 
-/// What `flock-agent` can be asked to be.
+/// The programs behind `flock-agent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// The daemon of the node, which has no word of its own.

@@ -38,8 +38,8 @@ pub fn without_ours(present: &str) -> Option<String> {
     present.contains(OURS).then(|| present.replacen(OURS, "", 1))
 }
 
-/// Where the agent that this file is for has its places: the default ones if the file has no flags, or some that the agent would
-/// not start with.
+/// The socket and directories of the agent that this file is for: the default ones if the file has no flags, or some that the
+/// agent would not start with.
 pub fn places(present: Option<&str>, read_flags: ReadFlags) -> Option<AgentPlaces> {
     let words = present.and_then(|text| value(text, "FLOCK_AGENT_FLAGS")).unwrap_or_default();
     read_flags(words.split_whitespace().map(OsString::from).collect()).or_else(|| read_flags(Vec::new()))

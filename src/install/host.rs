@@ -57,7 +57,7 @@ impl From<NetlinkError> for HostError {
     }
 }
 
-/// What was found.
+/// What a look at the host has found.
 #[derive(Debug)]
 pub struct Seen {
     /// For the plan.

@@ -14,10 +14,10 @@ pub enum Order {
         plugin: Option<PathBuf>,
         /// The agent is to write the CNI configuration.
         cni_conf: bool,
-        /// What both have.
+        /// What `install` and `uninstall` have in common.
         common: Common,
     },
-    /// To take it away.
+    /// To take flock away.
     Uninstall {
         /// Whether to do so even though pods are attached.
         force: bool,
@@ -28,7 +28,7 @@ pub enum Order {
     },
 }
 
-/// What is ordered of either.
+/// What `install` and `uninstall` have in common.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Common {
     /// The directory of the plugin; an absolute path, none for the known ones.
@@ -39,7 +39,7 @@ pub struct Common {
     pub dry_run: bool,
 }
 
-/// Where an agent has its places.
+/// The socket and the directories of an agent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AgentPlaces {
     /// Its socket.
@@ -50,5 +50,5 @@ pub struct AgentPlaces {
     pub cni_conf_dir: Option<PathBuf>,
 }
 
-/// Where an agent that is started with these flags has its places; none if it would not start with them.
+/// Reads the flags of an agent: where its socket and directories are; none if it would not start with these flags.
 pub type ReadFlags = fn(Vec<OsString>) -> Option<AgentPlaces>;

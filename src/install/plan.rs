@@ -37,7 +37,7 @@ pub const RUN_DIR: &str = "/run/flock";
 /// Both programs hold this path, and no other program does: least of all the `flock` of util-linux.
 const MARK: &[u8] = crate::rpc::DEFAULT_SOCKET.as_bytes();
 
-/// Whether these bytes are one of our programs.
+/// Whether these bytes are one of flock's programs.
 pub fn is_flock(content: &[u8]) -> bool {
     content.windows(MARK.len()).any(|window| window == MARK)
 }
@@ -196,7 +196,7 @@ pub struct Remains {
     pub configurations: Vec<(PathBuf, String)>,
     /// What stands where an installation puts files, by path.
     pub files: Vec<(PathBuf, Found)>,
-    /// Where the plugin may be, of those.
+    /// Those of `files` where the plugin may be.
     pub plugins: Vec<PathBuf>,
     /// What is in the directory of the operator's files, if there is one.
     pub config_dir: Option<Vec<PathBuf>>,
@@ -236,7 +236,7 @@ pub struct Host {
 /// The steps that take everything away which an installation and its agent have made, and what stays, with the reason.
 ///
 /// # Errors
-/// It must not be done now.
+/// Flock must not be taken away now.
 pub fn uninstall(
     remains: &Remains,
     host: &Host,

@@ -57,7 +57,7 @@ impl Tree {
     /// The tree below `path`, which must be a directory.
     ///
     /// # Errors
-    /// It is not.
+    /// `path` is no directory, or cannot be opened.
     pub fn open(path: &Path) -> Result<Tree, DiskError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {

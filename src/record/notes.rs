@@ -59,7 +59,7 @@ const SUFFIX: &str = ".delete";
 pub struct Note {
     /// What is to be deleted.
     pub attachment: Attachment,
-    /// When it was asked, in milliseconds of the boot clock: a lease made later is a newer sandbox and stays.
+    /// When the runtime asked for it, in milliseconds of the boot clock: a lease made later is a newer sandbox's and stays.
     pub at: u64,
 }
 
@@ -120,7 +120,7 @@ pub struct Writing<'a> {
 pub struct Waiting {
     /// Notes of this boot, oldest first.
     pub notes: Vec<Note>,
-    /// Files that are no notes of ours, or should be removed and cannot be, and why. They are left where they are.
+    /// Files that are no notes of flock, or that should be removed and cannot be, and why. They stay where they are.
     pub strangers: Vec<(PathBuf, String)>,
     /// Somebody holds the lock and does not let go: a note may appear that is not listed here.
     pub incomplete: bool,
@@ -349,7 +349,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what is of no use any more. If that cannot be, it is in nobody's way: the notes count all the same.
+/// Removes a file that is of no use any more. If that fails, the file is reported; the notes count all the same.
 fn remove_or_report(path: PathBuf, waiting: &mut Waiting) {
     if let Err(error) = remove(&path) {
         waiting.strangers.push((path, format!("it is left over and cannot be removed: {error}")));

@@ -109,8 +109,8 @@ pub fn call(socket: &Path, request: &Request, deadline: Instant) -> Result<Respo
     call_patiently(socket, request, deadline, deadline)
 }
 
-/// As [`call`], and the agent is told to work on it until `wanted`, which is later: for a caller that has something else to do
-/// after `deadline` than to hear that there was no time.
+/// As [`call`], but the request lets the agent work on it until `wanted`, which is later than `deadline`: for a caller that does
+/// something else after `deadline`, and has no use for an answer that there was no time.
 ///
 /// # Errors
 /// Every variant of [`CallError`].

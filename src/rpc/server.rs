@@ -51,9 +51,9 @@ const ANSWER_DEPARTURE: Duration = Duration::from_secs(5);
 /// One request on its way.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// What was asked.
+    /// The request of the caller.
     pub request: &'a Request,
-    /// When the answer is due.
+    /// Deadline for the answer.
     pub deadline: Instant,
     stream: &'a UnixStream,
 }
@@ -68,7 +68,7 @@ impl Call<'_> {
     }
 }
 
-/// What answers requests. Handlers are swapped as a whole while the server runs.
+/// The handlers of requests. [`Server::swap`] puts others in force while the server runs.
 pub trait Handler: Send + Sync {
     /// The answer to one request, by its deadline.
     fn handle(&self, call: &Call<'_>) -> Response;
@@ -156,7 +156,7 @@ struct Shared {
     own_uid: u32,
 }
 
-/// Where callers come in.
+/// The sockets where callers come in.
 struct Entrance {
     /// The last one is bound to the path. Former ones are kept as long as callers wait in them.
     listeners: Vec<Arc<UnixListener>>,
@@ -262,8 +262,8 @@ impl Door {
     /// to end instead would not help, since the manager hands the same nameless socket to the next agent.
     ///
     /// # Errors
-    /// Another agent listens there by now, something else stands in the place, or the system refuses: nobody who calls from
-    /// now on is heard.
+    /// Another agent listens there by now, something else stands in the place, or the system refuses. No new caller
+    /// reaches the agent then.
     pub fn keep_bound(&mut self) -> Result<bool, BindError> {
         let shared = &self.0;
         let path = &shared.path;

@@ -120,7 +120,7 @@ impl Claim {
     /// As [`Claim::clear`], and the claim ends with the lease.
     ///
     /// # Errors
-    /// Those of [`Claim::clear`].
+    /// The same as of [`Claim::clear`].
     pub fn release(mut self, deadline: Instant) -> Result<(), Cause> {
         self.end_lease(Afterwards::End, deadline)
     }

@@ -82,7 +82,7 @@ pub struct Usage {
 enum Afterwards {
     /// The caller keeps it.
     Keep,
-    /// It passes on.
+    /// The claim passes on to whoever waits for it.
     End,
 }
 
@@ -370,7 +370,7 @@ impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
                 if clerk.table.get(&attachment).is_some() {
                     reply.send(Ok(Begun { claim: clerk.claim_of(attachment), warnings: None }));
                 } else {
-                    // It was undone with the rest of the batch, and whose ever it was has not got it.
+                    // The lease was undone with the rest of the batch and nobody has it, so this ADD begins anew.
                     clerk.next.push_back(Turn::Begin { new, reply });
                 }
             });

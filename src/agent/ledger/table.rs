@@ -122,7 +122,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
     pub(super) fn sync(&mut self) -> Result<(), DiskError> {
         let applied = mem::take(&mut self.applied);
         if applied.is_empty() {
-            // What a disk that failed does not have yet is for [`Table::settle`], which tells of it.
+            // If the disk lacks earlier changes, [`Table::settle`] writes them and tells so.
             return Ok(());
         }
         let synced = self.store.sync();

@@ -84,9 +84,9 @@ pub fn tell(tidings: Tidings) {
 /// A refusal of the API server that somebody has to act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
-    /// What it means.
+    /// What the refusal means.
     pub what: &'static str,
-    /// What to do.
+    /// What an operator has to do.
     pub remedy: String,
 }
 

@@ -39,7 +39,7 @@ pub struct Conflist {
     /// The agent's socket, if it is another than the plugin's default.
     unusual_socket: Option<String>,
     portmap: PortmapPlugin,
-    /// What was last said of the file, which need not be said again.
+    /// What the log last said of the file, which needs no second line.
     said: Option<(Remedy, HostPorts)>,
     /// When the file was last as it should be, as far as is known.
     settled: Option<Instant>,

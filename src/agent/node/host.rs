@@ -1,8 +1,9 @@
 //! The host, as the node's own thread keeps it for pods: what the last survey found, when the next one is due, which settings
 //! and routes are put back, and whether the host is ready.
 //!
-//! One owner, the node's thread, so no two writers of the host's settings meet. Which differences count is decided in `desired`,
-//! and what a survey means in `hostfacts`; this decides when to look and what is said. Must not know the NodeConfig's way here.
+//! One owner, the node's thread, so no two writers of the host's settings meet. Which differences count is decided in
+//! `desired`, and what a survey means in `hostfacts`; this file decides when to look and what to log. Must not know where the
+//! NodeConfig comes from.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ pub struct Host {
     /// When the host is compared although nobody has asked.
     compare_due: Instant,
     budget: Budget,
-    /// What was said of the host in the last comparison, which need not be said again.
+    /// Remarks that the last comparison has logged, which need no second line.
     said: BTreeSet<String>,
 }
 
@@ -200,7 +201,7 @@ impl Host {
         outcome
     }
 
-    /// Says what an operator should know, once.
+    /// Logs what an operator should know, once.
     fn say(&mut self, remarks: BTreeSet<String>) {
         for remark in remarks.difference(&self.said) {
             log::warn("host is not as pods need it, or as they could do with").with("what", remark).write_limited();
@@ -209,7 +210,7 @@ impl Host {
     }
 }
 
-/// The differences that are said and nothing else.
+/// The remarks for the log among the differences, for which nothing else is done.
 fn remarks(differences: &[Difference]) -> BTreeSet<String> {
     differences.iter().filter(|difference| difference.policy() == Policy::Say).map(ToString::to_string).collect()
 }

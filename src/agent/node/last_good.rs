@@ -54,7 +54,8 @@ impl LastGood {
         }
     }
 
-    /// Keeps `config` for the next start, unless the file holds it already. What fails is said, and tried again with the next call.
+    /// Keeps `config` for the next start, unless the file holds it already. A failure is logged, and the next
+    /// call tries again.
     pub fn keep(&mut self, config: &NodeConfig) {
         if self.kept.as_ref() == Some(config) {
             return;

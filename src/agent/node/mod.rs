@@ -49,7 +49,7 @@ pub struct Node {
     ledger: Ledger,
     /// The NodeConfig in force, or about to be.
     config: Option<NodeConfig>,
-    /// What was said about it, which need not be said again.
+    /// Notes about it that the log has, which need no second line.
     noted: Vec<String>,
     /// What is published, and where.
     state: NodeState,
@@ -88,7 +88,7 @@ impl Node {
         self.progress.clone()
     }
 
-    /// Makes a round whenever it is woken, and now and then, until it is told to stop.
+    /// Makes a round at each message and after each interval, until [`Wake::Stop`] comes or nobody can send any more.
     pub fn run(mut self, messages: &Receiver<Wake>) {
         loop {
             let woken = self.progress.resting(|| Woken::wait(messages, INTERVAL));
@@ -227,8 +227,7 @@ impl Node {
         }
     }
 
-    /// A pod that has an address which turns out to be somebody else's keeps it, as nothing living is harmed. Somebody has
-    /// to know.
+    /// Logs which pods have an address that turns out to be somebody else's. They keep it, since no living pod is ever harmed.
     fn warn_of_pods_in_the_way(&self) {
         let Some(facts) = self.host.facts() else { return };
         let Ok((leases, _)) = self.ledger.leases(Instant::now() + LEDGER_LIMIT) else { return };

@@ -119,7 +119,7 @@ struct Condition {
     message: String,
 }
 
-/// What the server was told of a condition: since when it has this status.
+/// A condition as the server has it, with the time since when it has this status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
     kind: String,
@@ -206,7 +206,7 @@ impl Reporter {
             self.looked = Some(Instant::now());
             self.client.look();
         }
-        // What one server has taken, another one does not know.
+        // Another server does not know the reports that the former one has taken.
         if self.client.moves() != self.moves {
             self.moves = self.client.moves();
             (self.written, self.told, self.not_before) = (None, None, None);

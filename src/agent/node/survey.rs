@@ -27,7 +27,7 @@ const FORWARDING4: usize = 0;
 /// Place of `accept_ra` among the IPv6 settings of a link message.
 const ACCEPT_RA: usize = 3;
 
-/// Addresses that stand for "somewhere on the internet". Nothing is sent to them: the kernel is asked for the way there, and its
+/// Addresses that stand for "somewhere on the internet". Nothing is sent to them: flock asks the kernel for the way there, and its
 /// answer for one address costs the same with three routes as with a full BGP table.
 const ANYWHERE: [IpAddr; 2] =
     [IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1))];
@@ -35,7 +35,7 @@ const ANYWHERE: [IpAddr; 2] =
 /// What one look at the whole host found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// What follows for pods.
+    /// What the survey means for pods.
     pub facts: HostFacts,
     /// Indexes of the links that IPv4 packets leave by.
     uplinks4: BTreeSet<u32>,

@@ -13,20 +13,20 @@ pub enum Wake {
     Look,
     /// A request waits for a host that is ready for pods.
     Serve,
-    /// Somebody wants everything to be read again.
+    /// Everything is to be read again, as at SIGHUP.
     Again,
     /// The agent ends.
     Stop,
 }
 
-/// All that the thread was woken for since it last waited. However often something was asked for meanwhile, once is enough.
+/// All that the thread was woken for since it last waited. However often it was woken for one reason meanwhile, once is enough.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Woken {
     /// A request waits for a host that is ready for pods.
     pub serve: bool,
     /// Everything is to be read again.
     pub again: bool,
-    /// The thread is to end: it was told so, or nobody can wake it any more.
+    /// The thread is to end: [`Wake::Stop`] came, or nobody can wake it any more.
     pub stop: bool,
 }
 

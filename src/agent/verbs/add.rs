@@ -82,7 +82,7 @@ impl Verbs {
             }
             (None, found) => {
                 // Where the link of what was found has gone, the namespace has gone too, and its DEL never came. A DEL that found
-                // this agent too busy is a note, and its caller was told that it is done.
+                // this agent too busy has left a note, and has succeeded for its caller.
                 if let Some(lease) = found {
                     let deleted = self.notes.of(&attachment).is_some_and(|note| lease.since <= note.at);
                     let unless: &[Unless] = if deleted { &[] } else { &[Unless::Stands] };

@@ -30,9 +30,9 @@ use model::lease::Lease;
 /// What keeps an attachment from being taken down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unless {
-    /// Its lease was made after this time, in milliseconds of the boot clock: whoever asks did not know of it.
+    /// Its lease was made after this time, in milliseconds of the boot clock, so the caller did not know of it.
     MadeAfter(u64),
-    /// Its lease was not made at this time, in milliseconds of the boot clock: it is another one than the one that is meant.
+    /// Its lease was not made at this time, in milliseconds of the boot clock, so it is not the lease that is meant.
     NotMadeAt(u64),
     /// Its link stands.
     Stands,
@@ -70,7 +70,7 @@ impl Verbs {
     /// Takes an attachment down, unless one of `unless` keeps it, as soon as nobody works on it.
     ///
     /// # Errors
-    /// It may still be there.
+    /// The attachment may still be there.
     pub fn remove(&self, attachment: &Attachment, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         self.take_down(self.claim(attachment, deadline)?, unless, deadline)
     }

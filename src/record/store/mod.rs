@@ -61,7 +61,7 @@ pub enum Finding {
 /// Why a log cannot be used as it is.
 #[derive(Debug)]
 pub enum Unusable {
-    /// What of it cannot have changed since is in force; the kernel knows the rest.
+    /// Some lines are damaged. Committed leases that no other line contradicts are in force; the kernel knows the rest.
     Damaged {
         /// Lines that could not be read.
         unreadable: usize,
@@ -153,7 +153,7 @@ struct Log {
     records: usize,
     /// The checksum of the last one.
     end: Sum,
-    /// It is replaced when it holds this many records more than it would hold fresh.
+    /// Number of records that it holds beyond those of a fresh log before it is replaced.
     slack: usize,
 }
 
@@ -419,7 +419,7 @@ enum Chain {
     After(Sum),
     /// Any, of version 1.
     Unchained,
-    /// What stood there could not be read.
+    /// The line before could not be read.
     Lost,
 }
 
@@ -452,7 +452,7 @@ impl Chain {
     }
 }
 
-/// What all lines of a log say together, for one whose order cannot be believed.
+/// What all lines say together, for a log whose order cannot be believed.
 #[derive(Default)]
 struct Told {
     /// The committed lease of each attachment: since when, and its addresses.
