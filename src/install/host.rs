@@ -109,7 +109,7 @@ impl Drop for Lock {
 pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostError> {
     let mut facts =
         Host { running: is_listened_to(socket)?, run_dir: is_directory(Path::new(RUN_DIR)), ..Host::default() };
-    let mut attached = BTreeMap::new();
+    let (mut attached, mut made) = (BTreeMap::new(), BTreeMap::new());
     let has_state = is_directory(state_dir);
     let taken = if has_state || lock { Lock::take(state_dir) } else { Ok(None) };
     let lock = match taken {
@@ -124,11 +124,18 @@ pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostErr
             boot_clock::id().map_err(|error| disk("read", Path::new("/proc/sys/kernel/random/boot_id"), error))?;
         let (store, _) = Store::open(Directory::open(state_dir)?, &boot_id, boot_clock::now_ms());
         attached.extend(store.leases().map(|lease| (lease.attachment.clone(), lease.pod.clone())));
+        made.extend(store.leases().map(|lease| (lease.attachment.clone(), lease.since)));
         if !state_dir.starts_with(RUN_DIR) {
             facts.left.push(format!("{}: the state, in a place of your own", state_dir.display()));
         }
     }
-    let noted: BTreeSet<Attachment> = Notes::beside(socket).noted().into_iter().collect();
+    // A note means what stood when it was written: an attachment that was made later is alive.
+    let noted: BTreeSet<Attachment> = Notes::beside(socket)
+        .noted()
+        .into_iter()
+        .filter(|note| made.get(&note.attachment).is_none_or(|since| *since <= note.at))
+        .map(|note| note.attachment)
+        .collect();
     let mut conn = Conn::open(Instant::now() + KERNEL_LIMIT)?;
     for link in conn.pairs()? {
         let Some(attachment) = link.alias.as_deref().and_then(plan::attachment_of_alias) else { continue };

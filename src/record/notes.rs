@@ -176,12 +176,12 @@ impl Notes {
         Ok(waiting)
     }
 
-    /// What notes of this boot say is to be deleted. Changes nothing and waits for nobody, so a note that is being written may
+    /// The notes of this boot. Changes nothing and waits for nobody, so a note that is being written may
     /// be missing.
-    pub fn noted(&self) -> Vec<Attachment> {
+    pub fn noted(&self) -> Vec<Note> {
         let (Ok(names), Ok(boot)) = (self.names(), boot_clock::id()) else { return Vec::new() };
         let contents = names.iter().filter_map(|name| read_note(&self.path.join(name)).ok());
-        contents.filter(|content| content.boot == boot).filter_map(|content| Some(content.note()?.attachment)).collect()
+        contents.filter(|content| content.boot == boot).filter_map(|content| content.note()).collect()
     }
 
     /// The note of this boot that says that `attachment` is to be deleted. Changes nothing and waits for nobody: one that is being
@@ -464,7 +464,10 @@ mod tests {
         let place = Place::new("boot");
         place.write("a/eth0");
         place.forge("b/eth0", &Content { boot: "another".into(), ..content("b/eth0") });
-        assert_eq!(place.notes.noted(), [attachment("a/eth0")]);
+        assert_eq!(
+            place.notes.noted().into_iter().map(|note| note.attachment).collect::<Vec<_>>(),
+            [attachment("a/eth0")]
+        );
         let waiting = place.notes.waiting().expect("readable");
         assert_eq!((waiting.notes.len(), waiting.strangers.len()), (1, 0));
         assert_eq!(place.notes.names().expect("readable").len(), 1);

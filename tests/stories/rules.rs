@@ -301,3 +301,28 @@ fn no_pod_is_attached_to_a_host_that_cannot_be_prepared() {
     host.add(&pod).result();
     pod.assert_pings(host_addresses());
 }
+
+#[test]
+fn garbage_collection_leaves_a_link_whose_record_has_gone_meanwhile_to_the_rounds() {
+    let host = Host::new();
+    let _agent = host.agent().start();
+    let pod = host.pod("p");
+    let link = host.add(&pod).result().host_link();
+    let mac = host.run(&format!("cat /sys/class/net/{link}/address"));
+    host.start_trace();
+    host.arm("conn/gc.listed 1 hang 60000");
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| host.cni("GC").conf("cni.dev/valid-attachments", json!([])).run());
+        host.wait_point("conn/gc.listed", 1);
+        host.del(&pod).done();
+        // What stands there now looks like a pod's link of which the record was lost.
+        host.run(&format!("ip link add {link} address {} type veth peer name other", mac.trim()));
+        host.run(&format!("ip link set {link} alias flock:p/eth0"));
+        for end in [link.as_str(), "other"] {
+            host.run(&format!("ip link set {end} up"));
+        }
+        host.disarm();
+        collecting.join().expect("no panic").succeeded();
+    });
+    assert_eq!(host.flock_links(), [link]);
+}

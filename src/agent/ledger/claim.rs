@@ -104,7 +104,8 @@ impl Claim {
     /// held by another lease: the next comparison tells of both.
     ///
     /// # Errors
-    /// The lease is in force all the same unless this is [`Cause::Late`]; only its record may not be durable.
+    /// [`Cause::Late`], or its record is not durable: then the lease is in force all the same, unless an address of it went back to
+    /// another lease whose change was not durable either.
     pub fn adopt(self, lease: Lease, deadline: Instant) -> Result<bool, Cause> {
         Ok(ask(&self.commands, deadline, |reply| Command::Adopt { lease: Box::new(lease), reply })??)
     }

@@ -275,7 +275,11 @@ impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
     fn carry_out(&mut self, command: Command) -> Option<Due<D, R>> {
         match command {
             Command::Turn(turn) => match self.claims.get_mut(turn.attachment()) {
-                Some(waiting) => waiting.push_back(turn),
+                Some(waiting) => {
+                    // Who has given up takes no room.
+                    waiting.retain(|turn| !turn.is_given_up());
+                    waiting.push_back(turn);
+                }
                 None => {
                     self.claims.insert(turn.attachment().clone(), VecDeque::new());
                     self.next.push_back(turn);

@@ -127,7 +127,13 @@ impl<D: Disk, R: Draw> Table<D, R> {
         }
         let synced = self.store.sync();
         if synced.is_err() {
-            undo_all(applied, |applied| self.undo(applied)).into_iter().for_each(|change| self.apply(change));
+            for change in undo_all(applied, |applied| self.undo(applied)) {
+                match change {
+                    // An address of it may be somebody else's again: the next comparison tells of both.
+                    Change::Adopt(lease) => drop(self.adopt(*lease)),
+                    change => self.apply(change),
+                }
+            }
             // The next log holds these changes in any case.
             self.applied.clear();
         }

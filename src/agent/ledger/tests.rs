@@ -455,3 +455,21 @@ fn a_link_that_was_changed_is_its_pods_unless_a_request_works_on_it() {
     let _claim = ledger.claim(&attachment("a/eth0"), soon()).expect("free");
     assert_eq!(suspected(), []);
 }
+
+#[test]
+fn an_address_has_one_holder_when_an_adoption_and_the_change_that_made_room_for_it_fail_together() {
+    let disk = Memory::default();
+    let mut table = Table::new(store(&disk), Zero);
+    table.configure(ranges("", "10.0.0.0/29", &[]));
+    let wanted = ipam::Request { ipv6: None, ..both() };
+    let (first, _) = table.reserve(NewLease { addresses: wanted.clone(), ..new("a/eth0") }, 1).expect("free");
+    table.sync().expect("durable");
+    let bad = first.addresses().next().expect("an address");
+    disk.full.store(true, Ordering::Relaxed);
+    table.replace(&first.attachment, bad, &wanted, 2).expect("another one is free");
+    let shown = Lease { ipv6: None, ipv4: first.ipv4, ..crate::record::examples::lease("shown/eth0") };
+    assert!(table.adopt(shown), "it is free at that moment");
+    table.sync().expect_err("the disk is full");
+    let holders: Vec<&Lease> = table.leases().filter(|lease| lease.addresses().any(|ip| ip == bad)).collect();
+    assert_eq!(holders, [&first]);
+}

@@ -21,6 +21,7 @@ use crate::agent::verbs::{Trace, Verbs, key, receive};
 use crate::kernel::netns::Netns;
 use crate::kube::objects::Pod;
 use crate::process::log;
+use crate::record::notes::Note;
 use crate::rpc::agent_limit;
 use crate::rpc::message::Response;
 use crate::rpc::server::Call;
@@ -72,7 +73,14 @@ impl Verbs {
         };
         let Begun { mut claim, warnings } = self.begin(&new, call.deadline)?;
         let warnings = match (warnings, claim.lease()) {
-            (Some(warnings), _) => warnings,
+            (Some(warnings), _) => {
+                // The claim may have been waited for, and the host may be another by now.
+                if let Err(cause) = self.node.pass(call.deadline) {
+                    self.undo(claim);
+                    return Err(at(Step::Host)(cause));
+                }
+                warnings
+            }
             // The same run of the plugin asks over a new connection, since its first answer was lost.
             (None, Some(lease))
                 if lease.phase == Phase::Committed && lease.call.is_some() && lease.call == request.call =>
@@ -84,10 +92,13 @@ impl Verbs {
                 // Where the link of what was found has gone, the namespace has gone too, and its DEL never came. A DEL that found
                 // this agent too busy has left a note, and has succeeded for its caller.
                 if let Some(lease) = found {
-                    let deleted = self.notes.of(&attachment).is_some_and(|note| lease.since <= note.at);
-                    let unless: &[Unless] = if deleted { &[] } else { &[Unless::Stands] };
+                    let note = self.notes.of(&attachment).filter(|note| lease.since <= note.at);
+                    let unless: &[Unless] = if note.is_some() { &[] } else { &[Unless::Stands] };
                     if let TakenDown::Spared(_) = self.make_way(&mut claim, unless, call.deadline)? {
                         return Err(at(Step::Reserve)(Cause::Attached(attachment)));
+                    }
+                    if let Some(note) = note {
+                        self.put_away(note);
                     }
                 }
                 Step::Host.begin();
@@ -112,6 +123,16 @@ impl Verbs {
                 Err(fault)
             }
         }
+    }
+
+    /// The end of a note that has been carried out: nobody should read it beside the lease that is about to be made.
+    fn put_away(&self, note: Note) {
+        let attachment = note.attachment.clone();
+        let line = match self.notes.done(&[note]) {
+            Ok(()) => log::info("noted delete carried out"),
+            Err(error) => log::warn("noted delete carried out, and its note stays").with("err", error),
+        };
+        line.with("cid", &attachment.container_id).with("if", &attachment.ifname).write_limited();
     }
 
     /// Claims the attachment. On a host that is ready, which is the rule, the same message reserves.

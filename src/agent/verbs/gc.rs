@@ -6,6 +6,7 @@
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::verbs::takedown::{TakenDown, Unless};
 use crate::agent::verbs::{Verbs, receive};
+use crate::process::failpoint;
 use crate::process::log;
 use crate::record::boot_clock;
 use crate::rpc::server::Call;
@@ -28,6 +29,7 @@ impl Verbs {
         // An attachment that is made from now on cannot be in the list.
         let unless = [Unless::MadeAfter(boot_clock::now_ms()), Unless::Alive];
         let (leases, _) = self.ledger.leases(call.deadline).map_err(fail)?;
+        failpoint::pass("gc.listed").ok();
         let mut kept = Vec::new();
         for lease in leases {
             if lease.network != conf.name || valid.contains(&lease.attachment) {

@@ -60,7 +60,7 @@ impl Unless {
 pub enum TakenDown {
     /// Its link and its lease are gone.
     Removed,
-    /// It had no lease. A link that bore its mark is gone.
+    /// It had no lease. A link that bore its mark is gone, unless links that stand were to be spared.
     Absent,
     /// It is as it was, for this reason.
     Spared(Unless),
@@ -97,6 +97,11 @@ impl Verbs {
 
     fn unwire_unless(&self, claim: &Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let Some(lease) = claim.lease() else {
+            if unless.iter().any(|reason| matches!(reason, Unless::Stands | Unless::Alive)) {
+                // The lease that was meant has ended meanwhile. A link that stands without a record is for a round to judge, which
+                // reads it back.
+                return Ok(TakenDown::Absent);
+            }
             Step::Unwire.begin();
             // Without a record there can still be a link, if the state was lost.
             return unwire_unrecorded(claim.attachment(), &self.remover, deadline).map(|()| TakenDown::Absent);
