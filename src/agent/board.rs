@@ -77,6 +77,7 @@ impl<T: fmt::Debug> fmt::Debug for Board<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::channel;
     use std::thread;
     use std::time::Duration;
 
@@ -97,5 +98,25 @@ mod tests {
         assert_eq!(board.wait(Instant::now() + Duration::from_secs(60), even), Some(2));
         waiting.join().expect("no panic");
         assert_eq!(board.wait(Instant::now(), |n| (*n > 2).then_some(())), None, "nobody waits beyond the deadline");
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_by_the_snapshot_and_not_by_the_deadline() {
+        let board = Board::new(0);
+        let (looked, has_looked) = channel();
+        let began = Instant::now();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                board.wait(began + Duration::from_secs(30), |n| {
+                    looked.send(()).ok();
+                    (*n == 1).then_some(())
+                })
+            });
+            has_looked.recv().expect("a first look");
+            // The look holds the lock until the reader waits, so no snapshot comes in between.
+            board.set(1);
+            assert_eq!(waiting.join().expect("no panic"), Some(()));
+        });
+        assert!(began.elapsed() < Duration::from_secs(20));
     }
 }
