@@ -211,6 +211,25 @@ fn a_socket_that_systemd_holds_is_seen_and_not_called() {
 }
 
 #[test]
+fn a_note_of_an_earlier_delete_does_not_make_a_living_pod_look_deleted() {
+    let machine = Machine::installed("noted");
+    let agent = machine.agent();
+    let pod = machine.host.pod("a");
+    machine.add(&pod);
+    let sh = |script: &str| succeed(machine.host.command("sh").args(["-ec", script]));
+    // Nobody is found, so the delete is noted; the note is there again after the pod has come back.
+    sh("mv /run/flock/flock.sock /run/flock/aside");
+    machine.del(&pod);
+    sh("mv /run/flock/aside /run/flock/flock.sock; cp -p /run/flock/deletes/*.delete /run/");
+    machine.add(&pod);
+    agent.stop();
+    sh("mv /run/*.delete /run/flock/deletes/");
+    let said = machine.run("uninstall").refused();
+    assert!(said.contains("default/a"), "{said}");
+    pod.assert_pings(host_addresses());
+}
+
+#[test]
 fn forced_it_leaves_the_pods_their_links_and_a_new_installation_takes_them_over() {
     let machine = Machine::installed("force");
     let agent = machine.agent();
