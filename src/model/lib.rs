@@ -8,12 +8,16 @@
 #[macro_use]
 extern crate alloc;
 #[cfg(test)]
+extern crate self as model;
+#[cfg(test)]
 extern crate std;
 
 pub mod addr;
 pub mod annotations;
 pub mod desired;
 pub mod embed;
+#[cfg(test)]
+mod examples;
 pub mod excerpt;
 pub mod hostfacts;
 pub mod ipam;

@@ -113,35 +113,13 @@ pub fn host_end_of<'a>(lease: &Lease, links: impl IntoIterator<Item = &'a Observ
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::string::ToString;
 
     use super::*;
     use crate::addr::{GATEWAY4, GATEWAY6, LinkEnd};
-    use crate::plan::tests::lease;
+    use crate::examples::{lease, link_of};
     use crate::plan::{SETTINGS, kept_host_end, kept_pod_end};
-
-    /// The host end of the link of `lease` as an ADD leaves it.
-    pub(crate) fn link_of(lease: &Lease) -> Observed {
-        let mut link = Observed {
-            index: 7,
-            name: lease.host_link.to_string(),
-            mac: Some(lease.host_mac),
-            mtu: lease.mtu,
-            alias: Some(plan::alias(&lease.attachment)),
-            up: true,
-            carrier: true,
-            settings4: vec![-1; 33],
-            settings6: vec![-1; 60],
-            routes: lease.addresses().map(|ip| (ip.into(), None)).collect(),
-            addresses: vec![GATEWAY6.into(), GATEWAY4.into()],
-            neighbours: lease.addresses().filter_map(|ip| Some((ip, lease.pod_mac?))).collect(),
-        };
-        for setting in &SETTINGS {
-            settings_of(&mut link, setting.family)[setting.place] = setting.value;
-        }
-        link
-    }
 
     fn settings_of(link: &mut Observed, family: Family) -> &mut Vec<i32> {
         match family {

@@ -290,31 +290,10 @@ pub fn attachment_of_alias(alias: &str) -> Option<Attachment> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::addr::GATEWAY4;
-    use crate::lease::Phase;
-
-    pub(crate) fn lease(key: &str) -> Lease {
-        let attachment: Attachment = key.parse().expect("a well-formed key");
-        Lease {
-            phase: Phase::Committed,
-            network: "flock".into(),
-            netns: "/run/netns/x".into(),
-            host_link: attachment.host_link(0),
-            host_mac: attachment.mac(LinkEnd::Host),
-            pod_mac: Some(attachment.mac(LinkEnd::Pod)),
-            mtu: 1500,
-            ipv6: Some("2001:db8::5".parse().expect("literal")),
-            ipv4: Some("10.0.0.5".parse().expect("literal")),
-            gateway4: GATEWAY4,
-            host_index: None,
-            pod: None,
-            since: 7,
-            call: None,
-            attachment,
-        }
-    }
+    use crate::examples::lease;
 
     #[test]
     fn an_alias_leads_back_to_its_attachment() {

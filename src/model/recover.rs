@@ -202,8 +202,7 @@ mod tests {
 
     use super::*;
     use crate::addr::GATEWAY6;
-    use crate::observed::tests::link_of;
-    use crate::plan::tests::lease;
+    use crate::examples::{lease, link_of};
 
     fn found(leases: &[Lease], links: &[Observed]) -> Vec<Repair> {
         repairs(leases.iter(), links, |_| false, 100, 1)

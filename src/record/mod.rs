@@ -5,6 +5,7 @@
 pub mod boot_clock;
 pub mod disk;
 #[cfg(test)]
+#[path = "../model/examples.rs"]
 pub(crate) mod examples;
 pub mod format;
 pub mod import;

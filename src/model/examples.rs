@@ -1,4 +1,8 @@
-//! A lease and its link, for tests. Must not be in any product.
+//! A lease and its link as an ADD leaves them, for tests of this crate and of the main one, which includes this file as well. Must
+//! not be in any product.
+
+use std::string::ToString as _;
+use std::vec;
 
 use model::addr::{Attachment, Family, GATEWAY4, GATEWAY6, LinkEnd};
 use model::lease::{Lease, Phase};
