@@ -14,7 +14,7 @@ use crate::kube::url::encoded;
 use model::annotations;
 use model::embed::app_name;
 use model::excerpt::Excerpt;
-use model::nodeconfig::{Manifest, NOTES_MAX, NodeConfig};
+use model::nodeconfig::{Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefaults};
 
 /// The NodeConfig of one node. The server filters.
 #[derive(Debug, Clone)]
@@ -93,13 +93,11 @@ fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
         }
     }
     if let Some(spec) = manifest.get_mut("spec") {
-        let keys = &["cidr6", "cidr4", "defaults", "mtu"];
-        note("spec", spec, keys);
-        *spec = known(spec, keys);
+        note("spec", spec, &Spec::FIELDS);
+        *spec = known(spec, &Spec::FIELDS);
         if let Some(defaults) = spec.get_mut("defaults") {
-            let keys = &["ipv6", "ipv4"];
-            note("spec.defaults", defaults, keys);
-            *defaults = known(defaults, keys);
+            note("spec.defaults", defaults, &SpecDefaults::FIELDS);
+            *defaults = known(defaults, &SpecDefaults::FIELDS);
         }
     }
     // The reader's message quotes the value that is wrong, and the reason has to fit into the status.
@@ -232,6 +230,8 @@ impl Kind for Pods {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use serde_json::json;
 
@@ -256,6 +256,33 @@ mod tests {
             "/apis/flock.fritzlab.net/v1alpha1/nodeconfigs?fieldSelector=metadata.name%3Dhost-1.example"
         );
         assert_eq!(Pods { node }.path(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dhost-1.example");
+    }
+
+    #[test]
+    fn every_field_of_the_schema_counts() {
+        let crd = include_str!("../../deploy/nodeconfigs-crd.yaml");
+        let crd: Value = model::text::document(crd).expect("YAML").expect("a document");
+        let properties = |place: &str| -> BTreeSet<String> {
+            let at = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{place}/properties");
+            crd.pointer(&at).and_then(Value::as_object).expect("properties").keys().cloned().collect()
+        };
+        let known = |fields: &[&str]| fields.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        assert_eq!(properties("spec"), known(&Spec::FIELDS));
+        assert_eq!(properties("spec/properties/defaults"), known(&SpecDefaults::FIELDS));
+        // The strict reader of files names the fields that it knows when it meets another one.
+        let strict = |text: &str| model::nodeconfig::parse(text).expect_err("refused").to_string();
+        let head = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: n}\nspec:\n";
+        for (text, fields) in [("  x: 1", &Spec::FIELDS[..]), ("  defaults: {x: true}", &SpecDefaults::FIELDS)] {
+            let refusal = strict(&format!("{head}{text}\n"));
+            assert!(fields.iter().all(|field| refusal.contains(&format!("`{field}`"))), "{refusal}");
+        }
+        let object = node_config(&json!({
+            "apiVersion": "flock.fritzlab.net/v1alpha1",
+            "kind": "NodeConfig",
+            "metadata": {"name": "host001"},
+            "spec": {"cidr4": "10.25.0.0/24", "gateway4": "169.254.1.77"},
+        }));
+        assert_eq!(object.config.expect("valid").gateway4.to_string(), "169.254.1.77");
     }
 
     // covers: FM-G05

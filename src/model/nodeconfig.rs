@@ -91,6 +91,11 @@ pub struct Spec {
     pub gateway4: Option<String>,
 }
 
+impl Spec {
+    /// The names of its fields, for readers that leave out what they do not know.
+    pub const FIELDS: [&str; 5] = ["cidr6", "cidr4", "defaults", "mtu", "gateway4"];
+}
+
 /// `spec.defaults` as it is written.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -101,6 +106,11 @@ pub struct SpecDefaults {
     /// Pods get an IPv4 address.
     #[serde(deserialize_with = "text::boolean")]
     pub ipv4: Option<bool>,
+}
+
+impl SpecDefaults {
+    /// The names of its fields.
+    pub const FIELDS: [&str; 2] = ["ipv6", "ipv4"];
 }
 
 /// A checked NodeConfig.
