@@ -452,6 +452,8 @@ impl<'a> Trouble<'a> {
 
     fn damage_host(&mut self, keeper: &mut Keeper<'a>) -> Result<(), String> {
         self.count("damage: host");
+        // A host that does not forward takes that from its links, too, which CHECK tells until it is put back.
+        self.lasting.push(self.world.weather.storm(&[Promise::Check]));
         let script = match self.dice.below(4) {
             0 => format!(
                 "ip -6 route del unreachable {} metric 4294967295 || ip -6 route del unreachable {}",
