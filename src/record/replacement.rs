@@ -46,13 +46,19 @@ impl Replacement<'_> {
         // A file that was not there before: neither a link nor anything else that somebody puts there is followed.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(self.dir, self.beside, flags, Mode::from(0o600))?);
+        // A child that another thread is just starting holds the file for a moment longer than its name: its room must not be
+        // missing meanwhile, on a disk that is full.
+        self.fill(&mut file, content).inspect_err(|_| drop(file.set_len(0)))
+    }
+
+    fn fill(&self, file: &mut File, content: &[u8]) -> io::Result<()> {
         failpoint::pass("replace.write")?;
         let (first, second) = content.split_at(content.len() / 2);
         file.write_all(first)?;
         failpoint::pass("replace.half")?;
         file.write_all(second)?;
         failpoint::pass("replace.chmod")?;
-        fchmod(&file, Mode::from(self.mode))?;
+        fchmod(&*file, Mode::from(self.mode))?;
         failpoint::pass("replace.sync")?;
         file.sync_all()
     }
