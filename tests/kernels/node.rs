@@ -43,19 +43,13 @@ pub fn forget_log() {
 
 /// Waits until `look` finds something, and panics with `what` when it does not.
 #[track_caller]
-pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_or(|| format!("waited in vain for {what}"), look)
-}
-
-/// The same with a complaint that is made only when it is needed.
-#[track_caller]
-pub fn wait_or<T>(complaint: impl FnOnce() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "{}", complaint());
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -415,15 +409,13 @@ pub fn shown(link: &str, file: &str) -> String {
 /// Leases and kernel agree.
 #[track_caller]
 pub fn assert_sound(when: &str) {
-    let complaint = || format!("{when}:\n{}", differences().join("\n"));
-    wait_or(complaint, || differences().is_empty().then_some(()));
+    assert_eq!(differences(), Vec::<String>::new(), "{when}");
 }
 
 /// Nothing of any pod is left.
 #[track_caller]
 pub fn assert_empty() {
     // A DEL that this slow machine did not serve in time is noted, and carried out in a round.
-    let left = || (leases(), flock_links());
-    wait_or(|| format!("left: {:?}", left()), || (left() == (Vec::new(), BTreeSet::new())).then_some(()));
+    wait_for("all leases and links to go", || (leases().is_empty() && flock_links().is_empty()).then_some(()));
     assert_sound("at the end");
 }

@@ -228,11 +228,7 @@ fn missing(world: &World<'_>, length: Duration) -> Option<(&'static str, u64)> {
     }
     let tally = world.tally();
     let of = |kind: &str| tally.iter().filter(|(what, _)| what.starts_with(kind)).map(|(_, count)| count).sum::<u64>();
-    LEAST
-        .into_iter()
-        .map(|(kind, least)| (kind, of(kind), least))
-        .find(|(_, count, least)| count < least)
-        .map(|(kind, count, _)| (kind, count))
+    LEAST.into_iter().find_map(|(kind, least)| (of(kind) < least).then(|| (kind, of(kind))))
 }
 
 fn summary(world: &World<'_>, samples: &Samples, log: &Log, seed: u64) {
