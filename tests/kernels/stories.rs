@@ -255,10 +255,12 @@ fn rounds() {
     let mut ip = Ip::new();
     let mut repaired = |what: &str, take: &mut dyn FnMut(&mut Ip), stands: &dyn Fn() -> bool| {
         assert!(stands(), "{what} stands before it is taken");
+        let said = || log().matches("lacks what flock gave it").count() + log().matches("has it again").count();
+        let before = said();
         take(&mut ip);
-        assert!(!stands(), "{what} is taken");
         agent.look_again();
-        wait_for(what, || (stands() && differences().is_empty()).then_some(()));
+        // The agent may be faster than a look of this story at what was taken: that it was, the agent says.
+        wait_for(what, || (said() > before && stands() && differences().is_empty()).then_some(()));
         assert_all_reach(&pods, &attached);
     };
     for own in attached[0].ips() {
