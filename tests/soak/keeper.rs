@@ -68,6 +68,8 @@ pub struct Keeper<'a> {
     /// Which agent this is.
     pub life: u64,
     born: Instant,
+    /// However short the soak, it has several lives: none is spared longer than this.
+    spared_most: Duration,
     /// It is not killed before this age. Some live long, since what leaks slowly is only seen in them.
     spared: Duration,
     /// The storm of its absence.
@@ -77,9 +79,10 @@ pub struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    pub fn new(world: &'a World<'a>, seed: u64) -> Keeper<'a> {
+    pub fn new(world: &'a World<'a>, seed: u64, length: Duration) -> Keeper<'a> {
         Keeper {
             world,
+            spared_most: length / 4,
             dice: Dice::new(seed, 1),
             log: Arc::default(),
             agent: None,
@@ -133,6 +136,7 @@ impl<'a> Keeper<'a> {
             6..9 => self.dice.millis(20_000, 60_000),
             _ => self.dice.millis(120_000, 600_000),
         };
+        self.spared = self.spared.min(self.spared_most);
         while self.agent.is_some() && self.away.is_some() && self.born.elapsed() < patience {
             thread::sleep(Duration::from_millis(2));
             self.watch()?;
