@@ -26,4 +26,5 @@ pub mod nodeconfig;
 pub mod observed;
 pub mod plan;
 pub mod recover;
+pub mod routes;
 pub mod text;

@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::addr::{AddrError, Family, GATEWAY4, parse_prefix4, parse_prefix6};
+use crate::addr::{AddrError, Family, GATEWAY4, IfName, parse_prefix4, parse_prefix6};
 use crate::annotations::{Defaults, IP_ALGO, of_the_node};
 use crate::excerpt::Excerpt;
 use crate::text::{self, TextError};
@@ -36,6 +36,9 @@ pub const MTU_MIN4: u32 = 576;
 
 /// Largest MTU, in bytes: the longest packet that both families' headers can describe.
 pub const MTU_MAX: u32 = 65535;
+
+/// Most prefixes in `spec.extraPrefixes`.
+pub const EXTRA_PREFIXES_MAX: usize = 64;
 
 /// Most notes about one NodeConfig.
 pub const NOTES_MAX: usize = 16;
@@ -89,11 +92,18 @@ pub struct Spec {
     pub mtu: Option<i64>,
     /// The next hop of the pods' IPv4 default route.
     pub gateway4: Option<String>,
+    /// Whether this node keeps routes to other nodes of its links.
+    pub peers: Option<String>,
+    /// What pods may claim beyond the node's ranges.
+    pub extra_prefixes: Option<Vec<String>>,
+    /// The link on which the host answers for its pods.
+    pub proxy_neighbours: Option<String>,
 }
 
 impl Spec {
     /// The names of its fields, for readers that leave out what they do not know.
-    pub const FIELDS: [&str; 5] = ["cidr6", "cidr4", "defaults", "mtu", "gateway4"];
+    pub const FIELDS: [&str; 8] =
+        ["cidr6", "cidr4", "defaults", "mtu", "gateway4", "peers", "extraPrefixes", "proxyNeighbours"];
 }
 
 /// `spec.defaults` as it is written.
@@ -132,6 +142,22 @@ pub struct NodeConfig {
     /// other; a pod that asks for it by annotation is refused by the allocator. Both may be off: then each pod
     /// must say what it wants.
     pub defaults: Defaults,
+    /// Whether this node keeps routes to other nodes; `None`: the operator leaves it to flock.
+    pub peers: Option<Peers>,
+    /// The prefixes from which pods may claim addresses by the annotations `addresses` and `anycast`, at most
+    /// [`EXTRA_PREFIXES_MAX`]. With none, no pod may.
+    pub extra_prefixes: Vec<IpNet>,
+    /// The link on which the host answers ARP and neighbour solicitations for its pods.
+    pub proxy_neighbours: Option<IfName>,
+}
+
+/// Whether a node keeps routes to other nodes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peers {
+    /// To each node that is on one of this node's links.
+    Direct,
+    /// To none: somebody else routes.
+    None,
 }
 
 /// Why a text or a manifest is not a NodeConfig.
@@ -180,6 +206,14 @@ pub enum FieldRule {
     Between(u32, u32),
     /// Not an address that each host end could bear.
     Gateway,
+    /// None of these words.
+    OneOf(&'static [&'static str]),
+    /// More items than this.
+    AtMost(usize),
+    /// An item that was there before.
+    Twice,
+    /// Not the name of a link that leads out of this host.
+    Link(&'static str),
 }
 
 impl NodeConfig {
@@ -223,6 +257,10 @@ impl fmt::Display for FieldRule {
                 "must be a link-local IPv4 address, from 169.254.1.0 to 169.254.254.255, and not 169.254.169.254, where clouds have \
                  their metadata",
             ),
+            FieldRule::OneOf(words) => write!(f, "must be {}", words.join(" or ")),
+            FieldRule::AtMost(most) => write!(f, "are too many: at most {most} are allowed"),
+            FieldRule::Twice => f.write_str("stands there twice: remove one of the two"),
+            FieldRule::Link(rule) => f.write_str(rule),
             FieldRule::Between(min, max) => write!(f, "must be between {min} and {max}"),
         }
     }
@@ -326,6 +364,9 @@ impl Manifest {
         let mtu_min = if cidr6.is_some() { MTU_MIN6 } else { MTU_MIN4 };
         let mtu = spec.mtu.map(|value| mtu(value, mtu_min)).transpose()?;
         let gateway4 = spec.gateway4.map_or(Ok(GATEWAY4), |text| gateway(&text))?;
+        let peers = spec.peers.map(|text| peers(&text)).transpose()?;
+        let extra_prefixes = extra_prefixes(&spec.extra_prefixes.unwrap_or_default())?;
+        let proxy_neighbours = spec.proxy_neighbours.map(|text| uplink(&text)).transpose()?;
 
         let asked = spec.defaults.unwrap_or_default();
         let default = |family, asked: Option<bool>, has_range: bool| match (asked, has_range) {
@@ -340,7 +381,18 @@ impl Manifest {
             ipv4: default(Family::V4, asked.ipv4, cidr4.is_some())?,
             ip_algo: annotations.remove(IP_ALGO),
         };
-        Ok((NodeConfig { name: metadata.name, cidr6, cidr4, mtu, gateway4, defaults }, notes))
+        let config = NodeConfig {
+            name: metadata.name,
+            cidr6,
+            cidr4,
+            mtu,
+            gateway4,
+            defaults,
+            peers,
+            extra_prefixes,
+            proxy_neighbours,
+        };
+        Ok((config, notes))
     }
 }
 
@@ -428,6 +480,49 @@ fn gateway(text: &str) -> Result<Ipv4Addr, ConfigError> {
     })
 }
 
+fn peers(text: &str) -> Result<Peers, ConfigError> {
+    match text {
+        "direct" => Ok(Peers::Direct),
+        "none" => Ok(Peers::None),
+        _ => {
+            let rule = FieldRule::OneOf(&["direct", "none"]);
+            Err(ConfigError::Field { path: "spec.peers", value: Excerpt::of(text), rule })
+        }
+    }
+}
+
+fn extra_prefixes(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
+    const PATH: &str = "spec.extraPrefixes";
+    let wrong = |value: &str, rule| ConfigError::Field { path: PATH, value: Excerpt::of(value), rule };
+    if texts.len() > EXTRA_PREFIXES_MAX {
+        return Err(wrong(&texts.len().to_string(), FieldRule::AtMost(EXTRA_PREFIXES_MAX)));
+    }
+    let mut prefixes: Vec<IpNet> = Vec::new();
+    for text in texts {
+        let net = match text.contains(':') {
+            true => prefix(PATH, text, parse_prefix6).map(IpNet::from)?,
+            false => prefix(PATH, text, parse_prefix4).map(IpNet::from)?,
+        };
+        if prefixes.contains(&net) {
+            return Err(wrong(text, FieldRule::Twice));
+        }
+        prefixes.push(net);
+    }
+    Ok(prefixes)
+}
+
+fn uplink(text: &str) -> Result<IfName, ConfigError> {
+    let wrong = |rule| ConfigError::Field {
+        path: "spec.proxyNeighbours",
+        value: Excerpt::of(text),
+        rule: FieldRule::Link(rule),
+    };
+    if text.starts_with("flock") {
+        return Err(wrong("is a pod's link: give the link by which the router reaches this host, such as eth0"));
+    }
+    text.parse().map_err(|_| wrong("is no name of a link by which a router reaches this host, such as eth0"))
+}
+
 fn mtu(value: i64, min: u32) -> Result<u32, ConfigError> {
     u32::try_from(value).ok().filter(|mtu| (min..=MTU_MAX).contains(mtu)).ok_or_else(|| ConfigError::Field {
         path: "spec.mtu",
@@ -449,6 +544,46 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         parse(text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn what_a_node_does_with_routes_is_said_in_its_own_fields() {
+        let plain = spec("{cidr4: 10.0.0.0/24}").expect("valid");
+        assert_eq!((plain.peers, plain.extra_prefixes.len(), plain.proxy_neighbours), (None, 0, None));
+        let all = spec(
+            "{cidr4: 10.0.0.0/24, peers: direct, extraPrefixes: ['2001:db8:f::/48', 203.0.113.0/28], proxyNeighbours: eth0}",
+        )
+        .expect("valid");
+        assert_eq!(all.peers, Some(Peers::Direct));
+        let shown: Vec<String> = all.extra_prefixes.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["2001:db8:f::/48", "203.0.113.0/28"]);
+        assert_eq!(all.proxy_neighbours.as_ref().map(IfName::as_str), Some("eth0"));
+        assert_eq!(spec("{cidr4: 10.0.0.0/24, peers: none}").expect("valid").peers, Some(Peers::None));
+        let many: Vec<String> = (0..65).map(|n| format!("10.1.{n}.0/24")).collect();
+        for (fields, expected) in [
+            ("peers: Direct", "spec.peers: \"Direct\" must be direct or none"),
+            ("peers: ''", "spec.peers: \"\" must be direct or none"),
+            (
+                "extraPrefixes: [10.1.0.1/24]",
+                "spec.extraPrefixes: \"10.1.0.1/24\" has bits set behind the prefix length (did you mean 10.1.0.0/24?)",
+            ),
+            ("extraPrefixes: [10.1.0.1]", "spec.extraPrefixes: \"10.1.0.1\" is not an IPv4 prefix such as 10.0.0.0/24"),
+            (
+                "extraPrefixes: ['fe80::/64']",
+                "spec.extraPrefixes: \"fe80::/64\" overlaps the link-local range fe80::/10",
+            ),
+            ("extraPrefixes: [10.1.0.0/24, 10.1.0.0/24]", "spec.extraPrefixes: \"10.1.0.0/24\" stands there twice"),
+            (
+                &format!("extraPrefixes: [{}]", many.join(",")),
+                "spec.extraPrefixes: \"65\" are too many: at most 64 are allowed",
+            ),
+            ("proxyNeighbours: lo", "spec.proxyNeighbours: \"lo\" is no name of a link"),
+            ("proxyNeighbours: flock12", "spec.proxyNeighbours: \"flock12\" is a pod's link"),
+            ("proxyNeighbours: ../eth0", "spec.proxyNeighbours: \"../eth0\" is no name of a link"),
+        ] {
+            let refusal = spec(&format!("{{cidr4: 10.0.0.0/24, {fields}}}")).expect_err("must be refused").to_string();
+            assert!(refusal.starts_with(expected), "{refusal}");
+        }
     }
 
     #[test]
@@ -494,6 +629,9 @@ mod tests {
             mtu: Some(1500),
             gateway4: GATEWAY4,
             defaults: Defaults { ipv6: true, ipv4: false, ip_algo: Some("namespace,app,image".into()) },
+            peers: None,
+            extra_prefixes: Vec::new(),
+            proxy_neighbours: None,
         };
         assert_eq!(parse(text), Ok(want));
     }
