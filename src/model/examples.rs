@@ -22,6 +22,8 @@ pub(crate) fn lease(key: &str) -> Lease {
         mtu: 1500,
         ipv6: Some("2001:db8::5".parse().expect("literal")),
         ipv4: Some("10.0.0.5".parse().expect("literal")),
+        extra: vec![],
+        anycast: vec![],
         gateway4: GATEWAY4,
         host_index: None,
         pod: None,

@@ -2,6 +2,8 @@
 //! the kernel to the CNI result, so it must not know any of them.
 
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::{Attachment, IfName, Mac};
@@ -22,6 +24,15 @@ pub struct PodName {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// What tells it from an earlier or later pod of this name, as the runtime gave it: at most 128 bytes. That of a static pod is
+    /// not the one that the API server knows.
+    pub uid: Option<String>,
+}
+
+impl fmt::Display for PodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// One attachment and everything that it holds.
@@ -47,6 +58,12 @@ pub struct Lease {
     pub ipv6: Option<Ipv6Addr>,
     /// The pod's IPv4 address, a /32.
     pub ipv4: Option<Ipv4Addr>,
+    /// Further addresses of the pod's interface, by its annotation `addresses`, in that order. Of each family only where the pod has
+    /// an address of it above, and none twice.
+    pub extra: Vec<IpAddr>,
+    /// Addresses that the pod shares with others, by its annotation `anycast`. They are nobody's alone, so they are neither held nor
+    /// routed here. Of each family only where the pod has an address of it above, and none twice.
+    pub anycast: Vec<IpAddr>,
     /// The next hop of the pod's IPv4 default route, an address of the host end.
     pub gateway4: Ipv4Addr,
     /// The host end's index, since the attachment was committed: what of a link nobody can change.
@@ -60,10 +77,16 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Its addresses, IPv6 first.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+    /// The one address of each family that the runtime is told of, IPv6 first: the pod's default routes belong to these.
+    pub fn primary(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let v6 = self.ipv6.map(IpAddr::V6);
         let v4 = self.ipv4.map(IpAddr::V4);
         v6.into_iter().chain(v4)
+    }
+
+    /// All addresses that are its own, [`Lease::primary`] first: nobody else has one of them.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        // Nothing is allocated for an empty list.
+        self.primary().chain(self.extra.clone())
     }
 }

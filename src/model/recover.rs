@@ -187,6 +187,8 @@ fn adopted(attachment: Attachment, link: &Observed, now: u64) -> Option<Lease> {
         mtu: link.mtu,
         ipv6: v6,
         ipv4: v4,
+        extra: Vec::new(),
+        anycast: Vec::new(),
         gateway4: gateway4.unwrap_or(GATEWAY4),
         host_index: Some(link.index),
         pod: None,

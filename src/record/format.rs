@@ -11,6 +11,8 @@
 //! file do not agree with their neighbours. No header is like another of the same boot. None of this resists an attacker, who
 //! would have to be root.
 //!
+//! Keys that a lease lacks are not written, and keys of a later flock of this version are passed over.
+//!
 //! Version 1 had no second number and no serial. Its files are read; a flock that knows version 1 only understands the
 //! header of a newer file as far as its version. Must not do I/O.
 
@@ -110,6 +112,10 @@ struct Put {
     ip6: Option<std::net::Ipv6Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ip4: Option<std::net::Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extra: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    anycast: Vec<IpAddr>,
     /// Absent where it is the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gateway4: Option<std::net::Ipv4Addr>,
@@ -119,6 +125,8 @@ struct Put {
     namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod_uid: Option<String>,
     since: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     call: Option<String>,
@@ -142,6 +150,8 @@ struct Free {
     namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pod_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod_uid: Option<String>,
 }
 
 /// The line of `record`, with its line end, and its checksum. `after` is that of the line before; none for a header.
@@ -158,6 +168,7 @@ pub fn encode(record: &Record, after: Option<Sum>) -> (Vec<u8>, Sum) {
             ips: freed.ips.clone(),
             namespace: freed.pod.as_ref().map(|pod| pod.namespace.clone()),
             pod_name: freed.pod.as_ref().map(|pod| pod.name.clone()),
+            pod_uid: freed.pod.as_ref().and_then(|pod| pod.uid.clone()),
         }),
     };
     // These types hold nothing that JSON cannot express: no maps with odd keys, no floats.
@@ -188,7 +199,7 @@ pub fn decode(line: &[u8]) -> Option<Line> {
             attachment: key(&free.container_id, &free.ifname)?,
             at: free.at,
             ips: free.ips,
-            pod: pod_name(free.namespace, free.pod_name),
+            pod: pod_name(free.namespace, free.pod_name, free.pod_uid),
         }),
     };
     Some(Line { record, sum, after })
@@ -201,8 +212,8 @@ fn split_sum(text: &str) -> Option<(Sum, &str)> {
     (Sum(value).to_string() == sum).then_some((Sum(value), rest))
 }
 
-fn pod_name(namespace: Option<String>, name: Option<String>) -> Option<PodName> {
-    namespace.zip(name).map(|(namespace, name)| PodName { namespace, name })
+fn pod_name(namespace: Option<String>, name: Option<String>, uid: Option<String>) -> Option<PodName> {
+    namespace.zip(name).map(|(namespace, name)| PodName { namespace, name, uid })
 }
 
 fn key(container_id: &str, ifname: &str) -> Option<Attachment> {
@@ -226,10 +237,13 @@ impl From<&Lease> for Put {
             mtu: lease.mtu,
             ip6: lease.ipv6,
             ip4: lease.ipv4,
+            extra: lease.extra.clone(),
+            anycast: lease.anycast.clone(),
             gateway4: Some(lease.gateway4).filter(|gateway| *gateway != GATEWAY4),
             host_index: lease.host_index,
             namespace: lease.pod.as_ref().map(|pod| pod.namespace.clone()),
             pod_name: lease.pod.as_ref().map(|pod| pod.name.clone()),
+            pod_uid: lease.pod.as_ref().and_then(|pod| pod.uid.clone()),
             since: lease.since,
             call: lease.call.clone(),
         }
@@ -252,9 +266,11 @@ impl Put {
             mtu: self.mtu,
             ipv6: self.ip6,
             ipv4: self.ip4,
+            extra: self.extra,
+            anycast: self.anycast,
             gateway4: self.gateway4.unwrap_or(GATEWAY4),
             host_index: self.host_index,
-            pod: pod_name(self.namespace, self.pod_name),
+            pod: pod_name(self.namespace, self.pod_name, self.pod_uid),
             since: self.since,
             call: self.call,
         })
@@ -268,12 +284,14 @@ mod tests {
 
     fn records() -> Vec<Record> {
         let mut other = lease("def/net1");
-        other.pod = Some(PodName { namespace: "mail".into(), name: "smtp-0".into() });
+        other.pod = Some(PodName { namespace: "mail".into(), name: "smtp-0".into(), uid: Some("2f4c-99".into()) });
         other.phase = Phase::Pending;
         other.ipv4 = None;
         other.call = Some("c1".into());
         other.gateway4 = "169.254.9.9".parse().expect("literal");
         other.host_index = Some(7);
+        other.extra = vec!["2001:db8:f::6".parse().expect("literal")];
+        other.anycast = ["2001:db8:f::53", "2001:db8:f::54"].map(|ip| ip.parse().expect("literal")).into();
         vec![
             Record::Header { version: VERSION, boot: "b".into(), serial: 3 },
             Record::Put(Box::new(lease("abc/eth0"))),
@@ -288,7 +306,7 @@ mod tests {
                 attachment: lease("def/net1").attachment,
                 at: 9,
                 ips: vec![],
-                pod: Some(PodName { namespace: "mail".into(), name: "smtp-0".into() }),
+                pod: Some(PodName { namespace: "mail".into(), name: "smtp-0".into(), uid: Some("2f4c-99".into()) }),
             }),
         ]
     }

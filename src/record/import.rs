@@ -3,12 +3,13 @@
 //! Only entries whose link stands in the kernel are taken: links do not survive a reboot, so these are the entries of this
 //! boot whose pods still run. The file is only read. Must not do I/O.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
-use model::addr::{Attachment, GATEWAY4, IfName, Mac};
+use model::addr::{Attachment, CONTAINER_ID_MAX, GATEWAY4, IfName, Mac, check_identifier};
 use model::excerpt::Excerpt;
 use model::lease::{Lease, Phase, PodName};
 
@@ -77,6 +78,12 @@ struct Allocation {
     #[serde(default)]
     ip4: Option<Ipv4Addr>,
     #[serde(default)]
+    owner_uid: Option<String>,
+    #[serde(default)]
+    addresses: Option<Vec<IpAddr>>,
+    #[serde(default)]
+    anycast: Option<Vec<IpAddr>>,
+    #[serde(default)]
     state: String,
 }
 
@@ -104,6 +111,14 @@ pub fn leases(
         let attachment: Attachment = format!("{}/eth0", entry.container_id).parse().map_err(bad_id)?;
         let host_link = attachment.host_link(0);
         let Some(HostLink { mac, mtu }) = link(&host_link) else { continue };
+        let has_family = |ip: &IpAddr| if ip.is_ipv6() { entry.ip6.is_some() } else { entry.ip4.is_some() };
+        let is_primary = |ip: &IpAddr| entry.ip6.map(IpAddr::V6) == Some(*ip) || entry.ip4.map(IpAddr::V4) == Some(*ip);
+        // The first of each family may be among them, or only above.
+        let mut extra = entry.addresses.unwrap_or_default();
+        extra.retain(|ip| has_family(ip) && !is_primary(ip));
+        let mut anycast = entry.anycast.unwrap_or_default();
+        anycast.retain(has_family);
+        let uid = entry.owner_uid.filter(|uid| check_identifier(uid).is_ok() && uid.len() <= CONTAINER_ID_MAX);
         let has_name = !entry.namespace.is_empty() && !entry.pod_name.is_empty();
         leases.push(Lease {
             attachment,
@@ -116,14 +131,22 @@ pub fn leases(
             mtu,
             ipv6: entry.ip6,
             ipv4: entry.ip4,
+            extra: without_doubles(extra),
+            anycast: without_doubles(anycast),
             gateway4: GATEWAY4,
             host_index: None,
-            pod: has_name.then_some(PodName { namespace: entry.namespace, name: entry.pod_name }),
+            pod: has_name.then_some(PodName { namespace: entry.namespace, name: entry.pod_name, uid }),
             since: now,
             call: None,
         });
     }
     Ok(leases)
+}
+
+/// The first of equal ones, in their order.
+fn without_doubles(ips: Vec<IpAddr>) -> Vec<IpAddr> {
+    let mut seen = BTreeSet::new();
+    ips.into_iter().filter(|ip| seen.insert(*ip)).collect()
 }
 
 #[cfg(test)]
@@ -132,8 +155,9 @@ mod tests {
 
     const FILE: &str = r#"{"version":1,"node":"host001","allocations":[
         {"container_id":"aaa","namespace":"mail","pod_name":"smtp-0","owner_uid":"u","ip6":"2001:db8::5","ip4":"10.0.0.5",
-         "anycast":["2001:db8:f::1"],"state":"committed","allocated_at":"2026-04-25T09:25:45-05:00"},
-        {"container_id":"bbb","namespace":"mail","pod_name":"imap-0","owner_uid":"u","ip6":"2001:db8::6","state":"pending",
+         "anycast":["2001:db8:f::1","192.0.2.53"],"addresses":["2001:db8::5","10.0.0.5","203.0.113.5","203.0.113.5"],"state":"committed","allocated_at":"2026-04-25T09:25:45-05:00"},
+        {"container_id":"bbb","namespace":"mail","pod_name":"imap-0","owner_uid":"/","ip6":"2001:db8::6","state":"pending",
+         "anycast":["192.0.2.53"],"addresses":null,
          "allocated_at":"2026-04-25T09:25:45-05:00"},
         {"container_id":"gone","namespace":"mail","pod_name":"old","owner_uid":"u","ip6":"2001:db8::7","state":"committed",
          "allocated_at":"2025-04-25T09:25:45-05:00"}]}"#;
@@ -149,7 +173,12 @@ mod tests {
         assert_eq!(leases.len(), 2, "an entry of an earlier boot has no link and is left out");
         assert_eq!(leases[0].ipv6, "2001:db8::5".parse().ok());
         assert_eq!((leases[0].phase, leases[0].mtu, leases[0].pod_mac), (Phase::Committed, 9000, None));
+        assert_eq!(leases[0].pod.as_ref().and_then(|pod| pod.uid.as_deref()), Some("u"));
+        let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(text(&leases[0].extra), ["203.0.113.5"], "beside the first of each family");
+        assert_eq!(text(&leases[0].anycast), ["2001:db8:f::1", "192.0.2.53"]);
         assert_eq!(leases[1].phase, Phase::Pending);
+        assert_eq!((text(&leases[1].anycast), leases[1].pod.as_ref().and_then(|pod| pod.uid.clone())), (vec![], None));
     }
 
     #[test]

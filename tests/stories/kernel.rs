@@ -51,6 +51,8 @@ fn lease(id: &str, n: u16) -> Lease {
         mtu: 1500,
         ipv6: Some(format!("2001:db8:1:f001::{n:x}").parse().expect("an address")),
         ipv4: Some(format!("10.25.{}.{}", n >> 8, n & 255).parse().expect("an address")),
+        extra: Vec::new(),
+        anycast: Vec::new(),
         gateway4: GATEWAY4,
         host_index: None,
         pod: None,

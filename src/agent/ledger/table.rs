@@ -167,6 +167,8 @@ impl<D: Disk, R: Draw> Table<D, R> {
             mtu: new.mtu,
             ipv6: allocation.ipv6,
             ipv4: allocation.ipv4,
+            extra: Vec::new(),
+            anycast: Vec::new(),
             gateway4: new.gateway4,
             host_index: None,
             pod: new.pod,

@@ -409,7 +409,7 @@ fn an_attachment_has_one_lease_at_a_time_and_the_same_link_name_each_time() {
 fn a_pod_that_comes_back_in_another_sandbox_gets_its_address_early_and_others_only_with_a_warning() {
     let ledger = ledger(&Memory::default(), "", "10.0.0.0/30");
     let reserve = |key: &str, pod: &str| {
-        let pod = Some(PodName { namespace: "default".into(), name: pod.into() });
+        let pod = Some(PodName { namespace: "default".into(), name: pod.into(), uid: None });
         let addresses = ipam::Request { ipv6: None, ..both() };
         let Begun { claim, warnings } =
             ledger.begin(NewLease { pod, addresses, ..new(key) }, soon()).expect("the only address");

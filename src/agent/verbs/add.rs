@@ -53,7 +53,11 @@ impl Verbs {
         let attachment = key(request)?;
         trace.attachment = Some(attachment.clone());
         let pod_args = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;
-        let pod = pod_args.as_ref().map(|pod| PodName { namespace: pod.namespace.clone(), name: pod.name.clone() });
+        let pod = pod_args.as_ref().map(|pod| PodName {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        });
         trace.pod.clone_from(&pod);
 
         Step::Intent.begin();

@@ -650,10 +650,13 @@ fn an_empty_or_missing_log_is_an_empty_table() {
 // covers: FM-G04
 #[test]
 fn files_of_past_versions_open() {
-    let (v1, v2) =
-        (include_bytes!("../../../tests/data/leases-v1.log"), include_bytes!("../../../tests/data/leases-v2.log"));
-    for file in [v1.to_vec(), v2.to_vec()] {
-        let disk = BadDisk::new(log_with(&[file]), Fault::Never);
+    let files: [&[u8]; 3] = [
+        include_bytes!("../../../tests/data/leases-v1.log"),
+        include_bytes!("../../../tests/data/leases-v2.log"),
+        include_bytes!("../../../tests/data/leases-v2-addresses.log"),
+    ];
+    for (n, file) in files.into_iter().enumerate() {
+        let disk = BadDisk::new(log_with(&[file.to_vec()]), Fault::Never);
         let (mut store, findings) = Store::open(disk.clone(), "5e0c2b2e-7d52-4f0e-9f3e-0a4c6a1d9b11", 2_000);
         assert!(findings.is_empty(), "{findings:?}");
         let by_key: HashMap<String, &Lease> =
@@ -662,6 +665,13 @@ fn files_of_past_versions_open() {
         let web = by_key["4f1d/eth0"];
         assert_eq!((web.phase, web.mtu, web.since), (Phase::Committed, 1500, 1200));
         assert_eq!(web.pod.as_ref().map(|pod| pod.name.as_str()), Some("web-0"));
+        let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let more = (text(&web.extra), text(&web.anycast), web.pod.as_ref().and_then(|pod| pod.uid.as_deref()));
+        let expected = match n {
+            2 => ("2001:db8:f::6", "2001:db8:f::53 203.0.113.53", Some("2f4c-99")),
+            _ => ("", "", None),
+        };
+        assert_eq!((more.0.as_str(), more.1.as_str(), more.2), expected);
         assert_eq!(by_key["77aa/net1"].phase, Phase::Pending);
         assert_eq!(by_key["77aa/net1"].ipv4, None);
         assert_eq!(store.freed().count(), 1);
