@@ -1,9 +1,10 @@
-//! The two kinds of objects that an agent reads, reduced to what it needs as they are decoded.
+//! The three kinds of objects that an agent reads, reduced to what it needs as they are decoded.
 //!
 //! Unknown fields are ignored here: the API server has pruned what its schema does not know, and a newer schema must not stop
 //! an older agent. What the node's configuration means is decided in `model::nodeconfig`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -14,7 +15,8 @@ use crate::kube::url::encoded;
 use model::annotations;
 use model::embed::app_name;
 use model::excerpt::Excerpt;
-use model::nodeconfig::{Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefaults};
+use model::nodeconfig::{KIND, Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefaults, range4, range6};
+use model::peers::{CLAIMS_MAX, Claim, NEXT_HOPS_MAX, NextHop, Peer};
 
 /// The NodeConfig of one node. The server filters.
 #[derive(Debug, Clone)]
@@ -107,6 +109,127 @@ fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
     notes.extend(unknown);
     notes.truncate(NOTES_MAX);
     Ok((config, notes))
+}
+
+/// What the nodes of the cluster say of themselves for each other: all of them.
+#[derive(Debug, Clone, Copy)]
+pub struct NodePeers;
+
+/// Path of all NodePeers.
+pub fn node_peers() -> String {
+    format!("/apis/{}/nodepeers", model::nodeconfig::API_VERSION)
+}
+
+/// Things that are wrong with one NodePeer, of which the reasons are kept.
+const PROBLEMS_MAX: usize = 4;
+
+/// Longest text of a claim that is kept, in bytes: a namespace and a name of a pod.
+const CLAIM_TEXT_MAX: usize = 320;
+
+#[derive(Deserialize)]
+struct RawPeer {
+    #[serde(default)]
+    metadata: RawPeerMeta,
+    #[serde(default)]
+    spec: Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawPeerMeta {
+    owner_references: Value,
+}
+
+impl Kind for NodePeers {
+    type Object = Peer;
+
+    fn path(&self) -> String {
+        node_peers()
+    }
+
+    /// Each field is read by itself: one that cannot be read is absent, and its reason stands among the problems.
+    fn reduce(&self, raw: &RawValue) -> Result<Peer, String> {
+        let raw: RawPeer = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+        let mut peer = Peer { owner: owner(&raw.metadata.owner_references), ..Peer::default() };
+        let mut wrong = |field: &str, value: &Value, why: &str| {
+            if peer.problems.len() < PROBLEMS_MAX {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                peer.problems.push(format!("spec.{field}: {} {why}", Excerpt::of(&value)));
+            }
+        };
+        for (field, value) in fields(&raw.spec, &["cidr6", "cidr4"]) {
+            let text = value.as_str().unwrap_or_default();
+            let read = match field {
+                "cidr6" => range6(text).map(|net| peer.cidr6 = Some(net)),
+                _ => range4(text).map(|net| peer.cidr4 = Some(net)),
+            };
+            if let Err(error) = read {
+                wrong(field, value, &error.to_string());
+            }
+        }
+        for (field, value) in fields(&raw.spec, &["nextHops", "claims"]) {
+            let Some(items) = value.as_array() else {
+                wrong(field, value, "is not a list");
+                continue;
+            };
+            let most = if field == "claims" { CLAIMS_MAX } else { NEXT_HOPS_MAX };
+            if items.len() > most {
+                wrong(field, &Value::from(items.len()), &format!("entries are too many, and the first {most} count"));
+            }
+            for item in items.iter().take(most) {
+                let read = match field {
+                    "claims" => claim(item).map(|claim| peer.claims.push(claim)),
+                    _ => next_hop(item).map(|hop| peer.next_hops.push(hop)),
+                };
+                if let Err(why) = read {
+                    wrong(field, item, why);
+                }
+            }
+        }
+        Ok(peer)
+    }
+}
+
+/// The fields of `object` among `names` that are there.
+fn fields<'a>(object: &'a Value, names: &[&'static str]) -> Vec<(&'static str, &'a Value)> {
+    let there = |name: &&'static str| Some((*name, object.get(*name).filter(|value| !value.is_null())?));
+    names.iter().filter_map(there).collect()
+}
+
+fn owner(references: &Value) -> Option<Box<str>> {
+    let ours = |reference: &&Value| reference.get("kind").and_then(Value::as_str) == Some(KIND);
+    let owner = references.as_array()?.iter().find(ours)?;
+    Some(owner.get("uid")?.as_str()?.into())
+}
+
+fn next_hop(item: &Value) -> Result<NextHop, &'static str> {
+    let address = address(item)?;
+    let fit = match address {
+        IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_broadcast() && ip.octets().first() != Some(&0),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none(),
+    };
+    if !fit || address.is_multicast() || address.is_loopback() || address.is_unspecified() {
+        return Err("is no address that a node can be reached by");
+    }
+    let link_local = match fields(item, &["linkLocal"])[..] {
+        [(_, value)] => {
+            let ip = value.as_str().and_then(|text| text.parse().ok());
+            Some(ip.filter(std::net::Ipv6Addr::is_unicast_link_local).ok_or("has a linkLocal that is none")?)
+        }
+        _ => None,
+    };
+    Ok(NextHop { address, link_local })
+}
+
+fn claim(item: &Value) -> Result<Claim, &'static str> {
+    let text = |key: &str| item.get(key).and_then(Value::as_str).filter(|text| text.len() <= CLAIM_TEXT_MAX);
+    let (Some(pod), Some(since)) = (text("pod"), text("since")) else { return Err("has no pod or no since") };
+    let clean = |text: &str| Box::from(Excerpt::line(text, CLAIM_TEXT_MAX).as_ref());
+    Ok(Claim { address: address(item)?, pod: clean(pod), since: clean(since) })
+}
+
+fn address(item: &Value) -> Result<IpAddr, &'static str> {
+    item.get("address").and_then(Value::as_str).and_then(|text| text.parse().ok()).ok_or("has no address")
 }
 
 /// The pods of one node. The server filters.
@@ -245,6 +368,81 @@ mod tests {
 
     fn pod(value: &Value) -> Pod {
         Pods { node: "n".into() }.reduce(&raw(value)).expect("a pod")
+    }
+
+    fn peer(spec: &Value) -> Peer {
+        let metadata = json!({"name": "n", "ownerReferences": [{"kind": "Node", "uid": "x"}, {"kind": "NodeConfig", "uid": "u7"}]});
+        NodePeers.reduce(&raw(&json!({"metadata": metadata, "spec": spec}))).expect("an object")
+    }
+
+    #[test]
+    fn a_node_peer_is_reduced_to_what_others_need() {
+        let all = peer(&json!({
+            "cidr6": "2001:db8:2::/64", "cidr4": "10.2.0.0/24", "newer": {"a": 1},
+            "nextHops": [{"address": "192.0.2.2", "linkLocal": "fe80::2"}, {"address": "2001:db8::2", "linkLocal": null, "newer": 1}],
+            "claims": [{"address": "203.0.113.7", "pod": "web/a", "since": "2026-11-26T12:00:00Z"}],
+        }));
+        assert_eq!(
+            all,
+            Peer {
+                cidr6: "2001:db8:2::/64".parse().ok(),
+                cidr4: "10.2.0.0/24".parse().ok(),
+                next_hops: vec![
+                    NextHop { address: IpAddr::from([192, 0, 2, 2]), link_local: "fe80::2".parse().ok() },
+                    NextHop { address: "2001:db8::2".parse().expect("literal"), link_local: None },
+                ],
+                claims: vec![Claim {
+                    address: IpAddr::from([203, 0, 113, 7]),
+                    pod: "web/a".into(),
+                    since: "2026-11-26T12:00:00Z".into()
+                }],
+                owner: Some("u7".into()),
+                problems: Vec::new(),
+            }
+        );
+        assert_eq!(peer(&json!({"cidr6": null, "nextHops": null})).ranges().count(), 0);
+    }
+
+    #[test]
+    fn a_field_of_a_node_peer_that_cannot_be_read_is_absent_and_the_reason_says_which() {
+        let good = json!({"cidr6": "2001:db8:2::/64", "nextHops": [{"address": "192.0.2.2"}], "claims": []});
+        for (field, value, why) in [
+            ("cidr6", json!("2001:db8::1/64"), "2001:db8::/64"),
+            ("cidr6", json!("::/0"), "::/8"),
+            ("cidr6", json!(7), "\"7\" is not an IPv6 prefix"),
+            ("cidr4", json!("0.0.0.0/0"), "0.0.0.0/8"),
+            ("cidr4", json!("10.0.0.0/32"), "too small"),
+            ("nextHops", json!("192.0.2.2"), "not a list"),
+            ("nextHops", json!([{"address": "fe80::1"}]), "reached by"),
+            ("nextHops", json!([{"address": "224.0.0.1"}]), "reached by"),
+            ("nextHops", json!([{"address": "::ffff:192.0.2.2"}]), "reached by"),
+            ("nextHops", json!([{"address": "192.0.2.2", "linkLocal": "2001:db8::1"}]), "linkLocal"),
+            ("nextHops", json!([{"address": "\u{1b}[2J"}]), "has no address"),
+            ("nextHops", json!([[], null, 7, {}]), "has no address"),
+            ("claims", json!([{"address": "203.0.113.7", "pod": "web/a"}]), "no since"),
+        ] {
+            let mut spec = good.clone();
+            spec[field] = value.clone();
+            let read = peer(&spec);
+            let problem = read.problems.first().unwrap_or_else(|| panic!("{field} {value} is taken"));
+            assert!(problem.starts_with(&format!("spec.{field}: ")) && problem.contains(why), "{problem}");
+            assert!(!problem.contains('\u{1b}') && problem.len() < 1000, "{problem}");
+            assert_eq!(read.cidr6.is_some(), field != "cidr6");
+            assert_eq!(read.next_hops.len(), usize::from(field != "nextHops"));
+        }
+        assert_eq!(peer(&json!("text")), peer(&json!({})));
+        assert!(NodePeers.reduce(&raw(&json!([]))).is_err());
+    }
+
+    #[test]
+    fn nothing_in_a_node_peer_is_kept_without_a_bound() {
+        let hops: Vec<Value> =
+            (0..999).map(|n| json!({"address": format!("10.0.{}.{}", n / 250, n % 250 + 1)})).collect();
+        let claims: Vec<Value> =
+            (0..999).map(|_| json!({"address": "10.0.0.1", "pod": "p".repeat(9999), "since": "x"})).collect();
+        let read = peer(&json!({"nextHops": hops, "claims": claims, "cidr6": "x".repeat(1 << 20), "cidr4": []}));
+        assert_eq!((read.next_hops.len(), read.claims.len()), (NEXT_HOPS_MAX, 0));
+        assert!(read.problems.len() == PROBLEMS_MAX && read.problems.iter().all(|problem| problem.len() < 500));
     }
 
     // covers: FM-D07 FM-E03

@@ -275,6 +275,15 @@ impl FromStr for Mac {
 /// Every variant that names a prefix; the message reads on from the value (`"… is not an IPv6 prefix"`).
 pub fn parse_prefix6(text: &str) -> Result<Ipv6Net, AddrError> {
     let net: Ipv6Net = text.trim().parse().map_err(|_| AddrError::NotAPrefix(Family::V6))?;
+    check_prefix6(net)?;
+    Ok(net)
+}
+
+/// The rule of [`parse_prefix6`], for a prefix that has been read elsewhere.
+///
+/// # Errors
+/// [`AddrError::HostBits`] and [`AddrError::NotUnicast`].
+pub fn check_prefix6(net: Ipv6Net) -> Result<(), AddrError> {
     if net.trunc() != net {
         return Err(AddrError::HostBits(net.trunc().to_string()));
     }
@@ -291,7 +300,7 @@ pub fn parse_prefix6(text: &str) -> Result<Ipv6Net, AddrError> {
     if overlaps(Ipv6Addr::UNSPECIFIED, 8) {
         return Err(AddrError::NotUnicast("the reserved range ::/8"));
     }
-    Ok(net)
+    Ok(())
 }
 
 /// The IPv4 twin of [`parse_prefix6`].
@@ -300,6 +309,15 @@ pub fn parse_prefix6(text: &str) -> Result<Ipv6Net, AddrError> {
 /// As there.
 pub fn parse_prefix4(text: &str) -> Result<Ipv4Net, AddrError> {
     let net: Ipv4Net = text.trim().parse().map_err(|_| AddrError::NotAPrefix(Family::V4))?;
+    check_prefix4(net)?;
+    Ok(net)
+}
+
+/// The IPv4 twin of [`check_prefix6`].
+///
+/// # Errors
+/// As there.
+pub fn check_prefix4(net: Ipv4Net) -> Result<(), AddrError> {
     if net.trunc() != net {
         return Err(AddrError::HostBits(net.trunc().to_string()));
     }
@@ -317,7 +335,7 @@ pub fn parse_prefix4(text: &str) -> Result<Ipv4Net, AddrError> {
             return Err(AddrError::NotUnicast(what));
         }
     }
-    Ok(net)
+    Ok(())
 }
 
 /// FNV-1a, 32 bits. Not a defence against anybody: a name that is easy to recompute by hand.

@@ -24,6 +24,7 @@ pub mod ipam;
 pub mod lease;
 pub mod nodeconfig;
 pub mod observed;
+pub mod peers;
 pub mod plan;
 pub mod recover;
 pub mod routes;

@@ -445,7 +445,11 @@ fn prefix<N>(path: &'static str, text: &str, parse: fn(&str) -> Result<N, AddrEr
     parse(text).map_err(wrong)
 }
 
-fn range6(text: &str) -> Result<Ipv6Net, AddrError> {
+/// A node's IPv6 range for pods: what [`parse_prefix6`] takes, of /16 to /126.
+///
+/// # Errors
+/// As there, and [`AddrError::PrefixLength`].
+pub fn range6(text: &str) -> Result<Ipv6Net, AddrError> {
     let net = parse_prefix6(text)?;
     let rule = match net.prefix_len() {
         16..=126 => return Ok(net),
@@ -455,7 +459,11 @@ fn range6(text: &str) -> Result<Ipv6Net, AddrError> {
     Err(AddrError::PrefixLength(rule.into()))
 }
 
-fn range4(text: &str) -> Result<Ipv4Net, AddrError> {
+/// The IPv4 twin of [`range6`], of /8 to /30.
+///
+/// # Errors
+/// As there.
+pub fn range4(text: &str) -> Result<Ipv4Net, AddrError> {
     let net = parse_prefix4(text)?;
     let rule = match net.prefix_len() {
         8..=30 => return Ok(net),
