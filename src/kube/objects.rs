@@ -431,7 +431,7 @@ mod tests {
             assert_eq!(read.next_hops.len(), usize::from(field != "nextHops"));
         }
         assert_eq!(peer(&json!("text")), peer(&json!({})));
-        assert!(NodePeers.reduce(&raw(&json!([]))).is_err());
+        assert!(NodePeers.reduce(&raw(&json!(7))).is_err());
     }
 
     #[test]
