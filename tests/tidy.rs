@@ -39,6 +39,7 @@ const SERDE: &[&str] = &[
     "kube/kubeconfig.rs",
     "kube/objects.rs",
     "kube/watch.rs",
+    "model/bgp.rs",
     "model/nodeconfig.rs",
     "model/text.rs",
     "plugin.rs",

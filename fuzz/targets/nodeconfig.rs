@@ -4,11 +4,12 @@ use flock::kube::kind::Kind as _;
 use flock::kube::objects::NodeConfigs;
 use model::addr::{parse_prefix4, parse_prefix6};
 use model::annotations::IP_ALGO;
+use model::bgp::{Bgp, Neighbour, Peer, PeerAsn};
 use model::nodeconfig::{
     API_VERSION, ConfigError, KIND, MTU_MAX, MTU_MIN4, MTU_MIN6, Manifest, NOTES_MAX, NodeConfig, TEXT_MAX, parse, read,
 };
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::assert_one_line;
 
@@ -57,6 +58,7 @@ fn assert_explained(error: &ConfigError) {
         ConfigError::TooLong(length) => assert!(*length > TEXT_MAX),
         ConfigError::Field { path, .. } => assert!(text.starts_with(path), "which field? {text}"),
         ConfigError::NoRange | ConfigError::DefaultWithoutRange(_) => assert!(text.contains("spec"), "{text}"),
+        ConfigError::Bgp(_) => assert!(text.starts_with("spec.bgp"), "which field? {text}"),
         ConfigError::Encoding(_) | ConfigError::Empty | ConfigError::ManyDocuments | ConfigError::Unreadable { .. } => {
         }
     }
@@ -94,7 +96,42 @@ fn manifest(config: &NodeConfig) -> String {
     ] {
         text.extend(value.map(|value| format!("  {key}: {value}\n")));
     }
+    text.extend(config.bgp.iter().map(|bgp| format!("  bgp: {}\n", block(bgp))));
     text
+}
+
+/// A `bgp` block, in JSON, every field of it written out.
+fn block(bgp: &Bgp) -> Value {
+    let peer = |peer: &Peer| {
+        let mut fields = json!({"name": peer.name.as_str(), "holdTime": peer.hold_time});
+        fields["asn"] = match peer.asn {
+            PeerAsn::Is(asn) => json!(asn),
+            PeerAsn::External => json!("external"),
+        };
+        let (address, link) = match &peer.neighbour {
+            Neighbour::At { address, interface } => (Some(address), interface.as_ref()),
+            Neighbour::On(link) => (None, Some(link)),
+        };
+        let bfd = peer.bfd.map(|bfd| json!({"interval": bfd.interval, "multiplier": bfd.multiplier}));
+        for (key, value) in [
+            ("address", address.map(|address| json!(address.to_string()))),
+            ("interface", link.map(|link| json!(link.as_str()))),
+            ("multihop", peer.multihop.map(|hops| json!(hops))),
+            ("passwordFile", peer.password_file.as_ref().map(|file| json!(file))),
+            ("bfd", bfd),
+        ] {
+            if let Some(value) = value {
+                fields[key] = value;
+            }
+        }
+        fields
+    };
+    let import: Vec<String> = bgp.import.iter().map(ToString::to_string).collect();
+    let mut block = json!({"asn": bgp.asn, "import": import, "peers": bgp.peers.iter().map(peer).collect::<Vec<_>>()});
+    if let Some(id) = bgp.router_id {
+        block["routerID"] = json!(id.to_string());
+    }
+    block
 }
 
 /// A text as YAML writes it when it takes no chances.

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::kube::kind::{Kind, REASON_MAX};
 use crate::kube::url::encoded;
 use model::annotations;
+use model::bgp::{PEERS_MAX, SpecBfd, SpecBgp, SpecPeer};
 use model::embed::app_name;
 use model::excerpt::Excerpt;
 use model::nodeconfig::{KIND, Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefaults, range4, range6};
@@ -100,6 +101,19 @@ fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
         if let Some(defaults) = spec.get_mut("defaults") {
             note("spec.defaults", defaults, &SpecDefaults::FIELDS);
             *defaults = known(defaults, &SpecDefaults::FIELDS);
+        }
+        if let Some(bgp) = spec.get_mut("bgp") {
+            note("spec.bgp", bgp, &SpecBgp::FIELDS);
+            *bgp = known(bgp, &SpecBgp::FIELDS);
+            let peers = bgp.get_mut("peers").and_then(Value::as_array_mut);
+            for (index, peer) in peers.into_iter().flatten().enumerate().take(PEERS_MAX) {
+                note(&format!("spec.bgp.peers[{index}]"), peer, &SpecPeer::FIELDS);
+                *peer = known(peer, &SpecPeer::FIELDS);
+                if let Some(bfd) = peer.get_mut("bfd") {
+                    note(&format!("spec.bgp.peers[{index}].bfd"), bfd, &SpecBfd::FIELDS);
+                    *bfd = known(bfd, &SpecBfd::FIELDS);
+                }
+            }
         }
     }
     // The reader's message quotes the value that is wrong, and the reason has to fit into the status.
@@ -467,10 +481,20 @@ mod tests {
         let known = |fields: &[&str]| fields.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
         assert_eq!(properties("spec"), known(&Spec::FIELDS));
         assert_eq!(properties("spec/properties/defaults"), known(&SpecDefaults::FIELDS));
+        assert_eq!(properties("spec/properties/bgp"), known(&SpecBgp::FIELDS));
+        let peer = "spec/properties/bgp/properties/peers/items";
+        assert_eq!(properties(peer), known(&SpecPeer::FIELDS));
+        assert_eq!(properties(&format!("{peer}/properties/bfd")), known(&SpecBfd::FIELDS));
         // The strict reader of files names the fields that it knows when it meets another one.
         let strict = |text: &str| model::nodeconfig::parse(text).expect_err("refused").to_string();
         let head = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: n}\nspec:\n";
-        for (text, fields) in [("  x: 1", &Spec::FIELDS[..]), ("  defaults: {x: true}", &SpecDefaults::FIELDS)] {
+        for (text, fields) in [
+            ("  x: 1", &Spec::FIELDS[..]),
+            ("  defaults: {x: true}", &SpecDefaults::FIELDS),
+            ("  bgp: {x: true}", &SpecBgp::FIELDS),
+            ("  bgp: {peers: [{x: 1}]}", &SpecPeer::FIELDS),
+            ("  bgp: {peers: [{bfd: {x: 1}}]}", &SpecBfd::FIELDS),
+        ] {
             let refusal = strict(&format!("{head}{text}\n"));
             assert!(fields.iter().all(|field| refusal.contains(&format!("`{field}`"))), "{refusal}");
         }
@@ -490,7 +514,9 @@ mod tests {
             "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig",
             "metadata": {"name": "n", "uid": "u", "generation": 3, "managedFields": [{"a": 1}],
                 "annotations": {"flock.fritzlab.net/ip-algo": "app", "odd": 7}},
-            "spec": {"cidr6": "2001:db8::/64", "bgp": {"asn": 1}, "defaults": {"ipv6": true, "ipv9": true}},
+            "spec": {"cidr6": "2001:db8::/64", "policy": {"mode": "odd"}, "defaults": {"ipv6": true, "ipv9": true},
+                "bgp": {"asn": 1, "confederation": 7, "peers": [
+                    {"name": "a", "address": "192.0.2.1", "asn": 2, "role": "x", "bfd": {"interval": 50, "echo": true}}]}},
             "status": {"conditions": []},
         }));
         assert_eq!((object.uid.as_str(), object.generation), ("u", 3));
@@ -498,9 +524,17 @@ mod tests {
         assert_eq!(config.defaults.ip_algo.as_deref(), Some("app"));
         assert_eq!(config.cidr6.map(|cidr| cidr.to_string()).as_deref(), Some("2001:db8::/64"));
         let says = |place: &str| object.notes.iter().any(|note| note.starts_with(place) && note.contains("ignored"));
-        assert!(
-            object.notes.len() == 2 && says("spec: the field \"bgp\"") && says("spec.defaults: the field \"ipv9\"")
-        );
+        assert_eq!(config.bgp.map(|bgp| bgp.peers.len()), Some(1));
+        for place in [
+            "spec: the field \"policy\"",
+            "spec.defaults: the field \"ipv9\"",
+            "spec.bgp: the field \"confederation\"",
+            "spec.bgp.peers[0]: the field \"role\"",
+            "spec.bgp.peers[0].bfd: the field \"echo\"",
+        ] {
+            assert!(says(place), "{place}: {:?}", object.notes);
+        }
+        assert_eq!(object.notes.len(), 5);
     }
 
     #[test]

@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod addr;
 pub mod annotations;
+pub mod bgp;
 pub mod desired;
 pub mod embed;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::addr::{AddrError, Family, GATEWAY4, IfName, parse_prefix4, parse_prefix6};
 use crate::annotations::{Defaults, IP_ALGO, of_the_node};
+use crate::bgp::{Bgp, BgpError, SpecBgp};
 use crate::excerpt::Excerpt;
 use crate::text::{self, TextError};
 
@@ -98,12 +99,14 @@ pub struct Spec {
     pub extra_prefixes: Option<Vec<String>>,
     /// The link on which the host answers for its pods.
     pub proxy_neighbours: Option<String>,
+    /// The routers that are told the node's routes.
+    pub bgp: Option<SpecBgp>,
 }
 
 impl Spec {
     /// The names of its fields, for readers that leave out what they do not know.
-    pub const FIELDS: [&str; 8] =
-        ["cidr6", "cidr4", "defaults", "mtu", "gateway4", "peers", "extraPrefixes", "proxyNeighbours"];
+    pub const FIELDS: [&str; 9] =
+        ["cidr6", "cidr4", "defaults", "mtu", "gateway4", "peers", "extraPrefixes", "proxyNeighbours", "bgp"];
 }
 
 /// `spec.defaults` as it is written.
@@ -149,6 +152,8 @@ pub struct NodeConfig {
     pub extra_prefixes: Vec<IpNet>,
     /// The link on which the host answers ARP and neighbour solicitations for its pods.
     pub proxy_neighbours: Option<IfName>,
+    /// The routers that are told the node's routes; `None`: flock configures no routing daemon.
+    pub bgp: Option<Bgp>,
 }
 
 /// Whether a node keeps routes to other nodes by itself.
@@ -191,6 +196,8 @@ pub enum ConfigError {
     NoRange,
     /// A default that is true for a family that has no range.
     DefaultWithoutRange(Family),
+    /// A field of `spec.bgp` whose value breaks a rule.
+    Bgp(BgpError),
 }
 
 /// A rule that a field's value breaks. The text reads on from the value.
@@ -243,6 +250,7 @@ impl fmt::Display for ConfigError {
             ConfigError::DefaultWithoutRange(Family::V4) => {
                 f.write_str("spec.defaults.ipv4 is true but spec.cidr4 is absent")
             }
+            ConfigError::Bgp(error) => error.fmt(f),
         }
     }
 }
@@ -367,6 +375,7 @@ impl Manifest {
         let peers = spec.peers.map(|text| peers(&text)).transpose()?;
         let extra_prefixes = extra_prefixes(&spec.extra_prefixes.unwrap_or_default())?;
         let proxy_neighbours = spec.proxy_neighbours.map(|text| uplink(&text)).transpose()?;
+        let bgp = spec.bgp.map(SpecBgp::check).transpose().map_err(ConfigError::Bgp)?;
 
         let asked = spec.defaults.unwrap_or_default();
         let default = |family, asked: Option<bool>, has_range: bool| match (asked, has_range) {
@@ -391,6 +400,7 @@ impl Manifest {
             peers,
             extra_prefixes,
             proxy_neighbours,
+            bgp,
         };
         Ok((config, notes))
     }
@@ -640,6 +650,7 @@ mod tests {
             peers: None,
             extra_prefixes: Vec::new(),
             proxy_neighbours: None,
+            bgp: None,
         };
         assert_eq!(parse(text), Ok(want));
     }

@@ -142,6 +142,78 @@ fn a_bad_node_config_is_refused_by_the_server_or_explained_in_its_status() {
     agent.stop();
 }
 
+#[test]
+fn a_bgp_block_is_refused_by_the_server_as_by_the_agent() {
+    let host = Host::new();
+    let plane = ControlPlane::start(&host);
+    let object = |bgp: &Value| node_config_spec(json!({"cidr4": CIDR4, "bgp": bgp}));
+    let read = |object: &str| model::nodeconfig::parse(object).map(|config| config.bgp.is_some());
+    let peer = |fields: Value| {
+        let mut peer = json!({"name": "tor1", "address": "192.0.2.1", "asn": 65100});
+        for (key, value) in fields.as_object().expect("an object") {
+            peer[key] = value.clone();
+        }
+        json!({"asn": 65001, "peers": [peer]})
+    };
+    let asn = |asn: Value| json!({"asn": asn, "peers": [{"name": "a", "address": "192.0.2.1", "asn": 1}]});
+    let with = |key: &str, value: Value| {
+        let mut bgp = asn(json!(1));
+        bgp[key] = value;
+        bgp
+    };
+    for (bgp, why) in [
+        (json!({"asn": 65001}), "peers"),
+        (json!({"asn": 65001, "peers": []}), "peers"),
+        (json!({"peers": [{"name": "a", "address": "192.0.2.1", "asn": 1}]}), "asn"),
+        (asn(json!(0)), "asn"),
+        (asn(json!(4_294_967_295_u32)), "asn"),
+        (with("routerID", json!("0.0.0.0")), "not be 0.0.0.0"),
+        (with("routerID", json!("2001:db8::1")), "IPv4"),
+        (with("import", json!(["10.0.0.1/8"])), "bits set behind"),
+        (with("import", json!(["10.0.0.1"])), "must be a prefix"),
+        (with("import", json!(["10.0.0.0/8", "10.0.0.0/8"])), "Duplicate"),
+        (with("peers", json!([{"name": "a", "asn": 1}])), "address or interface"),
+        (with("peers", json!([{"name": "a", "address": "fe80::1", "asn": 1}])), "link-local"),
+        (with("peers", json!([{"name": "a", "interface": "eth0", "multihop": 2, "asn": 1}])), "multihop"),
+        (peer(json!({"name": "Tor1"})), "name"),
+        (peer(json!({"name": "a".repeat(32)})), "name"),
+        (peer(json!({"address": "router"})), "address of a router"),
+        (peer(json!({"address": "192.0.2.1/24"})), "address of a router"),
+        (peer(json!({"address": "::"})), "address of a router"),
+        (peer(json!({"address": "::1"})), "address of a router"),
+        (peer(json!({"interface": "eth*"})), "interface"),
+        (peer(json!({"interface": "lo"})), "name of a link"),
+        (peer(json!({"asn": 0})), "AS number"),
+        (peer(json!({"asn": "65100"})), "word external"),
+        (peer(json!({"asn": "internal"})), "word external"),
+        (peer(json!({"multihop": 0})), "multihop"),
+        (peer(json!({"holdTime": 2})), "holdTime"),
+        (peer(json!({"passwordFile": "secret"})), "passwordFile"),
+        (peer(json!({"bfd": {"interval": 9}})), "interval"),
+        (peer(json!({"bfd": {"multiplier": 1}})), "multiplier"),
+        (peer(json!({"bfd": true})), "bfd"),
+    ] {
+        let error = plane.apply(&object(&bgp)).expect_err(&bgp.to_string());
+        assert!(error.contains(why), "{bgp}: {error}");
+        assert!(read(&object(&bgp)).is_err(), "the agent takes {bgp}, which the server refuses");
+    }
+    for bgp in [
+        asn(json!(4_294_967_294_u32)),
+        with("routerID", json!("192.0.2.11")),
+        with("import", json!(["10.0.0.0/8", "::/0", "0.0.0.0/0"])),
+        peer(json!({"asn": "external"})),
+        peer(json!({"address": "fe80::1", "interface": "eth1.100", "passwordFile": "/etc/flock/bgp/tor1"})),
+        peer(json!({"address": "2001:db8::1", "multihop": 255, "holdTime": 3, "bfd": {}})),
+        with(
+            "peers",
+            json!([{"name": "a", "interface": "eth2", "asn": "external", "bfd": {"interval": 300, "multiplier": 3}}]),
+        ),
+    ] {
+        plane.apply(&object(&bgp)).expect(&bgp.to_string());
+        assert_eq!(read(&object(&bgp)), Ok(true), "{bgp}");
+    }
+}
+
 // covers: FM-D08
 #[test]
 fn pods_get_what_their_annotations_in_the_api_say() {
