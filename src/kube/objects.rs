@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -266,6 +267,8 @@ pub struct Pod {
     pub app: String,
     /// The first container's image, as written.
     pub image: Option<String>,
+    /// Whether it may be sent traffic of others: its condition Ready is True, and it is not about to go.
+    pub serving: bool,
 }
 
 impl Pod {
@@ -281,6 +284,8 @@ struct RawPod {
     metadata: RawPodMeta,
     #[serde(default)]
     spec: RawPodSpec,
+    #[serde(default, deserialize_with = "null_is_default")]
+    status: RawPodStatus,
 }
 
 #[derive(Deserialize)]
@@ -295,12 +300,28 @@ struct RawPodMeta {
     labels: Option<String>,
     #[serde(default, deserialize_with = "null_is_default")]
     owner_references: Vec<Owner>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize, Default)]
 struct RawPodSpec {
     #[serde(default, deserialize_with = "null_is_default")]
     containers: Vec<Container>,
+}
+
+#[derive(Deserialize, Default)]
+struct RawPodStatus {
+    #[serde(default, deserialize_with = "null_is_default")]
+    conditions: Vec<RawCondition>,
+}
+
+#[derive(Deserialize)]
+struct RawCondition {
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default)]
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -355,12 +376,14 @@ impl Kind for Pods {
         let mirror = annotations.remove(CONFIG_MIRROR);
         let controller = pod.metadata.owner_references.iter().find(|owner| owner.controller == Some(true));
         let controller = controller.map(|owner| (owner.kind.as_str(), owner.name.as_str()));
+        let ready = pod.status.conditions.iter().any(|found| found.kind == "Ready" && found.status == "True");
         Ok(Pod {
             uid: pod.metadata.uid,
             config_hash: mirror.or(hash),
             annotations,
             app: app_name(controller, pod.metadata.labels.as_deref(), &pod.metadata.name),
             image: pod.spec.containers.into_iter().next().and_then(|container| container.image),
+            serving: ready && pod.metadata.deletion_timestamp.is_none(),
         })
     }
 }
@@ -505,6 +528,20 @@ mod tests {
             "spec": {"cidr4": "10.25.0.0/24", "gateway4": "169.254.1.77"},
         }));
         assert_eq!(object.config.expect("valid").gateway4.to_string(), "169.254.1.77");
+    }
+
+    #[test]
+    fn a_pod_serves_from_ready_until_it_is_about_to_go() {
+        let of = |status: Value, deleted: Value| {
+            pod(&json!({"metadata": {"name": "web-0", "uid": "u", "deletionTimestamp": deleted}, "status": status}))
+                .serving
+        };
+        let ready = |status: &str| json!({"conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": status}]});
+        assert!(of(ready("True"), Value::Null));
+        assert!(!of(ready("True"), json!("2026-11-26T13:00:00Z")), "it may be ready still, and its end has begun");
+        for status in [ready("False"), ready("Unknown"), json!({}), json!({"conditions": null}), Value::Null] {
+            assert!(!of(status.clone(), Value::Null), "{status}");
+        }
     }
 
     // covers: FM-G05

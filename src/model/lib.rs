@@ -15,6 +15,7 @@ extern crate std;
 pub mod addr;
 pub mod annotations;
 pub mod bgp;
+pub mod claims;
 pub mod desired;
 pub mod embed;
 #[cfg(test)]

@@ -37,8 +37,14 @@ mod tests {
     use std::thread;
 
     fn set_with(uid: &str) -> Arc<Objects<Pod>> {
-        let pod =
-            Pod { uid: uid.into(), config_hash: None, annotations: Default::default(), app: "a".into(), image: None };
+        let pod = Pod {
+            uid: uid.into(),
+            config_hash: None,
+            annotations: Default::default(),
+            app: "a".into(),
+            image: None,
+            serving: true,
+        };
         Arc::new(Objects::from([(Name { namespace: "ns".into(), name: "p".into() }, Arc::new(pod))]))
     }
 

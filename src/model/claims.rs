@@ -1,0 +1,156 @@
+//! Addresses that belong to one pod of the whole cluster (annotation `addresses`): which this node claims, and what happens when
+//! another node claims one, too.
+//!
+//! Nodes tell each other their claims, and each decides by the same rule, so both decide alike: the earlier claim counts, and of
+//! two of one moment that of the node whose name comes first. The later one is not announced; its pod keeps the address, as no
+//! living pod is ever harmed. Decides on values; must not ask the API server, and knows the time only as an argument.
+
+use alloc::borrow::ToOwned as _;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::lease::Lease;
+use crate::peers::{CLAIMS_MAX, Claim, Peers};
+
+/// An address that this node and another one claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contest {
+    /// This node's claim.
+    pub ours: Claim,
+    /// The other node.
+    pub node: String,
+    /// Its claim.
+    pub theirs: Claim,
+    /// The other node's counts.
+    pub lost: bool,
+}
+
+impl fmt::Display for Contest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Contest { ours, node, theirs, lost } = self;
+        write!(f, "{} is claimed by pod {} here and by pod {} of node {node}", ours.address, ours.pod, theirs.pod)?;
+        f.write_str(match lost {
+            true => ", which came first: this node does not announce it; delete one of the pods",
+            false => ", which came later and is not announced; delete one of the pods",
+        })
+    }
+}
+
+/// What this node claims: the addresses of `leases` outside of `prefixes`, the node's ranges, in order, and at most [`CLAIMS_MAX`]
+/// of them. A claim that is among `former` keeps its time; the others begin at `now`, which is RFC 3339 in UTC.
+pub fn own<'a>(
+    leases: impl IntoIterator<Item = &'a Lease>,
+    prefixes: &[IpNet],
+    former: &[Claim],
+    now: &str,
+) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for lease in leases {
+        let outside = lease.addresses().filter(|ip| !prefixes.iter().any(|prefix| prefix.contains(ip)));
+        claims.extend(outside.map(|address| {
+            let pod = holder(lease);
+            let known = former.iter().find(|claim| claim.address == address && *claim.pod == *pod);
+            Claim { address, since: known.map_or_else(|| now.into(), |claim| claim.since.clone()), pod: pod.into() }
+        }));
+    }
+    claims.sort_by_key(|claim| claim.address);
+    claims.truncate(CLAIMS_MAX);
+    claims
+}
+
+/// The pod that a lease is for, `NAMESPACE/NAME`; the container where no pod was named.
+fn holder(lease: &Lease) -> String {
+    match &lease.pod {
+        Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+        None => format!("container {}", lease.attachment.container_id),
+    }
+}
+
+/// The addresses that `node` claims by `ours` and that others claim, too, in order.
+pub fn contests(node: &str, ours: &[Claim], peers: &Peers<'_>) -> Vec<Contest> {
+    let mut found = Vec::new();
+    for claim in ours {
+        for (other, peer) in peers.iter().filter(|(other, _)| **other != node) {
+            for theirs in peer.claims.iter().filter(|theirs| theirs.address == claim.address) {
+                let lost = (&theirs.since, *other) < (&claim.since, node);
+                let other = (*other).to_owned();
+                found.push(Contest { ours: claim.clone(), node: other, theirs: theirs.clone(), lost });
+            }
+        }
+    }
+    found
+}
+
+/// The other node that claims `ip`, with its pod; none if nobody does.
+pub fn holder_elsewhere(ip: IpAddr, node: &str, peers: &Peers<'_>) -> Option<(String, String)> {
+    peers.iter().filter(|(other, _)| **other != node).find_map(|(other, peer)| {
+        let claim = peer.claims.iter().find(|claim| claim.address == ip)?;
+        Some(((*other).to_owned(), String::from(&*claim.pod)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString as _;
+
+    use super::*;
+    use crate::examples::lease;
+    use crate::lease::PodName;
+    use crate::peers::Peer;
+
+    const FIRST: &str = "2026-01-01T00:00:00Z";
+    const SECOND: &str = "2026-01-01T00:00:01Z";
+
+    fn claim(address: &str, pod: &str, since: &str) -> Claim {
+        Claim { address: address.parse().expect("literal"), pod: pod.into(), since: since.into() }
+    }
+
+    fn peer(claims: &[Claim]) -> Peer {
+        Peer { claims: claims.to_vec(), ..Peer::default() }
+    }
+
+    #[test]
+    fn a_node_claims_what_its_pods_have_beyond_its_ranges_and_keeps_the_time_of_the_claim() {
+        let ranges: Vec<IpNet> = ["2001:db8::/64"].iter().map(|net| net.parse().expect("a prefix")).collect();
+        let mut fixed = lease("abc/eth0");
+        fixed.ipv4 = "203.0.113.5".parse().ok();
+        fixed.pod = Some(PodName { namespace: "web".into(), name: "www-0".into(), uid: None });
+        let first = own([&fixed], &ranges, &[], FIRST);
+        assert_eq!(first, [claim("203.0.113.5", "web/www-0", FIRST)]);
+        assert_eq!(own([&fixed], &ranges, &first, SECOND), first);
+        // Another pod with the same address claims it anew.
+        fixed.pod = None;
+        let other = own([&fixed], &ranges, &first, SECOND);
+        assert_eq!(other, [claim("203.0.113.5", "container abc", SECOND)]);
+    }
+
+    #[test]
+    fn two_nodes_decide_alike_who_announces_an_address() {
+        for (a_since, b_since, a_wins) in [(FIRST, SECOND, true), (SECOND, FIRST, false), (FIRST, FIRST, true)] {
+            let (of_a, of_b) = (claim("192.0.2.1", "x/a", a_since), claim("192.0.2.1", "x/b", b_since));
+            let (a, b) = (peer(std::slice::from_ref(&of_a)), peer(std::slice::from_ref(&of_b)));
+            let peers = Peers::from([("a", &a), ("b", &b)]);
+            let lost =
+                |node, own| contests(node, &[own], &peers).iter().map(|contest| contest.lost).collect::<Vec<_>>();
+            assert_eq!(lost("a", of_a), [!a_wins]);
+            assert_eq!(lost("b", of_b), [a_wins]);
+        }
+    }
+
+    #[test]
+    fn an_address_that_another_node_claims_is_told_with_its_pod() {
+        let own = peer(&[claim("192.0.2.1", "x/own", FIRST)]);
+        let other = peer(&[claim("192.0.2.2", "x/web", FIRST)]);
+        let peers = Peers::from([("a", &own), ("b", &other)]);
+        let elsewhere = |ip: &str| holder_elsewhere(ip.parse().expect("literal"), "a", &peers);
+        assert_eq!(elsewhere("192.0.2.1"), None, "its own claim is no other node's");
+        assert_eq!(elsewhere("192.0.2.2"), Some(("b".to_string(), "x/web".to_string())));
+        assert_eq!(elsewhere("192.0.2.3"), None);
+        let text = contests("a", &[claim("192.0.2.2", "x/mine", SECOND)], &peers)[0].to_string();
+        assert!(text.contains("x/mine") && text.contains("x/web of node b") && text.contains("came first"), "{text}");
+    }
+}
