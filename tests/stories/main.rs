@@ -28,6 +28,7 @@ mod fuzz_seeds;
 mod hosts;
 mod install;
 mod kernel;
+mod kernel_routes;
 mod kube_client;
 mod limits;
 mod netlink_faults;

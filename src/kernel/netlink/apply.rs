@@ -19,6 +19,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetlinkError;
 use super::conn::{Conn, Request};
+use super::message::attribute;
 use super::uapi::{AF_INET, IFLA_AF_SPEC, IFLA_INET_CONF};
 use model::addr::Family;
 use model::plan::{Change, ROUTE_PROTOCOL, Reach, Setting, UNREACHABLE_METRIC};
@@ -148,14 +149,6 @@ fn requests<'a>(index: u32, name: &str, changes: &'a [Change]) -> Vec<(Request, 
 /// `IFLA_AF_SPEC` with `AF_INET` and `IFLA_INET_CONF` in it, each setting by its number (linux/if_link.h, linux/ip.h). The
 /// packet crate knows them only in the shape in which the kernel shows them.
 fn request_settings4(index: u32, name: &str, settings: &[&Setting]) -> Request {
-    let attribute = |kind: u16, value: &[u8]| {
-        // What is nested here is a few hundred bytes long.
-        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    };
     let values: Vec<u8> = settings
         .iter()
         // The numbers begin with 1, and the places, as the kernel shows them, with 0.
@@ -272,7 +265,7 @@ fn address(index: u32, ip: IpAddr, prefix_len: u8, reach: Reach) -> AddressMessa
     message
 }
 
-fn route(to: IpNet) -> RouteMessage {
+pub(super) fn route(to: IpNet) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
         address_family: family(to.addr()),

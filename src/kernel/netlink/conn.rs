@@ -7,9 +7,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Instant;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{Emitable as _, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -17,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use super::message::{Message, Object, Outcome, messages, outcome};
+use super::message::{HEADER, Message, Object, Outcome, messages, outcome};
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
 
@@ -33,6 +31,29 @@ pub(super) struct Request {
     pub(super) message: RouteNetlinkMessage,
     pub(super) flags: u16,
     pub(super) what: String,
+}
+
+/// The same with a message in bytes, for what the packet crate does not know.
+pub(super) struct Encoded {
+    /// What it asks for, `RTM_NEWNEXTHOP` for one.
+    pub(super) kind: u16,
+    /// The fixed header of its kind, and attributes.
+    pub(super) body: Vec<u8>,
+    pub(super) flags: u16,
+    pub(super) what: String,
+}
+
+impl From<Request> for Encoded {
+    fn from(request: Request) -> Encoded {
+        let Request { message, flags, what } = request;
+        Encoded { kind: message.message_type(), body: body(&message), flags, what }
+    }
+}
+
+fn body(message: &RouteNetlinkMessage) -> Vec<u8> {
+    let mut body = vec![0; message.buffer_len()];
+    message.emit(&mut body);
+    body
 }
 
 /// A netlink socket of the namespace that it was opened in, whatever thread uses it later.
@@ -74,7 +95,8 @@ impl Conn {
     }
 
     /// One request, acknowledged. The messages that came before the acknowledgement: the object asked for, or an echo.
-    pub(super) fn run(&mut self, request: Request) -> Result<Vec<Object>, NetlinkError> {
+    pub(super) fn run(&mut self, request: impl Into<Encoded>) -> Result<Vec<Object>, NetlinkError> {
+        let request = request.into();
         let what = request.what.clone();
         let mut answers = Vec::new();
         let mut results = self.exchange(vec![request], &mut answers)?;
@@ -87,39 +109,23 @@ impl Conn {
 
     /// Several requests in one system call, in order. The kernel goes on after a refused one, so each has its own
     /// result, in the order of the requests.
-    pub(super) fn batch(&mut self, requests: Vec<Request>) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
-        self.exchange(requests, &mut Vec::new())
+    pub(super) fn batch(
+        &mut self,
+        requests: Vec<impl Into<Encoded>>,
+    ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
+        self.exchange(requests.into_iter().map(Into::into).collect(), &mut Vec::new())
     }
 
     /// All objects of a table. Repeated while the kernel says that the table changed under it.
     pub(super) fn dump(&mut self, message: RouteNetlinkMessage, what: &str) -> Result<Vec<Object>, NetlinkError> {
-        self.dump_encoded(what, |conn, bytes| conn.encode(message.clone(), NLM_F_DUMP, bytes))
+        self.dump_kind(message.message_type(), &body(&message), what)
     }
 
-    /// As [`Conn::dump`], for a table that the packet crate does not know: `kind` of the request, and its fixed header.
-    pub(super) fn dump_kind(&mut self, kind: u16, header: &[u8], what: &str) -> Result<Vec<Object>, NetlinkError> {
-        self.dump_encoded(what, |conn, bytes| {
-            conn.sequence = conn.sequence.wrapping_add(1);
-            // A fixed header has a few bytes.
-            let length = u32::try_from(16 + header.len()).unwrap_or(u32::MAX);
-            bytes.extend(length.to_ne_bytes());
-            bytes.extend(kind.to_ne_bytes());
-            bytes.extend((NLM_F_DUMP | NLM_F_REQUEST).to_ne_bytes());
-            bytes.extend(conn.sequence.to_ne_bytes());
-            bytes.extend([0; 4]);
-            bytes.extend(header);
-            conn.sequence
-        })
-    }
-
-    fn dump_encoded(
-        &mut self,
-        what: &str,
-        encode: impl Fn(&mut Conn, &mut Vec<u8>) -> u32,
-    ) -> Result<Vec<Object>, NetlinkError> {
+    /// As [`Conn::dump`], for a table that the packet crate does not know: `kind` of the request, and what follows its header.
+    pub(super) fn dump_kind(&mut self, kind: u16, body: &[u8], what: &str) -> Result<Vec<Object>, NetlinkError> {
         for _ in 0..DUMP_TRIES {
             let mut bytes = Vec::new();
-            let sequence = encode(self, &mut bytes);
+            let sequence = self.encode(kind, NLM_F_DUMP, body, &mut bytes);
             if let Some(objects) = self.dump_once(sequence, &bytes, what)? {
                 return Ok(objects);
             }
@@ -129,7 +135,7 @@ impl Conn {
 
     fn exchange(
         &mut self,
-        requests: Vec<Request>,
+        requests: Vec<Encoded>,
         answers: &mut Vec<Object>,
     ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
         let first = self.sequence.wrapping_add(1);
@@ -138,7 +144,7 @@ impl Conn {
         let mut results: Vec<Option<Result<(), NetlinkError>>> = Vec::with_capacity(requests.len());
         for request in requests {
             let before = bytes.len();
-            self.encode(request.message, request.flags | NLM_F_ACK, &mut bytes);
+            self.encode(request.kind, request.flags | NLM_F_ACK, &request.body, &mut bytes);
             results.push(match failpoint::pass("netlink.request") {
                 Ok(()) => None,
                 Err(error) => {
@@ -194,18 +200,17 @@ impl Conn {
     }
 
     /// Appends the message to `bytes` and returns its sequence number.
-    fn encode(&mut self, message: RouteNetlinkMessage, flags: u16, bytes: &mut Vec<u8>) -> u32 {
+    fn encode(&mut self, kind: u16, flags: u16, body: &[u8], bytes: &mut Vec<u8>) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags | NLM_F_REQUEST;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-        message.finalize();
-        let start = bytes.len();
-        bytes.resize(start + message.buffer_len(), 0);
-        if let Some(space) = bytes.get_mut(start..) {
-            message.serialize(space);
-        }
+        // A request is some hundred bytes long.
+        let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
+        bytes.extend(length.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+        bytes.extend(self.sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
         self.sequence
     }
 

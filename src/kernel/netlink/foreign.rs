@@ -13,6 +13,7 @@ use super::NetlinkError;
 use super::conn::Conn;
 use super::message::{Attributes, Object, address, number};
 use super::read::{Neighbour, as_neighbour};
+use super::route::other_family;
 use super::uapi::{
     AF_INET, AF_INET6, NEXTHOP_SIZE, NHA_GATEWAY, NHA_GROUP, NHA_ID, NHA_OIF, NUD_DELAY, NUD_PERMANENT, NUD_PROBE,
     NUD_REACHABLE, NUD_STALE, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY,
@@ -41,7 +42,7 @@ pub struct ForeignRoute {
     pub advertised: bool,
 }
 
-/// Nexthop objects by their numbers: `ip nexthop`, since Linux 5.3.
+/// Nexthop objects without flock's mark by their numbers: `ip nexthop`, since Linux 5.3.
 #[derive(Debug, Default)]
 pub struct NexthopObjects {
     hops: HashMap<u32, Hop>,
@@ -163,12 +164,7 @@ fn hop(family: u8, attributes: Attributes<'_>) -> Option<Hop> {
         match attribute {
             RTA_OIF => link = number(value),
             RTA_GATEWAY => via = address(family, value),
-            // A gateway of the other family: two bytes that name it, then the address.
-            RTA_VIA => {
-                via = value
-                    .split_first_chunk()
-                    .and_then(|(family, ip)| address(u8::try_from(u16::from_ne_bytes(*family)).ok()?, ip));
-            }
+            RTA_VIA => via = other_family(value),
             _ => {}
         }
     }
@@ -176,7 +172,11 @@ fn hop(family: u8, attributes: Attributes<'_>) -> Option<Hop> {
 }
 
 pub(super) fn add_nexthop(object: &Object, objects: &mut NexthopObjects) {
-    let Some(&[family, ..]) = object.of::<NEXTHOP_SIZE>(RTM_NEWNEXTHOP) else { return };
+    let Some(&[family, _, protocol, ..]) = object.of::<NEXTHOP_SIZE>(RTM_NEWNEXTHOP) else { return };
+    // Those of flock lead to its own pods.
+    if protocol == ROUTE_PROTOCOL {
+        return;
+    }
     let (mut id, mut link, mut via, mut members) = (None, None, None, Vec::new());
     for (attribute, value) in object.attributes(NEXTHOP_SIZE) {
         match attribute {

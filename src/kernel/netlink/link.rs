@@ -308,7 +308,8 @@ fn settings(family: &[u8], attribute: u16) -> Vec<i32> {
 mod tests {
     use netlink_packet_core::Emitable as _;
 
-    use super::super::message::tests::{ODD, attribute, object};
+    use super::super::message::attribute;
+    use super::super::message::tests::{ODD, object};
     use super::*;
 
     /// A link as the kernel shows it, with `odd` before and behind the attributes that flock reads.

@@ -1,4 +1,4 @@
-//! Reads what the kernel says: messages out of a datagram, and attributes out of a message.
+//! Reads what the kernel says: messages out of a datagram, and attributes out of a message; and writes an attribute.
 //!
 //! Each kernel release adds attributes, and drivers and users fill them as they like, so a reader that has to understand all
 //! of them loses a link for something that flock never looks at. Here an attribute is a number and bytes; whoever wants one
@@ -15,7 +15,7 @@ use super::uapi::{
 };
 
 /// Size of the header of a message (`nlmsghdr`).
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 
 /// One message, not yet read any further.
 #[derive(Debug, Clone)]
@@ -131,6 +131,15 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// An attribute with its padding, as it is sent.
+pub(super) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
+    // What flock sends is a few hundred bytes long.
+    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    let mut bytes = [&length.to_ne_bytes()[..], &number.to_ne_bytes(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 /// A number of four bytes.
 pub(super) fn number(value: &[u8]) -> Option<u32> {
     u32_at(value, 0).filter(|_| value.len() == 4)
@@ -168,19 +177,13 @@ pub(super) mod tests {
     use super::super::NetlinkError;
     use super::super::foreign::{NexthopObjects, add_nexthop, as_foreign_route};
     use super::super::link::as_link;
+    use super::super::nexthop::{Content, as_nexthop};
     use super::super::read::{as_address, as_permanent_neighbour, as_route};
+    use super::super::route::as_shown;
     use super::*;
 
     /// Values that no attribute should have, of whatever size it is.
     pub(in super::super) const ODD: [&[u8]; 6] = [&[], &[1], &[0xff; 3], &[0xff; 4], &[0xff; 65], &[0; 2000]];
-
-    /// An attribute, padded.
-    pub(in super::super) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).expect("short");
-        let mut bytes = [&length.to_ne_bytes()[..], &number.to_ne_bytes(), value].concat();
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     /// The object that a message of this kind with these parts shows.
     pub(in super::super) fn object(kind: u16, parts: &[&[u8]]) -> Object {
@@ -210,6 +213,11 @@ pub(super) mod tests {
                     assert!(net.is_none_or(|net| net.prefix_len() <= net.max_prefix_len()));
                     add_nexthop(&object, &mut objects);
                     as_foreign_route(&object, &objects);
+                    let net = as_shown(&object).map(|route| route.key.to);
+                    assert!(net.is_none_or(|net| net.prefix_len() <= net.max_prefix_len()));
+                    if let Some((_, _, Content::Group(group))) = as_nexthop(&object) {
+                        assert!(group.members.is_sorted() && group.members.len() <= datagram.len() / 8);
+                    }
                 }
                 Outcome::Refused(cause) => {
                     assert!(!NetlinkError { what: "do it".into(), cause }.to_string().is_empty())

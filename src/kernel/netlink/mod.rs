@@ -9,8 +9,10 @@ pub mod conn;
 pub mod foreign;
 pub mod link;
 mod message;
+pub mod nexthop;
 pub mod read;
 pub mod removal;
+pub mod route;
 mod uapi;
 
 use std::fmt;
@@ -49,6 +51,8 @@ pub enum Cause {
     Interrupted,
     /// Somebody else has taken down or removed, in mid-work, what was just made; which part.
     Altered(&'static str),
+    /// It was not tried: what it rests on was refused before.
+    Unfounded,
 }
 
 impl NetlinkError {
@@ -85,7 +89,7 @@ impl NetlinkError {
     pub fn is_transient(&self) -> bool {
         let errno = match &self.cause {
             Cause::Late | Cause::Interrupted => return true,
-            Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth => return false,
+            Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth | Cause::Unfounded => return false,
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => Errno::from_io_error(error),
         };
@@ -119,6 +123,7 @@ impl fmt::Display for NetlinkError {
             Cause::Late => f.write_str("the kernel did not answer in time"),
             Cause::Garbled(why) => write!(f, "the kernel's answer could not be read: {why}"),
             Cause::Altered(part) => write!(f, "{part} was taken down or changed by somebody else meanwhile"),
+            Cause::Unfounded => f.write_str("not tried, since what it rests on was refused"),
             Cause::Interrupted => f.write_str("the table kept changing while it was read"),
         }
     }

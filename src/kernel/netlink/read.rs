@@ -337,7 +337,8 @@ fn is_local(object: &Object) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::tests::{ODD, attribute, object};
+    use super::super::message::attribute;
+    use super::super::message::tests::{ODD, object};
     use super::*;
 
     /// An object stays what it is, whatever stands before and behind the `known` attributes, which are all that is looked at.

@@ -12,6 +12,8 @@ pub(super) const NLM_F_ACK_TLVS: u16 = 0x200;
 pub(super) const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The bits of an attribute's type that are its number; the others say that it is nested, or in network byte order.
 pub(super) const NLA_TYPE_MASK: u16 = 0x3fff;
+/// The bit of an attribute's type that says that it is nested. Newer kinds of requests are refused without it.
+pub(super) const NLA_F_NESTED: u16 = 0x8000;
 
 // Families (linux/socket.h).
 pub(super) const AF_UNSPEC: u8 = 0;
@@ -66,10 +68,15 @@ pub(super) const RTA_MULTIPATH: u16 = 9;
 pub(super) const RTA_TABLE: u16 = 15;
 pub(super) const RTA_VIA: u16 = 18;
 pub(super) const RTA_NH_ID: u16 = 30;
+pub(super) const RTN_UNICAST: u8 = 1;
 pub(super) const RTN_LOCAL: u8 = 2;
+pub(super) const RTN_BLACKHOLE: u8 = 6;
 pub(super) const RTN_UNREACHABLE: u8 = 7;
+pub(super) const RTN_PROHIBIT: u8 = 8;
 pub(super) const RTPROT_RA: u8 = 9;
 pub(super) const RT_TABLE_LOCAL: u32 = 255;
+/// The gateway is on the link because the route says so.
+pub(super) const RTNH_F_ONLINK: u32 = 4;
 /// A route that the kernel made for one destination out of another one.
 pub(super) const RTM_F_CLONED: u32 = 0x200;
 
@@ -102,8 +109,21 @@ pub(super) const RTM_GETNEXTHOP: u16 = 106;
 pub(super) const NEXTHOP_SIZE: usize = 8;
 pub(super) const NHA_ID: u16 = 1;
 pub(super) const NHA_GROUP: u16 = 2;
+pub(super) const NHA_GROUP_TYPE: u16 = 3;
 pub(super) const NHA_OIF: u16 = 5;
 pub(super) const NHA_GATEWAY: u16 = 6;
+/// What makes a group resilient, since Linux 5.12; nested.
+pub(super) const NHA_RES_GROUP: u16 = 12;
+/// Inside `NHA_RES_GROUP`: two bytes.
+pub(super) const NHA_RES_GROUP_BUCKETS: u16 = 1;
+/// Inside `NHA_RES_GROUP`: four bytes, in hundredths of a second.
+pub(super) const NHA_RES_GROUP_IDLE_TIMER: u16 = 2;
+/// Inside `NHA_RES_GROUP`: four bytes, in hundredths of a second.
+pub(super) const NHA_RES_GROUP_UNBALANCED_TIMER: u16 = 3;
+pub(super) const NEXTHOP_GRP_TYPE_MPATH: u16 = 0;
+pub(super) const NEXTHOP_GRP_TYPE_RES: u16 = 1;
+/// Since Linux 5.12.
+pub(super) const RTM_GETNEXTHOPBUCKET: u16 = 118;
 
 // Multicast groups (linux/rtnetlink.h).
 pub(super) const RTNLGRP_LINK: u32 = 1;

@@ -1,0 +1,357 @@
+//! The routes of the table that is announced, and those of the main table that lead to other nodes and to anycast addresses:
+//! reads them with the nexthop objects behind them, and carries out a list of [`Step`]s.
+//!
+//! Owns how they are encoded, and what becomes of the steps behind one that was refused. Must not decide what should be there,
+//! nor touch what lacks flock's mark. The routes of pods' links and the host's own unreachable ones are of `apply`.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+};
+use rustix::io::Errno;
+
+use super::apply::route;
+use super::conn::{Conn, Encoded, Request};
+use super::message::{Object, address, number};
+use super::nexthop::{Owner, delete_nexthop, put_flags, put_group, put_nexthop, taken};
+use super::uapi::{
+    AF_INET, AF_INET6, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
+    RTA_VIA, RTM_F_CLONED, RTM_NEWROUTE, RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE,
+};
+use super::{Cause, NetlinkError};
+use model::plan::ROUTE_PROTOCOL;
+use model::routes::{ANNOUNCED, MAIN, RouteKey, Routes, Step, Way};
+
+/// Most requests in one system call. Their acknowledgements wait in the socket's queue, which holds some 270.
+const BATCH: usize = 64;
+
+/// A route as the kernel shows it, as far as it is of a shape that flock makes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) key: RouteKey,
+    pub(super) way: Way,
+    pub(super) protocol: u8,
+}
+
+impl Conn {
+    /// What bears flock's mark: all of the announced table, of the main table what leads to a gateway or by a nexthop object, and
+    /// those objects. The kernel leaves all other routes out, so it does not matter how long the tables are.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn shown_routes(&mut self) -> Result<Routes, NetlinkError> {
+        let mut shown = Routes::default();
+        for table in [ANNOUNCED, MAIN] {
+            let of_table = self.marked(table)?.into_iter();
+            let ours = of_table.filter(|route| match route.way {
+                Way::Gateway { .. } | Way::Nexthop(_) => true,
+                Way::Link(_) | Way::Unreachable => route.key.table == ANNOUNCED,
+            });
+            shown.routes.extend(ours.map(|route| (route.key, route.way)));
+        }
+        self.shown_nexthops(&mut shown)?;
+        Ok(shown)
+    }
+
+    /// The routes of a table that bear the mark.
+    fn marked(&mut self, table: u32) -> Result<Vec<Shown>, NetlinkError> {
+        let filter = RouteHeader {
+            table: short(table),
+            protocol: RouteProtocol::from(ROUTE_PROTOCOL),
+            ..RouteHeader::default()
+        };
+        let routes = self.route_objects(filter)?;
+        let marked = |route: &Shown| route.protocol == ROUTE_PROTOCOL && route.key.table == table;
+        Ok(routes.iter().filter_map(as_shown).filter(marked).collect())
+    }
+
+    /// Carries out the steps in order and says of each what became of it. What is done already is done, and what is gone
+    /// is removed. What rests on a refused step is not tried: an address is not announced when its route was refused, no route is
+    /// removed whose announcement could not be withdrawn, and no nexthop object while anything may still lead to it.
+    ///
+    /// Fewer results than steps when the kernel could not be asked any more: the last one is the reason, and nothing is known of
+    /// what follows.
+    pub fn carry_out(&mut self, steps: &[Step]) -> Vec<Result<(), NetlinkError>> {
+        let mut results = Vec::with_capacity(steps.len());
+        let mut refused = Refused::default();
+        let mut rest = steps;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(independent(rest));
+            match self.carry_out_batch(batch, &refused) {
+                Ok(of_batch) => {
+                    let failed = batch.iter().zip(&of_batch).filter(|(_, result)| result.is_err());
+                    failed.for_each(|(step, _)| refused.note(step));
+                    results.extend(of_batch);
+                }
+                Err(error) => {
+                    results.push(Err(error));
+                    break;
+                }
+            }
+            rest = after;
+        }
+        results
+    }
+
+    fn carry_out_batch(
+        &mut self,
+        batch: &[Step],
+        refused: &Refused,
+    ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
+        let stand = self.replaceable(batch)?;
+        let mut requests = Vec::new();
+        let mut done = Vec::with_capacity(batch.len());
+        for step in batch {
+            let request = if refused.hold(step) {
+                Err(Err(NetlinkError { what: step.to_string(), cause: Cause::Unfounded }))
+            } else {
+                self.request(step, &stand)
+            };
+            done.push(request.map(|request| requests.push(request)).err());
+        }
+        // Empty when all of it is done, or held back.
+        let mut sent = if requests.is_empty() { Vec::new() } else { self.batch(requests)? }.into_iter();
+        let results = done.into_iter().zip(batch).map(|(done, step)| match done.or_else(|| sent.next()) {
+            Some(Err(error)) => self.judge(step, error),
+            Some(Ok(())) => Ok(()),
+            None => Err(NetlinkError { what: step.to_string(), cause: Cause::Garbled("no acknowledgement".into()) }),
+        });
+        Ok(results.collect())
+    }
+
+    /// Of the routes that are to be replaced, those that stand and bear the mark at this moment.
+    fn replaceable(&mut self, batch: &[Step]) -> Result<BTreeSet<RouteKey>, NetlinkError> {
+        let replaced = |step: &Step| if let Step::ReplaceRoute(key, _) = step { Some(*key) } else { None };
+        let tables: BTreeSet<u32> = batch.iter().filter_map(replaced).map(|key| key.table).collect();
+        let mut stand = BTreeSet::new();
+        for table in tables {
+            stand.extend(self.marked(table)?.into_iter().map(|route| route.key));
+        }
+        Ok(stand)
+    }
+
+    /// The request of a step; or its result, when there is nothing to ask. What is to be replaced or removed was flock's when it
+    /// was read. It is looked at once more where the kernel itself does not look, so that nobody's is touched.
+    fn request(&mut self, step: &Step, stand: &BTreeSet<RouteKey>) -> Result<Encoded, Result<(), NetlinkError>> {
+        let what = step.to_string();
+        Ok(match step {
+            Step::PutNexthop(id, nexthop) => {
+                let replace = self.is_flocks(*id, &what).map_err(Err)?;
+                put_nexthop(*id, *nexthop, replace, what)
+            }
+            Step::PutGroup(id, group) => {
+                let replace = self.is_flocks(*id, &what).map_err(Err)?;
+                put_group(*id, group, replace, what)
+            }
+            Step::AddRoute(key, way) => put_route(*key, *way, false, what),
+            Step::ReplaceRoute(key, way) => put_route(*key, *way, stand.contains(key), what),
+            Step::DeleteRoute(key, way) => delete_route(*key, *way, what),
+            Step::DeleteGroup(id) | Step::DeleteNexthop(id) => match self.nexthop_owner(*id).map_err(Err)? {
+                Owner::Flock => delete_nexthop(*id, what),
+                Owner::Nobody | Owner::Other(_) => return Err(Ok(())),
+            },
+        })
+    }
+
+    /// Whether flock has something under this number already, which is an error when somebody else has.
+    fn is_flocks(&mut self, id: u32, what: &str) -> Result<bool, NetlinkError> {
+        match self.nexthop_owner(id)? {
+            Owner::Nobody => Ok(false),
+            Owner::Flock => Ok(true),
+            Owner::Other(protocol) => Err(taken(what.into(), protocol)),
+        }
+    }
+
+    /// What a refusal means.
+    fn judge(&mut self, step: &Step, error: NetlinkError) -> Result<(), NetlinkError> {
+        match step {
+            Step::DeleteRoute(..) | Step::DeleteGroup(_) | Step::DeleteNexthop(_) if error.is_gone() => Ok(()),
+            // "Nexthop id does not exist": with the object its routes have gone.
+            Step::DeleteRoute(key, _) if error.is_refused_value() => {
+                if self.marked(key.table)?.iter().any(|route| route.key == *key) { Err(error) } else { Ok(()) }
+            }
+            Step::AddRoute(key, way) | Step::ReplaceRoute(key, way) if error.is_exists() => {
+                match self.in_the_way(*key)? {
+                    Some(route) if route.protocol == ROUTE_PROTOCOL && route.way == *way => Ok(()),
+                    Some(Shown { way, protocol, .. }) => {
+                        let text = Some(format!("proto {protocol} leads it {way}"));
+                        Err(NetlinkError { what: error.what, cause: Cause::Kernel { errno: Errno::EXIST, text } })
+                    }
+                    None => Err(error),
+                }
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// The route of this key, whosever it is. Of the main table only one that packets take is looked for, since the table may be
+    /// long.
+    fn in_the_way(&mut self, key: RouteKey) -> Result<Option<Shown>, NetlinkError> {
+        if let Some(ours) = self.marked(key.table)?.into_iter().find(|route| route.key == key) {
+            return Ok(Some(ours));
+        }
+        let all = if key.table == MAIN {
+            self.look_up(key.to.addr())?
+        } else {
+            self.route_objects(RouteHeader { table: short(key.table), ..RouteHeader::default() })?
+        };
+        Ok(all.iter().filter_map(as_shown).find(|route| route.key == key))
+    }
+
+    /// The link by which the kernel would send a packet to `ip` now, if it would go straight out: not to a gateway, not to this
+    /// host itself, and not by a route of flock's.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn on_link(&mut self, ip: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        Ok(self.look_up(ip)?.iter().find_map(straight_out))
+    }
+}
+
+/// What the steps of this call that were refused keep others from.
+#[derive(Default)]
+struct Refused {
+    destinations: BTreeSet<IpNet>,
+    objects_stay: bool,
+}
+
+impl Refused {
+    fn note(&mut self, step: &Step) {
+        self.destinations.extend(destination(step));
+        // One that could not be made leads nowhere, so it keeps nothing.
+        self.objects_stay |= !matches!(step, Step::AddRoute(..));
+    }
+
+    fn hold(&self, step: &Step) -> bool {
+        match step {
+            Step::DeleteGroup(_) | Step::DeleteNexthop(_) => self.objects_stay,
+            other => destination(other).is_some_and(|to| self.destinations.contains(&to)),
+        }
+    }
+}
+
+fn destination(step: &Step) -> Option<IpNet> {
+    match step {
+        Step::AddRoute(key, _) | Step::ReplaceRoute(key, _) | Step::DeleteRoute(key, _) => Some(key.to),
+        Step::PutNexthop(..) | Step::PutGroup(..) | Step::DeleteGroup(_) | Step::DeleteNexthop(_) => None,
+    }
+}
+
+/// How many of the first steps rest on none among them whose refusal would have to be known before.
+fn independent(steps: &[Step]) -> usize {
+    let removes = |step: &Step| matches!(step, Step::DeleteGroup(_) | Step::DeleteNexthop(_));
+    let mut destinations = BTreeSet::new();
+    let mut before = None;
+    let stops = |step: &Step| {
+        let again = destination(step).is_some_and(|to| !destinations.insert(to));
+        let turns = before.replace(removes(step)).is_some_and(|before| before != removes(step));
+        again || turns
+    };
+    steps.iter().take(BATCH).position(stops).unwrap_or(steps.len().min(BATCH))
+}
+
+fn short(table: u32) -> u8 {
+    // Both tables have small numbers; 0 is every table, from which the one is then picked.
+    u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC)
+}
+
+/// A route to `key`, without its way.
+fn keyed(key: RouteKey) -> RouteMessage {
+    let mut message = route(key.to);
+    message.header.table = short(key.table);
+    message.attributes.push(RouteAttribute::Priority(key.metric));
+    message
+}
+
+fn lead(message: &mut RouteMessage, to: IpAddr, way: Way) {
+    match way {
+        Way::Unreachable => message.header.kind = RouteType::Unreachable,
+        Way::Link(link) => message.attributes.push(RouteAttribute::Oif(link)),
+        Way::Gateway { via, link } => {
+            message.attributes.push(RouteAttribute::Oif(link));
+            message.attributes.push(match (to, via) {
+                (IpAddr::V4(_), IpAddr::V6(via)) => RouteAttribute::Via(RouteVia::Inet6(via)),
+                (IpAddr::V6(_), IpAddr::V4(via)) => RouteAttribute::Via(RouteVia::Inet(via)),
+                _ => RouteAttribute::Gateway(via.into()),
+            });
+        }
+        Way::Nexthop(id) => message.attributes.push(RouteAttribute::NhId(id)),
+    }
+}
+
+fn put_route(key: RouteKey, way: Way, replace: bool, what: String) -> Encoded {
+    let mut message = keyed(key);
+    lead(&mut message, key.to.addr(), way);
+    match way {
+        Way::Link(_) if key.to.addr().is_ipv4() => message.header.scope = RouteScope::Link,
+        Way::Gateway { .. } => message.header.flags |= RouteFlags::Onlink,
+        _ => {}
+    }
+    Request { message: RouteNetlinkMessage::NewRoute(message), flags: put_flags(replace), what }.into()
+}
+
+/// Names the protocol, so that the kernel removes nobody else's, and the way, since IPv4 takes metric 0 for any.
+fn delete_route(key: RouteKey, way: Way, what: String) -> Encoded {
+    let mut message = keyed(key);
+    lead(&mut message, key.to.addr(), way);
+    message.header.scope = RouteScope::NoWhere;
+    Request { message: RouteNetlinkMessage::DelRoute(message), flags: 0, what }.into()
+}
+
+/// None for a route of a shape that flock never makes. One with several next hops is left to whoever made it: they may be of
+/// several people.
+pub(super) fn as_shown(object: &Object) -> Option<Shown> {
+    let &[family, prefix_len, _, _, table, protocol, _, kind, a, b, c, d] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
+    let mut to: IpAddr = match family {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let (mut table, mut metric) = (u32::from(table), 0);
+    let (mut link, mut via, mut by_number, mut several) = (None, None, None, false);
+    for (attribute, value) in object.attributes(ROUTE_SIZE) {
+        match attribute {
+            RTA_DST => to = address(family, value)?,
+            RTA_TABLE => table = number(value).unwrap_or(table),
+            RTA_PRIORITY => metric = number(value).unwrap_or_default(),
+            RTA_OIF => link = number(value),
+            RTA_GATEWAY => via = address(family, value),
+            RTA_VIA => via = other_family(value),
+            RTA_NH_ID => by_number = number(value),
+            RTA_MULTIPATH => several = true,
+            _ => {}
+        }
+    }
+    let way = match (kind, by_number, via, link) {
+        (RTN_UNREACHABLE | RTN_BLACKHOLE | RTN_PROHIBIT, ..) => Way::Unreachable,
+        (RTN_UNICAST, Some(id), ..) => Way::Nexthop(id),
+        (RTN_UNICAST, None, Some(via), Some(link)) if !several => Way::Gateway { via, link },
+        (RTN_UNICAST, None, None, Some(link)) if !several => Way::Link(link),
+        _ => return None,
+    };
+    let key = RouteKey { table, to: IpNet::new(to, prefix_len).ok()?, metric };
+    (u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED == 0).then_some(Shown { key, way, protocol })
+}
+
+/// A gateway of the other family: two bytes that name it, then the address.
+pub(super) fn other_family(value: &[u8]) -> Option<IpAddr> {
+    let (family, ip) = value.split_first_chunk()?;
+    address(u8::try_from(u16::from_ne_bytes(*family)).ok()?, ip)
+}
+
+fn straight_out(object: &Object) -> Option<u32> {
+    let &[_, _, _, _, _, protocol, _, kind, ..] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
+    let mut link = None;
+    for (attribute, value) in object.attributes(ROUTE_SIZE) {
+        match attribute {
+            RTA_OIF => link = number(value),
+            RTA_GATEWAY | RTA_VIA | RTA_MULTIPATH => return None,
+            _ => {}
+        }
+    }
+    link.filter(|_| kind == RTN_UNICAST && protocol != ROUTE_PROTOCOL)
+}
