@@ -398,6 +398,7 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
                 let (node, links) = match change {
                     Announcement::Host => (suspicions.host(), false),
                     Announcement::Surroundings => (suspicions.surroundings(), false),
+                    Announcement::Routes => (false, false),
                     Announcement::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
                     Announcement::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
                     Announcement::Lost => {

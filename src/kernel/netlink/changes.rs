@@ -15,14 +15,16 @@ use super::message::{Object, Outcome, address, messages, number, outcome, text, 
 use super::read::as_address_of;
 use super::uapi::{
     AF_INET, AF_INET6, IFF_UP, IFLA_IFALIAS, IFLA_IFNAME, LINK_SIZE, NETCONF_SIZE, NETCONFA_FORWARDING,
-    NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, ROUTE_SIZE, RT_TABLE_LOCAL, RTA_DST, RTA_TABLE, RTM_DELADDR,
-    RTM_DELNEXTHOP, RTM_DELROUTE, RTM_F_CLONED, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNETCONF, RTM_NEWNEXTHOP, RTM_NEWROUTE,
-    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF,
-    RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, RTNLGRP_NEXTHOP,
+    NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NEXTHOP_SIZE, ROUTE_SIZE, RT_TABLE_LOCAL, RTA_DST, RTA_GATEWAY, RTA_NH_ID,
+    RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_F_CLONED, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWNETCONF, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, RTNLGRP_NEXTHOP,
 };
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
+use model::addr::GATEWAY6;
 use model::plan::ROUTE_PROTOCOL;
+use model::routes::ANNOUNCED;
 
 const GROUPS: [u32; 7] = [
     RTNLGRP_LINK,
@@ -41,6 +43,9 @@ pub enum Announcement {
     Host,
     /// An address or route of somebody else.
     Surroundings,
+    /// What the routes to other nodes, the announcements and the ways to anycast addresses consist of or rest on: one of them is
+    /// gone, somebody else is at the announcements, a link of the host went up or down, or an address came or went.
+    Routes,
     /// A single route with flock's mark is gone.
     OwnRoute(IpAddr),
     /// The link of this index has lost an address or a setting, is down, or has another name.
@@ -100,10 +105,10 @@ pub fn changes(datagram: &[u8]) -> Vec<Announcement> {
     // One that is not whole says nothing of what else it may have said.
     let Ok(messages) = messages(datagram) else { return vec![Announcement::Lost] };
     let objects = messages.into_iter().filter_map(|message| match outcome(message) {
-        Outcome::Object(object) => change(&object),
+        Outcome::Object(object) => Some(object),
         _ => None,
     });
-    objects.collect()
+    objects.flat_map(|object| [change(&object), routing(&object)]).flatten().collect()
 }
 
 fn change(object: &Object) -> Option<Announcement> {
@@ -124,9 +129,39 @@ fn change(object: &Object) -> Option<Announcement> {
             }
         }
         RTM_NEWLINK => link(object),
-        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Announcement::Surroundings),
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+            let &[_, _, protocol, ..] = object.of::<NEXTHOP_SIZE>(object.kind())?;
+            (protocol != ROUTE_PROTOCOL).then_some(Announcement::Surroundings)
+        }
         _ => None,
     }
+}
+
+/// Whether the routes have to be looked at, whoever else has to look, too. What flock adds or changes is its own work; what it
+/// removes cannot be told from what is lost.
+fn routing(object: &Object) -> Option<Announcement> {
+    let concerned = match object.kind() {
+        RTM_NEWROUTE | RTM_DELROUTE => {
+            let route = Heard::of(object)?;
+            match (route.marked, object.kind()) {
+                (true, RTM_DELROUTE) => route.table == ANNOUNCED || route.indirect,
+                (true, _) => false,
+                (false, _) => route.table == ANNOUNCED,
+            }
+        }
+        // Those of the host ends of pods' links are all alike.
+        RTM_NEWADDR | RTM_DELADDR => match as_address_of(object, object.kind())?.ip {
+            IpAddr::V4(ip) => !ip.is_link_local(),
+            IpAddr::V6(ip) => ip != GATEWAY6,
+        },
+        RTM_NEWLINK => {
+            let link = HeardLink::of(object)?;
+            link.turned && !link.named
+        }
+        RTM_DELNEXTHOP => matches!(object.of::<NEXTHOP_SIZE>(RTM_DELNEXTHOP)?, [_, _, ROUTE_PROTOCOL, ..]),
+        _ => false,
+    };
+    concerned.then_some(Announcement::Routes)
 }
 
 fn setting(object: &Object) -> Option<Announcement> {
@@ -145,46 +180,84 @@ fn setting(object: &Object) -> Option<Announcement> {
     }
 }
 
-fn route(object: &Object) -> Option<Announcement> {
-    let &[family, prefix_len, _, _, table, protocol, _, _, a, b, c, d] = object.of::<ROUTE_SIZE>(object.kind())?;
-    let (mut to, mut table) = (None, u32::from(table));
-    for (attribute, value) in object.attributes(ROUTE_SIZE) {
-        match attribute {
-            RTA_DST => to = address(family, value),
-            RTA_TABLE => table = number(value).unwrap_or(table),
-            _ => {}
+/// What is said of a route.
+struct Heard {
+    to: Option<IpAddr>,
+    table: u32,
+    marked: bool,
+    /// It is to one address.
+    single: bool,
+    /// It leads to a gateway, or by a nexthop object.
+    indirect: bool,
+}
+
+impl Heard {
+    /// None for what the kernel makes for its own use.
+    fn of(object: &Object) -> Option<Heard> {
+        let &[family, prefix_len, _, _, table, protocol, _, _, a, b, c, d] = object.of::<ROUTE_SIZE>(object.kind())?;
+        let single = match family {
+            AF_INET => prefix_len == 32,
+            AF_INET6 => prefix_len == 128,
+            _ => return None,
+        };
+        let marked = protocol == ROUTE_PROTOCOL;
+        let mut heard = Heard { to: None, table: table.into(), marked, single, indirect: false };
+        for (attribute, value) in object.attributes(ROUTE_SIZE) {
+            match attribute {
+                RTA_DST => heard.to = address(family, value),
+                RTA_TABLE => heard.table = number(value).unwrap_or(heard.table),
+                RTA_GATEWAY | RTA_VIA | RTA_NH_ID => heard.indirect = true,
+                _ => {}
+            }
         }
+        let cloned = u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED != 0;
+        (heard.table != RT_TABLE_LOCAL && !cloned).then_some(heard)
     }
-    if table == RT_TABLE_LOCAL || u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED != 0 {
-        return None;
-    }
-    let single = match family {
-        AF_INET => prefix_len == 32,
-        AF_INET6 => prefix_len == 128,
-        _ => return None,
-    };
-    match (protocol == ROUTE_PROTOCOL, object.kind()) {
+}
+
+fn route(object: &Object) -> Option<Announcement> {
+    let route = Heard::of(object)?;
+    match (route.marked, object.kind()) {
         (false, _) => Some(Announcement::Surroundings),
-        (true, RTM_DELROUTE) if single => to.map(Announcement::OwnRoute),
+        (true, RTM_DELROUTE) if route.table == ANNOUNCED || route.indirect => None,
+        (true, RTM_DELROUTE) if route.single => route.to.map(Announcement::OwnRoute),
         (true, RTM_DELROUTE) => Some(Announcement::Host),
         (true, _) => None,
     }
 }
 
-fn link(object: &Object) -> Option<Announcement> {
-    let header = object.of::<LINK_SIZE>(RTM_NEWLINK)?;
-    let (index, flags, changed) = (u32_at(header, 4)?, u32_at(header, 8)?, u32_at(header, 12)?);
-    let (mut named, mut marked) = (false, false);
-    for (attribute, value) in object.attributes(LINK_SIZE) {
-        match attribute {
-            IFLA_IFNAME => named = value.starts_with(b"flock"),
-            IFLA_IFALIAS => marked = text(value).starts_with("flock:"),
-            _ => {}
+/// What is said of a link.
+struct HeardLink {
+    index: u32,
+    /// It was taken up or down. One that has just been made says that all has changed, and is not up yet.
+    turned: bool,
+    up: bool,
+    /// It is named as the host end of a pod's link.
+    named: bool,
+    marked: bool,
+}
+
+impl HeardLink {
+    fn of(object: &Object) -> Option<HeardLink> {
+        let header = object.of::<LINK_SIZE>(RTM_NEWLINK)?;
+        let (index, flags, changed) = (u32_at(header, 4)?, u32_at(header, 8)?, u32_at(header, 12)?);
+        let turned = changed & IFF_UP != 0 && changed != u32::MAX;
+        let mut link = HeardLink { index, turned, up: flags & IFF_UP != 0, named: false, marked: false };
+        for (attribute, value) in object.attributes(LINK_SIZE) {
+            match attribute {
+                IFLA_IFNAME => link.named = value.starts_with(b"flock"),
+                IFLA_IFALIAS => link.marked = text(value).starts_with("flock:"),
+                _ => {}
+            }
         }
+        Some(link)
     }
-    // One that has just been made says that all has changed, and is not up yet.
-    let taken_down = flags & IFF_UP == 0 && changed & IFF_UP != 0 && changed != u32::MAX;
-    (named && taken_down || marked && !named).then_some(Announcement::OwnLink(index))
+}
+
+fn link(object: &Object) -> Option<Announcement> {
+    let link = HeardLink::of(object)?;
+    let taken_down = link.turned && !link.up;
+    (link.named && taken_down || link.marked && !link.named).then_some(Announcement::OwnLink(link.index))
 }
 
 #[cfg(test)]
@@ -223,7 +296,10 @@ mod tests {
                 &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
                 &[(IFLA_IFNAME, b"flock1\0"), (IFLA_IFALIAS, b"flock:a/eth0\0")],
             ),
-            message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], &[(IFLA_IFNAME, b"eth0\0")]),
+            message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], &[(IFLA_IFNAME, b"flock1\0")]),
+            route(RTM_NEWROUTE, 32, 102, ROUTE_PROTOCOL),
+            message(RTM_NEWNEXTHOP, &[AF_INET6, 0, ROUTE_PROTOCOL, 0, 0, 0, 0, 0], &[]),
+            message(RTM_NEWADDR, &[AF_INET6, 128, 0, 0, 7, 0, 0, 0], &[(1, &GATEWAY6.octets())]),
             // Made, and then given an alias, before it is up.
             message(
                 RTM_NEWLINK,
@@ -296,7 +372,47 @@ mod tests {
             ),
             (vec![40, 0, 0, 0], Announcement::Lost),
         ] {
-            assert_eq!(changes(&heard), [change], "{heard:?}");
+            let of_pods_and_host = changes(&heard).into_iter().filter(|heard| *heard != Announcement::Routes);
+            assert_eq!(of_pods_and_host.collect::<Vec<_>>(), [change], "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_routes_to_nodes_and_anycast_addresses_rest_on_is_heard() {
+        use Announcement::{Host, OwnLink, OwnRoute, Routes, Surroundings};
+        let lost = |attribute: (u16, &[u8])| {
+            let header = [AF_INET, 32, 0, 0, 254, ROUTE_PROTOCOL, 0, 1, 0, 0, 0, 0];
+            message(RTM_DELROUTE, &header, &[(RTA_DST, &[10, 0, 0, 5]), attribute])
+        };
+        let address = |kind, ip: &str| {
+            let ip: std::net::Ipv6Addr = ip.parse().expect("literal");
+            message(kind, &[AF_INET6, 64, 0, 0, 2, 0, 0, 0], &[(1, &ip.octets())])
+        };
+        let link = |flags, name: &[u8]| {
+            message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, flags, 0, 0, 0, 1, 0, 0, 0], &[(IFLA_IFNAME, name)])
+        };
+        for (heard, announced) in [
+            (route(RTM_DELROUTE, 32, 102, ROUTE_PROTOCOL), vec![Routes]),
+            (route(RTM_DELROUTE, 24, 102, ROUTE_PROTOCOL), vec![Routes]),
+            (route(RTM_NEWROUTE, 32, 102, 4), vec![Surroundings, Routes]),
+            (route(RTM_DELROUTE, 32, 102, 4), vec![Surroundings, Routes]),
+            (route(RTM_NEWROUTE, 32, 103, 4), vec![Surroundings]),
+            (lost((RTA_GATEWAY, &[10, 0, 0, 1])), vec![Routes]),
+            (lost((RTA_VIA, &[0; 18])), vec![Routes]),
+            (lost((RTA_NH_ID, &9u32.to_ne_bytes())), vec![Routes]),
+            (lost((4, &7u32.to_ne_bytes())), vec![OwnRoute("10.0.0.5".parse().expect("literal"))]),
+            (route(RTM_DELROUTE, 24, 254, ROUTE_PROTOCOL), vec![Host]),
+            (message(RTM_DELNEXTHOP, &[AF_INET6, 0, ROUTE_PROTOCOL, 0, 0, 0, 0, 0], &[]), vec![Routes]),
+            (message(RTM_DELNEXTHOP, &[AF_INET6, 0, 4, 0, 0, 0, 0, 0], &[]), vec![Surroundings]),
+            (address(RTM_NEWADDR, "2001:db8::1"), vec![Surroundings, Routes]),
+            (address(RTM_DELADDR, "2001:db8::1"), vec![Surroundings, Routes]),
+            // What other nodes may be given for a next hop.
+            (address(RTM_NEWADDR, "fe80::5"), vec![Routes]),
+            (link(0, b"eth0\0"), vec![Routes]),
+            (link(1, b"eth0\0"), vec![Routes]),
+            (link(0, b"flock1\0"), vec![OwnLink(7)]),
+        ] {
+            assert_eq!(changes(&heard), announced, "{heard:?}");
         }
     }
 }
