@@ -14,6 +14,7 @@
 //! | `watchdog` | the state that the service manager has of the agent; only with one |
 //! | `status` | the status that the API server has of this node; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
+//! | `routing` | table 102, routes to other nodes and of anycast addresses |
 //! | `netns`, throw-away | one visit to a pod's namespace |
 //! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |
 //!
@@ -33,6 +34,7 @@ pub mod notices;
 pub mod observe;
 pub mod reconcile;
 pub mod requirements;
+pub mod routing;
 pub mod settings;
 pub mod start;
 pub mod suspicion;

@@ -35,6 +35,9 @@ use crate::agent::node::wake::Wake;
 use crate::agent::notices;
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::{self, Unfit};
+use crate::agent::routing::Routing;
+use crate::agent::routing::drain::DrainFile;
+use crate::agent::routing::news::News;
 use crate::agent::settings::Settings;
 use crate::agent::suspicion::Suspicions;
 use crate::agent::threads::{Threads, end, spawn};
@@ -191,7 +194,10 @@ impl Opened {
 
         let search = Search::default();
         let conflist = self.cni_conf_dir.map(|dir| Conflist::new(dir, &self.socket, search.clone()));
-        let mut node = Node::new(source, Host::new(suspicions), conflist, ledger.clone(), state.clone());
+        let drain = DrainFile::beside(&self.socket);
+        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, Board::default());
+        let host = Host::new(suspicions);
+        let mut node = Node::new(source, host, conflist, ledger.clone(), state.clone(), wakers.routing.clone());
         node.recall();
         node.round();
         Ok(Recovered {
@@ -211,6 +217,7 @@ impl Opened {
             search,
             reconciler,
             node,
+            routing,
         })
     }
 }
@@ -234,6 +241,7 @@ pub struct Recovered {
     search: Search,
     reconciler: Reconciler,
     node: Node,
+    routing: Routing,
 }
 
 impl Recovered {
@@ -252,7 +260,7 @@ impl Recovered {
     }
 
     fn start_all(self) -> io::Result<Serving> {
-        let Recovered { ledger, state, mut node, reconciler, woken, .. } = self;
+        let Recovered { ledger, state, mut node, reconciler, routing, woken, .. } = self;
         let handler = Arc::new(Overheard::new(self.verbs, self.search));
         let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
         node.settle_conflist();
@@ -262,6 +270,7 @@ impl Recovered {
             ("accept", server.progress()),
             ("node", node.progress()),
             ("reconcile", reconciler.progress()),
+            ("routing", routing.progress()),
         ];
         let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
         let entrance = Entrance::new(server.door());
@@ -272,6 +281,7 @@ impl Recovered {
                 end("agent cannot be called, it ends so that it is started anew");
             }
         })?;
+        threads.start("routing", move || routing.run(&woken.routing))?;
         let following = match self.kubernetes {
             Some(kubernetes) => Some(kubernetes.follow(&threads, ledger, state)?),
             None => None,
@@ -356,11 +366,12 @@ impl Serving {
     }
 }
 
-/// What wakes the two threads that work in rounds.
+/// What wakes the three threads that work in rounds.
 #[derive(Debug, Clone)]
 struct Wakers {
     node: Sender<Wake>,
     reconcile: Sender<Turn>,
+    routing: Sender<News>,
 }
 
 /// The receiving ends of [`Wakers`].
@@ -368,12 +379,15 @@ struct Wakers {
 struct Woken {
     node: Receiver<Wake>,
     reconcile: Receiver<Turn>,
+    routing: Receiver<News>,
 }
 
 impl Wakers {
     fn new() -> (Wakers, Woken) {
         let ((node, node_woken), (reconcile, reconcile_woken)) = (channel(), channel());
-        (Wakers { node, reconcile }, Woken { node: node_woken, reconcile: reconcile_woken })
+        let (routing, routing_woken) = channel();
+        let woken = Woken { node: node_woken, reconcile: reconcile_woken, routing: routing_woken };
+        (Wakers { node, reconcile, routing }, woken)
     }
 
     // Sending fails only when the thread has ended, and then there is nobody to wake.
@@ -381,11 +395,13 @@ impl Wakers {
     fn look_again(&self) {
         self.node.send(Wake::Again).ok();
         self.reconcile.send(Turn::Round).ok();
+        self.routing.send(News::Again).ok();
     }
 
     fn stop(&self) {
         self.node.send(Wake::Stop).ok();
         self.reconcile.send(Turn::Stop).ok();
+        self.routing.send(News::Stop).ok();
     }
 }
 
@@ -395,21 +411,27 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
     let hear = move || {
         while let Some(heard) = changes.wait() {
             for change in heard {
-                let (node, links) = match change {
-                    Announcement::Host => (suspicions.host(), false),
-                    Announcement::Surroundings => (suspicions.surroundings(), false),
-                    Announcement::Routes => (false, false),
-                    Announcement::OwnRoute(ip) => (false, suspicions.link(|suspects| suspects.address(ip))),
-                    Announcement::OwnLink(link) => (false, suspicions.link(|suspects| suspects.link(link))),
+                let (mut node, mut links, mut routes) = (false, false, false);
+                match change {
+                    Announcement::Host => node = suspicions.host(),
+                    Announcement::Surroundings => node = suspicions.surroundings(),
+                    Announcement::Routes => routes = suspicions.routes(),
+                    Announcement::OwnRoute(ip) => links = suspicions.link(|suspects| suspects.address(ip)),
+                    Announcement::OwnLink(link) => links = suspicions.link(|suspects| suspects.link(link)),
                     Announcement::Lost => {
-                        (suspicions.host() | suspicions.surroundings(), suspicions.link(|all| all.all = true))
+                        node = suspicions.host() | suspicions.surroundings();
+                        links = suspicions.link(|all| all.all = true);
+                        routes = suspicions.routes();
                     }
-                };
+                }
                 if node {
                     wakers.node.send(Wake::Look).ok();
                 }
                 if links {
                     wakers.reconcile.send(Turn::Look).ok();
+                }
+                if routes {
+                    wakers.routing.send(News::Kernel).ok();
                 }
             }
         }

@@ -40,6 +40,7 @@ impl Suspects {
 struct Pending {
     host: bool,
     surroundings: bool,
+    routes: bool,
     suspects: Option<Suspects>,
 }
 
@@ -60,6 +61,11 @@ impl Suspicions {
     /// Notes that addresses or routes of others have changed. True if that was not noted yet.
     pub fn surroundings(&self) -> bool {
         self.with(|pending| !std::mem::replace(&mut pending.surroundings, true))
+    }
+
+    /// Notes that the node's routes may be others than before, or that they may have to be. True if that was not noted yet.
+    pub fn routes(&self) -> bool {
+        self.with(|pending| !std::mem::replace(&mut pending.routes, true))
     }
 
     /// Notes with `add` that a pod's link may have lost something. True if no link was suspicious before.
@@ -83,6 +89,11 @@ impl Suspicions {
     /// Takes the suspicion about addresses and routes of others.
     pub fn take_surroundings(&self) -> bool {
         self.with(|pending| std::mem::take(&mut pending.surroundings))
+    }
+
+    /// Takes the suspicion about the node's routes.
+    pub fn take_routes(&self) -> bool {
+        self.with(|pending| std::mem::take(&mut pending.routes))
     }
 
     /// Takes the suspicions about links.

@@ -36,6 +36,7 @@ mod node;
 mod odd_links;
 mod old_kernels;
 mod recovery;
+mod routes;
 mod rpc;
 mod rules;
 mod storage;

@@ -19,7 +19,7 @@ pub mod survey;
 pub mod wake;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
@@ -29,6 +29,7 @@ use crate::agent::node::host::Host;
 use crate::agent::node::source::{Seen, Source};
 use crate::agent::node::state::{NodeState, Verdict, View};
 use crate::agent::node::wake::{Wake, Woken};
+use crate::agent::routing::news::News;
 use crate::process::log;
 use crate::process::progress::Progress;
 use model::nodeconfig::{self, NodeConfig};
@@ -54,17 +55,20 @@ pub struct Node {
     /// What is published, and where.
     state: NodeState,
     board: Board<NodeState>,
+    /// Wakes the thread that keeps the node's routes.
+    routing: Sender<News>,
     progress: Progress,
 }
 
 impl Node {
-    /// A node of which nothing is known yet, and which will publish on `board`.
+    /// A node of which nothing is known yet, and which will publish on `board` and then wake `routing`.
     pub fn new(
         source: Source,
         mut host: Host,
         conflist: Option<Conflist>,
         ledger: Ledger,
         board: Board<NodeState>,
+        routing: Sender<News>,
     ) -> Node {
         // A runtime that finds the CNI configuration sends pods. Without one, the first request says that there are pods to serve.
         if conflist.is_some() {
@@ -79,6 +83,7 @@ impl Node {
             noted: Vec::new(),
             state: NodeState::default(),
             board,
+            routing,
             progress: Progress::default(),
         }
     }
@@ -145,6 +150,8 @@ impl Node {
 
     fn publish(&self) {
         self.board.set(self.state.clone());
+        // It ends only with the agent.
+        self.routing.send(News::Look).ok();
     }
 
     /// True if another NodeConfig is to be put in force.

@@ -1,0 +1,234 @@
+//! Keeps the routes of the node that are no pod's link's: what it announces in table 102, how it reaches other nodes, and where
+//! anycast addresses lead. One thread, the only writer of these routes.
+//!
+//! Each round compares what is wanted with what the kernel shows and carries out the difference, in the order in which nothing is
+//! announced that cannot be reached. `model::routes` decides what is wanted and in which order; this file asks, carries out and says.
+//! Must not touch the routes of pods' links or the host's settings.
+
+pub mod drain;
+pub mod news;
+pub mod standing;
+
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use crate::agent::board::Board;
+use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::ledger::Ledger;
+use crate::agent::node::state::{NodeState, View};
+use crate::agent::routing::drain::DrainFile;
+use crate::agent::routing::news::{Heard, News};
+use crate::agent::routing::standing::Standing;
+use crate::agent::suspicion::{Budget, Suspicions};
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::conn::Conn;
+use crate::process::failpoint;
+use crate::process::log;
+use crate::process::progress::Progress;
+use model::routes::{self, ANNOUNCED, RouteKey, Routes, Stage, announce, steps};
+
+/// Interval between rounds without being woken, 20 s.
+const INTERVAL: Duration = Duration::from_secs(20);
+
+/// Interval between looks at the file that says that the node is withdrawn, 0.5 s, while it is.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Rounds that put something back out of turn at once; then there is one in each [`INTERVAL`].
+const REPAIRS: u32 = 10;
+
+/// Deadline for one round, 10 s.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Most failures of one round that are told one by one.
+const FAILURES_TOLD: usize = 4;
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Routing {
+    ledger: Ledger,
+    node: Board<NodeState>,
+    /// What the kernel has announced of the routes.
+    suspicions: Suspicions,
+    drain: DrainFile,
+    /// Whether the host has been ready for pods: nothing is announced before.
+    serving: bool,
+    /// What was wanted at the end of the last round that succeeded.
+    wanted: Option<Routes>,
+    budget: Budget,
+    standing: Standing,
+    board: Board<Standing>,
+    progress: Progress,
+}
+
+impl Routing {
+    /// Routes of which nothing is known yet. The outcome is published on `board`.
+    pub fn new(
+        ledger: Ledger,
+        node: Board<NodeState>,
+        suspicions: Suspicions,
+        drain: DrainFile,
+        board: Board<Standing>,
+    ) -> Routing {
+        Routing {
+            ledger,
+            node,
+            suspicions,
+            drain,
+            serving: false,
+            wanted: None,
+            budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
+            standing: Standing::default(),
+            board,
+            progress: Progress::default(),
+        }
+    }
+
+    /// The thread's sign of life.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Makes a round at each message and after each interval, until [`News::Stop`] comes or nobody can send any more.
+    pub fn run(mut self, messages: &Receiver<News>) {
+        let mut next = Instant::now();
+        loop {
+            let mut limit = next.saturating_duration_since(Instant::now());
+            if self.standing.stage != Stage::Announcing {
+                limit = limit.min(DRAIN_INTERVAL);
+            }
+            let heard = self.progress.resting(|| Heard::wait(messages, limit));
+            if heard.stop {
+                return;
+            }
+            let due = heard.again || Instant::now() >= next;
+            if heard.nothing && !due && self.stage() == self.standing.stage {
+                continue;
+            }
+            if due {
+                next = Instant::now() + INTERVAL;
+            }
+            if let Err(cause) = self.round(due) {
+                let fault = Fault { step: Step::Compare, cause };
+                self.standing.problem = Some(fault.to_string());
+                log::warn("routes cannot be compared").with("err", fault).write_limited();
+            }
+            self.board.set(self.standing.clone());
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match self.drain.stage() {
+            Ok(stage) => stage,
+            Err(error) => {
+                log::warn("whether this node is withdrawn cannot be read").with("err", error).write_limited();
+                self.standing.stage
+            }
+        }
+    }
+
+    /// One comparison, with what it puts right.
+    fn round(&mut self, due: bool) -> Result<(), Cause> {
+        let state = self.node.get();
+        let Some(view) = &state.view else { return Ok(()) };
+        self.serving |= state.host.is_ready();
+        if !self.serving {
+            return Ok(());
+        }
+        // Before the look: what is announced from now on makes another one.
+        self.suspicions.take_routes();
+        failpoint::pass("routes.compare").ok();
+        let deadline = Instant::now() + LIMIT;
+        let stage = self.stage();
+        let mut conn = Conn::open(deadline)?;
+        // Routes before leases: what is shown of a link that goes in between is wanted no more, and its removal finds nothing.
+        let shown = conn.shown_routes()?;
+        let wanted = self.wanted(view, deadline)?.at(stage);
+        let steps = steps(&wanted, &shown);
+        if stage != self.standing.stage {
+            say_stage(stage);
+        }
+        self.standing.stage = stage;
+        self.standing.announced = announced(&wanted);
+        // What was in force and is wanted still was taken away by somebody.
+        let lost = self.wanted.as_ref() == Some(&wanted) && !steps.is_empty();
+        if lost && !due && !self.budget.take(Instant::now()) {
+            log::warn("somebody keeps changing the routes of this node; they are put back in rounds only")
+                .with("seconds", INTERVAL.as_secs())
+                .write_limited();
+            return Ok(());
+        }
+        self.standing.problem = carry_out(&mut conn, &steps, lost);
+        self.wanted = self.standing.problem.is_none().then_some(wanted);
+        Ok(())
+    }
+
+    fn wanted(&self, view: &View, deadline: Instant) -> Result<Routes, Cause> {
+        let (leases, _) = self.ledger.leases(deadline)?;
+        Ok(announce::own(&view.config.prefixes(), &leases, |_| false))
+    }
+}
+
+/// Carries out `steps`, and says so. Returns what failed.
+fn carry_out(conn: &mut Conn, steps: &[routes::Step], lost: bool) -> Option<String> {
+    if steps.is_empty() {
+        return None;
+    }
+    failpoint::pass("routes.change").ok();
+    let mut failures = Vec::new();
+    let mut done = 0_usize;
+    for (outcome, step) in conn.carry_out(steps).into_iter().zip(steps) {
+        match outcome {
+            Ok(()) => done += 1,
+            Err(error) if has_passed(step, &error) => {}
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    failpoint::pass("routes.changed").ok();
+    if done > 0 {
+        let line = match lost {
+            true => log::warn("routes were changed by somebody, and are put back"),
+            false => log::info("routes changed"),
+        };
+        let first = steps.first().map(ToString::to_string);
+        line.with("changes", done).with_some("first", first).write_limited();
+    }
+    if failures.is_empty() {
+        return None;
+    }
+    let more = failures.len().saturating_sub(FAILURES_TOLD);
+    failures.truncate(FAILURES_TOLD);
+    let mut told = failures.join("; ");
+    if more > 0 {
+        told.push_str(&format!("; and {more} more"));
+    }
+    log::error("routes cannot be set").with("err", &told).write_limited();
+    Some(told)
+}
+
+/// Whether a refusal only says that the link has gone: the end of its lease is under way, and with it that of its routes.
+fn has_passed(step: &routes::Step, error: &NetlinkError) -> bool {
+    match step {
+        routes::Step::DeleteRoute(..) | routes::Step::DeleteGroup(_) | routes::Step::DeleteNexthop(_) => {
+            error.is_gone()
+        }
+        _ => error.is_no_device(),
+    }
+}
+
+/// Number of different prefixes among the announcements.
+fn announced(wanted: &Routes) -> usize {
+    let mut prefixes: Vec<_> =
+        wanted.routes.keys().filter(|key: &&RouteKey| key.table == ANNOUNCED).map(|key| key.to).collect();
+    prefixes.dedup();
+    prefixes.len()
+}
+
+fn say_stage(stage: Stage) {
+    match stage {
+        Stage::Announcing => log::info("node announces itself again").write(),
+        Stage::Draining => log::info("node announces that others are to be preferred, as `withdraw` asked").write(),
+        Stage::Withdrawn => {
+            log::info("node announces nothing, as `withdraw` asked; `flock-agent announce` ends that").write()
+        }
+    }
+}

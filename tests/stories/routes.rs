@@ -1,0 +1,163 @@
+//! What a node announces: table 102, whoever takes it up, and what happens to it when the agent, the NodeConfig or somebody else
+//! changes something.
+
+use std::io::Read as _;
+use std::process::{Child, Stdio};
+
+use serde_json::json;
+
+use crate::support::host::Host;
+use crate::support::manifests::{node_config, node_config_spec};
+use crate::support::programs::succeed;
+use crate::support::waiting::wait_for;
+
+const CIDR6: &str = "2001:db8:7::/64";
+const CIDR4: &str = "10.7.0.0/24";
+
+/// Table 102 as `ip` shows it, both families, one line a route.
+fn announced(host: &Host) -> Vec<String> {
+    // The kernel makes a table with its first route.
+    let script = "for family in -4 -6; do ip $family route show table 102 2>/dev/null || true; done";
+    let shown = succeed(host.command("sh").args(["-c", script]));
+    let mut lines: Vec<String> = shown.lines().map(|line| line.trim().to_owned()).collect();
+    lines.sort();
+    lines
+}
+
+/// The beginnings of the lines, destination and metric, once they are these.
+#[track_caller]
+fn wait_announced(host: &Host, expected: &[&str]) {
+    let of = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().filter(|word| *word != "unreachable").collect();
+        let metric = words.iter().position(|word| *word == "metric").and_then(|at| words.get(at + 1));
+        format!("{} {}", words.first().unwrap_or(&""), metric.unwrap_or(&"-"))
+    };
+    let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+    expected.sort();
+    let mut shown = Vec::new();
+    wait_for(&format!("table 102 to hold {expected:?}"), || {
+        shown = announced(host).iter().map(|line| of(line)).collect();
+        shown.sort();
+        (shown == expected).then_some(())
+    });
+}
+
+const BOTH: [&str; 2] = ["10.7.0.0/24 1", "2001:db8:7::/64 1"];
+
+/// What the kernel announces of its routes from now on.
+struct Monitor(Child);
+
+impl Monitor {
+    fn new(host: &Host) -> Monitor {
+        let child = host.command("ip").args(["monitor", "route"]).stdout(Stdio::piped()).spawn().expect("starts");
+        let monitor = Monitor(child);
+        // It listens from the moment that it has its socket, which the kernel shows.
+        let pid = monitor.0.id();
+        wait_for("the monitor to listen", || {
+            let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/netlink")).ok()?;
+            sockets.lines().any(|line| line.split_whitespace().nth(2) == Some(&pid.to_string())).then_some(())
+        });
+        monitor
+    }
+
+    /// Ends it, and returns the lines of table 102.
+    fn heard(mut self) -> Vec<String> {
+        self.0.kill().expect("killable");
+        let mut text = String::new();
+        self.0.stdout.take().expect("piped").read_to_string(&mut text).expect("readable");
+        self.0.wait().expect("waitable");
+        text.lines().filter(|line| line.contains("table 102")).map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_node_announces_its_ranges_from_the_moment_that_it_serves_pods() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&node_config(CIDR6, CIDR4))).start();
+    // Without a CNI configuration to write, the first pod says that there are pods to serve.
+    assert_eq!(announced(&host), Vec::<String>::new());
+    host.attach("p");
+    wait_announced(&host, &BOTH);
+    for line in announced(&host) {
+        assert!(line.starts_with("unreachable ") && line.contains("proto 102"), "{line}");
+    }
+    // Nothing is forwarded by that table.
+    assert!(!host.run("ip rule").contains("102") && !host.run("ip -6 rule").contains("102"));
+    // Another range, and one family less.
+    agent.edit_config(&node_config_spec(json!({"cidr4": "10.8.0.0/24"})));
+    wait_announced(
+        &host,
+        &["10.8.0.0/24 1", &format!("{} 1", host_address(&host, "-4")), &format!("{} 1", host_address(&host, "-6"))],
+    );
+    host.assert_sound("after another range");
+}
+
+/// The address of the only pod, which its lease says.
+fn host_address(host: &Host, family: &str) -> String {
+    let lease = host.leases().into_iter().next().expect("a lease");
+    match family {
+        "-4" => lease.ipv4.expect("IPv4").to_string(),
+        _ => lease.ipv6.expect("IPv6").to_string(),
+    }
+}
+
+#[test]
+fn what_somebody_takes_from_the_announcements_is_back_at_once_and_what_he_adds_stays() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&node_config(CIDR6, CIDR4))).start();
+    host.attach("p");
+    wait_announced(&host, &BOTH);
+    host.run("ip route add blackhole 192.0.2.0/24 table 102 proto static");
+    let foreign = ["10.7.0.0/24 1", "192.0.2.0/24 -", "2001:db8:7::/64 1"];
+    wait_for("the foreign route", || (announced(&host).len() == 3).then_some(()));
+    for damage in [
+        "ip route flush table 102 proto 102",
+        "ip -6 route flush table 102",
+        "ip route del unreachable 10.7.0.0/24 table 102 metric 1",
+    ] {
+        host.run(damage);
+        wait_for(damage, || (announced(&host).len() == 3).then_some(()));
+    }
+    agent.wait_log("routes were changed by somebody, and are put back");
+    // A route of flock's that nobody wants is what a killed agent or a hand has left.
+    host.run("ip route add unreachable 10.99.0.0/24 table 102 proto 102 metric 7");
+    agent.signal("HUP");
+    wait_for("the leftover to go", || (announced(&host).len() == foreign.len()).then_some(()));
+    assert!(announced(&host).iter().any(|line| line.contains("192.0.2.0/24")), "somebody else's stays");
+}
+
+#[test]
+fn announcements_outlive_the_agent_and_its_successor_changes_none() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&node_config(CIDR6, CIDR4))).start();
+    host.attach("p");
+    wait_announced(&host, &BOTH);
+    let monitor = Monitor::new(&host);
+    agent.kill();
+    wait_announced(&host, &BOTH);
+    let agent = host.agent().keep_config().start();
+    host.attach("q");
+    agent.rounds(2);
+    wait_announced(&host, &BOTH);
+    assert_eq!(monitor.heard(), Vec::<String>::new(), "a daemon that follows the table heard nothing");
+}
+
+#[test]
+fn a_node_that_is_withdrawn_stays_so_whatever_becomes_of_the_agent() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&node_config(CIDR6, CIDR4))).start();
+    host.attach("p");
+    wait_announced(&host, &BOTH);
+    host.write("/run/flock/drain", "draining\n");
+    agent.signal("HUP");
+    wait_announced(&host, &["10.7.0.0/24 4001", "2001:db8:7::/64 4001"]);
+    host.write("/run/flock/drain", "withdrawn\n");
+    wait_announced(&host, &[]);
+    agent.kill();
+    let agent = host.agent().keep_config().start();
+    host.attach("q");
+    agent.rounds(1);
+    assert_eq!(announced(&host), Vec::<String>::new());
+    host.run("rm /run/flock/drain");
+    wait_announced(&host, &BOTH);
+}
