@@ -1,4 +1,5 @@
-//! The parts of the agent that exist only with Kubernetes: two watches and the report of this node's status.
+//! The parts of the agent that exist only with Kubernetes: three watches, the report of this node's status, and what this node says
+//! of itself for the others.
 //!
 //! They live through three phases, each a type: made ([`Kubernetes`]), at work ([`Following`]), and about to end
 //! ([`Leaving`]). Must not decide anything about a NodeConfig or a pod: `node` does.
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use crate::agent::board::Board;
 use crate::agent::ledger::Ledger;
 use crate::agent::node::cluster::{NodeConfigAudience, PodAudience, tell};
+use crate::agent::node::own_peer::OwnPeer;
+use crate::agent::node::peers::{Listed, PeerAudience};
 use crate::agent::node::pods::Pods;
 use crate::agent::node::source::Published;
 use crate::agent::node::state::NodeState;
@@ -20,8 +23,9 @@ use crate::agent::node::wake::Wake;
 use crate::agent::threads::{Threads, end};
 use crate::kube::access::Access;
 use crate::kube::client::{Client, KubeError};
-use crate::kube::objects::{NodeConfigs, Pods as PodsOfNode};
+use crate::kube::objects::{NodeConfigs, NodePeers, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
+use model::peers::Claim;
 
 /// The `User-Agent` of requests to the API server.
 const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
@@ -38,6 +42,10 @@ pub struct Kubernetes {
     pub published: Board<Published>,
     /// The pods of this node.
     pub pods: Pods,
+    /// What the nodes of the cluster say of themselves.
+    pub peers: Board<Listed>,
+    /// The addresses beyond the node's ranges that its pods have, to be said to the others.
+    pub claims: Board<Vec<Claim>>,
     wake: Sender<Wake>,
 }
 
@@ -48,15 +56,29 @@ impl Kubernetes {
     /// A file or address that `access` names cannot be used.
     pub fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
         let client = Client::new(access, USER_AGENT)?.telling(tell);
-        Ok(Kubernetes { node, client: Arc::new(client), published: Board::default(), pods: Pods::default(), wake })
+        Ok(Kubernetes {
+            node,
+            client: Arc::new(client),
+            published: Board::default(),
+            pods: Pods::default(),
+            peers: Board::default(),
+            claims: Board::default(),
+            wake,
+        })
     }
 
-    /// Starts the threads.
+    /// Starts the threads. `other_nodes` is called after each change of what other nodes say.
     ///
     /// # Errors
     /// A thread could not be started.
-    pub fn follow(self, threads: &Threads, ledger: Ledger, state: Board<NodeState>) -> io::Result<Following> {
-        let Kubernetes { node, client, published, pods, wake } = self;
+    pub fn follow(
+        self,
+        threads: &Threads,
+        ledger: Ledger,
+        state: Board<NodeState>,
+        other_nodes: Box<dyn Fn() + Send>,
+    ) -> io::Result<Following> {
+        let Kubernetes { node, client, published, pods, peers, claims, wake } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
         let mut stopped = || {
@@ -80,6 +102,17 @@ impl Kubernetes {
             reflect(&watch, kind, &pods_stopped, &mut audience);
             end_with(&of_pods);
         })?;
+
+        let (peers_stopped, watch, of_peers) = (stopped(), client.clone(), leaving.clone());
+        let mut audience = PeerAudience { listed: peers.clone(), wake: other_nodes };
+        threads.start("watch-nodepeers", move || {
+            reflect(&watch, NodePeers, &peers_stopped, &mut audience);
+            end_with(&of_peers);
+        })?;
+
+        let peer_stopped = stopped();
+        let own_peer = OwnPeer::new(client.clone(), node.clone(), state.clone(), peers, claims);
+        threads.start("nodepeer", move || own_peer.run(&peer_stopped))?;
 
         let status_stopped = stopped();
         let reporter = Reporter::new(client.clone(), node, ledger, state);

@@ -10,9 +10,10 @@
 //! | `host-events` | the kernel's announcements of what others change; wakes `node` and `reconcile` |
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
 //! | `node` | the NodeConfig and the host's facts; writes the view, the host's settings and the node's own routes |
-//! | `watch-nodeconfigs`, `watch-pods` | one watch machine each; only with Kubernetes |
+//! | `watch-nodeconfigs`, `watch-nodepeers`, `watch-pods` | one watch machine each; only with Kubernetes |
 //! | `watchdog` | the state that the service manager has of the agent; only with one |
 //! | `status` | the status that the API server has of this node; only with Kubernetes |
+//! | `nodepeer` | what the API server has of this node for the others; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `routing` | table 102, routes to other nodes and of anycast addresses |
 //! | `netns`, throw-away | one visit to a pod's namespace |

@@ -283,7 +283,7 @@ impl Recovered {
         })?;
         threads.start("routing", move || routing.run(&woken.routing))?;
         let following = match self.kubernetes {
-            Some(kubernetes) => Some(kubernetes.follow(&threads, ledger, state)?),
+            Some(kubernetes) => Some(kubernetes.follow(&threads, ledger, state, Box::new(|| {}))?),
             None => None,
         };
 

@@ -18,6 +18,7 @@ use model::bgp::{PEERS_MAX, SpecBfd, SpecBgp, SpecPeer};
 use model::embed::app_name;
 use model::excerpt::Excerpt;
 use model::nodeconfig::{KIND, Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefaults, range4, range6};
+use model::peers::own::is_reachable;
 use model::peers::{CLAIMS_MAX, Claim, NEXT_HOPS_MAX, NextHop, Peer};
 
 /// The NodeConfig of one node. The server filters.
@@ -219,11 +220,7 @@ fn owner(references: &Value) -> Option<Box<str>> {
 
 fn next_hop(item: &Value) -> Result<NextHop, &'static str> {
     let address = address(item)?;
-    let fit = match address {
-        IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_broadcast() && ip.octets().first() != Some(&0),
-        IpAddr::V6(ip) => !ip.is_unicast_link_local() && ip.to_ipv4_mapped().is_none(),
-    };
-    if !fit || address.is_multicast() || address.is_loopback() || address.is_unspecified() {
+    if !is_reachable(address) {
         return Err("is no address that a node can be reached by");
     }
     let link_local = match fields(item, &["linkLocal"])[..] {
@@ -495,7 +492,8 @@ mod tests {
 
     #[test]
     fn every_field_of_the_schema_counts() {
-        let crd = include_str!("../../deploy/nodeconfigs-crd.yaml");
+        let both = include_str!("../../deploy/nodeconfigs-crd.yaml");
+        let crd = both.split("\n---\n").next().expect("a document");
         let crd: Value = model::text::document(crd).expect("YAML").expect("a document");
         let properties = |place: &str| -> BTreeSet<String> {
             let at = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{place}/properties");

@@ -349,6 +349,11 @@ impl<K: Kind> Machine<K> {
             return self.distrust("an event holds something that is no object", None, now, chance);
         };
         self.watch_events += 1;
+        // A watch that goes on from where it was shows, as a list does, that the server is there again.
+        if self.failing {
+            self.failing = false;
+            self.notices.push(WatchNotice::Synced { objects: self.objects.len() });
+        }
         let name = Name { namespace: meta.namespace, name: meta.name };
         match event.kind.as_str() {
             "ADDED" | "MODIFIED" => self.upsert(name, meta.uid, event.object),

@@ -59,6 +59,8 @@ pub struct SeenRoute {
     pub to: IpNet,
     /// Where it leads: link and gateway of each next hop.
     pub hops: Vec<(Option<u32>, Option<IpAddr>)>,
+    /// It stands in the main table.
+    pub main: bool,
 }
 
 /// A route that leads out of the host.
@@ -153,12 +155,12 @@ fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> Option<u32> {
 impl Seen {
     /// A link of somebody else. One that is not among the links came or went while the host was looked at, as pods' links do:
     /// the next look tells.
-    fn is_foreign(&self, link: u32) -> bool {
+    pub fn is_foreign(&self, link: u32) -> bool {
         self.links.get(&link).is_some_and(|link| !link.ours)
     }
 
     /// A next hop that does not lead to a pod. One without a link says nothing of pods.
-    fn leads_elsewhere(&self, (link, _): &(Option<u32>, Option<IpAddr>)) -> bool {
+    pub fn leads_elsewhere(&self, (link, _): &(Option<u32>, Option<IpAddr>)) -> bool {
         link.is_none_or(|link| self.is_foreign(link))
     }
 }
@@ -286,7 +288,7 @@ mod tests {
 
     fn route(to: &str, hops: &[(u32, &str)]) -> SeenRoute {
         let hops = hops.iter().map(|(link, via)| (Some(*link), (!via.is_empty()).then(|| ip(via))));
-        SeenRoute { to: net(to), hops: hops.collect() }
+        SeenRoute { to: net(to), hops: hops.collect(), main: true }
     }
 
     fn way(v6: bool, links: &[u32]) -> WayOut {

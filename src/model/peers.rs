@@ -4,6 +4,8 @@
 //! Only what is on a link of this host is ever a next hop, so a route that is made here leads to its node or to nobody. Decides on
 //! values; must not ask the kernel or the API server, and knows the time only as an argument.
 
+pub mod own;
+
 use alloc::borrow::ToOwned as _;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,6 @@
 //! Stories of an agent and an API server that does what a test says. A real one is in `tests/kube`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
@@ -27,6 +28,9 @@ struct Script {
     version: u64,
     patches: Vec<Value>,
     lists: usize,
+    /// NodePeers by the path to which they were written, and how often one was.
+    peers: BTreeMap<String, Value>,
+    peers_written: usize,
 }
 
 #[derive(Clone)]
@@ -89,7 +93,8 @@ impl Api {
             _ if path.contains("watch=1") => "watch",
             _ => "list",
         };
-        let kind = if configs { "nodeconfigs" } else { "pods" };
+        let peers = path.contains("/nodepeers");
+        let kind = if peers { "nodepeers" } else { ["pods", "nodeconfigs"][usize::from(configs)] };
         let refusal = self.look(|script| {
             let found = script.refusals.iter().find(|(v, k, ..)| *v == verb && *k == kind);
             found.map(|(.., status, body)| (*status, body.clone()))
@@ -98,6 +103,15 @@ impl Api {
             return conn.answer(&format!("{status} X"), "", text);
         }
         match verb {
+            "patch" if peers => {
+                let object = serde_json::from_slice(&request.body).expect("JSON");
+                self.change(|script| {
+                    script.peers.insert(path.to_owned(), object);
+                    script.peers_written += 1;
+                    script.version += 1;
+                });
+                conn.answer("200 OK", "", "{}");
+            }
             "patch" => {
                 let patch = serde_json::from_slice(&request.body).expect("JSON");
                 self.change(|script| {
@@ -110,7 +124,9 @@ impl Api {
             }
             "list" => {
                 let (items, version) = self.look(|script| {
-                    (script.node_config.clone().filter(|_| configs).into_iter().collect::<Vec<_>>(), script.version)
+                    let config = script.node_config.clone().filter(|_| configs);
+                    let peers = script.peers.values().filter(|_| peers).cloned();
+                    (config.into_iter().chain(peers).collect::<Vec<_>>(), script.version)
                 });
                 let list = json!({"metadata": {"resourceVersion": version.to_string()}, "items": items});
                 conn.answer("200 OK", "", list.to_string());
@@ -124,10 +140,11 @@ impl Api {
                     let script = lock.lock().expect("unpoisoned");
                     let script = changed.wait_while(script, |script| script.version == seen).expect("unpoisoned");
                     seen = script.version;
-                    let mut object = script.node_config.clone().expect("an object");
-                    object["metadata"]["resourceVersion"] = seen.to_string().into();
+                    let config = script.node_config.clone().filter(|_| configs);
+                    let peers: Vec<Value> = script.peers.values().filter(|_| peers).cloned().collect();
                     drop(script);
-                    if configs {
+                    for mut object in config.into_iter().chain(peers) {
+                        object["metadata"]["resourceVersion"] = seen.to_string().into();
                         conn.chunk(json!({"type": "MODIFIED", "object": object}).to_string() + "\n");
                     }
                 }

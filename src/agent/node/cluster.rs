@@ -17,10 +17,8 @@ use crate::kube::reflect::Audience;
 use crate::kube::watch::WatchNotice;
 use crate::process::log;
 
-/// API group of flock's own kind, as RBAC names it.
+/// API group of flock's own kinds, as RBAC names it.
 const GROUP: &str = "flock.fritzlab.net";
-/// Resource of that kind, as RBAC and the CRD name it.
-const CRD: &str = "nodeconfigs";
 
 /// Passes this node's NodeConfig on.
 #[derive(Debug)]
@@ -94,9 +92,10 @@ pub struct Advice {
 /// `resource` are RBAC's words, `message` is what the server said.
 pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Advice> {
     let advice = |what, remedy: String| Some(Advice { what, remedy });
-    let (group, object) = match resource {
+    let (group, no_crd) = match resource {
         "pods" => ("\"\"", None),
-        _ => (GROUP, Some(format!("{CRD}.{GROUP}"))),
+        "nodepeers" => (GROUP, Some("the CRD nodepeers.flock.fritzlab.net is missing")),
+        _ => (GROUP, Some("the CRD nodeconfigs.flock.fritzlab.net is missing")),
     };
     // This is how the API server answers for kinds that it does not have, one in plain text, one through an aggregator.
     let unknown_kind =
@@ -115,10 +114,9 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
                  ClusterRole that is bound to this user"
             ),
         ),
-        404 if unknown_kind && object.is_some() => advice(
-            "the CRD nodeconfigs.flock.fritzlab.net is missing",
-            "kubectl apply -f deploy/nodeconfigs-crd.yaml".into(),
-        ),
+        404 if let (true, Some(no_crd)) = (unknown_kind, no_crd) => {
+            advice(no_crd, "kubectl apply -f deploy/nodeconfigs-crd.yaml".into())
+        }
         404 if unknown_kind => advice(
             "API server has no pods: it is not one, or its URL is wrong",
             "compare `server` in the kubeconfig with what `kubectl cluster-info` shows".into(),
@@ -131,7 +129,8 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
     }
 }
 
-fn report(resource: &'static str, notice: &WatchNotice) {
+/// Logs what a watch of `resource` tells.
+pub fn report(resource: &'static str, notice: &WatchNotice) {
     match notice {
         WatchNotice::Synced { objects } => {
             log::info("API server heard").with("resource", resource).with("objects", objects).write_limited();
@@ -199,6 +198,22 @@ mod tests {
                 "404 page not found\n",
                 "the CRD nodeconfigs.flock.fritzlab.net is missing",
                 "kubectl apply -f",
+            ),
+            (
+                "list",
+                "nodepeers",
+                404,
+                "404 page not found",
+                "the CRD nodepeers.flock.fritzlab.net is missing",
+                "kubectl apply -f deploy/nodeconfigs-crd.yaml",
+            ),
+            (
+                "create",
+                "nodepeers",
+                403,
+                "no",
+                "RBAC",
+                "the verb create on the resource nodepeers of apiGroup flock.fritzlab.net",
             ),
             ("list", "pods", 404, "404 page not found", "its URL is wrong", "cluster-info"),
             ("list", "nodeconfigs", 404, "<html lang=\"en\">nginx</html>", "other than an API server", "`server`"),

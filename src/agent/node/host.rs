@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::agent::fault::{Fault, Step};
-use crate::agent::node::state::Readiness;
+use crate::agent::node::state::{Readiness, Whereabouts};
 use crate::agent::node::survey::{self, Survey};
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::process::log;
@@ -91,6 +91,11 @@ impl Host {
     /// What the last survey means for pods; none before the first one that succeeded.
     pub fn facts(&self) -> Option<&HostFacts> {
         self.survey.as_ref().map(|survey| &survey.facts)
+    }
+
+    /// Where the host is among others, as of the last survey; none before the first one that succeeded.
+    pub fn whereabouts(&self) -> Option<&Whereabouts> {
+        self.survey.as_ref().map(|survey| &survey.whereabouts)
     }
 
     /// Whether the host is ready for pods.

@@ -10,8 +10,12 @@ pub mod conflist;
 pub mod gate;
 pub mod host;
 pub mod last_good;
+pub mod own_peer;
+pub mod peers;
 pub mod pods;
 pub mod portmap;
+pub mod reach;
+pub mod report;
 pub mod source;
 pub mod state;
 pub mod status;
@@ -209,6 +213,9 @@ impl Node {
         notes.dedup();
         notes.iter().filter(|note| !self.state.host_notes.contains(note)).for_each(|note| remark(note));
         self.state.host_notes = notes;
+        if let Some(whereabouts) = self.host.whereabouts().filter(|found| **found != *self.state.whereabouts) {
+            self.state.whereabouts = Arc::new(whereabouts.clone());
+        }
         self.warn_of_pods_in_the_way();
         // Before the view is published: requests come with it.
         self.host.compare_soon();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use cni::error::Error;
 use model::nodeconfig::NodeConfig;
+use model::peers::{NextHop, Surroundings};
 
 /// The node at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,8 +19,19 @@ pub struct NodeState {
     pub verdict: Verdict,
     /// What an operator should know about the NodeConfig in force on this host.
     pub host_notes: Vec<String>,
+    /// Where the host is among others; as it was at the last survey.
+    pub whereabouts: Arc<Whereabouts>,
     /// Whether the host is ready for pods.
     pub host: Readiness,
+}
+
+/// Where the host is among others: what other nodes reach it by, and what a route to them must not take from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The addresses by which other nodes reach this one, best first.
+    pub next_hops: Vec<NextHop>,
+    /// What the host is connected to.
+    pub host: Surroundings,
 }
 
 /// The node as it is configured now.

@@ -13,13 +13,12 @@ use serde_json::{Value, json};
 
 use crate::agent::board::Board;
 use crate::agent::ledger::{Ledger, Usage};
-use crate::agent::node::cluster::advice;
+use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
 use crate::agent::node::state::{Edit, NodeState, Verdict};
-use crate::kube::client::{Answer, Client, Method};
+use crate::kube::client::{Client, Method};
 use crate::kube::explained;
 use crate::kube::kind::Kind as _;
 use crate::kube::objects::{NodeConfigs, collection};
-use crate::kube::reflect::chance;
 use crate::kube::url::encoded;
 use crate::process::log;
 use model::excerpt::Excerpt;
@@ -35,12 +34,6 @@ const COUNTS_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval between looks at the kubeconfig, 5 s: while a watch is open and nothing happens, no request looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Pause after a request that the server did not take, 15 s, with jitter that doubles it at most.
-const RETRY: Duration = Duration::from_secs(15);
-
-/// Longest pause that a server can ask for, 5 min.
-const RETRY_MAX: Duration = Duration::from_secs(300);
-
 /// Interval between reports of which only the time is new, 5 min: as rare as kubelet's, so that a thousand nodes are three writes a
 /// second. Jitter adds a fifth at most.
 const HEARD_INTERVAL: Duration = Duration::from_secs(300);
@@ -50,9 +43,6 @@ const LEDGER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Longest text of all notes about a NodeConfig, in bytes.
 const NOTES_MAX: usize = 2048;
-
-/// Longest message of the server that is repeated, in bytes.
-const MESSAGE_MAX: usize = 300;
 
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
@@ -136,19 +126,6 @@ struct Written {
     /// The status without its time.
     status: Value,
     at: Instant,
-}
-
-/// Why there is no report.
-#[derive(Debug)]
-enum Unreported {
-    /// The object is not there any more, or another one has its name. The watch brings the news.
-    Gone,
-    /// The server did not take it.
-    Failed {
-        why: String,
-        /// The pause that the server asks for.
-        wait: Option<Duration>,
-    },
 }
 
 /// The writer's state.
@@ -297,11 +274,6 @@ fn withdraw(client: &Client, node: &str) -> Result<(), String> {
     patch(client, node, &json!({"conditions": conditions, "lastHeard": now})).map_err(failed)
 }
 
-fn jittered(wait: Duration, parts: u32) -> Duration {
-    let most = u64::try_from((wait / parts).as_millis()).unwrap_or(u64::MAX).max(1);
-    wait + Duration::from_millis(chance() % most)
-}
-
 /// A merge patch of the status, which is this agent's alone: no version to conflict about.
 fn patch(client: &Client, node: &str, status: &Value) -> Result<(), Unreported> {
     let path = format!("{}/{}/status", collection(), encoded(node));
@@ -328,17 +300,6 @@ fn on_server(client: &Client, node: &str) -> Result<Value, Unreported> {
         Some(object) => Ok(object.take()),
         None => Err(Unreported::Gone),
     }
-}
-
-fn refused(verb: &'static str, resource: &'static str, answer: &Answer) -> Unreported {
-    let message = excerpt(&answer.body);
-    let why = match advice(verb, resource, answer.status, &message) {
-        Some(advice) => format!("{} ({}: {message}); {}", advice.what, answer.status, advice.remedy),
-        None => format!("{}: {message}", answer.status),
-    };
-    // An answer that names the object means that the CRD is there and the object is not.
-    let gone = answer.status == 404 && message.contains("not found") && message.contains('"');
-    if gone { Unreported::Gone } else { Unreported::Failed { why, wait: answer.retry_after } }
 }
 
 /// The conditions that an earlier run of the agent has told.
@@ -432,12 +393,6 @@ fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'stat
     .filter(|(.., there, counts)| *there && counts.free == 0 && counts.resting == 0)
     .map(|(family, field, _, counts)| (family, field, counts.allocated))
     .collect()
-}
-
-fn excerpt(body: &[u8]) -> String {
-    let status: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = status.get("message").and_then(Value::as_str).map(str::to_owned);
-    Excerpt::line(&text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()), MESSAGE_MAX).into()
 }
 
 #[cfg(test)]

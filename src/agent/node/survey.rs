@@ -12,6 +12,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::node::state::Whereabouts;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::foreign::{ForeignRoute, Hop};
@@ -20,6 +21,7 @@ use crate::kernel::sysctl;
 use model::addr::Family;
 use model::desired::{Difference, Shows, Uplink};
 use model::hostfacts::{self, HostFacts, Seen, SeenLink, SeenRoute, WayOut};
+use model::peers::own::{self, HostLink, Place};
 use model::plan;
 
 /// Place of `forwarding` among the IPv4 settings of a link message (`plan::SETTINGS` has the others).
@@ -37,6 +39,8 @@ const ANYWHERE: [IpAddr; 2] =
 pub struct Survey {
     /// What the survey means for pods.
     pub facts: HostFacts,
+    /// Where the host is among others.
+    pub whereabouts: Whereabouts,
     /// Indexes of the links that IPv4 packets leave by.
     uplinks4: BTreeSet<u32>,
     /// Indexes of the links that have a route from a router advertisement.
@@ -51,7 +55,8 @@ pub fn take(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result
     let mut conn = Conn::open(deadline)?;
     let objects = conn.nexthop_objects()?;
     let routes = conn.foreign_routes(&objects)?;
-    let links: BTreeMap<u32, SeenLink> = conn.links()?.into_iter().map(|link| (link.index, seen(&link))).collect();
+    let shown = conn.links()?;
+    let links: BTreeMap<u32, SeenLink> = shown.iter().map(|link| (link.index, seen(link))).collect();
     let mut ways_out = Vec::new();
     for ip in ANYWHERE {
         let best = conn.foreign_route_for(ip, &objects)?;
@@ -69,8 +74,18 @@ pub fn take(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result
     let uplinks4 = ways_out.iter().filter(|way| !way.v6).flat_map(|way| way.links.iter().copied());
     let uplinks4 = uplinks4.filter(|index| links.get(index).is_some_and(|link| !link.loopback && !link.ours)).collect();
     let advertised = routes.iter().filter(|route| route.advertised).flat_map(|route| links_of(&route.hops)).collect();
+    let borne = conn.addresses(None)?;
+    let host_link = |link: &Link| {
+        let addresses = borne.iter().filter(|address| address.link == link.index && address.lasting);
+        HostLink {
+            name: link.name.clone(),
+            place: place(link, &ways_out),
+            addresses: addresses.map(|address| (address.ip, address.prefix_len)).collect(),
+        }
+    };
+    let host_links: Vec<HostLink> = shown.iter().filter(|link| link.up).map(host_link).collect();
     let addresses: Vec<(u32, IpAddr, u8)> =
-        conn.addresses(None)?.into_iter().map(|address| (address.link, address.ip, address.prefix_len)).collect();
+        borne.iter().map(|address| (address.link, address.ip, address.prefix_len)).collect();
     // A host knows up to a thousand neighbours, which matter only where its networks meet the pods' ranges.
     let meets = |(_, ip, prefix_len): &(u32, IpAddr, u8)| {
         IpNet::new(*ip, *prefix_len)
@@ -80,12 +95,37 @@ pub fn take(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result
     let seen = Seen {
         links,
         addresses,
-        routes: routes.into_iter().map(|route| SeenRoute { to: route.to, hops: route.hops }).collect(),
+        routes: routes
+            .into_iter()
+            .map(|route| SeenRoute { to: route.to, hops: route.hops, main: route.in_main_table })
+            .collect(),
         gateways: objects.gateways().collect(),
         neighbours: neighbours.into_iter().map(|neighbour| (neighbour.link, neighbour.ip)).collect(),
         ways_out,
     };
-    Ok(Survey { facts: hostfacts::judge(&seen, prefixes, gateway4), uplinks4, advertised })
+    let whereabouts = Whereabouts { next_hops: own::next_hops(&host_links), host: own::surroundings(&seen) };
+    Ok(Survey { facts: hostfacts::judge(&seen, prefixes, gateway4), whereabouts, uplinks4, advertised })
+}
+
+/// What a link is for, as far as others may reach this host by it.
+fn place(link: &Link, ways_out: &[WayOut]) -> Place {
+    let seen = seen(link);
+    if seen.loopback || seen.ours {
+        return Place::Inside;
+    }
+    if ways_out.iter().any(|way| way.links.contains(&link.index)) {
+        return Place::WayOut;
+    }
+    let in_sysfs = |name: &str, what: &str| fs::exists(format!("/sys/class/net/{name}/{what}")).unwrap_or(false);
+    if in_sysfs(&link.name, "device") {
+        return Place::Physical;
+    }
+    if !in_sysfs(&link.name, "bridge") {
+        return Place::Other;
+    }
+    let ports = fs::read_dir(format!("/sys/class/net/{}/brif", link.name)).into_iter().flatten().flatten();
+    let physical = ports.into_iter().any(|port| in_sysfs(&port.file_name().to_string_lossy(), "device"));
+    if physical { Place::Other } else { Place::Inside }
 }
 
 fn links_of(hops: &[Hop]) -> impl Iterator<Item = u32> {

@@ -17,9 +17,9 @@ use super::apply::family;
 use super::conn::{Conn, Request};
 use super::message::{Object, address, number};
 use super::uapi::{
-    ADDRESS_SIZE, AF_INET, AF_INET6, IFA_ADDRESS, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NDA_DST,
-    NDA_LLADDR, NEIGHBOUR_SIZE, NUD_PERMANENT, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
-    RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_LOCAL, RTN_UNREACHABLE,
+    ADDRESS_SIZE, AF_INET, AF_INET6, IFA_ADDRESS, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_OPTIMISTIC, IFA_F_SECONDARY,
+    IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NDA_DST, NDA_LLADDR, NEIGHBOUR_SIZE, NUD_PERMANENT, ROUTE_SIZE, RTA_DST,
+    RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_LOCAL, RTN_UNREACHABLE,
 };
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
@@ -28,6 +28,9 @@ use model::plan::ROUTE_PROTOCOL;
 
 /// Wait between two questions whether an address is in the table of local addresses, 0.1 ms.
 const LOCAL_INTERVAL: Duration = Duration::from_micros(100);
+
+/// The flags of an address that may go or change its meaning by itself.
+const PASSING: u32 = IFA_F_SECONDARY | IFA_F_OPTIMISTIC | IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE;
 
 /// An address of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,9 @@ pub struct Address {
     pub prefix_len: u8,
     /// Not yet usable: duplicate address detection is under way, or has failed.
     pub tentative: bool,
+    /// It is there to stay, as far as the kernel knows: neither tentative nor deprecated, no temporary IPv6 address, and no second
+    /// IPv4 address of a network.
+    pub lasting: bool,
 }
 
 /// A permanent neighbour.
@@ -276,6 +282,7 @@ pub(super) fn as_address_of(object: &Object, kind: u16) -> Option<Address> {
         ip: local.or(peer)?,
         prefix_len,
         tentative: flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) != 0,
+        lasting: flags & PASSING == 0,
     })
 }
 
@@ -376,7 +383,7 @@ mod tests {
             &[(IFA_LOCAL, &ip), (IFA_FLAGS, &IFA_F_TENTATIVE.to_ne_bytes())],
             &[IFA_ADDRESS],
             as_address,
-            &Address { link: 7, ip: ip.into(), prefix_len: 32, tentative: true },
+            &Address { link: 7, ip: ip.into(), prefix_len: 32, tentative: true, lasting: false },
         );
         check(
             (RTM_NEWROUTE, &[AF_INET, 32, 0, 0, RouteHeader::RT_TABLE_MAIN, 102, 0, 1, 0, 0, 0, 0]),

@@ -52,7 +52,11 @@ pub(super) const ADDRESS_SIZE: usize = 8;
 pub(super) const IFA_ADDRESS: u16 = 1;
 pub(super) const IFA_LOCAL: u16 = 2;
 pub(super) const IFA_FLAGS: u16 = 8;
+/// A further IPv4 address of a network that the link has one of already; a temporary IPv6 address.
+pub(super) const IFA_F_SECONDARY: u32 = 0x01;
+pub(super) const IFA_F_OPTIMISTIC: u32 = 0x04;
 pub(super) const IFA_F_DADFAILED: u32 = 0x08;
+pub(super) const IFA_F_DEPRECATED: u32 = 0x20;
 pub(super) const IFA_F_TENTATIVE: u32 = 0x40;
 
 // Routes (linux/rtnetlink.h).

@@ -1,0 +1,211 @@
+//! What this node says of itself for the other nodes: its NodePeer in the API.
+//!
+//! One thread writes it, never in the way of a request: only when it differs from what the watch shows, at most once a second, and
+//! later when the server does not take it. It belongs to the NodeConfig and goes with it. Must not decide what the node's ranges are
+//! or by which addresses it is reached: the node's thread publishes both.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::agent::board::Board;
+use crate::agent::node::peers::{Listed, RESOURCE};
+use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
+use crate::agent::node::state::NodeState;
+use crate::kube::client::{Client, Method};
+use crate::kube::explained;
+use crate::kube::objects::node_peers;
+use crate::kube::url::encoded;
+use crate::process::log;
+use model::nodeconfig::{API_VERSION, KIND};
+use model::peers::{Claim, Peer};
+
+/// Interval between looks at what there is to write, 1 s.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// First pause after a request that the server did not take, 1 s; each further one doubles it, up to [`RETRY`]'s fourfold.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// What is applied: the server takes over the fields of this manager as a whole, and creates the object where there is none. So the right
+/// to create can be bound to one name, which a plain creation cannot.
+const APPLY: &str = "application/apply-patch+yaml";
+
+/// The writer's state.
+#[derive(Debug)]
+pub struct OwnPeer {
+    client: Arc<Client>,
+    node: String,
+    state: Board<NodeState>,
+    listed: Board<Listed>,
+    claims: Board<Vec<Claim>>,
+    /// What the server has taken last, and when. Should the watch not show it, nothing is gained by writing it each second.
+    written: Option<(Peer, Instant)>,
+    /// How often the client had moved to another server at the last look.
+    moves: u64,
+    pause: Duration,
+    not_before: Option<Instant>,
+}
+
+impl OwnPeer {
+    /// A writer that has written nothing yet, for the node of this name. `claims` are the addresses beyond its ranges that its pods have.
+    pub fn new(
+        client: Arc<Client>,
+        node: String,
+        state: Board<NodeState>,
+        listed: Board<Listed>,
+        claims: Board<Vec<Claim>>,
+    ) -> OwnPeer {
+        let (written, moves, pause, not_before) = (None, 0, PAUSE_MIN, None);
+        OwnPeer { client, node, state, listed, claims, written, moves, pause, not_before }
+    }
+
+    /// Writes until `stop` says so or is dropped. Whoever cannot wait for that shuts the client down.
+    pub fn run(mut self, stop: &Receiver<()>) {
+        while matches!(stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
+            self.round();
+        }
+    }
+
+    fn round(&mut self) {
+        // Another server does not have what the former one has taken.
+        if self.client.moves() != self.moves {
+            self.moves = self.client.moves();
+            (self.written, self.not_before, self.pause) = (None, None, PAUSE_MIN);
+        }
+        if self.not_before.is_some_and(|time| Instant::now() < time) {
+            return;
+        }
+        let listed = self.listed.get();
+        let Some(wanted) = wanted(&self.state.get(), &self.claims.get()).filter(|_| listed.heard) else { return };
+        if listed.of(&self.node).is_some_and(|shown| **shown == wanted) {
+            self.written = None;
+            return;
+        }
+        if self.written.as_ref().is_some_and(|(written, at)| *written == wanted && at.elapsed() < RETRY) {
+            return;
+        }
+        match self.apply(&wanted) {
+            Ok(()) => {
+                log::info("NodePeer written").with("node", &self.node).with("spec", spec(&wanted)).write_limited();
+                self.pause = PAUSE_MIN;
+                self.written = Some((wanted, Instant::now()));
+            }
+            Err((why, asked)) => {
+                let wait = asked.unwrap_or_default().min(RETRY_MAX).max(jittered(self.pause, 1));
+                self.not_before = Some(Instant::now() + wait);
+                self.pause = (self.pause * 2).min(RETRY * 4);
+                log::warn("NodePeer cannot be written: other nodes do not learn the way to the pods of this one")
+                    .with("err", why)
+                    .write_limited();
+            }
+        }
+    }
+
+    /// Creates or replaces the object. An error is in words for an operator, with the pause that the server asks for.
+    fn apply(&self, peer: &Peer) -> Result<(), (String, Option<Duration>)> {
+        let path = format!("{}/{}?fieldManager=flock-agent&force=true", node_peers(), encoded(&self.node));
+        let body = object(&self.node, peer).to_string();
+        let answer = self.client.send(Method::Patch, &path, APPLY, body.as_bytes());
+        let answer = answer.map_err(|error| (explained(&error), None))?;
+        if (200..300).contains(&answer.status) {
+            return Ok(());
+        }
+        // One request needs two rights, and the server says which is missing.
+        let verb = match answer.body.windows(13).any(|words| words == b"cannot create") {
+            true => "create",
+            false => "patch",
+        };
+        match refused(verb, RESOURCE, &answer) {
+            Unreported::Gone => Err(("the API server lost it while it was written".into(), answer.retry_after)),
+            Unreported::Failed { why, wait } => Err((why, wait)),
+        }
+    }
+}
+
+/// What this node should say of itself; none as long as there is nothing to say, or no NodeConfig in the API to whom it would
+/// belong.
+fn wanted(state: &NodeState, claims: &[Claim]) -> Option<Peer> {
+    let (edit, view) = (state.verdict.edit.as_ref()?, state.view.as_ref()?);
+    Some(Peer {
+        cidr6: view.config.cidr6,
+        cidr4: view.config.cidr4,
+        next_hops: state.whereabouts.next_hops.clone(),
+        claims: claims.to_vec(),
+        owner: Some(edit.uid.as_str().into()),
+        problems: Vec::new(),
+    })
+}
+
+fn object(node: &str, peer: &Peer) -> Value {
+    let owner = peer.owner.iter().map(|uid| json!({"apiVersion": API_VERSION, "kind": KIND, "name": node, "uid": uid}));
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": "NodePeer",
+        "metadata": {"name": node, "ownerReferences": owner.collect::<Vec<_>>()},
+        "spec": spec(peer),
+    })
+}
+
+fn spec(peer: &Peer) -> Value {
+    let hops = peer.next_hops.iter().map(|hop| match hop.link_local {
+        Some(link_local) => json!({"address": hop.address, "linkLocal": link_local}),
+        None => json!({"address": hop.address}),
+    });
+    let claims = peer.claims.iter().map(|c| json!({"address": c.address, "pod": c.pod, "since": c.since}));
+    let mut spec = json!({"nextHops": hops.collect::<Vec<_>>()});
+    if let Some(fields) = spec.as_object_mut() {
+        fields.extend(peer.cidr6.map(|net| ("cidr6".into(), net.to_string().into())));
+        fields.extend(peer.cidr4.map(|net| ("cidr4".into(), net.to_string().into())));
+        let claims: Vec<Value> = claims.collect();
+        fields.extend((!claims.is_empty()).then(|| ("claims".into(), claims.into())));
+    }
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::node::state::{Edit, Verdict, View, Whereabouts};
+    use crate::kube::kind::Kind as _;
+    use crate::kube::objects::NodePeers;
+    use model::addr::GATEWAY4;
+    use model::peers::NextHop;
+    use serde_json::value::RawValue;
+
+    fn state() -> NodeState {
+        let text = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: n}\n\
+                    spec: {cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}\n";
+        let config = model::nodeconfig::parse(text).expect("valid");
+        let hop = |address: &str, link_local: &str| NextHop {
+            address: address.parse().expect("an address"),
+            link_local: link_local.parse().ok(),
+        };
+        let next_hops = vec![hop("2001:db8:f::1", "fe80::1:2"), hop("192.0.2.1", "")];
+        NodeState {
+            view: Some(Arc::new(View { config, mtu: 1500, gateway4: GATEWAY4 })),
+            verdict: Verdict { edit: Some(Edit { uid: "u1".into(), generation: 1 }), ..Verdict::default() },
+            whereabouts: Arc::new(Whereabouts { next_hops, ..Whereabouts::default() }),
+            ..NodeState::default()
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_by_others_as_it_was_meant() {
+        let claim =
+            Claim { address: [203, 0, 113, 7].into(), pod: "web/a".into(), since: "2026-11-26T12:00:00Z".into() };
+        for claims in [vec![], vec![claim]] {
+            let meant = wanted(&state(), &claims).expect("something to say");
+            let raw = RawValue::from_string(object("n", &meant).to_string()).expect("JSON");
+            assert_eq!(NodePeers.reduce(&raw), Ok(meant));
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_before_there_is_a_node_config_that_it_belongs_to() {
+        assert!(wanted(&state(), &[]).is_some());
+        assert_eq!(wanted(&NodeState { view: None, ..state() }, &[]), None);
+        assert_eq!(wanted(&NodeState { verdict: Verdict::default(), ..state() }, &[]), None);
+    }
+}
