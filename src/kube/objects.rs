@@ -634,6 +634,7 @@ mod tests {
                 annotations: BTreeMap::from([("flock.fritzlab.net/ipv4".into(), "false".into())]),
                 app: "web".into(),
                 image: Some("registry/web:1".into()),
+                serving: false,
             }
         );
         let bare =
