@@ -9,13 +9,14 @@
 //!
 //! - Values: `model` is what a pod asks, holds and needs of the kernel, and decisions about that; `cni` is the CNI protocol. Both
 //!   are crates of their own and have no file, socket, thread, clock or environment. Time and randomness are arguments.
-//! - Edges: `process`, `record` (what outlives the agent), `kernel`, `kube` (the API server) and `rpc` (the line between plugin
-//!   and agent). Each talks to one thing outside.
+//! - Edges: `process`, `record` (what outlives the agent), `kernel`, `kube` (the API server), `bird` (the routing daemon) and `rpc`
+//!   (the line between plugin and agent). Each talks to one thing outside.
 //! - Programs: `agent` (the daemon), `install` and `plugin`. `cli` is the command line of the first two.
 //!
 //! `tests/tidy.rs` holds the arrows as data. `docs/architecture.md` says where a change goes.
 
 // The edges.
+pub mod bird;
 pub mod kernel;
 pub mod kube;
 pub mod process;

@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("record", &["model", "process"]),
     ("kernel", &["model", "process"]),
     ("kube", &["model", "process"]),
+    ("bird", &["model", "process", "record"]),
     ("rpc", &["cni", "model", "process", "record"]),
     // The programs.
     ("agent", &["cni", "kernel", "kube", "model", "process", "record", "rpc"]),

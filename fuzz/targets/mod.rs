@@ -6,6 +6,7 @@
 
 pub(crate) mod annotations;
 pub(crate) mod args;
+pub(crate) mod bird;
 pub(crate) mod environment;
 pub(crate) mod import;
 pub(crate) mod kubeconfig;
@@ -25,6 +26,7 @@ pub(crate) type Check = fn(&[u8]);
 pub(crate) const ALL: &[(&str, Check)] = &[
     ("annotations", annotations::check),
     ("args", args::check),
+    ("bird", bird::check),
     ("environment", environment::check),
     ("import", import::check),
     ("kubeconfig", kubeconfig::check),

@@ -285,6 +285,8 @@ pub enum BgpRule {
     NoLink,
     /// A peer on a link of the host that is several hops away.
     Hops,
+    /// BFD of a peer that is several hops away.
+    BfdHops,
     /// Not the absolute path of a file.
     File,
 }
@@ -334,6 +336,10 @@ impl fmt::Display for BgpRule {
             BgpRule::Hops => f.write_str(
                 "is for a peer behind routers, and this one has a link-local address or none: remove multihop, or give its global \
                  address",
+            ),
+            BgpRule::BfdHops => f.write_str(
+                "is for a peer on a link of this host, and this one has multihop: remove one of them; holdTime tells how soon a \
+                 peer that is far away is gone",
             ),
             BgpRule::File => write!(
                 f,
@@ -402,6 +408,9 @@ impl SpecPeer {
         let hold_time = self.hold_time.map(|time| within(|| path(".holdTime"), time, 3, u16::MAX)).transpose()?;
         let password_file = self.password_file.map(|text| file(|| path(".passwordFile"), text)).transpose()?;
         let bfd = self.bfd.map(|bfd| bfd.check(|field| path(&format!(".bfd.{field}")))).transpose()?;
+        if bfd.is_some() && multihop.is_some() {
+            return Err(BgpError { path: path(".bfd"), value: None, rule: BgpRule::BfdHops });
+        }
         Ok(Peer { name, neighbour, asn, multihop, hold_time: hold_time.unwrap_or(HOLD_TIME), password_file, bfd })
     }
 }

@@ -192,6 +192,7 @@ fn a_bgp_block_is_refused_by_the_server_as_by_the_agent() {
         (peer(json!({"bfd": {"interval": 9}})), "interval"),
         (peer(json!({"bfd": {"multiplier": 1}})), "multiplier"),
         (peer(json!({"bfd": true})), "bfd"),
+        (peer(json!({"bfd": {}, "multihop": 2})), "not with multihop"),
     ] {
         let error = plane.apply(&object(&bgp)).expect_err(&bgp.to_string());
         assert!(error.contains(why), "{bgp}: {error}");
@@ -203,7 +204,7 @@ fn a_bgp_block_is_refused_by_the_server_as_by_the_agent() {
         with("import", json!(["10.0.0.0/8", "::/0", "0.0.0.0/0"])),
         peer(json!({"asn": "external"})),
         peer(json!({"address": "fe80::1", "interface": "eth1.100", "passwordFile": "/etc/flock/bgp/tor1"})),
-        peer(json!({"address": "2001:db8::1", "multihop": 255, "holdTime": 3, "bfd": {}})),
+        peer(json!({"address": "2001:db8::1", "multihop": 255, "holdTime": 3})),
         with(
             "peers",
             json!([{"name": "a", "interface": "eth2", "asn": "external", "bfd": {"interval": 300, "multiplier": 3}}]),

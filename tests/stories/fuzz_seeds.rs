@@ -192,6 +192,7 @@ macro_rules! held {
 held! {
     any_annotations_give_an_intent_or_an_error_that_names_the_key: "annotations",
     any_cni_args_give_a_pod_or_none_or_an_error: "args",
+    any_talk_on_the_control_socket_of_bird_gives_replies_however_it_is_split: "bird",
     any_environment_gives_a_safe_call_or_an_error: "environment",
     any_allocations_file_is_taken_over_or_refused_whole: "import",
     any_kubeconfig_gives_an_access_or_an_error_without_secrets: "kubeconfig",

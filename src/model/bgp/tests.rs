@@ -151,6 +151,10 @@ fn a_wrong_field_of_a_peer_is_refused_by_path_value_and_remedy() {
             &format!("name: a, {at}, bfd: {{multiplier: 1}}"),
             "spec.bgp.peers[0].bfd.multiplier: \"1\" must be between 2 and 255",
         ),
+        (
+            &format!("name: a, {at}, multihop: 2, bfd: {{}}"),
+            "spec.bgp.peers[0].bfd is for a peer on a link of this host",
+        ),
         (&format!("name: a, {at}, bfd: true"), "spec.bgp.peers[0].bfd"),
         (&format!("name: a, {at}, password: x"), "unknown field `password`"),
     ] {

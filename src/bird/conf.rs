@@ -1,0 +1,362 @@
+//! The text of BIRD's configuration: values in, text out, the same text for the same values.
+//!
+//! Every value has been parsed before it is printed, so nothing that an operator writes can become configuration by itself. What a
+//! node announces is not in here: BIRD learns it from kernel table 102. Must not read a file, nor speak to BIRD.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use model::addr::fnv1a32;
+use model::bgp::{Bgp, Neighbour, Peer, PeerAsn, PeerName};
+use model::excerpt::Excerpt;
+
+use crate::bird::password::Password;
+
+/// First line of a file that flock has written.
+pub const HEADER: &str = "# Written by flock-agent. Changes are overwritten.";
+
+/// What the protocols of peers begin with: a peer may bear any word of BIRD's own language.
+pub const PROTOCOL: &str = "peer_";
+
+/// What stands between a protocol's name and the number of a session that began at the other end of a link. Names of peers have no
+/// capitals.
+pub const DYNAMIC: &str = "_U";
+
+/// The kernel table with what the node announces.
+pub const ANNOUNCE_TABLE: u32 = 102;
+
+/// The kernel's main table.
+const MAIN_TABLE: u32 = 254;
+
+/// The mark of flock's own routes.
+const MARK: u32 = 102;
+
+/// Metric of imported routes in the main table: behind everything that the host or its operator has.
+pub const IMPORT_METRIC: u32 = 2048;
+
+/// Metrics that mean that the node or pod is about to go.
+const DRAINING: std::ops::RangeInclusive<u32> = 4001..=4999;
+
+/// Preference of what the node announces: above whatever a peer says of the same prefix, or only one of two nodes with one anycast
+/// address would announce it.
+const PREFERENCE: u32 = 500;
+
+/// Time that BIRD waits for its peers after a restart before it goes on without those that are silent, in seconds.
+const RESTART_WAIT: u32 = 10;
+
+/// Most prefixes of the host's links that are told. A host with more takes nothing from peers.
+pub const CONNECTED_MAX: usize = 1024;
+
+/// What a host is, as far as the configuration needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The node's name.
+    pub node: String,
+    /// The router id where the NodeConfig has none.
+    pub router_id: Ipv4Addr,
+    /// The node's own ranges.
+    pub own: Vec<IpNet>,
+    /// The prefixes of the host's links, and its own addresses.
+    pub connected: BTreeSet<IpNet>,
+    /// The operator's own file, if there is one.
+    pub extra: Option<PathBuf>,
+}
+
+/// A configuration. It holds passwords: has no `Display`, and a `Debug` without text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Configuration {
+    text: String,
+    passwords: Vec<Password>,
+}
+
+impl Configuration {
+    /// The text, for the file and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+
+    /// What BIRD says of this configuration, without any password that it might repeat.
+    pub fn without_passwords(&self, said: &str) -> Excerpt {
+        let mut said = said.to_owned();
+        for password in &self.passwords {
+            said = said.replace(password.expose(), "<password>");
+        }
+        Excerpt::line(&said, said.len().max(1))
+    }
+}
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<configuration of {} bytes>", self.text.len())
+    }
+}
+
+/// The router id for a host with these IPv4 addresses, the best one first: the one that it had, as long as that is the host's or
+/// the host has none; a change would end every session.
+pub fn router_id(node: &str, addresses: &[Ipv4Addr], former: Option<Ipv4Addr>) -> Ipv4Addr {
+    let former = former.filter(|id| addresses.is_empty() || addresses.contains(id));
+    let hash = || Ipv4Addr::from(fnv1a32(node.as_bytes()).max(1));
+    former.or_else(|| addresses.first().copied()).unwrap_or_else(hash)
+}
+
+/// The router id in a configuration that flock has written for this node.
+pub fn router_id_in(text: &str, node: &str) -> Option<Ipv4Addr> {
+    if !text.starts_with(HEADER) || !text.lines().any(|line| line == node_line(node)) {
+        return None;
+    }
+    let line = text.lines().find_map(|line| line.strip_prefix("router id "))?;
+    line.strip_suffix(';')?.parse().ok()
+}
+
+fn node_line(node: &str) -> String {
+    format!("# Node {}", Excerpt::of(node))
+}
+
+/// The configuration for these peers.
+pub fn with_peers(bgp: &Bgp, facts: &Facts, passwords: &BTreeMap<PeerName, Password>) -> Configuration {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    write_with_peers(&mut text, bgp, facts, passwords).ok();
+    Configuration { text, passwords: passwords.values().cloned().collect() }
+}
+
+/// The configuration that ends all sessions.
+pub fn without_peers(node: &str, router_id: Ipv4Addr) -> Configuration {
+    let mut text = String::new();
+    write_head(&mut text, node, router_id).ok();
+    text.push_str("# spec.bgp is absent: no peers.\nprotocol device { }\n");
+    Configuration { text, passwords: Vec::new() }
+}
+
+fn write_head(out: &mut String, node: &str, router_id: Ipv4Addr) -> fmt::Result {
+    writeln!(out, "{HEADER}")?;
+    writeln!(out, "{}", node_line(node))?;
+    writeln!(out, "log stderr all;")?;
+    writeln!(out, "router id {router_id};")?;
+    // With the offset, so that whoever reads the times need not know the daemon's time zone.
+    for what in ["base", "protocol"] {
+        writeln!(out, "timeformat {what} \"%FT%T.%3f%z\";")?;
+    }
+    writeln!(out, "graceful restart wait {RESTART_WAIT};")
+}
+
+fn write_with_peers(
+    out: &mut String,
+    bgp: &Bgp,
+    facts: &Facts,
+    passwords: &BTreeMap<PeerName, Password>,
+) -> fmt::Result {
+    write_head(out, &facts.node, bgp.router_id.unwrap_or(facts.router_id))?;
+    let import = Import::of(bgp, facts);
+    writeln!(out, "protocol device {{ }}")?;
+    write_announcements(out, bgp.asn)?;
+    import.write(out)?;
+    write_template(out, bgp, &import)?;
+    if bgp.peers.iter().any(|peer| peer.bfd.is_some()) {
+        writeln!(out, "protocol bfd {{ }}")?;
+    }
+    write_advertisements(out, bgp)?;
+    for peer in &bgp.peers {
+        write_peer(out, peer, passwords.get(&peer.name), &import)?;
+    }
+    if let Some(extra) = &facts.extra {
+        write_include(out, extra)?;
+    }
+    Ok(())
+}
+
+/// What is learned from table 102, and how it is told to peers.
+fn write_announcements(out: &mut String, asn: u32) -> fmt::Result {
+    for family in [4, 6] {
+        writeln!(out, "ipv{family} table flock{family};")?;
+        writeln!(out, "protocol kernel announce{family} {{")?;
+        writeln!(out, "  learn; kernel table {ANNOUNCE_TABLE}; scan time 20;")?;
+        writeln!(out, "  ipv{family} {{")?;
+        writeln!(out, "    table flock{family};")?;
+        writeln!(
+            out,
+            "    import filter {{ if krt_source != {MARK} then reject; preference = {PREFERENCE}; accept; }};"
+        )?;
+        writeln!(out, "    export none;")?;
+        writeln!(out, "  }};")?;
+        writeln!(out, "}}")?;
+    }
+    // What has come from a peer goes to no other one: this node is no way through.
+    writeln!(out, "filter announce {{")?;
+    writeln!(out, "  if source != RTS_INHERIT then reject;")?;
+    writeln!(out, "  if krt_metric >= {} && krt_metric <= {} then {{", DRAINING.start(), DRAINING.end())?;
+    writeln!(out, "    bgp_community.add((65535,0));")?;
+    writeln!(out, "    bgp_path.prepend({asn});")?;
+    writeln!(out, "  }}")?;
+    writeln!(out, "  accept;")?;
+    writeln!(out, "}}")
+}
+
+/// What peers may give to this host, by family.
+struct Import {
+    v4: Vec<IpNet>,
+    v6: Vec<IpNet>,
+    /// Never taken, whatever is listed.
+    refused: BTreeSet<IpNet>,
+}
+
+impl Import {
+    fn of(bgp: &Bgp, facts: &Facts) -> Import {
+        let fixed = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8"];
+        let mut refused: BTreeSet<IpNet> = fixed.into_iter().filter_map(|net| net.parse().ok()).collect();
+        refused.extend(&facts.own);
+        refused.extend(facts.connected.iter().filter(|net| net.prefix_len() > 0));
+        let too_many = facts.connected.len() > CONNECTED_MAX;
+        let of = |v6: bool| {
+            let family = bgp.import.iter().filter(|net| net.addr().is_ipv6() == v6 && !too_many);
+            let mut family: Vec<IpNet> = family.copied().collect();
+            family.sort_unstable();
+            family
+        };
+        Import { v4: of(false), v6: of(true), refused }
+    }
+
+    fn families(&self) -> impl Iterator<Item = (u8, &Vec<IpNet>)> {
+        [(4, &self.v4), (6, &self.v6)].into_iter().filter(|(_, listed)| !listed.is_empty())
+    }
+
+    fn takes(&self, family: u8) -> bool {
+        self.families().any(|(of, _)| of == family)
+    }
+
+    /// The filter, and the way from the peers' tables to the kernel's main table: BIRD lets a table have one kernel table only, and
+    /// the peers' tables have 102.
+    fn write(&self, out: &mut String) -> fmt::Result {
+        for (family, listed) in self.families() {
+            let refused = self.refused.iter().filter(|net| net.addr().is_ipv6() == (family == 6));
+            writeln!(out, "filter import{family} {{")?;
+            writeln!(out, "  if net ~ [ {} ] then reject;", set(refused))?;
+            writeln!(out, "  if net ~ [ {} ] then accept;", set(listed.iter()))?;
+            writeln!(out, "  reject;")?;
+            writeln!(out, "}}")?;
+            writeln!(out, "protocol pipe imported{family} {{")?;
+            writeln!(out, "  table master{family}; peer table flock{family};")?;
+            writeln!(out, "  import where source = RTS_BGP; export none;")?;
+            writeln!(out, "}}")?;
+            writeln!(out, "protocol kernel main{family} {{")?;
+            writeln!(out, "  kernel table {MAIN_TABLE}; metric {IMPORT_METRIC}; merge paths on; graceful restart on;")?;
+            writeln!(out, "  ipv{family} {{ table master{family}; import none; export where source = RTS_BGP; }};")?;
+            writeln!(out, "}}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Prefixes with the longer ones in them; a default route as it stands.
+fn set<'a>(nets: impl Iterator<Item = &'a IpNet>) -> String {
+    let item = |net: &IpNet| if net.prefix_len() == 0 { net.to_string() } else { format!("{net}+") };
+    nets.map(item).collect::<Vec<_>>().join(", ")
+}
+
+fn write_template(out: &mut String, bgp: &Bgp, import: &Import) -> fmt::Result {
+    let taken = |family| if import.takes(family) { format!("filter import{family}") } else { "none".into() };
+    writeln!(out, "template bgp flock_peer {{")?;
+    writeln!(out, "  local as {};", bgp.asn)?;
+    writeln!(out, "  graceful restart on; connect delay time 1; error wait time 1,5;")?;
+    // Other nodes have the same AS number, and what they announce comes by way of the router.
+    if import.families().next().is_some() {
+        writeln!(out, "  allow local as 1;")?;
+    }
+    writeln!(out, "  ipv4 {{")?;
+    writeln!(
+        out,
+        "    table flock4; import {}; export filter announce; next hop self; extended next hop on;",
+        taken(4)
+    )?;
+    writeln!(out, "  }};")?;
+    writeln!(out, "  ipv6 {{")?;
+    writeln!(out, "    table flock6; import {}; export filter announce; next hop self;", taken(6))?;
+    writeln!(out, "  }};")?;
+    writeln!(out, "}}")
+}
+
+/// Router advertisements on links whose other end is to find this host. They say that it is there, and that it is nobody's default
+/// router, and name no prefix.
+fn write_advertisements(out: &mut String, bgp: &Bgp) -> fmt::Result {
+    let on = |peer: &Peer| match &peer.neighbour {
+        Neighbour::On(link) => Some(link.clone()),
+        Neighbour::At { .. } => None,
+    };
+    let links: BTreeSet<_> = bgp.peers.iter().filter_map(on).collect();
+    if links.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "protocol radv flock_links {{")?;
+    writeln!(out, "  prefix ::/0 {{ skip; }};")?;
+    for link in links {
+        writeln!(out, "  interface \"{link}\" {{")?;
+        writeln!(out, "    min ra interval 3; max ra interval 10; default lifetime 0; current hop limit 0;")?;
+        writeln!(out, "  }};")?;
+    }
+    writeln!(out, "}}")
+}
+
+fn write_peer(out: &mut String, peer: &Peer, password: Option<&Password>, import: &Import) -> fmt::Result {
+    let name = &peer.name;
+    let asn = match peer.asn {
+        PeerAsn::Is(asn) => format!("as {asn}"),
+        PeerAsn::External => "external".into(),
+    };
+    writeln!(out, "protocol bgp {PROTOCOL}{name} from flock_peer {{")?;
+    match &peer.neighbour {
+        Neighbour::At { address, interface } => {
+            writeln!(out, "  neighbor {address} {asn};")?;
+            if let Some(link) = interface {
+                writeln!(out, "  interface \"{link}\";")?;
+            }
+        }
+        Neighbour::On(link) => {
+            writeln!(out, "  neighbor range fe80::/10 {asn};")?;
+            writeln!(out, "  interface \"{link}\"; passive on; dynamic name \"{PROTOCOL}{name}{DYNAMIC}\";")?;
+        }
+    }
+    match peer.multihop {
+        None => writeln!(out, "  direct;")?,
+        Some(hops) => {
+            writeln!(out, "  multihop {hops};")?;
+            // The way to its next hops is in the kernel, which BIRD does not look at.
+            for (family, _) in import.families() {
+                writeln!(out, "  ipv{family} {{ import none; }};")?;
+            }
+        }
+    }
+    writeln!(out, "  hold time {}; keepalive time {};", peer.hold_time, (peer.hold_time / 3).max(1))?;
+    if let Some(bfd) = peer.bfd {
+        let interval = bfd.interval;
+        writeln!(out, "  bfd {{")?;
+        writeln!(
+            out,
+            "    min rx interval {interval} ms; min tx interval {interval} ms; multiplier {};",
+            bfd.multiplier
+        )?;
+        writeln!(out, "  }};")?;
+    }
+    if let Some(password) = password {
+        writeln!(out, "  password \"{}\";", password.expose())?;
+    }
+    writeln!(out, "}}")
+}
+
+/// On a line of its own, as BIRD wants it.
+fn write_include(out: &mut String, extra: &Path) -> fmt::Result {
+    writeln!(out, "include \"{}\";", extra.display())
+}
+
+/// The addresses of a host that are good for a router id, from all that it has.
+pub fn is_for_router_id(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(ip) if !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()) => Some(ip),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

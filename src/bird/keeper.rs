@@ -1,0 +1,315 @@
+//! Keeps BIRD at the configuration that is wanted: asks it whether it takes the text before the text becomes its file, and puts
+//! back what others have changed.
+//!
+//! One call is one look, with one deadline. Nothing is written and nobody is asked as long as everything is as it should be. A file
+//! that flock has not written is left alone until the node has a `bgp` block. Must not know where the configuration comes from,
+//! and never starts or ends BIRD.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::bird::conf::{Configuration, HEADER};
+use crate::bird::sessions::{Session, Status, sessions};
+use crate::bird::socket::{Configured, Control, ControlError};
+use crate::process::foreign_file;
+use crate::record::replacement::Replacement;
+use model::bgp::Bgp;
+use model::excerpt::Excerpt;
+
+/// Longest configuration that is read, in bytes: many times what sixteen peers and 256 prefixes need.
+const TEXT_MAX: u64 = 1 << 20;
+
+/// The file of the operator's own configuration, beside flock's.
+const EXTRA: &str = "extra.conf";
+
+/// Permissions of the configuration, which has passwords in it: its owner's, and for reading those of BIRD's group.
+const MODE: u32 = 0o640;
+
+/// How BIRD stands to what is wanted of it.
+#[derive(Debug)]
+pub enum Standing {
+    /// Nothing is wanted, and nothing of flock's is there.
+    Idle,
+    /// What is wanted is in force.
+    InForce,
+    /// What is wanted is taken, and not in force yet: sessions end before.
+    InProgress,
+    /// BIRD cannot be asked. What is wanted is in the file, for its next start.
+    Unreachable(ControlError),
+    /// BIRD does not take what is wanted, and the former configuration stays in force; why, in one line.
+    Refused(Excerpt),
+    /// The file cannot be read or written.
+    Unwritable {
+        /// Which one.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Standing::Idle => f.write_str("BIRD is not configured"),
+            Standing::InForce => f.write_str("the configuration is in force"),
+            Standing::InProgress => f.write_str("BIRD is about to take up the configuration"),
+            Standing::Unreachable(error) => write!(f, "{error}"),
+            Standing::Refused(why) => write!(f, "the former configuration of BIRD stays in force: {why}"),
+            Standing::Unwritable { path, error } => write!(f, "{} cannot be replaced: {error}", path.display()),
+        }
+    }
+}
+
+/// What a look has done.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How BIRD stands now.
+    pub standing: Standing,
+    /// What was not as this keeper had left it, and was put back.
+    pub repaired: Option<Repair>,
+    /// BIRD was told to read its file.
+    pub configured: bool,
+}
+
+/// What somebody else has done to what this keeper keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// The file was another one.
+    File,
+    /// BIRD was started anew, or has read another configuration.
+    Daemon,
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Repair::File => "the file had been changed",
+            Repair::Daemon => "BIRD had been started anew or told to read its configuration",
+        })
+    }
+}
+
+/// What identifies the operator's own file as it was read.
+type Stamp = Option<(u64, u64, i64, i64)>;
+
+/// What was last wanted, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    wanted: Configuration,
+    extra: Stamp,
+    /// When BIRD had started.
+    started: String,
+}
+
+/// The keeper of one BIRD.
+#[derive(Debug)]
+pub struct Keeper {
+    file: PathBuf,
+    socket: PathBuf,
+    /// What is in force, and when BIRD had read it.
+    in_force: Option<(Known, String)>,
+    /// What BIRD has refused, and why.
+    refused: Option<(Known, Excerpt)>,
+    /// What this keeper has last put into the file.
+    written: Option<Configuration>,
+}
+
+impl Keeper {
+    /// A keeper that knows nothing yet: of the BIRD that listens on `socket` and was started with the configuration `file`.
+    pub fn new(file: PathBuf, socket: PathBuf) -> Keeper {
+        Keeper { file, socket, in_force: None, refused: None, written: None }
+    }
+
+    /// The operator's own file, if there is one that BIRD can be told of.
+    pub fn extra(&self) -> Option<PathBuf> {
+        let extra = self.file.with_file_name(EXTRA);
+        let fits = extra.to_str().is_some_and(|name| !name.chars().any(|c| c == '"' || c.is_control()));
+        (fits && extra.is_file()).then_some(extra)
+    }
+
+    /// The text of the file as it is, if flock has written it.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn own_text(&self) -> io::Result<Option<String>> {
+        let text = match foreign_file::read(&self.file, TEXT_MAX) {
+            Ok(bytes) => String::from_utf8(bytes).ok(),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(text.filter(|text| text.starts_with(HEADER)))
+    }
+
+    /// One look at file and BIRD, which have `wanted` afterwards if that is possible.
+    pub fn keep(&mut self, wanted: &Configuration, deadline: Instant) -> Outcome {
+        let mut outcome = Outcome { standing: Standing::InForce, repaired: None, configured: false };
+        outcome.standing = self.look(wanted, deadline, &mut outcome).unwrap_or_else(|standing| standing);
+        outcome
+    }
+
+    /// The same for a node that wants no BIRD: `empty` ends all sessions, and takes the place only of what flock has written.
+    pub fn keep_none(&mut self, empty: impl FnOnce(&str) -> Configuration, deadline: Instant) -> Outcome {
+        let idle = Outcome { standing: Standing::Idle, repaired: None, configured: false };
+        let text = match self.own_text() {
+            Ok(Some(text)) => text,
+            Ok(None) => return idle,
+            Err(error) => {
+                return Outcome { standing: Standing::Unwritable { path: self.file.clone(), error }, ..idle };
+            }
+        };
+        let empty = empty(&text);
+        // Once is enough: whoever starts BIRD later finds the file.
+        let done = |known: &Known| known.wanted == empty;
+        if text == empty.expose() && self.in_force.as_ref().is_some_and(|(known, _)| done(known)) {
+            return idle;
+        }
+        let outcome = self.keep(&empty, deadline);
+        match outcome.standing {
+            Standing::InForce | Standing::Unreachable(ControlError::Unreachable { .. }) if self.is_in_file(&empty) => {
+                let known = Known { wanted: empty, extra: None, started: String::new() };
+                self.in_force = Some((known, String::new()));
+                Outcome { standing: Standing::Idle, ..outcome }
+            }
+            _ => outcome,
+        }
+    }
+
+    /// The sessions with the peers of `bgp`, by a connection that can change nothing.
+    ///
+    /// # Errors
+    /// BIRD cannot be asked.
+    pub fn sessions(&self, bgp: &Bgp, deadline: Instant) -> Result<Vec<Session>, ControlError> {
+        let mut bird = Control::open(&self.socket, deadline)?;
+        bird.restrict(deadline)?;
+        Ok(sessions(bgp, bird.protocols(deadline)?.as_ref()))
+    }
+
+    /// `Err` is a standing, too: whatever ends the look early.
+    fn look(&mut self, wanted: &Configuration, deadline: Instant, outcome: &mut Outcome) -> Result<Standing, Standing> {
+        let in_file = self.is_in_file(wanted);
+        if !in_file && self.written.as_ref() == Some(wanted) {
+            outcome.repaired = Some(Repair::File);
+        }
+        let mut bird = match Control::open(&self.socket, deadline) {
+            Ok(bird) => bird,
+            Err(error) => {
+                self.in_force = None;
+                // For the start of a BIRD that cannot be asked. What one has refused is not tried on the next one.
+                let refused = self.refused.as_ref().is_some_and(|(known, _)| known.wanted == *wanted);
+                if !in_file && !refused {
+                    self.replace(wanted, |_| Ok(()))?;
+                }
+                return Err(Standing::Unreachable(error));
+            }
+        };
+        let status = bird.status(deadline).map_err(Standing::Unreachable)?;
+        if status.ending || (status.reconfiguring && self.in_force.is_none()) {
+            return Err(Standing::InProgress);
+        }
+        let known = self.known(wanted, &status);
+        if let Some((former, configured)) = &self.in_force {
+            if in_file && *former == known && *configured == status.configured {
+                return Ok(if status.reconfiguring { Standing::InProgress } else { Standing::InForce });
+            }
+            if in_file && former.wanted == *wanted && former.extra == known.extra {
+                outcome.repaired = outcome.repaired.or(Some(Repair::Daemon));
+            }
+        }
+        if let Some((refused, why)) = &self.refused
+            && *refused == known
+        {
+            return Err(Standing::Refused(why.clone()));
+        }
+        self.in_force = None;
+        if !in_file {
+            self.replace(wanted, |candidate| bird.check(candidate, deadline))
+                .map_err(|standing| self.remember(&known, standing))?;
+        }
+        let (configured, read) = match bird.configure(deadline) {
+            Ok(done) => done,
+            Err(error) => {
+                let standing = self.refusal(wanted, error);
+                return Err(self.remember(&known, standing));
+            }
+        };
+        outcome.configured = true;
+        if let Some(read) = read.filter(|read| Path::new(read) != self.file) {
+            let file = self.file.display();
+            let why =
+                format!("this BIRD was started with {read}, and flock-agent writes {file}: start it with -c {file}");
+            return Err(Standing::Refused(wanted.without_passwords(&why)));
+        }
+        self.refused = None;
+        match configured {
+            // Once it is in force, BIRD is told again, which then changes nothing.
+            Configured::InProgress => Ok(Standing::InProgress),
+            Configured::InForce => {
+                let status = bird.status(deadline).map_err(Standing::Unreachable)?;
+                self.in_force = Some((known, status.configured));
+                Ok(Standing::InForce)
+            }
+        }
+    }
+
+    fn known(&self, wanted: &Configuration, status: &Status) -> Known {
+        let stamp = |path: PathBuf| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+        };
+        let extra = self.extra().and_then(stamp);
+        Known { wanted: wanted.clone(), extra, started: status.started.clone() }
+    }
+
+    fn remember(&mut self, known: &Known, standing: Standing) -> Standing {
+        if let Standing::Refused(why) = &standing {
+            self.refused = Some((known.clone(), why.clone()));
+        }
+        standing
+    }
+
+    fn refusal(&self, wanted: &Configuration, error: ControlError) -> Standing {
+        match error {
+            ControlError::Refused(6, _) => Standing::InProgress,
+            ControlError::Refused(..) | ControlError::Unspeakable(_) => {
+                Standing::Refused(wanted.without_passwords(&error.to_string()))
+            }
+            other => Standing::Unreachable(other),
+        }
+    }
+
+    fn is_in_file(&self, wanted: &Configuration) -> bool {
+        foreign_file::read(&self.file, TEXT_MAX).is_ok_and(|bytes| bytes == wanted.expose().as_bytes())
+    }
+
+    /// Puts `wanted` into the file if whoever is asked in between, about a candidate beside it, does not object.
+    fn replace(
+        &mut self,
+        wanted: &Configuration,
+        check: impl FnOnce(&Path) -> Result<(), ControlError>,
+    ) -> Result<(), Standing> {
+        let failed = |error: io::Error| Standing::Unwritable { path: self.file.clone(), error };
+        let invalid = || io::Error::from(ErrorKind::InvalidInput);
+        let name = self.file.file_name().ok_or_else(|| failed(invalid()))?;
+        let parent = self.file.parent().ok_or_else(|| failed(invalid()))?;
+        let dir = File::open(parent).map_err(failed)?;
+        let mut beside = name.to_owned();
+        beside.push(".new");
+        let replacement = Replacement { dir: dir.as_fd(), name, beside: &beside, mode: MODE };
+        let prepared = replacement.prepare(wanted.expose().as_bytes()).map_err(failed);
+        let checked = prepared.and_then(|()| {
+            check(&parent.join(&beside)).map_err(|error| self.refusal(wanted, error))?;
+            replacement.put_in_place().map_err(failed)
+        });
+        if let Err(standing) = checked {
+            replacement.abandon();
+            return Err(standing);
+        }
+        self.written = Some(wanted.clone());
+        Ok(())
+    }
+}
