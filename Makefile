@@ -65,6 +65,14 @@ test-systemd: tools ## Stories under the real systemd, which is booted on privat
 	@cargo test --no-run --quiet --features failpoints --test systemd
 	@cargo test --quiet --features failpoints --test systemd -- --test-threads 2
 
+.PHONY: test-routes
+test-routes: tools ## Stories of two nodes, a router and a client, with BIRD, FRR and a real API server; fetched and built the first time
+	@demo/need dpkg-deb:dpkg setpriv:util-linux openssl:openssl
+	@tests/routes/assets >/dev/null
+	@tests/kube/assets >/dev/null
+	@cargo test --no-run --quiet --test routes
+	@tests/sandbox cargo test --quiet --test routes -- --test-threads 2
+
 .PHONY: test-kernels
 test-kernels: tools ## Stories on real kernels from the oldest on (5.10, 6.1, 6.12), booted by qemu without KVM; they are fetched once
 	@demo/need qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg xz:xz-utils
@@ -80,7 +88,7 @@ lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test runtimes --test systemd --test soak --test mutants -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of

@@ -8,7 +8,6 @@
     missing_docs
 )]
 
-mod control_plane;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -18,10 +17,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
+use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::manifests::{CIDR4, CIDR6, node_config, node_config_spec};
 use crate::support::waiting::wait_for;
-use control_plane::ControlPlane;
 
 /// A pod object that is bound to `node`.
 fn pod_object(name: &str, node: &str, annotations: &Value, extra: &Value) -> String {

@@ -7,7 +7,7 @@ use std::thread;
 use super::failpoints;
 use super::host::Host;
 use super::log::{Log, each_line, wait_line};
-use super::manifests::{CIDR4, CIDR6, node_config};
+use super::manifests::{CIDR4, CIDR6, NODE, node_config};
 use super::programs::{FLOCK_AGENT, succeed};
 use super::waiting::{wait_for, wait_or};
 
@@ -24,6 +24,7 @@ impl Host {
             audience: None,
             stderr: None,
             program: FLOCK_AGENT.into(),
+            node: NODE.into(),
         }
     }
 }
@@ -39,6 +40,7 @@ pub struct AgentBuilder<'a> {
     audience: Option<LogAudience>,
     stderr: Option<Stdio>,
     program: String,
+    node: String,
 }
 
 /// Hears each line of an agent's log.
@@ -60,6 +62,12 @@ impl<'a> AgentBuilder<'a> {
     /// This program instead of the one that was built.
     pub fn program(mut self, path: &str) -> Self {
         self.program = path.to_owned();
+        self
+    }
+
+    /// As the agent of the node of this name.
+    pub fn node(mut self, name: &str) -> Self {
+        self.node = name.to_owned();
         self
     }
 
@@ -108,7 +116,7 @@ impl<'a> AgentBuilder<'a> {
             .host
             .command(&self.program)
             .args(source)
-            .args(["--node-name", "host001", "--log-level", "debug"])
+            .args(["--node-name", &self.node, "--log-level", "debug"])
             .args(["--import", "/run/allocations.json"])
             .env("FLOCK_FAILPOINTS", failpoints::ARMED)
             .args(&self.arguments)

@@ -36,10 +36,16 @@ pub struct Host {
 impl Host {
     /// A host with one address per family and nothing else, not even the plugins that this machine may have.
     pub fn new() -> Host {
+        Host::with(&[&format!("{HOST6}/128"), &format!("{HOST4}/32")])
+    }
+
+    /// A host with these addresses on its loopback link and nothing else, not even the plugins that this machine may have.
+    pub fn with(addresses: &[&str]) -> Host {
+        let addresses = addresses.join(" ");
         let script = format!(
             "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/netns /run/flock; mount -t sysfs sysfs /sys 2>/dev/null || true; \
              for dir in /opt/cni/bin /usr/lib/cni; do if [ -d $dir ]; then mount -t tmpfs tmpfs $dir; fi; done; \
-             ip link set lo up; ip addr add {HOST6}/128 dev lo; ip addr add {HOST4}/32 dev lo; echo ready; exec cat >/dev/null"
+             ip link set lo up; for address in {addresses}; do ip addr add $address dev lo; done; echo ready; exec cat >/dev/null"
         );
         let mut unshare = Command::new("unshare");
         unshare.args(["--net", "--mount", "--propagation", "private", "sh", "-c", &script]);
@@ -107,6 +113,11 @@ impl Host {
         let mut words = line.split_whitespace();
         let mut command = self.command(words.next().expect("a program"));
         succeed(command.args(words))
+    }
+
+    /// Runs a shell script on this host, which must succeed, and returns what it printed.
+    pub fn script(&self, text: &str) -> String {
+        succeed(self.command("sh").args(["-ec", text]))
     }
 
     /// A file of the host, with the directories above it.

@@ -6,6 +6,8 @@ use super::host::Host;
 
 pub const CIDR6: &str = "2001:db8:1:f001::/64";
 pub const CIDR4: &str = "10.25.214.0/24";
+/// The node's name where there is only one.
+pub const NODE: &str = "host001";
 
 /// A NodeConfig manifest.
 pub fn node_config(cidr6: &str, cidr4: &str) -> String {
@@ -20,10 +22,15 @@ pub fn node_config(cidr6: &str, cidr4: &str) -> String {
 
 /// A NodeConfig manifest with this spec.
 pub fn node_config_spec(spec: Value) -> String {
+    node_config_of(NODE, spec)
+}
+
+/// The NodeConfig manifest of the node of this name, with this spec.
+pub fn node_config_of(name: &str, spec: Value) -> String {
     json!({
         "apiVersion": "flock.fritzlab.net/v1alpha1",
         "kind": "NodeConfig",
-        "metadata": {"name": "host001"},
+        "metadata": {"name": name},
         "spec": spec,
     })
     .to_string()

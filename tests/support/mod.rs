@@ -14,8 +14,10 @@
 
 pub mod agent;
 pub mod assets;
+pub mod control_plane;
 pub mod dice;
 pub mod failpoints;
+pub mod fib;
 pub mod fingerprint;
 pub mod host;
 pub mod http;
@@ -27,9 +29,12 @@ pub mod oracle;
 pub mod outcome;
 pub mod plugin;
 pub mod pod;
+pub mod probe;
 pub mod programs;
 pub mod record;
+pub mod routers;
 pub mod scripted;
 pub mod share;
+pub mod switch;
 pub mod temp;
 pub mod waiting;

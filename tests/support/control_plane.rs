@@ -3,8 +3,6 @@
 //! The binaries come from `tests/kube/assets`. Since the host is private, ports are fixed; since each test has its own, it may
 //! kill, stop and restore what it likes. There is no controller manager and no kubelet: pods are objects and nothing more.
 
-#![allow(unreachable_pub)]
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -15,11 +13,11 @@ use std::time::{Duration, Instant};
 use flock::kernel::netns::Netns;
 use serde_json::Value;
 
-use crate::support::assets::assets;
-use crate::support::host::Host;
-use crate::support::programs::succeed;
+use super::assets::assets;
+use super::host::Host;
+use super::programs::succeed;
 
-const URL: &str = "https://127.0.0.1:6443";
+const LOOPBACK: &str = "127.0.0.1";
 const ADMIN: &str = "admin-token";
 
 /// Starting one takes some ten seconds on a quiet machine.
@@ -28,6 +26,8 @@ const START: Duration = Duration::from_secs(120);
 /// A control plane.
 pub struct ControlPlane<'a> {
     host: &'a Host,
+    /// Where the API server listens.
+    address: String,
     etcd: Option<Child>,
     api: Option<Child>,
 }
@@ -35,7 +35,12 @@ pub struct ControlPlane<'a> {
 impl<'a> ControlPlane<'a> {
     /// One that is ready, with flock's CRD and RBAC applied.
     pub fn start(host: &'a Host) -> ControlPlane<'a> {
-        let mut plane = ControlPlane::bare(host);
+        ControlPlane::start_at(host, LOOPBACK)
+    }
+
+    /// The same, with an API server that listens on this IPv4 address of the host, for agents of other hosts.
+    pub fn start_at(host: &'a Host, address: &str) -> ControlPlane<'a> {
+        let mut plane = ControlPlane::bare_at(host, address);
         plane.kubectl_ok(&["create", "namespace", "kube-system"], true);
         plane.apply_deploy();
         plane
@@ -43,10 +48,14 @@ impl<'a> ControlPlane<'a> {
 
     /// One that is ready, and empty.
     pub fn bare(host: &'a Host) -> ControlPlane<'a> {
+        ControlPlane::bare_at(host, LOOPBACK)
+    }
+
+    fn bare_at(host: &'a Host, address: &str) -> ControlPlane<'a> {
         let dir = host.path("/run/k8s");
         fs::create_dir_all(&dir).expect("a directory");
         fs::write(dir.join("tokens.csv"), format!("{ADMIN},admin,1,system:masters\n")).expect("writable");
-        let mut plane = ControlPlane { host, etcd: None, api: None };
+        let mut plane = ControlPlane { host, address: address.into(), etcd: None, api: None };
         plane.openssl(
             "req -x509 -newkey rsa:2048 -nodes -keyout client-ca.key -out client-ca.crt -days 2 -subj /CN=clients",
         );
@@ -102,8 +111,8 @@ impl<'a> ControlPlane<'a> {
             "kube-apiserver",
             &[
                 "--etcd-servers=http://127.0.0.1:2379",
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
+                &format!("--bind-address={}", self.address),
+                &format!("--advertise-address={}", self.address),
                 "--secure-port=6443",
                 "--cert-dir=.",
                 "--endpoint-reconciler-type=none",
@@ -154,7 +163,14 @@ impl<'a> ControlPlane<'a> {
     /// Runs kubectl as the administrator.
     pub fn kubectl(&self, args: &[&str]) -> Output {
         let mut command = self.host.command(&format!("{}/kubectl", assets("kube")));
-        command.args(["--server", URL, "--token", ADMIN, "--request-timeout=10s", "--cache-dir=/run/k8s/cache"]);
+        command.args([
+            "--server",
+            &self.url(),
+            "--token",
+            ADMIN,
+            "--request-timeout=10s",
+            "--cache-dir=/run/k8s/cache",
+        ]);
         command.arg("--certificate-authority=/run/k8s/apiserver.crt").args(args).stdin(Stdio::null());
         command.output().expect("kubectl starts")
     }
@@ -181,6 +197,19 @@ impl<'a> ControlPlane<'a> {
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     }
 
+    fn url(&self) -> String {
+        format!("https://{}:6443", self.address)
+    }
+
+    /// Writes a kubeconfig for a token of the service account that `deploy/` makes, on another host, and returns its path there.
+    pub fn kubeconfig_on(&self, host: &Host) -> String {
+        let path = self.kubeconfig("agent", &self.agent_token());
+        for file in [&path, "/run/k8s/apiserver.crt"] {
+            host.write(file, &fs::read_to_string(self.host.path(file)).expect("readable"));
+        }
+        path
+    }
+
     /// Writes a kubeconfig for `token` and returns its path on the host.
     pub fn kubeconfig(&self, name: &str, token: &str) -> String {
         self.kubeconfig_with(name, &format!("token: '{token}'"))
@@ -190,9 +219,10 @@ impl<'a> ControlPlane<'a> {
     pub fn kubeconfig_with(&self, name: &str, user: &str) -> String {
         let path = format!("/run/k8s/{name}.kubeconfig");
         let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: '{URL}', \
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: '{}', \
              certificate-authority: apiserver.crt}}\nusers:\n- name: u\n  user: {{{user}}}\ncontexts:\n- name: c\n  \
-             context: {{cluster: k, user: u}}\n"
+             context: {{cluster: k, user: u}}\n",
+            self.url(),
         );
         fs::write(self.host.path(&path), text).expect("writable");
         path

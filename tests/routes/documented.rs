@@ -1,0 +1,30 @@
+//! What docs/reachability.md tells an operator to paste and to run, so that the stories do exactly that. What it does, they see.
+
+use crate::network::Node;
+
+const PAGE: &str = include_str!("../../docs/reachability.md");
+
+/// The first code block of this language under the heading of this text, for this node: the page has it for the first one.
+pub(crate) fn block(heading: &str, language: &str, node: &Node) -> String {
+    let is_title = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
+    let mut lines = PAGE.lines().skip_while(|line| !is_title(line)).skip(1);
+    let begin = format!("```{language}");
+    lines
+        .by_ref()
+        .take_while(|line| !line.starts_with("##"))
+        .find(|line| *line == begin)
+        .unwrap_or_else(|| panic!("docs/reachability.md has no {language} under {heading:?}"));
+    let text: String = lines.take_while(|line| *line != "```").flat_map(|line| [line, "\n"]).collect();
+    let own = [
+        ("2001:db8:a25::11", node.ip6),
+        ("192.0.2.11", node.ip4),
+        ("2001:db8:1:1::/64", node.cidr6),
+        ("10.25.1.0/24", node.cidr4),
+    ];
+    own.into_iter().fold(text, |text, (documented, own)| text.replace(documented, own))
+}
+
+/// The command lines of that block.
+pub(crate) fn commands(heading: &str, node: &Node) -> Vec<String> {
+    block(heading, "sh", node).lines().map(str::to_owned).collect()
+}

@@ -1,0 +1,146 @@
+//! Two nodes and a router on one switch, and a client behind the router, each a host of its own and all with both families. What runs
+//! on them, the stories say.
+//!
+//! ```text
+//!  node1 ─┐          2001:db8:a25::/64, 192.0.2.0/24        2001:db8:c::/64, 198.51.100.0/24
+//!         ├─ switch ───────────────────────────── router ───────────────────────────── client
+//!  node2 ─┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::support::agent::{Agent, AgentBuilder};
+use crate::support::fib::Routes;
+use crate::support::host::Host;
+use crate::support::manifests::node_config_of;
+use crate::support::outcome::Attached;
+use crate::support::pod::Pod;
+use crate::support::switch::{Switch, cable};
+use crate::support::waiting::wait_or;
+
+/// A node: a host with a name and ranges of its own for pods.
+pub(crate) struct Node {
+    pub(crate) host: Host,
+    pub(crate) name: &'static str,
+    pub(crate) ip6: &'static str,
+    pub(crate) ip4: &'static str,
+    pub(crate) cidr6: &'static str,
+    pub(crate) cidr4: &'static str,
+}
+
+pub(crate) struct Network {
+    pub(crate) switch: Switch,
+    pub(crate) one: Node,
+    pub(crate) two: Node,
+    pub(crate) router: Host,
+    pub(crate) client: Host,
+}
+
+impl Network {
+    pub(crate) fn new() -> Network {
+        let (router, client) = (Host::with(&[]), Host::with(&[]));
+        let switch = Switch::new();
+        switch.plug(&router, "eth0", &["2001:db8:a25::1/64", "192.0.2.1/24"]);
+        let outside = ["2001:db8:c::1/64", "198.51.100.1/24"];
+        cable((&router, "eth1", &outside), (&client, "eth0", &["2001:db8:c::2/64", "198.51.100.2/24"]));
+        for key in [
+            "ipv4/ip_forward",
+            "ipv6/conf/all/forwarding",
+            "ipv4/fib_multipath_hash_policy",
+            "ipv6/fib_multipath_hash_policy",
+        ] {
+            router.setting(key, "1");
+        }
+        default_ways(&client, ["2001:db8:c::1", "198.51.100.1"]);
+        let node = |name, ip6, ip4, cidr6, cidr4| {
+            let host = Host::with(&[]);
+            switch.plug(&host, "eth0", &[&format!("{ip6}/64"), &format!("{ip4}/24")]);
+            default_ways(&host, ["2001:db8:a25::1", "192.0.2.1"]);
+            Node { host, name, ip6, ip4, cidr6, cidr4 }
+        };
+        let one = node("node1", "2001:db8:a25::11", "192.0.2.11", "2001:db8:1:1::/64", "10.25.1.0/24");
+        let two = node("node2", "2001:db8:a25::12", "192.0.2.12", "2001:db8:1:2::/64", "10.25.2.0/24");
+        Network { switch, one, two, router, client }
+    }
+
+    /// The node that has the address, or the address.
+    fn owner(&self, names: &BTreeMap<String, &'static str>, way: &str) -> String {
+        names.get(way).map_or_else(|| way.to_owned(), |&name| name.to_owned())
+    }
+
+    /// What the router's kernel has from routing daemons: a line for each prefix, with the nodes that it leads to.
+    pub(crate) fn learned(&self) -> BTreeSet<String> {
+        let mut routes = Routes::new();
+        for protocol in ["bird", "bgp"] {
+            for (to, ways) in self.router.routes(&format!("proto {protocol}")) {
+                routes.entry(to).or_default().extend(ways);
+            }
+        }
+        let names: BTreeMap<String, &'static str> =
+            [&self.one, &self.two].into_iter().flat_map(|node| node.addresses().map(|ip| (ip, node.name))).collect();
+        let line = |(to, ways): (String, BTreeSet<String>)| {
+            let nodes: BTreeSet<String> = ways.iter().map(|way| self.owner(&names, way)).collect();
+            format!("{to} via {}", nodes.into_iter().collect::<Vec<_>>().join(" and "))
+        };
+        routes.into_iter().map(line).collect()
+    }
+
+    /// Waits until that is all that the router's kernel has from routing daemons.
+    #[track_caller]
+    pub(crate) fn wait_learned(&self, lines: &[&str]) {
+        let wanted: BTreeSet<String> = lines.iter().map(|&line| line.to_owned()).collect();
+        wait_or(
+            || format!("the router has {:#?} instead of {wanted:#?}", self.learned()),
+            || (self.learned() == wanted).then_some(()),
+        );
+    }
+}
+
+/// Default routes by these routers.
+fn default_ways(host: &Host, [six, four]: [&str; 2]) {
+    host.run(&format!("ip -6 route add default via {six}"));
+    host.run(&format!("ip -4 route add default via {four}"));
+}
+
+impl Node {
+    /// The addresses of its link to the switch, with the link-local one.
+    fn addresses(&self) -> impl Iterator<Item = String> {
+        let shown: Value = serde_json::from_str(&self.host.run("ip -j addr show dev eth0")).expect("JSON");
+        let infos = shown[0]["addr_info"].as_array().cloned().unwrap_or_default();
+        infos.into_iter().filter_map(|info| info["local"].as_str().map(str::to_owned))
+    }
+
+    /// Its NodeConfig, with these further fields.
+    pub(crate) fn config(&self, more: Value) -> String {
+        let mut spec = json!({"cidr6": self.cidr6, "cidr4": self.cidr4});
+        for (key, value) in more.as_object().expect("fields") {
+            spec[key] = value.clone();
+        }
+        node_config_of(self.name, spec)
+    }
+
+    /// Its agent, about to be started with that NodeConfig in a file.
+    pub(crate) fn agent(&self, more: Value) -> AgentBuilder<'_> {
+        self.host.agent().node(self.name).config(Some(&self.config(more)))
+    }
+
+    /// Its agent, started with that NodeConfig in a file.
+    pub(crate) fn start(&self, more: Value) -> Agent<'_> {
+        self.agent(more).start()
+    }
+
+    /// A new pod of this name with these annotations.
+    pub(crate) fn attach(&self, name: &str, annotations: &[(&str, &str)]) -> (Pod<'_>, Attached) {
+        let pod = self.host.pod(name);
+        let attached = self.host.add(&pod).annotations(annotations).result();
+        (pod, attached)
+    }
+}
+
+/// An address of a test.
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}

@@ -1,0 +1,175 @@
+//! Operators who run BIRD or FRR themselves: it takes what a node announces from kernel table 102, with the blocks of
+//! docs/reachability.md. The agent knows nothing of the daemon.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::documented;
+use crate::network::{Network, Node, ip};
+use crate::support::agent::Agent;
+use crate::support::probe::{Echo, Probe};
+use crate::support::routers::{Bird, Debian, Frr};
+
+/// A router that takes everything from both nodes.
+pub(crate) const ROUTER: &str = "
+log stderr all;
+router id 192.0.2.1;
+protocol device { }
+protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; merge paths on; }
+protocol kernel { ipv6 { export where source = RTS_BGP; import none; }; merge paths on; }
+template bgp node {
+  local as 65100;
+  graceful restart on;
+  connect delay time 1; error wait time 1,2;
+  ipv4 { import all; export none; extended next hop on; };
+  ipv6 { import all; export none; };
+}
+protocol bgp node1 from node { neighbor 2001:db8:a25::11 as 65001; }
+protocol bgp node2 from node { neighbor 2001:db8:a25::12 as 65001; }
+";
+
+enum Daemon<'a> {
+    Bird(#[expect(dead_code, reason = "held")] Bird<'a>),
+    Frr(#[expect(dead_code, reason = "held")] Frr),
+}
+
+/// Starts the daemon on the node as the page says.
+fn operate<'a>(node: &'a Node, debian: Debian, heading: &str) -> Daemon<'a> {
+    if heading.contains("BIRD") {
+        Daemon::Bird(node.host.bird(debian, &documented::block(heading, "bird", node)))
+    } else {
+        Daemon::Frr(node.host.frr(debian, &documented::block(heading, "frr", node)))
+    }
+}
+
+/// The anycast address of both families that pods of both nodes have.
+const ANYCAST: [&str; 2] = ["2001:db8:f::5", "203.0.113.5"];
+
+/// The ranges of both nodes, and these lines more.
+fn ranges_and(more: &[&'static str]) -> Vec<&'static str> {
+    let ranges = [
+        "10.25.1.0/24 via node1",
+        "10.25.2.0/24 via node2",
+        "2001:db8:1:1::/64 via node1",
+        "2001:db8:1:2::/64 via node2",
+    ];
+    [&ranges[..], more].concat()
+}
+
+/// Table 102 as the agent keeps it, and a route of somebody else.
+fn announce_ranges(node: &Node) {
+    for prefix in [node.cidr6, node.cidr4] {
+        node.host.run(&format!("ip route replace unreachable {prefix} table 102 proto 102 metric 1"));
+    }
+    node.host.run("ip route add 10.99.0.0/24 via 192.0.2.1 table 102 proto static");
+}
+
+/// A pod that has the anycast address and that its node knows, which it does not announce yet.
+struct Member<'a> {
+    node: &'a Node,
+    link: String,
+    _echo: Echo,
+}
+
+impl<'a> Member<'a> {
+    fn new(node: &'a Node) -> Member<'a> {
+        let (pod, attached) = node.attach("web", &[]);
+        let link = attached.host_link();
+        for (address, via) in ANYCAST.into_iter().zip(attached.ips()) {
+            pod.run(&format!("ip addr add {address} dev lo"));
+            node.host.run(&format!("ip route add {address} via {via} dev {link} onlink"));
+        }
+        Member { node, link, _echo: Echo::start(&pod.netns(), node.name, &ANYCAST.map(ip)) }
+    }
+
+    fn announce(&self, metric: u32) {
+        for address in ANYCAST {
+            self.node
+                .host
+                .run(&format!("ip route add {address} dev {} table 102 proto 102 metric {metric}", self.link));
+        }
+    }
+
+    fn withdraw(&self, metric: u32) {
+        for address in ANYCAST {
+            self.node.host.run(&format!("ip route del {address} dev {} table 102 metric {metric}", self.link));
+        }
+    }
+}
+
+/// The same with every daemon that takes the whole table.
+fn story(debian: Debian, heading: &str) {
+    let network = Network::new();
+    let nodes = [&network.one, &network.two];
+    let _router = network.router.bird(Debian::Bookworm, ROUTER);
+    let agents = nodes.map(|node| node.start(json!({})));
+    let _daemons = nodes.map(|node| operate(node, debian, heading));
+    nodes.into_iter().for_each(announce_ranges);
+    network.wait_learned(&ranges_and(&[]));
+
+    let [one, two] = nodes.map(Member::new);
+    one.announce(2);
+    network.wait_learned(&ranges_and(&["2001:db8:f::5 via node1", "203.0.113.5 via node1"]));
+    let probe = Probe::start(&network.client.netns(), &ANYCAST.map(ip), 20, Duration::from_millis(2));
+    probe.wait_only(&["node1"], 50);
+
+    // A pod's number on its node is nobody else's business.
+    two.announce(7);
+    let both = ["2001:db8:f::5 via node1 and node2", "203.0.113.5 via node1 and node2"];
+    network.wait_learned(&ranges_and(&both));
+    probe.wait_answers(200);
+    assert_eq!(probe.so_far().names().len(), 2, "both nodes answer: {:?}", probe.so_far());
+
+    // In order: the announcement goes, and what still comes is still answered.
+    let only_two = ranges_and(&["2001:db8:f::5 via node2", "203.0.113.5 via node2"]);
+    if heading.contains("BIRD") {
+        // Before that, peers are asked to prefer others, while the way here is still good.
+        one.announce(4002);
+        one.withdraw(2);
+        network.wait_learned(&only_two);
+        probe.wait_only(&["node2"], 100);
+        one.withdraw(4002);
+    } else {
+        one.withdraw(2);
+    }
+    network.wait_learned(&only_two);
+    probe.wait_only(&["node2"], 100);
+    let tally = probe.finish();
+    assert_eq!(tally.lost, [], "{tally:?}");
+
+    // Nobody of ours is left, and the kernel takes the announcement away together with the pod's link.
+    agents.into_iter().for_each(Agent::kill);
+    two.node.host.run(&format!("ip link del {}", two.link));
+    network.wait_learned(&ranges_and(&[]));
+}
+
+#[test]
+fn an_operator_s_own_bird_announces_what_stands_in_table_102() {
+    story(Debian::Bookworm, "Your own BIRD");
+}
+
+#[test]
+fn an_operator_s_own_bird_of_a_later_release_does_the_same() {
+    story(Debian::Trixie, "Your own BIRD");
+}
+
+#[test]
+fn an_operator_s_own_frr_announces_what_stands_in_table_102() {
+    story(Debian::Trixie, "Your own FRR");
+}
+
+#[test]
+fn an_older_frr_announces_the_nodes_ranges() {
+    let network = Network::new();
+    let nodes = [&network.one, &network.two];
+    let _router = network.router.bird(Debian::Bookworm, ROUTER);
+    let _agents = nodes.map(|node| node.start(json!({})));
+    let _daemons = nodes.map(|node| operate(node, Debian::Bookworm, "An older FRR"));
+    network.wait_learned(&ranges_and(&[]));
+    let (pod, attached) = network.one.attach("web", &[]);
+    let _echo = Echo::start(&pod.netns(), "web", &attached.ips());
+    let probe = Probe::start(&network.client.netns(), &attached.ips(), 1, Duration::from_millis(5));
+    probe.wait_answers(20);
+    assert_eq!(probe.finish().lost, []);
+}
