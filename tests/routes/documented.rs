@@ -16,10 +16,10 @@ pub(crate) fn block(heading: &str, language: &str, node: &Node) -> String {
         .unwrap_or_else(|| panic!("docs/reachability.md has no {language} under {heading:?}"));
     let text: String = lines.take_while(|line| *line != "```").flat_map(|line| [line, "\n"]).collect();
     let own = [
-        ("2001:db8:a25::11", node.ip6),
-        ("192.0.2.11", node.ip4),
-        ("2001:db8:1:1::/64", node.cidr6),
-        ("10.25.1.0/24", node.cidr4),
+        ("2001:db8:a25::11", &node.ip6),
+        ("192.0.2.11", &node.ip4),
+        ("2001:db8:1:1::/64", &node.cidr6),
+        ("10.25.1.0/24", &node.cidr4),
     ];
     own.into_iter().fold(text, |text, (documented, own)| text.replace(documented, own))
 }

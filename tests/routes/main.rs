@@ -12,6 +12,7 @@
 mod documented;
 mod network;
 mod own_daemons;
+mod router;
 mod static_routes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -24,11 +24,11 @@ use crate::support::waiting::wait_or;
 /// A node: a host with a name and ranges of its own for pods.
 pub(crate) struct Node {
     pub(crate) host: Host,
-    pub(crate) name: &'static str,
-    pub(crate) ip6: &'static str,
-    pub(crate) ip4: &'static str,
-    pub(crate) cidr6: &'static str,
-    pub(crate) cidr4: &'static str,
+    pub(crate) name: String,
+    pub(crate) ip6: String,
+    pub(crate) ip4: String,
+    pub(crate) cidr6: String,
+    pub(crate) cidr4: String,
 }
 
 pub(crate) struct Network {
@@ -55,20 +55,8 @@ impl Network {
             router.setting(key, "1");
         }
         default_ways(&client, ["2001:db8:c::1", "198.51.100.1"]);
-        let node = |name, ip6, ip4, cidr6, cidr4| {
-            let host = Host::with(&[]);
-            switch.plug(&host, "eth0", &[&format!("{ip6}/64"), &format!("{ip4}/24")]);
-            default_ways(&host, ["2001:db8:a25::1", "192.0.2.1"]);
-            Node { host, name, ip6, ip4, cidr6, cidr4 }
-        };
-        let one = node("node1", "2001:db8:a25::11", "192.0.2.11", "2001:db8:1:1::/64", "10.25.1.0/24");
-        let two = node("node2", "2001:db8:a25::12", "192.0.2.12", "2001:db8:1:2::/64", "10.25.2.0/24");
+        let [one, two] = [1, 2].map(|number| Node::join(&switch, number));
         Network { switch, one, two, router, client }
-    }
-
-    /// The node that has the address, or the address.
-    fn owner(&self, names: &BTreeMap<String, &'static str>, way: &str) -> String {
-        names.get(way).map_or_else(|| way.to_owned(), |&name| name.to_owned())
     }
 
     /// What the router's kernel has from routing daemons: a line for each prefix, with the nodes that it leads to.
@@ -79,10 +67,11 @@ impl Network {
                 routes.entry(to).or_default().extend(ways);
             }
         }
-        let names: BTreeMap<String, &'static str> =
-            [&self.one, &self.two].into_iter().flat_map(|node| node.addresses().map(|ip| (ip, node.name))).collect();
+        let owner = |node: &Node| node.addresses().into_iter().map(|ip| (ip, node.name.clone())).collect::<Vec<_>>();
+        let owners: BTreeMap<String, String> = [&self.one, &self.two].into_iter().flat_map(owner).collect();
         let line = |(to, ways): (String, BTreeSet<String>)| {
-            let nodes: BTreeSet<String> = ways.iter().map(|way| self.owner(&names, way)).collect();
+            let nodes: BTreeSet<String> =
+                ways.into_iter().map(|way| owners.get(&way).unwrap_or(&way).clone()).collect();
             format!("{to} via {}", nodes.into_iter().collect::<Vec<_>>().join(" and "))
         };
         routes.into_iter().map(line).collect()
@@ -106,11 +95,25 @@ fn default_ways(host: &Host, [six, four]: [&str; 2]) {
 }
 
 impl Node {
+    fn join(switch: &Switch, number: u8) -> Node {
+        let node = Node {
+            host: Host::with(&[]),
+            name: format!("node{number}"),
+            ip6: format!("2001:db8:a25::1{number}"),
+            ip4: format!("192.0.2.1{number}"),
+            cidr6: format!("2001:db8:1:{number}::/64"),
+            cidr4: format!("10.25.{number}.0/24"),
+        };
+        switch.plug(&node.host, "eth0", &[&format!("{}/64", node.ip6), &format!("{}/24", node.ip4)]);
+        default_ways(&node.host, ["2001:db8:a25::1", "192.0.2.1"]);
+        node
+    }
+
     /// The addresses of its link to the switch, with the link-local one.
-    fn addresses(&self) -> impl Iterator<Item = String> {
+    fn addresses(&self) -> Vec<String> {
         let shown: Value = serde_json::from_str(&self.host.run("ip -j addr show dev eth0")).expect("JSON");
         let infos = shown[0]["addr_info"].as_array().cloned().unwrap_or_default();
-        infos.into_iter().filter_map(|info| info["local"].as_str().map(str::to_owned))
+        infos.iter().filter_map(|info| info["local"].as_str().map(str::to_owned)).collect()
     }
 
     /// Its NodeConfig, with these further fields.
@@ -119,12 +122,12 @@ impl Node {
         for (key, value) in more.as_object().expect("fields") {
             spec[key] = value.clone();
         }
-        node_config_of(self.name, spec)
+        node_config_of(&self.name, spec)
     }
 
     /// Its agent, about to be started with that NodeConfig in a file.
     pub(crate) fn agent(&self, more: Value) -> AgentBuilder<'_> {
-        self.host.agent().node(self.name).config(Some(&self.config(more)))
+        self.host.agent().node(&self.name).config(Some(&self.config(more)))
     }
 
     /// Its agent, started with that NodeConfig in a file.

@@ -7,41 +7,21 @@ use serde_json::json;
 
 use crate::documented;
 use crate::network::{Network, Node, ip};
+use crate::router;
 use crate::support::agent::Agent;
 use crate::support::probe::{Echo, Probe};
-use crate::support::routers::{Bird, Debian, Frr};
-
-/// A router that takes everything from both nodes.
-pub(crate) const ROUTER: &str = "
-log stderr all;
-router id 192.0.2.1;
-protocol device { }
-protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; merge paths on; }
-protocol kernel { ipv6 { export where source = RTS_BGP; import none; }; merge paths on; }
-template bgp node {
-  local as 65100;
-  graceful restart on;
-  connect delay time 1; error wait time 1,2;
-  ipv4 { import all; export none; extended next hop on; };
-  ipv6 { import all; export none; };
-}
-protocol bgp node1 from node { neighbor 2001:db8:a25::11 as 65001; }
-protocol bgp node2 from node { neighbor 2001:db8:a25::12 as 65001; }
-";
-
-enum Daemon<'a> {
-    Bird(#[expect(dead_code, reason = "held")] Bird<'a>),
-    Frr(#[expect(dead_code, reason = "held")] Frr),
-}
+use crate::support::routers::{Daemon, Debian};
 
 /// Starts the daemon on the node as the page says.
 fn operate<'a>(node: &'a Node, debian: Debian, heading: &str) -> Daemon<'a> {
-    if heading.contains("BIRD") {
-        Daemon::Bird(node.host.bird(debian, &documented::block(heading, "bird", node)))
-    } else {
-        Daemon::Frr(node.host.frr(debian, &documented::block(heading, "frr", node)))
+    match heading {
+        BIRD => Daemon::Bird(node.host.bird(debian, &documented::block(heading, "bird", node))),
+        _ => Daemon::Frr(node.host.frr(debian, &documented::block(heading, "frr", node))),
     }
 }
+
+const BIRD: &str = "Your own BIRD";
+const FRR: &str = "Your own FRR";
 
 /// The anycast address of both families that pods of both nodes have.
 const ANYCAST: [&str; 2] = ["2001:db8:f::5", "203.0.113.5"];
@@ -59,7 +39,7 @@ fn ranges_and(more: &[&'static str]) -> Vec<&'static str> {
 
 /// Table 102 as the agent keeps it, and a route of somebody else.
 fn announce_ranges(node: &Node) {
-    for prefix in [node.cidr6, node.cidr4] {
+    for prefix in [&node.cidr6, &node.cidr4] {
         node.host.run(&format!("ip route replace unreachable {prefix} table 102 proto 102 metric 1"));
     }
     node.host.run("ip route add 10.99.0.0/24 via 192.0.2.1 table 102 proto static");
@@ -80,7 +60,7 @@ impl<'a> Member<'a> {
             pod.run(&format!("ip addr add {address} dev lo"));
             node.host.run(&format!("ip route add {address} via {via} dev {link} onlink"));
         }
-        Member { node, link, _echo: Echo::start(&pod.netns(), node.name, &ANYCAST.map(ip)) }
+        Member { node, link, _echo: Echo::start(&pod.netns(), &node.name, &ANYCAST.map(ip)) }
     }
 
     fn announce(&self, metric: u32) {
@@ -99,10 +79,10 @@ impl<'a> Member<'a> {
 }
 
 /// The same with every daemon that takes the whole table.
-fn story(debian: Debian, heading: &str) {
+fn story(debian: Debian, heading: &str, start_router: impl Fn(&Network) -> Daemon<'_>) {
     let network = Network::new();
     let nodes = [&network.one, &network.two];
-    let _router = network.router.bird(Debian::Bookworm, ROUTER);
+    let _router = start_router(&network);
     let agents = nodes.map(|node| node.start(json!({})));
     let _daemons = nodes.map(|node| operate(node, debian, heading));
     nodes.into_iter().for_each(announce_ranges);
@@ -123,7 +103,7 @@ fn story(debian: Debian, heading: &str) {
 
     // In order: the announcement goes, and what still comes is still answered.
     let only_two = ranges_and(&["2001:db8:f::5 via node2", "203.0.113.5 via node2"]);
-    if heading.contains("BIRD") {
+    if heading == BIRD {
         // Before that, peers are asked to prefer others, while the way here is still good.
         one.announce(4002);
         one.withdraw(2);
@@ -146,24 +126,29 @@ fn story(debian: Debian, heading: &str) {
 
 #[test]
 fn an_operator_s_own_bird_announces_what_stands_in_table_102() {
-    story(Debian::Bookworm, "Your own BIRD");
+    story(Debian::Bookworm, BIRD, router::bird);
 }
 
 #[test]
 fn an_operator_s_own_bird_of_a_later_release_does_the_same() {
-    story(Debian::Trixie, "Your own BIRD");
+    story(Debian::Trixie, BIRD, router::bird);
+}
+
+#[test]
+fn an_operator_s_own_bird_says_it_to_an_frr_as_well() {
+    story(Debian::Bookworm, BIRD, router::frr);
 }
 
 #[test]
 fn an_operator_s_own_frr_announces_what_stands_in_table_102() {
-    story(Debian::Trixie, "Your own FRR");
+    story(Debian::Trixie, FRR, router::bird);
 }
 
 #[test]
 fn an_older_frr_announces_the_nodes_ranges() {
     let network = Network::new();
     let nodes = [&network.one, &network.two];
-    let _router = network.router.bird(Debian::Bookworm, ROUTER);
+    let _router = router::bird(&network);
     let _agents = nodes.map(|node| node.start(json!({})));
     let _daemons = nodes.map(|node| operate(node, Debian::Bookworm, "An older FRR"));
     network.wait_learned(&ranges_and(&[]));

@@ -15,7 +15,7 @@ fn a_client_reaches_pods_of_nodes_that_its_router_has_a_route_for() {
     let _agents = nodes.map(|node| node.start(json!({})));
     let (pods, attached): (Vec<_>, Vec<_>) = nodes.map(|node| node.attach("web", &[])).into_iter().unzip();
     let addresses: Vec<_> = attached.iter().flat_map(|attached| attached.ips()).collect();
-    let _echoes = [0, 1].map(|at| Echo::start(&pods[at].netns(), nodes[at].name, &attached[at].ips()));
+    let _echoes = [0, 1].map(|at| Echo::start(&pods[at].netns(), &nodes[at].name, &attached[at].ips()));
     for node in nodes {
         documented::commands("Static routes", node).iter().for_each(|line| drop(network.router.run(line)));
     }

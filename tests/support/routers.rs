@@ -81,6 +81,12 @@ impl Log {
     }
 }
 
+/// One of them, held until it shall end.
+pub enum Daemon<'a> {
+    Bird(Bird<'a>),
+    Frr(Frr),
+}
+
 /// BIRD. Killed when dropped.
 pub struct Bird<'a> {
     host: &'a Host,

@@ -1,0 +1,52 @@
+//! What the router of the stories runs: BIRD or FRR, which take everything from both nodes and give them nothing. What they should
+//! have taken, the stories say.
+
+use crate::network::Network;
+use crate::support::routers::{Daemon, Debian};
+
+const BIRD: &str = "
+log stderr all;
+router id 192.0.2.1;
+protocol device { }
+protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; merge paths on; }
+protocol kernel { ipv6 { export where source = RTS_BGP; import none; }; merge paths on; }
+template bgp node {
+  local as 65100;
+  graceful restart on;
+  connect delay time 1; error wait time 1,2;
+  ipv4 { import all; export none; extended next hop on; };
+  ipv6 { import all; export none; };
+}
+protocol bgp node1 from node { neighbor 2001:db8:a25::11 as 65001; }
+protocol bgp node2 from node { neighbor 2001:db8:a25::12 as 65001; }
+";
+
+const FRR: &str = "
+router bgp 65100
+ bgp router-id 192.0.2.1
+ bgp graceful-restart
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ neighbor nodes peer-group
+ neighbor nodes remote-as 65001
+ neighbor nodes capability extended-nexthop
+ neighbor nodes timers connect 1
+ neighbor 2001:db8:a25::11 peer-group nodes
+ neighbor 2001:db8:a25::12 peer-group nodes
+ address-family ipv4 unicast
+  neighbor nodes activate
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor nodes activate
+ exit-address-family
+";
+
+/// The router runs BIRD.
+pub(crate) fn bird(network: &Network) -> Daemon<'_> {
+    Daemon::Bird(network.router.bird(Debian::Bookworm, BIRD))
+}
+
+/// The router runs FRR.
+pub(crate) fn frr(network: &Network) -> Daemon<'_> {
+    Daemon::Frr(network.router.frr(Debian::Bookworm, FRR))
+}
