@@ -28,6 +28,7 @@ pub mod nodeconfig;
 pub mod observed;
 pub mod peers;
 pub mod plan;
+pub mod proxy;
 pub mod recover;
 pub mod routes;
 pub mod text;

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use model::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
 use model::lease::{Lease, Phase};
 use model::plan::{self, Change, Wiring};
+use model::proxy::{Proxy, Shown};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
@@ -605,4 +606,51 @@ fn the_links_of_pods_are_found_among_hundreds_of_others_without_reading_those() 
     pairs.sort_by_key(|link| link.index);
     of_all.sort_by_key(|link| link.index);
     assert_eq!(pairs, of_all);
+}
+
+/// What `ip` shows of the proxy entries on the link `up0`, address and protocol.
+fn proxies_on_up0(host: &Host) -> BTreeSet<(String, Option<String>)> {
+    let entries = ["-4", "-6"].map(|family| host.run(&format!("ip {family} neigh show proxy dev up0")));
+    let lines = entries.iter().flat_map(|text| text.lines());
+    lines
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let protocol = words.iter().position(|word| *word == "proto").map(|at| words[at + 1].to_owned());
+            (words[0].to_owned(), protocol)
+        })
+        .collect()
+}
+
+#[test]
+fn a_neighbour_proxy_bears_flocks_mark_and_somebody_elses_is_enough_and_stays() {
+    let host = Host::new();
+    host.run("ip link add up0 type veth peer name up1");
+    host.run("ip link set up0 up");
+    let index: u32 = json(&host.run("ip -j link show up0"))[0]["ifindex"].as_u64().expect("a number") as u32;
+    let on = |text: &str| Proxy { link: index, ip: ip(text) };
+    let mut conn = conn(&host.netns());
+    for (ours, foreign) in [("10.25.0.7", "10.25.0.8"), ("2001:db8::7", "2001:db8::8")] {
+        let mark = |text: &str, protocol: Option<&str>| (text.to_owned(), protocol.map(str::to_owned));
+        host.run(&format!("ip neigh add proxy {foreign} dev up0"));
+        let before = proxies_on_up0(&host);
+        assert!(before.contains(&mark(foreign, None)), "{before:?}");
+        conn.remove_proxy(on(ours)).expect("absent is success");
+        for _ in 0..2 {
+            conn.add_proxy(on(ours)).expect("made");
+            conn.add_proxy(on(foreign)).expect("there");
+        }
+        let both = proxies_on_up0(&host);
+        assert!(both.contains(&mark(ours, Some("102"))) && both.contains(&mark(foreign, None)), "{both:?}");
+        let shown = conn.proxies().expect("listed");
+        assert!(shown.contains(&Shown { proxy: on(ours), ours: true }), "{shown:?}");
+        assert!(shown.contains(&Shown { proxy: on(foreign), ours: false }), "{shown:?}");
+        for _ in 0..2 {
+            conn.remove_proxy(on(ours)).expect("removed");
+            conn.remove_proxy(on(foreign)).expect("left");
+        }
+        assert_eq!(proxies_on_up0(&host), before);
+    }
+    let gone = Proxy { link: 4_000_000, ip: ip("10.25.0.7") };
+    assert!(conn.add_proxy(gone).expect_err("no such link").is_no_device());
+    conn.remove_proxy(gone).expect("what is on no link is gone");
 }

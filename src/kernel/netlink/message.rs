@@ -178,6 +178,7 @@ pub(super) mod tests {
     use super::super::foreign::{NexthopObjects, add_nexthop, as_foreign_route};
     use super::super::link::as_link;
     use super::super::nexthop::{Content, as_nexthop};
+    use super::super::proxy::as_proxy;
     use super::super::read::{as_address, as_permanent_neighbour, as_route};
     use super::super::route::as_shown;
     use super::*;
@@ -209,6 +210,7 @@ pub(super) mod tests {
                     assert!(texts <= 3 * datagram.len());
                     as_address(&object);
                     as_permanent_neighbour(&object);
+                    as_proxy(&object);
                     let net = as_route(&object).map(|route| route.to);
                     assert!(net.is_none_or(|net| net.prefix_len() <= net.max_prefix_len()));
                     add_nexthop(&object, &mut objects);

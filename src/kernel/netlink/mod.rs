@@ -10,6 +10,7 @@ pub mod foreign;
 pub mod link;
 mod message;
 pub mod nexthop;
+pub mod proxy;
 pub mod read;
 pub mod removal;
 pub mod route;
