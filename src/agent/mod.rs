@@ -30,6 +30,7 @@ pub mod fault;
 pub mod identity;
 pub mod kubernetes;
 pub mod ledger;
+pub mod neighbours;
 pub mod node;
 pub mod notices;
 pub mod observe;

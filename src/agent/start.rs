@@ -416,6 +416,10 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
                     Announcement::Host => node = suspicions.host(),
                     Announcement::Surroundings => node = suspicions.surroundings(),
                     Announcement::Routes => routes = suspicions.routes(),
+                    Announcement::Link => {
+                        node = suspicions.host() | suspicions.surroundings();
+                        routes = suspicions.routes();
+                    }
                     Announcement::OwnRoute(ip) => links = suspicions.link(|suspects| suspects.address(ip)),
                     Announcement::OwnLink(link) => links = suspicions.link(|suspects| suspects.link(link)),
                     Announcement::Lost => {

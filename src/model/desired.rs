@@ -16,6 +16,8 @@ use crate::addr::Family;
 pub enum Policy {
     /// It is flock's to set: put back, and said. Where that fails, no pod can be served and the node is not ready.
     PutBack,
+    /// It is flock's to set, and pods work without it: put back, and said. Where that fails, this is said, and the node is ready.
+    Offer,
     /// It is somebody else's: said, with the remedy.
     Say,
     /// It cannot be had by changing anything: the node is not ready.
@@ -29,6 +31,8 @@ pub struct Wants {
     pub prefixes: Vec<IpNet>,
     /// Why the pods' IPv4 gateway cannot be an address of this host, if so.
     pub gateway4_taken: Option<String>,
+    /// The host answers for pods on the link that [`Shows::proxy`] shows.
+    pub proxies: bool,
 }
 
 impl Wants {
@@ -50,6 +54,25 @@ pub struct Shows {
     pub unreachable: Vec<IpNet>,
     /// The links that packets leave by, or that router advertisements count on.
     pub uplinks: Vec<Uplink>,
+    /// The link on which the host is to answer for pods; none if that is wanted of no link, or the link is not there.
+    pub proxy: Option<ProxyLink>,
+}
+
+/// The link on which the host answers for pods. A setting is none where the kernel does not have it for this link.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProxyLink {
+    /// Its name.
+    pub name: String,
+    /// It forwards IPv4.
+    pub forwarding4: Option<i32>,
+    /// It forwards IPv6.
+    pub forwarding6: Option<i32>,
+    /// Its `proxy_ndp`.
+    pub proxy_ndp: Option<i32>,
+    /// Its `proxy_delay` for IPv4.
+    pub delay4: Option<i32>,
+    /// Its `proxy_delay` for IPv6.
+    pub delay6: Option<i32>,
 }
 
 /// A link of the host that leads away from it.
@@ -86,6 +109,12 @@ pub enum Difference {
     UplinkForwarding(String),
     /// The host does not answer ARP for the gateway that its pods have.
     ArpIgnore(i32),
+    /// IPv6 proxies of this link are not answered for.
+    ProxyNdp(String),
+    /// The host waits before it answers for a proxy of this link.
+    ProxyDelay(Family, String),
+    /// Proxies of this link are not answered for, since it does not forward this family, though the host does.
+    ProxyForwarding(Family, String),
 }
 
 impl Difference {
@@ -97,12 +126,13 @@ impl Difference {
             | Difference::Forwarding(_)
             | Difference::Reachable(_)
             | Difference::Unreachable(_) => Policy::PutBack,
-            Difference::UplinkForwarding(_) | Difference::ArpIgnore(_) => Policy::Say,
+            Difference::ProxyNdp(_) | Difference::ProxyDelay(..) => Policy::Offer,
+            Difference::UplinkForwarding(_) | Difference::ArpIgnore(_) | Difference::ProxyForwarding(..) => Policy::Say,
         }
     }
 }
 
-/// For [`Policy::PutBack`], the state that is made; for the others, what is wrong and what to do about it.
+/// For [`Policy::PutBack`] and [`Policy::Offer`], the state that is made; for the others, what is wrong and what to do about it.
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,7 +157,22 @@ impl fmt::Display for Difference {
                 f,
                 "net.ipv4.conf.all.arp_ignore is {value}, so pods that lose their permanent neighbour of the gateway lose IPv4: use 0 or 1"
             ),
+            Difference::ProxyNdp(link) => write!(f, "net/ipv6/conf/{link}/proxy_ndp=1"),
+            Difference::ProxyDelay(family, link) => write!(f, "net/{}/neigh/{link}/proxy_delay=0", directory(*family)),
+            Difference::ProxyForwarding(family, link) => write!(
+                f,
+                "link {link} of spec.proxyNeighbours does not forward {family}, so the host does not answer for pods there: sysctl -w net.{}.conf.{link}.forwarding=1",
+                directory(*family)
+            ),
         }
+    }
+}
+
+/// The directory of a family's settings.
+fn directory(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
     }
 }
 
@@ -169,7 +214,33 @@ pub fn differences(wants: &Wants, shows: &Shows) -> Vec<Difference> {
             found.push(Difference::ArpIgnore(shows.arp_ignore));
         }
     }
+    if let (true, Some(link)) = (wants.proxies, &shows.proxy) {
+        proxy_differences(link, (v4, v6), shows, &mut found);
+    }
     found
+}
+
+/// What keeps the host from answering for pods on `link` at once: by default the kernel answers for IPv4 proxies alone, and waits a
+/// random time of up to 0.8 s before it does, in case there is a better answer, which there is not for pods.
+fn proxy_differences(link: &ProxyLink, (v4, v6): (bool, bool), shows: &Shows, found: &mut Vec<Difference>) {
+    let name = || link.name.clone();
+    let off = |value: Option<i32>| value == Some(0);
+    if v6 && off(link.proxy_ndp) {
+        found.push(Difference::ProxyNdp(name()));
+    }
+    for (serves, family, delay) in [(v6, Family::V6, link.delay6), (v4, Family::V4, link.delay4)] {
+        if serves && delay.is_some_and(|delay| delay != 0) {
+            found.push(Difference::ProxyDelay(family, name()));
+        }
+    }
+    // Where the host is to begin to forward now, each link does.
+    if v6 && off(link.forwarding6) && !off(shows.forwarding6) {
+        found.push(Difference::ProxyForwarding(Family::V6, name()));
+    }
+    let said = |other: &Uplink| other.name == link.name && other.forwards4 == Some(false);
+    if v4 && off(link.forwarding4) && !off(shows.forwarding4) && !shows.uplinks.iter().any(said) {
+        found.push(Difference::ProxyForwarding(Family::V4, name()));
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +253,11 @@ mod tests {
     const V4: &str = "10.0.0.0/24";
 
     fn wants(prefixes: &[&str]) -> Wants {
-        Wants { prefixes: prefixes.iter().map(|p| p.parse().expect("a prefix")).collect(), gateway4_taken: None }
+        Wants {
+            prefixes: prefixes.iter().map(|p| p.parse().expect("a prefix")).collect(),
+            gateway4_taken: None,
+            proxies: true,
+        }
     }
 
     fn in_order(prefixes: &[&str]) -> Shows {
@@ -199,6 +274,14 @@ mod tests {
             arp_ignore: 1,
             unreachable: wants(prefixes).prefixes,
             uplinks: vec![v6],
+            proxy: Some(ProxyLink {
+                name: "up0".into(),
+                forwarding4: Some(1),
+                forwarding6: Some(1),
+                proxy_ndp: Some(1),
+                delay4: Some(0),
+                delay6: Some(0),
+            }),
         }
     }
 
@@ -212,7 +295,8 @@ mod tests {
         for (text, expected) in texts.iter().zip(expected) {
             assert!(text.contains(expected), "{text}");
         }
-        for said in found.iter().filter(|difference| difference.policy() != Policy::PutBack) {
+        let made = |difference: &&Difference| matches!(difference.policy(), Policy::PutBack | Policy::Offer);
+        for said in found.iter().filter(|difference| !made(difference)) {
             assert!(said.to_string().contains(": "), "a remedy: {said}");
         }
     }
@@ -257,6 +341,41 @@ mod tests {
         check(&[V4], |host| (host.forwarding4, host.uplinks[0].forwards4) = (Some(0), Some(false)), &["ip_forward"]);
         check(&[V4], |host| host.arp_ignore = 3, &["arp_ignore is 3"]);
         check(&[V6], |host| (host.arp_ignore, host.uplinks[0].forwards4) = (3, Some(false)), &[]);
+    }
+
+    /// The link on which the host answers.
+    fn proxy(shows: &mut Shows) -> &mut ProxyLink {
+        shows.proxy.as_mut().expect("there")
+    }
+
+    #[test]
+    fn the_host_answers_for_pods_at_once_and_in_the_families_that_it_serves() {
+        let fresh = |host: &mut Shows| {
+            *proxy(host) = ProxyLink { proxy_ndp: Some(0), delay4: Some(80), delay6: Some(80), ..proxy(host).clone() };
+        };
+        check(&[V6, V4], fresh, &["up0/proxy_ndp=1", "ipv6/neigh/up0/proxy_delay=0", "ipv4/neigh/up0/proxy_delay=0"]);
+        check(&[V4], fresh, &["ipv4/neigh/up0/proxy_delay=0"]);
+        check(&[V6], fresh, &["up0/proxy_ndp=1", "ipv6/neigh/up0/proxy_delay=0"]);
+        check(&[V6, V4], |host| host.proxy = None, &[]);
+        let mut off = wants(&[V6, V4]);
+        off.proxies = false;
+        let mut shows = in_order(&[V6, V4]);
+        fresh(&mut shows);
+        assert_eq!(differences(&off, &shows), [], "nobody asks for it");
+    }
+
+    #[test]
+    fn a_link_that_does_not_forward_answers_for_nobody_and_that_is_said_once() {
+        let dead = |host: &mut Shows| {
+            *proxy(host) = ProxyLink { forwarding4: Some(0), forwarding6: Some(0), ..proxy(host).clone() };
+        };
+        check(&[V6, V4], dead, &["net.ipv6.conf.up0.forwarding=1", "net.ipv4.conf.up0.forwarding=1"]);
+        check(
+            &[V4],
+            |host| (host.uplinks[0].forwards4, proxy(host).forwarding4) = (Some(false), Some(0)),
+            &["nothing from outside reaches pods by it"],
+        );
+        check(&[V6], |host| (host.forwarding6, proxy(host).forwarding6) = (Some(0), Some(0)), &["all/forwarding=1"]);
     }
 
     #[test]

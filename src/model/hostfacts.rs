@@ -11,6 +11,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
+use crate::addr::IfName;
 use crate::nodeconfig::{MTU_MAX, MTU_MIN4, MTU_MIN6};
 
 /// MTU where neither the NodeConfig nor an uplink gives one, in bytes.
@@ -125,6 +126,20 @@ pub fn judge(seen: &Seen, prefixes: &[IpNet], gateway4: Ipv4Addr) -> HostFacts {
         facts.gateway4_taken = gateway_taken(seen, gateway4.into());
     }
     facts
+}
+
+/// What is wrong with `name`, the link on which the host is to answer for pods, if anything is.
+pub fn proxy_remark(seen: &Seen, name: &IfName) -> Option<String> {
+    let link = seen.links.values().find(|link| link.name == name.as_str());
+    let why = match link {
+        None => "is no link of this host (yet)",
+        Some(link) if link.ours => "is a pod's link",
+        Some(link) if link.loopback => "leads to the host itself",
+        Some(_) => return None,
+    };
+    Some(format!(
+        "spec.proxyNeighbours: {name} {why}, so the host answers for pods nowhere: name the link on which routers look for pods"
+    ))
 }
 
 /// None where no packet leaves the host.
@@ -312,6 +327,28 @@ mod tests {
             let seen = Seen { ways_out: ways.clone(), ..host() };
             let facts = judge(&seen, &[net("10.0.0.0/24")], GATEWAY4);
             assert_eq!((facts.mtu, facts.remarks.len()), (mtu, 0), "{ways:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_on_which_nobody_looks_for_pods_is_said_with_what_to_do() {
+        let mut seen = host();
+        seen.links.insert(10, SeenLink { ours: true, ..link("renamed", 1500) });
+        seen.links.insert(11, SeenLink { loopback: true, ..link("self", 1500) });
+        for (name, told) in [
+            ("up0", None),
+            ("up9", Some("spec.proxyNeighbours: up9 is no link of this host (yet), so")),
+            ("self", Some("spec.proxyNeighbours: self leads to the host itself, so")),
+            ("renamed", Some("spec.proxyNeighbours: renamed is a pod's link, so")),
+        ] {
+            let remark = proxy_remark(&seen, &name.parse().expect("a name"));
+            match told {
+                None => assert_eq!(remark, None),
+                Some(told) => {
+                    let remark = remark.expect("said");
+                    assert!(remark.starts_with(told) && remark.contains(": name the link"), "{remark}");
+                }
+            }
         }
     }
 

@@ -52,27 +52,40 @@ pub enum Step {
     Remove(Proxy),
 }
 
-/// What makes `shown` into one entry at `place` for each of `addresses`, those of all leases. What is new comes first, so that an
-/// address that moves from one link to another is answered for all the while.
+/// The addresses of all leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leased {
+    /// Of leases that nobody works on.
+    pub settled: BTreeSet<IpAddr>,
+    /// Of leases that a request works on, which sees to their entries itself.
+    pub busy: BTreeSet<IpAddr>,
+}
+
+/// What makes `shown` into one entry at `place` for each address that is leased. What is new comes first, so that an address that
+/// moves from one link to another is answered for all the while.
 ///
 /// An equal entry of somebody else is enough, and stays when it is no longer wanted.
-pub fn steps(place: Place, addresses: &BTreeSet<IpAddr>, shown: &[Shown]) -> Vec<Step> {
+pub fn steps(place: Place, leased: &Leased, shown: &[Shown]) -> Vec<Step> {
     let there: BTreeSet<Proxy> = shown.iter().map(|entry| entry.proxy).collect();
-    let wanted = |proxy: &Proxy| match place {
-        Place::Unknown => addresses.contains(&proxy.ip),
-        Place::Nowhere => false,
-        Place::Link(link) => proxy.link == link && addresses.contains(&proxy.ip),
+    let stays = |proxy: &Proxy| {
+        let settled = leased.settled.contains(&proxy.ip);
+        leased.busy.contains(&proxy.ip)
+            || match place {
+                Place::Unknown => settled,
+                Place::Nowhere => false,
+                Place::Link(link) => settled && proxy.link == link,
+            }
     };
     let link = if let Place::Link(link) = place { Some(link) } else { None };
-    let new = link.into_iter().flat_map(|link| addresses.iter().map(move |ip| Proxy { link, ip: *ip }));
+    let new = link.into_iter().flat_map(|link| leased.settled.iter().map(move |ip| Proxy { link, ip: *ip }));
     let new = new.filter(|proxy| !there.contains(proxy)).map(Step::Add);
-    let idle = shown.iter().filter(|entry| entry.ours && !wanted(&entry.proxy));
+    let idle = shown.iter().filter(|entry| entry.ours && !stays(&entry.proxy));
     new.chain(idle.map(|entry| Step::Remove(entry.proxy))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::collection::{btree_map, btree_set};
+    use proptest::collection::btree_map;
     use proptest::prelude::*;
 
     use super::*;
@@ -119,14 +132,19 @@ mod tests {
 
         #[test]
         fn whatever_stands_there_the_host_answers_for_pods_on_one_link_and_nothing_foreign_is_touched(
-            place in places(), addresses in btree_set(ips(), 0..8), shown in kernels(),
+            place in places(), addresses in btree_map(ips(), any::<bool>(), 0..8), shown in kernels(),
         ) {
-            let left = after(&shown, &steps(place, &addresses, &shown));
+            let of = |busy: bool| addresses.iter().filter(|(_, b)| **b == busy).map(|(ip, _)| *ip).collect();
+            let leased = Leased { settled: of(false), busy: of(true) };
+            let left = after(&shown, &steps(place, &leased, &shown));
             for entry in shown.iter().filter(|entry| !entry.ours) {
                 prop_assert!(left.contains(entry), "somebody else's is gone: {}", entry.proxy);
             }
-            for entry in left.iter().filter(|entry| entry.ours) {
-                prop_assert!(addresses.contains(&entry.proxy.ip), "no pod has {}", entry.proxy);
+            for entry in shown.iter().chain(&left).filter(|entry| leased.busy.contains(&entry.proxy.ip)) {
+                prop_assert!(left.contains(entry) && shown.contains(entry), "a request works on {}", entry.proxy);
+            }
+            for entry in left.iter().filter(|entry| entry.ours && !leased.busy.contains(&entry.proxy.ip)) {
+                prop_assert!(leased.settled.contains(&entry.proxy.ip), "no pod has {}", entry.proxy);
                 match place {
                     Place::Unknown => prop_assert!(shown.contains(entry), "{} is made without a reason", entry.proxy),
                     Place::Nowhere => prop_assert!(false, "{} is left", entry.proxy),
@@ -134,17 +152,17 @@ mod tests {
                 }
             }
             if let Place::Link(link) = place {
-                for ip in &addresses {
+                for ip in &leased.settled {
                     let answers = |entry: &&Shown| entry.proxy == Proxy { link, ip: *ip };
                     prop_assert_eq!(left.iter().filter(answers).count(), 1, "{}", ip);
                 }
             }
             if place == Place::Unknown {
-                for entry in shown.iter().filter(|entry| addresses.contains(&entry.proxy.ip)) {
+                for entry in shown.iter().filter(|entry| leased.settled.contains(&entry.proxy.ip)) {
                     prop_assert!(left.contains(entry), "a living pod is cut off: {}", entry.proxy);
                 }
             }
-            prop_assert_eq!(steps(place, &addresses, &left), [], "a second look finds nothing to do");
+            prop_assert_eq!(steps(place, &leased, &left), [], "a second look finds nothing to do");
         }
     }
 
@@ -152,7 +170,8 @@ mod tests {
     fn an_address_that_moves_to_another_link_is_answered_for_all_the_while() {
         let ip = IpAddr::from([10, 0, 0, 5]);
         let shown = [Shown { proxy: Proxy { link: 2, ip }, ours: true }];
-        let moved = steps(Place::Link(3), &BTreeSet::from([ip]), &shown);
+        let leased = Leased { settled: BTreeSet::from([ip]), ..Leased::default() };
+        let moved = steps(Place::Link(3), &leased, &shown);
         assert_eq!(moved, [Step::Add(Proxy { link: 3, ip }), Step::Remove(Proxy { link: 2, ip })]);
     }
 }

@@ -112,7 +112,8 @@ impl Host {
     /// Surveys the host for the pods of `config`. True if the host is another than before.
     pub fn survey(&mut self, config: &NodeConfig) -> bool {
         let began = Instant::now();
-        let surveyed = survey::take(&config.prefixes(), config.gateway4, began + KERNEL_LIMIT);
+        let surveyed =
+            survey::take(&config.prefixes(), config.gateway4, config.proxy_neighbours.as_ref(), began + KERNEL_LIMIT);
         let (took, now) = (began.elapsed(), Instant::now());
         self.survey_allowed = now + took * SURVEY_SHARE;
         match surveyed {
@@ -142,9 +143,14 @@ impl Host {
             return false;
         }
         let Some(survey) = &self.survey else { return false };
-        let wants = Wants { prefixes: config.prefixes(), gateway4_taken: survey.facts.gateway4_taken.clone() };
+        let proxies = config.proxy_neighbours.as_ref();
+        let wants = Wants {
+            prefixes: config.prefixes(),
+            gateway4_taken: survey.facts.gateway4_taken.clone(),
+            proxies: proxies.is_some(),
+        };
         let deadline = now + KERNEL_LIMIT;
-        let differences = match survey::settings(survey, deadline) {
+        let differences = match survey::settings(survey, proxies, deadline) {
             Ok(shows) => differences(&wants, &shows),
             Err(cause) => {
                 let fault = Fault { step: Step::Host, cause };
@@ -157,7 +163,7 @@ impl Host {
                 return true;
             }
         };
-        let lost = differences.iter().any(|difference| difference.policy() == Policy::PutBack);
+        let lost = differences.iter().any(|difference| matches!(difference.policy(), Policy::PutBack | Policy::Offer));
         if lost && !due && !self.budget.take(now) {
             log::warn("somebody keeps changing what pods need of this host; it is put back in rounds only")
                 .with("seconds", COMPARE_INTERVAL.as_secs())
@@ -188,6 +194,13 @@ impl Host {
                     Err(Error::new(Code::TryAgainLater, "host cannot serve pods").with_details(difference.to_string()))
                 }
                 Policy::PutBack => survey::put_back(difference, deadline).map_err(|fault| fault.to_error()),
+                Policy::Offer => match survey::put_back(difference, deadline) {
+                    Err(fault) => {
+                        log::warn("host does not answer for pods as it should").with("err", fault).write_limited();
+                        continue;
+                    }
+                    Ok(()) => Ok(()),
+                },
             };
             match done {
                 Ok(()) => changed.push(difference.to_string()),

@@ -12,22 +12,25 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::neighbours;
 use crate::agent::node::state::Whereabouts;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::foreign::{ForeignRoute, Hop};
 use crate::kernel::netlink::link::Link;
 use crate::kernel::sysctl;
-use model::addr::Family;
-use model::desired::{Difference, Shows, Uplink};
+use model::addr::{Family, IfName};
+use model::desired::{Difference, ProxyLink, Shows, Uplink};
 use model::hostfacts::{self, HostFacts, Seen, SeenLink, SeenRoute, WayOut};
 use model::peers::own::{self, HostLink, Place};
 use model::plan;
 
-/// Place of `forwarding` among the IPv4 settings of a link message (`plan::SETTINGS` has the others).
-const FORWARDING4: usize = 0;
+/// Place of `forwarding` among either family's settings of a link message (`plan::SETTINGS` has the others).
+const FORWARDING: usize = 0;
 /// Place of `accept_ra` among the IPv6 settings of a link message.
 const ACCEPT_RA: usize = 3;
+/// Place of `proxy_ndp` among the IPv6 settings of a link message.
+const PROXY_NDP: usize = 22;
 
 /// Addresses that stand for "somewhere on the internet". Nothing is sent to them: flock asks the kernel for the way there, and its
 /// answer for one address costs the same with three routes as with a full BGP table.
@@ -47,11 +50,17 @@ pub struct Survey {
     advertised: BTreeSet<u32>,
 }
 
-/// Surveys the host for pods in `prefixes` whose IPv4 gateway is to be `gateway4`. Reads whole tables.
+/// Surveys the host for pods in `prefixes` whose IPv4 gateway is to be `gateway4`, and for whom the host is to answer on the link
+/// `proxies`. Reads whole tables.
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn take(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result<Survey, NetlinkError> {
+pub fn take(
+    prefixes: &[IpNet],
+    gateway4: Ipv4Addr,
+    proxies: Option<&IfName>,
+    deadline: Instant,
+) -> Result<Survey, NetlinkError> {
     let mut conn = Conn::open(deadline)?;
     let objects = conn.nexthop_objects()?;
     let routes = conn.foreign_routes(&objects)?;
@@ -104,7 +113,9 @@ pub fn take(prefixes: &[IpNet], gateway4: Ipv4Addr, deadline: Instant) -> Result
         ways_out,
     };
     let whereabouts = Whereabouts { next_hops: own::next_hops(&host_links), host: own::surroundings(&seen) };
-    Ok(Survey { facts: hostfacts::judge(&seen, prefixes, gateway4), whereabouts, uplinks4, advertised })
+    let mut facts = hostfacts::judge(&seen, prefixes, gateway4);
+    facts.remarks.extend(proxies.and_then(|link| hostfacts::proxy_remark(&seen, link)));
+    Ok(Survey { facts, whereabouts, uplinks4, advertised })
 }
 
 /// What a link is for, as far as others may reach this host by it.
@@ -143,12 +154,12 @@ fn seen(link: &Link) -> SeenLink {
     }
 }
 
-/// What the kernel shows of the settings and routes that pods need, for the links of `survey`. Costs a handful of small questions,
-/// whatever the tables hold.
+/// What the kernel shows of the settings and routes that pods need, for the links of `survey`, and for the one on which the host is
+/// to answer for pods. Costs a handful of small questions, whatever the tables hold.
 ///
 /// # Errors
 /// The kernel could not be asked.
-pub fn settings(survey: &Survey, deadline: Instant) -> Result<Shows, Cause> {
+pub fn settings(survey: &Survey, proxies: Option<&IfName>, deadline: Instant) -> Result<Shows, Cause> {
     let forwarding6 = setting("ipv6/conf/all/forwarding")?;
     let mut conn = Conn::open(deadline)?;
     let unreachable = conn.own_unreachable_routes()?.into_iter().map(|route| route.to).collect();
@@ -161,8 +172,12 @@ pub fn settings(survey: &Survey, deadline: Instant) -> Result<Shows, Cause> {
             links.extend(conn.link_at(*index)?);
         }
     }
+    let proxy = match proxies {
+        Some(name) => neighbours::uplink(&mut conn, name)?.map(proxy_link).transpose()?,
+        None => None,
+    };
     let uplink = |link: Link| Uplink {
-        forwards4: survey.uplinks4.contains(&link.index).then(|| link.settings4.get(FORWARDING4) != Some(&0)),
+        forwards4: survey.uplinks4.contains(&link.index).then(|| link.settings4.get(FORWARDING) != Some(&0)),
         accept_ra: link.settings6.get(ACCEPT_RA).copied(),
         has_advertised_route: survey.advertised.contains(&link.index),
         physical: fs::exists(format!("/sys/class/net/{}/device", link.name)).unwrap_or(false),
@@ -174,6 +189,18 @@ pub fn settings(survey: &Survey, deadline: Instant) -> Result<Shows, Cause> {
         arp_ignore: setting("ipv4/conf/all/arp_ignore")?.unwrap_or(0),
         unreachable,
         uplinks: links.into_iter().map(uplink).collect(),
+        proxy,
+    })
+}
+
+fn proxy_link(link: Link) -> Result<ProxyLink, Cause> {
+    Ok(ProxyLink {
+        forwarding4: link.settings4.get(FORWARDING).copied(),
+        forwarding6: link.settings6.get(FORWARDING).copied(),
+        proxy_ndp: link.settings6.get(PROXY_NDP).copied(),
+        delay4: setting(&format!("ipv4/neigh/{}/proxy_delay", link.name))?,
+        delay6: setting(&format!("ipv6/neigh/{}/proxy_delay", link.name))?,
+        name: link.name,
     })
 }
 
@@ -198,10 +225,16 @@ pub fn put_back(difference: &Difference, deadline: Instant) -> Result<(), Fault>
         Difference::Unreachable(prefix) => {
             Conn::open(deadline).and_then(|mut conn| conn.delete_unreachable(*prefix)).map_err(Cause::from)
         }
+        Difference::ProxyNdp(link) => sysctl::set(&format!("ipv6/conf/{link}/proxy_ndp"), "1").map_err(Cause::from),
+        Difference::ProxyDelay(family, link) => {
+            let family = if *family == Family::V6 { "ipv6" } else { "ipv4" };
+            sysctl::set(&format!("{family}/neigh/{link}/proxy_delay"), "0").map_err(Cause::from)
+        }
         Difference::NoFamily(_)
         | Difference::GatewayTaken(_)
         | Difference::UplinkForwarding(_)
-        | Difference::ArpIgnore(_) => Ok(()),
+        | Difference::ArpIgnore(_)
+        | Difference::ProxyForwarding(..) => Ok(()),
     };
     done.map_err(fail)
 }

@@ -2,8 +2,8 @@
 //! anycast addresses lead. One thread, the only writer of these routes.
 //!
 //! Each round compares what is wanted with what the kernel shows and carries out the difference, in the order in which nothing is
-//! announced that cannot be reached. `model::routes` decides what is wanted and in which order; this file asks, carries out and says.
-//! Must not touch the routes of pods' links or the host's settings.
+//! announced that cannot be reached. `model::routes` decides what is wanted and in which order; this file asks, carries out and
+//! says. Must not touch the routes of pods' links or the host's settings.
 
 pub mod drain;
 pub mod news;

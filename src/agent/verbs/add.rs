@@ -158,6 +158,7 @@ impl Verbs {
     ) -> Result<(), Fault> {
         Step::Wire.begin();
         let host_index = self.wire(claim, wanted, netns, call.deadline)?;
+        claim.lease().into_iter().for_each(|lease| self.proxy_for(lease, call.deadline));
         Step::Commit.begin();
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         if call.caller_gone() {

@@ -8,6 +8,7 @@ pub mod add;
 pub mod check;
 pub mod del;
 pub mod gc;
+mod proxy;
 pub mod status;
 pub mod takedown;
 pub mod wire;

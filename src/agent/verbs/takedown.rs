@@ -112,7 +112,8 @@ impl Verbs {
             }
         }
         Step::Unwire.begin();
-        unwire(lease, &self.remover, deadline).map(|()| TakenDown::Removed)
+        unwire(lease, &self.remover, deadline)?;
+        self.proxy_no_more(lease, deadline).map(|()| TakenDown::Removed)
     }
 
     /// Takes back an ADD whose answer was not delivered: the runtime takes it for failed. A DEL may follow, or none; or it was

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use super::message::{Object, Outcome, address, messages, number, outcome, text, u32_at};
 use super::read::as_address_of;
 use super::uapi::{
-    AF_INET, AF_INET6, IFF_UP, IFLA_IFALIAS, IFLA_IFNAME, LINK_SIZE, NETCONF_SIZE, NETCONFA_FORWARDING,
+    AF_INET, AF_INET6, AF_UNSPEC, IFF_UP, IFLA_IFALIAS, IFLA_IFNAME, LINK_SIZE, NETCONF_SIZE, NETCONFA_FORWARDING,
     NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL, NEXTHOP_SIZE, ROUTE_SIZE, RT_TABLE_LOCAL, RTA_DST, RTA_GATEWAY, RTA_NH_ID,
-    RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_F_CLONED, RTM_NEWADDR, RTM_NEWLINK,
+    RTA_TABLE, RTA_VIA, RTM_DELADDR, RTM_DELLINK, RTM_DELNEXTHOP, RTM_DELROUTE, RTM_F_CLONED, RTM_NEWADDR, RTM_NEWLINK,
     RTM_NEWNETCONF, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, RTNLGRP_NEXTHOP,
 };
@@ -48,6 +48,8 @@ pub enum Announcement {
     Routes,
     /// A single route with flock's mark is gone.
     OwnRoute(IpAddr),
+    /// A link of somebody else is new, gone, up, down or changed in another way.
+    Link,
     /// The link of this index has lost an address or a setting, is down, or has another name.
     OwnLink(u32),
     /// Announcements were lost: anything may have changed.
@@ -128,7 +130,7 @@ fn change(object: &Object) -> Option<Announcement> {
                 (true, _) => None,
             }
         }
-        RTM_NEWLINK => link(object),
+        RTM_NEWLINK | RTM_DELLINK => link(object),
         RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
             let &[_, _, protocol, ..] = object.of::<NEXTHOP_SIZE>(object.kind())?;
             (protocol != ROUTE_PROTOCOL).then_some(Announcement::Surroundings)
@@ -235,14 +237,17 @@ struct HeardLink {
     /// It is named as the host end of a pod's link.
     named: bool,
     marked: bool,
+    /// It is not the link that is told of, but its part in a bridge.
+    port: bool,
 }
 
 impl HeardLink {
     fn of(object: &Object) -> Option<HeardLink> {
-        let header = object.of::<LINK_SIZE>(RTM_NEWLINK)?;
+        let header = object.of::<LINK_SIZE>(object.kind())?;
         let (index, flags, changed) = (u32_at(header, 4)?, u32_at(header, 8)?, u32_at(header, 12)?);
         let turned = changed & IFF_UP != 0 && changed != u32::MAX;
-        let mut link = HeardLink { index, turned, up: flags & IFF_UP != 0, named: false, marked: false };
+        let port = header.first() != Some(&AF_UNSPEC);
+        let mut link = HeardLink { index, turned, up: flags & IFF_UP != 0, named: false, marked: false, port };
         for (attribute, value) in object.attributes(LINK_SIZE) {
             match attribute {
                 IFLA_IFNAME => link.named = value.starts_with(b"flock"),
@@ -256,7 +261,10 @@ impl HeardLink {
 
 fn link(object: &Object) -> Option<Announcement> {
     let link = HeardLink::of(object)?;
-    let taken_down = link.turned && !link.up;
+    if !link.named && !link.marked {
+        return (!link.port).then_some(Announcement::Link);
+    }
+    let taken_down = link.turned && !link.up && object.kind() == RTM_NEWLINK;
     (link.named && taken_down || link.marked && !link.named).then_some(Announcement::OwnLink(link.index))
 }
 
@@ -300,6 +308,9 @@ mod tests {
             route(RTM_NEWROUTE, 32, 102, ROUTE_PROTOCOL),
             message(RTM_NEWNEXTHOP, &[AF_INET6, 0, ROUTE_PROTOCOL, 0, 0, 0, 0, 0], &[]),
             message(RTM_NEWADDR, &[AF_INET6, 128, 0, 0, 7, 0, 0, 0], &[(1, &GATEWAY6.octets())]),
+            message(RTM_DELLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[(IFLA_IFNAME, b"flock1\0")]),
+            // The port of a bridge.
+            message(RTM_NEWLINK, &[7, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[(IFLA_IFNAME, b"eth0\0")]),
             // Made, and then given an alias, before it is up.
             message(
                 RTM_NEWLINK,
@@ -379,7 +390,7 @@ mod tests {
 
     #[test]
     fn what_the_routes_to_nodes_and_anycast_addresses_rest_on_is_heard() {
-        use Announcement::{Host, OwnLink, OwnRoute, Routes, Surroundings};
+        use Announcement::{Host, Link, OwnLink, OwnRoute, Routes, Surroundings};
         let lost = |attribute: (u16, &[u8])| {
             let header = [AF_INET, 32, 0, 0, 254, ROUTE_PROTOCOL, 0, 1, 0, 0, 0, 0];
             message(RTM_DELROUTE, &header, &[(RTA_DST, &[10, 0, 0, 5]), attribute])
@@ -408,8 +419,17 @@ mod tests {
             (address(RTM_DELADDR, "2001:db8::1"), vec![Surroundings, Routes]),
             // What other nodes may be given for a next hop.
             (address(RTM_NEWADDR, "fe80::5"), vec![Routes]),
-            (link(0, b"eth0\0"), vec![Routes]),
-            (link(1, b"eth0\0"), vec![Routes]),
+            (link(0, b"eth0\0"), vec![Link, Routes]),
+            (link(1, b"eth0\0"), vec![Link, Routes]),
+            // Named otherwise, which says of nothing that it has changed; gone.
+            (
+                message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], &[(IFLA_IFNAME, b"eth0\0")]),
+                vec![Link],
+            ),
+            (
+                message(RTM_DELLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[(IFLA_IFNAME, b"eth0\0")]),
+                vec![Link],
+            ),
             (link(0, b"flock1\0"), vec![OwnLink(7)]),
         ] {
             assert_eq!(changes(&heard), announced, "{heard:?}");
