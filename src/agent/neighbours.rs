@@ -34,9 +34,9 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// Makes the kernel's entries those that `config` and the leases ask for; none for a NodeConfig that is not known yet. On a node
-    /// that proxies for nobody this costs nothing, unless `due`: then the kernel is asked all the same. `leases` is asked after the
-    /// kernel, so that no entry of an ADD counts as left behind.
+    /// Makes the kernel's entries those that `config` and the leases ask for; none for a NodeConfig that is not known yet. On a
+    /// node that proxies for nobody this costs nothing, unless `due`: then the kernel is asked all the same. `leases` is asked
+    /// after the kernel, so that no entry of an ADD counts as left behind.
     ///
     /// To be called again when a lease has come or gone, which also finds what a request has done meanwhile.
     ///

@@ -58,11 +58,11 @@ pub struct Lease {
     pub ipv6: Option<Ipv6Addr>,
     /// The pod's IPv4 address, a /32.
     pub ipv4: Option<Ipv4Addr>,
-    /// Further addresses of the pod's interface, by its annotation `addresses`, in that order. Of each family only where the pod has
-    /// an address of it above, and none twice.
+    /// Further addresses of the pod's interface, by its annotation `addresses`, in that order. Of each family only where the pod
+    /// has an address of it above, and none twice.
     pub extra: Vec<IpAddr>,
-    /// Addresses that the pod shares with others, by its annotation `anycast`. They are nobody's alone, so they are neither held nor
-    /// routed here. Of each family only where the pod has an address of it above, and none twice.
+    /// Addresses that the pod shares with others, by its annotation `anycast`. They are nobody's alone, so they are neither held
+    /// nor routed here. Of each family only where the pod has an address of it above, and none twice.
     pub anycast: Vec<IpAddr>,
     /// The next hop of the pod's IPv4 default route, an address of the host end.
     pub gateway4: Ipv4Addr,

@@ -259,8 +259,8 @@ pub fn overlaps(own: &Own<'_>, peers: &Peers<'_>) -> Vec<Remark> {
 
 /// The routes to the other nodes, in order of their destinations, and why others have none, in order of the nodes.
 ///
-/// `reach` tells which of [`asked`] are on a link. `shown` are the routes to other nodes that are there: where two nodes have the same
-/// range, that of the two which has it keeps it.
+/// `reach` tells which of [`asked`] are on a link. `shown` are the routes to other nodes that are there: where two nodes have the
+/// same range, that of the two which has it keeps it.
 pub fn routes(
     own: &Own<'_>,
     peers: &Peers<'_>,
@@ -450,9 +450,9 @@ impl Keeper {
 
     /// The routes that there should be at `now`, in milliseconds of a clock that does not jump.
     ///
-    /// `shown` are the routes to other nodes that the kernel has: main table, flock's mark, a gateway. One whose node the API server
-    /// does not have any more stays for [`GRACE`], counted from when it was first missed in a list; as long as the API server is
-    /// away, it stays. A route to a range that a living node has given up goes at once.
+    /// `shown` are the routes to other nodes that the kernel has: main table, flock's mark, a gateway. One whose node the API
+    /// server does not have any more stays for [`GRACE`], counted from when it was first missed in a list; as long as the API
+    /// server is away, it stays. A route to a range that a living node has given up goes at once.
     pub fn decide(
         &mut self,
         now: u64,
@@ -495,8 +495,8 @@ impl Keeper {
     }
 }
 
-/// The remarks in a few lines, for a status that everybody can read: at most [`SUMMARY_MAX`], each of bounded length. Nodes beyond a
-/// router are one line, however many there are.
+/// The remarks in a few lines, for a status that everybody can read: at most [`SUMMARY_MAX`], each of bounded length. Nodes beyond
+/// a router are one line, however many there are.
 pub fn summary(remarks: &[Remark]) -> Vec<String> {
     let beyond: Vec<&str> =
         remarks.iter().filter(|r| r.what == Finding::BeyondRouter).map(|remark| remark.node.as_str()).collect();

@@ -1,5 +1,5 @@
-//! Stories of routes between machines: two nodes with real agents, a router with a real routing daemon, and a client behind it. Run by
-//! `make test-routes`. What arrived at the router, its kernel is asked and never a daemon.
+//! Stories of routes between machines: two nodes with real agents, a router with a real routing daemon, and a client behind it.
+//! Run by `make test-routes`. What arrived at the router, its kernel is asked and never a daemon.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,5 +1,5 @@
-//! Two nodes and a router on one switch, and a client behind the router, each a host of its own and all with both families. What runs
-//! on them, the stories say.
+//! Two nodes and a router on one switch, and a client behind the router, each a host of its own and all with both families. What
+//! runs on them, the stories say.
 //!
 //! ```text
 //!  node1 ─┐          2001:db8:a25::/64, 192.0.2.0/24        2001:db8:c::/64, 198.51.100.0/24

@@ -124,7 +124,8 @@ impl RouteEvents {
     }
 }
 
-/// The messages of a datagram: each begins with its length and type, and of a route's, family, length, protocol and attributes count.
+/// The messages of a datagram: each begins with its length and type, and of a route's, family, length, protocol and attributes
+/// count.
 fn parse(mut bytes: &[u8], at: Instant) -> Vec<RouteEvent> {
     const NEW_ROUTE: u16 = 24;
     const DEL_ROUTE: u16 = 25;

@@ -1,5 +1,5 @@
-//! Traffic that is counted: flows of numbered packets from one network namespace, which whoever has the address answers with a name.
-//! What may be lost, and who should answer, is for the tests to say.
+//! Traffic that is counted: flows of numbered packets from one network namespace, which whoever has the address answers with a
+//! name. What may be lost, and who should answer, is for the tests to say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;

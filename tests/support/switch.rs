@@ -36,8 +36,8 @@ fn port(host: &Host) -> String {
     format!("port{}", host.pid())
 }
 
-/// A cable between two hosts, with the name and the addresses of the link at each end. Both are up when it returns, with the kernel's
-/// own link-local addresses, and no address waits for a check whether another host has it.
+/// A cable between two hosts, with the name and the addresses of the link at each end. Both are up when it returns, with the
+/// kernel's own link-local addresses, and no address waits for a check whether another host has it.
 pub fn cable(one: (&Host, &str, &[&str]), other: (&Host, &str, &[&str])) {
     let [(a, link, _), (b, peer, _)] = [one, other];
     // Made at one end, so that it never stands between the two.

@@ -1,8 +1,8 @@
 //! What this node says of itself for the other nodes: its NodePeer in the API.
 //!
 //! One thread writes it, never in the way of a request: only when it differs from what the watch shows, at most once a second, and
-//! later when the server does not take it. It belongs to the NodeConfig and goes with it. Must not decide what the node's ranges are
-//! or by which addresses it is reached: the node's thread publishes both.
+//! later when the server does not take it. It belongs to the NodeConfig and goes with it. Must not decide what the node's ranges
+//! are or by which addresses it is reached: the node's thread publishes both.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -28,8 +28,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// First pause after a request that the server did not take, 1 s; each further one doubles it, up to [`RETRY`]'s fourfold.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
-/// What is applied: the server takes over the fields of this manager as a whole, and creates the object where there is none. So the right
-/// to create can be bound to one name, which a plain creation cannot.
+/// What is applied: the server takes over the fields of this manager as a whole, and creates the object where there is none. So
+/// the right to create can be bound to one name, which a plain creation cannot.
 const APPLY: &str = "application/apply-patch+yaml";
 
 /// The writer's state.
@@ -49,7 +49,8 @@ pub struct OwnPeer {
 }
 
 impl OwnPeer {
-    /// A writer that has written nothing yet, for the node of this name. `claims` are the addresses beyond its ranges that its pods have.
+    /// A writer that has written nothing yet, for the node of this name. `claims` are the addresses beyond its ranges that its
+    /// pods have.
     pub fn new(
         client: Arc<Client>,
         node: String,

@@ -20,7 +20,8 @@ impl OnLink {
         self.0.clear();
     }
 
-    /// Those of `asked` that are on a link. Asks the kernel about those that are new, one small question each, and forgets the others.
+    /// Those of `asked` that are on a link. Asks the kernel about those that are new, one small question each, and forgets the
+    /// others.
     ///
     /// # Errors
     /// The kernel could not be asked.

@@ -18,8 +18,8 @@ pub struct HostLink {
     pub name: String,
     /// What it is for.
     pub place: Place,
-    /// Its addresses with their prefix lengths, but for those that may go by themselves: tentative, deprecated and temporary ones, and
-    /// further IPv4 addresses of one network, which are those of services that move between hosts.
+    /// Its addresses with their prefix lengths, but for those that may go by themselves: tentative, deprecated and temporary ones,
+    /// and further IPv4 addresses of one network, which are those of services that move between hosts.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
@@ -36,8 +36,8 @@ pub enum Place {
     Inside,
 }
 
-/// The addresses by which other nodes can reach this one, best first, at most [`NEXT_HOPS_MAX`], each with the link-local address of its
-/// link. The same links give the same list, in whatever order they are read.
+/// The addresses by which other nodes can reach this one, best first, at most [`NEXT_HOPS_MAX`], each with the link-local address
+/// of its link. The same links give the same list, in whatever order they are read.
 ///
 /// Links with a default route come first, then physical ones; others count only where none of these has an address. Of a link, IPv6
 /// comes first. An address without a network around it (/32, /128) is left out where its link has another one of the family: it
