@@ -20,6 +20,7 @@ use crate::agent::node::source::Published;
 use crate::agent::node::state::NodeState;
 use crate::agent::node::status::Reporter;
 use crate::agent::node::wake::Wake;
+use crate::agent::routing::news::News;
 use crate::agent::threads::{Threads, end};
 use crate::kube::access::Access;
 use crate::kube::client::{Client, KubeError};
@@ -67,7 +68,7 @@ impl Kubernetes {
         })
     }
 
-    /// Starts the threads. `other_nodes` is called after each change of what other nodes say.
+    /// Starts the threads. Each change of pods or of what other nodes say wakes the thread of the routes by `routing`.
     ///
     /// # Errors
     /// A thread could not be started.
@@ -76,7 +77,7 @@ impl Kubernetes {
         threads: &Threads,
         ledger: Ledger,
         state: Board<NodeState>,
-        other_nodes: Box<dyn Fn() + Send>,
+        routing: Sender<News>,
     ) -> io::Result<Following> {
         let Kubernetes { node, client, published, pods, peers, claims, wake } = self;
         let leaving = Arc::new(AtomicBool::new(false));
@@ -96,7 +97,7 @@ impl Kubernetes {
         })?;
 
         let (pods_stopped, watch, of_pods) = (stopped(), client.clone(), leaving.clone());
-        let mut audience = PodAudience { pods };
+        let mut audience = PodAudience { pods, routing: routing.clone() };
         let kind = PodsOfNode { node: node.clone() };
         threads.start("watch-pods", move || {
             reflect(&watch, kind, &pods_stopped, &mut audience);
@@ -104,7 +105,7 @@ impl Kubernetes {
         })?;
 
         let (peers_stopped, watch, of_peers) = (stopped(), client.clone(), leaving.clone());
-        let mut audience = PeerAudience { listed: peers.clone(), wake: other_nodes };
+        let mut audience = PeerAudience { listed: peers.clone(), routing };
         threads.start("watch-nodepeers", move || {
             reflect(&watch, NodePeers, &peers_stopped, &mut audience);
             end_with(&of_peers);

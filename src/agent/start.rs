@@ -38,6 +38,7 @@ use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::News;
+use crate::agent::routing::others::Others;
 use crate::agent::settings::Settings;
 use crate::agent::suspicion::Suspicions;
 use crate::agent::threads::{Threads, end, spawn};
@@ -184,7 +185,9 @@ impl Opened {
         };
         let pods = kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone());
         let gate = Gate::new(state.clone(), wakers.node.clone());
-        let verbs = Arc::new(Verbs::new(ledger.clone(), remover, gate, pods, Notes::beside(&self.socket)));
+        let notes = Notes::beside(&self.socket);
+        let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone());
+        let verbs = Arc::new(verbs);
         let suspicions = Suspicions::default();
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
@@ -195,7 +198,10 @@ impl Opened {
         let search = Search::default();
         let conflist = self.cni_conf_dir.map(|dir| Conflist::new(dir, &self.socket, search.clone()));
         let drain = DrainFile::beside(&self.socket);
-        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, Board::default());
+        let others = kubernetes
+            .as_ref()
+            .map(|kubernetes| Others::new(node_name.clone(), kubernetes.peers.clone(), kubernetes.claims.clone()));
+        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, Board::default());
         let host = Host::new(suspicions);
         let mut node = Node::new(source, host, conflist, ledger.clone(), state.clone(), wakers.routing.clone());
         node.recall();
@@ -283,7 +289,7 @@ impl Recovered {
         })?;
         threads.start("routing", move || routing.run(&woken.routing))?;
         let following = match self.kubernetes {
-            Some(kubernetes) => Some(kubernetes.follow(&threads, ledger, state, Box::new(|| {}))?),
+            Some(kubernetes) => Some(kubernetes.follow(&threads, ledger, state, self.wakers.routing.clone())?),
             None => None,
         };
 

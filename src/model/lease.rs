@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use crate::addr::{Attachment, IfName, Mac};
 
 /// How far an attachment has come.
@@ -77,6 +79,12 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Whether the node has routes for it beside those of its link: for anycast addresses, and for addresses outside of `ranges`,
+    /// the node's own.
+    pub fn is_routed_apart(&self, ranges: &[IpNet]) -> bool {
+        !self.anycast.is_empty() || self.addresses().any(|ip| !ranges.iter().any(|range| range.contains(&ip)))
+    }
+
     /// The one address of each family that the runtime is told of, IPv6 first: the pod's default routes belong to these.
     pub fn primary(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let v6 = self.ipv6.map(IpAddr::V6);

@@ -10,6 +10,7 @@ use crate::agent::board::Board;
 use crate::agent::node::pods::Pods;
 use crate::agent::node::source::Published;
 use crate::agent::node::wake::Wake;
+use crate::agent::routing::news::News;
 use crate::kube::client::Tidings;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::objects::{NodeConfigObject, Pod};
@@ -49,11 +50,14 @@ impl Audience<NodeConfigObject> for NodeConfigAudience {
 pub struct PodAudience {
     /// Where the pods are published.
     pub pods: Pods,
+    /// Wakes the thread of the routes, which follow what pods serve.
+    pub routing: Sender<News>,
 }
 
 impl Audience<Pod> for PodAudience {
     fn objects(&mut self, objects: Arc<Objects<Pod>>) {
         self.pods.set(objects);
+        self.routing.send(News::Look).ok();
     }
 
     fn notice(&mut self, notice: WatchNotice) {

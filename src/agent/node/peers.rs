@@ -3,11 +3,12 @@
 //! A server that falls silent takes nothing away: what it said last stays, marked as no longer heard. Must not decide which node is
 //! reached, nor when one that is gone is forgotten.
 
-use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use crate::agent::board::Board;
 use crate::agent::node::cluster::{advice, report};
+use crate::agent::routing::news::News;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::reflect::Audience;
 use crate::kube::watch::WatchNotice;
@@ -52,17 +53,12 @@ impl Listed {
 }
 
 /// Passes on what the API server says of the nodes.
+#[derive(Debug)]
 pub struct PeerAudience {
     /// Where it is published.
     pub listed: Board<Listed>,
-    /// Wakes whoever looks at it.
-    pub wake: Box<dyn Fn() + Send>,
-}
-
-impl fmt::Debug for PeerAudience {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerAudience").field("listed", &self.listed).finish_non_exhaustive()
-    }
+    /// Wakes the thread of the routes, which looks at it.
+    pub routing: Sender<News>,
 }
 
 impl PeerAudience {
@@ -70,7 +66,8 @@ impl PeerAudience {
         let mut listed = Listed::clone(&self.listed.get());
         change(&mut listed);
         self.listed.set(listed);
-        (self.wake)();
+        // It ends only with the agent.
+        self.routing.send(News::Look).ok();
     }
 }
 
@@ -99,16 +96,12 @@ impl Audience<Peer> for PeerAudience {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
 
     #[test]
     fn a_server_that_falls_silent_takes_nothing_away() {
-        let woken = Arc::new(AtomicUsize::new(0));
-        let count = woken.clone();
-        let wake = Box::new(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        let mut audience = PeerAudience { listed: Board::default(), wake };
+        let (routing, woken) = channel();
+        let mut audience = PeerAudience { listed: Board::default(), routing };
         let board = audience.listed.clone();
         let word = || {
             let listed = board.get();
@@ -135,6 +128,6 @@ mod tests {
         assert_eq!((word(), board.get().remedy.clone()), (Some((1, false)), None));
         audience.notice(WatchNotice::Synced { objects: 1 });
         assert_eq!(word(), Some((1, true)));
-        assert_eq!(woken.load(Ordering::Relaxed), 4);
+        assert_eq!(woken.try_iter().count(), 4);
     }
 }

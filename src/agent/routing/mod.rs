@@ -7,6 +7,7 @@
 
 pub mod drain;
 pub mod news;
+pub mod others;
 pub mod standing;
 
 use std::sync::mpsc::Receiver;
@@ -18,6 +19,7 @@ use crate::agent::ledger::Ledger;
 use crate::agent::node::state::{NodeState, View};
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::{Heard, News};
+use crate::agent::routing::others::{Judgement, Others};
 use crate::agent::routing::standing::Standing;
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::kernel::netlink::NetlinkError;
@@ -25,6 +27,8 @@ use crate::kernel::netlink::conn::Conn;
 use crate::process::failpoint;
 use crate::process::log;
 use crate::process::progress::Progress;
+use model::lease::Lease;
+use model::peers::summary;
 use model::routes::{self, ANNOUNCED, RouteKey, Routes, Stage, announce, steps};
 
 /// Interval between rounds without being woken, 20 s.
@@ -39,6 +43,9 @@ const REPAIRS: u32 = 10;
 /// Deadline for one round, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Most lines about ranges and addresses that other nodes have, too.
+const TOLD_MAX: usize = 8;
+
 /// Most failures of one round that are told one by one.
 const FAILURES_TOLD: usize = 4;
 
@@ -50,6 +57,10 @@ pub struct Routing {
     /// What the kernel has announced of the routes.
     suspicions: Suspicions,
     drain: DrainFile,
+    /// The other nodes; none without Kubernetes.
+    others: Option<Others>,
+    /// When what is wanted changes without any news.
+    again_at: Option<Instant>,
     /// Whether the host has been ready for pods: nothing is announced before.
     serving: bool,
     /// What was wanted at the end of the last round that succeeded.
@@ -67,6 +78,7 @@ impl Routing {
         node: Board<NodeState>,
         suspicions: Suspicions,
         drain: DrainFile,
+        others: Option<Others>,
         board: Board<Standing>,
     ) -> Routing {
         Routing {
@@ -74,6 +86,8 @@ impl Routing {
             node,
             suspicions,
             drain,
+            others,
+            again_at: None,
             serving: false,
             wanted: None,
             budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
@@ -92,7 +106,8 @@ impl Routing {
     pub fn run(mut self, messages: &Receiver<News>) {
         let mut next = Instant::now();
         loop {
-            let mut limit = next.saturating_duration_since(Instant::now());
+            let due_at = self.again_at.map_or(next, |again_at| again_at.min(next));
+            let mut limit = due_at.saturating_duration_since(Instant::now());
             if self.standing.stage != Stage::Announcing {
                 limit = limit.min(DRAIN_INTERVAL);
             }
@@ -100,14 +115,14 @@ impl Routing {
             if heard.stop {
                 return;
             }
-            let due = heard.again || Instant::now() >= next;
+            let due = heard.again || Instant::now() >= due_at;
             if heard.nothing && !due && self.stage() == self.standing.stage {
                 continue;
             }
             if due {
                 next = Instant::now() + INTERVAL;
             }
-            if let Err(cause) = self.round(due) {
+            if let Err(cause) = self.round(due, heard.kernel) {
                 let fault = Fault { step: Step::Compare, cause };
                 self.standing.problem = Some(fault.to_string());
                 log::warn("routes cannot be compared").with("err", fault).write_limited();
@@ -126,8 +141,8 @@ impl Routing {
         }
     }
 
-    /// One comparison, with what it puts right.
-    fn round(&mut self, due: bool) -> Result<(), Cause> {
+    /// One comparison, with what it puts right. `kernel` says that links, addresses or routes may have changed.
+    fn round(&mut self, due: bool, kernel: bool) -> Result<(), Cause> {
         let state = self.node.get();
         let Some(view) = &state.view else { return Ok(()) };
         self.serving |= state.host.is_ready();
@@ -142,13 +157,20 @@ impl Routing {
         let mut conn = Conn::open(deadline)?;
         // Routes before leases: what is shown of a link that goes in between is wanted no more, and its removal finds nothing.
         let shown = conn.shown_routes()?;
-        let wanted = self.wanted(view, deadline)?.at(stage);
+        let (leases, _) = self.ledger.leases(deadline)?;
+        let others = match &mut self.others {
+            Some(others) => others.judge(&mut conn, (&state, view), &leases, &shown, kernel || due)?,
+            None => Judgement::default(),
+        };
+        let wanted = wanted(view, &leases, &others).at(stage);
         let steps = steps(&wanted, &shown);
         if stage != self.standing.stage {
             say_stage(stage);
         }
         self.standing.stage = stage;
         self.standing.announced = announced(&wanted);
+        self.again_at = others.again_at;
+        self.stand(&others);
         // What was in force and is wanted still was taken away by somebody.
         let lost = self.wanted.as_ref() == Some(&wanted) && !steps.is_empty();
         if lost && !due && !self.budget.take(Instant::now()) {
@@ -162,10 +184,25 @@ impl Routing {
         Ok(())
     }
 
-    fn wanted(&self, view: &View, deadline: Instant) -> Result<Routes, Cause> {
-        let (leases, _) = self.ledger.leases(deadline)?;
-        Ok(announce::own(&view.config.prefixes(), &leases, |_| false))
+    fn stand(&mut self, others: &Judgement) {
+        self.standing.reached = others.routes.routes.len();
+        let overlaps = others.overlaps.iter().map(ToString::to_string);
+        let overlaps: Vec<String> =
+            overlaps.chain(others.contests.iter().map(ToString::to_string)).take(TOLD_MAX).collect();
+        let news = overlaps.iter().filter(|line| !self.standing.overlaps.contains(line));
+        news.for_each(|line| log::error("another node has what is this node's").with("what", line).write_limited());
+        let remarks = summary(&others.remarks);
+        let news = remarks.iter().filter(|line| !self.standing.remarks.contains(line));
+        news.for_each(|line| log::warn("other nodes are not reached directly").with("what", line).write_limited());
+        (self.standing.overlaps, self.standing.remarks) = (overlaps, remarks);
     }
+}
+
+fn wanted(view: &View, leases: &[Lease], others: &Judgement) -> Routes {
+    let lost = |ip| others.contests.iter().any(|contest| contest.lost && contest.ours.address == ip);
+    let mut wanted = announce::own(&view.config.prefixes(), leases, lost);
+    wanted.extend(others.routes.clone());
+    wanted
 }
 
 /// Carries out `steps`, and says so. Returns what failed.

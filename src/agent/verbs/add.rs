@@ -118,6 +118,7 @@ impl Verbs {
         trace.addresses = lease.iter().flat_map(Lease::addresses).collect();
         match (wired, lease) {
             (Ok(()), Some(lease)) => {
+                self.tell_routing_if(self.is_routed_apart(&lease));
                 Step::Answer.begin();
                 Ok(lease)
             }

@@ -14,6 +14,7 @@ pub mod takedown;
 pub mod wire;
 
 use std::net::IpAddr;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use crate::agent::fault::{Fault, Step};
@@ -21,6 +22,7 @@ use crate::agent::ledger::Ledger;
 use crate::agent::ledger::claim::Claim;
 use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
+use crate::agent::routing::news::News;
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::process::log;
 use crate::record::notes::Notes;
@@ -31,7 +33,7 @@ use cni::netconf::{self, NetConf};
 use cni::verb::Verb;
 use model::addr::Attachment;
 use model::excerpt::Excerpt;
-use model::lease::PodName;
+use model::lease::{Lease, PodName};
 
 /// The handlers of a running agent.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub struct Verbs {
     pods: Option<Pods>,
     /// Deletes whose callers did not find this agent in time.
     notes: Notes,
+    /// Wakes the thread of the routes that are no pod's link's.
+    routing: Sender<News>,
 }
 
 /// What one request did, for its line in the log.
@@ -84,8 +88,29 @@ impl Handler for Verbs {
 
 impl Verbs {
     /// Handlers over the agent's parts.
-    pub fn new(ledger: Ledger, remover: LinkRemover, node: Gate, pods: Option<Pods>, notes: Notes) -> Verbs {
-        Verbs { ledger, remover, node, pods, notes }
+    pub fn new(
+        ledger: Ledger,
+        remover: LinkRemover,
+        node: Gate,
+        pods: Option<Pods>,
+        notes: Notes,
+        routing: Sender<News>,
+    ) -> Verbs {
+        Verbs { ledger, remover, node, pods, notes, routing }
+    }
+
+    /// Whether there are routes for `lease` beside those of its link. Most pods have none.
+    fn is_routed_apart(&self, lease: &Lease) -> bool {
+        let state = self.node.state();
+        lease.is_routed_apart(&state.view.as_ref().map(|view| view.config.prefixes()).unwrap_or_default())
+    }
+
+    /// Tells the thread of the routes that a lease has come or gone which is `routed_apart`.
+    fn tell_routing_if(&self, routed_apart: bool) {
+        if routed_apart {
+            // It ends only with the agent.
+            self.routing.send(News::Look).ok();
+        }
     }
 
     fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
@@ -157,7 +182,6 @@ pub(crate) mod tests {
     use crate::record::store::Store;
     use cni::args;
     use model::ipam::Draw;
-    use model::lease::Lease;
     use model::nodeconfig;
     use std::sync::Arc;
 
@@ -183,7 +207,8 @@ pub(crate) mod tests {
             let ledger = Ledger::start(store, Zero).expect("a thread");
             let remover = LinkRemover::start().expect("the kernel answers");
             let gate = Gate::new(Board::default(), channel().0);
-            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods, Notes::beside(&directory.join("flock.sock"))));
+            let notes = Notes::beside(&directory.join("flock.sock"));
+            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods, notes, channel().0));
             Scene { verbs, directory }
         }
 

@@ -1,0 +1,148 @@
+//! The other nodes, as far as this node's routes concern them: the routes to their ranges, and the addresses that both claim.
+//!
+//! `model::peers` and `model::claims` decide; this file asks the kernel which of their addresses are on a link, and publishes what
+//! this node claims. Only with Kubernetes. Must not change a route itself.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use ipnet::IpNet;
+
+use crate::agent::board::Board;
+use crate::agent::fault::Cause;
+use crate::agent::node::peers::Listed;
+use crate::agent::node::reach::OnLink;
+use crate::agent::node::state::{NodeState, View};
+use crate::kernel::netlink::conn::Conn;
+use crate::process::log;
+use model::claims::{self, Contest};
+use model::lease::Lease;
+use model::nodeconfig;
+use model::peers::{Claim, Keeper, Own, Remark, Via, asked, overlaps};
+use model::routes::{MAIN, RouteKey, Routes, Way};
+
+/// Denominator of the share of its time that the thread spends with questions about the same addresses again, a twentieth: with
+/// a thousand nodes they take some milliseconds, and links of a host may come and go all the time.
+const REACH_SHARE: u32 = 20;
+
+/// Metric of a route to another node, as the kernel shows one without: that of IPv6 routes. IPv4 routes have none.
+const METRIC6: u32 = 1024;
+
+/// The other nodes.
+#[derive(Debug)]
+pub struct Others {
+    /// This node's name.
+    node: String,
+    listed: Board<Listed>,
+    /// What this node tells the others that it claims.
+    claims: Board<Vec<Claim>>,
+    keeper: Keeper,
+    on_link: OnLink,
+    /// When the kernel may be asked again about addresses that it was asked about.
+    ask_again: Instant,
+    /// The start of the clock on which [`Keeper`] counts.
+    began: Instant,
+}
+
+/// What the other nodes mean for this one.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    /// The routes to their ranges.
+    pub routes: Routes,
+    /// Ranges of this node that others have, too.
+    pub overlaps: Vec<Remark>,
+    /// Nodes that are not reached, and why.
+    pub remarks: Vec<Remark>,
+    /// Addresses that another node claims, too.
+    pub contests: Vec<Contest>,
+    /// When this changes without any news.
+    pub again_at: Option<Instant>,
+}
+
+impl Others {
+    /// The nodes on the board `listed`, seen from the node of this name, which tells its `claims` on the other board.
+    pub fn new(node: String, listed: Board<Listed>, claims: Board<Vec<Claim>>) -> Others {
+        let (keeper, on_link, now) = (Keeper::default(), OnLink::default(), Instant::now());
+        Others { node, listed, claims, keeper, on_link, ask_again: now, began: now }
+    }
+
+    /// What the other nodes mean now. `shown` is what the kernel shows of this node's routes; `fresh` says that links, addresses or
+    /// routes of the host may have changed.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn judge(
+        &mut self,
+        conn: &mut Conn,
+        (state, view): (&NodeState, &View),
+        leases: &[Lease],
+        shown: &Routes,
+        fresh: bool,
+    ) -> Result<Judgement, Cause> {
+        let began = Instant::now();
+        let listed = self.listed.get();
+        let peers = listed.peers();
+        let ranges = view.config.prefixes();
+        let own = Own { name: &self.node, ranges: &ranges, host: &state.whereabouts.host };
+        let claimed = self.claim(leases, &ranges, &listed);
+        let mut judgement = Judgement {
+            overlaps: overlaps(&own, &peers),
+            contests: claims::contests(&self.node, &claimed, &peers),
+            ..Judgement::default()
+        };
+        if !reaches_directly(view) {
+            return Ok(judgement);
+        }
+        if fresh && began >= self.ask_again {
+            self.on_link.forget();
+        }
+        let addresses: Vec<IpAddr> = asked(&own, &peers).into_iter().chain(self.keeper.asked()).collect();
+        let reach = self.on_link.among(addresses.into_iter(), conn)?;
+        self.ask_again = Instant::now() + began.elapsed() * REACH_SHARE;
+        let decision = self.keeper.decide(self.ms(began), &own, listed.word(&peers), &reach, &reached(shown));
+        judgement.routes.routes.extend(decision.routes.iter().map(|route| {
+            let metric = if route.to.addr().is_ipv6() { METRIC6 } else { 0 };
+            (RouteKey { table: MAIN, to: route.to, metric }, Way::Gateway { via: route.via, link: route.link })
+        }));
+        judgement.remarks = decision.remarks;
+        judgement.again_at = decision.again_at.map(|ms| self.began + Duration::from_millis(ms));
+        Ok(judgement)
+    }
+
+    /// What this node claims, which the others are told.
+    fn claim(&self, leases: &[Lease], ranges: &[IpNet], listed: &Listed) -> Vec<Claim> {
+        let told = self.claims.get();
+        let published = listed.of(&self.node).map(|own| own.claims.as_slice()).unwrap_or_default();
+        let former: Vec<Claim> = told.iter().chain(published).cloned().collect();
+        let claimed = claims::own(leases, ranges, &former, &log::timestamp(SystemTime::now()));
+        if *told != claimed {
+            self.claims.set(claimed.clone());
+        }
+        claimed
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Whether the node of `view` keeps routes to others by itself. Without a word of the operator it does, unless routers are told of
+/// it: they know the way to all nodes then.
+fn reaches_directly(view: &View) -> bool {
+    match view.config.peers {
+        Some(peers) => peers == nodeconfig::Peers::Direct,
+        None => view.config.bgp.is_none(),
+    }
+}
+
+/// The routes to other nodes that the kernel shows.
+fn reached(shown: &Routes) -> BTreeMap<IpNet, Via> {
+    let of_others = shown.routes.iter().filter(|(key, _)| key.table == MAIN);
+    of_others
+        .filter_map(|(key, way)| match way {
+            Way::Gateway { via, link } => Some((key.to, (*via, *link))),
+            _ => None,
+        })
+        .collect()
+}
