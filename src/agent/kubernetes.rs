@@ -47,6 +47,8 @@ pub struct Kubernetes {
     pub peers: Board<Listed>,
     /// The addresses beyond the node's ranges that its pods have, to be said to the others.
     pub claims: Board<Vec<Claim>>,
+    /// Which other nodes this one has no route to, and why, in a few lines for its status; none where it keeps no such routes.
+    pub unreached: Board<Option<Vec<String>>>,
     wake: Sender<Wake>,
 }
 
@@ -64,6 +66,7 @@ impl Kubernetes {
             pods: Pods::default(),
             peers: Board::default(),
             claims: Board::default(),
+            unreached: Board::default(),
             wake,
         })
     }
@@ -79,7 +82,7 @@ impl Kubernetes {
         state: Board<NodeState>,
         routing: Sender<News>,
     ) -> io::Result<Following> {
-        let Kubernetes { node, client, published, pods, peers, claims, wake } = self;
+        let Kubernetes { node, client, published, pods, peers, claims, unreached, wake } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
         let mut stopped = || {
@@ -112,11 +115,11 @@ impl Kubernetes {
         })?;
 
         let peer_stopped = stopped();
-        let own_peer = OwnPeer::new(client.clone(), node.clone(), state.clone(), peers, claims);
+        let own_peer = OwnPeer::new(client.clone(), node.clone(), state.clone(), peers.clone(), claims);
         threads.start("nodepeer", move || own_peer.run(&peer_stopped))?;
 
         let status_stopped = stopped();
-        let reporter = Reporter::new(client.clone(), node, ledger, state);
+        let reporter = Reporter::new(client.clone(), node, ledger, state, peers, unreached);
         let (reporting, reported) = channel();
         threads.start("status", move || {
             reporter.run(&status_stopped);

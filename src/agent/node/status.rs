@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::agent::board::Board;
 use crate::agent::ledger::{Ledger, Usage};
+use crate::agent::node::peers::Listed;
 use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
 use crate::agent::node::state::{Edit, NodeState, Verdict};
 use crate::kube::client::{Client, Method};
@@ -24,6 +25,7 @@ use crate::process::log;
 use model::excerpt::Excerpt;
 use model::ipam::FamilyCounts;
 use model::nodeconfig::NodeConfig;
+use model::peers::{self, Own};
 
 /// Interval between looks at what there is to report, 1 s.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -40,6 +42,12 @@ const HEARD_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Deadline for the ledger's answer, 2 s.
 const LEDGER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the first report waits for the list of other nodes, 5 s: one report says it all.
+const OTHERS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Overlaps with other nodes that are named. How many more there are is not said, since it changes whenever a node comes or goes.
+const OVERLAPS_MAX: usize = 3;
 
 /// Longest text of all notes about a NodeConfig, in bytes.
 const NOTES_MAX: usize = 2048;
@@ -64,16 +72,44 @@ struct Standing {
     verdict: Verdict,
     host_notes: Vec<String>,
     serving: Serving,
+    others: Others,
+}
+
+/// How the node stands to the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Others {
+    /// Whose ranges overlap this node's, a line each; none as long as the others are not known, or this node has no ranges.
+    overlaps: Option<Vec<String>>,
+    /// What an operator has to do to make them known.
+    remedy: Option<String>,
+    /// Which of them are not reached and why; none where this node keeps no routes to them.
+    unreached: Option<Vec<String>>,
+}
+
+impl Others {
+    fn of(node: &str, state: &NodeState, listed: &Listed, unreached: Option<Vec<String>>) -> Others {
+        let remedy = listed.remedy.clone();
+        let (Some(_), Some(view)) = (&listed.nodes, &state.view) else {
+            return Others { overlaps: None, remedy, unreached };
+        };
+        let own = Own { name: node, ranges: &view.config.prefixes(), host: &state.whereabouts.host };
+        let found = peers::overlaps(&own, &listed.peers());
+        let mut overlaps: Vec<String> = found.iter().take(OVERLAPS_MAX).map(ToString::to_string).collect();
+        if found.len() > OVERLAPS_MAX {
+            overlaps.push("and so do others".into());
+        }
+        Others { overlaps: Some(overlaps), remedy: None, unreached }
+    }
 }
 
 impl Standing {
-    fn of(state: &NodeState) -> Standing {
+    fn of(state: &NodeState, others: Others) -> Standing {
         let serving = match (&state.view, state.host.problem()) {
             (None, _) => Serving::NotConfigured,
             (Some(_), Some(problem)) => Serving::HostNotPrepared(problem.to_string()),
             (Some(_), None) => Serving::Yes,
         };
-        Standing { verdict: state.verdict.clone(), host_notes: state.host_notes.clone(), serving }
+        Standing { verdict: state.verdict.clone(), host_notes: state.host_notes.clone(), serving, others }
     }
 
     fn notes(&self) -> String {
@@ -135,6 +171,12 @@ pub struct Reporter {
     node: String,
     ledger: Ledger,
     state: Board<NodeState>,
+    listed: Board<Listed>,
+    unreached: Board<Option<Vec<String>>>,
+    /// What of `unreached` the report says. In a large cluster it changes all the time, and each change would be a write of each
+    /// node: so it goes along with the regular report, unless there was nothing to say, or is nothing any more.
+    said: Option<Vec<String>>,
+    began: Instant,
     written: Option<Written>,
     /// The conditions as the server has them, and of which object; none as long as they are not known.
     told: Option<(String, Vec<Told>)>,
@@ -148,13 +190,25 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter that has written nothing yet.
-    pub fn new(client: Arc<Client>, node: String, ledger: Ledger, state: Board<NodeState>) -> Reporter {
+    /// A reporter that has written nothing yet. `unreached` are the nodes that this one has no route to, and why, in a few lines; none
+    /// where it keeps no routes to others.
+    pub fn new(
+        client: Arc<Client>,
+        node: String,
+        ledger: Ledger,
+        state: Board<NodeState>,
+        listed: Board<Listed>,
+        unreached: Board<Option<Vec<String>>>,
+    ) -> Reporter {
         Reporter {
             client,
             node,
             ledger,
             state,
+            listed,
+            unreached,
+            said: None,
+            began: Instant::now(),
             written: None,
             told: None,
             counted: None,
@@ -191,8 +245,18 @@ impl Reporter {
         if self.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
-        let state = self.state.get();
-        let standing = Standing::of(&state);
+        let (state, listed) = (self.state.get(), self.listed.get());
+        let known = listed.nodes.is_some() || listed.refused;
+        if !known && self.written.is_none() && self.began.elapsed() < OTHERS_LIMIT {
+            return;
+        }
+        let unreached = self.unreached.get();
+        let regular = self.written.as_ref().is_none_or(|written| written.at.elapsed() >= self.heard_interval);
+        let nothing = |lines: &Option<Vec<String>>| lines.as_ref().map(Vec::is_empty);
+        if regular || nothing(&self.said) != nothing(&unreached) {
+            self.said.clone_from(&unreached);
+        }
+        let standing = Standing::of(&state, Others::of(&self.node, &state, &listed, self.said.clone()));
         let same = self.written.as_ref().is_some_and(|written| written.standing == standing);
         if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
             return;
@@ -218,7 +282,8 @@ impl Reporter {
         };
         let Ok(usage) = self.ledger.usage(Instant::now() + LEDGER_LIMIT) else { return Ok(()) };
         let now = log::timestamp(SystemTime::now());
-        let conditions = judge(&standing, config, &usage);
+        let mut conditions = judge(&standing, config, &usage).to_vec();
+        conditions.extend(judge_others(&standing.others));
         let (conditions, told) = dated(&conditions, &told, &now, edit.generation);
         self.told = Some((edit.uid.clone(), told));
         // A family without a range has nothing that could be free. Null takes away what was written before.
@@ -380,6 +445,27 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> [Co
     [ready, valid, free]
 }
 
+/// What there is to say of the other nodes. Whether they are reached is said only where this node sees to it.
+fn judge_others(others: &Others) -> Vec<Condition> {
+    let condition = |kind, status, reason, message: String| Condition { kind, status, reason, message };
+    let lines = |lines: &[String]| Excerpt::line(&lines.join("; "), NOTES_MAX).into();
+    let unique = match (others.overlaps.as_deref(), &others.remedy) {
+        (Some([]), _) => {
+            condition("RangesUnique", Truth::True, "Unique", "no other node has addresses of this node's ranges".into())
+        }
+        (Some(overlaps), _) => condition("RangesUnique", Truth::False, "RangesOverlap", lines(overlaps)),
+        (None, Some(remedy)) => condition("RangesUnique", Truth::Unknown, "NotHeard", remedy.clone()),
+        (None, None) => {
+            condition("RangesUnique", Truth::Unknown, "NotHeard", "the ranges of all nodes are not known yet".into())
+        }
+    };
+    let reached = others.unreached.as_deref().map(|unreached| match unreached {
+        [] => condition("PeersReached", Truth::True, "Reached", "there is a route to each node that is known".into()),
+        unreached => condition("PeersReached", Truth::False, "NotReached", lines(unreached)),
+    });
+    [unique].into_iter().chain(reached).collect()
+}
+
 /// The families that the node has and of which no pod gets an address: name, field of the range, addresses in use. One that only
 /// rests is given to a pod rather than none.
 fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'static str, u64)> {
@@ -399,13 +485,15 @@ fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'stat
 mod tests {
     use super::*;
     use crate::agent::node::state::View;
+    use crate::kube::kind::{Name, Objects};
     use cni::error::{Code, Error};
     use model::addr::GATEWAY4;
     use model::ipam::Counts;
+    use model::peers::Peer;
 
     /// A standing in which pods get addresses.
     fn of(verdict: Verdict) -> Standing {
-        Standing { verdict, host_notes: Vec::new(), serving: Serving::Yes }
+        Standing { verdict, host_notes: Vec::new(), serving: Serving::Yes, others: Others::default() }
     }
 
     fn usage(allocated: u64, free: u64, resting: u64) -> Usage {
@@ -492,17 +580,17 @@ mod tests {
     #[test]
     fn a_host_that_is_not_prepared_is_not_ready_and_says_why() {
         let state = NodeState { view: Some(view()), ..NodeState::default() };
-        assert_eq!(Standing::of(&state).serving, Serving::Yes);
+        assert_eq!(Standing::of(&state, Others::default()).serving, Serving::Yes);
         let refusal = Error::new(Code::TryAgainLater, "net/ipv4/ip_forward cannot be written");
         let unprepared = NodeState { host: state.host.after(Err(refusal.clone())), ..state.clone() };
-        let [ready, valid, _] = conditions(&Standing::of(&unprepared));
+        let [ready, valid, _] = conditions(&Standing::of(&unprepared, Others::default()));
         assert_eq!((ready.status, ready.reason, valid.status), (Truth::False, "HostNotPrepared", Truth::True));
         assert_eq!(ready.message, refusal.to_string());
         // Without a configuration nobody has tried to prepare it.
         let unconfigured = NodeState { view: None, ..unprepared.clone() };
-        assert_eq!(Standing::of(&unconfigured).serving, Serving::NotConfigured);
+        assert_eq!(Standing::of(&unconfigured, Others::default()).serving, Serving::NotConfigured);
         let prepared = NodeState { host: unprepared.host.after(Ok(())), ..unprepared };
-        assert_eq!(Standing::of(&prepared).serving, Serving::Yes);
+        assert_eq!(Standing::of(&prepared, Others::default()).serving, Serving::Yes);
     }
 
     #[test]
@@ -510,7 +598,46 @@ mod tests {
         let refusal = || Err(Error::new(Code::TryAgainLater, "net/ipv4/ip_forward cannot be written"));
         let once = NodeState { host: NodeState::default().host.after(refusal()), ..NodeState::default() };
         let twice = NodeState { host: once.host.after(refusal()), ..once.clone() };
-        assert_eq!(Standing::of(&once), Standing::of(&twice));
+        assert_eq!(Standing::of(&once, Others::default()), Standing::of(&twice, Others::default()));
+    }
+
+    fn others(ranges: &[(&str, &str)]) -> Others {
+        let peer = |range: &str| Arc::new(Peer { cidr4: range.parse().ok(), ..Peer::default() });
+        let name = |name: &str| Name { namespace: String::new(), name: name.into() };
+        let nodes: Objects<Peer> = ranges.iter().map(|(node, range)| (name(node), peer(range))).collect();
+        let listed = Listed { nodes: Some(Arc::new(nodes)), heard: true, ..Listed::default() };
+        Others::of("n", &NodeState { view: Some(view()), ..NodeState::default() }, &listed, None)
+    }
+
+    #[test]
+    fn a_node_with_the_range_of_another_is_told_which() {
+        let [unique] = &judge_others(&others(&[("n", "10.0.0.0/24"), ("m", "10.0.1.0/24")]))[..] else { panic!("one") };
+        assert_eq!((unique.status, unique.reason), (Truth::True, "Unique"));
+        let [unique] = &judge_others(&others(&[("n", "10.0.0.0/24"), ("m", "10.0.0.0/16")]))[..] else { panic!("one") };
+        assert_eq!((unique.kind, unique.status, unique.reason), ("RangesUnique", Truth::False, "RangesOverlap"));
+        assert!(unique.message.contains("node m has 10.0.0.0/16, which overlaps 10.0.0.0/24"), "{}", unique.message);
+        // In a cluster that is wrong as a whole, a node more or less is no news.
+        let many: Vec<String> = (0..1000).map(|n| format!("m{n:04}")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|node| (node.as_str(), "10.0.0.0/24")).collect();
+        assert_eq!(others(&many), others(&many[..999]));
+        assert!(judge_others(&others(&many))[0].message.len() <= NOTES_MAX);
+    }
+
+    #[test]
+    fn nodes_that_are_not_known_or_not_reached_are_told_with_the_remedy() {
+        let unknown = Others { remedy: Some("kubectl apply".into()), ..Others::default() };
+        let [unique] = &judge_others(&unknown)[..] else { panic!("one") };
+        assert_eq!(
+            (unique.status, unique.reason, unique.message.as_str()),
+            (Truth::Unknown, "NotHeard", "kubectl apply")
+        );
+        let reached = |lines: &[&str]| {
+            let lines = lines.iter().map(ToString::to_string).collect();
+            judge_others(&Others { unreached: Some(lines), ..Others::default() }).remove(1)
+        };
+        assert_eq!((reached(&[]).kind, reached(&[]).status), ("PeersReached", Truth::True));
+        let far = reached(&["node m is beyond a router", "node k, too"]);
+        assert_eq!((far.status, far.message.as_str()), (Truth::False, "node m is beyond a router; node k, too"));
     }
 
     #[test]
