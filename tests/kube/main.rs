@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod peers;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -365,6 +366,28 @@ fn one_identity_per_node_may_read_and_write_its_own_node_config_only() {
     assert!(!can("patch nodeconfigs/host002 --subresource=status"));
     assert!(!can("list nodeconfigs"));
     assert!(!can("patch nodeconfigs/host001"));
+    // It speaks to the others for itself and for nobody else; RBAC asks for the name also where that makes a new object.
+    wait_for("the NodePeer", || plane.run("get nodepeers").contains(CIDR4).then_some(()));
+    assert!(can("list nodepeers") && can("patch nodepeers/host001"));
+    assert!(!can("create nodepeers") && !can("patch nodepeers/host002") && !can("delete nodepeers/host001"));
+    let forged = json!({"apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodePeer", "spec": {"cidr4": CIDR4}});
+    let forge = |name: &str| {
+        let mut object = forged.clone();
+        object["metadata"] = json!({"name": name});
+        fs::write(host.path("/run/k8s/forged.json"), object.to_string()).expect("writable");
+        let who = "--as=system:serviceaccount:kube-system:flock-agent-host001";
+        let apply = [
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--field-manager=flock-agent",
+            who,
+            "-f",
+            "/run/k8s/forged.json",
+        ];
+        plane.kubectl(&apply).status.success()
+    };
+    assert!(forge("host001") && !forge("host002"));
     agent.stop();
 }
 

@@ -68,7 +68,13 @@ impl<'a> ControlPlane<'a> {
         let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
         self.kubectl_ok(&["apply", "-f", deploy], false);
         self.kubectl_ok(
-            &["wait", "--for=condition=Established", "crd/nodeconfigs.flock.fritzlab.net", "--timeout=60s"],
+            &[
+                "wait",
+                "--for=condition=Established",
+                "crd/nodeconfigs.flock.fritzlab.net",
+                "crd/nodepeers.flock.fritzlab.net",
+                "--timeout=60s",
+            ],
             false,
         );
     }
