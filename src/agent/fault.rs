@@ -16,6 +16,10 @@ use cni::error::{Code, Error};
 use model::addr::{Attachment, IfName};
 use model::annotations::AnnotationError;
 use model::ipam::IpamError;
+use model::lease::{Lease, PodName};
+
+/// What an operator reads of an address that a pod names and cannot have now.
+const TAKEN: &str = "address is another's";
 
 /// The steps of a request, in the order of an ADD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +106,25 @@ pub enum Cause {
     /// The host has a link of this name, not made by flock.
     HostLinkExists(IfName),
     /// An annotation of the pod cannot be used.
-    Annotation(AnnotationError),
+    Annotation(Box<AnnotationError>),
     /// There is no address for the pod.
     Ipam(IpamError),
+    /// An address that the pod names is another pod's of this node.
+    Held {
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        holder: Box<Holder>,
+    },
+    /// An address that the pod names is another pod's of another node.
+    Claimed {
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        claimant: Claimant,
+    },
+    /// Somebody has a route to an address that the pod names.
+    NamedTaken(IpAddr, NetlinkError),
     /// The record could not be written.
     Store(DiskError),
     /// The pod's namespace cannot be used.
@@ -121,6 +141,41 @@ pub enum Cause {
     Differs(String),
     /// GC: attachments that stand and are not in the runtime's list, or could not be removed.
     Kept(Vec<String>),
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The attachment.
+    pub attachment: Attachment,
+    /// The pod, if the runtime has named one.
+    pub pod: Option<PodName>,
+}
+
+impl Holder {
+    /// The holder of what `lease` has.
+    pub fn of(lease: &Lease) -> Holder {
+        Holder { attachment: lease.attachment.clone(), pod: lease.pod.clone() }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Attachment { container_id, ifname } = &self.attachment;
+        match &self.pod {
+            Some(pod) => write!(f, "{pod} (container {container_id}, interface {ifname})"),
+            None => write!(f, "container {container_id}, interface {ifname}"),
+        }
+    }
+}
+
+/// Another node's pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimant {
+    /// The node's name.
+    pub node: String,
+    /// The pod, as NAMESPACE/NAME.
+    pub pod: String,
 }
 
 /// A failed request.
@@ -172,11 +227,20 @@ impl Fault {
             ),
             Cause::Annotation(error) => (Code::InvalidConfig, "pod annotation cannot be used", error.to_string()),
             Cause::Ipam(error) => match error {
-                IpamError::Exhausted { .. } | IpamError::Resting { .. } => {
-                    (Code::TryAgainLater, "no free address", error.to_string())
-                }
+                IpamError::Exhausted { .. }
+                | IpamError::Resting { .. }
+                | IpamError::Held(_)
+                | IpamError::Reserved(_) => (Code::TryAgainLater, "no free address", error.to_string()),
                 _ => (Code::InvalidConfig, "no address can be allocated", error.to_string()),
             },
+            // Whoever has it may be about to go, as the former pod of a StatefulSet is.
+            Cause::Held { ip, holder } => (Code::TryAgainLater, TAKEN, format!("{ip} is held by {holder}")),
+            Cause::Claimed { ip, claimant: Claimant { node, pod } } => {
+                (Code::TryAgainLater, TAKEN, format!("{ip} is held by {pod} on node {node}"))
+            }
+            Cause::NamedTaken(ip, error) => {
+                (Code::TryAgainLater, TAKEN, format!("{ip} is the destination of somebody else's route: {error}"))
+            }
             Cause::Store(error) => (Code::TryAgainLater, "state cannot be recorded", error.to_string()),
             Cause::Netns(error) if error.is_shortage() => {
                 (Code::TryAgainLater, "flock-agent has run out of a resource", error.to_string())
@@ -254,6 +318,12 @@ impl From<ApplyError> for Cause {
     }
 }
 
+impl From<AnnotationError> for Cause {
+    fn from(error: AnnotationError) -> Cause {
+        Cause::Annotation(Box::new(error))
+    }
+}
+
 macro_rules! from {
     ($($source:ty => $variant:ident),* $(,)?) => {
         $(impl From<$source> for Cause {
@@ -266,7 +336,6 @@ macro_rules! from {
 
 from! {
     Error => Request,
-    AnnotationError => Annotation,
     IpamError => Ipam,
     DiskError => Store,
     NetnsError => Netns,

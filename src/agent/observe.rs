@@ -41,6 +41,16 @@ pub fn host_links(deadline: Instant) -> Result<Vec<Observed>, Cause> {
     for neighbour in conn.permanent_neighbours()? {
         if let Some(link) = seen.get_mut(&neighbour.link) {
             link.neighbours.push((neighbour.ip, neighbour.mac));
+            link.further.extend(neighbour.marked.then_some(neighbour.ip));
+        }
+    }
+    for route in conn.announced_routes()? {
+        let ip = route.to.addr();
+        if route.to.prefix_len() == route.to.max_prefix_len()
+            && let Some(link) = route.link.and_then(|index| seen.get_mut(&index))
+            && link.routed().all(|own| own != ip)
+        {
+            link.shared.push(ip);
         }
     }
     Ok(seen.into_values().collect())

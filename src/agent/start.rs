@@ -19,7 +19,7 @@ use signal_hook::iterator::Signals;
 use crate::agent::board::Board;
 use crate::agent::draw::KernelDraw;
 use crate::agent::entrance::{Deaf, Entrance};
-use crate::agent::fault::Fault;
+use crate::agent::fault::{Claimant, Fault};
 use crate::agent::identity::{Identity, Origin};
 use crate::agent::kubernetes::{Following, Kubernetes};
 use crate::agent::ledger::Ledger;
@@ -28,6 +28,7 @@ use crate::agent::node::conflist::Conflist;
 use crate::agent::node::gate::Gate;
 use crate::agent::node::host::Host;
 use crate::agent::node::last_good::LastGood;
+use crate::agent::node::peers::Listed;
 use crate::agent::node::portmap::{Overheard, Search};
 use crate::agent::node::source::{ClusterSource, FileSource, Source};
 use crate::agent::node::state::NodeState;
@@ -43,6 +44,7 @@ use crate::agent::settings::Settings;
 use crate::agent::suspicion::Suspicions;
 use crate::agent::threads::{Threads, end, spawn};
 use crate::agent::verbs::Verbs;
+use crate::agent::verbs::claims::Claims;
 use crate::agent::watchdog::Watchdog;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::changes::{Announcement, Announcements};
@@ -57,6 +59,7 @@ use crate::record::notes::Notes;
 use crate::record::store::{Finding, Store, Unusable};
 use crate::rpc::listener::{BindError, Listener};
 use crate::rpc::server::{Limits, Server};
+use model::claims::holder_elsewhere;
 
 /// Longest time for the requests that are in service at SIGTERM, 20 s: less than the unit's `TimeoutStopSec=`.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -187,7 +190,8 @@ impl Opened {
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let notes = Notes::beside(&self.socket);
         let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone());
-        let verbs = Arc::new(verbs);
+        let elsewhere = kubernetes.as_ref().map(|kubernetes| elsewhere(node_name.clone(), kubernetes.peers.clone()));
+        let verbs = Arc::new(verbs.heeding(elsewhere.unwrap_or_default()));
         let suspicions = Suspicions::default();
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
@@ -449,6 +453,15 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
             .write();
     };
     spawn("host-events", hear)
+}
+
+/// What pods of other nodes claim, as far as the node of this name has heard.
+fn elsewhere(node: String, listed: Board<Listed>) -> Claims {
+    Claims::by(move |ip| {
+        let listed = listed.get();
+        let (node, pod) = holder_elsewhere(ip, &node, &listed.peers())?;
+        Some(Claimant { node, pod })
+    })
 }
 
 /// Takes the lock by which there is one agent per state directory. It is held until the process ends, however it ends. The lock

@@ -1,15 +1,17 @@
-//! Annotation texts and node defaults to one typed intent: which families a pod wants, from where, and what its IPv6
-//! address shows.
+//! Annotation texts and node defaults to one typed intent: which families a pod wants, from where, which addresses it names, and
+//! what its IPv6 address shows.
 //!
 //! The texts come from whoever may create a pod. So every list is bounded, and what an error or a warning repeats
-//! of them is escaped and cut. This file decides nothing about what the node can give; `ipam` does.
+//! of them is escaped and cut. This file decides nothing about what the node can give (`ipam` does), nor
+//! about what its owner lets pods have (`permit`).
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::IpAddr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::addr::{AddrError, Family, parse_prefix4, parse_prefix6};
 use crate::embed::{Algo, AlgoError};
@@ -24,6 +26,9 @@ pub const IP_ALGO: &str = "flock.fritzlab.net/ip-algo";
 /// Most CIDRs in one annotation.
 pub const CIDRS_MAX: usize = 64;
 
+/// Most addresses in one annotation.
+pub const ADDRESSES_MAX: usize = 16;
+
 /// Most warnings from one set of annotations. The rest would say the same.
 pub const WARNINGS_MAX: usize = 16;
 
@@ -31,6 +36,8 @@ const IPV6: &str = "flock.fritzlab.net/ipv6";
 const IPV4: &str = "flock.fritzlab.net/ipv4";
 const CIDR6: &str = "flock.fritzlab.net/cidr6";
 const CIDR4: &str = "flock.fritzlab.net/cidr4";
+pub(crate) const ADDRESSES: &str = "flock.fritzlab.net/addresses";
+pub(crate) const ANYCAST: &str = "flock.fritzlab.net/anycast";
 
 /// What holds for a pod that says nothing. The node's configuration gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +61,11 @@ pub struct Intent {
     pub cidr6: Vec<Ipv6Net>,
     /// The same for IPv4.
     pub cidr4: Vec<Ipv4Net>,
+    /// Addresses that are to be the pod's own; the first of each family takes the place of one of the node's range. Of families
+    /// that are on, at most [`ADDRESSES_MAX`], none twice.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses that the pod shares with others. The same holds, and none of them is among the other ones.
+    pub anycast: Vec<IpAddr>,
     /// What the IPv6 host part shows; `None`: it is random.
     pub algo: Option<Algo>,
 }
@@ -81,8 +93,6 @@ impl fmt::Display for Level {
 pub enum Warning {
     /// A key under [`PREFIX`] that means nothing, probably misspelt.
     UnknownKey(Excerpt),
-    /// A key that means nothing yet.
-    Reserved(&'static str),
     /// A key on the NodeConfig that means nothing there; what of the node's `spec` it may stand for.
     NotOfNode(Excerpt, Option<&'static str>),
     /// An `ip-algo` that was passed over: whose, its value, why.
@@ -94,9 +104,8 @@ impl fmt::Display for Warning {
         match self {
             Warning::UnknownKey(key) => write!(
                 f,
-                "annotation {key} is ignored: the keys under {PREFIX} are ipv6, ipv4, cidr6, cidr4 and ip-algo"
+                "annotation {key} is ignored: the keys under {PREFIX} are ipv6, ipv4, cidr6, cidr4, addresses, anycast and ip-algo"
             ),
-            Warning::Reserved(key) => write!(f, "annotation {key} is ignored: the key is reserved for later"),
             Warning::NotOfNode(key, Some(field)) => write!(
                 f,
                 "annotation {key} of the NodeConfig is ignored: it is for pods, and for the node there is {field}"
@@ -145,6 +154,48 @@ pub enum Rule {
     Prefix(AddrError),
     /// A range of a family that the pod does not get, and who switched it off.
     FamilyOff(Family, Level),
+    /// A list without addresses.
+    NoAddresses,
+    /// More addresses than [`ADDRESSES_MAX`]: how many.
+    TooManyAddresses(usize),
+    /// An item that is no address.
+    NotAnAddress,
+    /// An address that no pod can have.
+    Address(AddrError),
+    /// An address of a family that the pod does not get, and who switched it off.
+    AddressOff(Family, Level),
+    /// An address that stands there twice.
+    Twice,
+    /// An address that is among the pod's own, too.
+    OwnAndShared,
+    /// A pod's own address in the node's own range, which is asked for in another way.
+    OwnInRange {
+        /// The range.
+        range: IpNet,
+        /// The address.
+        ip: IpAddr,
+    },
+    /// A shared address in the node's own range, where each address is one pod's.
+    SharedInRange {
+        /// The range.
+        range: IpNet,
+        /// The node's name.
+        node: String,
+    },
+    /// An address that the node's owner has not listed.
+    NotListed {
+        /// The node's name.
+        node: String,
+    },
+    /// The first or last address of a prefix that the node's owner has listed.
+    Edge {
+        /// The address.
+        ip: IpAddr,
+        /// The prefix.
+        prefix: IpNet,
+        /// The node's name.
+        node: String,
+    },
 }
 
 impl fmt::Display for AnnotationError {
@@ -169,11 +220,50 @@ impl fmt::Display for Rule {
             Rule::FamilyOff(family, level) => {
                 write!(f, "asks for a range of {family}, which the {level} switched off")
             }
+            Rule::NoAddresses => f.write_str("is an empty list of addresses (remove the annotation for none)"),
+            Rule::TooManyAddresses(count) => write!(f, "has {count} addresses, and {ADDRESSES_MAX} are allowed"),
+            Rule::NotAnAddress => f.write_str("is not an address such as 2001:db8::5 or 192.0.2.5"),
+            Rule::Address(why) => why.fmt(f),
+            Rule::AddressOff(family, level) => write!(f, "is an address of {family}, which the {level} switched off"),
+            Rule::Twice => f.write_str("stands there twice"),
+            Rule::OwnAndShared => {
+                write!(f, "is in {ADDRESSES}, too: an address is the pod's own, or shared with other pods")
+            }
+            Rule::OwnInRange { range, ip } => {
+                let key = if ip.is_ipv6() { CIDR6 } else { CIDR4 };
+                write!(
+                    f,
+                    "is in the node's own range {range}, of which a pod names an address by {key}: {}",
+                    IpNet::from(*ip)
+                )
+            }
+            Rule::SharedInRange { range, node } => write!(
+                f,
+                "is in the node's own range {range}, where each address is one pod's: take one of spec.extraPrefixes of \
+                 NodeConfig {node}"
+            ),
+            Rule::NotListed { node } => write!(
+                f,
+                "is in no prefix that pods of this node may take addresses of: list a prefix that holds it in \
+                 spec.extraPrefixes of NodeConfig {node}"
+            ),
+            Rule::Edge { ip, prefix, node } => write!(
+                f,
+                "is the first or last address of {prefix}, which routers and hosts take for the network itself: where nobody \
+                 does, list {}, too, in spec.extraPrefixes of NodeConfig {node}",
+                IpNet::from(*ip)
+            ),
         }
     }
 }
 
 impl core::error::Error for AnnotationError {}
+
+impl AnnotationError {
+    pub(crate) fn of(key: &'static str, ip: IpAddr, rule: Rule) -> AnnotationError {
+        AnnotationError::Value { key, value: Excerpt::of(&ip.to_string()), rule }
+    }
+}
 
 /// Reads a pod's annotations. Precedence: pod, then `defaults`; a wrong `ip-algo` only warns and falls through.
 ///
@@ -195,13 +285,22 @@ pub fn intent(
     let off4 = (!ipv4).then_some(Rule::FamilyOff(Family::V4, ipv4_by));
     let cidr6 = ranges(CIDR6, get(CIDR6), off6, parse_prefix6)?;
     let cidr4 = ranges(CIDR4, get(CIDR4), off4, parse_prefix4)?;
+    let off = |ip: IpAddr| match ip {
+        IpAddr::V6(_) => (!ipv6).then_some(Rule::AddressOff(Family::V6, ipv6_by)),
+        IpAddr::V4(_) => (!ipv4).then_some(Rule::AddressOff(Family::V4, ipv4_by)),
+    };
+    let own = addresses(ADDRESSES, get(ADDRESSES), off)?;
+    let anycast = addresses(ANYCAST, get(ANYCAST), off)?;
+    if let Some(both) = anycast.iter().find(|ip| own.contains(ip)) {
+        return Err(AnnotationError::of(ANYCAST, *both, Rule::OwnAndShared));
+    }
     let algo = match ipv6 {
         true => algo(get(IP_ALGO), defaults.ip_algo.as_deref(), &mut warnings),
         false => None,
     };
     warnings.extend(annotations.keys().filter_map(|key| foreign_key(key)));
     warnings.truncate(WARNINGS_MAX);
-    Ok((Intent { ipv6, ipv4, cidr6, cidr4, algo }, warnings))
+    Ok((Intent { ipv6, ipv4, cidr6, cidr4, addresses: own, anycast, algo }, warnings))
 }
 
 /// What is wrong with the annotations of a NodeConfig, which is in force all the same. At most [`WARNINGS_MAX`].
@@ -262,6 +361,45 @@ fn ranges<N>(
     text.split(',').map(one).collect()
 }
 
+fn addresses(
+    key: &'static str,
+    value: Option<&str>,
+    off: impl Fn(IpAddr) -> Option<Rule>,
+) -> Result<Vec<IpAddr>, AnnotationError> {
+    let Some(text) = value else { return Ok(Vec::new()) };
+    let wrong = |value: &str, rule| AnnotationError::Value { key, value: Excerpt::of(value), rule };
+    if text.trim().is_empty() {
+        return Err(wrong(text, Rule::NoAddresses));
+    }
+    let count = text.split(',').count();
+    if count > ADDRESSES_MAX {
+        return Err(wrong(text, Rule::TooManyAddresses(count)));
+    }
+    let mut found = Vec::new();
+    for item in text.split(',').map(str::trim) {
+        if item.is_empty() {
+            let why = AddrError::BadCharacter("has nothing between two commas or at an end");
+            return Err(wrong(text, Rule::Address(why)));
+        }
+        let ip: IpAddr = item.parse().map_err(|_| wrong(item, Rule::NotAnAddress))?;
+        // The rules of prefixes, which are those of a prefix of one address, too.
+        let single = IpNet::from(ip).to_string();
+        let unicast = match ip {
+            IpAddr::V6(_) => parse_prefix6(&single).map(drop),
+            IpAddr::V4(_) => parse_prefix4(&single).map(drop),
+        };
+        unicast.map_err(|why| wrong(item, Rule::Address(why)))?;
+        if let Some(rule) = off(ip) {
+            return Err(wrong(item, rule));
+        }
+        if found.contains(&ip) {
+            return Err(wrong(item, Rule::Twice));
+        }
+        found.push(ip);
+    }
+    Ok(found)
+}
+
 fn algo(pod: Option<&str>, node: Option<&str>, warnings: &mut Vec<Warning>) -> Option<Algo> {
     for (level, text) in [(Level::Pod, pod), (Level::Node, node)] {
         match text.map(|text| (text, text.parse())) {
@@ -275,9 +413,7 @@ fn algo(pod: Option<&str>, node: Option<&str>, warnings: &mut Vec<Warning>) -> O
 
 fn foreign_key(key: &str) -> Option<Warning> {
     match key.strip_prefix(PREFIX)? {
-        "ipv6" | "ipv4" | "cidr6" | "cidr4" | "ip-algo" => None,
-        "anycast" => Some(Warning::Reserved("flock.fritzlab.net/anycast")),
-        "addresses" => Some(Warning::Reserved("flock.fritzlab.net/addresses")),
+        "ipv6" | "ipv4" | "cidr6" | "cidr4" | "addresses" | "anycast" | "ip-algo" => None,
         _ => Some(Warning::UnknownKey(Excerpt::of(key))),
     }
 }
@@ -315,7 +451,16 @@ mod tests {
     #[test]
     fn a_pod_that_says_nothing_gets_the_defaults() {
         let both = good(&[], &BOTH);
-        assert_eq!(both, Intent { ipv6: true, ipv4: true, cidr6: vec![], cidr4: vec![], algo: None });
+        let expected = Intent {
+            ipv6: true,
+            ipv4: true,
+            cidr6: vec![],
+            cidr4: vec![],
+            addresses: vec![],
+            anycast: vec![],
+            algo: None,
+        };
+        assert_eq!(both, expected);
         assert!(!good(&[], &Defaults { ipv4: false, ..BOTH }).ipv4);
         assert_eq!(good(&[], &node_algo("app")).algo.expect("the node's").fields(), [Field::App]);
     }
@@ -394,18 +539,77 @@ mod tests {
     }
 
     #[test]
-    fn unknown_and_reserved_keys_warn_and_keys_of_others_do_not() {
-        let (intent, warnings) =
-            read(&[("cidr-6", "x"), ("anycast", "::1"), ("addresses", "")], &BOTH).expect("goes on");
+    fn unknown_keys_warn_and_keys_of_others_do_not() {
+        let (intent, warnings) = read(&[("cidr-6", "x")], &BOTH).expect("goes on");
         assert_eq!(intent, good(&[], &BOTH));
         let texts: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        for says in ["fritzlab.net/cidr-6\" is ignored", "net/anycast is ignored", "net/addresses is ignored"] {
-            assert!(texts.iter().any(|text| text.contains(says)), "{says}: {texts:?}");
-        }
+        assert!(matches!(texts.as_slice(), [text] if text.contains("fritzlab.net/cidr-6\" is ignored")), "{texts:?}");
         let foreign = BTreeMap::from([("ipv6".into(), "no".into()), ("example.com/cidr6".into(), "x".into())]);
         assert_eq!(intent_of(&foreign), (good(&[], &BOTH), vec![]));
         let many = (0..100).map(|n| (format!("{PREFIX}key{n}"), String::new())).collect();
         assert_eq!(intent_of(&many).1.len(), WARNINGS_MAX);
+    }
+
+    #[test]
+    fn addresses_of_both_families_may_be_mixed_and_keep_their_order() {
+        let intent =
+            good(&[("addresses", "203.0.113.5, 2001:db8:f::10 ,203.0.113.6"), ("anycast", "2001:DB8:F::53")], &BOTH);
+        let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(text(&intent.addresses), ["203.0.113.5", "2001:db8:f::10", "203.0.113.6"]);
+        assert_eq!(text(&intent.anycast), ["2001:db8:f::53"]);
+    }
+
+    #[test]
+    fn an_address_that_no_pod_can_have_is_refused_by_key_and_value() {
+        let many: Vec<String> = (1..=ADDRESSES_MAX).map(|n| format!("203.0.113.{n}")).collect();
+        let (most, too_many) = (many.join(","), many.join(",") + ",203.0.113.99");
+        for key in ["addresses", "anycast"] {
+            assert!(read(&[(key, &most)], &BOTH).is_ok());
+            for (value, says) in [
+                ("", r#""" is an empty list of addresses"#),
+                ("203.0.113.5,", r#""203.0.113.5," has nothing between"#),
+                ("203.0.113.5/32", r#""203.0.113.5/32" is not an address such as"#),
+                ("router", r#""router" is not an address"#),
+                ("203.0.113.5,203.0.113.5", r#""203.0.113.5" stands there twice"#),
+                ("127.0.0.1", r#""127.0.0.1" overlaps the loopback range"#),
+                ("::1", r#""::1" overlaps the reserved range ::/8"#),
+                ("::", r#""::" overlaps the reserved range ::/8"#),
+                ("0.0.0.0", r#""0.0.0.0" overlaps the reserved range"#),
+                ("::ffff:203.0.113.5", "overlaps the reserved range ::/8"),
+                ("ff02::1", "overlaps the multicast range"),
+                ("224.0.0.1", "overlaps the multicast range"),
+                ("fe80::1", "overlaps the link-local range"),
+                ("169.254.1.1", "overlaps the link-local range"),
+                ("255.255.255.255", "overlaps the reserved range"),
+                (&too_many, "has 17 addresses, and 16 are allowed"),
+            ] {
+                let text = refusal(&[(key, value)], &BOTH);
+                assert!(text.starts_with(&format!("annotation flock.fritzlab.net/{key}: ")), "{text}");
+                assert!(text.contains(says), "{text}");
+                assert!(text.len() < 400, "{}", text.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_of_a_family_that_is_off_is_refused() {
+        let six_only = Defaults { ipv4: false, ..BOTH };
+        for key in ["addresses", "anycast"] {
+            let text = refusal(&[("ipv6", "false"), (key, "203.0.113.5,2001:db8:f::1")], &BOTH);
+            assert!(text.contains("\"2001:db8:f::1\" is an address of IPv6, which the pod switched off"), "{text}");
+            let text = refusal(&[(key, "203.0.113.5")], &six_only);
+            assert!(
+                text.contains("\"203.0.113.5\" is an address of IPv4, which the NodeConfig switched off"),
+                "{text}"
+            );
+            assert!(read(&[("ipv4", "true"), (key, "203.0.113.5")], &six_only).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_pods_own_or_shared_and_not_both() {
+        let text = refusal(&[("addresses", "203.0.113.5"), ("anycast", "203.0.113.6,203.0.113.5")], &BOTH);
+        assert!(text.contains("anycast: \"203.0.113.5\" is in flock.fritzlab.net/addresses, too"), "{text}");
     }
 
     fn intent_of(annotations: &BTreeMap<String, String>) -> (Intent, Vec<Warning>) {

@@ -2,8 +2,9 @@
 //! another node claims one, too.
 //!
 //! Nodes tell each other their claims, and each decides by the same rule, so both decide alike: the earlier claim counts, and of
-//! two of one moment that of the node whose name comes first. The later one is not announced; its pod keeps the address, as no
-//! living pod is ever harmed. Decides on values; must not ask the API server, and knows the time only as an argument.
+//! two of one moment that of the node whose name comes first. Of two claims for one pod the later one counts: the pod has moved,
+//! and the node that it has left may be dead. What does not count is not announced; its pod keeps the address, as no living pod is
+//! ever harmed. Decides on values; must not ask the API server, and knows the time only as an argument.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -34,8 +35,8 @@ impl fmt::Display for Contest {
         let Contest { ours, node, theirs, lost } = self;
         write!(f, "{} is claimed by pod {} here and by pod {} of node {node}", ours.address, ours.pod, theirs.pod)?;
         f.write_str(match lost {
-            true => ", which came first: this node does not announce it; delete one of the pods",
-            false => ", which came later and is not announced; delete one of the pods",
+            true => ", which counts: this node does not announce it; delete one of the pods",
+            false => ", which does not count and is not announced there; delete one of the pods",
         })
     }
 }
@@ -76,7 +77,8 @@ pub fn contests(node: &str, ours: &[Claim], peers: &Peers<'_>) -> Vec<Contest> {
     for claim in ours {
         for (other, peer) in peers.iter().filter(|(other, _)| **other != node) {
             for theirs in peer.claims.iter().filter(|theirs| theirs.address == claim.address) {
-                let lost = (&theirs.since, *other) < (&claim.since, node);
+                let is_theirs_earlier = (&theirs.since, *other) < (&claim.since, node);
+                let lost = is_theirs_earlier != (theirs.pod == claim.pod);
                 let other = (*other).to_owned();
                 found.push(Contest { ours: claim.clone(), node: other, theirs: theirs.clone(), lost });
             }
@@ -142,6 +144,16 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_has_moved_from_a_dead_node_is_announced_where_it_is_now() {
+        let (old, new) = (claim("192.0.2.1", "x/www-0", FIRST), claim("192.0.2.1", "x/www-0", SECOND));
+        let dead = peer(std::slice::from_ref(&old));
+        let lost = |node, own| contests(node, &[own], &Peers::from([("a", &dead)]))[0].lost;
+        assert!(!lost("b", new.clone()));
+        let alive = peer(std::slice::from_ref(&new));
+        assert!(contests("a", &[old], &Peers::from([("b", &alive)]))[0].lost, "should it come back");
+    }
+
+    #[test]
     fn an_address_that_another_node_claims_is_told_with_its_pod() {
         let own = peer(&[claim("192.0.2.1", "x/own", FIRST)]);
         let other = peer(&[claim("192.0.2.2", "x/web", FIRST)]);
@@ -151,6 +163,9 @@ mod tests {
         assert_eq!(elsewhere("192.0.2.2"), Some(("b".to_string(), "x/web".to_string())));
         assert_eq!(elsewhere("192.0.2.3"), None);
         let text = contests("a", &[claim("192.0.2.2", "x/mine", SECOND)], &peers)[0].to_string();
-        assert!(text.contains("x/mine") && text.contains("x/web of node b") && text.contains("came first"), "{text}");
+        assert!(
+            text.contains("x/mine") && text.contains("x/web of node b") && text.contains("does not announce it"),
+            "{text}"
+        );
     }
 }

@@ -48,6 +48,8 @@ pub(crate) fn link_of(lease: &Lease) -> Observed {
         routes: lease.addresses().map(|ip| (ip.into(), None)).collect(),
         addresses: vec![GATEWAY6.into(), GATEWAY4.into()],
         neighbours: lease.addresses().filter_map(|ip| Some((ip, lease.pod_mac?))).collect(),
+        further: lease.extra.clone(),
+        shared: vec![],
     };
     for setting in &SETTINGS {
         let settings = match setting.family {

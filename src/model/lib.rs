@@ -27,6 +27,7 @@ pub mod lease;
 pub mod nodeconfig;
 pub mod observed;
 pub mod peers;
+pub mod permit;
 pub mod plan;
 pub mod proxy;
 pub mod recover;

@@ -40,6 +40,10 @@ pub struct Observed {
     pub addresses: Vec<IpAddr>,
     /// Its permanent neighbours.
     pub neighbours: Vec<(IpAddr, Mac)>,
+    /// Those of its permanent neighbours that were made as further addresses of a pod.
+    pub further: Vec<IpAddr>,
+    /// Addresses that are announced for the pod behind it without being its own.
+    pub shared: Vec<IpAddr>,
 }
 
 impl Observed {
@@ -56,7 +60,7 @@ impl Observed {
             Change::Setting(setting) => self.setting(setting).is_none_or(|value| value == setting.value),
             Change::Up => self.up,
             Change::Address { ip, .. } => self.addresses.contains(ip),
-            Change::Neighbour { ip, mac } => self.neighbours.contains(&(*ip, *mac)),
+            Change::Neighbour { ip, mac, .. } => self.neighbours.contains(&(*ip, *mac)),
             Change::Route { to, via, .. } => self.routes.contains(&(*to, *via)),
             // Matters only when a link comes up for the first time.
             Change::NoAutoAddress => true,

@@ -104,6 +104,9 @@ pub enum Change {
         ip: IpAddr,
         /// Where.
         mac: Mac,
+        /// It is one of the pod's further addresses. The kernel keeps that with it, so that what is read back from there has the
+        /// pod's first addresses first.
+        further: bool,
     },
     /// A route through this link, in the main table.
     Route {
@@ -121,10 +124,15 @@ pub enum Change {
 pub enum Reach {
     /// A pod's own address.
     Global,
+    /// A further one: the pod answers to it, and speaks with it only where it says so itself.
+    Further,
     /// A link-local address.
     Link,
     /// Answers ARP for pods, and must never become the source address of the host's own packets.
     Host,
+    /// An address that the pod shares with others: it answers to it, and what it begins itself never comes from there, as the
+    /// answer could go to another one.
+    Shared,
 }
 
 impl Change {
@@ -198,6 +206,7 @@ pub fn kept_pod_end(lease: &Lease) -> Vec<Change> {
         // The Go flock made this link, and left neighbours and a link-local address to the kernel.
         let mut changes = pod_end(lease, lease.attachment.mac(LinkEnd::Pod));
         changes.retain(|change| match change {
+            // It had the anycast addresses on `lo`.
             Change::Address { ip, .. } => lease.addresses().any(|own| own == *ip),
             other => !matches!(other, Change::Neighbour { .. }),
         });
@@ -217,13 +226,13 @@ fn host_changes(lease: &Lease, wanted: fn(&Setting) -> bool) -> Vec<Change> {
     // these make the link heal when something in the pod drops them or asks by itself. A /128 rather than fe80::1/64:
     // the latter joins a list of equal prefix routes that every further link has to walk, and doubles the time to
     // delete a link. Proxy ARP would answer too, but only after up to 0.8 s.
-    for ip in lease.addresses() {
+    for ip in lease.primary() {
         let reach = if ip.is_ipv6() { Reach::Link } else { Reach::Host };
         changes.push(Change::Address { ip: gateway(lease, ip), prefix_len: IpNet::from(ip).prefix_len(), reach });
     }
     for ip in lease.addresses() {
         if let Some(mac) = lease.pod_mac {
-            changes.push(Change::Neighbour { ip, mac });
+            changes.push(Change::Neighbour { ip, mac, further: lease.extra.contains(&ip) });
         }
         changes.push(Change::Route { to: IpNet::from(ip), via: None, metric: None });
     }
@@ -257,15 +266,25 @@ fn pod_end(lease: &Lease, pod_mac: Mac) -> Vec<Change> {
         changes.push(Change::Address { ip: pod_mac.link_local().into(), prefix_len: 64, reach: Reach::Link });
     }
     let metric = default_route_metric(&lease.attachment.ifname);
-    for ip in lease.addresses() {
+    for ip in lease.primary() {
         let gateway = gateway(lease, ip);
         let everywhere = match ip {
             IpAddr::V6(_) => IpNet::from(Ipv6Net::default()),
             IpAddr::V4(_) => IpNet::from(Ipv4Net::default()),
         };
         changes.push(Change::Address { ip, prefix_len: IpNet::from(ip).prefix_len(), reach: Reach::Global });
-        changes.push(Change::Neighbour { ip: gateway, mac: lease.host_mac });
+        changes.push(Change::Neighbour { ip: gateway, mac: lease.host_mac, further: false });
         changes.push(Change::Route { to: everywhere, via: Some(gateway), metric });
+    }
+    // Behind the first ones: of IPv4 addresses that are alike, the kernel speaks with the one that came first.
+    for ip in &lease.extra {
+        changes.push(Change::Address { ip: *ip, prefix_len: IpNet::from(*ip).prefix_len(), reach: Reach::Further });
+    }
+    // On the interface and not on `lo`: runtimes run the plugin `loopback` beside this one, and it fails the whole pod when it
+    // finds another address there than a loopback one. And what is on the interface goes with it, so of two interfaces of a pod
+    // each has its own, and a DEL takes nothing from the other.
+    for ip in &lease.anycast {
+        changes.push(Change::Address { ip: *ip, prefix_len: IpNet::from(*ip).prefix_len(), reach: Reach::Shared });
     }
     changes
 }
@@ -359,7 +378,7 @@ mod tests {
         let lease = lease("abc/eth0");
         let wiring = wiring(&lease);
         for ip in lease.addresses() {
-            let known = |ip, mac| Change::Neighbour { ip, mac };
+            let known = |ip, mac| Change::Neighbour { ip, mac, further: false };
             assert!(wiring.host.contains(&known(ip, wiring.pod_mac)), "the host knows {ip}");
             assert!(wiring.pod.contains(&known(gateway(&lease, ip), lease.host_mac)), "the pod knows its gateway");
         }

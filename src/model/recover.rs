@@ -164,14 +164,20 @@ fn contradicts(link: &Observed, lease: &Lease) -> bool {
             .is_none_or(|ip| link.routed().all(|other| other != ip) && !link.neighbours.contains(&(ip, pod_mac)));
         lost && given.iter().any(is_of_family)
     };
-    differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6) || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
+    // What an earlier lease did not have may be held by nobody in the record, and be given to another pod.
+    let unknown = |ip: &IpAddr| lease.addresses().all(|own| own != *ip);
+    differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6)
+        || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
+        || given.iter().any(unknown)
 }
 
 /// None for a link that leads to no address.
 fn adopted(attachment: Attachment, link: &Observed, now: u64) -> Option<Lease> {
     let pod_mac = attachment.mac(LinkEnd::Pod);
-    // What flock gave comes before routes that may be anybody's.
-    let addresses = || link.given(pod_mac).chain(link.routed());
+    // What flock gave comes before routes that may be anybody's, and of that the first address of each family.
+    let is_further = |ip: &IpAddr| link.further.contains(ip);
+    let first = || link.given(pod_mac).filter(|ip| !is_further(ip));
+    let addresses = || first().chain(link.given(pod_mac)).chain(link.routed());
     let v6 = addresses().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
     let v4 = addresses().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
     let gateway4 = link.addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
@@ -187,8 +193,16 @@ fn adopted(attachment: Attachment, link: &Observed, now: u64) -> Option<Lease> {
         mtu: link.mtu,
         ipv6: v6,
         ipv4: v4,
-        extra: Vec::new(),
-        anycast: Vec::new(),
+        extra: link
+            .given(pod_mac)
+            .filter(|ip| v6.map(IpAddr::V6) != Some(*ip) && v4.map(IpAddr::V4) != Some(*ip))
+            .collect(),
+        anycast: link
+            .shared
+            .iter()
+            .filter(|ip| if ip.is_ipv6() { v6.is_some() } else { v4.is_some() })
+            .copied()
+            .collect(),
         gateway4: gateway4.unwrap_or(GATEWAY4),
         host_index: Some(link.index),
         pod: None,
@@ -340,6 +354,30 @@ mod tests {
         let mut bare = link_of(&lease);
         bare.routes.clear();
         assert_eq!(found(&[], &[bare]), [Repair::Remove(lease.attachment)]);
+    }
+
+    #[test]
+    fn what_is_read_back_has_all_addresses_of_its_pod_the_first_ones_first() {
+        let mut lease = lease("abc/eth0");
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("literal")).collect::<Vec<IpAddr>>();
+        lease.extra = ips(&["2001:db8::1", "10.0.0.1", "2001:db8::9"]);
+        lease.anycast = ips(&["2001:db8:f::53"]);
+        let mut link = link_of(&lease);
+        link.shared = lease.anycast.clone();
+        link.routes.reverse();
+        // Somebody's route through the link is no address of the pod.
+        link.routes.push(("203.0.113.9/32".parse().expect("literal"), None));
+        let repairs = found(&[], &[link.clone()]);
+        let [Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
+        assert_eq!((adopted.ipv6, adopted.ipv4), (lease.ipv6, lease.ipv4));
+        assert_eq!(adopted.extra, ips(&["2001:db8::9", "10.0.0.1", "2001:db8::1"]));
+        assert_eq!(adopted.anycast, lease.anycast);
+        assert_eq!(found(&[(**adopted).clone()], &[link.clone()]), [], "and then all is in order");
+        // A record that lacks one of them is of an earlier lease.
+        let mut earlier = lease.clone();
+        earlier.extra.pop();
+        let repairs = found(&[earlier], &[link]);
+        assert!(matches!(repairs.as_slice(), [Repair::Forget(_), Repair::Adopt(_)]), "{repairs:?}");
     }
 
     #[test]

@@ -18,6 +18,7 @@
     missing_docs
 )]
 
+mod addresses;
 mod api;
 mod config;
 mod conflist;

@@ -3,7 +3,7 @@
 //! Looks at the store, at the host's kernel (links, addresses, routes, neighbours) and into the pods' namespaces, with
 //! `ip` and not with flock's own netlink code, and names each difference. What it holds up:
 //!
-//! - I1: no address is on two live interfaces, nor in two leases;
+//! - I1: no address is on two live interfaces, nor in two leases, but for those that pods share;
 //! - I2: every live link of flock has exactly one lease, and every committed lease its link;
 //! - I3: every lease has its host routes, addresses and neighbours, and every route of flock has a lease;
 //! - I4: nothing is left of what has gone: no link, route, neighbour, file, note;
@@ -157,10 +157,13 @@ impl Host {
         for lease in leases.iter().filter(|lease| !lease.netns.is_empty()) {
             let pod = lease.netns.rsplit('/').next().unwrap_or_default();
             let ifname = lease.attachment.ifname.to_string();
-            wanted.extend(lease.addresses().map(|ip| (pod.to_owned(), ifname.clone(), ip.to_string())));
+            let all = lease.addresses().chain(lease.anycast.clone());
+            wanted.extend(all.map(|ip| (pod.to_owned(), ifname.clone(), ip.to_string())));
         }
+        let shared: BTreeSet<String> = leases.iter().flat_map(|lease| &lease.anycast).map(IpAddr::to_string).collect();
         let adopted = leases.iter().filter(|lease| lease.netns.is_empty());
-        let adopted: BTreeSet<String> = adopted.flat_map(Lease::addresses).map(|ip| ip.to_string()).collect();
+        let adopted: BTreeSet<String> =
+            adopted.flat_map(|lease| lease.addresses().chain(lease.anycast.clone())).map(|ip| ip.to_string()).collect();
         let mut present: BTreeSet<(String, String, String)> = BTreeSet::new();
         for (pod, addresses) in self.addresses_in_pods() {
             for (ip, dev) in addresses {
@@ -170,7 +173,7 @@ impl Host {
             }
         }
         let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
-        for (pod, _, ip) in &present {
+        for (pod, _, ip) in present.iter().filter(|(_, _, ip)| !shared.contains(ip)) {
             if let Some(other) = seen.insert(ip, pod) {
                 found.push(format!("I1: {ip} is on an interface of {other} and of {pod}"));
             }

@@ -55,6 +55,8 @@ pub struct NewLease {
     pub call: Option<String>,
     /// The addresses wanted.
     pub addresses: ipam::Request,
+    /// Addresses that it is to share with others.
+    pub anycast: Vec<IpAddr>,
 }
 
 /// The node's ranges.

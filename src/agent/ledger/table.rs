@@ -7,12 +7,12 @@ use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::net::IpAddr;
 
-use crate::agent::fault::Cause;
+use crate::agent::fault::{Cause, Holder};
 use crate::agent::ledger::{NewLease, Ranges, Usage};
 use crate::record::disk::{Disk, DiskError};
 use crate::record::store::{Applied, Change, Store, undo_all};
 use model::addr::{Attachment, IfName, LinkEnd, fnv1a64};
-use model::ipam::{self, Draw, Ipam, Owner};
+use model::ipam::{self, Draw, Ipam, IpamError, Owner};
 use model::lease::{Lease, Phase, PodName};
 
 /// Most names that are tried for a host link: two attachments may have the same first one.
@@ -148,7 +148,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
     /// Takes addresses and makes a pending lease at `now`, in milliseconds of the boot clock. Returns it with what an operator
     /// should know of the choice.
     pub(super) fn reserve(&mut self, new: NewLease, now: u64) -> Result<(Lease, Vec<String>), Cause> {
-        let attachment = new.attachment;
+        let attachment = new.attachment.clone();
         if self.store.get(&attachment).is_some() {
             return Err(Cause::Attached(attachment));
         }
@@ -156,7 +156,9 @@ impl<D: Disk, R: Draw> Table<D, R> {
         let free = names.into_iter().find(|name| !self.names.contains_key(name));
         let host_link = free.ok_or_else(|| Cause::HostLinkExists(attachment.host_link(0)))?;
         let asker = owner(new.pod.as_ref(), &attachment);
-        let allocation = self.ipam.allocate(&new.addresses, asker, now, &mut self.draw)?;
+        self.check_shared(&new)?;
+        let allocated = self.ipam.allocate(&new.addresses, asker, now, &mut self.draw);
+        let allocation = allocated.map_err(|error| self.with_holder(error))?;
         let lease = Lease {
             phase: Phase::Pending,
             network: new.network,
@@ -167,8 +169,8 @@ impl<D: Disk, R: Draw> Table<D, R> {
             mtu: new.mtu,
             ipv6: allocation.ipv6,
             ipv4: allocation.ipv4,
-            extra: Vec::new(),
-            anycast: Vec::new(),
+            extra: allocation.extra,
+            anycast: new.anycast,
             gateway4: new.gateway4,
             host_index: None,
             pod: new.pod,
@@ -178,6 +180,40 @@ impl<D: Disk, R: Draw> Table<D, R> {
         };
         self.apply(Change::Put(Box::new(lease.clone())));
         Ok((lease, allocation.warnings.iter().map(ToString::to_string).collect()))
+    }
+
+    /// An address is one pod's or it is shared: what one pod has for its own is no anycast address of another one.
+    fn check_shared(&self, new: &NewLease) -> Result<(), Cause> {
+        let held = |ip: &IpAddr, lease: &Lease| Cause::Held { ip: *ip, holder: Box::new(Holder::of(lease)) };
+        for ip in &new.anycast {
+            if self.host.contains(ip) {
+                return Err(IpamError::Reserved(*ip).into());
+            }
+            if let Some(lease) = self.holder(ip) {
+                return Err(held(ip, lease));
+            }
+        }
+        for ip in &new.addresses.fixed {
+            if let Some(lease) = self.store.leases().find(|lease| lease.anycast.contains(ip)) {
+                return Err(held(ip, lease));
+            }
+        }
+        Ok(())
+    }
+
+    fn holder(&self, ip: &IpAddr) -> Option<&Lease> {
+        self.store.leases().find(|lease| lease.addresses().any(|held| held == *ip))
+    }
+
+    /// The allocator knows that an address is held, and the leases by whom.
+    fn with_holder(&self, error: IpamError) -> Cause {
+        match error {
+            IpamError::Held(ip) => match self.holder(&ip) {
+                Some(lease) => Cause::Held { ip, holder: Box::new(Holder::of(lease)) },
+                None => error.into(),
+            },
+            other => other.into(),
+        }
     }
 
     /// Gives a pending lease another address in place of `bad`; see [`super::Claim::replace`].
@@ -204,14 +240,18 @@ impl<D: Disk, R: Draw> Table<D, R> {
         if !lease.addresses().any(|ip| ip == bad) {
             return Ok((lease, Vec::new()));
         }
+        if wanted.fixed.contains(&bad) {
+            // There is no other one for an address that the pod names.
+            return Err(IpamError::Reserved(bad).into());
+        }
         let wanted = match bad {
-            IpAddr::V6(_) => ipam::Request { ipv4: None, ..wanted.clone() },
-            IpAddr::V4(_) => ipam::Request { ipv6: None, ..wanted.clone() },
+            IpAddr::V6(_) => ipam::Request { ipv6: wanted.ipv6.clone(), ..ipam::Request::default() },
+            IpAddr::V4(_) => ipam::Request { ipv4: wanted.ipv4.clone(), ..ipam::Request::default() },
         };
         let asker = owner(lease.pod.as_ref(), attachment);
         let allocation = self.ipam.allocate(&wanted, asker, now, &mut self.draw)?;
         let warnings = allocation.warnings.iter().map(ToString::to_string).collect();
-        if allocation.addresses().next().is_some() {
+        if allocation.primary().next().is_some() {
             lease.ipv6 = allocation.ipv6.or(lease.ipv6);
             lease.ipv4 = allocation.ipv4.or(lease.ipv4);
             self.apply(Change::Put(Box::new(lease.clone())));

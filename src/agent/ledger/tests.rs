@@ -90,7 +90,7 @@ fn soon() -> Instant {
 }
 
 fn both() -> ipam::Request {
-    ipam::Request { ipv6: Some(ipam::Want6::default()), ipv4: Some(ipam::Want4::default()) }
+    ipam::Request { ipv6: Some(ipam::Want6::default()), ipv4: Some(ipam::Want4::default()), fixed: Vec::new() }
 }
 
 fn new(key: &str) -> NewLease {
@@ -103,6 +103,7 @@ fn new(key: &str) -> NewLease {
         gateway4: model::addr::GATEWAY4,
         call: None,
         addresses: both(),
+        anycast: Vec::new(),
     }
 }
 

@@ -190,8 +190,8 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter that has written nothing yet. `unreached` are the nodes that this one has no route to, and why, in a few lines; none
-    /// where it keeps no routes to others.
+    /// A reporter that has written nothing yet. `unreached` are the nodes that this one has no route to, and why, in a few lines;
+    /// none where it keeps no routes to others.
     pub fn new(
         client: Arc<Client>,
         node: String,

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,9 +35,19 @@ use model::annotations;
 use model::embed::{Field, Identity};
 use model::ipam;
 use model::lease::{Lease, Phase, PodName};
+use model::permit::permit;
 
 /// Most addresses that an ADD tries in turn because somebody has just made a route to each. The next look at the host knows them.
 const ADDRESSES_TRIED: usize = 8;
+
+/// What a pod is to get.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// In the allocator's words.
+    pub(super) addresses: ipam::Request,
+    /// What it shares with other pods.
+    pub(super) anycast: Vec<IpAddr>,
+}
 
 impl Verbs {
     /// Attaches a container. The answer tells of the committed lease, so the same call, repeated, gets the same answer.
@@ -63,6 +74,7 @@ impl Verbs {
         Step::Intent.begin();
         let view = self.node.state().view.clone().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
         let wanted = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
+        self.claims.allow(&wanted.addresses.fixed, pod.as_ref()).map_err(at(Step::Intent))?;
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
 
         let new = NewLease {
@@ -73,7 +85,8 @@ impl Verbs {
             mtu: view.mtu,
             gateway4: view.gateway4,
             call: request.call.clone(),
-            addresses: wanted.clone(),
+            addresses: wanted.addresses.clone(),
+            anycast: wanted.anycast,
         };
         let Begun { mut claim, warnings } = self.begin(&new, call.deadline)?;
         let warnings = match (warnings, claim.lease()) {
@@ -113,7 +126,7 @@ impl Verbs {
         };
         tell(&attachment, &warnings);
         trace.addresses = claim.lease().iter().flat_map(|lease| lease.addresses()).collect();
-        let wired = self.wire_and_commit(call, &mut claim, &wanted, &netns);
+        let wired = self.wire_and_commit(call, &mut claim, &wanted.addresses, &netns);
         let lease = claim.lease().cloned();
         trace.addresses = lease.iter().flat_map(Lease::addresses).collect();
         match (wired, lease) {
@@ -177,6 +190,9 @@ impl Verbs {
             let attachment = claim.attachment().clone();
             let lease = claim.lease().ok_or_else(|| reserve(Cause::Unknown(attachment.clone())))?;
             match wire(lease, netns, &self.remover, deadline) {
+                Err(Fault { step, cause: Cause::AddressTaken(ip, error) }) if wanted.fixed.contains(&ip) => {
+                    return Err(Fault { step, cause: Cause::NamedTaken(ip, error) });
+                }
                 Err(Fault { cause: Cause::AddressTaken(ip, error), .. }) if tried < ADDRESSES_TRIED => {
                     log::warn("address is somebody else's, the pod gets another one")
                         .with("cid", &attachment.container_id)
@@ -205,14 +221,14 @@ impl Verbs {
         }
     }
 
-    /// What the pod wants, in the allocator's words.
+    /// What the pod wants, and may have by the word of the node's owner.
     pub(super) fn intent(
         &self,
         conf: &NetConf,
         pod: Option<&PodArgs>,
         view: &View,
         deadline: Instant,
-    ) -> Result<ipam::Request, Cause> {
+    ) -> Result<Wanted, Cause> {
         let mut known = None;
         let mut look = || -> Option<Arc<Pod>> {
             let (pods, pod) = (self.pods.as_ref()?, pod?);
@@ -225,6 +241,7 @@ impl Verbs {
             (None, Some(_), Some(_)) => Cow::Owned(look().ok_or(Cause::PodUnknown)?.annotations.clone()),
         };
         let (intent, warnings) = annotations::intent(&annotations, &view.config.defaults)?;
+        permit(&intent, &view.config)?;
         let shown = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
         for warning in warnings {
             log::warn("annotation ignored").with_some("pod", shown.as_ref()).with("why", warning).write_limited();
@@ -240,10 +257,12 @@ impl Verbs {
             }
             (algo, identity)
         });
-        Ok(ipam::Request {
+        let addresses = ipam::Request {
             ipv6: intent.ipv6.then_some(ipam::Want6 { cidrs: intent.cidr6, embed }),
             ipv4: intent.ipv4.then_some(ipam::Want4 { cidrs: intent.cidr4 }),
-        })
+            fixed: intent.addresses,
+        };
+        Ok(Wanted { addresses, anycast: intent.anycast })
     }
 }
 
@@ -257,6 +276,8 @@ fn tell(attachment: &Attachment, warnings: &[String]) {
     }
 }
 
+/// The result has the one address of each family that the pod is known by, since the API server takes no more than that into
+/// `status.podIPs`. Further and anycast addresses are on the interface and in the record only.
 fn result(lease: &Lease) -> Option<Box<RawValue>> {
     let result = AddResult {
         host_link: lease.host_link.clone(),

@@ -6,6 +6,7 @@
 
 pub mod add;
 pub mod check;
+pub mod claims;
 pub mod del;
 pub mod gc;
 mod proxy;
@@ -23,6 +24,7 @@ use crate::agent::ledger::claim::Claim;
 use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
 use crate::agent::routing::news::News;
+use crate::agent::verbs::claims::Claims;
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::process::log;
 use crate::record::notes::Notes;
@@ -48,6 +50,8 @@ pub struct Verbs {
     notes: Notes,
     /// Wakes the thread of the routes that are no pod's link's.
     routing: Sender<News>,
+    /// What pods of other nodes have.
+    claims: Claims,
 }
 
 /// What one request did, for its line in the log.
@@ -96,7 +100,13 @@ impl Verbs {
         notes: Notes,
         routing: Sender<News>,
     ) -> Verbs {
-        Verbs { ledger, remover, node, pods, notes, routing }
+        Verbs { ledger, remover, node, pods, notes, routing, claims: Claims::default() }
+    }
+
+    /// The same, heeding what pods of other nodes have.
+    #[must_use]
+    pub fn heeding(self, claims: Claims) -> Verbs {
+        Verbs { claims, ..self }
     }
 
     /// Whether there are routes for `lease` beside those of its link. Most pods have none.
@@ -264,7 +274,7 @@ pub(crate) mod tests {
         assert!(matches!(refused, Err(Cause::PodUnknown)), "{refused:?}");
         // A runtime that tells the annotations spares the question.
         let told = told(r#","runtimeConfig":{"io.kubernetes.cri.pod-annotations":{}}"#).expect("served");
-        assert!(told.ipv4.is_some() && told.ipv6.is_none());
+        assert!(told.addresses.ipv4.is_some() && told.addresses.ipv6.is_none());
     }
 
     fn json_of(spec: &str) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Works on values and the kernel; must not know requests, the ledger or the allocator.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::agent::fault::{Cause, Fault, Step};
@@ -41,8 +42,8 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
     pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))?;
     // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
     host.wait_until_operational(pair.host, name).map_err(|e| fail(e.into()))?;
-    if let Some(ip) = lease.ipv6 {
-        pod.wait_until_local(pair.pod, ip.into()).map_err(|e| fail(e.into()))?;
+    for ip in lease.addresses().chain(lease.anycast.clone()).filter(IpAddr::is_ipv6) {
+        pod.wait_until_local(pair.pod, ip).map_err(|e| fail(e.into()))?;
     }
     Ok(pair.host)
 }

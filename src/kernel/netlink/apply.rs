@@ -7,7 +7,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope, CacheInfo,
+};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourHeader, NeighbourMessage, NeighbourState,
@@ -194,7 +196,7 @@ fn request(index: u32, name: &str, change: &Change) -> Option<Request> {
             NLM_F_CREATE | NLM_F_REPLACE,
             format!("add address {ip}/{prefix_len} to link {name}"),
         ),
-        Change::Neighbour { ip, mac } => {
+        Change::Neighbour { ip, mac, further } => {
             let mut message = NeighbourMessage::default();
             message.header = NeighbourHeader {
                 family: family(*ip),
@@ -208,6 +210,9 @@ fn request(index: u32, name: &str, change: &Change) -> Option<Request> {
             };
             message.attributes =
                 vec![NeighbourAttribute::Destination(to), NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+            if *further {
+                message.attributes.push(NeighbourAttribute::Protocol(ROUTE_PROTOCOL.into()));
+            }
             (
                 RouteNetlinkMessage::NewNeighbour(message),
                 NLM_F_CREATE | NLM_F_REPLACE,
@@ -251,9 +256,10 @@ fn address(index: u32, ip: IpAddr, prefix_len: u8, reach: Reach) -> AddressMessa
         prefix_len,
         index,
         scope: match reach {
-            Reach::Global => AddressScope::Universe,
+            Reach::Global | Reach::Further => AddressScope::Universe,
             Reach::Link => AddressScope::Link,
-            Reach::Host => AddressScope::Host,
+            // In IPv4 no address of this scope is chosen as a source. In IPv6 the scope follows from the address.
+            Reach::Host | Reach::Shared => AddressScope::Host,
         },
         ..Default::default()
     };
@@ -262,6 +268,12 @@ fn address(index: u32, ip: IpAddr, prefix_len: u8, reach: Reach) -> AddressMessa
         AddressAttribute::Address(ip),
         AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
     ];
+    if matches!(reach, Reach::Further | Reach::Shared) && ip.is_ipv6() {
+        // Deprecated: chosen as a source when there is no other one (RFC 6724, rule 3), and valid for ever.
+        let mut lifetime = CacheInfo::default();
+        lifetime.ifa_valid = u32::MAX;
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+    }
     message
 }
 
@@ -355,6 +367,47 @@ mod tests {
             ],
         );
         check(
+            &Change::Address { ip: ip("203.0.113.53"), prefix_len: 32, reach: Reach::Shared },
+            20,
+            CREATE_REPLACE,
+            &[
+                0x0220_00fe, // AF_INET, /32, no flags, scope host
+                0x0700_0000, // link 7
+                0x0800_0200, // IFA_LOCAL
+                0xcb00_7135,
+                0x0800_0100, // IFA_ADDRESS
+                0xcb00_7135,
+                0x0800_0800, // IFA_FLAGS
+                0x0202_0000,
+            ],
+        );
+        check(
+            &Change::Address { ip: ip("2001:db8:f::53"), prefix_len: 128, reach: Reach::Shared },
+            20,
+            CREATE_REPLACE,
+            &[
+                0x0a80_00fe, // AF_INET6, /128, no flags, scope host, which the kernel does not read here
+                0x0700_0000, // link 7
+                0x1400_0200, // IFA_LOCAL, 20 bytes
+                0x2001_0db8,
+                0x000f_0000,
+                0,
+                0x0000_0053,
+                0x1400_0100, // IFA_ADDRESS, 20 bytes
+                0x2001_0db8,
+                0x000f_0000,
+                0,
+                0x0000_0053,
+                0x0800_0800, // IFA_FLAGS
+                0x0202_0000,
+                0x1400_0600, // IFA_CACHEINFO, 20 bytes
+                0,           // preferred for 0 s
+                0xffff_ffff, // valid for ever
+                0,
+                0,
+            ],
+        );
+        check(
             &Change::Setting(&SETTINGS[0]),
             19, // RTM_SETLINK
             0,
@@ -371,7 +424,7 @@ mod tests {
             ],
         );
         check(
-            &Change::Neighbour { ip: ip("fe80::1"), mac: Mac([2, 1, 2, 3, 4, 5]) },
+            &Change::Neighbour { ip: ip("fe80::1"), mac: Mac([2, 1, 2, 3, 4, 5]), further: false },
             28, // RTM_NEWNEIGH
             CREATE_REPLACE,
             &[
@@ -386,6 +439,23 @@ mod tests {
                 0x0a00_0200, // NDA_LLADDR, 10 bytes and padding
                 0x0201_0203,
                 0x0405_0000,
+            ],
+        );
+        check(
+            &Change::Neighbour { ip: ip("203.0.113.6"), mac: Mac([2, 1, 2, 3, 4, 5]), further: true },
+            28,
+            CREATE_REPLACE,
+            &[
+                0x0200_0000, // AF_INET
+                0x0700_0000, // link 7
+                0x8000_0000, // NUD_PERMANENT
+                0x0800_0100, // NDA_DST
+                0xcb00_7106,
+                0x0a00_0200, // NDA_LLADDR, 10 bytes and padding
+                0x0201_0203,
+                0x0405_0000,
+                0x0500_0c00, // NDA_PROTOCOL, 5 bytes and padding
+                0x6600_0000, // 102
             ],
         );
         check(

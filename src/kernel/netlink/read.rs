@@ -18,13 +18,15 @@ use super::conn::{Conn, Request};
 use super::message::{Object, address, number};
 use super::uapi::{
     ADDRESS_SIZE, AF_INET, AF_INET6, IFA_ADDRESS, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_OPTIMISTIC, IFA_F_SECONDARY,
-    IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NDA_DST, NDA_LLADDR, NEIGHBOUR_SIZE, NUD_PERMANENT, ROUTE_SIZE, RTA_DST,
-    RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE, RTN_LOCAL, RTN_UNREACHABLE,
+    IFA_F_TENTATIVE, IFA_FLAGS, IFA_LOCAL, NDA_DST, NDA_LLADDR, NDA_PROTOCOL, NEIGHBOUR_SIZE, NUD_PERMANENT,
+    ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_OIF, RTA_PRIORITY, RTA_TABLE, RTM_NEWADDR, RTM_NEWNEIGH, RTM_NEWROUTE,
+    RTN_LOCAL, RTN_UNREACHABLE,
 };
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
 use model::addr::Mac;
 use model::plan::ROUTE_PROTOCOL;
+use model::routes::ANNOUNCED;
 
 /// Wait between two questions whether an address is in the table of local addresses, 0.1 ms.
 const LOCAL_INTERVAL: Duration = Duration::from_micros(100);
@@ -57,6 +59,8 @@ pub struct Neighbour {
     pub ip: IpAddr,
     /// Its hardware address.
     pub mac: Mac,
+    /// It bears flock's protocol number.
+    pub marked: bool,
 }
 
 /// A route of the main table.
@@ -166,6 +170,22 @@ impl Conn {
         Ok(routes.into_iter().filter(|route| route.unreachable).collect())
     }
 
+    /// The routes of the table of announcements that bear flock's protocol number and lead out of a link, of both families.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn announced_routes(&mut self) -> Result<Vec<Route>, NetlinkError> {
+        // The number fits into the byte of the header.
+        let table = u8::try_from(ANNOUNCED).unwrap_or_default();
+        let filter = RouteHeader {
+            table,
+            protocol: RouteProtocol::from(ROUTE_PROTOCOL),
+            kind: RouteType::Unicast,
+            ..Default::default()
+        };
+        Ok(self.route_objects(filter)?.iter().filter_map(|object| as_route_of(object, table)).collect())
+    }
+
     fn routes(&mut self, protocol: RouteProtocol) -> Result<Vec<Route>, NetlinkError> {
         let filter = RouteHeader { table: RouteHeader::RT_TABLE_MAIN, protocol, ..Default::default() };
         Ok(self.route_objects(filter)?.iter().filter_map(as_route).collect())
@@ -179,7 +199,8 @@ impl Conn {
             message.header = RouteHeader { address_family, ..filter.clone() };
             match self.dump(RouteNetlinkMessage::GetRoute(message), "list routes") {
                 Ok(answers) => routes.extend(answers),
-                Err(error) if error.is_unsupported() => {}
+                // The kernel has no table but the main one until the first route is put into it.
+                Err(error) if error.is_unsupported() || error.is_gone() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -296,18 +317,24 @@ pub(super) fn as_neighbour(object: &Object, states: u16) -> Option<Neighbour> {
     if u16::from_ne_bytes([e, f]) & states == 0 {
         return None;
     }
-    let (mut ip, mut mac) = (None, None);
+    let (mut ip, mut mac, mut marked) = (None, None, false);
     for (attribute, value) in object.attributes(NEIGHBOUR_SIZE) {
         match attribute {
             NDA_DST => ip = address(family, value),
             NDA_LLADDR => mac = value.try_into().ok().map(Mac),
+            NDA_PROTOCOL => marked = value == [ROUTE_PROTOCOL],
             _ => {}
         }
     }
-    Some(Neighbour { link: u32::from_ne_bytes([a, b, c, d]), ip: ip?, mac: mac? })
+    Some(Neighbour { link: u32::from_ne_bytes([a, b, c, d]), ip: ip?, mac: mac?, marked })
 }
 
 pub(super) fn as_route(object: &Object) -> Option<Route> {
+    as_route_of(object, RouteHeader::RT_TABLE_MAIN)
+}
+
+/// The route that an object is, if it is one of this table.
+fn as_route_of(object: &Object, of: u8) -> Option<Route> {
     let &[family, prefix_len, _, _, table, protocol, _, kind, ..] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
     let mut destination: IpAddr = match family {
         AF_INET => Ipv4Addr::UNSPECIFIED.into(),
@@ -334,7 +361,7 @@ pub(super) fn as_route(object: &Object) -> Option<Route> {
         }
     }
     route.to = IpNet::new(destination, prefix_len).ok()?;
-    (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some(route)
+    (table == u32::from(of)).then_some(route)
 }
 
 /// A route to an address of this namespace itself.
@@ -401,10 +428,10 @@ mod tests {
         );
         check(
             (RTM_NEWNEIGH, &[&[AF_INET, 0, 0, 0][..], &seven, &NUD_PERMANENT.to_ne_bytes(), &[0, 0]].concat()),
-            &[(NDA_DST, &ip), (NDA_LLADDR, &[2, 1, 2, 3, 4, 5])],
+            &[(NDA_DST, &ip), (NDA_LLADDR, &[2, 1, 2, 3, 4, 5]), (NDA_PROTOCOL, &[ROUTE_PROTOCOL])],
             &[],
             as_permanent_neighbour,
-            &Neighbour { link: 7, ip: ip.into(), mac: Mac([2, 1, 2, 3, 4, 5]) },
+            &Neighbour { link: 7, ip: ip.into(), mac: Mac([2, 1, 2, 3, 4, 5]), marked: true },
         );
     }
 

@@ -4,8 +4,9 @@
 //! well, when the host took an address that a pod already has. This file must not know ranges.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use core::net::IpAddr;
 
-use super::{Owner, REST_MS};
+use super::{IpamError, Owner, REST_MS};
 
 /// The lists of one family. `A` is the address as a number.
 #[derive(Debug, Clone)]
@@ -26,6 +27,19 @@ pub(super) struct Rest {
     pub(super) owner: Owner,
 }
 
+/// What an address is at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Somebody has it.
+    Held,
+    /// No pod may have it.
+    Reserved,
+    /// Somebody had it lately.
+    Resting(Rest),
+    /// Nobody's.
+    Free,
+}
+
 impl<A> Default for Book<A> {
     fn default() -> Self {
         Book { held: BTreeSet::new(), resting: BTreeMap::new(), queue: BTreeSet::new(), reserved: BTreeSet::new() }
@@ -35,6 +49,21 @@ impl<A> Default for Book<A> {
 impl<A: Ord + Copy> Book<A> {
     pub(super) fn is_free(&self, at: A) -> bool {
         !self.held.contains(&at) && !self.resting.contains_key(&at) && !self.reserved.contains(&at)
+    }
+
+    /// What the address is at `now`.
+    pub(super) fn state(&self, at: A, now: u64) -> State {
+        if self.held.contains(&at) {
+            return State::Held;
+        }
+        if self.reserved.contains(&at) {
+            return State::Reserved;
+        }
+        match self.resting.get(&at) {
+            // A release in the future counts as one of now.
+            Some(rest) if !rested(rest.since, now) => State::Resting(Rest { since: rest.since.min(now), ..*rest }),
+            _ => State::Free,
+        }
     }
 
     /// Marks as held, whatever it was.
@@ -169,4 +198,11 @@ pub(super) struct Tally {
     pub(super) reserved: u64,
     /// Not free, each address once.
     pub(super) blocked: u64,
+}
+
+impl Tally {
+    /// Why a pod cannot have the one address that these counts are of.
+    pub(super) fn of_one(&self, address: IpAddr) -> IpamError {
+        if self.held > 0 { IpamError::Held(address) } else { IpamError::Reserved(address) }
+    }
 }

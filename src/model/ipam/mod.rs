@@ -25,7 +25,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::addr::Family;
 use crate::embed::{Algo, EmbedError, Identity};
-use crate::ipam::book::Rest;
+use crate::ipam::book::{Rest, State};
 
 /// How long a released address rests before it is used again, in milliseconds: longer than peers and routers
 /// remember a neighbour that they do not confirm, so that late packets for the old pod do not reach a new one.
@@ -51,6 +51,18 @@ pub struct Request {
     pub ipv6: Option<Want6>,
     /// Wants an IPv4 address.
     pub ipv4: Option<Want4>,
+    /// Wants these very addresses, none twice, wherever they are. Of a family of which there is one here, nothing is taken from the
+    /// node's range.
+    pub fixed: Vec<IpAddr>,
+}
+
+impl Request {
+    /// The first address of each family among those that the pod names.
+    fn first(&self) -> (Option<Ipv6Addr>, Option<Ipv4Addr>) {
+        let six = self.fixed.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
+        let four = self.fixed.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+        (six, four)
+    }
 }
 
 /// How an IPv6 address is wanted.
@@ -76,13 +88,15 @@ pub struct Allocation {
     pub ipv6: Option<Ipv6Addr>,
     /// The IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
+    /// Those of [`Request::fixed`] that are neither of these two, in their order.
+    pub extra: Vec<IpAddr>,
     /// What an operator should know about the choice.
     pub warnings: Vec<Warning>,
 }
 
 impl Allocation {
-    /// Its addresses, IPv6 first.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+    /// The one of each family, IPv6 first.
+    pub fn primary(&self) -> impl Iterator<Item = IpAddr> + use<> {
         self.ipv6.map(IpAddr::V6).into_iter().chain(self.ipv4.map(IpAddr::V4))
     }
 }
@@ -129,8 +143,19 @@ pub enum IpamError {
         /// The pod's ranges, all of the same family.
         wanted: Vec<IpNet>,
     },
-    /// An IPv4 block without a usable address: longer than /30.
+    /// An IPv4 block without a usable address: a /31, or a node's range that is longer than /30.
     TooSmall(Ipv4Net),
+    /// The pod asks for one single address of the node's range, which no pod can have.
+    NotForPods {
+        /// The node's range.
+        node: IpNet,
+        /// The address.
+        address: IpAddr,
+    },
+    /// The pod asks for one single address, which somebody holds.
+    Held(IpAddr),
+    /// The pod asks for one single address, which is not for pods now: the host has it, or somebody else on a network of the host.
+    Reserved(IpAddr),
     /// The pod asks for one single address, which another pod had until just now.
     Resting {
         /// The effective range.
@@ -178,7 +203,19 @@ impl fmt::Display for IpamError {
             IpamError::TooSmall(block) => write!(
                 f,
                 "{block} (the pod's annotation cidr4) is too small: network, gateway and broadcast address leave nothing for a pod, \
-                 and the smallest block is /30"
+                 and the smallest block is /30, or a /32 for one address"
+            ),
+            IpamError::NotForPods { node, address } => {
+                let what = match address {
+                    IpAddr::V6(_) => "an anycast address of routers (RFC 4291, RFC 2526)",
+                    IpAddr::V4(_) => "the network, gateway or broadcast address",
+                };
+                write!(f, "{address} (the pod names it by annotation) is {what} in the node's range {node}")
+            }
+            IpamError::Held(address) => write!(f, "{address} (the pod names it by annotation) is held by another pod"),
+            IpamError::Reserved(address) => write!(
+                f,
+                "{address} (the pod names it by annotation) is an address of the host, or somebody else's on a network of the host"
             ),
             IpamError::Resting { range, address, left_ms } => write!(
                 f,
@@ -290,7 +327,10 @@ impl Ipam {
         }
     }
 
-    /// Takes an address of each family that is wanted, or none at all.
+    /// Takes an address of each family that is wanted and all that are named, or none at all.
+    ///
+    /// A named address is taken if nobody holds it, it is not reserved, and it does not rest after another owner than `asker` had
+    /// it. For the others:
     ///
     /// It fails for want of addresses only when the effective range has none that is free or resting. When none is free, a
     /// resting one is used: before all others one that `asker` had, which is no cause for a warning. Only where the pod itself asks
@@ -298,7 +338,7 @@ impl Ipam {
     /// had can as well be early by mistake, and nothing is lost by asking again.
     ///
     /// # Errors
-    /// [`IpamError`], for IPv6 first.
+    /// [`IpamError`], for the named ones and then for IPv6 first.
     pub fn allocate(
         &mut self,
         want: &Request,
@@ -309,8 +349,14 @@ impl Ipam {
         let mut warnings = Vec::new();
         // Both are chosen before either is taken, so that a failure of one leaves no trace of the other: not even
         // a resting address loses its rest.
-        let six = want.ipv6.as_ref().map(|want| self.v6.pick(want, asker, now, draw, &mut warnings)).transpose()?;
-        let four = want.ipv4.as_ref().map(|want| self.v4.pick(&want.cidrs, asker, now)).transpose()?;
+        for ip in &want.fixed {
+            self.named(*ip, asker, now)?;
+        }
+        let (first6, first4) = want.first();
+        let want6 = want.ipv6.as_ref().filter(|_| first6.is_none());
+        let want4 = want.ipv4.as_ref().filter(|_| first4.is_none());
+        let six = want6.map(|want| self.v6.pick(want, asker, now, draw, &mut warnings)).transpose()?;
+        let four = want4.map(|want| self.v4.pick(&want.cidrs, asker, now)).transpose()?;
         if let Some(pick) = &six {
             self.v6.take(pick.address);
             warnings.extend(pick.reused(now));
@@ -319,7 +365,32 @@ impl Ipam {
             self.v4.take(pick.address);
             warnings.extend(pick.reused(now));
         }
-        Ok(Allocation { ipv6: six.map(|pick| pick.address), ipv4: four.map(|pick| pick.address), warnings })
+        want.fixed.iter().for_each(|ip| self.hold(*ip));
+        let is_first = |ip: &&IpAddr| match ip {
+            IpAddr::V6(ip) => first6 == Some(*ip),
+            IpAddr::V4(ip) => first4 == Some(*ip),
+        };
+        Ok(Allocation {
+            ipv6: first6.or(six.map(|pick| pick.address)),
+            ipv4: first4.or(four.map(|pick| pick.address)),
+            extra: want.fixed.iter().filter(|ip| !is_first(ip)).copied().collect(),
+            warnings,
+        })
+    }
+
+    /// Whether `asker` can have this very address at `now`.
+    fn named(&self, ip: IpAddr, asker: Owner, now: u64) -> Result<(), IpamError> {
+        // A node without a range of the family does not forward it.
+        let state = match ip {
+            IpAddr::V6(ip) => self.v6.state(ip.to_bits(), now)?,
+            IpAddr::V4(ip) => self.v4.state(ip.to_bits(), now)?,
+        };
+        match state {
+            State::Held => Err(IpamError::Held(ip)),
+            State::Reserved => Err(IpamError::Reserved(ip)),
+            State::Resting(rest) => Pick::resting(ip, rest, asker, ip, true, now).map(drop),
+            State::Free => Ok(()),
+        }
     }
 
     /// How full the node is at `now`. Costs a pass over all held addresses.

@@ -52,15 +52,15 @@ fn ip(text: &str) -> IpAddr {
 
 fn six(cidrs: &[&str]) -> Request {
     let cidrs = cidrs.iter().map(|text| net6(text)).collect();
-    Request { ipv6: Some(Want6 { cidrs, embed: None }), ipv4: None }
+    Request { ipv6: Some(Want6 { cidrs, embed: None }), ..Request::default() }
 }
 
 fn four(cidrs: &[&str]) -> Request {
-    Request { ipv6: None, ipv4: Some(Want4 { cidrs: cidrs.iter().map(|text| net4(text)).collect() }) }
+    Request { ipv4: Some(Want4 { cidrs: cidrs.iter().map(|text| net4(text)).collect() }), ..Request::default() }
 }
 
 fn both() -> Request {
-    Request { ipv6: Some(Want6::default()), ipv4: Some(Want4::default()) }
+    Request { ipv6: Some(Want6::default()), ipv4: Some(Want4::default()), fixed: Vec::new() }
 }
 
 fn node6(range: &str) -> Ipam {
@@ -69,6 +69,10 @@ fn node6(range: &str) -> Ipam {
 
 fn node4(range: &str) -> Ipam {
     Ipam::new(None, Some(net4(range)))
+}
+
+fn named(ips: &[&str]) -> Request {
+    Request { fixed: ips.iter().map(|text| ip(text)).collect(), ..Request::default() }
 }
 
 /// Two who are not the same.
@@ -127,9 +131,11 @@ impl Model {
             Some(cidr) if node.contains(&cidr.network()) => cidr,
             Some(_) => return BTreeSet::new(),
         };
-        let mut all: Vec<_> = (range.network().to_bits()..=range.broadcast().to_bits()).collect();
-        all.pop();
-        all.into_iter().skip(2).map(Ipv4Addr::from_bits).map(IpAddr::V4).collect()
+        // Without network, gateway and broadcast address, which a single address does not have of its own.
+        let inner = |net: Ipv4Net| net.network().to_bits() + 2..net.broadcast().to_bits();
+        let at = range.network().to_bits();
+        let all = if range.prefix_len() == 32 { at..at + 1 } else { inner(range) };
+        all.filter(|at| inner(node).contains(at)).map(Ipv4Addr::from_bits).map(IpAddr::V4).collect()
     }
 
     fn wake(&mut self) {
@@ -182,7 +188,7 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Allocate { six: Option<usize>, four: Option<usize>, asker: u64 },
+    Allocate { six: Option<usize>, four: Option<usize>, fixed: Vec<u8>, asker: u64 },
     Release(usize, u64),
     ReleaseAny(u8, u64),
     GiveBack(usize),
@@ -205,7 +211,16 @@ const POD6: [Option<&str>; 7] = [
     Some("2001:db8::80/121"),
     Some("2001:db8::1/128"),
 ];
-const POD4: [Option<&str>; 5] = [None, None, Some("10.0.0.0/8"), Some("10.0.0.8/30"), Some("10.0.0.8/29")];
+const POD4: [Option<&str>; 8] = [
+    None,
+    None,
+    Some("10.0.0.0/8"),
+    Some("10.0.0.8/30"),
+    Some("10.0.0.8/29"),
+    Some("10.0.0.9/32"),
+    Some("10.0.0.18/32"),
+    Some("10.0.0.1/32"),
+];
 
 /// An address near all ranges above, of either family.
 fn near(n: u8) -> IpAddr {
@@ -215,10 +230,15 @@ fn near(n: u8) -> IpAddr {
     }
 }
 
+/// Addresses that a pod names, mostly none.
+fn fixed() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![3 => Just(Vec::new()), 1 => proptest::collection::vec(any::<u8>(), 1..4)]
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        12 => (proptest::option::weighted(0.8, 0..POD6.len()), proptest::option::weighted(0.8, 0..POD4.len()), 0..3_u64)
-            .prop_map(|(six, four, asker)| Step::Allocate { six, four, asker }),
+        12 => (proptest::option::weighted(0.8, 0..POD6.len()), proptest::option::weighted(0.8, 0..POD4.len()), fixed(), 0..3_u64)
+            .prop_map(|(six, four, fixed, asker)| Step::Allocate { six, four, fixed, asker }),
         6 => (any::<usize>(), 0..3_u64).prop_map(|(pick, owner)| Step::Release(pick, owner)),
         1 => (any::<u8>(), 0..3_u64).prop_map(|(at, owner)| Step::ReleaseAny(at, owner)),
         2 => any::<usize>().prop_map(Step::GiveBack),
@@ -241,8 +261,8 @@ fn run(steps: &[Step], seed: u64) {
     ipam.set_ranges(model.node6, model.node4);
     for step in steps {
         match step {
-            Step::Allocate { six, four, asker } => {
-                allocate(&mut ipam, &mut model, (*six, *four), Owner(*asker), &mut draw);
+            Step::Allocate { six, four, fixed, asker } => {
+                allocate(&mut ipam, &mut model, (*six, *four), fixed, Owner(*asker), &mut draw);
             }
             Step::Release(pick, owner) => {
                 if let Some(at) = model.held.iter().nth(pick % model.held.len().max(1)).copied() {
@@ -300,23 +320,54 @@ fn allocate(
     ipam: &mut Ipam,
     model: &mut Model,
     (six, four): (Option<usize>, Option<usize>),
+    fixed: &[u8],
     asker: Owner,
     draw: &mut Seeded,
 ) {
     let six = six.map(|n| POD6[n].map(net6));
     let four = four.map(|n| POD4[n].map(net4));
+    let mut named: Vec<IpAddr> = Vec::new();
+    for ip in fixed.iter().map(|n| near(*n)) {
+        if !named.contains(&ip) {
+            named.push(ip);
+        }
+    }
     let want = Request {
+        fixed: named.clone(),
         ipv6: six.map(|cidr| Want6 { cidrs: cidr.into_iter().collect(), embed: None }),
         ipv4: four.map(|cidr| Want4 { cidrs: cidr.into_iter().collect() }),
     };
+    // What is named is the pod's own family's, and nothing is taken from the range for that.
+    let first = |six: bool| named.iter().find(|ip| ip.is_ipv6() == six).copied();
+    let (six, four) = (six.filter(|_| first(true).is_none()), four.filter(|_| first(false).is_none()));
+    let can_have = |ip: &IpAddr| {
+        let rests = model.resting.get(ip).is_some_and(|(_, owner)| *owner != asker);
+        let is_served = if ip.is_ipv6() { model.node6.is_some() } else { model.node4.is_some() };
+        is_served && !model.held.contains(ip) && !model.reserved.contains(ip) && !rests
+    };
+    let all_named = named.iter().all(can_have);
     let choices6 = six.map(|cidr| model.choices(&model.allowed6(cidr), model.named6(cidr), asker));
     let choices4 = four.map(|cidr| model.choices(&model.allowed4(cidr), model.named4(cidr), asker));
     let possible = [&choices6, &choices4].into_iter().flatten().all(|(choices, _)| !choices.is_empty());
     let got = ipam.allocate(&want, asker, model.now, draw);
-    assert_eq!(got.is_ok(), possible, "{want:?} gave {got:?}");
+    assert_eq!(got.is_ok(), all_named && possible, "{want:?} gave {got:?}");
     let Ok(got) = got else { return };
+    for ip in &named {
+        model.resting.remove(ip);
+        assert!(model.held.insert(*ip), "{ip} was handed out twice");
+    }
+    let extra = named.iter().filter(|ip| first(ip.is_ipv6()) != Some(**ip));
+    assert_eq!(got.extra, extra.copied().collect::<Vec<_>>());
     let mut reused = BTreeSet::new();
-    for (address, choices) in [(got.ipv6.map(IpAddr::V6), choices6), (got.ipv4.map(IpAddr::V4), choices4)] {
+    let from_ranges = |got: Option<IpAddr>, six: bool| match first(six) {
+        Some(first) => {
+            assert_eq!(got, Some(first), "the first of its family is the pod's");
+            None
+        }
+        None => got,
+    };
+    let (got6, got4) = (from_ranges(got.ipv6.map(IpAddr::V6), true), from_ranges(got.ipv4.map(IpAddr::V4), false));
+    for (address, choices) in [(got6, choices6), (got4, choices4)] {
         assert_eq!(address.is_some(), choices.is_some());
         let (Some(address), Some((choices, is_early))) = (address, choices) else { continue };
         assert!(choices.contains(&address), "{address} is not one of {choices:?}");
@@ -434,7 +485,13 @@ fn errors_name_the_family_the_ranges_and_the_counts() {
         one(&mut ipam, &four(&["10.0.0.4/31"]), 0),
         "10.0.0.4/31 (the pod's annotation cidr4) is too small: network, gateway and broadcast",
     );
-    says(one(&mut ipam, &four(&["10.0.0.4/32"]), 0), "the smallest block is /30");
+    says(one(&mut ipam, &four(&["10.0.0.4/31"]), 0), "the smallest block is /30, or a /32 for one address");
+    for edge in ["10.0.0.0", "10.0.0.1", "10.0.0.255"] {
+        let text = format!(
+            "{edge} (the pod names it by annotation) is the network, gateway or broadcast address in the node's range"
+        );
+        says(one(&mut ipam, &four(&[&format!("{edge}/32")]), 0), &text);
+    }
     let narrow = four(&["10.0.0.4/29"]);
     ipam.reserve([ip("10.0.0.2"), ip("10.0.0.3")]);
     assert!((0..3).all(|_| one(&mut ipam, &narrow, 0).is_ok()));
@@ -505,7 +562,7 @@ fn anycast_host_parts_are_never_given_whatever_the_generator_says() {
     // The subnet-router address of the node's range stays special in a pod's range of one address.
     let mut ipam = node6("2001:db8::/64");
     let error = one(&mut ipam, &six(&["2001:db8::/128"]), 0).expect_err("anycast");
-    assert!(matches!(error, IpamError::Exhausted { usable: 0, .. }));
+    assert!(matches!(error, IpamError::NotForPods { .. }), "{error}");
     assert_eq!(one(&mut ipam, &six(&["2001:db8::2/128"]), 0), Ok(ip("2001:db8::2")));
     assert_eq!(ipam.counts(0).ipv6.free, u64::MAX - 128 - 128 - 1);
 }
@@ -586,7 +643,7 @@ fn a_generator_that_repeats_itself_costs_a_walk_and_no_failure() {
 fn embedded(fields: &str, app: &str) -> Request {
     let id = Identity { app: Some(app.into()), ..Identity::default() };
     let embed = Some((fields.parse().expect("literal"), id));
-    Request { ipv6: Some(Want6 { cidrs: vec![], embed }), ipv4: None }
+    Request { ipv6: Some(Want6 { cidrs: vec![], embed }), ..Request::default() }
 }
 
 #[test]
@@ -656,7 +713,7 @@ fn the_oldest_resting_address_is_used_first_and_only_within_the_range() {
 /// What `asker` gets, and the warnings.
 fn gets(ipam: &mut Ipam, want: &Request, asker: Owner, now: u64) -> Result<(IpAddr, Vec<Warning>), IpamError> {
     let got = ipam.allocate(want, asker, now, &mut Seeded(now))?;
-    let ip = got.addresses().next().expect("one family was wanted");
+    let ip = got.primary().next().expect("one family was wanted");
     Ok((ip, got.warnings))
 }
 
@@ -669,6 +726,10 @@ fn one_address_that_a_pod_names_goes_back_to_whoever_had_it_and_to_others_when_i
         // Of these two, one is the subnet's anycast address.
         (six(&["2001:db8::/127"]), "2001:db8::1"),
         (four(&["10.0.0.8/30"]), "10.0.0.10"),
+        (four(&["10.0.0.7/32"]), "10.0.0.7"),
+        (named(&["10.0.0.7"]), "10.0.0.7"),
+        (named(&["203.0.113.7"]), "203.0.113.7"),
+        (named(&["2001:db8:f::7"]), "2001:db8:f::7"),
         (four(&["192.168.0.0/16", "10.0.0.8/30"]), "10.0.0.10"),
     ] {
         let mut ipam = Ipam::new(Some(net6(all6)), Some(net4(all4)));
@@ -731,6 +792,51 @@ fn an_address_that_was_put_back_at_the_start_is_known_as_its_owners() {
 }
 
 #[test]
+fn an_address_that_a_pod_names_is_refused_while_another_has_it_whichever_way_it_is_named() {
+    let both = || Ipam::new(Some(net6("2001:db8::/64")), Some(net4("10.0.0.0/24")));
+    for (want, at) in [
+        (six(&["2001:db8::7/128"]), "2001:db8::7"),
+        (four(&["10.0.0.7/32"]), "10.0.0.7"),
+        (named(&["2001:db8:f::7"]), "2001:db8:f::7"),
+        (named(&["203.0.113.7"]), "203.0.113.7"),
+    ] {
+        let mut ipam = both();
+        assert_eq!(one(&mut ipam, &want, 0), Ok(ip(at)));
+        assert_eq!(one(&mut ipam, &want, 0), Err(IpamError::Held(ip(at))), "its owner holds it, too");
+        let mut ipam = both();
+        ipam.reserve([ip(at)]);
+        assert_eq!(one(&mut ipam, &want, 0), Err(IpamError::Reserved(ip(at))));
+    }
+    let anycast = one(&mut both(), &six(&["2001:db8::/128"]), 0).expect_err("routers answer to it").to_string();
+    assert!(
+        anycast.contains("2001:db8:: (the pod names it by annotation) is an anycast address of routers"),
+        "{anycast}"
+    );
+}
+
+#[test]
+fn what_a_pod_names_takes_the_place_of_the_range_and_is_taken_as_a_whole_or_not_at_all() {
+    let mut ipam = Ipam::new(Some(net6("2001:db8::/64")), Some(net4("10.0.0.0/24")));
+    let want = |fixed: &[&str]| Request { fixed: named(fixed).fixed, ..both() };
+    let mut get = |fixed: &[&str]| {
+        ipam.allocate(&want(fixed), ONE, 0, &mut Seeded(1)).map(|got| (got.primary().collect(), got.extra))
+    };
+    let ips = |texts: &[&str]| texts.iter().map(|text| ip(text)).collect::<Vec<_>>();
+    // Both families: the range is not asked, so its first address is still there for the next one.
+    assert_eq!(
+        get(&["203.0.113.5", "203.0.113.6", "2001:db8:f::5", "2001:db8:f::6"]),
+        Ok((ips(&["2001:db8:f::5", "203.0.113.5"]), ips(&["203.0.113.6", "2001:db8:f::6"])))
+    );
+    let (primary, extra): (Vec<_>, _) = get(&["2001:db8:f::7"]).expect("free");
+    assert_eq!((primary, extra), (ips(&["2001:db8:f::7", "10.0.0.2"]), vec![]));
+    assert_eq!(get(&["2001:db8:f::8", "203.0.113.6"]), Err(IpamError::Held(ip("203.0.113.6"))));
+    assert_eq!(
+        get(&["2001:db8:f::8", "203.0.113.8"]).expect("nothing was taken").0,
+        ips(&["2001:db8:f::8", "203.0.113.8"])
+    );
+}
+
+#[test]
 fn a_pod_that_waits_for_its_one_address_takes_none_of_the_other_family() {
     let mut ipam = Ipam::new(Some(net6("2001:db8::/64")), Some(net4("10.0.0.0/24")));
     let want = Request { ipv4: Some(Want4::default()), ..six(&["2001:db8::7/128"]) };
@@ -779,7 +885,7 @@ fn if_one_family_fails_nothing_is_taken_of_the_other() {
 #[test]
 fn a_pod_may_want_nothing() {
     let got = Ipam::default().allocate(&Request::default(), ONE, 0, &mut Stuck(0)).expect("nothing can fail");
-    assert_eq!(got, Allocation { ipv6: None, ipv4: None, warnings: vec![] });
+    assert_eq!(got, Allocation { ipv6: None, ipv4: None, extra: vec![], warnings: vec![] });
 }
 
 // ---- start and range edits ----

@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::bitmap::Bitmap;
-use super::book::{Book, Rest};
+use super::book::{Book, Rest, State};
 use super::{FamilyCounts, IpamError, Owner, Pick, effective};
 use crate::addr::Family;
 
@@ -93,6 +93,12 @@ impl Pool4 {
         self.mark(at);
     }
 
+    /// What a pod that names this address would find.
+    pub(super) fn state(&self, at: u32, now: u64) -> Result<State, IpamError> {
+        self.range.as_ref().ok_or(IpamError::NoRange(Family::V4))?;
+        Ok(self.book.state(at, now))
+    }
+
     /// Makes the bit say what the book says.
     fn mark(&mut self, at: u32) {
         let free = self.book.is_free(at);
@@ -110,10 +116,17 @@ impl Pool4 {
         }
         let range = self.range.as_ref().ok_or(IpamError::NoRange(Family::V4))?;
         let block = effective(range.net, cidrs)?;
-        if block.prefix_len() > LONGEST {
-            return Err(IpamError::TooSmall(block));
+        let one = block.network();
+        let (first, last) = match block.prefix_len() {
+            // One address of the node's range.
+            32 if range.net.prefix_len() <= LONGEST => (one.to_bits(), one.to_bits()),
+            ..=LONGEST => usable(&block),
+            _ => return Err(IpamError::TooSmall(block)),
+        };
+        let (first_of_node, last_of_node) = usable(&range.net);
+        if first < first_of_node || last > last_of_node {
+            return Err(IpamError::NotForPods { node: range.net.into(), address: one.into() });
         }
-        let (first, last) = usable(&block);
         let base = u64::from(range.net.network().to_bits());
         let (from, to) = (u64::from(first) - base, u64::from(last) - base + 1);
         let hint = if (from..to).contains(&range.hint) { range.hint } else { from };
@@ -127,6 +140,9 @@ impl Pool4 {
             return Pick::resting(Ipv4Addr::from_bits(at), rest, asker, block, single, now);
         }
         let tally = self.book.tally(now, fits);
+        if block.prefix_len() == 32 {
+            return Err(tally.of_one(one.into()));
+        }
         Err(IpamError::Exhausted {
             range: block.into(),
             usable: u128::from(to - from),

@@ -10,7 +10,7 @@ use core::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 
-use super::book::{Book, Rest};
+use super::book::{Book, Rest, State};
 use super::{Draw, FamilyCounts, IpamError, Owner, Pick, Want6, Warning, effective};
 use crate::addr::Family;
 use crate::embed::{self, Algo, Identity};
@@ -56,6 +56,12 @@ impl Pool6 {
         self.book.restore_rest(at, rest);
     }
 
+    /// What a pod that names this address would find.
+    pub(super) fn state(&self, at: u128, now: u64) -> Result<State, IpamError> {
+        self.range.as_ref().ok_or(IpamError::NoRange(Family::V6))?;
+        Ok(self.book.state(at, now))
+    }
+
     /// Chooses an address without taking it.
     pub(super) fn pick(
         &mut self,
@@ -68,6 +74,9 @@ impl Pool6 {
         while self.book.pop_rested(now).is_some() {}
         let range = self.range.ok_or(IpamError::NoRange(Family::V6))?;
         let block = Block::new(range, effective(range, &want.cidrs)?);
+        if block.mask() == 0 && block.usable() == 0 {
+            return Err(IpamError::NotForPods { node: range.into(), address: block.net.network().into() });
+        }
         if let Some((algo, id)) = &want.embed {
             match self.embedded(&block, algo, id, draw) {
                 Ok(at) => return Ok(Pick::free(Ipv6Addr::from_bits(at))),
@@ -82,6 +91,9 @@ impl Pool6 {
             return Pick::resting(Ipv6Addr::from_bits(at), rest, asker, block.net, single, now);
         }
         let tally = self.book.tally(now, |at| block.allows(at));
+        if block.mask() == 0 {
+            return Err(tally.of_one(block.net.network().into()));
+        }
         Err(IpamError::Exhausted {
             range: block.net.into(),
             usable: block.usable(),
