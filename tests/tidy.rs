@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bird", &["model", "process", "record"]),
     ("rpc", &["cni", "model", "process", "record"]),
     // The programs.
-    ("agent", &["cni", "kernel", "kube", "model", "process", "record", "rpc"]),
+    ("agent", &["bird", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("install", &["cni", "kernel", "model", "process", "record", "rpc"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
     // The command line.

@@ -20,7 +20,9 @@ use crate::agent::node::source::Published;
 use crate::agent::node::state::NodeState;
 use crate::agent::node::status::Reporter;
 use crate::agent::node::wake::Wake;
+use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::news::News;
+use crate::agent::routing::state::RoutesState;
 use crate::agent::threads::{Threads, end};
 use crate::kube::access::Access;
 use crate::kube::client::{Client, KubeError};
@@ -47,8 +49,8 @@ pub struct Kubernetes {
     pub peers: Board<Listed>,
     /// The addresses beyond the node's ranges that its pods have, to be said to the others.
     pub claims: Board<Vec<Claim>>,
-    /// Which other nodes this one has no route to, and why, in a few lines for its status; none where it keeps no such routes.
-    pub unreached: Board<Option<Vec<String>>>,
+    /// How the node's routes are, for its status.
+    pub routes: Board<RoutesState>,
     wake: Sender<Wake>,
 }
 
@@ -66,7 +68,7 @@ impl Kubernetes {
             pods: Pods::default(),
             peers: Board::default(),
             claims: Board::default(),
-            unreached: Board::default(),
+            routes: Board::default(),
             wake,
         })
     }
@@ -80,9 +82,10 @@ impl Kubernetes {
         threads: &Threads,
         ledger: Ledger,
         state: Board<NodeState>,
+        speaking: Board<Speaking>,
         routing: Sender<News>,
     ) -> io::Result<Following> {
-        let Kubernetes { node, client, published, pods, peers, claims, unreached, wake } = self;
+        let Kubernetes { node, client, published, pods, peers, claims, routes, wake } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
         let mut stopped = || {
@@ -119,7 +122,7 @@ impl Kubernetes {
         threads.start("nodepeer", move || own_peer.run(&peer_stopped))?;
 
         let status_stopped = stopped();
-        let reporter = Reporter::new(client.clone(), node, ledger, state, peers, unreached);
+        let reporter = Reporter::new(client.clone(), node, ledger, state, peers, routes, speaking);
         let (reporting, reported) = channel();
         threads.start("status", move || {
             reporter.run(&status_stopped);

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use crate::agent::routing::bird::Places;
 use crate::process::log::{Format, Level};
 
 /// Everything that is decided before the agent starts.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub cni_conf_dir: Option<PathBuf>,
     /// Allocations of the Go flock, taken over at the start if the file is there.
     pub import: PathBuf,
+    /// Where BIRD is, for a node whose NodeConfig has peers.
+    pub bird: Places,
     /// What a line of the log looks like.
     pub log_format: Format,
     /// The least important lines that are written.

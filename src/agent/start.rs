@@ -37,6 +37,7 @@ use crate::agent::notices;
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
+use crate::agent::routing::bird::{Bird, Places};
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::News;
 use crate::agent::routing::others::Others;
@@ -119,6 +120,7 @@ pub struct Opened {
     state_dir: PathBuf,
     cni_conf_dir: Option<PathBuf>,
     import: PathBuf,
+    bird: Places,
 }
 
 impl Opened {
@@ -156,8 +158,8 @@ impl Opened {
             Some(listener) => listener,
             None => Listener::bind(&settings.socket).map_err(StartError::Bind)?,
         };
-        let Settings { socket, state_dir, cni_conf_dir, import, .. } = settings;
-        Ok(Opened { began, signals, lock, store, listener, socket, state_dir, cni_conf_dir, import })
+        let Settings { socket, state_dir, cni_conf_dir, import, bird, .. } = settings;
+        Ok(Opened { began, signals, lock, store, listener, socket, state_dir, cni_conf_dir, import, bird })
     }
 
     /// Puts record and kernel in order, and the host as far as the NodeConfig is known.
@@ -205,7 +207,8 @@ impl Opened {
         let others = kubernetes
             .as_ref()
             .map(|kubernetes| Others::new(node_name.clone(), kubernetes.peers.clone(), kubernetes.claims.clone()));
-        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, Board::default());
+        let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
+        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, routes);
         let host = Host::new(suspicions);
         let mut node = Node::new(source, host, conflist, ledger.clone(), state.clone(), wakers.routing.clone());
         node.recall();
@@ -228,6 +231,7 @@ impl Opened {
             reconciler,
             node,
             routing,
+            bird: self.bird,
         })
     }
 }
@@ -252,6 +256,7 @@ pub struct Recovered {
     reconciler: Reconciler,
     node: Node,
     routing: Routing,
+    bird: Places,
 }
 
 impl Recovered {
@@ -275,13 +280,16 @@ impl Recovered {
         let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
         node.settle_conflist();
 
-        let parts = vec![
+        let mut parts = vec![
             ("ledger", ledger.progress()),
             ("accept", server.progress()),
             ("node", node.progress()),
             ("reconcile", reconciler.progress()),
             ("routing", routing.progress()),
         ];
+        let speaking = Board::default();
+        let bird = Bird::new(self.bird, &self.socket, self.node_name.clone(), state.clone(), speaking.clone());
+        parts.push(("bird", bird.progress()));
         let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
         let entrance = Entrance::new(server.door());
         let threads = Threads::default();
@@ -292,8 +300,11 @@ impl Recovered {
             }
         })?;
         threads.start("routing", move || routing.run(&woken.routing))?;
+        threads.start("bird", move || bird.run(&woken.bird))?;
         let following = match self.kubernetes {
-            Some(kubernetes) => Some(kubernetes.follow(&threads, ledger, state, self.wakers.routing.clone())?),
+            Some(kubernetes) => {
+                Some(kubernetes.follow(&threads, ledger, state, speaking, self.wakers.routing.clone())?)
+            }
             None => None,
         };
 
@@ -376,12 +387,13 @@ impl Serving {
     }
 }
 
-/// What wakes the three threads that work in rounds.
+/// What wakes the threads that work in rounds, and ends them.
 #[derive(Debug, Clone)]
 struct Wakers {
     node: Sender<Wake>,
     reconcile: Sender<Turn>,
     routing: Sender<News>,
+    bird: Sender<()>,
 }
 
 /// The receiving ends of [`Wakers`].
@@ -390,14 +402,16 @@ struct Woken {
     node: Receiver<Wake>,
     reconcile: Receiver<Turn>,
     routing: Receiver<News>,
+    bird: Receiver<()>,
 }
 
 impl Wakers {
     fn new() -> (Wakers, Woken) {
         let ((node, node_woken), (reconcile, reconcile_woken)) = (channel(), channel());
         let (routing, routing_woken) = channel();
-        let woken = Woken { node: node_woken, reconcile: reconcile_woken, routing: routing_woken };
-        (Wakers { node, reconcile, routing }, woken)
+        let (bird, bird_woken) = channel();
+        let woken = Woken { node: node_woken, reconcile: reconcile_woken, routing: routing_woken, bird: bird_woken };
+        (Wakers { node, reconcile, routing, bird }, woken)
     }
 
     // Sending fails only when the thread has ended, and then there is nobody to wake.
@@ -412,6 +426,7 @@ impl Wakers {
         self.node.send(Wake::Stop).ok();
         self.reconcile.send(Turn::Stop).ok();
         self.routing.send(News::Stop).ok();
+        self.bird.send(()).ok();
     }
 }
 

@@ -10,8 +10,11 @@ pub mod table;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::agent;
+use crate::agent::routing::bird::Places;
+use crate::agent::routing::commands;
 use crate::agent::settings::{ConfigSource, Settings};
 use crate::cli::reader::{Asked, Given, UsageError};
 use crate::cli::table::Program;
@@ -56,6 +59,12 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
             };
             install::run(&order, agent_places)
         }
+        Asked::Run(Program::BirdStop, given) => commands::stop_bird(&given.needed_path(&table::BIRD_SOCKET)?),
+        Asked::Run(Program::Withdraw, given) => {
+            let wait = Duration::from_secs(given.needed(&table::WAIT)?);
+            commands::withdraw(&given.needed_path(&table::AGENT_SOCKET)?, wait)
+        }
+        Asked::Run(Program::Announce, given) => commands::announce(&given.needed_path(&table::AGENT_SOCKET)?),
     })
 }
 
@@ -79,6 +88,7 @@ fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
         state_dir: given.needed_path(&table::STATE_DIR)?,
         cni_conf_dir: given.path(&table::CNI_CONF_DIR),
         import: given.needed_path(&table::IMPORT)?,
+        bird: Places { file: given.needed_path(&table::BIRD_CONFIG)?, socket: given.needed_path(&table::BIRD_SOCKET)? },
         log_format: given.needed(&table::LOG_FORMAT)?,
         log_level: given.needed(&table::LOG_LEVEL)?,
     })

@@ -11,6 +11,9 @@ use std::str::FromStr;
 
 use crate::cli::table::{Default, Flag, HELP, Kind, Operand, PAGES, Program, VERSION};
 
+/// Largest number of seconds.
+const SECONDS_MAX: u64 = 60;
+
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Asked {
@@ -65,13 +68,16 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// The program that the first argument names, and the arguments that are left for it.
+/// The program that the first arguments name, and the arguments that are left for it.
 pub fn program(arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
-    let first = arguments.first().and_then(|word| word.to_str());
-    match PAGES.iter().find(|page| page.word.is_some() && page.word == first) {
-        Some(page) => (page.program, arguments.into_iter().skip(1).collect()),
-        None => (Program::Agent, arguments),
+    for page in PAGES {
+        let words: Vec<&str> = page.word.into_iter().flat_map(|words| words.split(' ')).collect();
+        let named = arguments.get(..words.len()).is_some_and(|first| first.iter().eq(words.iter()));
+        if named && !words.is_empty() {
+            return (page.program, arguments.into_iter().skip(words.len()).collect());
+        }
     }
+    (Program::Agent, arguments)
 }
 
 /// Reads the arguments of a program. Values stand behind the flag or behind a `=`. A flag for help or version is obeyed
@@ -147,11 +153,15 @@ fn checked(flag: &Flag, kind: Kind, value: OsString) -> Result<OsString, UsageEr
         true => Ok(()),
         false => Err(wrong(flag.name, &value, rule.into())),
     };
-    if matches!(kind, Kind::Text | Kind::Socket | Kind::OneOf(_)) {
+    if matches!(kind, Kind::Text | Kind::Socket | Kind::AbsoluteFile | Kind::OneOf(_)) {
         keeps(value.to_str().is_some(), "must be UTF-8")?;
     }
-    if matches!(kind, Kind::AbsoluteDirectory | Kind::Socket) {
+    if matches!(kind, Kind::AbsoluteDirectory | Kind::AbsoluteFile | Kind::Socket) {
         keeps(Path::new(&value).is_absolute(), "must be an absolute path")?;
+    }
+    if kind == Kind::Seconds {
+        let seconds = value.to_str().and_then(|text| text.parse::<u64>().ok());
+        keeps(seconds.is_some_and(|seconds| seconds <= SECONDS_MAX), "must be 0 to 60")?;
     }
     if let Kind::OneOf(words) = kind {
         keeps(words.iter().any(|word| value == *word), &listed(words))?;

@@ -16,6 +16,12 @@ pub enum Program {
     Install,
     /// `flock-agent uninstall`
     Uninstall,
+    /// `flock-agent bird stop`
+    BirdStop,
+    /// `flock-agent withdraw`
+    Withdraw,
+    /// `flock-agent announce`
+    Announce,
 }
 
 /// What there is to say about a program, beside its flags.
@@ -23,7 +29,7 @@ pub enum Program {
 pub struct Page {
     /// Whose page it is.
     pub program: Program,
-    /// The word behind `flock-agent` that chooses the program; none for the daemon.
+    /// The word behind `flock-agent` that chooses the program, or the words; none for the daemon.
     pub word: Option<&'static str>,
     /// What it does, in a few words.
     pub summary: &'static str,
@@ -83,6 +89,8 @@ pub enum Kind {
     Text,
     /// The path of a file, byte by byte.
     File,
+    /// The absolute path of a file, in UTF-8: another program looks for it from another working directory.
+    AbsoluteFile,
     /// The path of a directory, byte by byte.
     Directory,
     /// The absolute path of a directory, for others who look for it from another working directory.
@@ -90,6 +98,8 @@ pub enum Kind {
     /// The absolute path of a socket, in UTF-8: the plugin looks for it from another working directory, and its configuration,
     /// which names it, is JSON.
     Socket,
+    /// A whole number of seconds, at most a minute.
+    Seconds,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -107,7 +117,11 @@ pub enum Default {
     ValueIfThere(&'static str),
 }
 
-const EVERY: &[Program] = &[Program::Agent, Program::Install, Program::Uninstall];
+const EVERY: &[Program] =
+    &[Program::Agent, Program::Install, Program::Uninstall, Program::BirdStop, Program::Withdraw, Program::Announce];
+const WITHDRAW: &[Program] = &[Program::Withdraw];
+const DRAINERS: &[Program] = &[Program::Withdraw, Program::Announce];
+const BIRD_TALKERS: &[Program] = &[Program::Agent, Program::BirdStop];
 const AGENT: &[Program] = &[Program::Agent];
 const INSTALL: &[Program] = &[Program::Install];
 const UNINSTALL: &[Program] = &[Program::Uninstall];
@@ -194,6 +208,42 @@ pub const IMPORT: Flag = Flag {
         default: Default::ValueIfThere("/var/lib/flock/allocations.json"),
     }),
     help: "at the start, take over the running pods of the Go flock from its FILE",
+    ..PLAIN
+};
+
+/// `--bird-config`
+pub const BIRD_CONFIG: Flag = Flag {
+    name: "--bird-config",
+    programs: AGENT,
+    value: Some(Value { name: "FILE", kind: Kind::AbsoluteFile, default: Default::Value("/etc/flock/bird/bird.conf") }),
+    help: "if the NodeConfig has a bgp block, write the configuration of BIRD into FILE",
+    ..PLAIN
+};
+
+/// `--bird-socket`
+pub const BIRD_SOCKET: Flag = Flag {
+    name: "--bird-socket",
+    programs: BIRD_TALKERS,
+    value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value("/run/flock/bird.ctl") }),
+    help: "the control socket of BIRD",
+    ..PLAIN
+};
+
+/// `--socket` of `withdraw` and `announce`
+pub const AGENT_SOCKET: Flag = Flag {
+    name: "--socket",
+    programs: DRAINERS,
+    value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
+    help: "the agent's socket, beside which stands how far the node is withdrawn",
+    ..PLAIN
+};
+
+/// `--wait`
+pub const WAIT: Flag = Flag {
+    name: "--wait",
+    programs: WITHDRAW,
+    value: Some(Value { name: "SECONDS", kind: Kind::Seconds, default: Default::Value("1") }),
+    help: "how long routers have for turning to other nodes",
     ..PLAIN
 };
 
@@ -311,6 +361,10 @@ pub const FLAGS: &[Flag] = &[
     STATE_DIR,
     CNI_CONF_DIR,
     IMPORT,
+    BIRD_CONFIG,
+    BIRD_SOCKET,
+    AGENT_SOCKET,
+    WAIT,
     LOG_FORMAT,
     LOG_LEVEL,
     PLUGIN,
@@ -390,6 +444,53 @@ pub const PAGES: &[Page] = &[
         exits: &[
             (Exit::Done, "nothing of flock is left but what was said"),
             (Exit::Failed, "refused before the first change, or not done to the end; the next run finishes it"),
+            (Exit::Misused, "the command line is not understood"),
+        ],
+    },
+    Page {
+        program: Program::BirdStop,
+        word: Some("bird stop"),
+        summary: "ends BIRD in the way that loses nothing",
+        about: Some(
+            "Peers keep the routes until BIRD is back, for two minutes at most. flock-bird.service ends BIRD by this.",
+        ),
+        operands: &[],
+        examples: &[],
+        files: &[],
+        exits: &[
+            (Exit::Done, "BIRD has ended, or was not there"),
+            (Exit::Failed, "BIRD does not end"),
+            (Exit::Misused, "the command line is not understood"),
+        ],
+    },
+    Page {
+        program: Program::Withdraw,
+        word: Some("withdraw"),
+        summary: "takes the node out of the network before it stops",
+        about: Some(
+            "Routers are told to prefer other nodes, and a moment later that nothing is here any more. Pods keep running, and \
+             the node announces itself again after `announce` or a reboot. With or without the agent; may be repeated.",
+        ),
+        operands: &[],
+        examples: &[("flock-agent withdraw --wait 5", "for routers that take their time")],
+        files: &[("/run/flock/drain", "says that the node is withdrawn")],
+        exits: &[
+            (Exit::Done, "the node announces nothing"),
+            (Exit::Failed, "not done to the end; the next run finishes it"),
+            (Exit::Misused, "the command line is not understood"),
+        ],
+    },
+    Page {
+        program: Program::Announce,
+        word: Some("announce"),
+        summary: "ends what withdraw has begun",
+        about: Some("The agent announces the node again as soon as it runs."),
+        operands: &[],
+        examples: &[],
+        files: &[("/run/flock/drain", "is removed")],
+        exits: &[
+            (Exit::Done, "the node is not withdrawn any more"),
+            (Exit::Failed, "not done"),
             (Exit::Misused, "the command line is not understood"),
         ],
     },

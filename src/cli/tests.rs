@@ -34,6 +34,7 @@ fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
         state_dir: "/run/flock/state".into(),
         cni_conf_dir: None,
         import: "/var/lib/flock/allocations.json".into(),
+        bird: Places { file: "/etc/flock/bird/bird.conf".into(), socket: "/run/flock/bird.ctl".into() },
         log_format: Format::Text,
         log_level: Level::Info,
     };
@@ -42,7 +43,8 @@ fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
 
 #[test]
 fn every_flag_reaches_what_it_is_for() {
-    let line = "--kubeconfig=/k --node-name n --socket /s --state-dir d --cni-conf-dir c --import i --log-format json \
+    let line = "--kubeconfig=/k --node-name n --socket /s --state-dir d --cni-conf-dir c --import i --bird-config /b \
+                --bird-socket=/c --log-format json \
                 --log-level=debug";
     let expected = Settings {
         source: ConfigSource::Kubeconfig("/k".into()),
@@ -51,6 +53,7 @@ fn every_flag_reaches_what_it_is_for() {
         state_dir: "d".into(),
         cni_conf_dir: Some("c".into()),
         import: "i".into(),
+        bird: Places { file: "/b".into(), socket: "/c".into() },
         log_format: Format::Json,
         log_level: Level::Debug,
     };
@@ -111,6 +114,15 @@ fn a_wrong_command_line_is_named() {
         ("install now", "\"now\""),
         ("install --cni-bin-dir usr/lib/cni", "--cni-bin-dir \"usr/lib/cni\": must be an absolute path"),
         ("uninstall --root /a --cni-bin-dir=./x", "\"./x\": must be an absolute path"),
+        ("bird", "\"bird\""),
+        ("bird start", "\"bird\""),
+        ("bird stop now", "\"now\""),
+        ("bird stop --bird-socket x", "must be an absolute path"),
+        ("--bird-config bird.conf", "must be an absolute path"),
+        ("withdraw --wait 61", "--wait \"61\": must be 0 to 60"),
+        ("withdraw --wait -1", "must be 0 to 60"),
+        ("withdraw --wait soon", "must be 0 to 60"),
+        ("announce --wait 1", "\"--wait\""),
     ] {
         let error = read(line).expect_err(line).to_string();
         assert!(error.contains(why), "{line}: {error}");
@@ -124,6 +136,8 @@ fn help_and_version_are_given_whatever_else_is_asked_for() {
         ("--socket /x -h --nonsense", Program::Agent),
         ("install --root=x --help", Program::Install),
         ("uninstall -h", Program::Uninstall),
+        ("bird stop --help", Program::BirdStop),
+        ("withdraw --wait 5 -h", Program::Withdraw),
     ] {
         assert!(matches!(read(line), Ok(Asked::Help(of)) if of == program), "{line}");
     }
@@ -187,7 +201,7 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
         if let Kind::OneOf(words) = value.kind {
             assert!(value.default.value().is_none_or(|default| words.contains(&default)), "{}", flag.name);
         }
-        if matches!(value.kind, Kind::Socket | Kind::AbsoluteDirectory) {
+        if matches!(value.kind, Kind::Socket | Kind::AbsoluteFile | Kind::AbsoluteDirectory) {
             assert!(value.default.value().is_none_or(|default| default.starts_with('/')), "{}", flag.name);
         }
         assert!(!matches!(value.default, Default::Unset("")), "{}", flag.name);

@@ -16,6 +16,9 @@ use crate::agent::ledger::{Ledger, Usage};
 use crate::agent::node::peers::Listed;
 use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
 use crate::agent::node::state::{Edit, NodeState, Verdict};
+use crate::agent::routing::bird::Speaking;
+use crate::agent::routing::state::RoutesState;
+use crate::bird::sessions::Session;
 use crate::kube::client::{Client, Method};
 use crate::kube::explained;
 use crate::kube::kind::Kind as _;
@@ -73,12 +76,17 @@ struct Standing {
     host_notes: Vec<String>,
     serving: Serving,
     others: Others,
+    /// The condition of the peers of `spec.bgp`; none without it.
+    routing: Option<Condition>,
+    /// Whether the session with each peer of it is established, by the peer's name.
+    sessions: Vec<(String, bool)>,
 }
 
 /// How the node stands to the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Others {
-    /// Whose ranges overlap this node's, a line each; none as long as the others are not known, or this node has no ranges.
+    /// Whose ranges overlap this node's and who claims an address of its pods, a line each; none as long as the others are not
+    /// known, or this node has no ranges.
     overlaps: Option<Vec<String>>,
     /// What an operator has to do to make them known.
     remedy: Option<String>,
@@ -87,14 +95,21 @@ struct Others {
 }
 
 impl Others {
-    fn of(node: &str, state: &NodeState, listed: &Listed, unreached: Option<Vec<String>>) -> Others {
+    fn of(
+        node: &str,
+        state: &NodeState,
+        listed: &Listed,
+        contests: &[String],
+        unreached: Option<Vec<String>>,
+    ) -> Others {
         let remedy = listed.remedy.clone();
         let (Some(_), Some(view)) = (&listed.nodes, &state.view) else {
             return Others { overlaps: None, remedy, unreached };
         };
         let own = Own { name: node, ranges: &view.config.prefixes(), host: &state.whereabouts.host };
         let found = peers::overlaps(&own, &listed.peers());
-        let mut overlaps: Vec<String> = found.iter().take(OVERLAPS_MAX).map(ToString::to_string).collect();
+        let found_here = found.iter().take(OVERLAPS_MAX).map(ToString::to_string);
+        let mut overlaps: Vec<String> = found_here.chain(contests.iter().cloned()).collect();
         if found.len() > OVERLAPS_MAX {
             overlaps.push("and so do others".into());
         }
@@ -103,13 +118,20 @@ impl Others {
 }
 
 impl Standing {
-    fn of(state: &NodeState, others: Others) -> Standing {
+    fn of(state: &NodeState, others: Others, speaking: &Speaking) -> Standing {
         let serving = match (&state.view, state.host.problem()) {
             (None, _) => Serving::NotConfigured,
             (Some(_), Some(problem)) => Serving::HostNotPrepared(problem.to_string()),
             (Some(_), None) => Serving::Yes,
         };
-        Standing { verdict: state.verdict.clone(), host_notes: state.host_notes.clone(), serving, others }
+        let routing = speaking.judge().map(|(well, reason, message)| {
+            let status = if well { Truth::True } else { Truth::False };
+            Condition { kind: "Routing", status, reason, message }
+        });
+        let sessions =
+            speaking.sessions.iter().map(|session| (session.peer.clone(), session.is_established())).collect();
+        let (verdict, host_notes) = (state.verdict.clone(), state.host_notes.clone());
+        Standing { verdict, host_notes, serving, others, routing, sessions }
     }
 
     fn notes(&self) -> String {
@@ -172,11 +194,12 @@ pub struct Reporter {
     ledger: Ledger,
     state: Board<NodeState>,
     listed: Board<Listed>,
-    unreached: Board<Option<Vec<String>>>,
-    /// What of `unreached` the report says. In a large cluster it changes all the time, and each change would be a write of each
-    /// node: so it goes along with the regular report, unless there was nothing to say, or is nothing any more.
+    routes: Board<RoutesState>,
+    /// Which nodes that are not reached the report names. In a large cluster it changes all the time, and each change would be a
+    /// write of each node: so it goes along with the regular report, unless there was nothing to say, or is nothing any more.
     said: Option<Vec<String>>,
     began: Instant,
+    speaking: Board<Speaking>,
     written: Option<Written>,
     /// The conditions as the server has them, and of which object; none as long as they are not known.
     told: Option<(String, Vec<Told>)>,
@@ -190,15 +213,16 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter that has written nothing yet. `unreached` are the nodes that this one has no route to, and why, in a few lines;
-    /// none where it keeps no routes to others.
+    /// A reporter that has written nothing yet. `listed` are the nodes of the cluster, and `routes` tells which of them are
+    /// reached.
     pub fn new(
         client: Arc<Client>,
         node: String,
         ledger: Ledger,
         state: Board<NodeState>,
         listed: Board<Listed>,
-        unreached: Board<Option<Vec<String>>>,
+        routes: Board<RoutesState>,
+        speaking: Board<Speaking>,
     ) -> Reporter {
         Reporter {
             client,
@@ -206,9 +230,10 @@ impl Reporter {
             ledger,
             state,
             listed,
-            unreached,
+            routes,
             said: None,
             began: Instant::now(),
+            speaking,
             written: None,
             told: None,
             counted: None,
@@ -250,13 +275,17 @@ impl Reporter {
         if !known && self.written.is_none() && self.began.elapsed() < OTHERS_LIMIT {
             return;
         }
-        let unreached = self.unreached.get();
+        let routes = self.routes.get();
         let regular = self.written.as_ref().is_none_or(|written| written.at.elapsed() >= self.heard_interval);
         let nothing = |lines: &Option<Vec<String>>| lines.as_ref().map(Vec::is_empty);
-        if regular || nothing(&self.said) != nothing(&unreached) {
-            self.said.clone_from(&unreached);
+        if regular || nothing(&self.said) != nothing(&routes.unreached) {
+            self.said.clone_from(&routes.unreached);
         }
-        let standing = Standing::of(&state, Others::of(&self.node, &state, &listed, self.said.clone()));
+        let standing = Standing::of(
+            &state,
+            Others::of(&self.node, &state, &listed, &routes.contests, self.said.clone()),
+            &self.speaking.get(),
+        );
         let same = self.written.as_ref().is_some_and(|written| written.standing == standing);
         if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
             return;
@@ -294,6 +323,7 @@ impl Reporter {
             "pods": usage.leases,
             "ipv6": family(config.is_some_and(|config| config.cidr6.is_some()), &usage.addresses.ipv6),
             "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &usage.addresses.ipv4),
+            "routing": routing(&self.speaking.get().sessions),
             "conditions": conditions,
         });
         let fresh = |written: &Written| {
@@ -310,6 +340,26 @@ impl Reporter {
         self.written = Some(written);
         self.heard_interval = jittered(HEARD_INTERVAL, 5);
         Ok(())
+    }
+}
+
+/// The sessions with the peers; null takes away what was written before. In which state of connecting a session is changes by the
+/// second: a thousand nodes whose router is down would write two hundred times a second what nobody needs.
+fn routing(sessions: &[Session]) -> Value {
+    let peer = |session: &Session| {
+        let state = if session.is_established() { "Established" } else { "Down" };
+        json!({
+            "name": session.peer,
+            "state": state,
+            "since": session.since,
+            "sent": session.sent,
+            "accepted": session.accepted,
+            "lastError": session.last_error,
+        })
+    };
+    match sessions {
+        [] => Value::Null,
+        sessions => json!({"peers": sessions.iter().map(peer).collect::<Vec<_>>()}),
     }
 }
 
@@ -404,7 +454,7 @@ fn dated(conditions: &[Condition], told: &[Told], now: &str, generation: i64) ->
     (values.collect(), told)
 }
 
-fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> [Condition; 3] {
+fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec<Condition> {
     let condition =
         |kind, status, reason, message: &str| Condition { kind, status, reason, message: message.to_owned() };
     let verdict = &standing.verdict;
@@ -442,7 +492,7 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> [Co
         }
         (_, Serving::HostNotPrepared(why)) => condition("Ready", Truth::False, "HostNotPrepared", why),
     };
-    [ready, valid, free]
+    [ready, valid, free].into_iter().chain(standing.routing.clone()).collect()
 }
 
 /// What there is to say of the other nodes. Whether they are reached is said only where this node sees to it.
@@ -485,15 +535,29 @@ fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'stat
 mod tests {
     use super::*;
     use crate::agent::node::state::View;
+    use crate::agent::routing::bird::Trouble;
     use crate::kube::kind::{Name, Objects};
     use cni::error::{Code, Error};
     use model::addr::GATEWAY4;
     use model::ipam::Counts;
     use model::peers::Peer;
 
+    impl Standing {
+        fn of_alone(state: &NodeState) -> Standing {
+            Standing::of(state, Others::default(), &Speaking::default())
+        }
+    }
+
     /// A standing in which pods get addresses.
     fn of(verdict: Verdict) -> Standing {
-        Standing { verdict, host_notes: Vec::new(), serving: Serving::Yes, others: Others::default() }
+        Standing {
+            verdict,
+            host_notes: Vec::new(),
+            serving: Serving::Yes,
+            others: Others::default(),
+            routing: None,
+            sessions: Vec::new(),
+        }
     }
 
     fn usage(allocated: u64, free: u64, resting: u64) -> Usage {
@@ -510,8 +574,12 @@ mod tests {
         Arc::new(View { config: config("{cidr4: 10.0.0.0/24}"), mtu: 1500, gateway4: GATEWAY4 })
     }
 
+    fn judged(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> [Condition; 3] {
+        judge(standing, config, usage).try_into().expect("three conditions")
+    }
+
     fn conditions(standing: &Standing) -> [Condition; 3] {
-        judge(standing, Some(&config("{cidr4: 10.0.0.0/24}")), &usage(1, 10, 0))
+        judged(standing, Some(&config("{cidr4: 10.0.0.0/24}")), &usage(1, 10, 0))
     }
 
     #[test]
@@ -532,7 +600,7 @@ mod tests {
         let [ready, valid, _] = conditions(&bad);
         assert_eq!((ready.status, ready.reason), (Truth::True, "LastGood"));
         assert_eq!((valid.status, valid.reason, valid.message.as_str()), (Truth::False, "Invalid", "spec.cidr6 …"));
-        let [ready, _, free] = judge(&Standing { serving: Serving::NotConfigured, ..bad }, None, &usage(0, 0, 0));
+        let [ready, _, free] = judged(&Standing { serving: Serving::NotConfigured, ..bad }, None, &usage(0, 0, 0));
         assert_eq!((ready.status, ready.reason), (Truth::False, "NotConfigured"));
         assert_eq!((free.status, free.reason), (Truth::Unknown, "NotConfigured"));
         let [ready, valid, free] = conditions(&of(Verdict::default()));
@@ -540,9 +608,45 @@ mod tests {
     }
 
     #[test]
+    fn the_peers_are_a_condition_that_does_not_change_with_every_try_to_connect() {
+        let session = |peer: &str, state: &str, error: Option<&str>| Session {
+            peer: peer.into(),
+            state: state.into(),
+            since: None,
+            sent: 3,
+            accepted: 0,
+            last_error: error.map(str::to_owned),
+        };
+        let of = |sessions: &[Session], trouble: Option<Trouble>| {
+            let speaking = Speaking { sessions: sessions.to_vec(), trouble, remarks: Vec::new() };
+            let state = NodeState { view: Some(view()), ..NodeState::default() };
+            Standing::of(&state, Others::default(), &speaking)
+        };
+        assert_eq!(of(&[], None).routing, None, "a node without spec.bgp");
+        let up = session("tor1", "Established", None);
+        let routing = of(&[up.clone()], None).routing.expect("a condition");
+        assert_eq!((routing.kind, routing.status, routing.reason), ("Routing", Truth::True, "Established"));
+        let connecting = of(&[up.clone(), session("tor2", "Connect", Some("Hold timer expired"))], None);
+        let active = of(&[up.clone(), session("tor2", "Active", Some("Hold timer expired"))], None);
+        assert_eq!(connecting, active);
+        let routing = active.routing.clone().expect("a condition");
+        assert_eq!((routing.status, routing.reason), (Truth::False, "SessionDown"));
+        assert_eq!(routing.message, "tor2 is down (Hold timer expired)");
+        for (trouble, reason) in [
+            (Trouble::Unreachable("BIRD is away".into()), "BirdUnreachable"),
+            (Trouble::Refused("line 7".into()), "ConfigurationRefused"),
+        ] {
+            assert_eq!(of(&[up.clone()], Some(trouble)).routing.expect("a condition").reason, reason);
+        }
+        assert_eq!(judge(&active, None, &usage(0, 0, 0)).len(), 4);
+        assert_eq!(super::routing(&[]), Value::Null);
+        assert_eq!(super::routing(&[up])["peers"][0]["sent"], 3);
+    }
+
+    #[test]
     fn a_full_family_is_told_and_the_node_stays_ready() {
         let both = config("{cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}");
-        let [ready, _, free] = judge(&of(Verdict::default()), Some(&both), &usage(253, 0, 0));
+        let [ready, _, free] = judged(&of(Verdict::default()), Some(&both), &usage(253, 0, 0));
         assert_eq!(
             (ready.status, ready.message.as_str()),
             (Truth::True, "pods get addresses, but no IPv4 address is free")
@@ -554,12 +658,12 @@ mod tests {
         // A family that the node does not have is not full, nor is one whose last addresses rest.
         for (spec, usage) in [("{cidr6: '2001:db8::/64'}", usage(0, 0, 0)), ("{cidr4: 10.0.0.0/24}", usage(252, 0, 1))]
         {
-            let [ready, _, free] = judge(&of(Verdict::default()), Some(&config(spec)), &usage);
+            let [ready, _, free] = judged(&of(Verdict::default()), Some(&config(spec)), &usage);
             assert_eq!((free.status, ready.message.as_str()), (Truth::True, "pods get addresses"), "{spec}");
         }
         let mut none = usage(9, 0, 0);
         none.addresses.ipv6.free = 0;
-        let [ready, _, free] = judge(&of(Verdict::default()), Some(&both), &none);
+        let [ready, _, free] = judged(&of(Verdict::default()), Some(&both), &none);
         assert!(ready.message.ends_with("no IPv6 and no IPv4 address is free"), "{}", ready.message);
         assert!(free.message.contains("IPv6") && free.message.contains("IPv4"), "{}", free.message);
     }
@@ -580,17 +684,17 @@ mod tests {
     #[test]
     fn a_host_that_is_not_prepared_is_not_ready_and_says_why() {
         let state = NodeState { view: Some(view()), ..NodeState::default() };
-        assert_eq!(Standing::of(&state, Others::default()).serving, Serving::Yes);
+        assert_eq!(Standing::of_alone(&state).serving, Serving::Yes);
         let refusal = Error::new(Code::TryAgainLater, "net/ipv4/ip_forward cannot be written");
         let unprepared = NodeState { host: state.host.after(Err(refusal.clone())), ..state.clone() };
-        let [ready, valid, _] = conditions(&Standing::of(&unprepared, Others::default()));
+        let [ready, valid, _] = conditions(&Standing::of_alone(&unprepared));
         assert_eq!((ready.status, ready.reason, valid.status), (Truth::False, "HostNotPrepared", Truth::True));
         assert_eq!(ready.message, refusal.to_string());
         // Without a configuration nobody has tried to prepare it.
         let unconfigured = NodeState { view: None, ..unprepared.clone() };
-        assert_eq!(Standing::of(&unconfigured, Others::default()).serving, Serving::NotConfigured);
+        assert_eq!(Standing::of_alone(&unconfigured).serving, Serving::NotConfigured);
         let prepared = NodeState { host: unprepared.host.after(Ok(())), ..unprepared };
-        assert_eq!(Standing::of(&prepared, Others::default()).serving, Serving::Yes);
+        assert_eq!(Standing::of_alone(&prepared).serving, Serving::Yes);
     }
 
     #[test]
@@ -598,7 +702,7 @@ mod tests {
         let refusal = || Err(Error::new(Code::TryAgainLater, "net/ipv4/ip_forward cannot be written"));
         let once = NodeState { host: NodeState::default().host.after(refusal()), ..NodeState::default() };
         let twice = NodeState { host: once.host.after(refusal()), ..once.clone() };
-        assert_eq!(Standing::of(&once, Others::default()), Standing::of(&twice, Others::default()));
+        assert_eq!(Standing::of_alone(&once), Standing::of_alone(&twice));
     }
 
     fn others(ranges: &[(&str, &str)]) -> Others {
@@ -606,7 +710,7 @@ mod tests {
         let name = |name: &str| Name { namespace: String::new(), name: name.into() };
         let nodes: Objects<Peer> = ranges.iter().map(|(node, range)| (name(node), peer(range))).collect();
         let listed = Listed { nodes: Some(Arc::new(nodes)), heard: true, ..Listed::default() };
-        Others::of("n", &NodeState { view: Some(view()), ..NodeState::default() }, &listed, None)
+        Others::of("n", &NodeState { view: Some(view()), ..NodeState::default() }, &listed, &[], None)
     }
 
     #[test]

@@ -5,11 +5,14 @@
 //! announced that cannot be reached. `model::routes` decides what is wanted and in which order; this file asks, carries out and
 //! says. Must not touch the routes of pods' links or the host's settings.
 
+pub mod bird;
+pub mod commands;
 pub mod drain;
 pub mod news;
 pub mod others;
-pub mod standing;
+pub mod state;
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -20,7 +23,7 @@ use crate::agent::node::state::{NodeState, View};
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::{Heard, News};
 use crate::agent::routing::others::{Judgement, Others};
-use crate::agent::routing::standing::Standing;
+use crate::agent::routing::state::RoutesState;
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
@@ -61,13 +64,15 @@ pub struct Routing {
     others: Option<Others>,
     /// When what is wanted changes without any news.
     again_at: Option<Instant>,
+    /// The overlaps of ranges that the log has, which need no second line.
+    overlaps: BTreeSet<String>,
     /// Whether the host has been ready for pods: nothing is announced before.
     serving: bool,
     /// What was wanted at the end of the last round that succeeded.
     wanted: Option<Routes>,
     budget: Budget,
-    standing: Standing,
-    board: Board<Standing>,
+    state: RoutesState,
+    board: Board<RoutesState>,
     progress: Progress,
 }
 
@@ -79,7 +84,7 @@ impl Routing {
         suspicions: Suspicions,
         drain: DrainFile,
         others: Option<Others>,
-        board: Board<Standing>,
+        board: Board<RoutesState>,
     ) -> Routing {
         Routing {
             ledger,
@@ -88,10 +93,11 @@ impl Routing {
             drain,
             others,
             again_at: None,
+            overlaps: BTreeSet::new(),
             serving: false,
             wanted: None,
             budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
-            standing: Standing::default(),
+            state: RoutesState::default(),
             board,
             progress: Progress::default(),
         }
@@ -108,7 +114,7 @@ impl Routing {
         loop {
             let due_at = self.again_at.map_or(next, |again_at| again_at.min(next));
             let mut limit = due_at.saturating_duration_since(Instant::now());
-            if self.standing.stage != Stage::Announcing {
+            if self.state.stage != Stage::Announcing {
                 limit = limit.min(DRAIN_INTERVAL);
             }
             let heard = self.progress.resting(|| Heard::wait(messages, limit));
@@ -116,7 +122,7 @@ impl Routing {
                 return;
             }
             let due = heard.again || Instant::now() >= due_at;
-            if heard.nothing && !due && self.stage() == self.standing.stage {
+            if heard.nothing && !due && self.stage() == self.state.stage {
                 continue;
             }
             if due {
@@ -124,10 +130,10 @@ impl Routing {
             }
             if let Err(cause) = self.round(due, heard.kernel) {
                 let fault = Fault { step: Step::Compare, cause };
-                self.standing.problem = Some(fault.to_string());
+                self.state.problem = Some(fault.to_string());
                 log::warn("routes cannot be compared").with("err", fault).write_limited();
             }
-            self.board.set(self.standing.clone());
+            self.board.set(self.state.clone());
         }
     }
 
@@ -136,7 +142,7 @@ impl Routing {
             Ok(stage) => stage,
             Err(error) => {
                 log::warn("whether this node is withdrawn cannot be read").with("err", error).write_limited();
-                self.standing.stage
+                self.state.stage
             }
         }
     }
@@ -164,11 +170,11 @@ impl Routing {
         };
         let wanted = wanted(view, &leases, &others).at(stage);
         let steps = steps(&wanted, &shown);
-        if stage != self.standing.stage {
+        if stage != self.state.stage {
             say_stage(stage);
         }
-        self.standing.stage = stage;
-        self.standing.announced = announced(&wanted);
+        self.state.stage = stage;
+        self.state.announced = announced(&wanted);
         self.again_at = others.again_at;
         self.stand(&others);
         // What was in force and is wanted still was taken away by somebody.
@@ -179,22 +185,26 @@ impl Routing {
                 .write_limited();
             return Ok(());
         }
-        self.standing.problem = carry_out(&mut conn, &steps, lost);
-        self.wanted = self.standing.problem.is_none().then_some(wanted);
+        self.state.problem = carry_out(&mut conn, &steps, lost);
+        self.wanted = self.state.problem.is_none().then_some(wanted);
         Ok(())
     }
 
     fn stand(&mut self, others: &Judgement) {
-        self.standing.reached = others.routes.routes.len();
-        let overlaps = others.overlaps.iter().map(ToString::to_string);
-        let overlaps: Vec<String> =
-            overlaps.chain(others.contests.iter().map(ToString::to_string)).take(TOLD_MAX).collect();
-        let news = overlaps.iter().filter(|line| !self.standing.overlaps.contains(line));
-        news.for_each(|line| log::error("another node has what is this node's").with("what", line).write_limited());
-        let remarks = summary(&others.remarks);
-        let news = remarks.iter().filter(|line| !self.standing.remarks.contains(line));
-        news.for_each(|line| log::warn("other nodes are not reached directly").with("what", line).write_limited());
-        (self.standing.overlaps, self.standing.remarks) = (overlaps, remarks);
+        self.state.reached = others.routes.routes.len();
+        let contests: Vec<String> = others.contests.iter().take(TOLD_MAX).map(ToString::to_string).collect();
+        let news = contests.iter().filter(|line| !self.state.contests.contains(line));
+        news.for_each(|line| log::error("an address has two pods").with("what", line).write_limited());
+        let overlaps: BTreeSet<String> = others.overlaps.iter().take(TOLD_MAX).map(ToString::to_string).collect();
+        let news = overlaps.difference(&self.overlaps);
+        news.for_each(|line| log::error("a range has two nodes").with("what", line).write_limited());
+        let unreached = others.remarks.as_deref().map(summary);
+        let known = self.state.unreached.iter().flatten();
+        let news: Vec<&String> =
+            unreached.iter().flatten().filter(|line| !known.clone().any(|old| old == *line)).collect();
+        news.iter()
+            .for_each(|line| log::warn("other nodes are not reached directly").with("what", line).write_limited());
+        (self.state.contests, self.state.unreached, self.overlaps) = (contests, unreached, overlaps);
     }
 }
 

@@ -52,8 +52,8 @@ pub struct Judgement {
     pub routes: Routes,
     /// Ranges of this node that others have, too.
     pub overlaps: Vec<Remark>,
-    /// Nodes that are not reached, and why.
-    pub remarks: Vec<Remark>,
+    /// Nodes that are not reached, and why; none where this node keeps no routes to others.
+    pub remarks: Option<Vec<Remark>>,
     /// Addresses that another node claims, too.
     pub contests: Vec<Contest>,
     /// When this changes without any news.
@@ -105,7 +105,7 @@ impl Others {
             let metric = if route.to.addr().is_ipv6() { METRIC6 } else { 0 };
             (RouteKey { table: MAIN, to: route.to, metric }, Way::Gateway { via: route.via, link: route.link })
         }));
-        judgement.remarks = decision.remarks;
+        judgement.remarks = Some(decision.remarks);
         judgement.again_at = decision.again_at.map(|ms| self.began + Duration::from_millis(ms));
         Ok(judgement)
     }

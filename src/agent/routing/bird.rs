@@ -1,0 +1,346 @@
+//! Keeps BIRD configured as `spec.bgp` of the NodeConfig says, and knows how the sessions with the peers are. One thread, the only
+//! one that writes BIRD's configuration or speaks to BIRD.
+//!
+//! Without `spec.bgp` nothing is written and nobody is called. BIRD away, or in trouble, is said and waited for; nothing else waits
+//! with it. Must not touch a route, and never starts or ends BIRD.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::agent::board::Board;
+use crate::agent::node::state::{NodeState, View};
+use crate::bird::conf::{self, CONNECTED_MAX, Configuration, Facts};
+use crate::bird::keeper::{Keeper, Standing as Kept};
+use crate::bird::password::Password;
+use crate::bird::sessions::Session;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::conn::Conn;
+use crate::process::foreign_file;
+use crate::process::log;
+use crate::process::progress::Progress;
+use crate::record::replacement::Replacement;
+use model::bgp::{Bgp, PeerName};
+use model::excerpt::Excerpt;
+use model::nodeconfig::NodeConfig;
+
+/// Interval between looks at whether the NodeConfig has changed, 0.5 s.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Interval between looks at BIRD and its sessions, 5 s.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Deadline for one look, 3 s: less than between two.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Name of the file, beside the agent's socket, from which the unit of BIRD learns that its next start is a restart.
+const ENVIRONMENT: &str = "bird.env";
+
+/// What stands in it: BIRD then waits for what its peers have kept of it. At the first start of a boot they have kept nothing.
+const RESTART: &str = "GR=-R\n";
+
+/// Longest text about passwords, links and refusals together, in bytes.
+const TEXT_MAX: usize = 1000;
+
+/// Where BIRD is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Its configuration, an absolute path.
+    pub file: PathBuf,
+    /// Its control socket, an absolute path.
+    pub socket: PathBuf,
+}
+
+/// How the peers of `spec.bgp` are told what the node announces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Speaking {
+    /// What keeps BIRD from being as it should; none if nothing does, or if there is no `spec.bgp`.
+    pub trouble: Option<Trouble>,
+    /// The session with each peer, in the order of the NodeConfig; none as long as BIRD has not been asked.
+    pub sessions: Vec<Session>,
+    /// What an operator should know, a line each.
+    pub remarks: Vec<String>,
+}
+
+/// What keeps BIRD from being as it should, in one line for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It cannot be asked.
+    Unreachable(String),
+    /// It does not take the configuration, or the configuration cannot be made.
+    Refused(String),
+}
+
+impl Speaking {
+    /// Whether all is well, in one word, and in words for an operator; none without `spec.bgp`.
+    pub fn judge(&self) -> Option<(bool, &'static str, String)> {
+        let remarks = if self.remarks.is_empty() { String::new() } else { format!("; {}", self.remarks.join("; ")) };
+        let (well, reason, text) = match &self.trouble {
+            Some(Trouble::Unreachable(why)) => (false, "BirdUnreachable", why.clone()),
+            Some(Trouble::Refused(why)) => (false, "ConfigurationRefused", why.clone()),
+            None if self.sessions.is_empty() => return None,
+            None => {
+                let down: Vec<String> =
+                    self.sessions.iter().filter(|session| !session.is_established()).map(in_words).collect();
+                match down.is_empty() {
+                    true => (true, "Established", "the session with each peer is established".into()),
+                    false => (false, "SessionDown", down.join(", ")),
+                }
+            }
+        };
+        Some((well, reason, Excerpt::line(&format!("{text}{remarks}"), TEXT_MAX).into()))
+    }
+}
+
+/// A session that is not established. In which state of connecting it is changes by the second, and tells nobody anything.
+fn in_words(session: &Session) -> String {
+    match &session.last_error {
+        Some(error) => format!("{} is down ({error})", session.peer),
+        None => format!("{} is down", session.peer),
+    }
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub struct Bird {
+    keeper: Keeper,
+    environment: PathBuf,
+    node: String,
+    state: Board<NodeState>,
+    board: Board<Speaking>,
+    /// The NodeConfig that was last looked at.
+    seen: Option<Arc<View>>,
+    progress: Progress,
+}
+
+impl Bird {
+    /// The keeper of the BIRD at `places`, for the node `node` whose agent listens on `socket`. Publishes on `board`.
+    pub fn new(places: Places, socket: &Path, node: String, state: Board<NodeState>, board: Board<Speaking>) -> Bird {
+        Bird {
+            keeper: Keeper::new(places.file, places.socket),
+            environment: socket.with_file_name(ENVIRONMENT),
+            node,
+            state,
+            board,
+            seen: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// The thread's sign of life.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Looks at once when the NodeConfig has changed, and in intervals, until `stop` says so or is dropped.
+    pub fn run(mut self, stop: &Receiver<()>) {
+        let mut next = Instant::now();
+        let progress = self.progress.clone();
+        while matches!(progress.resting(|| stop.recv_timeout(INTERVAL)), Err(RecvTimeoutError::Timeout)) {
+            let view = self.state.get().view.clone();
+            let same = match (&view, &self.seen) {
+                (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+                (now, before) => now.is_none() && before.is_none(),
+            };
+            if same && Instant::now() < next {
+                continue;
+            }
+            next = Instant::now() + LOOK_INTERVAL;
+            self.seen.clone_from(&view);
+            // Before the first good NodeConfig nobody knows what is wanted.
+            if let Some(view) = view {
+                self.look(&view.config);
+            }
+        }
+    }
+
+    fn look(&mut self, config: &NodeConfig) {
+        let deadline = Instant::now() + LIMIT;
+        let speaking = match &config.bgp {
+            Some(bgp) => self.with_peers(config, bgp, deadline),
+            None => self.without_peers(deadline),
+        };
+        self.publish(speaking);
+    }
+
+    fn without_peers(&mut self, deadline: Instant) -> Speaking {
+        let node = self.node.clone();
+        let empty = |text: &str| {
+            let id = conf::router_id_in(text, &node);
+            conf::without_peers(&node, conf::router_id(&node, &[], id))
+        };
+        let outcome = self.keeper.keep_none(empty, deadline);
+        if outcome.configured {
+            log::info("BIRD has no peers any more, as spec.bgp is absent").write();
+        }
+        Speaking { trouble: trouble(&outcome.standing), ..Speaking::default() }
+    }
+
+    fn with_peers(&mut self, config: &NodeConfig, bgp: &Bgp, deadline: Instant) -> Speaking {
+        let mut speaking = Speaking::default();
+        let wanted = match self.wanted(config, bgp, deadline, &mut speaking.remarks) {
+            Ok(wanted) => wanted,
+            Err(why) => {
+                speaking.trouble =
+                    Some(Trouble::Refused(format!("the former configuration of BIRD stays in force: {why}")));
+                speaking.sessions = self.keeper.sessions(bgp, deadline).unwrap_or_default();
+                return speaking;
+            }
+        };
+        let outcome = self.keeper.keep(&wanted, deadline);
+        if let Some(repair) = outcome.repaired {
+            log::warn("BIRD was not as flock had left it, and is put right").with("why", repair).write_limited();
+        } else if outcome.configured {
+            log::info("BIRD is configured")
+                .with("peers", bgp.peers.len())
+                .with("now", &outcome.standing)
+                .write_limited();
+        }
+        speaking.trouble = trouble(&outcome.standing);
+        match self.keeper.sessions(bgp, deadline) {
+            Ok(sessions) => speaking.sessions = sessions,
+            Err(error) if speaking.trouble.is_none() => {
+                speaking.trouble = Some(Trouble::Unreachable(error.to_string()));
+            }
+            Err(_) => {}
+        }
+        if speaking.sessions.iter().any(Session::is_established) {
+            self.next_start_is_a_restart();
+        }
+        speaking
+    }
+
+    /// The configuration for these peers on this host as it is now. What an operator should know goes to `remarks`.
+    fn wanted(
+        &self,
+        config: &NodeConfig,
+        bgp: &Bgp,
+        deadline: Instant,
+        remarks: &mut Vec<String>,
+    ) -> Result<Configuration, String> {
+        let mut passwords: BTreeMap<PeerName, Password> = BTreeMap::new();
+        for peer in &bgp.peers {
+            if let Some(file) = &peer.password_file {
+                let found = Password::in_file(Path::new(file));
+                let (password, remark) = found.map_err(|error| format!("peer {}: {error}", peer.name))?;
+                passwords.insert(peer.name.clone(), password);
+                remarks.extend(remark);
+            }
+        }
+        let own = config.prefixes();
+        let host = host(bgp, &own, deadline).map_err(|error| error.to_string())?;
+        if host.connected.len() > CONNECTED_MAX && !bgp.import.is_empty() {
+            remarks.push(format!(
+                "the host has addresses in more than {CONNECTED_MAX} prefixes, which no peer may give: nothing is imported"
+            ));
+        }
+        let text = self.keeper.own_text().map_err(|error| error.to_string())?;
+        let former = text.and_then(|text| conf::router_id_in(&text, &self.node));
+        let router_id = conf::router_id(&self.node, &host.addresses, former);
+        let facts =
+            Facts { node: self.node.clone(), router_id, own, connected: host.connected, extra: self.keeper.extra() };
+        Ok(conf::with_peers(bgp, &facts, &passwords))
+    }
+
+    fn publish(&self, speaking: Speaking) {
+        let before = self.board.get();
+        if *before == speaking {
+            return;
+        }
+        let (was, is) = (before.judge(), speaking.judge());
+        let same = |one: &Option<(bool, &str, String)>, other: &Option<(bool, &str, String)>| {
+            one.as_ref().map(|(well, reason, _)| (*well, *reason))
+                == other.as_ref().map(|(well, reason, _)| (*well, *reason))
+        };
+        if let Some((well, reason, text)) = is.as_ref().filter(|_| !same(&was, &is)) {
+            match well {
+                true => log::info("peers are told what this node announces").with("state", text).write_limited(),
+                false => {
+                    log::warn("not every peer is told what this node announces")
+                        .with("reason", reason)
+                        .with("err", text)
+                        .write_limited();
+                }
+            }
+        }
+        self.board.set(speaking);
+    }
+
+    /// Lets the next start of BIRD in this boot be one after which the peers' routes stay.
+    fn next_start_is_a_restart(&self) {
+        if foreign_file::read(&self.environment, 64).is_ok_and(|text| text == RESTART.as_bytes()) {
+            return;
+        }
+        let parent = self.environment.parent().unwrap_or(Path::new("/"));
+        let written = File::open(parent).and_then(|dir| {
+            let (name, beside) = (OsStr::new(ENVIRONMENT), OsStr::new(".bird.env.new"));
+            Replacement { dir: dir.as_fd(), name, beside, mode: 0o644 }.write(RESTART.as_bytes())
+        });
+        if let Err(error) = written {
+            log::warn("the next restart of BIRD costs its sessions, as it cannot be told that it is one")
+                .with("file", self.environment.display())
+                .with("err", error)
+                .write_limited();
+        }
+    }
+}
+
+fn trouble(standing: &Kept) -> Option<Trouble> {
+    match standing {
+        Kept::Idle | Kept::InForce | Kept::InProgress => None,
+        Kept::Unreachable(_) => Some(Trouble::Unreachable(standing.to_string())),
+        Kept::Refused(_) | Kept::Unwritable { .. } => Some(Trouble::Refused(standing.to_string())),
+    }
+}
+
+/// What a configuration needs to know of the host.
+struct OfHost {
+    /// Addresses that are good for a router id, the best one first.
+    addresses: Vec<Ipv4Addr>,
+    /// The prefixes of its links.
+    connected: BTreeSet<IpNet>,
+}
+
+/// The host as the kernel shows it. An address is good for a router id on the loopback link, on the link that leads out, and on a
+/// link of a peer: those of bridges are often the same on every node.
+fn host(bgp: &Bgp, own: &[IpNet], deadline: Instant) -> Result<OfHost, NetlinkError> {
+    let mut conn = Conn::open(deadline)?;
+    let all = conn.addresses(None)?;
+    let nets = all
+        .iter()
+        .filter_map(|address| Some((address.link, address.ip, IpNet::new(address.ip, address.prefix_len).ok()?)));
+    let nets: Vec<(u32, IpAddr, IpNet)> = nets.collect();
+    let good = |on: &dyn Fn(u32, &IpNet) -> bool| -> Vec<Ipv4Addr> {
+        let fits = nets.iter().filter(|(link, ip, net)| on(*link, net) && !own.iter().any(|own| own.contains(ip)));
+        fits.filter_map(|(_, ip, _)| conf::is_for_router_id(*ip)).collect()
+    };
+    // Any address that nobody on a link has says where the way out is.
+    let outside = conn.route_for(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)))?.and_then(|route| route.link);
+    let peers = bgp.peers.iter().filter_map(|peer| peer.neighbour.address()).filter(|ip| !is_link_local(*ip));
+    let peers: Vec<IpAddr> = peers.collect();
+    let towards: BTreeSet<u32> =
+        nets.iter().filter(|(_, _, net)| peers.iter().any(|peer| net.contains(peer))).map(|(link, ..)| *link).collect();
+    let mut addresses = good(&|link, _| link == LOOPBACK);
+    addresses.extend(good(&|link, _| Some(link) == outside));
+    addresses.extend(good(&|link, _| towards.contains(&link)));
+    let connected = nets.iter().filter(|(_, ip, _)| !is_link_local(*ip) && !ip.is_loopback());
+    Ok(OfHost { addresses, connected: connected.map(|(.., net)| net.trunc()).collect() })
+}
+
+/// Index of the loopback link in each namespace.
+const LOOPBACK: u32 = 1;
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}

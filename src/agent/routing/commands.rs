@@ -1,0 +1,138 @@
+//! The programs that take a node out of the network and back, and that end BIRD: `flock-agent withdraw`, `announce`, `bird stop`.
+//!
+//! They work with or without an agent, may be repeated, and may be killed at any point: what counts stands in the file that says
+//! how far the node is withdrawn, and in the kernel. Must not touch a route that is not announced.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::agent::routing::drain::DrainFile;
+use crate::bird::socket::{Control, ControlError};
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::conn::Conn;
+use crate::process::exit::Exit;
+use crate::process::failpoint;
+use crate::process::log;
+use crate::record::disk::{DiskError, make_private_dir};
+use model::routes::{Stage, steps};
+
+/// Deadline for bringing the announcements to a stage, 10 s.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause before the next look, 20 ms, where something has changed meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Deadline for BIRD's answer, 5 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Deadline for BIRD's end, 20 s: less than the unit's `TimeoutStopSec=`.
+const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// Why a node is not withdrawn, or not announced.
+#[derive(Debug)]
+enum DrainError {
+    /// The file cannot be written.
+    Disk(DiskError),
+    /// The kernel cannot be asked, or refuses.
+    Kernel(NetlinkError),
+    /// Somebody keeps announcing.
+    Late(Stage),
+}
+
+impl fmt::Display for DrainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DrainError::Disk(error) => write!(f, "{error}"),
+            DrainError::Kernel(error) => write!(f, "{error}"),
+            DrainError::Late(stage) => {
+                let word = if *stage == Stage::Draining { "preferred" } else { "announced" };
+                write!(f, "routes of table 102 are still {word}, as somebody keeps putting them back")
+            }
+        }
+    }
+}
+
+/// Tells routers to prefer other nodes, waits, and tells them that nothing is here any more.
+pub fn withdraw(socket: &Path, wait: Duration) -> Exit {
+    finished("withdraw", try_to_withdraw(socket, wait))
+}
+
+/// Lets the agent announce the node again.
+pub fn announce(socket: &Path) -> Exit {
+    finished("announce", DrainFile::beside(socket).set(Stage::Announcing).map_err(DrainError::Disk))
+}
+
+/// Ends BIRD in the way that loses nothing.
+pub fn stop_bird(socket: &Path) -> Exit {
+    let now = Instant::now();
+    match Control::open(socket, now + ANSWER_LIMIT) {
+        Err(ControlError::Unreachable { error, .. })
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+        {
+            Exit::Done
+        }
+        Err(error) => finished("bird stop", Err(error)),
+        Ok(mut bird) => match bird.graceful_restart(now + ANSWER_LIMIT) {
+            Err(error) => finished("bird stop", Err(error)),
+            Ok(()) if bird.wait_for_the_end(now + END_LIMIT) => Exit::Done,
+            Ok(()) => finished("bird stop", Err("BIRD has been told to end, and has not")),
+        },
+    }
+}
+
+fn finished(what: &str, done: Result<(), impl fmt::Display>) -> Exit {
+    match done {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            log::last_words(format!("flock-agent: {what}: {error}\n"));
+            Exit::Failed
+        }
+    }
+}
+
+fn try_to_withdraw(socket: &Path, wait: Duration) -> Result<(), DrainError> {
+    if let Some(parent) = socket.parent() {
+        make_private_dir(parent).map_err(DrainError::Disk)?;
+    }
+    let drain = DrainFile::beside(socket);
+    // The agent, if there is one, reads it before it puts anything back. A node that is withdrawn already has nothing to soften.
+    if !matches!(drain.stage(), Ok(Stage::Withdrawn)) {
+        drain.set(Stage::Draining).map_err(DrainError::Disk)?;
+        failpoint::pass("withdraw.draining").ok();
+        if reach(Stage::Draining)? {
+            thread::sleep(wait);
+        }
+    }
+    drain.set(Stage::Withdrawn).map_err(DrainError::Disk)?;
+    failpoint::pass("withdraw.withdrawn").ok();
+    reach(Stage::Withdrawn).map(drop)
+}
+
+/// Brings what is announced to this stage. False if nothing was announced.
+fn reach(stage: Stage) -> Result<bool, DrainError> {
+    let deadline = Instant::now() + LIMIT;
+    let mut conn = Conn::open(deadline).map_err(DrainError::Kernel)?;
+    let mut announced = false;
+    let mut refusal = None;
+    loop {
+        // Only what is shown, so that the difference is in the announcements alone.
+        let shown = conn.shown_routes().map_err(DrainError::Kernel)?;
+        announced |= shown.routes.keys().any(|key| key.table == model::routes::ANNOUNCED);
+        let steps = steps(&shown.clone().at(stage), &shown);
+        if steps.is_empty() {
+            return Ok(announced);
+        }
+        if Instant::now() >= deadline {
+            return Err(refusal.map_or(DrainError::Late(stage), DrainError::Kernel));
+        }
+        let results = conn.carry_out(&steps);
+        refusal = results.into_iter().find_map(Result::err);
+        if refusal.is_some() {
+            // The agent does the same at the same time.
+            thread::sleep(PAUSE);
+        }
+    }
+}
