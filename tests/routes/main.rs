@@ -11,7 +11,9 @@
 
 mod documented;
 mod network;
+mod on_link;
 mod own_daemons;
+mod restart;
 mod router;
 mod static_routes;
 #[path = "../support/mod.rs"]

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -18,8 +19,18 @@ use crate::support::host::Host;
 use crate::support::manifests::node_config_of;
 use crate::support::outcome::Attached;
 use crate::support::pod::Pod;
+use crate::support::probe::Probe;
 use crate::support::switch::{Switch, cable};
 use crate::support::waiting::wait_or;
+
+/// The anycast address of the stories, of both families.
+pub(crate) const ANYCAST: [&str; 2] = ["2001:db8:f::5", "203.0.113.5"];
+
+/// Between two packets of a flow that must lose none.
+pub(crate) const PACE: Duration = Duration::from_millis(1);
+
+pub(crate) const RANGES: [&str; 4] =
+    ["10.25.1.0/24 via node1", "10.25.2.0/24 via node2", "2001:db8:1:1::/64 via node1", "2001:db8:1:2::/64 via node2"];
 
 /// A node: a host with a name and ranges of its own for pods.
 pub(crate) struct Node {
@@ -85,6 +96,19 @@ impl Network {
             || format!("the router has {:#?} instead of {wanted:#?}", self.learned()),
             || (self.learned() == wanted).then_some(()),
         );
+    }
+
+    /// Waits until the router has the ranges of both nodes, the anycast address by way of these nodes, and nothing else.
+    #[track_caller]
+    pub(crate) fn wait_anycast(&self, nodes: &str) {
+        let anycast = ANYCAST.map(|address| format!("{address} via {nodes}"));
+        let lines: Vec<&str> = RANGES.into_iter().chain(anycast.iter().map(String::as_str)).collect();
+        self.wait_learned(&lines);
+    }
+
+    /// Traffic from the client to the anycast address.
+    pub(crate) fn anycast_probe(&self, flows: usize) -> Probe {
+        Probe::start(&self.client.netns(), &ANYCAST.map(ip), flows, PACE)
     }
 }
 

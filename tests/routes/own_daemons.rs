@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::documented;
-use crate::network::{Network, Node, ip};
+use crate::network::{ANYCAST, Network, Node, RANGES, ip};
+use crate::restart::bird_comes_and_goes;
 use crate::router;
 use crate::support::agent::Agent;
 use crate::support::probe::{Echo, Probe};
@@ -23,25 +24,13 @@ fn operate<'a>(node: &'a Node, debian: Debian, heading: &str) -> Daemon<'a> {
 const BIRD: &str = "Your own BIRD";
 const FRR: &str = "Your own FRR";
 
-/// The anycast address of both families that pods of both nodes have.
-const ANYCAST: [&str; 2] = ["2001:db8:f::5", "203.0.113.5"];
-
 /// The ranges of both nodes, and these lines more.
 fn ranges_and(more: &[&'static str]) -> Vec<&'static str> {
-    let ranges = [
-        "10.25.1.0/24 via node1",
-        "10.25.2.0/24 via node2",
-        "2001:db8:1:1::/64 via node1",
-        "2001:db8:1:2::/64 via node2",
-    ];
-    [&ranges[..], more].concat()
+    [&RANGES[..], more].concat()
 }
 
-/// Table 102 as the agent keeps it, and a route of somebody else.
-fn announce_ranges(node: &Node) {
-    for prefix in [&node.cidr6, &node.cidr4] {
-        node.host.run(&format!("ip route replace unreachable {prefix} table 102 proto 102 metric 1"));
-    }
+/// Table 102 has a route of somebody else beside those of the agent.
+fn add_foreign_route(node: &Node) {
     node.host.run("ip route add 10.99.0.0/24 via 192.0.2.1 table 102 proto static");
 }
 
@@ -85,10 +74,11 @@ fn story(debian: Debian, heading: &str, start_router: impl Fn(&Network) -> Daemo
     let _router = start_router(&network);
     let agents = nodes.map(|node| node.start(json!({})));
     let _daemons = nodes.map(|node| operate(node, debian, heading));
-    nodes.into_iter().for_each(announce_ranges);
-    network.wait_learned(&ranges_and(&[]));
-
+    nodes.into_iter().for_each(add_foreign_route);
     let [one, two] = nodes.map(Member::new);
+    network.wait_learned(&ranges_and(&[]));
+    // Nobody of ours runs from now on: the kernel alone has what is announced.
+    agents.into_iter().for_each(Agent::kill);
     one.announce(2);
     network.wait_learned(&ranges_and(&["2001:db8:f::5 via node1", "203.0.113.5 via node1"]));
     let probe = Probe::start(&network.client.netns(), &ANYCAST.map(ip), 20, Duration::from_millis(2));
@@ -118,8 +108,7 @@ fn story(debian: Debian, heading: &str, start_router: impl Fn(&Network) -> Daemo
     let tally = probe.finish();
     assert_eq!(tally.lost, [], "{tally:?}");
 
-    // Nobody of ours is left, and the kernel takes the announcement away together with the pod's link.
-    agents.into_iter().for_each(Agent::kill);
+    // The kernel takes the announcement away together with the pod's link.
     two.node.host.run(&format!("ip link del {}", two.link));
     network.wait_learned(&ranges_and(&[]));
 }
@@ -142,6 +131,31 @@ fn an_operator_s_own_bird_says_it_to_an_frr_as_well() {
 #[test]
 fn an_operator_s_own_frr_announces_what_stands_in_table_102() {
     story(Debian::Trixie, FRR, router::bird);
+}
+
+fn restarts(start_router: impl Fn(&Network) -> Daemon<'_>) -> usize {
+    let network = Network::new();
+    let nodes = [&network.one, &network.two];
+    let _router = start_router(&network);
+    let agents = nodes.map(|node| node.start(json!({})));
+    let [one, _two] = nodes.map(|node| operate(node, Debian::Bookworm, BIRD));
+    nodes.into_iter().for_each(add_foreign_route);
+    let members = nodes.map(Member::new);
+    agents.into_iter().for_each(Agent::kill);
+    members.iter().for_each(|member| member.announce(2));
+    network.wait_anycast("node1 and node2");
+    let Daemon::Bird(mut bird) = one else { panic!("it is BIRD") };
+    bird_comes_and_goes(&network, &mut bird, "uplink")
+}
+
+#[test]
+fn an_operator_s_own_bird_is_restarted_without_a_lost_packet() {
+    restarts(router::bird);
+}
+
+#[test]
+fn an_operator_s_own_bird_is_restarted_without_a_lost_packet_where_the_router_runs_frr() {
+    assert_eq!(restarts(router::frr), 0, "every flow stays where it is");
 }
 
 #[test]

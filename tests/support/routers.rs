@@ -32,10 +32,15 @@ impl Debian {
 impl Host {
     /// Starts BIRD with this configuration, and waits until it runs.
     pub fn bird(&self, debian: Debian, config: &str) -> Bird<'_> {
-        let mut bird = Bird { host: self, debian, child: None, log: Log::default() };
-        self.write(CONFIG, config);
+        self.write("/run/bird/bird.conf", config);
+        let mut bird = self.bird_of(debian, "/run/bird/bird.conf", "/run/bird/bird.ctl");
         bird.start(&[]);
         bird
+    }
+
+    /// BIRD with this file as its configuration and with this control socket, which is not started yet.
+    pub fn bird_of(&self, debian: Debian, config: &str, socket: &str) -> Bird<'_> {
+        Bird { host: self, debian, config: config.into(), socket: socket.into(), child: None, log: Log::default() }
     }
 
     /// Starts FRR with this configuration, and waits until its BGP daemon runs.
@@ -67,9 +72,6 @@ impl Host {
     }
 }
 
-const CONFIG: &str = "/run/bird/bird.conf";
-const SOCKET: &str = "/run/bird/bird.ctl";
-
 impl Log {
     /// Starts a program that says everything into this log.
     fn spawn(&self, command: &mut Command) -> Child {
@@ -91,6 +93,8 @@ pub enum Daemon<'a> {
 pub struct Bird<'a> {
     host: &'a Host,
     debian: Debian,
+    config: String,
+    socket: String,
     child: Option<Child>,
     log: Log,
 }
@@ -100,7 +104,7 @@ impl Bird<'_> {
     pub fn start(&mut self, arguments: &[&str]) {
         let running = self.log.text().matches("Started").count();
         let mut command = self.host.command(&self.debian.program("bird"));
-        command.args(["-f", "-c", CONFIG, "-s", SOCKET]).args(arguments);
+        command.args(["-f", "-c", &self.config, "-s", &self.socket]).args(arguments);
         self.child = Some(self.log.spawn(&mut command));
         wait_line(|| self.log.text(), "Started", running + 1);
     }
@@ -108,12 +112,12 @@ impl Bird<'_> {
     /// A command at its control socket, and the answer.
     pub fn command(&self, line: &str) -> String {
         let mut command = self.host.command(&self.debian.program("birdc"));
-        succeed(command.args(["-s", SOCKET]).args(line.split(' ')))
+        succeed(command.args(["-s", &self.socket]).args(line.split(' ')))
     }
 
     /// Puts another configuration in force.
     pub fn configure(&self, config: &str) {
-        self.host.write(CONFIG, config);
+        self.host.write(&self.config, config);
         let said = self.command("configure");
         assert!(said.contains("Reconfigur"), "{said}");
     }
@@ -123,6 +127,12 @@ impl Bird<'_> {
     pub fn wait_established(&self, session: &str) {
         let line = format!("show protocols {session}");
         wait_for(&format!("session {session}"), || self.command(&line).contains("Established").then_some(()));
+    }
+
+    /// Waits until so many restarts are over: peers have said everything that they had said before, and it has told them its own.
+    #[track_caller]
+    pub fn wait_recovered(&self, times: usize) {
+        wait_line(|| self.log.text(), "Graceful restart done", times);
     }
 
     /// Sends a signal by name.
