@@ -10,9 +10,9 @@ pub(crate) fn wait_both(flows: &Probe) {
     assert_eq!(flows.so_far().names().len(), 2, "both nodes answer: {:?}", flows.so_far());
 }
 
-/// This BIRD of a node, whose session has this name, is killed and stopped and started anew while there is traffic to both nodes, and
-/// no packet is lost. The number of flows that another node answers than before: a router that runs BIRD prefers nodes whose session
-/// stands to those that are expected back, and FRR treats them alike.
+/// This BIRD of a node, whose session has this name, is killed and stopped and started anew while there is traffic to both nodes,
+/// and no packet is lost. The number of flows that another node answers than before: a router that runs BIRD prefers nodes whose
+/// session stands to those that are expected back, and FRR treats them alike.
 pub(crate) fn bird_comes_and_goes(network: &Network, bird: &mut Bird<'_>, session: &str) -> usize {
     let flows = network.anycast_probe(20);
     wait_both(&flows);

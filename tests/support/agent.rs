@@ -206,8 +206,13 @@ impl Agent<'_> {
 
     /// So many rounds, from begin to end.
     pub fn rounds(&self, times: usize) {
+        self.rounds_of("reconcile/compare", times);
+    }
+
+    /// So many rounds of the thread that passes this point in each, from begin to end.
+    pub fn rounds_of(&self, point: &str, times: usize) {
         self.host.start_trace();
-        let begun = || self.host.trace().matches("reconcile/compare\n").count();
+        let begun = || self.host.trace().lines().filter(|line| *line == point).count();
         // Each signal is sent when the round before has begun, and the last round begins when those that count are over.
         for _ in 0..=times {
             let before = begun();

@@ -5,7 +5,8 @@
 //!
 //! - I1: no address is on two live interfaces, nor in two leases, but for those that pods share;
 //! - I2: every live link of flock has exactly one lease, and every committed lease its link;
-//! - I3: every lease has its host routes, addresses and neighbours, and every route of flock has a lease;
+//! - I3: every lease has its host routes, addresses, neighbours and neighbour proxies, and every route and proxy of flock has a
+//!   lease;
 //! - I4: nothing is left of what has gone: no link, route, neighbour, file, note;
 //! - I5: the store can be read, line by line.
 
@@ -22,6 +23,14 @@ use super::host::Host;
 use super::programs::succeed;
 use super::waiting::{wait_for, wait_or};
 
+/// An entry by which the host answers for an address that is not its own.
+pub struct ProxyEntry {
+    pub link: String,
+    pub ip: IpAddr,
+    /// It bears flock's mark.
+    pub ours: bool,
+}
+
 impl Host {
     /// Everything that does not agree, one line each. Meaningful while no request is in service.
     pub fn differences(&self) -> Vec<String> {
@@ -31,6 +40,7 @@ impl Host {
         let links = self.flock_veths();
         judge_links(&leases, &links, &mut found);
         self.judge_host_side(&leases, &links, &mut found);
+        self.judge_proxies(&leases, &mut found);
         self.judge_pods(&leases, &mut found);
         self.judge_files(&mut found);
         found
@@ -148,6 +158,43 @@ impl Host {
         }
         for neighbour in neighbours.difference(&wanted_neighbours) {
             found.push(format!("I3: a neighbour {neighbour:?} that no lease asks for"));
+        }
+    }
+
+    /// The entries by which the host answers for addresses that are not its own, whoever made them.
+    pub fn proxies(&self) -> Vec<ProxyEntry> {
+        let shown = ["ip -4 neigh show proxy", "ip -6 neigh show proxy"].map(|line| self.run(line));
+        let lines = shown.iter().flat_map(|text| text.lines());
+        let entries = lines.filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let value = |key: &str| words.iter().skip_while(|word| **word != key).nth(1).copied();
+            let ip = words.first()?.parse().ok()?;
+            Some(ProxyEntry { ip, link: value("dev")?.into(), ours: value("proto") == Some("102") })
+        });
+        entries.collect()
+    }
+
+    /// The entries that bear flock's mark are those of the leases, on the link that the NodeConfig file names.
+    fn judge_proxies(&self, leases: &[Lease], found: &mut Vec<String>) {
+        let links = self.json("ip -j link");
+        let config = std::fs::read(self.path("/run/node.yaml")).unwrap_or_default();
+        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        let link = config["spec"]["proxyNeighbours"].as_str();
+        let link = link.filter(|name| links.iter().any(|link| link["ifname"] == *name));
+        let wanted: BTreeSet<(String, IpAddr)> = link
+            .into_iter()
+            .flat_map(|link| leases.iter().flat_map(Lease::addresses).map(move |ip| (link.to_owned(), ip)))
+            .collect();
+        let (mut shown, mut foreign) = (BTreeSet::new(), BTreeSet::new());
+        for entry in self.proxies() {
+            let set = if entry.ours { &mut shown } else { &mut foreign };
+            set.insert((entry.link, entry.ip));
+        }
+        for (link, ip) in wanted.difference(&shown).filter(|entry| !foreign.contains(entry)) {
+            found.push(format!("I3: no proxy for {ip} on {link}"));
+        }
+        for (link, ip) in shown.difference(&wanted) {
+            found.push(format!("I3: a proxy for {ip} on {link} that no lease asks for"));
         }
     }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::agent::board::Board;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::Ledger;
+use crate::agent::neighbours::Neighbours;
 use crate::agent::node::state::{NodeState, View};
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::{Heard, News};
@@ -70,6 +71,7 @@ pub struct Routing {
     serving: bool,
     /// What was wanted at the end of the last round that succeeded.
     wanted: Option<Routes>,
+    neighbours: Neighbours,
     budget: Budget,
     state: RoutesState,
     board: Board<RoutesState>,
@@ -96,6 +98,7 @@ impl Routing {
             overlaps: BTreeSet::new(),
             serving: false,
             wanted: None,
+            neighbours: Neighbours::default(),
             budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
             state: RoutesState::default(),
             board,
@@ -128,12 +131,26 @@ impl Routing {
             if due {
                 next = Instant::now() + INTERVAL;
             }
+            // Before the looks: what is announced from now on makes others.
+            self.suspicions.take_routes();
+            self.keep_neighbours(due);
             if let Err(cause) = self.round(due, heard.kernel) {
                 let fault = Fault { step: Step::Compare, cause };
                 self.state.problem = Some(fault.to_string());
                 log::warn("routes cannot be compared").with("err", fault).write_limited();
             }
             self.board.set(self.state.clone());
+        }
+    }
+
+    /// One comparison of the neighbour proxies, also of a node that has no NodeConfig yet or does not serve.
+    fn keep_neighbours(&mut self, due: bool) {
+        let state = self.node.get();
+        let config = state.view.as_ref().map(|view| &view.config);
+        let deadline = Instant::now() + LIMIT;
+        if let Err(cause) = self.neighbours.keep(config, due, || self.ledger.leases(deadline), deadline) {
+            let fault = Fault { step: Step::Compare, cause };
+            log::warn("neighbour proxies cannot be compared").with("err", fault).write_limited();
         }
     }
 
@@ -155,8 +172,6 @@ impl Routing {
         if !self.serving {
             return Ok(());
         }
-        // Before the look: what is announced from now on makes another one.
-        self.suspicions.take_routes();
         failpoint::pass("routes.compare").ok();
         let deadline = Instant::now() + LIMIT;
         let stage = self.stage();

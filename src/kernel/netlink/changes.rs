@@ -264,7 +264,11 @@ fn link(object: &Object) -> Option<Announcement> {
     if !link.named && !link.marked {
         return (!link.port).then_some(Announcement::Link);
     }
-    let taken_down = link.turned && !link.up && object.kind() == RTM_NEWLINK;
+    // The end of a pod's own link is for whoever waits for that, or for a round.
+    if object.kind() == RTM_DELLINK {
+        return None;
+    }
+    let taken_down = link.turned && !link.up;
     (link.named && taken_down || link.marked && !link.named).then_some(Announcement::OwnLink(link.index))
 }
 

@@ -3,6 +3,7 @@
 
 mod behind;
 mod hostile;
+mod neighbours;
 mod surroundings;
 
 use crate::support::host::host_addresses;
