@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use flock::kernel::netlink::changes::{Announcement, Announcements};
 use flock::kernel::netlink::conn::Conn;
-use flock::kernel::netlink::nexthop::Support;
 use flock::kernel::netns::Netns;
 use ipnet::IpNet;
+use model::routes::anycast::Support;
 use model::routes::{ANNOUNCED, Group, MAIN, Nexthop, RouteKey, Routes, Step, Way, steps};
 use serde_json::Value;
 
@@ -403,6 +403,9 @@ fn a_pod_behind_an_object_of_flocks_is_no_gateway_of_somebody_else() {
     carry_out(&mut conn, &steps(&everything(links), &Routes::default()));
     let objects = conn.nexthop_objects().expect("read");
     assert_eq!(objects.gateways().collect::<Vec<_>>(), [ip("192.0.2.9")]);
+    host.run("ip nexthop add id 8 group 7");
+    host.run("ip nexthop add id 9 blackhole");
+    assert_eq!(conn.nexthop_objects().expect("read").numbers(), [7, 8, 9].into());
 }
 
 #[test]

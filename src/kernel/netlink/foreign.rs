@@ -1,7 +1,7 @@
 //! Reads what others have made the kernel do with packets: their routes with every next hop, nexthop objects, and the
 //! neighbours of the host. For learning which addresses are somebody's; must not change anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -55,10 +55,16 @@ impl NexthopObjects {
         self.hops.values().filter_map(|(_, via)| *via)
     }
 
+    /// The numbers of all of them, groups among them.
+    pub fn numbers(&self) -> BTreeSet<u32> {
+        self.hops.keys().chain(self.groups.keys()).copied().collect()
+    }
+
     /// What the object of this number leads to. Groups hold no groups.
     fn resolve(&self, id: u32) -> impl Iterator<Item = Hop> {
         let members = self.groups.get(&id).into_iter().flatten().copied();
-        members.chain([id]).filter_map(|id| self.hops.get(&id).copied())
+        let hops = members.chain([id]).filter_map(|id| self.hops.get(&id).copied());
+        hops.filter(|(link, via)| link.is_some() || via.is_some())
     }
 }
 
@@ -194,7 +200,7 @@ pub(super) fn add_nexthop(object: &Object, objects: &mut NexthopObjects) {
     let Some(id) = id else { return };
     if !members.is_empty() {
         objects.groups.insert(id, members);
-    } else if link.is_some() || via.is_some() {
+    } else {
         objects.hops.insert(id, (link, via));
     }
 }

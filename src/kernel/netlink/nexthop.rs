@@ -17,6 +17,7 @@ use super::uapi::{
 };
 use super::{Cause, NetlinkError};
 use model::plan::ROUTE_PROTOCOL;
+use model::routes::anycast::Support;
 use model::routes::{Group, Nexthop, Routes};
 use rustix::io::Errno;
 
@@ -28,17 +29,6 @@ const IDLE_TIMER: u32 = 200;
 
 /// A part that is busy never goes to another member for the sake of balance.
 const UNBALANCED_TIMER: u32 = 0;
-
-/// What a kernel knows of nexthop objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Support {
-    /// Nothing.
-    Absent,
-    /// Objects and plain groups, since Linux 5.3.
-    Plain,
-    /// Groups in which flows stay where they are, too: since Linux 5.12.
-    Resilient,
-}
 
 /// What stands under a number.
 #[derive(Debug, PartialEq, Eq)]

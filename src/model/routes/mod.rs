@@ -6,6 +6,7 @@
 //! not decide about the routes of pods' links, which are `plan`'s, nor about the host's own unreachable routes (`desired`).
 
 pub mod announce;
+pub mod anycast;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
