@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
-use crate::support::manifests::{CIDR4, CIDR6, node_config};
+use crate::support::manifests::{CIDR4, CIDR6, node_config, node_config_spec};
 use crate::support::waiting::{wait_for, wait_or};
 use crate::{agent_of, condition, rss_kib, wait_condition};
 
@@ -109,6 +109,60 @@ fn two_nodes_with_overlapping_ranges_are_told_of_each_other() {
     wait_condition(&plane, "Ready", "True", "Serving");
     plane.run("delete nodepeer host003");
     wait_condition(&plane, "RangesUnique", "True", "Unique");
+    agent.stop();
+}
+
+/// Routes to other nodes, as `ip` shows them.
+fn routes(host: &Host) -> String {
+    host.run("ip -4 route show proto 102") + &host.run("ip -6 route show proto 102")
+}
+
+#[test]
+fn pods_of_a_node_on_the_same_link_are_reached_without_being_told_and_one_beyond_a_router_is_named() {
+    let host = Host::new();
+    uplink(&host);
+    let mut plane = ControlPlane::start(&host);
+    plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
+    let agent = agent_of(&host, &plane);
+    let near = "10.25.215.0/24 via 192.0.2.2 dev up0";
+    let wait_route = |there: bool| {
+        wait_or(|| routes(&host), || (routes(&host).contains(near) == there).then_some(()));
+    };
+    other_node(&plane, "host002", "10.25.215.0/24");
+    wait_route(true);
+    wait_condition(&plane, "PeersReached", "True", "Reached");
+    let far = json!({
+        "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodePeer", "metadata": {"name": "host003"},
+        "spec": {"cidr4": "10.25.216.0/24", "nextHops": [{"address": "198.51.100.3"}]},
+    });
+    plane.apply(&far.to_string()).expect("accepted");
+    let message = wait_condition(&plane, "PeersReached", "False", "NotReached");
+    assert!(message.contains("node host003 is beyond a router"), "{message}");
+
+    // A node that is made anew keeps its route, and so does everybody while the API server is away, over a start of the agent.
+    plane.run("delete nodepeer host002 host003");
+    wait_condition(&plane, "PeersReached", "True", "Reached");
+    assert!(routes(&host).contains(near), "{}", routes(&host));
+    other_node(&plane, "host002", "10.25.215.0/24");
+    plane.stop_api("KILL");
+    agent.wait_log("API server cannot be asked");
+    agent.stop();
+    let agent = host.agent().config(None).kubeconfig("/run/k8s/agent.kubeconfig").start();
+    agent.wait_log("NodeConfig of the last run is in force");
+    let pod = host.pod("a");
+    host.add(&pod).annotations(&[]).result();
+    host.del(&pod).done();
+    assert!(routes(&host).contains(near), "{}", routes(&host));
+    plane.start_api();
+
+    // Switched off, nothing of it stays, and the others are told of this node all the same.
+    let spec = json!({"cidr4": "10.26.0.0/24", "peers": "none"});
+    plane.apply(&node_config_spec(spec)).expect("accepted");
+    wait_route(false);
+    wait_peer(&plane, "host001", |peer| peer["spec"]["cidr4"] == "10.26.0.0/24");
+    wait_for("a status without the condition", || condition(&plane, "PeersReached").is_none().then_some(()));
+    plane.apply(&node_config_spec(json!({"cidr4": "10.26.0.0/24", "peers": "direct"}))).expect("accepted");
+    wait_route(true);
     agent.stop();
 }
 

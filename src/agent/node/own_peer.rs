@@ -79,8 +79,11 @@ impl OwnPeer {
             return;
         }
         let listed = self.listed.get();
-        let Some(wanted) = wanted(&self.state.get(), &self.claims.get()).filter(|_| listed.heard) else { return };
-        if listed.of(&self.node).is_some_and(|shown| **shown == wanted) {
+        let shown = listed.of(&self.node);
+        let former = shown.map(|shown| shown.claims.as_slice()).unwrap_or_default();
+        let wanted = wanted(&self.state.get(), &self.claims.get(), former).filter(|_| listed.heard);
+        let Some(wanted) = wanted else { return };
+        if shown.is_some_and(|shown| **shown == wanted) {
             self.written = None;
             return;
         }
@@ -126,14 +129,19 @@ impl OwnPeer {
 }
 
 /// What this node should say of itself; none as long as there is nothing to say, or no NodeConfig in the API to whom it would
-/// belong.
-fn wanted(state: &NodeState, claims: &[Claim]) -> Option<Peer> {
+/// belong. A claim that is among `former`, which the others have been told, never becomes younger: the earlier one of two nodes
+/// counts, and an agent that was started anew may not know yet how old its own is.
+fn wanted(state: &NodeState, claims: &[Claim], former: &[Claim]) -> Option<Peer> {
+    let aged = |claim: &Claim| {
+        let same = |told: &&Claim| told.address == claim.address && told.pod == claim.pod && told.since < claim.since;
+        former.iter().find(same).unwrap_or(claim).clone()
+    };
     let (edit, view) = (state.verdict.edit.as_ref()?, state.view.as_ref()?);
     Some(Peer {
         cidr6: view.config.cidr6,
         cidr4: view.config.cidr4,
         next_hops: state.whereabouts.next_hops.clone(),
-        claims: claims.to_vec(),
+        claims: claims.iter().map(aged).collect(),
         owner: Some(edit.uid.as_str().into()),
         problems: Vec::new(),
     })
@@ -197,16 +205,31 @@ mod tests {
         let claim =
             Claim { address: [203, 0, 113, 7].into(), pod: "web/a".into(), since: "2026-11-26T12:00:00Z".into() };
         for claims in [vec![], vec![claim]] {
-            let meant = wanted(&state(), &claims).expect("something to say");
+            let meant = wanted(&state(), &claims, &[]).expect("something to say");
             let raw = RawValue::from_string(object("n", &meant).to_string()).expect("JSON");
             assert_eq!(NodePeers.reduce(&raw), Ok(meant));
         }
     }
 
     #[test]
+    fn a_claim_never_becomes_younger_by_a_start_of_the_agent() {
+        let claim =
+            |pod: &str, since: &str| Claim { address: [203, 0, 113, 7].into(), pod: pod.into(), since: since.into() };
+        let (early, late) = ("2026-11-26T12:00:00Z", "2026-11-26T13:00:00Z");
+        for (now, told, expected) in [
+            (claim("web/a", late), claim("web/a", early), early),
+            (claim("web/a", early), claim("web/a", late), early),
+            (claim("web/b", late), claim("web/a", early), late),
+        ] {
+            let said = wanted(&state(), &[now], &[told]).expect("something to say");
+            assert_eq!(&*said.claims[0].since, expected);
+        }
+    }
+
+    #[test]
     fn nothing_is_said_before_there_is_a_node_config_that_it_belongs_to() {
-        assert!(wanted(&state(), &[]).is_some());
-        assert_eq!(wanted(&NodeState { view: None, ..state() }, &[]), None);
-        assert_eq!(wanted(&NodeState { verdict: Verdict::default(), ..state() }, &[]), None);
+        assert!(wanted(&state(), &[], &[]).is_some());
+        assert_eq!(wanted(&NodeState { view: None, ..state() }, &[], &[]), None);
+        assert_eq!(wanted(&NodeState { verdict: Verdict::default(), ..state() }, &[], &[]), None);
     }
 }

@@ -92,6 +92,7 @@ impl Others {
             ..Judgement::default()
         };
         if !reaches_directly(view) {
+            self.keeper = Keeper::default();
             return Ok(judgement);
         }
         if fresh && began >= self.ask_again {
@@ -105,7 +106,8 @@ impl Others {
             let metric = if route.to.addr().is_ipv6() { METRIC6 } else { 0 };
             (RouteKey { table: MAIN, to: route.to, metric }, Way::Gateway { via: route.via, link: route.link })
         }));
-        judgement.remarks = Some(decision.remarks);
+        // Before the first word of the API server nobody is known to be unreached.
+        judgement.remarks = listed.nodes.as_ref().map(|_| decision.remarks);
         judgement.again_at = decision.again_at.map(|ms| self.began + Duration::from_millis(ms));
         Ok(judgement)
     }
@@ -114,7 +116,8 @@ impl Others {
     fn claim(&self, leases: &[Lease], ranges: &[IpNet], listed: &Listed) -> Vec<Claim> {
         let told = self.claims.get();
         let published = listed.of(&self.node).map(|own| own.claims.as_slice()).unwrap_or_default();
-        let former: Vec<Claim> = told.iter().chain(published).cloned().collect();
+        // What is published is older: after a start, it tells what the agent before this one claimed.
+        let former: Vec<Claim> = published.iter().chain(told.iter()).cloned().collect();
         let claimed = claims::own(leases, ranges, &former, &log::timestamp(SystemTime::now()));
         if *told != claimed {
             self.claims.set(claimed.clone());
