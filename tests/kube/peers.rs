@@ -124,6 +124,10 @@ fn pods_of_a_node_on_the_same_link_are_reached_without_being_told_and_one_beyond
     let mut plane = ControlPlane::start(&host);
     plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
     let agent = agent_of(&host, &plane);
+    agent.wait_log("NodeConfig in force");
+    // A node does nothing for others before it serves pods.
+    let pod = host.pod("a");
+    host.add(&pod).annotations(&[]).result();
     let near = "10.25.215.0/24 via 192.0.2.2 dev up0";
     let wait_route = |there: bool| {
         wait_or(|| routes(&host), || (routes(&host).contains(near) == there).then_some(()));
@@ -149,9 +153,8 @@ fn pods_of_a_node_on_the_same_link_are_reached_without_being_told_and_one_beyond
     agent.stop();
     let agent = host.agent().config(None).kubeconfig("/run/k8s/agent.kubeconfig").start();
     agent.wait_log("NodeConfig of the last run is in force");
-    let pod = host.pod("a");
-    host.add(&pod).annotations(&[]).result();
-    host.del(&pod).done();
+    let further = host.pod("b");
+    host.add(&further).annotations(&[]).result();
     assert!(routes(&host).contains(near), "{}", routes(&host));
     plane.start_api();
 
