@@ -249,8 +249,9 @@ impl Keeper {
             // Once it is in force, BIRD is told again, which then changes nothing.
             Configured::InProgress => Ok(Standing::InProgress),
             Configured::InForce => {
-                let status = bird.status(deadline).map_err(Standing::Unreachable)?;
-                self.in_force = Some((known, status.configured));
+                // It words its times as the configuration says.
+                let Status { started, configured, .. } = bird.status(deadline).map_err(Standing::Unreachable)?;
+                self.in_force = Some((Known { started, ..known }, configured));
                 Ok(Standing::InForce)
             }
         }

@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod bird;
 mod documented;
 mod network;
 mod on_link;

@@ -4,7 +4,7 @@
 use crate::network::Network;
 use crate::support::routers::{Daemon, Debian};
 
-const BIRD: &str = "
+pub(crate) const BIRD: &str = "
 log stderr all;
 router id 192.0.2.1;
 protocol device { }
