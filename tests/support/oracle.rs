@@ -5,8 +5,7 @@
 //!
 //! - I1: no address is on two live interfaces, nor in two leases, but for those that pods share;
 //! - I2: every live link of flock has exactly one lease, and every committed lease its link;
-//! - I3: every lease has its host routes, addresses, neighbours and neighbour proxies, and every route and proxy of flock has a
-//!   lease;
+//! - I3: every lease has its host routes, addresses, neighbours and proxies, and every route and proxy of flock has a lease;
 //! - I4: nothing is left of what has gone: no link, route, neighbour, file, note;
 //! - I5: the store can be read, line by line.
 

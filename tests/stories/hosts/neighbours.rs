@@ -101,6 +101,7 @@ fn wait_proxies(host: &Host, expected: &BTreeSet<(String, IpAddr)>, when: &str) 
     wait_for(&format!("the proxies {expected:?}, {when}"), || (proxies(host, true) == *expected).then_some(()));
 }
 
+// covers: FM-T03
 #[test]
 fn a_router_without_any_route_reaches_a_pod_right_after_its_add_and_no_more_after_its_del() {
     let segment = Segment::new();
@@ -130,6 +131,7 @@ fn a_router_without_any_route_reaches_a_pod_right_after_its_add_and_no_more_afte
     agent.stop();
 }
 
+// covers: FM-T05
 #[test]
 fn what_the_node_config_switches_off_or_moves_goes_and_what_it_switches_on_is_there_for_living_pods() {
     let segment = Segment::new();
@@ -156,6 +158,7 @@ fn what_the_node_config_switches_off_or_moves_goes_and_what_it_switches_on_is_th
     agent.stop();
 }
 
+// covers: FM-T04
 #[test]
 fn a_link_that_does_not_exist_keeps_no_pod_waiting_and_gets_its_proxies_when_it_comes() {
     let segment = Segment::new();
@@ -222,6 +225,7 @@ fn somebodys_own_proxy_entries_stay_also_those_of_an_address_that_a_pod_gets() {
     agent.stop();
 }
 
+// covers: FM-T05
 #[test]
 fn a_proxy_or_a_setting_that_somebody_takes_away_is_back_after_a_round_and_said() {
     let segment = Segment::new();
@@ -248,6 +252,7 @@ fn a_proxy_or_a_setting_that_somebody_takes_away_is_back_after_a_round_and_said(
     agent.stop();
 }
 
+// covers: FM-T05
 #[test]
 fn an_agent_killed_at_any_point_between_link_and_record_leaves_no_proxy_without_a_pod() {
     let segment = Segment::new();
