@@ -37,6 +37,7 @@ use crate::agent::notices;
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
+use crate::agent::routing::anycast::Anycast;
 use crate::agent::routing::bird::{Bird, Places};
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::News;
@@ -189,6 +190,7 @@ impl Opened {
             }
         };
         let pods = kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone());
+        let anycast = Anycast::new(pods.clone());
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let notes = Notes::beside(&self.socket);
         let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone());
@@ -208,7 +210,7 @@ impl Opened {
             .as_ref()
             .map(|kubernetes| Others::new(node_name.clone(), kubernetes.peers.clone(), kubernetes.claims.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
-        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, routes);
+        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes);
         let host = Host::new(suspicions);
         let mut node = Node::new(source, host, conflist, ledger.clone(), state.clone(), wakers.routing.clone());
         node.recall();

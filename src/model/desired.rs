@@ -29,6 +29,8 @@ pub enum Policy {
 pub struct Wants {
     /// The node's prefixes.
     pub prefixes: Vec<IpNet>,
+    /// Several pods may share an address, and what they are sent is spread over them by flow.
+    pub shares_flows: bool,
     /// Why the pods' IPv4 gateway cannot be an address of this host, if so.
     pub gateway4_taken: Option<String>,
     /// The host answers for pods on the link that [`Shows::proxy`] shows.
@@ -48,6 +50,10 @@ pub struct Shows {
     pub forwarding4: Option<i32>,
     /// `net.ipv6.conf.all.forwarding`; none where the kernel has no IPv6.
     pub forwarding6: Option<i32>,
+    /// `net.ipv4.fib_multipath_hash_policy`; none where the kernel has no IPv4.
+    pub hash_policy4: Option<i32>,
+    /// `net.ipv6.fib_multipath_hash_policy`; none where the kernel has no IPv6.
+    pub hash_policy6: Option<i32>,
     /// `net.ipv4.conf.all.arp_ignore`.
     pub arp_ignore: i32,
     /// The unreachable routes with flock's mark.
@@ -101,6 +107,8 @@ pub enum Difference {
     AcceptRa(String),
     /// The host does not forward this family.
     Forwarding(Family),
+    /// The host chooses among several next hops by addresses alone, so all clients behind one address would get one pod.
+    HashPolicy(Family),
     /// A node prefix without its unreachable route.
     Reachable(IpNet),
     /// An unreachable route that no node prefix asks for any more.
@@ -124,6 +132,7 @@ impl Difference {
             Difference::NoFamily(_) | Difference::GatewayTaken(_) => Policy::NotReady,
             Difference::AcceptRa(_)
             | Difference::Forwarding(_)
+            | Difference::HashPolicy(_)
             | Difference::Reachable(_)
             | Difference::Unreachable(_) => Policy::PutBack,
             Difference::ProxyNdp(_) | Difference::ProxyDelay(..) => Policy::Offer,
@@ -147,6 +156,8 @@ impl fmt::Display for Difference {
             Difference::AcceptRa(link) => write!(f, "net/ipv6/conf/{link}/accept_ra=2"),
             Difference::Forwarding(Family::V4) => f.write_str("net/ipv4/ip_forward=1"),
             Difference::Forwarding(Family::V6) => f.write_str("net/ipv6/conf/all/forwarding=1"),
+            Difference::HashPolicy(Family::V4) => f.write_str("net/ipv4/fib_multipath_hash_policy=1"),
+            Difference::HashPolicy(Family::V6) => f.write_str("net/ipv6/fib_multipath_hash_policy=1"),
             Difference::Reachable(prefix) => write!(f, "unreachable {prefix}"),
             Difference::Unreachable(prefix) => write!(f, "no longer unreachable {prefix}"),
             Difference::UplinkForwarding(link) => write!(
@@ -202,6 +213,12 @@ pub fn differences(wants: &Wants, shows: &Shows) -> Vec<Difference> {
             found.push(Difference::Forwarding(Family::V6));
         }
     }
+    // Any other value is an operator's choice.
+    if wants.shares_flows {
+        let of = [(Family::V4, shows.hash_policy4), (Family::V6, shows.hash_policy6)];
+        let by_addresses = of.into_iter().filter(|(_, policy)| *policy == Some(0));
+        found.extend(by_addresses.map(|(family, _)| Difference::HashPolicy(family)));
+    }
     let lacking = wants.prefixes.iter().filter(|prefix| !shows.unreachable.contains(prefix));
     found.extend(lacking.map(|prefix| Difference::Reachable(*prefix)));
     let idle = shows.unreachable.iter().filter(|prefix| !wants.prefixes.contains(prefix));
@@ -252,9 +269,24 @@ mod tests {
     const V6: &str = "2001:db8::/64";
     const V4: &str = "10.0.0.0/24";
 
+    #[test]
+    fn clients_behind_one_address_are_spread_over_pods_unless_an_operator_has_chosen() {
+        let shares = Wants { shares_flows: true, ..wants(&[V6, V4]) };
+        let policies = |policy4, policy6| {
+            let shows = Shows { hash_policy4: policy4, hash_policy6: policy6, ..in_order(&[V6, V4]) };
+            differences(&shares, &shows)
+        };
+        let both = [Difference::HashPolicy(Family::V4), Difference::HashPolicy(Family::V6)];
+        assert_eq!(policies(Some(0), Some(0)), both);
+        assert_eq!(policies(Some(2), None), []);
+        let shows = Shows { hash_policy4: Some(0), ..in_order(&[V6, V4]) };
+        assert_eq!(differences(&wants(&[V6, V4]), &shows), [], "nobody shares an address here");
+    }
+
     fn wants(prefixes: &[&str]) -> Wants {
         Wants {
             prefixes: prefixes.iter().map(|p| p.parse().expect("a prefix")).collect(),
+            shares_flows: false,
             gateway4_taken: None,
             proxies: true,
         }

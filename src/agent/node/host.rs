@@ -148,6 +148,7 @@ impl Host {
             prefixes: config.prefixes(),
             gateway4_taken: survey.facts.gateway4_taken.clone(),
             proxies: proxies.is_some(),
+            shares_flows: !config.extra_prefixes.is_empty(),
         };
         let deadline = now + KERNEL_LIMIT;
         let differences = match survey::settings(survey, proxies, deadline) {

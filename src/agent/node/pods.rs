@@ -9,25 +9,36 @@ use std::time::{Duration, Instant};
 use crate::agent::board::Board;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::objects::Pod;
+use model::lease::PodName;
 
 /// Longest time for which an ADD waits for its pod, 3 s.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The pods of this node. Empty until the first list has come.
+/// The pods of this node; none until the first list has come.
 #[derive(Debug, Clone, Default)]
-pub struct Pods(Board<Objects<Pod>>);
+pub struct Pods(Board<Option<Arc<Objects<Pod>>>>);
 
 impl Pods {
     /// Puts another set in place.
     pub fn set(&self, objects: Arc<Objects<Pod>>) {
-        self.0.set(objects);
+        self.0.set(Some(objects));
     }
 
     /// The pod that a runtime means, waited for until `deadline` and at most [`PATIENCE`].
     pub fn find(&self, namespace: &str, name: &str, uid: Option<&str>, deadline: Instant) -> Option<Arc<Pod>> {
         let key = Name { namespace: namespace.into(), name: name.into() };
         let until = deadline.min(Instant::now() + PATIENCE);
-        self.0.wait(until, |objects| objects.get(&key).filter(|pod| pod.is_meant_by(uid)).cloned())
+        let find = |objects: &Objects<Pod>| objects.get(&key).filter(|pod| pod.is_meant_by(uid)).cloned();
+        self.0.wait(until, |objects| objects.as_deref().and_then(find))
+    }
+
+    /// Whether this pod may be sent traffic of others, as far as the API server has told; none before it has told of any pod. One
+    /// that is not there any more may not.
+    pub fn serves(&self, pod: &PodName) -> Option<bool> {
+        let key = Name { namespace: pod.namespace.clone(), name: pod.name.clone() };
+        let objects = self.0.get();
+        let found = objects.as_ref().as_ref()?.get(&key);
+        Some(found.is_some_and(|found| found.serving && found.is_meant_by(pod.uid.as_deref())))
     }
 }
 

@@ -186,6 +186,8 @@ pub fn settings(survey: &Survey, proxies: Option<&IfName>, deadline: Instant) ->
     Ok(Shows {
         forwarding4: setting("ipv4/ip_forward")?,
         forwarding6,
+        hash_policy4: setting("ipv4/fib_multipath_hash_policy")?,
+        hash_policy6: setting("ipv6/fib_multipath_hash_policy")?,
         arp_ignore: setting("ipv4/conf/all/arp_ignore")?.unwrap_or(0),
         unreachable,
         uplinks: links.into_iter().map(uplink).collect(),
@@ -219,6 +221,8 @@ pub fn put_back(difference: &Difference, deadline: Instant) -> Result<(), Fault>
         Difference::AcceptRa(link) => sysctl::set(&format!("ipv6/conf/{link}/accept_ra"), "2").map_err(Cause::from),
         Difference::Forwarding(Family::V4) => sysctl::set("ipv4/ip_forward", "1").map_err(Cause::from),
         Difference::Forwarding(Family::V6) => sysctl::set("ipv6/conf/all/forwarding", "1").map_err(Cause::from),
+        Difference::HashPolicy(Family::V4) => sysctl::set("ipv4/fib_multipath_hash_policy", "1").map_err(Cause::from),
+        Difference::HashPolicy(Family::V6) => sysctl::set("ipv6/fib_multipath_hash_policy", "1").map_err(Cause::from),
         Difference::Reachable(prefix) => {
             Conn::open(deadline).and_then(|mut conn| conn.add_unreachable(*prefix)).map_err(Cause::from)
         }

@@ -5,6 +5,7 @@
 //! announced that cannot be reached. `model::routes` decides what is wanted and in which order; this file asks, carries out and
 //! says. Must not touch the routes of pods' links or the host's settings.
 
+pub mod anycast;
 pub mod bird;
 pub mod commands;
 pub mod drain;
@@ -21,6 +22,7 @@ use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::Ledger;
 use crate::agent::neighbours::Neighbours;
 use crate::agent::node::state::{NodeState, View};
+use crate::agent::routing::anycast::Anycast;
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::{Heard, News};
 use crate::agent::routing::others::{Judgement, Others};
@@ -63,6 +65,7 @@ pub struct Routing {
     drain: DrainFile,
     /// The other nodes; none without Kubernetes.
     others: Option<Others>,
+    anycast: Anycast,
     /// When what is wanted changes without any news.
     again_at: Option<Instant>,
     /// The overlaps of ranges that the log has, which need no second line.
@@ -86,6 +89,7 @@ impl Routing {
         suspicions: Suspicions,
         drain: DrainFile,
         others: Option<Others>,
+        anycast: Anycast,
         board: Board<RoutesState>,
     ) -> Routing {
         Routing {
@@ -94,6 +98,7 @@ impl Routing {
             suspicions,
             drain,
             others,
+            anycast,
             again_at: None,
             overlaps: BTreeSet::new(),
             serving: false,
@@ -183,7 +188,9 @@ impl Routing {
             Some(others) => others.judge(&mut conn, (&state, view), &leases, &shown, kernel || due)?,
             None => Judgement::default(),
         };
-        let wanted = wanted(view, &leases, &others).at(stage);
+        let mut wanted = wanted(view, &leases, &others);
+        wanted.extend(self.anycast.wanted(&mut conn, &leases, &shown)?);
+        let wanted = wanted.at(stage);
         let steps = steps(&wanted, &shown);
         if stage != self.state.stage {
             say_stage(stage);

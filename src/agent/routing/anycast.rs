@@ -1,0 +1,79 @@
+//! Anycast addresses of this node's pods: asks what `model::routes::anycast` wants to know, and nothing where no pod shares an
+//! address.
+//!
+//! Whether a pod may be sent traffic comes from the API server's view of it. Without Kubernetes a pod serves from ADD to DEL. Must
+//! not change a route itself.
+
+use std::collections::BTreeSet;
+
+use crate::agent::node::pods::Pods;
+use crate::kernel::netlink::NetlinkError;
+use crate::kernel::netlink::conn::Conn;
+use crate::process::log;
+use model::lease::Lease;
+use model::routes::Routes;
+use model::routes::anycast::{self, Support};
+
+/// Who serves, and what the kernel can.
+#[derive(Debug)]
+pub struct Anycast {
+    /// The pods of the API server; none without Kubernetes.
+    pods: Option<Pods>,
+    /// What the kernel knows of nexthop objects; none before anybody needed it.
+    support: Option<Support>,
+}
+
+impl Anycast {
+    /// Addresses shared by `pods`.
+    pub fn new(pods: Option<Pods>) -> Anycast {
+        Anycast { pods, support: None }
+    }
+
+    /// What leads to the anycast addresses of `leases` and what of it is announced, after what the kernel shows.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn wanted(&mut self, conn: &mut Conn, leases: &[Lease], shown: &Routes) -> Result<Routes, NetlinkError> {
+        if leases.iter().all(|lease| lease.anycast.is_empty()) {
+            return Ok(Routes::default());
+        }
+        let support = self.support(conn)?;
+        let foreign: BTreeSet<u32> = match support {
+            Support::Absent => BTreeSet::new(),
+            Support::Plain | Support::Resilient => conn.nexthop_objects()?.numbers(),
+        };
+        let leases = leases.iter().map(|lease| (lease, self.serves(lease)));
+        Ok(anycast::wanted(leases, shown, &foreign, support))
+    }
+
+    /// None where nobody can say.
+    fn serves(&self, lease: &Lease) -> Option<bool> {
+        match (&self.pods, &lease.pod) {
+            (Some(pods), Some(pod)) => pods.serves(pod),
+            _ => Some(true),
+        }
+    }
+
+    fn support(&mut self, conn: &mut Conn) -> Result<Support, NetlinkError> {
+        if let Some(support) = self.support {
+            return Ok(support);
+        }
+        let support = conn.nexthop_support()?;
+        match support {
+            Support::Resilient => {}
+            Support::Plain => {
+                log::warn("this kernel has no resilient nexthop groups: flows to an anycast address move when pods of it come and go")
+                    .with("remedy", "Linux 5.12 or newer")
+                    .write();
+            }
+            Support::Absent => {
+                log::warn(
+                    "this kernel has no nexthop objects: one pod of each anycast address is reached on this node",
+                )
+                .with("remedy", "Linux 5.3 or newer")
+                .write();
+            }
+        }
+        Ok(*self.support.insert(support))
+    }
+}
