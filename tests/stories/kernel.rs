@@ -40,7 +40,7 @@ fn net(text: &str) -> IpNet {
 }
 
 /// The lease number `n` of container `id`.
-fn lease(id: &str, n: u16) -> Lease {
+pub(crate) fn lease(id: &str, n: u16) -> Lease {
     let attachment: Attachment = format!("{id}/eth0").parse().expect("a key");
     Lease {
         phase: Phase::Committed,

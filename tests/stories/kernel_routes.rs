@@ -1,19 +1,25 @@
 //! Announcements, routes to other nodes and nexthop objects on the real kernel: fresh, again, something of somebody else's in the
 //! way, the thing gone; and what is read back, which `ip` judges.
 
-use std::net::IpAddr;
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use flock::kernel::netlink::changes::{Announcement, Announcements};
 use flock::kernel::netlink::conn::Conn;
 use flock::kernel::netns::Netns;
 use ipnet::IpNet;
-use model::routes::anycast::Support;
+use model::lease::Lease;
+use model::routes::anycast::{Support, wanted};
 use model::routes::{ANNOUNCED, Group, MAIN, Nexthop, RouteKey, Routes, Step, Way, steps};
 use serde_json::Value;
 
+use crate::kernel::lease;
 use crate::support::host::{HOST4, HOST6, Host};
-use crate::support::waiting::PATIENCE;
+use crate::support::programs::succeed;
+use crate::support::waiting::{PATIENCE, wait_for};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -418,6 +424,9 @@ fn this_kernel_knows_groups_in_which_flows_stay() {
 #[test]
 fn flocks_own_work_on_routes_makes_nobody_look_and_a_loss_does() {
     let (host, mut conn, [a, b]) = host();
+    wait_for("the addresses to have settled", || {
+        (!conn.addresses(None).expect("asked").iter().any(|address| address.tentative)).then_some(())
+    });
     let mut heard = in_host(&host, Announcements::open).expect("a socket");
     // Everything that is heard until the loss of a single route, which is the mark.
     let mut until_mark = |n: u32| {
@@ -429,6 +438,8 @@ fn flocks_own_work_on_routes_makes_nobody_look_and_a_loss_does() {
             all.extend(heard.wait().expect("a socket"));
         }
         all.pop();
+        // The kernel tells of the new links' carrier at a time of its own.
+        all.retain(|announcement| *announcement != Announcement::Link);
         all
     };
     until_mark(1);
@@ -455,4 +466,175 @@ fn flocks_own_work_on_routes_makes_nobody_look_and_a_loss_does() {
     }
     let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
     assert!(!shown(&mut conn).routes.keys().any(|key| key.to == net("10.25.2.0/24")));
+}
+
+/// Pods that share an address of each family, on a host whose kernel chooses among them by ports, too.
+struct Service<'a> {
+    host: &'a Host,
+    conn: Conn,
+    pods: Vec<(Lease, Option<bool>)>,
+    /// The sockets of each pod at the shared addresses.
+    listening: Vec<[UdpSocket; 2]>,
+}
+
+const SHARED: [&str; 2] = ["203.0.113.1", "2001:db8:f::1"];
+
+impl<'a> Service<'a> {
+    fn new(host: &'a Host) -> Service<'a> {
+        let by_ports = "for family in 4 6; do echo 1 >/proc/sys/net/ipv$family/fib_multipath_hash_policy; done";
+        succeed(host.command("sh").args(["-ec", by_ports]));
+        Service { host, conn: conn(host), pods: Vec::new(), listening: Vec::new() }
+    }
+
+    /// A pod comes, and is not ready yet.
+    fn comes(&mut self) {
+        let n = self.pods.len() + 1;
+        let pod = self.host.pod(&format!("p{n}"));
+        let (host_mac, pod_mac) = (format!("02:00:00:00:01:{n:02}"), format!("02:00:00:00:02:{n:02}"));
+        self.host.run(&format!(
+            "ip link add pod{n} address {host_mac} type veth peer name eth0 address {pod_mac} netns p{n}"
+        ));
+        pod.run("ip link set lo up");
+        pod.run("ip link set eth0 up");
+        for line in [
+            format!("ip link set pod{n} up"),
+            format!("ip -6 addr add fe80::1/128 dev pod{n} nodad"),
+            format!("ip neigh add 2001:db8:1::{n} lladdr {pod_mac} dev pod{n} nud permanent"),
+        ] {
+            self.host.run(&line);
+        }
+        for line in [
+            format!("ip -6 addr add 2001:db8:1::{n}/128 dev eth0 nodad"),
+            format!("ip neigh add fe80::1 lladdr {host_mac} dev eth0 nud permanent"),
+            "ip -4 route add default via inet6 fe80::1 dev eth0 onlink".into(),
+            "ip -6 route add default via fe80::1 dev eth0".into(),
+        ] {
+            pod.run(&line);
+        }
+        let listen = |address: &str| {
+            pod.run(&format!("ip addr add {address} dev lo"));
+            let netns = Netns::open(&pod.netns()).expect("a namespace");
+            // The kernel takes an IPv6 address in a little later than it shows it.
+            let socket = wait_for("the shared address", || {
+                netns.run(|| UdpSocket::bind((ip(address), 7))).expect("entered").ok()
+            });
+            socket.set_nonblocking(true).expect("set");
+            socket
+        };
+        self.listening.push(SHARED.map(listen));
+        let link = self.conn.link_named(&format!("pod{n}")).expect("asked").expect("found").index;
+        let mut lease = lease(&format!("p{n}"), u16::try_from(n).expect("few"));
+        lease.ipv6 = format!("2001:db8:1::{n}").parse().ok();
+        lease.host_index = Some(link);
+        lease.anycast = SHARED.map(ip).into();
+        self.pods.push((lease, Some(false)));
+    }
+
+    /// Pod `n`, from 0, says whether it serves, and one pass follows. Who is announced then.
+    fn says(&mut self, n: usize, serves: bool) -> Vec<u32> {
+        self.pods[n].1 = Some(serves);
+        let standing: Vec<_> = self.pods.iter().filter(|(lease, _)| lease.host_index.is_some()).collect();
+        let leases = standing.iter().map(|(lease, serves)| (lease, *serves));
+        let before = shown(&mut self.conn);
+        let wanted = wanted(leases, &before, &BTreeSet::new(), Support::Resilient);
+        carry_out(&mut self.conn, &steps(&wanted, &before));
+        let now = shown(&mut self.conn);
+        assert_eq!(steps(&wanted, &now), []);
+        let announced = now.routes.iter().filter(|(key, _)| key.table == ANNOUNCED && key.to.addr().is_ipv4());
+        announced.map(|(key, _)| key.metric).collect()
+    }
+
+    /// The pod that each of these flows arrives at, by both families.
+    fn arrive(&self, flows: &[Flow]) -> Vec<[usize; 2]> {
+        let mut at = vec![[None; 2]; flows.len()];
+        wait_for("every packet to arrive", || {
+            for (n, flow) in flows.iter().enumerate().filter(|(n, _)| at[*n].contains(&None)) {
+                flow.send(u8::try_from(n).expect("few"));
+            }
+            for (pod, sockets) in self.listening.iter().enumerate() {
+                for (family, socket) in sockets.iter().enumerate() {
+                    let mut packet = [0; 2];
+                    while let Ok((_, from)) = socket.recv_from(&mut packet) {
+                        // Of earlier flows there may be some packets left.
+                        let of = flows.get(usize::from(packet[0]));
+                        if of.is_some_and(|flow| flow.ports[family] == from.port()) {
+                            at[usize::from(packet[0])][family] = Some(pod);
+                        }
+                    }
+                }
+            }
+            at.iter().map(|[a, b]| Some([(*a)?, (*b)?])).collect::<Option<Vec<_>>>()
+        })
+    }
+
+    /// Throws away what has arrived.
+    fn forget(&self) {
+        for socket in self.listening.iter().flatten() {
+            while socket.recv_from(&mut [0; 2]).is_ok() {}
+        }
+    }
+
+    fn flows(&self) -> Vec<Flow> {
+        in_host(self.host, || (0..64).map(|_| Flow::new()).collect())
+    }
+}
+
+/// A client, with a socket of each family.
+struct Flow {
+    sockets: [UdpSocket; 2],
+    ports: [u16; 2],
+}
+
+impl Flow {
+    fn new() -> Flow {
+        let sockets = [HOST4, HOST6].map(|own| UdpSocket::bind((ip(own), 0)).expect("bound"));
+        let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("bound").port());
+        Flow { sockets, ports }
+    }
+
+    fn send(&self, n: u8) {
+        for (socket, to) in self.sockets.iter().zip(SHARED) {
+            socket.send_to(&[n, 0], (ip(to), 7)).expect("there is a way");
+        }
+    }
+}
+
+#[test]
+fn flows_stay_at_their_pod_while_pods_come_and_stop_serving_and_one_that_goes_takes_no_other_along() {
+    let host = Host::new();
+    let mut service = Service::new(&host);
+    service.comes();
+    assert_eq!(service.says(0, true), [1]);
+    let old = service.flows();
+    assert_eq!(service.arrive(&old), [[0, 0]; 64]);
+
+    // What is busy stays where it is: a packet in each 2 s is enough.
+    let (stop, stopped) = channel::<()>();
+    thread::scope(|scope| {
+        let flows = &old;
+        let busy = scope.spawn(move || {
+            while stopped.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+                flows.iter().for_each(|flow| flow.send(u8::MAX));
+            }
+        });
+        service.comes();
+        assert_eq!(service.says(1, true), [1, 2], "each has an announcement of its own");
+        service.forget();
+        assert_eq!(service.arrive(&old), [[0, 0]; 64], "a pod joins");
+        let new = service.flows();
+        assert!(service.arrive(&new).contains(&[1, 1]), "it gets flows that begin now");
+        assert_eq!(service.says(0, false), [2]);
+        service.forget();
+        assert_eq!(service.arrive(&old), [[0, 0]; 64], "a pod stops serving");
+        drop(stop);
+        busy.join().expect("no panic");
+    });
+
+    // Its link goes, and nobody of ours runs.
+    host.run("ip link del pod1");
+    service.pods[0].0.host_index = None;
+    assert_eq!(service.arrive(&old), [[1, 1]; 64]);
+    // The last one is withdrawn, and what is under way arrives.
+    assert!(service.says(1, false).is_empty());
+    assert_eq!(service.arrive(&old), [[1, 1]; 64]);
 }
