@@ -61,10 +61,17 @@ impl Observed {
             Change::Up => self.up,
             Change::Address { ip, .. } => self.addresses.contains(ip),
             Change::Neighbour { ip, mac, .. } => self.neighbours.contains(&(*ip, *mac)),
-            Change::Route { to, via, .. } => self.routes.contains(&(*to, *via)),
+            Change::Route { to, via, .. } => self.routes.contains(&(*to, *via)) || via.is_none() && self.leads_on(to),
             // Matters only when a link comes up for the first time.
             Change::NoAutoAddress => true,
         }
+    }
+
+    /// Whether it leads to `to` by way of another address that leads through it directly: to the same pod, as the Go flock's routes of
+    /// further addresses do.
+    fn leads_on(&self, to: &IpNet) -> bool {
+        let vias = self.routes.iter().filter(|(other, _)| other == to).filter_map(|(_, via)| *via);
+        vias.into_iter().any(|via| self.routed().any(|routed| routed == via))
     }
 
     /// None where the kernel does not know the setting.
@@ -169,6 +176,15 @@ mod tests {
         lacks(|link| link.addresses.retain(IpAddr::is_ipv4), "address fe80::1");
         lacks(|link| link.neighbours.truncate(1), "neighbour 10.0.0.5");
         lacks(|link| link.neighbours[0].1 = Mac([2, 9, 9, 9, 9, 9]), "neighbour 2001:db8::5");
+    }
+
+    #[test]
+    fn a_route_by_way_of_another_address_of_the_pod_is_as_good() {
+        let mut lease = lease("abc/eth0");
+        lease.extra = vec!["203.0.113.6".parse().expect("literal")];
+        let wanted = kept_host_end(&lease);
+        check(link_of(&lease), &wanted, |link| link.routes[2].1 = Some(link.routes[1].0.addr()), &[]);
+        check(link_of(&lease), &wanted, |link| link.routes[2].1 = Some(GATEWAY4.into()), &["route 203.0.113.6/32"]);
     }
 
     #[test]

@@ -310,6 +310,8 @@ pub fn attachment_of_alias(alias: &str) -> Option<Attachment> {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
     use crate::addr::GATEWAY4;
     use crate::examples::lease;
@@ -340,6 +342,31 @@ mod tests {
         single.ipv4 = None;
         let text = format!("{:?}", wiring(&single));
         assert!(!text.contains("169.254") && !text.contains("10.0.0.5"), "{text}");
+    }
+
+    #[test]
+    fn further_addresses_are_routed_to_the_pod_shared_ones_are_not_and_gateways_stand_once() {
+        let mut lease = lease("abc/eth0");
+        let ips = |texts: [&str; 2]| texts.map(|text| text.parse::<IpAddr>().expect("literal")).to_vec();
+        lease.extra = ips(["2001:db8:f::6", "203.0.113.6"]);
+        lease.anycast = ips(["2001:db8:f::53", "203.0.113.53"]);
+        let plain = wiring(&crate::examples::lease("abc/eth0"));
+        let wiring = wiring(&lease);
+        let added = |now: &[Change], before: &[Change]| {
+            let new = now.iter().filter(|change| !before.contains(change));
+            new.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            added(&wiring.host, &plain.host),
+            ["neighbour 2001:db8:f::6", "route 2001:db8:f::6/128", "neighbour 203.0.113.6", "route 203.0.113.6/32",]
+        );
+        // Behind the first ones, with which the pod speaks.
+        let all = ["2001:db8:f::6", "203.0.113.6", "2001:db8:f::53", "203.0.113.53"].map(|ip| format!("address {ip}"));
+        assert_eq!(added(&wiring.pod, &plain.pod), all);
+        assert!(wiring.pod.starts_with(&plain.pod) && wiring.host.starts_with(&plain.host));
+        // The Go flock had the shared ones elsewhere.
+        lease.pod_mac = None;
+        assert_eq!(added(&kept_pod_end(&lease), &plain.pod), all[..2]);
     }
 
     #[test]

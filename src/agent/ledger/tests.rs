@@ -130,6 +130,38 @@ fn addresses(lease: &Lease) -> Vec<String> {
 }
 
 #[test]
+fn an_address_of_the_range_is_replaced_and_those_that_the_pod_names_are_its_own_also_for_the_next_agent() {
+    let disk = Memory::default();
+    let first = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let named = ipam::Request { fixed: vec![ip("2001:db8:f::5"), ip("2001:db8:f::6")], ..both() };
+    let asked = |key: &str| NewLease { addresses: named.clone(), ..new(key) };
+    let Begun { mut claim, .. } = first.begin(asked("a/eth0"), soon()).expect("free");
+    claim.replace(ip("10.0.0.2"), named.clone(), soon()).expect("free");
+    let lease = claim.lease().cloned().expect("a lease");
+    assert_eq!(addresses(&lease), ["2001:db8:f::5", "10.0.0.3", "2001:db8:f::6"]);
+    let refused = claim.replace(ip("2001:db8:f::6"), named.clone(), soon());
+    assert!(matches!(refused, Err(Cause::Ipam(ipam::IpamError::Reserved(_)))), "{refused:?}");
+    assert_eq!(claim.lease(), Some(&lease));
+    let next = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    for key in ["b/eth0", "a/net1"] {
+        let refused = next.begin(asked(key), soon()).map(drop);
+        assert!(
+            matches!(&refused, Err(Cause::Held { holder, .. }) if holder.attachment == lease.attachment),
+            "{refused:?}"
+        );
+    }
+    // What one pod has for its own is not shared, and what is shared is nobody's own.
+    let shares = |key: &str, text: &str| NewLease { anycast: vec![ip(text)], ..new(key) };
+    assert!(matches!(next.begin(shares("c/eth0", "2001:db8:f::6"), soon()).map(drop), Err(Cause::Held { .. })));
+    for key in ["d/eth0", "e/eth0"] {
+        next.begin(shares(key, "2001:db8:f::7"), soon()).expect("any number of pods");
+    }
+    let own = ipam::Request { fixed: vec![ip("2001:db8:f::7")], ..both() };
+    let refused = next.begin(NewLease { addresses: own, ..new("f/eth0") }, soon()).map(drop);
+    assert!(matches!(refused, Err(Cause::Held { .. })), "{refused:?}");
+}
+
+#[test]
 fn an_address_that_proves_to_be_somebody_elses_is_replaced_and_given_to_nobody_until_the_host_is_looked_at() {
     let disk = Memory::default();
     let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
