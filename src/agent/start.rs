@@ -211,7 +211,11 @@ impl Opened {
             .map(|kubernetes| Others::new(node_name.clone(), kubernetes.peers.clone(), kubernetes.claims.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
         let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes);
-        let host = Host::new(suspicions);
+        let mut host = Host::new(suspicions);
+        if leases > 0 {
+            // There are pods to serve: what they need of the host and of its routes is kept without a request.
+            host.serve();
+        }
         let mut node = Node::new(source, host, conflist, ledger.clone(), state.clone(), wakers.routing.clone());
         node.recall();
         node.round();
