@@ -11,6 +11,7 @@
 
 mod bird;
 mod documented;
+mod flat;
 mod network;
 mod on_link;
 mod own_daemons;

@@ -70,6 +70,11 @@ impl Network {
         Network { switch, one, two, router, client }
     }
 
+    /// A further node on the switch, after `node1` and `node2`.
+    pub(crate) fn join(&self, number: u8) -> Node {
+        Node::join(&self.switch, number)
+    }
+
     /// What the router's kernel has from routing daemons: a line for each prefix, with the nodes that it leads to.
     pub(crate) fn learned(&self) -> BTreeSet<String> {
         let mut routes = Routes::new();

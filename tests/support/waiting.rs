@@ -14,8 +14,14 @@ pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 
 /// Waits until `look` finds something, and panics with the complaint when it does not.
 #[track_caller]
-pub fn wait_or<T>(complaint: impl FnOnce() -> String, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_or<T>(complaint: impl FnOnce() -> String, look: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(PATIENCE, complaint, look)
+}
+
+/// The same for what takes long by its nature.
+#[track_caller]
+pub fn wait_at_most<T>(limit: Duration, complaint: impl FnOnce() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = look() {
             return found;
