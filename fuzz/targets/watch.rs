@@ -1,6 +1,6 @@
-//! What an API server may say: LISTs and WATCHes, line by line, to the machine that keeps pods and NodeConfigs.
+//! What an API server may say: LISTs and WATCHes, line by line, to the machine that keeps pods, NodeConfigs and NodePeers.
 //!
-//! The first line names the kind (`pods`, else NodeConfigs). Each LIST and the beginning of each WATCH takes a line `CODE BODY`, where
+//! The first line names the kind (`pods`, `nodepeers`, else NodeConfigs). Each LIST and the beginning of each WATCH takes a line `CODE BODY`, where
 //! a word instead of the code is a failure of the network; while the watch lasts, each line is a line of its stream, up to `END` or
 //! `SILENT`.
 
@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use flock::kube::kind::Kind;
-use flock::kube::objects::{NodeConfigs, Pods};
+use flock::kube::objects::{NodeConfigs, NodePeers, Pods};
 use flock::kube::watch::{End, Flow, Machine, Order, PAUSE_MAX, Reply, WatchNotice};
 
 /// A server may ask for a minute; our own pauses are doubled at most.
@@ -21,6 +21,7 @@ pub(crate) fn check(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     match lines.next() {
         Some(b"pods") => follow(Pods { node: "n".into() }, lines),
+        Some(b"nodepeers") => follow(NodePeers, lines),
         _ => follow(NodeConfigs { node: "n".into() }, lines),
     }
 }

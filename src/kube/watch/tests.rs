@@ -100,6 +100,19 @@ fn events_change_the_objects_and_move_the_version() {
 }
 
 #[test]
+fn a_watch_that_goes_on_after_a_failure_says_that_the_server_is_heard_again() {
+    let mut machine = synced();
+    watching(&mut machine);
+    machine.not_watching(&status(429, "slow down"), NOW, 0);
+    assert!(matches!(machine.notices()[..], [WatchNotice::Failed { code: Some(429), .. }]));
+    assert!(asks(&mut machine).starts_with("WATCH"), "no list tells it");
+    for _ in 0..2 {
+        machine.line(&event("BOOKMARK", &object("a", "u1", "11", 1)), NOW, 0);
+    }
+    assert_eq!(machine.notices(), [WatchNotice::Synced { objects: 1 }], "once");
+}
+
+#[test]
 fn an_unchanged_object_makes_no_new_set() {
     let mut machine = synced();
     watching(&mut machine);
