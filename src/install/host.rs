@@ -23,6 +23,7 @@ use crate::record::store::Store;
 use model::addr::{Attachment, LinkEnd};
 use model::lease::PodName;
 use model::plan;
+use model::routes::{self, Routes};
 
 /// Deadline for one look at the kernel or one change of it, 10 s.
 const KERNEL_LIMIT: Duration = Duration::from_secs(10);
@@ -151,6 +152,7 @@ pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostErr
     // Their DELs were answered with success, so the runtime does not repeat them.
     attached.retain(|attachment, _| !noted.contains(attachment));
     facts.attached = attached.iter().map(|(attachment, pod)| named(attachment, pod.as_ref())).collect();
+    facts.routes = routes::steps(&Routes::default(), &conn.shown_routes()?);
     facts.unreachable =
         conn.own_routes()?.into_iter().filter(|route| route.unreachable).map(|route| route.to).collect();
     if facts.run_dir {
@@ -175,6 +177,15 @@ pub fn remove_link(index: u32) -> Result<(), HostError> {
     Ok(Conn::open(Instant::now() + KERNEL_LIMIT)?.delete_link(index)?)
 }
 
+/// Carries out one step of the removal of the node's routes.
+///
+/// # Errors
+/// The kernel refused.
+pub fn change_route(step: &routes::Step) -> Result<(), HostError> {
+    let outcome = Conn::open(Instant::now() + KERNEL_LIMIT)?.carry_out(std::slice::from_ref(step));
+    Ok(outcome.into_iter().collect::<Result<(), _>>()?)
+}
+
 /// Removes the unreachable route of a prefix.
 ///
 /// # Errors
@@ -187,6 +198,7 @@ pub fn remove_unreachable(prefix: IpNet) -> Result<(), HostError> {
 /// them by now.
 fn settings(conn: &mut Conn) -> Result<Vec<String>, HostError> {
     let mut keys = vec![("ipv4/ip_forward".to_owned(), "1"), ("ipv6/conf/all/forwarding".to_owned(), "1")];
+    keys.extend(["ipv4", "ipv6"].map(|family| (format!("{family}/fib_multipath_hash_policy"), "1")));
     keys.extend(conn.links()?.into_iter().map(|link| (format!("ipv6/conf/{}/accept_ra", link.name), "2")));
     keys.retain(|(key, value)| matches!(sysctl::get(key), Ok(Some(present)) if present == *value));
     let left = keys.into_iter().map(|(key, value)| format!("sysctl net/{key}={value}: others may rely on it"));

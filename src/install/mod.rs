@@ -305,6 +305,7 @@ fn carry_out(tree: &Tree, steps: &[Step], dry_run: bool) -> Result<(), InstallEr
                 Step::RemoveDirectory(path) => tree.remove_directory(path)?,
                 Step::RemoveAll(path) => tree.remove_all(path)?,
                 Step::RemoveLink { index, .. } => host::remove_link(*index)?,
+                Step::Route(step) => host::change_route(step)?,
                 Step::RemoveUnreachable(prefix) => host::remove_unreachable(*prefix)?,
             }
         }

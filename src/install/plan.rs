@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use crate::install::defaults;
 use crate::install::tree::Found;
 use cni::conflist;
+use model::routes;
 
 /// The agent's program, as the unit names it.
 pub const AGENT: &str = "/usr/local/bin/flock-agent";
@@ -71,6 +72,8 @@ pub enum Step {
         /// Its name.
         name: String,
     },
+    /// Change a route or nexthop object of the node that is no pod's link's: withdraw or remove it.
+    Route(routes::Step),
     /// Remove the unreachable route of a node prefix.
     RemoveUnreachable(IpNet),
 }
@@ -86,6 +89,7 @@ impl Step {
                 ("removed", "remove", shown(path).display().to_string())
             }
             Step::RemoveLink { name, .. } => ("removed", "remove", format!("link {name}")),
+            Step::Route(step) => ("removed", "remove", step.object()),
             Step::RemoveUnreachable(prefix) => ("removed", "remove", format!("route unreachable {prefix}")),
         };
         if dry_run { format!("would {todo} {object}") } else { format!("{done} {object}") }
@@ -225,6 +229,8 @@ pub struct Host {
     pub running: bool,
     /// Links of attachments whose delete was promised and not carried out, by index and name.
     pub deleted: Vec<(u32, String)>,
+    /// What takes away the announcements, the routes to other nodes and those of anycast addresses.
+    pub routes: Vec<routes::Step>,
     /// Node prefixes with an unreachable route.
     pub unreachable: Vec<IpNet>,
     /// The directory of the running agent is there.
@@ -284,6 +290,7 @@ pub fn uninstall(
     }
     steps.extend(operators(remains, purge, &mut left));
     steps.extend(host.deleted.iter().map(|(index, name)| Step::RemoveLink { index: *index, name: name.clone() }));
+    steps.extend(host.routes.iter().cloned().map(Step::Route));
     steps.extend(host.unreachable.iter().copied().map(Step::RemoveUnreachable));
     if host.run_dir {
         steps.push(Step::RemoveAll(RUN_DIR.into()));
@@ -376,6 +383,7 @@ mod tests {
 
     fn used() -> Host {
         Host {
+            routes: vec![routes::Step::DeleteNexthop(7)],
             unreachable: vec!["2001:db8::/64".parse().expect("literal")],
             deleted: vec![(7, "flock0badcafe".into())],
             run_dir: true,
@@ -398,6 +406,7 @@ mod tests {
             DEFAULTS,
             CONFIG_DIR,
             "link flock0badcafe",
+            "nexthop 7",
             "route unreachable 2001:db8::/64",
             RUN_DIR,
             AGENT,
@@ -421,6 +430,7 @@ mod tests {
             let mut host = used();
             host.deleted
                 .retain(|(index, name)| !done.contains(&Step::RemoveLink { index: *index, name: name.clone() }));
+            host.routes.retain(|step| !done.contains(&Step::Route(step.clone())));
             host.unreachable.retain(|prefix| !done.contains(&Step::RemoveUnreachable(*prefix)));
             host.run_dir &= !done.contains(&Step::RemoveAll(RUN_DIR.into()));
             let (rest, _) = uninstall(&remains, &host, false, false).expect("nothing is in the way");

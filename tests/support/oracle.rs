@@ -7,7 +7,8 @@
 //! - I2: every live link of flock has exactly one lease, and every committed lease its link;
 //! - I3: every lease has its host routes, addresses, neighbours and proxies, and every route and proxy of flock has a lease;
 //! - I4: nothing is left of what has gone: no link, route, neighbour, file, note;
-//! - I5: the store can be read, line by line.
+//! - I5: the store can be read, line by line;
+//! - I6: no address is announced that no lease has, and no nexthop object leads to a pod that is none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,6 +40,7 @@ impl Host {
         let links = self.flock_veths();
         judge_links(&leases, &links, &mut found);
         self.judge_host_side(&leases, &links, &mut found);
+        self.judge_routes(&leases, &mut found);
         self.judge_proxies(&leases, &mut found);
         self.judge_pods(&leases, &mut found);
         self.judge_files(&mut found);
@@ -113,7 +115,8 @@ impl Host {
         let routes: BTreeSet<(String, String)> = ["ip -j -4 route show proto 102", "ip -j -6 route show proto 102"]
             .into_iter()
             .flat_map(|line| self.json(line))
-            .filter(|route| route["type"] != "unreachable")
+            // What leads to other nodes and to shared addresses has a gateway or a nexthop object, and is judged apart.
+            .filter(|route| route["type"] != "unreachable" && route["nhid"].is_null() && leads_through_a_link(route))
             .map(|route| (text(&route["dst"]), text(&route["dev"])))
             .collect();
         let mut wanted_routes = BTreeSet::new();
@@ -157,6 +160,37 @@ impl Host {
         }
         for neighbour in neighbours.difference(&wanted_neighbours) {
             found.push(format!("I3: a neighbour {neighbour:?} that no lease asks for"));
+        }
+    }
+
+    /// Announcements of addresses, nexthop objects and routes by them are of leases that stand.
+    fn judge_routes(&self, leases: &[Lease], found: &mut Vec<String>) {
+        let shared: BTreeSet<String> = leases.iter().flat_map(|lease| &lease.anycast).map(IpAddr::to_string).collect();
+        let links: BTreeSet<String> = leases.iter().map(|lease| lease.host_link.to_string()).collect();
+        let script = "for family in -4 -6; do ip -j $family route show table 102 2>/dev/null || echo '[]'; done; \
+                      for family in -4 -6; do ip -j $family route show proto 102; done; ip -j nexthop show";
+        let text_of = succeed(self.command("sh").args(["-c", script]));
+        let lists: Vec<Vec<Value>> = text_of.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!(lists.len(), 5, "{text_of}");
+        for route in lists[..2].iter().flatten().filter(|route| route["protocol"] == "102") {
+            let (dst, dev) = (text(&route["dst"]), text(&route["dev"]));
+            let is_of = |lease: &&Lease| {
+                lease.host_link.as_str() == dev
+                    && lease.addresses().chain(lease.anycast.clone()).any(|ip| ip.to_string() == dst)
+            };
+            if route["type"] != "unreachable" && !leases.iter().any(|lease| is_of(&lease)) {
+                found.push(format!("I6: {dst} through {dev} is announced, and no lease has it"));
+            }
+        }
+        for route in lists[2..4].iter().flatten().filter(|route| !route["nhid"].is_null()) {
+            if !shared.contains(&text(&route["dst"])) {
+                found.push(format!("I6: a route to {} by a nexthop that no lease asks for", route["dst"]));
+            }
+        }
+        for nexthop in lists[4].iter().filter(|nexthop| nexthop["protocol"] == "102") {
+            if nexthop["group"].is_null() && !links.contains(&text(&nexthop["dev"])) {
+                found.push(format!("I6: nexthop {} is through {}, which is no lease's", nexthop["id"], nexthop["dev"]));
+            }
         }
     }
 
@@ -280,6 +314,11 @@ impl Agent<'_> {
             (strays.filter(|netns| *netns != home).count() == 0).then_some(())
         });
     }
+}
+
+/// Whether a route leads to its destination by a link alone.
+fn leads_through_a_link(route: &Value) -> bool {
+    route["gateway"].is_null() && route["via"].is_null()
 }
 
 fn judge_links(leases: &[Lease], links: &[Value], found: &mut Vec<String>) {

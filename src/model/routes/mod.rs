@@ -9,6 +9,7 @@ pub mod announce;
 pub mod anycast;
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
@@ -184,6 +185,17 @@ impl fmt::Display for Way {
             Way::Link(link) => write!(f, "by link {link}"),
             Way::Gateway { via, link } => write!(f, "via {via} on link {link}"),
             Way::Nexthop(id) => write!(f, "by nexthop {id}"),
+        }
+    }
+}
+
+impl Step {
+    /// What is changed, without what becomes of it.
+    pub fn object(&self) -> String {
+        match self {
+            Step::PutNexthop(id, _) | Step::DeleteNexthop(id) => format!("nexthop {id}"),
+            Step::PutGroup(id, _) | Step::DeleteGroup(id) => format!("nexthop group {id}"),
+            Step::AddRoute(key, _) | Step::ReplaceRoute(key, _) | Step::DeleteRoute(key, _) => format!("route {key}"),
         }
     }
 }
