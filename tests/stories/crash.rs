@@ -16,6 +16,7 @@ use flock::record::format::{Record, decode};
 use flock::record::notes::Notes;
 use serde_json::json;
 
+use crate::addresses;
 use crate::support::agent::Agent;
 use crate::support::failpoints::{ARMED, Passed, passes};
 use crate::support::host::{Host, host_addresses};
@@ -77,7 +78,7 @@ fn crash<'a>(host: &'a Host, mut agent: Agent<'a>, operation: &Cni<'_>, point: &
         caller.kill().ok();
         caller.wait().expect("waitable");
     }
-    let agent = host.agent().start();
+    let agent = host.agent().keep_config().start();
     caller.wait().expect("waitable");
     agent
 }
@@ -99,25 +100,27 @@ fn live_on(host: &Host, pod: &Pod<'_>, witness: &(Pod<'_>, Attached), when: &str
     host.del(pod).done();
 }
 
-fn killed_in_add(fate: Caller) {
+/// `pod` asks for what is in `named`.
+fn killed_in_add(fate: Caller, what: &str, named: &[(&str, &str)]) {
     let host = Host::new();
-    let mut agent = host.agent().start();
+    let mut agent = host.agent().config(Some(&addresses::config())).start();
     // The trace is of the very first ADD, which also prepares the host.
     let pod = host.pod("p");
+    let add = host.add(&pod).annotations(named);
     host.start_trace();
-    host.add(&pod).result();
+    add.result();
     let passed = end_trace(&host);
     host.del(&pod).done();
     let witness = host.attach("witness");
     assert!(passed.len() > 50, "{passed:?}");
-    for point in share(&format!("killed in ADD, caller {fate:?}"), &passed) {
+    for point in share(&format!("killed in ADD of {what}, caller {fate:?}"), &passed) {
         agent.kill();
         // What was set on the host before is set again.
         host.run("sysctl -q net.ipv6.conf.all.forwarding=0 net.ipv4.ip_forward=0");
         host.run("ip -6 route del unreachable 2001:db8:1:f001::/64 proto 102 metric 4294967295");
-        agent = host.agent().start();
-        agent = crash(&host, agent, &host.add(&pod), point, fate);
-        live_on(&host, &pod, &witness, &format!("killed in ADD at {point:?}, caller {fate:?}"));
+        agent = host.agent().keep_config().start();
+        agent = crash(&host, agent, &add, point, fate);
+        live_on(&host, &pod, &witness, &format!("killed in ADD of {what} at {point:?}, caller {fate:?}"));
     }
     agent.stop();
 }
@@ -125,13 +128,20 @@ fn killed_in_add(fate: Caller) {
 // covers: FM-A04
 #[test]
 fn an_agent_killed_at_any_point_of_add_and_restarted_at_once_loses_nothing() {
-    killed_in_add(Caller::Waits);
+    killed_in_add(Caller::Waits, "a pod", &[]);
 }
 
 // covers: FM-A04
 #[test]
 fn an_agent_killed_at_any_point_of_add_together_with_the_caller_loses_nothing() {
-    killed_in_add(Caller::Dies);
+    killed_in_add(Caller::Dies, "a pod", &[]);
+}
+
+// covers: FM-A04
+#[test]
+fn an_agent_killed_at_any_point_of_an_add_of_named_addresses_loses_none_of_them() {
+    let named = [("addresses", addresses::OWN), ("anycast", addresses::SHARED)];
+    killed_in_add(Caller::Waits, "a pod that names addresses", &named);
 }
 
 #[test]
