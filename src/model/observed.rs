@@ -67,8 +67,8 @@ impl Observed {
         }
     }
 
-    /// Whether it leads to `to` by way of another address that leads through it directly: to the same pod, as the Go flock's routes of
-    /// further addresses do.
+    /// Whether it leads to `to` by way of another address that leads through it directly: to the same pod, as the Go flock's
+    /// routes of further addresses do.
     fn leads_on(&self, to: &IpNet) -> bool {
         let vias = self.routes.iter().filter(|(other, _)| other == to).filter_map(|(_, via)| *via);
         vias.into_iter().any(|via| self.routed().any(|routed| routed == via))
