@@ -19,6 +19,7 @@ mod ip;
 mod machine;
 mod node;
 mod ping;
+mod routed;
 mod stories;
 
 use std::process::ExitCode;

@@ -11,11 +11,12 @@ use crate::node::{
     flock_links, gateways, host_addresses, is_armed, leases, log, neighbours, routes, shown, wait_for,
 };
 use crate::ping::Pinger;
+use crate::routed;
 
 type Story = (&'static str, fn());
 
 /// The first one of each boot tells of a kernel that has no module for pairs of links yet; from the second on it has.
-const WITH_IPV6: [Story; 13] = [
+const WITH_IPV6: [Story; 14] = [
     ("an_agent_without_the_veth_module_says_what_to_do", without_veth),
     ("pods_get_both_families_and_their_first_packets_arrive", first_packets),
     ("check_agrees_and_a_delete_may_come_twice", check_and_delete),
@@ -29,13 +30,15 @@ const WITH_IPV6: [Story; 13] = [
     ("an_interface_in_the_way_is_named_and_stays", in_the_way),
     ("a_pair_whose_ends_have_one_index_is_like_any_other", one_index),
     ("forty_pods_at_once_come_and_go", many_pods),
+    ("announcements_routes_and_nexthop_objects_are_read_as_they_were_written", routed::written_and_read),
 ];
 
-const WITHOUT_IPV6: [Story; 4] = [
+const WITHOUT_IPV6: [Story; 5] = [
     ("a_node_of_ipv4_alone_serves_without_ipv6_in_the_kernel", first_packets),
     ("check_agrees_and_a_delete_may_come_twice", check_and_delete),
     ("pods_go_on_while_the_agent_is_stopped_killed_and_started", restart),
     ("a_range_of_a_family_that_the_kernel_lacks_is_named", missing_family),
+    ("announcements_routes_and_nexthop_objects_are_read_as_they_were_written", routed::written_and_read),
 ];
 
 /// The stories of a boot.
