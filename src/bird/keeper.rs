@@ -11,10 +11,10 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::bird::conf::{Configuration, HEADER};
-use crate::bird::sessions::{Session, Status, sessions};
+use crate::bird::sessions::{Session, sessions};
 use crate::bird::socket::{Configured, Control, ControlError};
 use crate::process::foreign_file;
 use crate::record::replacement::Replacement;
@@ -29,6 +29,12 @@ const EXTRA: &str = "extra.conf";
 
 /// Permissions of the configuration, which has passwords in it: its owner's, and for reading those of BIRD's group.
 const MODE: u32 = 0o640;
+
+/// Interval between questions about what BIRD has refused, 60 s: a new release may take it.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Largest difference between what BIRD says twice of one time span, in milliseconds.
+const TOLERANCE: u64 = 20;
 
 /// How BIRD stands to what is wanted of it.
 #[derive(Debug)]
@@ -102,8 +108,6 @@ type Stamp = Option<(u64, u64, i64, i64)>;
 struct Known {
     wanted: Configuration,
     extra: Stamp,
-    /// When BIRD had started.
-    started: String,
 }
 
 /// The keeper of one BIRD.
@@ -111,10 +115,10 @@ struct Known {
 pub struct Keeper {
     file: PathBuf,
     socket: PathBuf,
-    /// What is in force, and when BIRD had read it.
-    in_force: Option<(Known, String)>,
-    /// What BIRD has refused, and why.
-    refused: Option<(Known, Excerpt)>,
+    /// What is in force, and how long after its start BIRD had read it.
+    in_force: Option<(Known, Option<i64>)>,
+    /// What BIRD has refused, why, and when.
+    refused: Option<(Known, Excerpt, Instant)>,
     /// What this keeper has last put into the file.
     written: Option<Configuration>,
 }
@@ -171,8 +175,7 @@ impl Keeper {
         let outcome = self.keep(&empty, deadline);
         match outcome.standing {
             Standing::InForce | Standing::Unreachable(ControlError::Unreachable { .. }) if self.is_in_file(&empty) => {
-                let known = Known { wanted: empty, extra: None, started: String::new() };
-                self.in_force = Some((known, String::new()));
+                self.in_force = Some((Known { wanted: empty, extra: None }, None));
                 Outcome { standing: Standing::Idle, ..outcome }
             }
             _ => outcome,
@@ -200,7 +203,7 @@ impl Keeper {
             Err(error) => {
                 self.in_force = None;
                 // For the start of a BIRD that cannot be asked. What one has refused is not tried on the next one.
-                let refused = self.refused.as_ref().is_some_and(|(known, _)| known.wanted == *wanted);
+                let refused = self.refused.as_ref().is_some_and(|(known, ..)| known.wanted == *wanted);
                 if !in_file && !refused {
                     self.replace(wanted, |_| Ok(()))?;
                 }
@@ -211,17 +214,18 @@ impl Keeper {
         if status.ending || (status.reconfiguring && self.in_force.is_none()) {
             return Err(Standing::InProgress);
         }
-        let known = self.known(wanted, &status);
+        let known = self.known(wanted);
         if let Some((former, configured)) = &self.in_force {
-            if in_file && *former == known && *configured == status.configured {
+            if in_file && *former == known && is_same(*configured, status.configured_after) {
                 return Ok(if status.reconfiguring { Standing::InProgress } else { Standing::InForce });
             }
             if in_file && former.wanted == *wanted && former.extra == known.extra {
                 outcome.repaired = outcome.repaired.or(Some(Repair::Daemon));
             }
         }
-        if let Some((refused, why)) = &self.refused
+        if let Some((refused, why, at)) = &self.refused
             && *refused == known
+            && at.elapsed() < REFUSED_INTERVAL
         {
             return Err(Standing::Refused(why.clone()));
         }
@@ -249,26 +253,26 @@ impl Keeper {
             // Once it is in force, BIRD is told again, which then changes nothing.
             Configured::InProgress => Ok(Standing::InProgress),
             Configured::InForce => {
-                // It words its times as the configuration says.
-                let Status { started, configured, .. } = bird.status(deadline).map_err(Standing::Unreachable)?;
-                self.in_force = Some((Known { started, ..known }, configured));
+                // Asked anew, since it words its times as the configuration says.
+                let status = bird.status(deadline).map_err(Standing::Unreachable)?;
+                self.in_force = Some((known, status.configured_after));
                 Ok(Standing::InForce)
             }
         }
     }
 
-    fn known(&self, wanted: &Configuration, status: &Status) -> Known {
+    fn known(&self, wanted: &Configuration) -> Known {
         let stamp = |path: PathBuf| {
             let found = std::fs::metadata(path).ok()?;
             Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
         };
         let extra = self.extra().and_then(stamp);
-        Known { wanted: wanted.clone(), extra, started: status.started.clone() }
+        Known { wanted: wanted.clone(), extra }
     }
 
     fn remember(&mut self, known: &Known, standing: Standing) -> Standing {
         if let Standing::Refused(why) = &standing {
-            self.refused = Some((known.clone(), why.clone()));
+            self.refused = Some((known.clone(), why.clone(), Instant::now()));
         }
         standing
     }
@@ -312,5 +316,13 @@ impl Keeper {
         }
         self.written = Some(wanted.clone());
         Ok(())
+    }
+}
+
+/// Whether BIRD has read its configuration only once, of which it has said these two.
+fn is_same(one: Option<i64>, other: Option<i64>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.abs_diff(other) <= TOLERANCE,
+        (one, other) => one == other,
     }
 }

@@ -18,10 +18,9 @@ const PROTOCOLS_MAX: usize = 1024;
 /// BIRD's own state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// When it started, as it says it.
-    pub started: String,
-    /// When its configuration was last read, as it says it.
-    pub configured: String,
+    /// How long after its start it last read its configuration, in milliseconds; none if it words times otherwise. It says moments by
+    /// the clock, and each one is another one when the clock is set; the time between two stays.
+    pub configured_after: Option<i64>,
     /// It carries out a configuration that it has taken.
     pub reconfiguring: bool,
     /// It is about to end.
@@ -64,17 +63,19 @@ fn shown(text: &str) -> String {
 /// The state in a reply to `show status`.
 pub fn status(reply: &Reply) -> Status {
     let mut status = Status::default();
+    let (mut started, mut configured) = (None, None);
     for line in reply.all() {
         let text = line.text.trim();
         if let Some(time) = text.strip_prefix("Last reboot on ") {
-            status.started = shown(time);
+            started = moment(time);
         } else if let Some(time) = text.strip_prefix("Last reconfiguration on ") {
-            status.configured = shown(time);
+            configured = moment(time);
         } else if line.code == 13 {
             status.reconfiguring = text.starts_with("Reconfiguration in progress");
             status.ending = text.starts_with("Shutdown in progress");
         }
     }
+    status.configured_after = configured.zip(started).and_then(|(later, earlier)| later.checked_sub(earlier));
     status
 }
 
@@ -141,6 +142,18 @@ fn detail(session: &mut Session, text: &str) {
     }
 }
 
+/// Milliseconds since some moment, of `2026-11-26T13:20:14.515+0000` or `2026-11-26 13:20:14.515`. The offset is left out.
+fn moment(text: &str) -> Option<i64> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|part| part.len() <= 4);
+    let mut next = || numbers.next()?.parse::<i64>().ok();
+    let (year, month, day, hour, minute, second, milli) =
+        (next()?, next()?, next()?, next()?, next()?, next()?, next()?);
+    // Days of the Gregorian calendar, in years that begin with March.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day;
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + milli)
+}
+
 /// The time as the API has it: `2026-11-26T13:20:14.515+0000` gets the colon that RFC 3339 wants in an offset.
 fn rfc3339(text: &str) -> Option<String> {
     let (time, offset) = text.split_at_checked(text.len().checked_sub(5)?)?;
@@ -181,8 +194,7 @@ mod tests {
              Last reboot on 2026-11-26T13:20:14.515+0000\n Last reconfiguration on 2026-11-26T13:20:19.247+0000\n\
              0024-Graceful restart recovery in progress\n   Waiting for 2 channels to recover\n0013 Daemon is up and running\n",
         ));
-        assert_eq!(up.started, "2026-11-26T13:20:14.515+0000");
-        assert_eq!(up.configured, "2026-11-26T13:20:19.247+0000");
+        assert_eq!(up.configured_after, Some(4732));
         assert!(!up.reconfiguring && !up.ending);
         assert!(status(&reply("0013 Reconfiguration in progress\n")).reconfiguring);
         assert!(status(&reply("0013 Shutdown in progress\n")).ending);
@@ -226,6 +238,17 @@ mod tests {
         assert_eq!((tor1.state.as_str(), tor1.sent, tor1.accepted, &tor1.last_error), ("Established", 3, 4, &None));
         assert_eq!((tor3.peer.as_str(), tor3.state.as_str(), tor3.sent), ("tor3", "Established", 7));
         assert_eq!(new, &Session::unknown("new"));
+    }
+
+    #[test]
+    fn the_time_between_two_moments_does_not_depend_on_how_they_are_worded() {
+        let between = |one: &str, other: &str| Some(moment(other)? - moment(one)?);
+        assert_eq!(between("2026-02-28T23:59:59.999+0100", "2026-03-01T00:00:00.001+0100"), Some(2));
+        assert_eq!(between("2028-02-28 23:59:59.999", "2028-03-01 00:00:00.000"), Some(86_400_001));
+        assert_eq!(between("2026-12-31 00:00:00.000", "2027-01-01 00:00:00.000"), Some(86_400_000));
+        for other in ["13:19:43.593", "2026-11-26T13:19:43", "", "x", "99999-99-99T99:99:99.999", "-----:::"] {
+            assert_eq!(moment(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -38,6 +38,9 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Interval between looks at BIRD and its sessions, 5 s.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Time that sessions have for their beginning before the next look, 1.5 s. BIRD takes 1 s.
+const SESSION_TIME: Duration = Duration::from_millis(1500);
+
 /// Deadline for one look, 3 s: less than between two.
 const LIMIT: Duration = Duration::from_secs(3);
 
@@ -118,6 +121,8 @@ pub struct Bird {
     board: Board<Speaking>,
     /// The NodeConfig that was last looked at.
     seen: Option<Arc<View>>,
+    /// What the log has last said.
+    told: Option<(bool, &'static str, String)>,
     progress: Progress,
 }
 
@@ -131,6 +136,7 @@ impl Bird {
             state,
             board,
             seen: None,
+            told: None,
             progress: Progress::default(),
         }
     }
@@ -153,22 +159,27 @@ impl Bird {
             if same && Instant::now() < next {
                 continue;
             }
-            next = Instant::now() + LOOK_INTERVAL;
             self.seen.clone_from(&view);
             // Before the first good NodeConfig nobody knows what is wanted.
-            if let Some(view) = view {
-                self.look(&view.config);
-            }
+            let configured = view.is_some_and(|view| self.look(&view.config));
+            next = Instant::now() + if configured { SESSION_TIME } else { LOOK_INTERVAL };
         }
     }
 
-    fn look(&mut self, config: &NodeConfig) {
+    /// One look. True if BIRD has just been configured, and its sessions have not had the time to begin.
+    fn look(&mut self, config: &NodeConfig) -> bool {
         let deadline = Instant::now() + LIMIT;
-        let speaking = match &config.bgp {
+        let (speaking, configured) = match &config.bgp {
             Some(bgp) => self.with_peers(config, bgp, deadline),
-            None => self.without_peers(deadline),
+            None => (self.without_peers(deadline), false),
         };
-        self.publish(speaking);
+        if !configured {
+            self.tell(&speaking);
+        }
+        if *self.board.get() != speaking {
+            self.board.set(speaking);
+        }
+        configured
     }
 
     fn without_peers(&mut self, deadline: Instant) -> Speaking {
@@ -184,7 +195,7 @@ impl Bird {
         Speaking { trouble: trouble(&outcome.standing), ..Speaking::default() }
     }
 
-    fn with_peers(&mut self, config: &NodeConfig, bgp: &Bgp, deadline: Instant) -> Speaking {
+    fn with_peers(&mut self, config: &NodeConfig, bgp: &Bgp, deadline: Instant) -> (Speaking, bool) {
         let mut speaking = Speaking::default();
         let wanted = match self.wanted(config, bgp, deadline, &mut speaking.remarks) {
             Ok(wanted) => wanted,
@@ -192,7 +203,7 @@ impl Bird {
                 speaking.trouble =
                     Some(Trouble::Refused(format!("the former configuration of BIRD stays in force: {why}")));
                 speaking.sessions = self.keeper.sessions(bgp, deadline).unwrap_or_default();
-                return speaking;
+                return (speaking, false);
             }
         };
         let outcome = self.keeper.keep(&wanted, deadline);
@@ -215,7 +226,7 @@ impl Bird {
         if speaking.sessions.iter().any(Session::is_established) {
             self.next_start_is_a_restart();
         }
-        speaking
+        (speaking, outcome.configured)
     }
 
     /// The configuration for these peers on this host as it is now. What an operator should know goes to `remarks`.
@@ -250,28 +261,23 @@ impl Bird {
         Ok(conf::with_peers(bgp, &facts, &passwords))
     }
 
-    fn publish(&self, speaking: Speaking) {
-        let before = self.board.get();
-        if *before == speaking {
+    /// Logs how the sessions are when that has changed.
+    fn tell(&mut self, speaking: &Speaking) {
+        let judged = speaking.judge();
+        if judged == self.told {
             return;
         }
-        let (was, is) = (before.judge(), speaking.judge());
-        let same = |one: &Option<(bool, &str, String)>, other: &Option<(bool, &str, String)>| {
-            one.as_ref().map(|(well, reason, _)| (*well, *reason))
-                == other.as_ref().map(|(well, reason, _)| (*well, *reason))
-        };
-        if let Some((well, reason, text)) = is.as_ref().filter(|_| !same(&was, &is)) {
-            match well {
-                true => log::info("peers are told what this node announces").with("state", text).write_limited(),
-                false => {
-                    log::warn("not every peer is told what this node announces")
-                        .with("reason", reason)
-                        .with("err", text)
-                        .write_limited();
-                }
+        match &judged {
+            None => {}
+            Some((true, _, text)) => {
+                log::info("peers are told what this node announces").with("state", text).write_limited();
             }
+            Some((false, reason, text)) => log::warn("not every peer is told what this node announces")
+                .with("reason", reason)
+                .with("err", text)
+                .write_limited(),
         }
-        self.board.set(speaking);
+        self.told = judged;
     }
 
     /// Lets the next start of BIRD in this boot be one after which the peers' routes stay.
