@@ -60,8 +60,9 @@ test-runtimes: tools test-libcni ## Those, and stories with containerd 1 and 2 a
 	@cargo test --no-run --quiet --test runtimes
 	@cargo test --quiet --test runtimes -- --test-threads 2
 
-test-systemd: tools ## Stories under the real systemd, which is booted on private hosts (needs root)
-	@demo/need python3:python3 /lib/systemd/systemd:systemd
+test-systemd: tools ## Stories under the real systemd, which is booted on private hosts (needs root); BIRD is fetched the first time
+	@demo/need python3:python3 /lib/systemd/systemd:systemd dpkg-deb:dpkg
+	@tests/routes/assets >/dev/null
 	@cargo test --no-run --quiet --features failpoints --test systemd
 	@cargo test --quiet --features failpoints --test systemd -- --test-threads 2
 

@@ -47,6 +47,7 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
             let order = Order::Install {
                 plugin: given.path(&table::PLUGIN),
                 cni_conf: given.has(&table::CNI_CONF),
+                bird: given.has(&table::BIRD),
                 common: common(given, &table::INSTALL_CNI_BIN_DIR),
             };
             install::run(&order, agent_places)

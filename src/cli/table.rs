@@ -287,6 +287,15 @@ pub const CNI_CONF: Flag = Flag {
     ..PLAIN
 };
 
+/// `--bird`
+pub const BIRD: Flag = Flag {
+    name: "--bird",
+    programs: INSTALL,
+    help: "also the units by which BIRD tells routers what the node announces, and by which the node withdraws itself when the \
+           host goes down",
+    ..PLAIN
+};
+
 /// `--force`
 pub const FORCE: Flag = Flag {
     name: "--force",
@@ -369,6 +378,7 @@ pub const FLAGS: &[Flag] = &[
     LOG_LEVEL,
     PLUGIN,
     CNI_CONF,
+    BIRD,
     FORCE,
     PURGE,
     INSTALL_CNI_BIN_DIR,

@@ -21,7 +21,8 @@ use rustix::fs::{Mode, OFlags};
 use crate::install::host::HostError;
 use crate::install::order::{Common, Order, ReadFlags};
 use crate::install::plan::{
-    AGENT, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
+    AGENT, ANNOUNCE_SERVICE, BIRD_DIR, BIRD_SERVICE, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal,
+    Remains, SERVICE, SOCKET, Step, Wanted,
 };
 use crate::install::tree::{Found, Tree};
 use crate::process::exit::Exit;
@@ -32,6 +33,11 @@ use cni::conflist::{FILE_NAME, PLUGIN_DIRS};
 /// The units as they are shipped, so that this program is all that an installation needs beside the plugin.
 const SERVICE_UNIT: &str = include_str!("../../systemd/flock-agent.service");
 const SOCKET_UNIT: &str = include_str!("../../systemd/flock-agent.socket");
+const BIRD_UNIT: &str = include_str!("../../systemd/flock-bird.service");
+const ANNOUNCE_UNIT: &str = include_str!("../../systemd/flock-announce.service");
+
+/// BIRD's program, as its unit names it.
+const BIRD: &str = "/usr/sbin/bird";
 
 /// Why it was not done, or not to the end.
 #[derive(Debug)]
@@ -88,7 +94,7 @@ pub fn run(order: &Order, read_flags: ReadFlags) -> Exit {
     // The modes below are meant as they are written.
     rustix::process::umask(Mode::from(0o022));
     let done = match order {
-        Order::Install { plugin, cni_conf, common } => install(plugin.as_deref(), *cni_conf, common),
+        Order::Install { plugin, cni_conf, bird, common } => install(plugin.as_deref(), *cni_conf, *bird, common),
         Order::Uninstall { force, purge, common } => uninstall(*force, *purge, common, read_flags),
     };
     match done {
@@ -117,7 +123,7 @@ fn tree(common: &Common) -> Result<(Tree, OwnedFd), InstallError> {
     Ok((tree, lock))
 }
 
-fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(), InstallError> {
+fn install(plugin: Option<&Path>, cni_conf: bool, bird: bool, common: &Common) -> Result<(), InstallError> {
     let (tree, _lock) = tree(common)?;
     let text = text_of(&tree, DEFAULTS)?;
     let place = plugin_place(&tree, common)?;
@@ -129,6 +135,17 @@ fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(),
         file(SOCKET.into(), SOCKET_UNIT.into(), 0o644),
     ];
     let mut notes = Vec::new();
+    // As long as the units are there, they are renewed with the others.
+    let bird = bird || tree.look(Path::new(BIRD_SERVICE))? != Found::Nothing;
+    if bird {
+        wanted.push(file(BIRD_SERVICE.into(), BIRD_UNIT.into(), 0o644));
+        wanted.push(file(ANNOUNCE_SERVICE.into(), ANNOUNCE_UNIT.into(), 0o644));
+        if tree.look(Path::new(BIRD))? == Found::Nothing {
+            notes.push(format!(
+                "missing: {BIRD}; on Debian it is in the package bird2, whose own bird.service has to be disabled"
+            ));
+        }
+    }
     match plugin_to_install(&tree, plugin, &place)? {
         Some(content) => wanted.push(file(place, content, 0o755)),
         None => notes.push(format!(
@@ -151,7 +168,7 @@ fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(),
         let found = tree.look(&file.path)?;
         files.push((file, found));
     }
-    for directory in [CONFIG_DIR, CNI_CONF_DIR] {
+    for directory in [CONFIG_DIR, CNI_CONF_DIR].into_iter().chain(bird.then_some(BIRD_DIR)) {
         missing.extend(tree.missing(Path::new(directory))?);
     }
     let steps = plan::install(leftovers, missing, files)?;
@@ -163,23 +180,28 @@ fn install(plugin: Option<&Path>, cni_conf: bool, common: &Common) -> Result<(),
             "missing: this node's NodeConfig, {CONFIG_DIR}/node.yaml, or FLOCK_AGENT_SOURCE=--kubeconfig FILE in {DEFAULTS}"
         ));
     }
-    notes.push(next(&steps, common));
+    notes.push(next(&steps, bird, common));
     notes.iter().for_each(|note| say(note));
     Ok(())
 }
 
 /// The commands that the operator runs next.
-fn next(steps: &[Step], common: &Common) -> String {
+fn next(steps: &[Step], bird: bool, common: &Common) -> String {
+    let further = if bird { " flock-bird flock-announce" } else { "" };
     let renewed = |file: &str| steps.iter().any(|step| step.puts(file));
     if let Some(root) = &common.root {
-        return format!("next: systemctl --root={} enable flock-agent", root.display());
+        return format!("next: systemctl --root={} enable flock-agent{further}", root.display());
     }
-    if ![AGENT, SERVICE, SOCKET, DEFAULTS].into_iter().any(renewed) {
+    if ![AGENT, SERVICE, SOCKET, DEFAULTS, BIRD_SERVICE, ANNOUNCE_SERVICE].into_iter().any(renewed) {
         return "nothing to start anew".into();
     }
     // A socket that stays as it is must not be restarted, since callers wait in it.
     let socket = if renewed(SOCKET) { "flock-agent.socket " } else { "" };
-    format!("next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart {socket}flock-agent")
+    // BIRD is started only if it is not running, after the agent, which writes its configuration.
+    let started = if bird { " && systemctl start flock-bird flock-announce" } else { "" };
+    format!(
+        "next: systemctl daemon-reload && systemctl enable flock-agent{further} && systemctl restart {socket}flock-agent{started}"
+    )
 }
 
 /// Where the plugin may be: in the directory that was named, and in those that runtimes have.
@@ -279,7 +301,7 @@ fn look(tree: &Tree, conf_dir: &Path, plugins: Vec<PathBuf>) -> Result<Remains, 
     }
     let conflist = conf_dir.join(FILE_NAME);
     remains.leftovers.extend(tree.leftovers(&conflist)?);
-    let fixed = [AGENT, SERVICE, SOCKET, DEFAULTS].map(Path::new);
+    let fixed = [AGENT, SERVICE, SOCKET, BIRD_SERVICE, ANNOUNCE_SERVICE, DEFAULTS].map(Path::new);
     for file in fixed.into_iter().chain(plugins.iter().map(PathBuf::as_path)) {
         remains.leftovers.extend(tree.leftovers(file)?);
         remains.files.push((file.into(), tree.look(file)?));

@@ -14,6 +14,8 @@ pub enum Order {
         plugin: Option<PathBuf>,
         /// The agent is to write the CNI configuration.
         cni_conf: bool,
+        /// BIRD is to tell routers what the node announces.
+        bird: bool,
         /// What `install` and `uninstall` have in common.
         common: Common,
     },

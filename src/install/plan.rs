@@ -21,6 +21,12 @@ pub const PLUGIN: &str = "flock";
 pub const SERVICE: &str = "/etc/systemd/system/flock-agent.service";
 /// The unit of its socket.
 pub const SOCKET: &str = "/etc/systemd/system/flock-agent.socket";
+/// The unit of BIRD.
+pub const BIRD_SERVICE: &str = "/etc/systemd/system/flock-bird.service";
+/// The unit that withdraws the node at shutdown.
+pub const ANNOUNCE_SERVICE: &str = "/etc/systemd/system/flock-announce.service";
+/// Where the agent writes BIRD's configuration, and the only such place that the unit lets it write to.
+pub const BIRD_DIR: &str = "/etc/flock/bird";
 /// The operator's flags for the agent.
 pub const DEFAULTS: &str = "/etc/default/flock-agent";
 /// The operator's files for the agent.
@@ -28,9 +34,11 @@ pub const CONFIG_DIR: &str = "/etc/flock";
 /// Where runtimes look for their CNI configuration, and the only such place that the unit lets the agent write to.
 pub const CNI_CONF_DIR: &str = "/etc/cni/net.d";
 /// What `systemctl enable` makes.
-pub const ENABLED: [&str; 2] = [
+pub const ENABLED: [&str; 4] = [
     "/etc/systemd/system/multi-user.target.wants/flock-agent.service",
     "/etc/systemd/system/sockets.target.wants/flock-agent.socket",
+    "/etc/systemd/system/multi-user.target.wants/flock-bird.service",
+    "/etc/systemd/system/multi-user.target.wants/flock-announce.service",
 ];
 /// The directory of the running agent: socket, state and notes.
 pub const RUN_DIR: &str = "/run/flock";
@@ -285,7 +293,7 @@ pub fn uninstall(
             steps.push(Step::Remove(enabled.into()));
         }
     }
-    for unit in [SOCKET, SERVICE] {
+    for unit in [ANNOUNCE_SERVICE, BIRD_SERVICE, SOCKET, SERVICE] {
         steps.extend(remove(Path::new(unit), &is_unit, &mut left));
     }
     steps.extend(operators(remains, purge, &mut left));
@@ -368,7 +376,9 @@ mod tests {
         let plugins = PLUGIN_DIRS.map(|dir| Path::new(dir).join(PLUGIN));
         let mut files: Vec<(PathBuf, Found)> =
             [&plugins[0], Path::new(AGENT)].map(|path| (path.into(), program.clone())).into();
-        files.extend([SOCKET, SERVICE].map(|path| (path.into(), file("ExecStart=flock-agent"))));
+        files.extend(
+            [ANNOUNCE_SERVICE, BIRD_SERVICE, SOCKET, SERVICE].map(|path| (path.into(), file("ExecStart=flock-agent"))),
+        );
         files.extend(ENABLED.map(|path| (path.into(), Found::Link)));
         let defaults::Change::Write(text) = defaults::with_cni_conf(None) else { panic!("not written") };
         files.push((DEFAULTS.into(), file(&text)));
@@ -401,6 +411,10 @@ mod tests {
             "/opt/cni/bin/flock",
             ENABLED[0],
             ENABLED[1],
+            ENABLED[2],
+            ENABLED[3],
+            ANNOUNCE_SERVICE,
+            BIRD_SERVICE,
             SOCKET,
             SERVICE,
             DEFAULTS,
@@ -457,7 +471,7 @@ mod tests {
         remains.configurations = vec![("/etc/cni/net.d/10-other.conflist".into(), "{\"plugins\": []}".into())];
         let (steps, left) = uninstall(&remains, &Host::default(), false, false).expect("nothing is in the way");
         assert_eq!(steps, [Step::Remove("/opt/cni/bin/.flock.1-2.tmp".into())]);
-        for path in ["/opt/cni/bin/flock", AGENT, SOCKET, SERVICE, DEFAULTS, "/etc/flock/node.yaml"] {
+        for path in ["/opt/cni/bin/flock", AGENT, SOCKET, SERVICE, BIRD_SERVICE, DEFAULTS, "/etc/flock/node.yaml"] {
             assert!(left.iter().any(|line| line.starts_with(&format!("{path}: "))), "{path}: {left:?}");
         }
         let (steps, _) = uninstall(&remains, &Host::default(), false, true).expect("nothing is in the way");

@@ -7,6 +7,8 @@ use crate::support::temp::TempDir;
 
 const UNIT: &str = include_str!("../../systemd/flock-agent.service");
 const SOCKET: &str = include_str!("../../systemd/flock-agent.socket");
+const BIRD: &str = include_str!("../../systemd/flock-bird.service");
+const ANNOUNCE: &str = include_str!("../../systemd/flock-announce.service");
 
 /// The units with the binary that was built, so that its path exists; the service, whose socket stands beside it.
 fn unit_here(dir: &TempDir) -> std::path::PathBuf {
@@ -16,16 +18,27 @@ fn unit_here(dir: &TempDir) -> std::path::PathBuf {
     path
 }
 
+/// The units that `install --bird` adds, with programs that exist: BIRD need not be on this machine.
+fn bird_units_here(dir: &TempDir) -> [std::path::PathBuf; 2] {
+    [("flock-bird.service", BIRD), ("flock-announce.service", ANNOUNCE)].map(|(name, unit)| {
+        let unit = unit.replace("/usr/local/bin/flock-agent", FLOCK_AGENT).replace("/usr/sbin/bird", FLOCK_AGENT);
+        let path = dir.path().join(name);
+        std::fs::write(&path, unit).expect("writable");
+        path
+    })
+}
+
 #[test]
 fn systemd_accepts_the_units() {
     let dir = TempDir::new("unit");
     let service = unit_here(&dir);
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no"]).arg(service.with_extension("socket")).arg(service);
+    command.args(bird_units_here(&dir));
     let output = command.output().expect("systemd-analyze (systemd) starts");
     let said = String::from_utf8_lossy(&output.stderr);
     // It also complains about units of the machine that ours are ordered against.
-    let ours: Vec<&str> = said.lines().filter(|line| line.contains("flock-agent.")).collect();
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains("flock-")).collect();
     assert_eq!(ours, Vec::<&str>::new(), "{said}");
     assert!(output.status.success(), "{said}");
 }
@@ -34,12 +47,33 @@ fn systemd_accepts_the_units() {
 #[test]
 fn the_unit_exposes_no_more_than_it_did() {
     let dir = TempDir::new("exposure");
-    let said =
-        succeed(Command::new("systemd-analyze").args(["security", "--offline=yes", "--no-pager"]).arg(unit_here(&dir)));
-    let overall = said.lines().find(|line| line.contains("Overall exposure level")).expect("a score");
-    let score = overall.split(':').nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number");
-    let score: f32 = score.parse().expect("a number");
-    assert!(score <= 2.4, "{overall}");
+    let [bird, announce] = bird_units_here(&dir);
+    for (unit, most) in [(unit_here(&dir), 2.4), (bird, 2.9), (announce, 2.0)] {
+        let mut command = Command::new("systemd-analyze");
+        let said = succeed(command.args(["security", "--offline=yes", "--no-pager"]).arg(unit));
+        let overall = said.lines().find(|line| line.contains("Overall exposure level")).expect("a score");
+        let score = overall.split(':').nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number");
+        let score: f32 = score.parse().expect("a number");
+        assert!(score <= most, "{overall}");
+    }
+}
+
+#[test]
+fn the_units_of_bird_name_what_the_agent_writes_and_start_it_as_a_restart_only_when_told() {
+    let agent = succeed(Command::new(FLOCK_AGENT).arg("--help"));
+    for place in ["/etc/flock/bird/bird.conf", "/run/flock/bird.ctl"] {
+        assert!(agent.contains(place) && BIRD.contains(place), "{place}");
+    }
+    let start = BIRD.lines().find(|line| line.starts_with("ExecStart=")).expect("a start");
+    assert!(start.ends_with(" $GR") && !start.contains("-R"), "{start}");
+    assert!(BIRD.contains("EnvironmentFile=-/run/flock/bird.env"), "a file that no boot survives");
+    assert!(BIRD.contains("\nExecStop=/usr/local/bin/flock-agent bird stop\n"));
+    assert!(ANNOUNCE.contains("\nExecStop=/usr/local/bin/flock-agent withdraw\n"));
+    // A restart of the others must not withdraw the node.
+    for dependency in ["PartOf=", "Requires=", "BindsTo=", "Conflicts="] {
+        assert!(!ANNOUNCE.contains(dependency), "{dependency}");
+    }
+    assert!(UNIT.contains(" -/etc/flock/bird "), "the agent may write there");
 }
 
 #[test]

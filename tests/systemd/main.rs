@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+mod bird;
 mod hardening;
 mod host;
 mod install;
