@@ -12,7 +12,7 @@ use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use crate::support::programs::succeed;
 use crate::support::routers::Debian;
 use crate::support::switch::cable;
-use crate::support::waiting::wait_for;
+use crate::support::waiting::{wait_for, wait_or};
 
 const ROUTER: &str = "
 log stderr all;
@@ -47,7 +47,11 @@ fn node() -> Host {
     let unit = include_str!("../../systemd/flock-bird.service");
     let start = unit.lines().find(|line| line.starts_with("ExecStart=")).expect("a start");
     let start = start.replace("/usr/sbin/bird", "/usr/local/lib/debian/bin/bird");
-    host.adapt("flock-bird.service", "program", &format!("[Service]\nExecStart=\n{start}\n"));
+    host.adapt(
+        "flock-bird.service",
+        "program",
+        &format!("[Service]\nExecStart=\n{start}\nStandardError=append:/run/bird.log\n"),
+    );
     let users = fs::read_to_string(host.path("/etc/passwd")).expect("text");
     if !users.contains("\nbird:") {
         host.write("/etc/passwd", &format!("{users}bird:x:977:977::/run/bird:/usr/sbin/nologin\n"));
@@ -63,6 +67,12 @@ fn ranges(router: &Host) -> usize {
 
 fn lost(events: &RouteEvents) -> usize {
     events.drain().iter().filter(|event| event.gone && event.table == 254).count()
+}
+
+/// What BIRD, its unit and the agent have said, for whoever finds out why a story went another way.
+fn said(host: &Host) -> String {
+    let of_bird = fs::read_to_string(host.path("/run/bird.log")).unwrap_or_default();
+    format!("{}\n{of_bird}\n{}", host.ask("systemctl --no-pager status flock-bird flock-announce"), host.log())
 }
 
 /// The command line of BIRD.
@@ -82,7 +92,7 @@ fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_
     host.add(&pod).result();
     wait_for("the configuration", || host.path("/etc/flock/bird/bird.conf").exists().then_some(()));
     host.systemctl("enable --now flock-bird flock-announce");
-    wait_for("both ranges at the router", || (ranges(&router) == 2).then_some(()));
+    wait_or(|| said(&host), || (ranges(&router) == 2).then_some(()));
     assert!(!called(&host).contains("-R"), "nobody has kept anything at the first start of a boot");
     assert!(host.ask("ps -o user= -C bird").contains("bird") || host.ask("ls -l /run/flock/bird.ctl").contains("bird"));
     wait_for("the word for the next start", || host.path("/run/flock/bird.env").exists().then_some(()));
