@@ -9,14 +9,17 @@
     missing_docs
 )]
 
+mod bgp;
 mod bird;
 mod documented;
+mod failover;
 mod flat;
 mod network;
 mod on_link;
 mod own_daemons;
 mod restart;
 mod router;
+mod speaker;
 mod static_routes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -46,6 +46,13 @@ pub(crate) fn bird(network: &Network) -> Daemon<'_> {
     Daemon::Bird(network.router.bird(Debian::Bookworm, BIRD))
 }
 
+/// The router runs BIRD, and watches the nodes closely.
+pub(crate) fn bird_with_bfd(network: &Network) -> Daemon<'_> {
+    let bfd = "protocol bfd { interface \"eth0\" { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; }; }\n";
+    let config = BIRD.replace("template bgp node {", &format!("{bfd}template bgp node {{\n  bfd on;"));
+    Daemon::Bird(network.router.bird(Debian::Bookworm, &config))
+}
+
 /// The router runs FRR.
 pub(crate) fn frr(network: &Network) -> Daemon<'_> {
     Daemon::Frr(network.router.frr(Debian::Bookworm, FRR))

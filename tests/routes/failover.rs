@@ -1,0 +1,61 @@
+//! What the router's kernel has of two nodes that speak BGP while an agent or a whole node is gone.
+
+use serde_json::{Value, json};
+
+use crate::network::{Network, PACE, RANGES};
+use crate::router;
+use crate::speaker::{Speaker, spec};
+use crate::support::probe::{Echo, Probe};
+use crate::support::routers::Daemon;
+
+#[test]
+fn an_agent_that_is_killed_and_comes_back_is_no_event_for_the_router() {
+    let network = Network::new();
+    let _router = router::bird(&network);
+    let [one, two] = [&network.one, &network.two].map(|node| Speaker::start(node, spec(json!({}))));
+    let fixed = ["2001:db8:f::7,203.0.113.7", "2001:db8:f::8,203.0.113.8"];
+    let [(pod, attached), _] = [(&one, fixed[0]), (&two, fixed[1])]
+        .map(|(speaker, addresses)| speaker.node.attach("web", &[("addresses", addresses)]));
+    let of_pods =
+        ["2001:db8:f::7 via node1", "203.0.113.7 via node1", "2001:db8:f::8 via node2", "203.0.113.8 via node2"];
+    network.wait_learned(&[&RANGES[..], &of_pods].concat());
+    let _echo = Echo::start(&pod.netns(), "web", &attached.ips());
+    let flows = Probe::start(&network.client.netns(), &attached.ips(), 1, PACE);
+    flows.wait_answers(100);
+    let (there, here) = (network.router.route_events(), one.node.host.route_events());
+    one.agent.kill();
+    flows.wait_answers(100);
+    let agent = Speaker::agent(one.node, spec(json!({})));
+    agent.signal("HUP");
+    agent.wait_log("looking again");
+    flows.wait_answers(500);
+    let tally = flows.finish();
+    assert_eq!(tally.lost, [], "{tally:?}");
+    assert_eq!(there.drain(), []);
+    assert_eq!(here.drain(), [], "nothing that stands is written again");
+}
+
+/// The node is not there any more from one moment to the next, and the router's own link stays up.
+fn node_is_cut_off(peer: Value, start_router: impl Fn(&Network) -> Daemon<'_>) {
+    let network = Network::new();
+    let _router = start_router(&network);
+    let speakers = [&network.one, &network.two].map(|node| Speaker::start(node, spec(peer.clone())));
+    speakers.iter().for_each(|speaker| drop(speaker.node.attach("web", &[])));
+    network.wait_learned(&RANGES);
+    speakers[0].bird.wait_established("peer_tor1");
+    network.switch.cut(&network.one.host);
+    network.wait_learned(&["10.25.2.0/24 via node2", "2001:db8:1:2::/64 via node2"]);
+    network.switch.mend(&network.one.host);
+    network.wait_learned(&RANGES);
+}
+
+#[test]
+fn a_node_that_is_cut_off_is_left_when_bfd_says_so() {
+    // With the hold time alone, nothing would happen for far longer than the story waits.
+    node_is_cut_off(json!({"bfd": {"interval": 50, "multiplier": 3}, "holdTime": 600}), router::bird_with_bfd);
+}
+
+#[test]
+fn a_node_that_is_cut_off_is_left_when_the_hold_time_is_over() {
+    node_is_cut_off(json!({"holdTime": 3}), router::bird);
+}
