@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::network::{Network, PACE, RANGES};
+use crate::network::{ANYCAST, Network, PACE, RANGES, ip};
+use crate::restart::wait_both;
 use crate::router;
 use crate::speaker::{Speaker, spec};
 use crate::support::probe::{Echo, Probe};
+use crate::support::programs::FLOCK_AGENT;
 use crate::support::routers::Daemon;
 
 #[test]
@@ -33,6 +35,49 @@ fn an_agent_that_is_killed_and_comes_back_is_no_event_for_the_router() {
     assert_eq!(tally.lost, [], "{tally:?}");
     assert_eq!(there.drain(), []);
     assert_eq!(here.drain(), [], "nothing that stands is written again");
+}
+
+/// An address that pods of both nodes share: one node is drained, and then a pod's link goes while nobody of ours runs.
+fn anycast(start_router: impl Fn(&Network) -> Daemon<'_>) {
+    let network = Network::new();
+    let _router = start_router(&network);
+    let [one, two] = [&network.one, &network.two].map(|node| Speaker::start(node, spec(json!({}))));
+    let pod = |speaker: &Speaker<'_>| {
+        let (pod, _) = speaker.node.attach("any", &[("anycast", &ANYCAST.join(","))]);
+        Echo::start(&pod.netns(), &speaker.node.name, &ANYCAST.map(ip))
+    };
+    two.node.attach("other", &[]);
+    let _first = pod(&one);
+    network.wait_anycast("node1");
+    let _second = pod(&two);
+    network.wait_anycast("node1 and node2");
+    let flows = network.anycast_probe(20);
+    wait_both(&flows);
+
+    let withdraw = format!("{FLOCK_AGENT} withdraw");
+    one.node.host.run(&withdraw);
+    flows.wait_only(&["node2"], 500);
+    assert!(!network.learned().iter().any(|line| line.contains("node1")), "{:?}", network.learned());
+    one.node.host.run(&format!("{FLOCK_AGENT} announce"));
+    network.wait_anycast("node1 and node2");
+    wait_both(&flows);
+    let tally = flows.finish();
+    assert_eq!(tally.lost, [], "{tally:?}");
+
+    let link = one.link_of("any");
+    one.agent.kill();
+    one.node.host.run(&format!("ip link del {link}"));
+    network.wait_anycast("node2");
+}
+
+#[test]
+fn an_anycast_address_goes_from_a_drained_node_to_another_without_a_lost_packet() {
+    anycast(router::bird);
+}
+
+#[test]
+fn an_anycast_address_goes_from_a_drained_node_to_another_where_the_router_runs_frr() {
+    anycast(router::frr);
 }
 
 /// The node is not there any more from one moment to the next, and the router's own link stays up.
