@@ -18,8 +18,8 @@ const PROTOCOLS_MAX: usize = 1024;
 /// BIRD's own state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// How long after its start it last read its configuration, in milliseconds; none if it words times otherwise. It says moments by
-    /// the clock, and each one is another one when the clock is set; the time between two stays.
+    /// How long after its start it last read its configuration, in milliseconds; none if it words times otherwise. It says moments
+    /// by the clock, and each one is another one when the clock is set; the time between two stays.
     pub configured_after: Option<i64>,
     /// It carries out a configuration that it has taken.
     pub reconfiguring: bool,

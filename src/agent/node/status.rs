@@ -624,7 +624,7 @@ mod tests {
         };
         assert_eq!(of(&[], None).routing, None, "a node without spec.bgp");
         let up = session("tor1", "Established", None);
-        let routing = of(&[up.clone()], None).routing.expect("a condition");
+        let routing = of(std::slice::from_ref(&up), None).routing.expect("a condition");
         assert_eq!((routing.kind, routing.status, routing.reason), ("Routing", Truth::True, "Established"));
         let connecting = of(&[up.clone(), session("tor2", "Connect", Some("Hold timer expired"))], None);
         let active = of(&[up.clone(), session("tor2", "Active", Some("Hold timer expired"))], None);
@@ -636,7 +636,7 @@ mod tests {
             (Trouble::Unreachable("BIRD is away".into()), "BirdUnreachable"),
             (Trouble::Refused("line 7".into()), "ConfigurationRefused"),
         ] {
-            assert_eq!(of(&[up.clone()], Some(trouble)).routing.expect("a condition").reason, reason);
+            assert_eq!(of(std::slice::from_ref(&up), Some(trouble)).routing.expect("a condition").reason, reason);
         }
         assert_eq!(judge(&active, None, &usage(0, 0, 0)).len(), 4);
         assert_eq!(super::routing(&[]), Value::Null);
