@@ -303,6 +303,8 @@ mod tests {
         Shows {
             forwarding4: Some(1),
             forwarding6: Some(1),
+            hash_policy4: Some(1),
+            hash_policy6: Some(1),
             arp_ignore: 1,
             unreachable: wants(prefixes).prefixes,
             uplinks: vec![v6],
