@@ -381,7 +381,9 @@ impl Reconciler {
             .with("if", &attachment.ifname)
             .with("lacks", shown.join(", "))
             .write_limited();
-        wire::rewire(lease, &end, &lacks, deadline).map(|()| true)
+        wire::rewire(lease, &end, &lacks, deadline)?;
+        self.verbs.look_at_routes_of(lease);
+        Ok(true)
     }
 
     /// Takes over the allocations of the Go flock at `path`, if there is such a file, for the links that stand and are

@@ -440,7 +440,7 @@ fn after_a_pods_whole_life_only_the_documented_changes_are_left() {
         let routes = routes.expect("a list of routes");
         let count = routes.len();
         routes.retain(|route| !(route["type"] == "unreachable" && route["protocol"] == "102"));
-        assert_eq!(count - routes.len(), 1, "one unreachable route per prefix");
+        assert_eq!(count - routes.len(), 2, "one unreachable route per prefix, and its announcement in table 102");
         // Links that forward listen to the group of all routers.
         routes.retain(|route| route["type"] != "anycast");
     }

@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::process::Child;
 use std::time::Instant;
 
 use base64::Engine as _;
@@ -113,8 +115,10 @@ fn killed_in_add(fate: Caller, what: &str, named: &[(&str, &str)]) {
     host.del(&pod).done();
     let witness = host.attach("witness");
     assert!(passed.len() > 50, "{passed:?}");
-    // The routing thread works beside an ADD, and has nothing to do where the routes stand already.
-    let points = passed.iter().filter(|(point, _)| !point.starts_with("routing/"));
+    // The threads of the routes and of the node work beside an ADD, and have nothing to do where an agent that has pods has put
+    // routes and host right at its start, which is killed in a story of its own.
+    let beside = |point: &str| point.starts_with("routing/") || point.starts_with("node/");
+    let points = passed.iter().filter(|(point, _)| !beside(point));
     for point in share(&format!("killed in ADD of {what}, caller {fate:?}"), points) {
         agent.kill();
         // What was set on the host before is set again.
@@ -201,6 +205,65 @@ fn an_agent_killed_at_any_point_of_gc_removes_the_dead_and_nobody_else() {
     agent.stop();
 }
 
+/// Each point of the thread that keeps the routes, while pods that share addresses come and go and the node's range changes.
+#[test]
+fn an_agent_killed_at_any_point_of_announcing_and_withdrawing_ends_where_it_was_going() {
+    let host = Host::new();
+    let mut agent = host.agent().config(Some(&addresses::config())).start();
+    let (client, _) = host.attach("client");
+    let shared: Vec<IpAddr> = ["2001:db8:f::53", "203.0.113.5"].map(|ip| ip.parse().expect("literal")).into();
+    let named = [("anycast", "2001:db8:f::53,203.0.113.5")];
+    let pods = ["a", "b"].map(|name| host.pod(name));
+    let add = |n: usize| host.add(&pods[n]).annotations(&named).launch();
+    let del = |n: usize| host.del(&pods[n]).launch();
+    let ends_well = |mut caller: Child| assert!(caller.wait().expect("waitable").success());
+    let announced = |count: usize| {
+        let shown = ["-4", "-6"].map(|family| host.run(&format!("ip {family} route show table 102")));
+        shown.iter().flat_map(|text| text.lines()).filter(|line| line.contains("dev flock")).count() == count
+    };
+    let settled = |count: usize, when: &str| {
+        wait_for(when, || announced(count).then_some(()));
+        host.assert_sound(when);
+        let answers = || shared.iter().all(|ip| client.pings(*ip)) == (count > 0);
+        wait_for(&format!("{when}: the shared addresses"), || answers().then_some(()));
+    };
+    // The first pod of an address, a further one, and the end of each.
+    let life: [(&dyn Fn() -> Child, usize); 4] = [(&|| add(0), 2), (&|| add(1), 4), (&|| del(0), 2), (&|| del(1), 0)];
+    let mut points = Vec::new();
+    for (n, (change, count)) in life.iter().enumerate() {
+        host.start_trace();
+        ends_well(change());
+        settled(*count, "traced");
+        let passed = end_trace(&host).into_iter().filter(|(point, _)| point.starts_with("routing/"));
+        points.extend(passed.map(|point| (n, point)));
+    }
+    assert!(points.len() > 20, "{points:?}");
+    for (killed, point) in share("killed while routes change", points) {
+        for (n, (change, count)) in life.iter().enumerate() {
+            let when = format!("change {n}, killed at {point:?} of change {killed}");
+            if n == killed {
+                arm(&host, &point);
+                let caller = change();
+                // The thread may find its work done in fewer looks than were traced.
+                wait_for(&when, || (fired(&host) || announced(*count)).then_some(()));
+                match fired(&host) {
+                    true => drop(agent.wait()),
+                    false => {
+                        host.disarm();
+                        agent.kill();
+                    }
+                }
+                agent = host.agent().keep_config().start();
+                ends_well(caller);
+            } else {
+                ends_well(change());
+            }
+            settled(*count, &when);
+        }
+    }
+    agent.stop();
+}
+
 /// Leaves the note of a delete, as a plugin does that finds no agent, without its second of waiting for one.
 fn note_delete(host: &Host, container: &str) {
     let attachment = format!("{container}/eth0").parse().expect("a key");
@@ -232,6 +295,7 @@ fn wreck(host: &Host) {
     });
     let unrouted = host.leases().into_iter().find(|lease| lease.netns.ends_with("unrouted")).expect("leased");
     host.run(&format!("ip -6 route del {}/128 proto 102", unrouted.ipv6.expect("dual stack")));
+    host.run("sysctl -q net.ipv6.conf.all.forwarding=0 net.ipv4.ip_forward=0");
     let log = host.path("/run/flock/state/leases.log");
     let text = fs::read_to_string(&log).expect("readable");
     let kept = text.lines().filter(|line| !line.contains("forgotten"));
@@ -272,7 +336,8 @@ fn killed_at_the_start(part: usize, parts: usize) {
     clear_wreck(&host);
     agent.stop();
     assert!(passed.len() > 50, "{passed:?}");
-    let points = passed.iter().filter(|(point, _)| !point.starts_with("node/"));
+    let beside = |point: &str| point.starts_with("routing/") || point.starts_with("node/");
+    let points = passed.iter().filter(|(point, _)| !beside(point));
     for point in share(&format!("killed at the start, part {part}"), points.skip(part).step_by(parts)) {
         wreck(&host);
         arm(&host, point);

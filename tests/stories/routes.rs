@@ -2,7 +2,9 @@
 //! changes something.
 
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -10,6 +12,12 @@ use crate::support::host::Host;
 use crate::support::manifests::{node_config, node_config_spec};
 use crate::support::programs::succeed;
 use crate::support::waiting::wait_for;
+
+/// More often than whole rounds come in the time: what is put back so often is put back at once.
+const OFTEN: usize = 4;
+
+/// What as many rounds take, which come every twenty seconds.
+const ROUNDS: Duration = Duration::from_secs(60);
 
 const CIDR6: &str = "2001:db8:7::/64";
 const CIDR4: &str = "10.7.0.0/24";
@@ -160,4 +168,37 @@ fn a_node_that_is_withdrawn_stays_so_whatever_becomes_of_the_agent() {
     assert_eq!(announced(&host), Vec::<String>::new());
     host.run("rm /run/flock/drain");
     wait_announced(&host, &BOTH);
+}
+
+/// A node whose pods may share addresses of these prefixes.
+fn sharing() -> String {
+    node_config_spec(json!({"cidr6": CIDR6, "cidr4": CIDR4, "extraPrefixes": ["2001:db8:f::/48", "203.0.113.0/28"]}))
+}
+
+const SHARED: [&str; 2] = ["2001:db8:f::53", "203.0.113.5"];
+
+#[test]
+fn a_shared_address_is_back_at_once_when_somebody_takes_its_pods_link_down() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&sharing())).start();
+    let (client, _) = host.attach("client");
+    let pod = host.pod("p");
+    let attached = host.add(&pod).annotations(&[("anycast", &SHARED.join(","))]).result();
+    let shared: Vec<IpAddr> = SHARED.iter().map(|ip| ip.parse().expect("literal")).collect();
+    let answers = |when: &str| {
+        wait_for(when, || shared.iter().all(|ip| client.pings(*ip)).then_some(()));
+        wait_announced(&host, &[BOTH[0], BOTH[1], "2001:db8:f::53 1", "203.0.113.5 1"]);
+    };
+    answers("the pod to answer for what it shares");
+    let began = Instant::now();
+    for _ in 0..OFTEN {
+        host.run(&format!("ip link set {} down", attached.host_link()));
+        answers("the pod to answer again");
+    }
+    assert!(began.elapsed() < ROUNDS, "{:?}", began.elapsed());
+    host.del(&pod).done();
+    wait_announced(&host, &BOTH);
+    drop(agent);
+    assert_eq!(host.run("ip nexthop show proto 102"), "", "nothing leads to a pod that is gone");
+    assert_eq!(host.run("ip route show 203.0.113.5"), "");
 }

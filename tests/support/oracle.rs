@@ -167,8 +167,10 @@ impl Host {
     fn judge_routes(&self, leases: &[Lease], found: &mut Vec<String>) {
         let shared: BTreeSet<String> = leases.iter().flat_map(|lease| &lease.anycast).map(IpAddr::to_string).collect();
         let links: BTreeSet<String> = leases.iter().map(|lease| lease.host_link.to_string()).collect();
-        let script = "for family in -4 -6; do ip -j $family route show table 102 2>/dev/null || echo '[]'; done; \
-                      for family in -4 -6; do ip -j $family route show proto 102; done; ip -j nexthop show";
+        // The kernel makes a table with its first route, and `ip` prints half an answer before it says so.
+        let script = "show() { out=$(ip -j \"$@\" 2>/dev/null) && [ -n \"$out\" ] || out='[]'; printf '%s\\n' \"$out\"; }; \
+                      for family in -4 -6; do show $family route show table 102; done; \
+                      for family in -4 -6; do show $family route show proto 102; done; show nexthop show";
         let text_of = succeed(self.command("sh").args(["-c", script]));
         let lists: Vec<Vec<Value>> = text_of.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         assert_eq!(lists.len(), 5, "{text_of}");

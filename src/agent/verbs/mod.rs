@@ -123,6 +123,12 @@ impl Verbs {
         }
     }
 
+    /// Has the thread of the routes look at those of `lease`, whose link was made or put right: the kernel may have dropped them
+    /// without a word.
+    pub fn look_at_routes_of(&self, lease: &Lease) {
+        self.tell_routing_if(self.is_routed_apart(lease));
+    }
+
     fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
         self.ledger.claim(attachment, deadline).map_err(|cause| Fault { step: Step::Receive, cause })
     }
