@@ -1,18 +1,18 @@
 //! One `bgp` block in a NodeConfig: what the router's kernel has of a node then, and what it keeps while programs die. The NodeConfig is
 //! a file, so no API server says which pods serve.
 
-use serde_json::json;
-
+use crate::documented;
 use crate::network::{Network, PACE, RANGES, ip};
 use crate::router;
-use crate::speaker::{Speaker, spec};
+use crate::speaker::Speaker;
 use crate::support::probe::{Echo, Probe};
 use crate::support::routers::Daemon;
 
 fn story(start_router: impl Fn(&Network) -> Daemon<'_>) {
     let network = Network::new();
     let _router = start_router(&network);
-    let [one, two] = [&network.one, &network.two].map(|node| Speaker::start(node, spec(json!({}))));
+    let [one, two] =
+        [&network.one, &network.two].map(|node| Speaker::start(node, documented::spec("BGP by flock", node)));
 
     // Pods of both nodes talk by way of the router.
     let (a, at_a) = one.node.attach("a", &[]);

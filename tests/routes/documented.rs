@@ -1,5 +1,7 @@
 //! What docs/reachability.md tells an operator to paste and to run, so that the stories do exactly that. What it does, they see.
 
+use serde_json::Value;
+
 use crate::network::Node;
 
 const PAGE: &str = include_str!("../../docs/reachability.md");
@@ -16,12 +18,19 @@ pub(crate) fn block(heading: &str, language: &str, node: &Node) -> String {
         .unwrap_or_else(|| panic!("docs/reachability.md has no {language} under {heading:?}"));
     let text: String = lines.take_while(|line| *line != "```").flat_map(|line| [line, "\n"]).collect();
     let own = [
+        ("node1", &node.name),
         ("2001:db8:a25::11", &node.ip6),
         ("192.0.2.11", &node.ip4),
         ("2001:db8:1:1::/64", &node.cidr6),
         ("10.25.1.0/24", &node.cidr4),
     ];
     own.into_iter().fold(text, |text, (documented, own)| text.replace(documented, own))
+}
+
+/// The `spec` of the NodeConfig under the heading.
+pub(crate) fn spec(heading: &str, node: &Node) -> Value {
+    let config: Value = yaml_serde::from_str(&block(heading, "yaml", node)).expect("YAML");
+    config["spec"].clone()
 }
 
 /// The command lines of that block.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::documented;
 use crate::network::{ANYCAST, Network, PACE, RANGES, ip};
 use crate::restart::wait_both;
 use crate::router;
@@ -54,8 +55,9 @@ fn anycast(start_router: impl Fn(&Network) -> Daemon<'_>) {
     let flows = network.anycast_probe(20);
     wait_both(&flows);
 
-    let withdraw = format!("{FLOCK_AGENT} withdraw");
-    one.node.host.run(&withdraw);
+    for line in documented::commands("BGP by flock", one.node) {
+        one.node.host.run(&line.replace("flock-agent", FLOCK_AGENT));
+    }
     flows.wait_only(&["node2"], 500);
     assert!(!network.learned().iter().any(|line| line.contains("node1")), "{:?}", network.learned());
     one.node.host.run(&format!("{FLOCK_AGENT} announce"));

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde_json::json;
-
+use crate::documented;
 use crate::network::{Network, Node};
 use crate::support::agent::Agent;
 use crate::support::control_plane::ControlPlane;
@@ -17,7 +16,7 @@ use crate::support::waiting::{PATIENCE, wait_at_most};
 /// The node's agent, which the API server tells everything.
 fn start<'a>(plane: &ControlPlane<'_>, node: &'a Node) -> Agent<'a> {
     let kubeconfig = plane.kubeconfig_on(&node.host);
-    plane.apply(&node.config(json!({}))).expect("accepted");
+    plane.apply(&documented::block("Other nodes", "yaml", node)).expect("accepted");
     let agent = node.host.agent().node(&node.name).config(None).kubeconfig(&kubeconfig).start();
     agent.wait_log("NodeConfig in force");
     agent

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use flock::kernel::netns::Netns;
@@ -109,6 +111,17 @@ impl RouteEvents {
                 return found;
             }
         }
+    }
+
+    /// Tells each change as it comes, with its time, on a thread of its own: for who does something else meanwhile.
+    pub fn told(self) -> Receiver<RouteEvent> {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(
+            move || {
+                while self.next(Duration::from_secs(1)).into_iter().all(|event| tell.send(event).is_ok()) {}
+            },
+        );
+        told
     }
 
     /// Every change up to now.

@@ -195,9 +195,8 @@ fn run(sockets: &[UdpSocket], pace: Duration, ended: &AtomicBool, tally: &Mutex<
             (number, last) = (number + 1, now);
             // Whoever was kept from sending does not catch up.
             due = if now > due + 10 * pace { now } else { due } + pace;
-            continue;
         }
-        let wait = if ending { Duration::from_millis(10) } else { due - now };
+        let wait = if ending { Duration::from_millis(10) } else { due.saturating_sub(began.elapsed()) };
         let mut fds: Vec<PollFd<'_>> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
         let timeout = Timespec::try_from(wait.min(Duration::from_millis(10))).expect("short");
         poll(&mut fds, Some(&timeout)).ok();
