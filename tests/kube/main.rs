@@ -210,7 +210,7 @@ fn a_bgp_block_is_refused_by_the_server_as_by_the_agent() {
             json!([{"name": "a", "interface": "eth2", "asn": "external", "bfd": {"interval": 300, "multiplier": 3}}]),
         ),
     ] {
-        plane.apply(&object(&bgp)).expect(&bgp.to_string());
+        plane.apply(&object(&bgp)).unwrap_or_else(|error| panic!("{bgp}: {error}"));
         assert_eq!(read(&object(&bgp)), Ok(true), "{bgp}");
     }
 }
