@@ -7,7 +7,8 @@ export FLOCK_TEST_SHARE FLOCK_TEST_SEED N BUSY STORY
 
 .PHONY: demo test flaky test-kube test-systemd bench bench-kube lint build tools sizes fuzz soak
 
-demo: build tools ## Three pods on a private host, with the real agent and the real plugin
+demo: build tools ## Two nodes and a router on private hosts, with real agents, plugins and BIRD: pods of both talk, and nothing is lost
+	@command -v bird >/dev/null || test -x /usr/sbin/bird || demo/need dpkg-deb:dpkg
 	@demo/run $(RELEASE)
 
 # Stories that try each member of a long list try an eighth of it, which a new seed chooses and the last line names. To repeat a run:
@@ -39,7 +40,7 @@ bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs G
 	@command -v go >/dev/null || { echo "Go 1.25 or newer is needed for the reference plugins: https://go.dev" >&2; exit 1; }
 	@demo/need sysctl:procps
 	@cd benches/reference && CGO_ENABLED=0 go build -o ../../target/reference/ github.com/containernetworking/plugins/plugins/main/ptp github.com/containernetworking/plugins/plugins/ipam/host-local
-	@cargo bench --no-run --quiet
+	@cargo bench --no-run --quiet --bench versus_ptp
 	@REFERENCE_PLUGINS=$(CURDIR)/target/reference tests/sandbox cargo bench --quiet --bench versus_ptp
 
 test-kube: tools ## Stories with a real API server, which is built from its published modules the first time (needs Go)
@@ -66,13 +67,20 @@ test-systemd: tools ## Stories under the real systemd, which is booted on privat
 	@cargo test --no-run --quiet --features failpoints --test systemd
 	@cargo test --quiet --features failpoints --test systemd -- --test-threads 2
 
-.PHONY: test-routes
+.PHONY: test-routes bench-routes
 test-routes: tools ## Stories of two nodes, a router and a client, with BIRD, FRR and a real API server; fetched and built the first time
 	@demo/need dpkg-deb:dpkg setpriv:util-linux openssl:openssl
 	@tests/routes/assets >/dev/null
 	@tests/kube/assets >/dev/null
 	@cargo test --no-run --quiet --test routes
 	@tests/sandbox cargo test --quiet --test routes -- --test-threads 2
+
+bench-routes: tools ## How fast routes are announced, withdrawn and learned with release binaries, and what is lost meanwhile
+	@demo/need dpkg-deb:dpkg setpriv:util-linux openssl:openssl
+	@tests/routes/assets >/dev/null
+	@tests/kube/assets >/dev/null
+	@cargo bench --no-run --quiet --bench routes
+	@tests/sandbox cargo bench --quiet --bench routes
 
 .PHONY: test-kernels
 test-kernels: tools ## Stories on real kernels from the oldest on (5.10, 6.1, 6.12), booted by qemu without KVM; they are fetched once
