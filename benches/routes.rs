@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::network::{ANYCAST, Network, RANGES, ip};
-use crate::speaker::{Speaker, spec};
+use crate::network::{ANYCAST, Network, Node, RANGES, ip};
+use crate::speaker::{EXTRA, Speaker, spec};
 use crate::support::control_plane::ControlPlane;
 use crate::support::fib::RouteEvent;
 use crate::support::probe::{Echo, Probe};
@@ -230,11 +230,12 @@ fn peers() {
     let node = &network.one;
     let plane = ControlPlane::start_at(&network.router, "192.0.2.1");
     let kubeconfig = plane.kubeconfig_on(&node.host);
-    plane.apply(&node.config(json!({}))).expect("accepted");
+    plane.apply(&node.config(json!({"extraPrefixes": EXTRA}))).expect("accepted");
     let start = || node.host.agent().node(&node.name).config(None).kubeconfig(&kubeconfig).start();
     let agent = start();
     agent.wait_log("NodeConfig in force");
     node.attach("web", &[]);
+    ready(node, &plane);
     let routes = || {
         let shown = node.host.run("ip -6 route show proto 102") + &node.host.run("ip -4 route show proto 102");
         shown.lines().filter(|line| line.contains(" via ")).count()
@@ -285,6 +286,39 @@ fn peers() {
         &format!("{} KiB more than {before} KiB", after.saturating_sub(before)),
     );
     agent.stop();
+}
+
+/// A pod with an anycast address is said to be Ready, and not to be so.
+fn ready(node: &Node, plane: &ControlPlane<'_>) {
+    let annotations = json!({"flock.fritzlab.net/anycast": ANYCAST[0]});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "any", "namespace": "default", "annotations": annotations},
+        "spec": {"nodeName": node.name, "containers": [{"name": "c", "image": "registry.example/web:1"}]}});
+    plane.apply(&pod.to_string()).expect("accepted");
+    let (attached, _) = node.attach("any", &[("anycast", ANYCAST[0])]);
+    let events = node.host.route_events().told();
+    let (mut from_start, mut from_end) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        let is_ready = if round % 2 == 0 { "True" } else { "False" };
+        let status = json!({"status": {"conditions": [{"type": "Ready", "status": is_ready}]}}).to_string();
+        let began = Instant::now();
+        let patched = plane.kubectl(&["patch", "pod", "any", "--subresource=status", "--type=merge", "-p", &status]);
+        let ended = Instant::now();
+        assert!(patched.status.success(), "{}", String::from_utf8_lossy(&patched.stderr));
+        let at = loop {
+            let event = events.recv_timeout(PATIENCE).expect("the route");
+            if event.to == ip(ANYCAST[0]) && event.table == ANNOUNCED {
+                break event.at;
+            }
+        };
+        from_start.push(at - began);
+        from_end.push(at.saturating_duration_since(ended));
+    }
+    node.host.del(&attached).done();
+    [&mut from_start, &mut from_end].into_iter().for_each(|times| times.sort_unstable());
+    let of = |times: &[Duration]| ms(times[times.len() / 2]);
+    let measured = format!("{} after kubectl's end, {} after its start", of(&from_end), of(&from_start));
+    row("a pod becomes Ready, or is not so any more: in table 102, p50", "50 ms", &measured);
 }
 
 fn rss_kib(pid: u32) -> u64 {
