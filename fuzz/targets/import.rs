@@ -7,7 +7,7 @@ use model::addr::{IfName, LinkEnd, Mac};
 const NOW: u64 = 7;
 
 pub(crate) fn check(data: &[u8]) {
-    let stands = |_: &IfName| Some(HostLink { mac: Mac([2, 0, 0, 0, 0, 9]), mtu: 1500 });
+    let stands = |_: &IfName| Some(HostLink { mac: Mac([2, 0, 0, 0, 0, 9]), mtu: 1500, index: 7 });
     let all = match leases(data, NOW, stands) {
         Ok(all) => all,
         Err(error) => return super::assert_one_line(&error.to_string(), 1024),

@@ -47,8 +47,8 @@ pub struct Kubernetes {
     pub pods: Pods,
     /// What the nodes of the cluster say of themselves.
     pub peers: Board<Listed>,
-    /// The addresses beyond the node's ranges that its pods have, to be said to the others.
-    pub claims: Board<Vec<Claim>>,
+    /// The addresses beyond the node's ranges that its pods have, to be said to the others; none as long as nobody has looked.
+    pub claims: Board<Option<Vec<Claim>>>,
     /// How the node's routes are, for its status.
     pub routes: Board<RoutesState>,
     wake: Sender<Wake>,

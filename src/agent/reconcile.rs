@@ -329,10 +329,15 @@ impl Reconciler {
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         let mut claim = self.verbs.ledger().claim(attachment, deadline).map_err(fail)?;
         match claim.lease().map(|lease| Unless::MadeAfter(self.began).spares(lease, deadline)) {
-            Some(Ok(false)) => claim.commit(None, deadline).map_err(fail),
-            Some(Err(cause)) => Err(fail(cause)),
-            Some(Ok(true)) | None => Ok(()),
+            Some(Ok(false)) => {}
+            Some(Err(cause)) => return Err(fail(cause)),
+            Some(Ok(true)) | None => return Ok(()),
         }
+        // Without the index nobody could announce what the pod has beyond the node's ranges.
+        let link = claim.lease().map(|lease| observe::link(lease, deadline)).transpose().map_err(fail)?.flatten();
+        claim.commit(link.map(|link| link.index), deadline).map_err(fail)?;
+        claim.lease().into_iter().for_each(|lease| self.verbs.look_at_routes_of(lease));
+        Ok(())
     }
 
     /// Ends a record, and leaves the link alone.
@@ -415,7 +420,7 @@ impl Reconciler {
         };
         let leases = import::leases(&bytes, LONG_AGO, |name| {
             let link = links.iter().filter(ours).find(|link| link.name == name.as_str())?;
-            Some(import::HostLink { mac: link.mac?, mtu: link.mtu })
+            Some(import::HostLink { mac: link.mac?, mtu: link.mtu, index: link.index })
         });
         let leases = match leases {
             Ok(leases) => leases,

@@ -39,6 +39,9 @@ pub struct NodeConfigObject {
     pub config: Result<NodeConfig, String>,
     /// What an operator should know about one that can be used, one line each, at most [`NOTES_MAX`].
     pub notes: Vec<String>,
+    /// The part of the object that counts, as a manifest in JSON: read again, it is the same configuration. Empty for one that
+    /// cannot be used.
+    pub manifest: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -63,11 +66,12 @@ impl Kind for NodeConfigs {
 
     fn reduce(&self, raw: &RawValue) -> Result<NodeConfigObject, String> {
         let meta: HasMeta = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-        let (config, notes) = match config(raw.get()) {
-            Ok((config, notes)) => (Ok(config), notes),
-            Err(why) => (Err(why), Vec::new()),
+        let (config, notes, manifest) = match config(raw.get()) {
+            Ok((config, notes, manifest)) => (Ok(config), notes, manifest),
+            Err(why) => (Err(why), Vec::new(), String::new()),
         };
-        Ok(NodeConfigObject { uid: meta.metadata.uid, generation: meta.metadata.generation, config, notes })
+        let Meta { uid, generation } = meta.metadata;
+        Ok(NodeConfigObject { uid, generation, config, notes, manifest })
     }
 }
 
@@ -76,7 +80,7 @@ pub fn collection() -> String {
     format!("/apis/{}/nodeconfigs", model::nodeconfig::API_VERSION)
 }
 
-fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
+fn config(text: &str) -> Result<(NodeConfig, Vec<String>, String), String> {
     let object: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let known = |value: &Value, keys: &[&str]| -> Value {
         let Some(object) = value.as_object() else { return value.clone() };
@@ -120,11 +124,12 @@ fn config(text: &str) -> Result<(NodeConfig, Vec<String>), String> {
     }
     // The reader's message quotes the value that is wrong, and the reason has to fit into the status.
     let excerpt = |error: serde_json::Error| String::from(Excerpt::line(&error.to_string(), REASON_MAX));
+    let text = manifest.to_string();
     let manifest: Manifest = serde_json::from_value(manifest).map_err(excerpt)?;
     let (config, mut notes) = manifest.check().map_err(|error| error.to_string())?;
     notes.extend(unknown);
     notes.truncate(NOTES_MAX);
-    Ok((config, notes))
+    Ok((config, notes, text))
 }
 
 /// What the nodes of the cluster say of themselves for each other: all of them.
@@ -539,6 +544,28 @@ mod tests {
         assert!(!of(ready("True"), json!("2026-11-26T13:00:00Z")), "it may be ready still, and its end has begun");
         for status in [ready("False"), ready("Unknown"), json!({}), json!({"conditions": null}), Value::Null] {
             assert!(!of(status.clone(), Value::Null), "{status}");
+        }
+    }
+
+    // covers: FM-D10
+    #[test]
+    fn what_is_kept_of_a_node_config_gives_all_of_it_again() {
+        let peer =
+            json!({"name": "tor1", "address": "2001:db8:a25::1", "asn": 65100, "bfd": {"interval": 100}, "later": 1});
+        for spec in [
+            json!({"cidr6": "2001:db8::/64", "cidr4": "10.0.0.0/24", "mtu": 1400, "later": {"field": 1}}),
+            json!({"cidr4": "10.0.0.0/24", "defaults": {"ipv4": false}, "gateway4": "169.254.7.7"}),
+            json!({"cidr6": "2001:db8::/64", "peers": "none", "extraPrefixes": ["2001:db8:f::/48"], "proxyNeighbours": "eth0"}),
+            json!({"cidr6": "2001:db8::/64", "bgp": {"asn": 65001, "import": ["10.0.0.0/8"], "peers": [peer]}}),
+        ] {
+            let object = node_config(&json!({
+                "apiVersion": "flock.fritzlab.net/v1alpha1",
+                "kind": "NodeConfig",
+                "metadata": {"name": "n", "uid": "u", "annotations": {"flock.fritzlab.net/ip-algo": "app"}},
+                "spec": spec,
+            }));
+            let again = model::nodeconfig::parse(&object.manifest).expect("as it was");
+            assert_eq!(Ok(again), object.config, "{}", object.manifest);
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Deserialize;
 
-use model::addr::{Attachment, CONTAINER_ID_MAX, GATEWAY4, IfName, Mac, check_identifier};
+use model::addr::{Attachment, GATEWAY4, IfName, Mac};
 use model::excerpt::Excerpt;
 use model::lease::{Lease, Phase, PodName};
 
@@ -57,6 +57,8 @@ pub struct HostLink {
     pub mac: Mac,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// Its index.
+    pub index: u32,
 }
 
 #[derive(Deserialize)]
@@ -77,8 +79,6 @@ struct Allocation {
     ip6: Option<Ipv6Addr>,
     #[serde(default)]
     ip4: Option<Ipv4Addr>,
-    #[serde(default)]
-    owner_uid: Option<String>,
     #[serde(default)]
     addresses: Option<Vec<IpAddr>>,
     #[serde(default)]
@@ -110,7 +110,7 @@ pub fn leases(
         let bad_id = |_| ImportError::ContainerId(entry.container_id.clone());
         let attachment: Attachment = format!("{}/eth0", entry.container_id).parse().map_err(bad_id)?;
         let host_link = attachment.host_link(0);
-        let Some(HostLink { mac, mtu }) = link(&host_link) else { continue };
+        let Some(HostLink { mac, mtu, index }) = link(&host_link) else { continue };
         let has_family = |ip: &IpAddr| if ip.is_ipv6() { entry.ip6.is_some() } else { entry.ip4.is_some() };
         let is_primary = |ip: &IpAddr| entry.ip6.map(IpAddr::V6) == Some(*ip) || entry.ip4.map(IpAddr::V4) == Some(*ip);
         // The first of each family may be among them, or only above.
@@ -118,7 +118,6 @@ pub fn leases(
         extra.retain(|ip| has_family(ip) && !is_primary(ip));
         let mut anycast = entry.anycast.unwrap_or_default();
         anycast.retain(has_family);
-        let uid = entry.owner_uid.filter(|uid| check_identifier(uid).is_ok() && uid.len() <= CONTAINER_ID_MAX);
         let has_name = !entry.namespace.is_empty() && !entry.pod_name.is_empty();
         leases.push(Lease {
             attachment,
@@ -134,8 +133,9 @@ pub fn leases(
             extra: without_doubles(extra),
             anycast: without_doubles(anycast),
             gateway4: GATEWAY4,
-            host_index: None,
-            pod: has_name.then_some(PodName { namespace: entry.namespace, name: entry.pod_name, uid }),
+            host_index: Some(index),
+            // The file's `owner_uid` is left out: whether it is the pod's or that of what made the pod, the file does not say.
+            pod: has_name.then_some(PodName { namespace: entry.namespace, name: entry.pod_name, uid: None }),
             since: now,
             call: None,
         });
@@ -164,7 +164,7 @@ mod tests {
 
     fn link(name: &IfName) -> Option<HostLink> {
         let gone: Attachment = "gone/eth0".parse().expect("key");
-        (*name != gone.host_link(0)).then_some(HostLink { mac: Mac([2, 0, 0, 0, 0, 9]), mtu: 9000 })
+        (*name != gone.host_link(0)).then_some(HostLink { mac: Mac([2, 0, 0, 0, 0, 9]), mtu: 9000, index: 7 })
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(leases.len(), 2, "an entry of an earlier boot has no link and is left out");
         assert_eq!(leases[0].ipv6, "2001:db8::5".parse().ok());
         assert_eq!((leases[0].phase, leases[0].mtu, leases[0].pod_mac), (Phase::Committed, 9000, None));
-        assert_eq!(leases[0].pod.as_ref().and_then(|pod| pod.uid.as_deref()), Some("u"));
+        assert_eq!((leases[0].pod.as_ref().and_then(|pod| pod.uid.as_deref()), leases[0].host_index), (None, Some(7)));
         let text = |ips: &[IpAddr]| ips.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(text(&leases[0].extra), ["203.0.113.5"], "beside the first of each family");
         assert_eq!(text(&leases[0].anycast), ["2001:db8:f::1", "192.0.2.53"]);

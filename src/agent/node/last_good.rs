@@ -1,15 +1,13 @@
 //! The last good NodeConfig of the API, kept in the state directory for a start without an API server.
 //!
-//! Must not judge a NodeConfig; what is read back passes the same checks as any other.
+//! Must not judge a NodeConfig, nor know its fields: what is kept is the manifest, and what is read back passes the same checks as
+//! any other.
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use crate::process::log;
 use crate::record::disk::{Directory, Disk as _, DiskError};
-use model::annotations::IP_ALGO;
-use model::nodeconfig::{self, API_VERSION, KIND, NodeConfig};
+use model::nodeconfig::{self, NodeConfig};
 
 /// Name of the file in the state directory.
 const FILE: &str = "node-config.json";
@@ -54,13 +52,13 @@ impl LastGood {
         }
     }
 
-    /// Keeps `config` for the next start, unless the file holds it already. A failure is logged, and the next
-    /// call tries again.
-    pub fn keep(&mut self, config: &NodeConfig) {
+    /// Keeps `config`, which `manifest` gives again, for the next start, unless the file holds it already. A failure is logged, and
+    /// the next call tries again.
+    pub fn keep(&mut self, config: &NodeConfig, manifest: &str) {
         if self.kept.as_ref() == Some(config) {
             return;
         }
-        match self.write(config) {
+        match self.write(manifest) {
             Ok(()) => self.kept = Some(config.clone()),
             Err(error) => {
                 // The old or the new one may be in the file.
@@ -70,56 +68,7 @@ impl LastGood {
         }
     }
 
-    fn write(&self, config: &NodeConfig) -> Result<(), DiskError> {
-        Directory::open(&self.state_dir)?.replace(FILE_NEW, FILE, manifest(config).as_bytes())
-    }
-}
-
-/// The manifest that gives this NodeConfig again.
-fn manifest(config: &NodeConfig) -> String {
-    let mut annotations = serde_json::Map::new();
-    if let Some(algo) = &config.defaults.ip_algo {
-        annotations.insert(IP_ALGO.into(), json!(algo));
-    }
-    let mut spec = serde_json::Map::new();
-    spec.insert("defaults".into(), json!({"ipv6": config.defaults.ipv6, "ipv4": config.defaults.ipv4}));
-    let texts = [
-        ("cidr6", config.cidr6.map(|cidr| json!(cidr.to_string()))),
-        ("cidr4", config.cidr4.map(|cidr| json!(cidr.to_string()))),
-    ];
-    for (key, value) in texts
-        .into_iter()
-        .chain([("mtu", config.mtu.map(|mtu| json!(mtu))), ("gateway4", Some(json!(config.gateway4.to_string())))])
-    {
-        spec.extend(value.map(|value| (key.to_owned(), value)));
-    }
-    json!({
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": config.name, "annotations": annotations},
-        "spec": spec,
-    })
-    .to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // covers: FM-D10
-    #[test]
-    fn the_last_good_node_config_comes_back_as_it_was() {
-        for spec in [
-            "{cidr6: '2001:db8::/64', cidr4: 10.0.0.0/24, mtu: 1400}",
-            "{cidr4: 10.0.0.0/24, defaults: {ipv4: false}}",
-            "{cidr4: 10.0.0.0/24, gateway4: 169.254.7.7}",
-            "{cidr6: '2001:db8::/64'}",
-        ] {
-            let text = format!(
-                "apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata: {{name: n, annotations: {{{IP_ALGO}: app}}}}\nspec: {spec}\n"
-            );
-            let config = nodeconfig::parse(&text).expect("valid");
-            assert_eq!(nodeconfig::parse(manifest(&config)).expect("valid"), config, "{spec}");
-        }
+    fn write(&self, manifest: &str) -> Result<(), DiskError> {
+        Directory::open(&self.state_dir)?.replace(FILE_NEW, FILE, manifest.as_bytes())
     }
 }

@@ -39,7 +39,7 @@ pub struct OwnPeer {
     node: String,
     state: Board<NodeState>,
     listed: Board<Listed>,
-    claims: Board<Vec<Claim>>,
+    claims: Board<Option<Vec<Claim>>>,
     /// What the server has taken last, and when. Should the watch not show it, nothing is gained by writing it each second.
     written: Option<(Peer, Instant)>,
     /// How often the client had moved to another server at the last look.
@@ -56,7 +56,7 @@ impl OwnPeer {
         node: String,
         state: Board<NodeState>,
         listed: Board<Listed>,
-        claims: Board<Vec<Claim>>,
+        claims: Board<Option<Vec<Claim>>>,
     ) -> OwnPeer {
         let (written, moves, pause, not_before) = (None, 0, PAUSE_MIN, None);
         OwnPeer { client, node, state, listed, claims, written, moves, pause, not_before }
@@ -81,7 +81,10 @@ impl OwnPeer {
         let listed = self.listed.get();
         let shown = listed.of(&self.node);
         let former = shown.map(|shown| shown.claims.as_slice()).unwrap_or_default();
-        let wanted = wanted(&self.state.get(), &self.claims.get(), former).filter(|_| listed.heard);
+        let claims = self.claims.get();
+        // What an agent before this one has claimed stands until this one has looked: a claim must not become younger by a start.
+        let claims = claims.as_deref().unwrap_or(former);
+        let wanted = wanted(&self.state.get(), claims, former).filter(|_| listed.heard);
         let Some(wanted) = wanted else { return };
         if shown.is_some_and(|shown| **shown == wanted) {
             self.written = None;

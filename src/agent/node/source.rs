@@ -87,7 +87,7 @@ impl Source {
     /// Keeps `config`, which is in force, for [`Source::recall`] after the next start. Cheap when that is done already.
     pub fn keep_for_next_start(&mut self, config: &NodeConfig) {
         if let Source::Cluster(cluster) = self {
-            cluster.last_good.keep(config);
+            cluster.keep(config);
         }
     }
 }
@@ -175,12 +175,20 @@ pub struct ClusterSource {
     last_good: LastGood,
     /// What the last look has shown.
     seen: Arc<Published>,
+    /// The last object that could be used.
+    good: Option<Arc<NodeConfigObject>>,
 }
 
 impl ClusterSource {
     /// The NodeConfig that a reflector publishes for the node of this name. `last_good` keeps the last good one.
     pub fn new(published: Board<Published>, node: String, last_good: LastGood) -> ClusterSource {
-        ClusterSource { published, node, last_good, seen: Arc::default() }
+        ClusterSource { published, node, last_good, seen: Arc::default(), good: None }
+    }
+
+    fn keep(&mut self, config: &NodeConfig) {
+        if let Some(good) = self.good.as_ref().filter(|good| good.config.as_ref() == Ok(config)) {
+            self.last_good.keep(config, &good.manifest);
+        }
     }
 
     fn look(&mut self) -> Seen {
@@ -196,11 +204,16 @@ impl ClusterSource {
                  spec.cidr4 (deploy/README.md shows one)",
                 self.node
             )),
-            Published::Object(object) => Seen::Config {
-                config: object.config.clone().map(Box::new),
-                notes: object.notes.clone(),
-                edit: Some(Edit { uid: object.uid.clone(), generation: object.generation }),
-            },
+            Published::Object(object) => {
+                if object.config.is_ok() {
+                    self.good = Some(object.clone());
+                }
+                Seen::Config {
+                    config: object.config.clone().map(Box::new),
+                    notes: object.notes.clone(),
+                    edit: Some(Edit { uid: object.uid.clone(), generation: object.generation }),
+                }
+            }
         }
     }
 }

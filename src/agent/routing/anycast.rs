@@ -50,7 +50,9 @@ impl Anycast {
     fn serves(&self, lease: &Lease) -> Option<bool> {
         match (&self.pods, &lease.pod) {
             (Some(pods), Some(pod)) => pods.serves(pod),
-            _ => Some(true),
+            // Read back from the kernel, without its name.
+            (Some(_), None) => None,
+            (None, _) => Some(true),
         }
     }
 

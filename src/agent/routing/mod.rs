@@ -35,7 +35,7 @@ use crate::process::log;
 use crate::process::progress::Progress;
 use model::lease::Lease;
 use model::peers::summary;
-use model::routes::{self, ANNOUNCED, RouteKey, Routes, Stage, announce, steps};
+use model::routes::{self, ANNOUNCED, RouteKey, Routes, Stage, Way, announce, steps};
 
 /// Interval between rounds without being woken, 20 s.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -48,6 +48,16 @@ const REPAIRS: u32 = 10;
 
 /// Deadline for one round, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause after a round that failed, 1 s.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Pause after a round in which the kernel refused something, 5 s.
+const RETRY_REFUSED: Duration = Duration::from_secs(5);
+
+/// Denominator of the share of its time that the thread spends at most with rounds for which only the kernel has asked, a
+/// twentieth: on a host with a full table of the internet's routes a round takes long, and links may come and go all the time.
+const KERNEL_SHARE: u32 = 20;
 
 /// Most lines about ranges and addresses that other nodes have, too.
 const TOLD_MAX: usize = 8;
@@ -66,8 +76,12 @@ pub struct Routing {
     /// The other nodes; none without Kubernetes.
     others: Option<Others>,
     anycast: Anycast,
-    /// When what is wanted changes without any news.
+    /// When to look again without any news: something changes by itself then, or a round has failed.
     again_at: Option<Instant>,
+    /// The kernel has announced something that no round has looked at yet.
+    stale: bool,
+    /// When a round may be made at the earliest for that alone.
+    kernel_allowed: Instant,
     /// The overlaps of ranges that the log has, which need no second line.
     overlaps: BTreeSet<String>,
     /// Whether the host has been ready for pods: nothing is announced before.
@@ -100,6 +114,8 @@ impl Routing {
             others,
             anycast,
             again_at: None,
+            stale: false,
+            kernel_allowed: Instant::now(),
             overlaps: BTreeSet::new(),
             serving: false,
             wanted: None,
@@ -116,34 +132,45 @@ impl Routing {
         self.progress.clone()
     }
 
-    /// Makes a round at each message and after each interval, until [`News::Stop`] comes or nobody can send any more.
+    /// Makes a round at each message and after each interval, until [`News::Stop`] comes or nobody can send any more. What the
+    /// kernel announces is answered no more than a twentieth of the time.
     pub fn run(mut self, messages: &Receiver<News>) {
         let mut next = Instant::now();
         loop {
             let due_at = self.again_at.map_or(next, |again_at| again_at.min(next));
-            let mut limit = due_at.saturating_duration_since(Instant::now());
-            if self.state.stage != Stage::Announcing {
-                limit = limit.min(DRAIN_INTERVAL);
+            let mut until = due_at;
+            if self.stale {
+                until = until.min(self.kernel_allowed);
             }
+            if self.state.stage != Stage::Announcing {
+                until = until.min(Instant::now() + DRAIN_INTERVAL);
+            }
+            let limit = until.saturating_duration_since(Instant::now());
             let heard = self.progress.resting(|| Heard::wait(messages, limit));
             if heard.stop {
                 return;
             }
-            let due = heard.again || Instant::now() >= due_at;
-            if heard.nothing && !due && self.stage() == self.state.stage {
+            let began = Instant::now();
+            self.stale |= heard.kernel;
+            let due = heard.again || began >= due_at;
+            let answers = self.stale && began >= self.kernel_allowed;
+            if !(due || heard.look || answers || self.stage() != self.state.stage) {
                 continue;
             }
-            if due {
-                next = Instant::now() + INTERVAL;
+            if heard.again || began >= next {
+                next = began + INTERVAL;
             }
             // Before the looks: what is announced from now on makes others.
             self.suspicions.take_routes();
+            self.again_at = None;
             self.keep_neighbours(due);
-            if let Err(cause) = self.round(due, heard.kernel) {
+            if let Err(cause) = self.round(due) {
                 let fault = Fault { step: Step::Compare, cause };
+                self.again_at = Some(Instant::now() + RETRY);
                 self.state.problem = Some(fault.to_string());
                 log::warn("routes cannot be compared").with("err", fault).write_limited();
             }
+            self.kernel_allowed = Instant::now() + began.elapsed() * KERNEL_SHARE;
             self.board.set(self.state.clone());
         }
     }
@@ -169,8 +196,8 @@ impl Routing {
         }
     }
 
-    /// One comparison, with what it puts right. `kernel` says that links, addresses or routes may have changed.
-    fn round(&mut self, due: bool, kernel: bool) -> Result<(), Cause> {
+    /// One comparison, with what it puts right.
+    fn round(&mut self, due: bool) -> Result<(), Cause> {
         let state = self.node.get();
         let Some(view) = &state.view else { return Ok(()) };
         self.serving |= state.host.is_ready();
@@ -179,13 +206,14 @@ impl Routing {
         }
         failpoint::pass("routes.compare").ok();
         let deadline = Instant::now() + LIMIT;
-        let stage = self.stage();
         let mut conn = Conn::open(deadline)?;
         // Routes before leases: what is shown of a link that goes in between is wanted no more, and its removal finds nothing.
         let shown = conn.shown_routes()?;
-        let (leases, _) = self.ledger.leases(deadline)?;
+        // Behind the routes: whoever withdraws the node says so before he takes its announcements away.
+        let stage = self.stage();
+        let (leases, busy) = self.ledger.leases(deadline)?;
         let others = match &mut self.others {
-            Some(others) => others.judge(&mut conn, (&state, view), &leases, &shown, kernel || due)?,
+            Some(others) => others.judge(&mut conn, (&state, view), &leases, &shown, self.stale || due)?,
             None => Judgement::default(),
         };
         let mut wanted = wanted(view, &leases, &others);
@@ -198,17 +226,29 @@ impl Routing {
         self.state.stage = stage;
         self.state.announced = announced(&wanted);
         self.again_at = others.again_at;
+        self.stale = false;
         self.stand(&others);
+        // A request that removes a link, or makes one, is at work on its routes as well.
+        let busy = leases.iter().filter(|lease| busy.contains(&lease.attachment));
+        let passing = Passing::new(busy.filter_map(|lease| lease.host_index), &wanted);
         // What was in force and is wanted still was taken away by somebody.
-        let lost = self.wanted.as_ref() == Some(&wanted) && !steps.is_empty();
+        let lost = self.wanted.as_ref() == Some(&wanted) && steps.iter().any(|step| !passing.concerns(step));
         if lost && !due && !self.budget.take(Instant::now()) {
             log::warn("somebody keeps changing the routes of this node; they are put back in rounds only")
                 .with("seconds", INTERVAL.as_secs())
                 .write_limited();
             return Ok(());
         }
-        self.state.problem = carry_out(&mut conn, &steps, lost);
-        self.wanted = self.state.problem.is_none().then_some(wanted);
+        let problem = carry_out(&mut conn, &steps, &passing, lost);
+        if let Some(problem) = &problem {
+            self.again_at =
+                Some(self.again_at.map_or(Instant::now() + RETRY_REFUSED, |at| at.min(Instant::now() + RETRY_REFUSED)));
+            if self.state.problem.as_ref() != Some(problem) {
+                log::error("routes cannot be set").with("err", problem).write_limited();
+            }
+        }
+        self.wanted = problem.is_none().then_some(wanted);
+        self.state.problem = problem;
         Ok(())
     }
 
@@ -238,7 +278,7 @@ fn wanted(view: &View, leases: &[Lease], others: &Judgement) -> Routes {
 }
 
 /// Carries out `steps`, and says so. Returns what failed.
-fn carry_out(conn: &mut Conn, steps: &[routes::Step], lost: bool) -> Option<String> {
+fn carry_out(conn: &mut Conn, steps: &[routes::Step], passing: &Passing, lost: bool) -> Option<String> {
     if steps.is_empty() {
         return None;
     }
@@ -248,7 +288,7 @@ fn carry_out(conn: &mut Conn, steps: &[routes::Step], lost: bool) -> Option<Stri
     for (outcome, step) in conn.carry_out(steps).into_iter().zip(steps) {
         match outcome {
             Ok(()) => done += 1,
-            Err(error) if has_passed(step, &error) => {}
+            Err(error) if has_passed(step, &error) || passing.concerns(step) => {}
             Err(error) => failures.push(error.to_string()),
         }
     }
@@ -270,8 +310,41 @@ fn carry_out(conn: &mut Conn, steps: &[routes::Step], lost: bool) -> Option<Stri
     if more > 0 {
         told.push_str(&format!("; and {more} more"));
     }
-    log::error("routes cannot be set").with("err", &told).write_limited();
     Some(told)
+}
+
+/// The links that requests are at work on, and the nexthop objects and groups that lead there.
+#[derive(Debug, Default)]
+struct Passing {
+    links: BTreeSet<u32>,
+    objects: BTreeSet<u32>,
+}
+
+impl Passing {
+    fn new(links: impl Iterator<Item = u32>, wanted: &Routes) -> Passing {
+        let links: BTreeSet<u32> = links.collect();
+        let there = wanted.nexthops.iter().filter(|(_, nexthop)| links.contains(&nexthop.link)).map(|(id, _)| *id);
+        let mut objects: BTreeSet<u32> = there.collect();
+        let groups = wanted.groups.iter().filter(|(_, group)| group.members.iter().any(|(id, _)| objects.contains(id)));
+        let groups: Vec<u32> = groups.map(|(id, _)| *id).collect();
+        objects.extend(groups);
+        Passing { links, objects }
+    }
+
+    /// Whether what becomes of a step is the matter of such a request, which wakes this thread at its end.
+    fn concerns(&self, step: &routes::Step) -> bool {
+        match step {
+            routes::Step::AddRoute(_, way) | routes::Step::ReplaceRoute(_, way) | routes::Step::DeleteRoute(_, way) => {
+                match way {
+                    Way::Link(link) | Way::Gateway { link, .. } => self.links.contains(link),
+                    Way::Nexthop(id) => self.objects.contains(id),
+                    Way::Unreachable => false,
+                }
+            }
+            routes::Step::PutNexthop(id, _) | routes::Step::DeleteNexthop(id) => self.objects.contains(id),
+            routes::Step::PutGroup(id, _) | routes::Step::DeleteGroup(id) => self.objects.contains(id),
+        }
+    }
 }
 
 /// Whether a refusal only says that the link has gone: the end of its lease is under way, and with it that of its routes.

@@ -22,12 +22,12 @@ pub enum News {
 /// All that the thread was woken for since it last waited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heard {
+    /// Leases, NodeConfig, pods or other nodes have changed.
+    pub look: bool,
     /// The kernel may lead elsewhere than before.
     pub kernel: bool,
     /// Everything is to be read again.
     pub again: bool,
-    /// Nobody has asked: the wait has ended by its limit.
-    pub nothing: bool,
     /// The thread is to end.
     pub stop: bool,
 }
@@ -37,11 +37,12 @@ impl Heard {
     pub fn wait(messages: &Receiver<News>, limit: Duration) -> Heard {
         let first = match messages.recv_timeout(limit) {
             Ok(news) => news,
-            Err(RecvTimeoutError::Timeout) => return Heard { nothing: true, ..Heard::default() },
+            Err(RecvTimeoutError::Timeout) => return Heard::default(),
             Err(RecvTimeoutError::Disconnected) => News::Stop,
         };
         let mut heard = Heard::default();
         for news in iter::once(first).chain(messages.try_iter()) {
+            heard.look |= news == News::Look;
             heard.kernel |= news == News::Kernel;
             heard.again |= news == News::Again;
             heard.stop |= news == News::Stop;
@@ -58,12 +59,12 @@ mod tests {
     #[test]
     fn one_look_answers_all_that_was_asked_meanwhile() {
         let (wake, messages) = channel();
-        assert!(Heard::wait(&messages, Duration::ZERO).nothing);
+        assert_eq!(Heard::wait(&messages, Duration::ZERO), Heard::default());
         for news in [News::Look, News::Kernel, News::Look, News::Again] {
             wake.send(news).expect("heard");
         }
         let heard = Heard::wait(&messages, Duration::ZERO);
-        assert_eq!(heard, Heard { kernel: true, again: true, ..Heard::default() });
+        assert_eq!(heard, Heard { look: true, kernel: true, again: true, ..Heard::default() });
         drop(wake);
         assert!(Heard::wait(&messages, Duration::from_secs(60)).stop);
     }

@@ -36,9 +36,11 @@ pub struct Others {
     node: String,
     listed: Board<Listed>,
     /// What this node tells the others that it claims.
-    claims: Board<Vec<Claim>>,
+    claims: Board<Option<Vec<Claim>>>,
     keeper: Keeper,
     on_link: OnLink,
+    /// Links, addresses or routes of the host may have changed since the kernel was asked about an address.
+    stale: bool,
     /// When the kernel may be asked again about addresses that it was asked about.
     ask_again: Instant,
     /// The start of the clock on which [`Keeper`] counts.
@@ -62,9 +64,9 @@ pub struct Judgement {
 
 impl Others {
     /// The nodes on the board `listed`, seen from the node of this name, which tells its `claims` on the other board.
-    pub fn new(node: String, listed: Board<Listed>, claims: Board<Vec<Claim>>) -> Others {
+    pub fn new(node: String, listed: Board<Listed>, claims: Board<Option<Vec<Claim>>>) -> Others {
         let (keeper, on_link, now) = (Keeper::default(), OnLink::default(), Instant::now());
-        Others { node, listed, claims, keeper, on_link, ask_again: now, began: now }
+        Others { node, listed, claims, keeper, on_link, stale: false, ask_again: now, began: now }
     }
 
     /// What the other nodes mean now. `shown` is what the kernel shows of this node's routes; `fresh` says that links, addresses or
@@ -81,6 +83,8 @@ impl Others {
         fresh: bool,
     ) -> Result<Judgement, Cause> {
         let began = Instant::now();
+        // What cannot be looked at now is not forgotten.
+        self.stale |= fresh;
         let listed = self.listed.get();
         let peers = listed.peers();
         let ranges = view.config.prefixes();
@@ -95,12 +99,16 @@ impl Others {
             self.keeper = Keeper::default();
             return Ok(judgement);
         }
-        if fresh && began >= self.ask_again {
+        let asks_anew = self.stale && began >= self.ask_again;
+        if asks_anew {
             self.on_link.forget();
         }
         let addresses: Vec<IpAddr> = asked(&own, &peers).into_iter().chain(self.keeper.asked()).collect();
         let reach = self.on_link.among(addresses.into_iter(), conn)?;
-        self.ask_again = Instant::now() + began.elapsed() * REACH_SHARE;
+        if asks_anew {
+            self.ask_again = Instant::now() + began.elapsed() * REACH_SHARE;
+            self.stale = false;
+        }
         let decision = self.keeper.decide(self.ms(began), &own, listed.word(&peers), &reach, &reached(shown));
         judgement.routes.routes.extend(decision.routes.iter().map(|route| {
             let metric = if route.to.addr().is_ipv6() { METRIC6 } else { 0 };
@@ -108,7 +116,8 @@ impl Others {
         }));
         // Before the first word of the API server nobody is known to be unreached.
         judgement.remarks = listed.nodes.as_ref().map(|_| decision.remarks);
-        judgement.again_at = decision.again_at.map(|ms| self.began + Duration::from_millis(ms));
+        let grace_ends = decision.again_at.map(|ms| self.began + Duration::from_millis(ms));
+        judgement.again_at = grace_ends.into_iter().chain(self.stale.then_some(self.ask_again)).min();
         Ok(judgement)
     }
 
@@ -117,10 +126,10 @@ impl Others {
         let told = self.claims.get();
         let published = listed.of(&self.node).map(|own| own.claims.as_slice()).unwrap_or_default();
         // What is published is older: after a start, it tells what the agent before this one claimed.
-        let former: Vec<Claim> = published.iter().chain(told.iter()).cloned().collect();
+        let former: Vec<Claim> = published.iter().chain(told.iter().flatten()).cloned().collect();
         let claimed = claims::own(leases, ranges, &former, &log::timestamp(SystemTime::now()));
-        if *told != claimed {
-            self.claims.set(claimed.clone());
+        if told.as_ref().as_ref() != Some(&claimed) {
+            self.claims.set(Some(claimed.clone()));
         }
         claimed
     }

@@ -30,7 +30,14 @@ impl Verbs {
                 .with("cid", &lease.attachment.container_id)
                 .with("err", Fault { step: Step::Wire, cause })
                 .write_limited();
+            self.tell_routing_if(true);
         }
+    }
+
+    /// Whether the host answers for its pods on some link. A round that was adding entries may have put back what a DEL has
+    /// removed, so each DEL is followed by another one.
+    pub(super) fn has_proxies(&self) -> bool {
+        self.node.state().view.as_ref().is_some_and(|view| view.config.proxy_neighbours.is_some())
     }
 
     /// Has the host answer for the addresses of `lease` no more.

@@ -79,7 +79,7 @@ impl Verbs {
     pub(super) fn take_down(&self, claim: Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let done = self.unwire_unless(&claim, unless, deadline)?;
         if done == TakenDown::Removed {
-            let routed_apart = claim.lease().is_some_and(|lease| self.is_routed_apart(lease));
+            let routed_apart = claim.lease().is_some_and(|lease| self.is_routed_apart(lease) || self.has_proxies());
             Step::Release.begin();
             let outcome = released(&claim.attachment().clone(), claim.release(deadline));
             self.tell_routing_if(routed_apart);
@@ -92,7 +92,7 @@ impl Verbs {
     pub(super) fn make_way(&self, claim: &mut Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let done = self.unwire_unless(claim, unless, deadline)?;
         if done == TakenDown::Removed {
-            let routed_apart = claim.lease().is_some_and(|lease| self.is_routed_apart(lease));
+            let routed_apart = claim.lease().is_some_and(|lease| self.is_routed_apart(lease) || self.has_proxies());
             Step::Release.begin();
             let outcome = released(&claim.attachment().clone(), claim.clear(deadline));
             self.tell_routing_if(routed_apart);
