@@ -1,10 +1,10 @@
 //! Addresses that belong to one pod of the whole cluster (annotation `addresses`): which this node claims, and what happens when
 //! another node claims one, too.
 //!
-//! Nodes tell each other their claims, and each decides by the same rule, so both decide alike: the earlier claim counts, and of
-//! two of one moment that of the node whose name comes first. Of two claims for one pod the later one counts: the pod has moved,
-//! and the node that it has left may be dead. What does not count is not announced; its pod keeps the address, as no living pod is
-//! ever harmed. Decides on values; must not ask the API server, and knows the time only as an argument.
+//! Nodes tell each other their claims, and each decides by the same rule (`peers::claim`), so all decide alike: the earlier claim
+//! counts, and of two of one moment that of the node whose name comes first. Of two claims for one pod the later one counts: the
+//! pod has moved, and the node that it has left may be dead. What does not count is not announced; its pod keeps the address, as no
+//! living pod is ever harmed. Decides on values; must not ask the API server, and knows the time only as an argument.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
@@ -15,7 +15,8 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::lease::Lease;
-use crate::peers::{CLAIMS_MAX, Claim, Peers};
+use crate::peers::claim::counting;
+use crate::peers::{CLAIMS_MAX, Claim, Peer, Peers};
 
 /// An address that this node and another one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +43,13 @@ impl fmt::Display for Contest {
 }
 
 /// What this node claims: the addresses of `leases` outside of `prefixes`, the node's ranges, in order, and at most [`CLAIMS_MAX`]
-/// of them. A claim that is among `former` keeps its time; the others begin at `now`, which is RFC 3339 in UTC.
+/// of them. Of more, those in `named`, the prefixes from which pods name addresses, come first: others are in a range that the node
+/// had, which other nodes lead here as long as anything in it is claimed. A claim that is among `former` keeps its time; the others
+/// begin at `now`, which is RFC 3339 in UTC.
 pub fn own<'a>(
     leases: impl IntoIterator<Item = &'a Lease>,
     prefixes: &[IpNet],
+    named: &[IpNet],
     former: &[Claim],
     now: &str,
 ) -> Vec<Claim> {
@@ -58,8 +62,10 @@ pub fn own<'a>(
             Claim { address, since: known.map_or_else(|| now.into(), |claim| claim.since.clone()), pod: pod.into() }
         }));
     }
-    claims.sort_by_key(|claim| claim.address);
+    let is_named = |claim: &Claim| named.iter().any(|prefix| prefix.contains(&claim.address));
+    claims.sort_by_key(|claim| (!is_named(claim), claim.address));
     claims.truncate(CLAIMS_MAX);
+    claims.sort_by_key(|claim| claim.address);
     claims
 }
 
@@ -72,17 +78,21 @@ fn holder(lease: &Lease) -> String {
 }
 
 /// The addresses that `node` claims by `ours` and that others claim, too, in order.
-pub fn contests(node: &str, ours: &[Claim], peers: &Peers<'_>) -> Vec<Contest> {
+pub fn contests<'a>(node: &'a str, ours: &'a [Claim], peers: &Peers<'a>) -> Vec<Contest> {
     let mut found = Vec::new();
     for claim in ours {
-        for (other, peer) in peers.iter().filter(|(other, _)| **other != node) {
-            for theirs in peer.claims.iter().filter(|theirs| theirs.address == claim.address) {
-                let is_theirs_earlier = (&theirs.since, *other) < (&claim.since, node);
-                let lost = is_theirs_earlier != (theirs.pod == claim.pod);
-                let other = (*other).to_owned();
-                found.push(Contest { ours: claim.clone(), node: other, theirs: theirs.clone(), lost });
-            }
-        }
+        let of = |peer: &'a Peer| peer.claims.iter().filter(|theirs| theirs.address == claim.address);
+        let elsewhere = peers.iter().filter(|(other, _)| **other != node);
+        let mut all: Vec<(&str, &Claim)> =
+            elsewhere.flat_map(|(other, peer)| of(peer).map(|theirs| (*other, theirs))).collect();
+        all.push((node, claim));
+        let counts = counting(&all);
+        all.pop();
+        found.extend(all.into_iter().map(|one| {
+            let (other, theirs) = one;
+            let lost = counts == Some(one);
+            Contest { ours: claim.clone(), node: other.to_owned(), theirs: theirs.clone(), lost }
+        }));
     }
     found
 }
@@ -102,7 +112,6 @@ mod tests {
     use super::*;
     use crate::examples::lease;
     use crate::lease::PodName;
-    use crate::peers::Peer;
 
     const FIRST: &str = "2026-01-01T00:00:00Z";
     const SECOND: &str = "2026-01-01T00:00:01Z";
@@ -121,13 +130,48 @@ mod tests {
         let mut fixed = lease("abc/eth0");
         fixed.ipv4 = "203.0.113.5".parse().ok();
         fixed.pod = Some(PodName { namespace: "web".into(), name: "www-0".into(), uid: None });
-        let first = own([&fixed], &ranges, &[], FIRST);
+        let first = own([&fixed], &ranges, &[], &[], FIRST);
         assert_eq!(first, [claim("203.0.113.5", "web/www-0", FIRST)]);
-        assert_eq!(own([&fixed], &ranges, &first, SECOND), first);
+        assert_eq!(own([&fixed], &ranges, &[], &first, SECOND), first);
         // Another pod with the same address claims it anew.
         fixed.pod = None;
-        let other = own([&fixed], &ranges, &first, SECOND);
+        let other = own([&fixed], &ranges, &[], &first, SECOND);
         assert_eq!(other, [claim("203.0.113.5", "container abc", SECOND)]);
+    }
+
+    #[test]
+    fn of_more_addresses_than_a_node_can_tell_those_that_pods_name_come_first() {
+        let former = |n: usize| {
+            let mut lease = lease(&format!("c{n}/eth0"));
+            lease.ipv6 = None;
+            lease.ipv4 = format!("10.1.{}.{}", n / 256, n % 256).parse().ok();
+            lease
+        };
+        let mut leases: Vec<Lease> = (0..CLAIMS_MAX).map(former).collect();
+        let named: IpNet = "203.0.113.0/28".parse().expect("a prefix");
+        leases[7].extra.push("203.0.113.5".parse().expect("literal"));
+        let claims = own(&leases, &[], &[named], &[], FIRST);
+        assert_eq!(claims.len(), CLAIMS_MAX);
+        assert!(claims.iter().any(|claim| named.contains(&claim.address)));
+        assert!(claims.is_sorted_by_key(|claim| claim.address));
+    }
+
+    #[test]
+    fn of_three_claims_of_an_address_exactly_one_counts_whoever_decides() {
+        // Pod p was on a and is now on c; q on b wanted the address in between.
+        let three = [
+            ("a", claim("192.0.2.1", "x/p", FIRST)),
+            ("b", claim("192.0.2.1", "x/q", SECOND)),
+            ("c", claim("192.0.2.1", "x/p", "2026-01-01T00:00:02Z")),
+        ];
+        let nodes: Vec<Peer> = three.iter().map(|(_, claim)| peer(std::slice::from_ref(claim))).collect();
+        let peers: Peers<'_> = three.iter().zip(&nodes).map(|((name, _), peer)| (*name, peer)).collect();
+        let loses = |(node, own): &(&'static str, Claim)| {
+            let found = contests(node, std::slice::from_ref(own), &peers);
+            assert_eq!(found.len(), 2);
+            found.iter().any(|contest| contest.lost)
+        };
+        assert_eq!(three.iter().map(loses).collect::<Vec<_>>(), [true, false, true]);
     }
 
     #[test]

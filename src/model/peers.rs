@@ -4,6 +4,7 @@
 //! Only what is on a link of this host is ever a next hop, so a route that is made here leads to its node or to nobody. Decides on
 //! values; must not ask the kernel or the API server, and knows the time only as an argument.
 
+pub mod claim;
 pub mod own;
 
 use alloc::borrow::ToOwned as _;
@@ -12,22 +13,25 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
+use core::mem;
 use core::net::{IpAddr, Ipv6Addr};
 use core::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::addr::{AddrError, check_prefix4, check_prefix6};
+use claim::counting;
+pub use claim::{CLAIMS_MAX, Claim};
 
 /// Most next hops of one node.
 pub const NEXT_HOPS_MAX: usize = 16;
 
-/// Most claims of one node.
-pub const CLAIMS_MAX: usize = 256;
-
 /// How long the routes to a node stay that the API server does not have any more, in milliseconds: objects are deleted and made
 /// again.
 pub const GRACE: u64 = 60_000;
+
+/// Most routes to single addresses that pods of other nodes have beside their nodes' ranges; the first ones in order have theirs.
+pub const SINGLES_MAX: usize = 8192;
 
 /// Lines of [`summary`] at most.
 pub const SUMMARY_MAX: usize = 8;
@@ -61,17 +65,6 @@ pub struct NextHop {
     pub link_local: Option<Ipv6Addr>,
 }
 
-/// An address that a pod of a node has beside the node's ranges.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// The address.
-    pub address: IpAddr,
-    /// The pod, `NAMESPACE/NAME`.
-    pub pod: Box<str>,
-    /// Since when, in RFC 3339: the earlier claim of an address counts.
-    pub since: Box<str>,
-}
-
 /// Nodes by their names.
 pub type Peers<'a> = BTreeMap<&'a str, &'a Peer>;
 
@@ -99,6 +92,8 @@ pub struct Own<'a> {
     pub name: &'a str,
     /// Its ranges for pods.
     pub ranges: &'a [IpNet],
+    /// The addresses that its pods have.
+    pub held: &'a BTreeSet<IpAddr>,
     /// What its host is connected to.
     pub host: &'a Surroundings,
 }
@@ -106,7 +101,7 @@ pub struct Own<'a> {
 /// A route to pods of another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerRoute {
-    /// The range.
+    /// The range, or a single address.
     pub to: IpNet,
     /// The next hop, of either family.
     pub via: IpAddr,
@@ -140,13 +135,26 @@ pub enum Finding {
         /// What is in it.
         what: Covered,
     },
-    /// Another node has the same range and keeps it.
+    /// Another node has the same range, or one that meets it, and keeps it.
     SameRange {
         /// The range.
         range: IpNet,
-        /// The node that keeps it.
+        /// The node that keeps its own.
         keeps: String,
+        /// The range of that node.
+        kept: IpNet,
     },
+    /// An address of one of its pods would take something away.
+    Claimed {
+        /// The address.
+        address: IpAddr,
+        /// The pod, `NAMESPACE/NAME`.
+        pod: Box<str>,
+        /// What the address is.
+        what: Covered,
+    },
+    /// Nodes have more addresses beside their ranges than [`SINGLES_MAX`].
+    TooMany,
     /// None of its addresses is on a link of this host.
     BeyondRouter,
     /// It names no address.
@@ -160,7 +168,7 @@ pub enum Finding {
     Unreadable(String),
 }
 
-/// What the range of another node must not have in it.
+/// What the range of another node must not have in it, and an address of its pods must not be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Covered {
     /// An address of this host.
@@ -173,6 +181,14 @@ pub enum Covered {
     NextHop(IpAddr, String),
     /// Addresses that no node's pods can have.
     Absurd(&'static str),
+    /// The first or last address of a network of this host, which stand for the network.
+    Edge(IpNet),
+    /// A part of a range of this node.
+    OwnRange(IpNet),
+    /// A part of a range of a third node.
+    Range(IpNet, String),
+    /// An address of a pod of this node.
+    Pod(IpAddr),
 }
 
 impl fmt::Display for Covered {
@@ -183,6 +199,10 @@ impl fmt::Display for Covered {
             Covered::Gateway(ip) => write!(f, "{ip}, a gateway of this host"),
             Covered::NextHop(ip, node) => write!(f, "{ip}, an address of node {node}"),
             Covered::Absurd(what) => f.write_str(what),
+            Covered::Edge(net) => write!(f, "the first or last address of {net}, a network of this host"),
+            Covered::OwnRange(net) => write!(f, "in {net}, a range of this node"),
+            Covered::Range(net, node) => write!(f, "in {net}, a range of node {node}"),
+            Covered::Pod(ip) => write!(f, "{ip}, an address of a pod of this node"),
         }
     }
 }
@@ -200,12 +220,21 @@ impl fmt::Display for Remark {
             Finding::Covers { range, what } => {
                 write!(f, "no route to {range} of node {node}, as it holds {what}: give that node another range")
             }
-            Finding::SameRange { range, keeps } => {
-                write!(
-                    f,
-                    "no route to {range} of node {node}, as node {keeps} has the same range: one of the two needs another"
-                )
+            Finding::SameRange { range, keeps, kept } => {
+                write!(f, "no route to {range} of node {node}, as node {keeps} has ")?;
+                match range == kept {
+                    true => f.write_str("the same range")?,
+                    false => write!(f, "{kept}")?,
+                }
+                f.write_str(": one of the two needs another")
             }
+            Finding::Claimed { address, pod, what } => {
+                write!(f, "no route to {address} for pod {pod} of node {node}, as that is {what}")
+            }
+            Finding::TooMany => write!(
+                f,
+                "no route to some pods' addresses beside the ranges of node {node}: there is room for {SINGLES_MAX} of all nodes"
+            ),
             Finding::BeyondRouter => write!(f, "node {node} is beyond a router: it needs bgp, or a route there"),
             Finding::NoNextHop => write!(f, "node {node} names no address that it could be reached by"),
             Finding::NoLinkLocal { range } => {
@@ -225,6 +254,11 @@ impl Peer {
         self.cidr6.map(IpNet::from).into_iter().chain(self.cidr4.map(IpNet::from))
     }
 
+    /// What its pods have outside of its ranges.
+    fn beside(&self) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().filter(|claim| !self.ranges().any(|range| range.contains(&claim.address)))
+    }
+
     /// Whether `ip` is one of its next hops or their link-local addresses.
     pub fn bears(&self, ip: IpAddr) -> bool {
         self.next_hops.iter().any(|hop| hop.address == ip || hop.link_local.map(IpAddr::from) == Some(ip))
@@ -234,7 +268,8 @@ impl Peer {
     /// leads nowhere.
     fn usable(&self, own: &Own<'_>) -> impl Iterator<Item = &NextHop> {
         let pods = |ip: &IpAddr| self.ranges().chain(own.ranges.iter().copied()).any(|range| range.contains(ip));
-        self.next_hops.iter().filter(move |hop| !own.host.addresses.contains(&hop.address) && !pods(&hop.address))
+        let here = |ip: &IpAddr| own.host.addresses.contains(ip) || own.held.contains(ip);
+        self.next_hops.iter().filter(move |hop| !here(&hop.address) && !pods(&hop.address))
     }
 }
 
@@ -259,8 +294,9 @@ pub fn overlaps(own: &Own<'_>, peers: &Peers<'_>) -> Vec<Remark> {
 
 /// The routes to the other nodes, in order of their destinations, and why others have none, in order of the nodes.
 ///
-/// `reach` tells which of [`asked`] are on a link. `shown` are the routes to other nodes that are there: where two nodes have the
-/// same range, that of the two which has it keeps it.
+/// Beside its ranges, a node is led to by each address outside of them that one of its pods has, if its claim is the one that
+/// counts. `reach` tells which of [`asked`] are on a link. `shown` are the routes to other nodes that are there: of two nodes with
+/// ranges that meet, or with an address in the range of the other, the one to which it leads already keeps it.
 pub fn routes(
     own: &Own<'_>,
     peers: &Peers<'_>,
@@ -268,8 +304,10 @@ pub fn routes(
     shown: &BTreeMap<IpNet, Via>,
 ) -> (Vec<PeerRoute>, Vec<Remark>) {
     let guard = Guard::new(own, peers);
+    let counting = counting_nodes(own, peers);
     let mut remarks = overlaps(own, peers);
-    let mut candidates: BTreeMap<IpNet, Vec<(&str, &Peer, Via)>> = BTreeMap::new();
+    let mut ranges: Vec<Candidate<'_>> = Vec::new();
+    let mut singles: BTreeMap<IpAddr, (Candidate<'_>, &Claim)> = BTreeMap::new();
     for (name, peer) in others(own, peers) {
         let mut say = |what| remarks.push(Remark { node: name.to_owned(), what });
         peer.problems.iter().for_each(|problem| say(Finding::Unreadable(problem.clone())));
@@ -286,42 +324,131 @@ pub fn routes(
                 }
             })
             .collect();
-        if admitted.is_empty() {
+        let mut beside: Vec<&Claim> = peer.beside().filter(|c| counting.get(&c.address) == Some(&name)).collect();
+        let mut refused = None;
+        beside.retain(|claim| match guard.refusal_of_single(claim.address) {
+            None => true,
+            Some(what) => {
+                refused.get_or_insert((*claim, what));
+                false
+            }
+        });
+        // One line for a node that may claim hundreds.
+        if let Some((claim, what)) = refused {
+            say(Finding::Claimed { address: claim.address, pod: claim.pod.clone(), what });
+        }
+        if admitted.is_empty() && beside.is_empty() {
             continue;
         }
         if usable.iter().all(|(_, link)| link.is_none()) {
             say(if peer.next_hops.is_empty() { Finding::NoNextHop } else { Finding::BeyondRouter });
             continue;
         }
-        for range in admitted {
-            match way(range, &usable) {
-                Some(via) => candidates.entry(range).or_default().push((name, peer, via)),
-                None => say(Finding::NoLinkLocal { range }),
+        let ways = [true, false].map(|v6| way(v6, &usable));
+        let way = |to: &IpNet| if to.addr().is_ipv6() { ways[0] } else { ways[1] };
+        let mut lacking = BTreeSet::new();
+        for to in admitted {
+            match way(&to) {
+                Some(via) => ranges.push(Candidate { name, peer, to, via }),
+                None => lacking.extend([to]),
+            }
+        }
+        for claim in beside {
+            let to = IpNet::from(claim.address);
+            match way(&to) {
+                Some(via) => _ = singles.insert(claim.address, (Candidate { name, peer, to, via }, claim)),
+                // Only IPv6 can lack a way where there is one at all.
+                None if lacking.is_empty() => lacking.extend([to]),
+                None => {}
+            }
+        }
+        lacking.into_iter().for_each(|range| say(Finding::NoLinkLocal { range }));
+    }
+    let mut accepted: BTreeMap<IpNet, (&str, Via)> = BTreeMap::new();
+    let has_it = |one: &Candidate<'_>| shown.get(&one.to).is_some_and(|(via, _)| one.peer.bears(*via));
+    ranges.sort_by_key(|one| (!has_it(one), one.name, one.to));
+    for Candidate { name, to, via, .. } in ranges {
+        match meeting(&accepted, &to) {
+            None => _ = accepted.insert(to, (name, via)),
+            Some((kept, (keeps, _))) => {
+                let what = Finding::SameRange { range: to, keeps: (*keeps).to_owned(), kept: *kept };
+                remarks.push(Remark { node: name.to_owned(), what });
             }
         }
     }
-    let mut routes = Vec::new();
-    for (to, among) in candidates {
-        let has_it = |(_, peer, _): &&(&str, &Peer, Via)| shown.get(&to).is_some_and(|(via, _)| peer.bears(*via));
-        let Some(&(keeps, _, (via, link))) = among.iter().find(has_it).or(among.first()) else { continue };
-        routes.push(PeerRoute { to, via, link });
-        for (name, ..) in among.iter().filter(|(name, ..)| *name != keeps) {
-            let what = Finding::SameRange { range: to, keeps: keeps.to_owned() };
-            remarks.push(Remark { node: (*name).to_owned(), what });
+    let mut found: Vec<PeerRoute> =
+        accepted.iter().map(|(to, (_, (via, link)))| PeerRoute { to: *to, via: *via, link: *link }).collect();
+    let (mut room, mut told) = (SINGLES_MAX, BTreeSet::new());
+    for (address, (Candidate { name, peer, to, via: (via, link) }, claim)) in singles {
+        let third = meeting(&accepted, &to).filter(|(_, (node, _))| *node != name);
+        // A gateway that both bear tells nothing.
+        let bears = |node: &str, via| peers.get(node).is_some_and(|third| third.bears(via));
+        let is_led = |third: &str| leads(shown, address).is_some_and(|via| peer.bears(via) && !bears(third, via));
+        let what = match third {
+            Some((net, (node, _))) if !is_led(node) => {
+                let what = Covered::Range(*net, (*node).to_owned());
+                Finding::Claimed { address, pod: claim.pod.clone(), what }
+            }
+            _ if room == 0 => Finding::TooMany,
+            _ => {
+                room -= 1;
+                found.push(PeerRoute { to, via, link });
+                continue;
+            }
+        };
+        if told.insert(name) {
+            remarks.push(Remark { node: name.to_owned(), what });
         }
     }
+    found.sort_by_key(|route| route.to);
     remarks.sort();
-    (routes, remarks)
+    (found, remarks)
+}
+
+/// A range or an address that could be led to a node.
+struct Candidate<'a> {
+    name: &'a str,
+    peer: &'a Peer,
+    to: IpNet,
+    via: Via,
+}
+
+/// For each address that other nodes claim, the node whose claim counts.
+fn counting_nodes<'a>(own: &Own<'_>, peers: &Peers<'a>) -> BTreeMap<IpAddr, &'a str> {
+    let mut claims: Vec<(&str, &Claim)> =
+        others(own, peers).flat_map(|(name, peer)| peer.claims.iter().map(move |claim| (name, claim))).collect();
+    claims.sort_by_key(|(_, claim)| claim.address);
+    let of_one = claims.chunk_by(|(_, one), (_, other)| one.address == other.address);
+    of_one.filter_map(counting).map(|(name, claim)| (claim.address, name)).collect()
+}
+
+/// That one of `ranges`, of which no two meet, that `range` meets; the first of several.
+fn meeting<'a, T>(ranges: &'a BTreeMap<IpNet, T>, range: &IpNet) -> Option<(&'a IpNet, &'a T)> {
+    let around = ranges.range(..=range).next_back().filter(|(other, _)| meets(other, range));
+    around.or_else(|| ranges.range(range..).next().filter(|(other, _)| meets(other, range)))
+}
+
+/// The gateway to which `routes` lead a packet to `ip`.
+fn leads(routes: &BTreeMap<IpNet, Via>, ip: IpAddr) -> Option<IpAddr> {
+    around(IpNet::from(ip)).find_map(|net| routes.get(&net)).map(|(via, _)| *via)
+}
+
+/// `net` and each network that it is in, the smallest first.
+fn around(net: IpNet) -> impl Iterator<Item = IpNet> {
+    core::iter::successors(Some(net), IpNet::supernet)
+}
+
+fn is_single(net: &IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
 }
 
 fn others<'a>(own: &Own<'_>, peers: &Peers<'a>) -> impl Iterator<Item = (&'a str, &'a Peer)> {
     peers.iter().filter(|(name, _)| **name != own.name).map(|(name, peer)| (*name, *peer))
 }
 
-/// The best way to a range by next hops of which it is known whether they are on a link: one of the range's own family, then for
-/// IPv4 one of the other, then the link-local address of a next hop that is on a link.
-fn way(range: IpNet, hops: &[(&NextHop, Option<u32>)]) -> Option<Via> {
-    let v6 = range.addr().is_ipv6();
+/// The best way to addresses of a family by next hops of which it is known whether they are on a link: one of that family, then
+/// for IPv4 one of the other, then the link-local address of a next hop that is on a link.
+fn way(v6: bool, hops: &[(&NextHop, Option<u32>)]) -> Option<Via> {
     let on_link = || hops.iter().filter_map(|(hop, link)| Some((*hop, (*link)?)));
     let of = |v6: bool| on_link().find(|(hop, _)| hop.address.is_ipv6() == v6).map(|(hop, link)| (hop.address, link));
     let other = || if v6 { None } else { of(true) };
@@ -343,18 +470,19 @@ struct Guard<'a> {
     /// The next hops of all nodes, and whose they are.
     hops: BTreeMap<IpAddr, BTreeSet<&'a str>>,
     /// The same, and the link-local addresses beside them.
-    living: BTreeSet<IpAddr>,
+    living: BTreeMap<IpAddr, BTreeSet<&'a str>>,
 }
 
 impl<'a> Guard<'a> {
     fn new(own: &Own<'a>, peers: &Peers<'a>) -> Guard<'a> {
         let mut hops: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
-        let mut living = BTreeSet::new();
+        let mut living: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
         for (name, peer) in others(own, peers) {
             for hop in &peer.next_hops {
                 hops.entry(hop.address).or_default().insert(name);
-                living.insert(hop.address);
-                living.extend(hop.link_local.map(IpAddr::from));
+                for ip in [Some(hop.address), hop.link_local.map(IpAddr::from)].into_iter().flatten() {
+                    living.entry(ip).or_default().insert(name);
+                }
             }
         }
         Guard { own: *own, hops, living }
@@ -383,6 +511,36 @@ impl<'a> Guard<'a> {
         let mut hops = self.hops.range(span(range));
         hops.find_map(|(ip, nodes)| Some((ip, nodes.iter().find(|node| **node != name)?)))
             .and_then(|(ip, node)| covered(Covered::NextHop(*ip, (*node).to_owned())))
+    }
+}
+
+impl Guard<'_> {
+    /// What `ip`, an address of another node's pod beside its ranges, is already; none if it may have a route. No node's address
+    /// may, as it would lead to itself.
+    fn refusal_of_single(&self, ip: IpAddr) -> Option<Covered> {
+        if self.own.held.contains(&ip) {
+            return Some(Covered::Pod(ip));
+        }
+        match self.refusal("", &IpNet::from(ip)) {
+            Some(Finding::Overlap { ours, .. }) => return Some(Covered::OwnRange(ours)),
+            Some(Finding::Covers { what, .. }) => return Some(what),
+            _ => {}
+        }
+        // The last address is the broadcast of IPv4, the first one any router of IPv6.
+        let is_edge = |net: &&IpNet| {
+            let pair = net.max_prefix_len() - net.prefix_len() <= 1;
+            !pair && (ip == net.network() || ip.is_ipv4() && ip == net.broadcast())
+        };
+        self.own.host.networks.iter().find(is_edge).map(|net| Covered::Edge(*net))
+    }
+
+    /// Whether one of the nodes that bear `via` has still pods in `to`, a range that is none of a node any more.
+    fn is_inhabited(&self, peers: &Peers<'_>, to: &IpNet, via: IpAddr) -> bool {
+        let inhabits = |name: &str| {
+            let inside = |peer: &Peer| peer.claims.iter().any(|claim| to.contains(&claim.address));
+            peers.get(name).is_some_and(|peer| inside(peer)) && self.refusal(name, to).is_none()
+        };
+        self.living.get(&via).is_some_and(|names| names.iter().any(|name| inhabits(name)))
     }
 }
 
@@ -452,7 +610,8 @@ impl Keeper {
     ///
     /// `shown` are the routes to other nodes that the kernel has: main table, flock's mark, a gateway. One whose node the API
     /// server does not have any more stays for [`GRACE`], counted from when it was first missed in a list; as long as the API
-    /// server is away, it stays. A route to a range that a living node has given up goes at once.
+    /// server is away, it stays. A route to a range that a living node has given up stays as long as that node has pods in it, and
+    /// goes at once when it has none, or when another range that holds it has a route.
     pub fn decide(
         &mut self,
         now: u64,
@@ -469,14 +628,28 @@ impl Keeper {
         };
         let (mut routes, remarks) = routes(own, peers, reach, shown);
         let guard = Guard::new(own, peers);
-        for (to, via) in self.last.iter().chain(shown) {
+        let before = mem::take(&mut self.last);
+        self.last = routes.iter().map(|route| (route.to, (route.via, route.link))).collect();
+        for (to, via) in before.iter().chain(shown).filter(|(to, _)| !self.last.contains_key(*to)) {
             if self.kept.len() < KEPT_MAX {
                 self.kept.entry(*to).or_insert(Kept { via: *via, missed: None });
             }
         }
-        self.last = routes.iter().map(|route| (route.to, (route.via, route.link))).collect();
         self.kept.retain(|to, kept| {
-            if self.last.contains_key(to) || guard.living.contains(&kept.via.0) || guard.refusal("", to).is_some() {
+            if self.last.contains_key(to) {
+                return false;
+            }
+            if guard.living.contains_key(&kept.via.0) {
+                kept.missed = None;
+                let is_taken = || around(*to).any(|net| self.last.contains_key(&net));
+                return !is_single(to) && guard.is_inhabited(peers, to, kept.via.0) && !is_taken();
+            }
+            let is_refused = if is_single(to) {
+                guard.refusal_of_single(to.addr()).is_some()
+            } else {
+                guard.refusal("", to).is_some()
+            };
+            if is_refused {
                 return false;
             }
             !heard || now.saturating_sub(*kept.missed.get_or_insert(now)) < GRACE

@@ -5,6 +5,7 @@
 //! minutes when nothing has. It tries again later when the server does not take a report. It writes nothing before it knows the
 //! conditions that the server has, whose times stay theirs. Must not decide how the node is: the node's thread publishes that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
@@ -106,7 +107,8 @@ impl Others {
         let (Some(_), Some(view)) = (&listed.nodes, &state.view) else {
             return Others { overlaps: None, remedy, unreached };
         };
-        let own = Own { name: node, ranges: &view.config.prefixes(), host: &state.whereabouts.host };
+        let own =
+            Own { name: node, ranges: &view.config.prefixes(), held: &BTreeSet::new(), host: &state.whereabouts.host };
         let found = peers::overlaps(&own, &listed.peers());
         let found_here = found.iter().take(OVERLAPS_MAX).map(ToString::to_string);
         let mut overlaps: Vec<String> = found_here.chain(contests.iter().cloned()).collect();

@@ -26,8 +26,12 @@ use model::routes::{MAIN, RouteKey, Routes, Way};
 /// a thousand nodes they take some milliseconds, and links of a host may come and go all the time.
 const REACH_SHARE: u32 = 20;
 
-/// Metric of a route to another node, as the kernel shows one without: that of IPv6 routes. IPv4 routes have none.
+/// Metric of a route to another node's range, as the kernel shows one without: that of IPv6 routes. IPv4 routes have none.
 const METRIC6: u32 = 1024;
+
+/// Metric of a route to a single address on another node. A pod's own route to its link is better and can stand beside it: a pod
+/// that moves here has its route before this thread has heard of it. One that BIRD imports is worse (2048).
+const METRIC_SINGLE: u32 = 1536;
 
 /// The other nodes.
 #[derive(Debug)]
@@ -88,8 +92,9 @@ impl Others {
         let listed = self.listed.get();
         let peers = listed.peers();
         let ranges = view.config.prefixes();
-        let own = Own { name: &self.node, ranges: &ranges, host: &state.whereabouts.host };
-        let claimed = self.claim(leases, &ranges, &listed);
+        let held = leases.iter().flat_map(|lease| lease.addresses().chain(lease.anycast.iter().copied())).collect();
+        let own = Own { name: &self.node, ranges: &ranges, held: &held, host: &state.whereabouts.host };
+        let claimed = self.claim(leases, view, &listed);
         let mut judgement = Judgement {
             overlaps: overlaps(&own, &peers),
             contests: claims::contests(&self.node, &claimed, &peers),
@@ -111,7 +116,11 @@ impl Others {
         }
         let decision = self.keeper.decide(self.ms(began), &own, listed.word(&peers), &reach, &reached(shown));
         judgement.routes.routes.extend(decision.routes.iter().map(|route| {
-            let metric = if route.to.addr().is_ipv6() { METRIC6 } else { 0 };
+            let metric = match route.to {
+                to if to.prefix_len() == to.max_prefix_len() => METRIC_SINGLE,
+                IpNet::V6(_) => METRIC6,
+                IpNet::V4(_) => 0,
+            };
             (RouteKey { table: MAIN, to: route.to, metric }, Way::Gateway { via: route.via, link: route.link })
         }));
         // Before the first word of the API server nobody is known to be unreached.
@@ -122,12 +131,13 @@ impl Others {
     }
 
     /// What this node claims, which the others are told.
-    fn claim(&self, leases: &[Lease], ranges: &[IpNet], listed: &Listed) -> Vec<Claim> {
+    fn claim(&self, leases: &[Lease], view: &View, listed: &Listed) -> Vec<Claim> {
         let told = self.claims.get();
         let published = listed.of(&self.node).map(|own| own.claims.as_slice()).unwrap_or_default();
         // What is published is older: after a start, it tells what the agent before this one claimed.
         let former: Vec<Claim> = published.iter().chain(told.iter().flatten()).cloned().collect();
-        let claimed = claims::own(leases, ranges, &former, &log::timestamp(SystemTime::now()));
+        let (ranges, named) = (view.config.prefixes(), &view.config.extra_prefixes);
+        let claimed = claims::own(leases, &ranges, named, &former, &log::timestamp(SystemTime::now()));
         if told.as_ref().as_ref() != Some(&claimed) {
             self.claims.set(Some(claimed.clone()));
         }

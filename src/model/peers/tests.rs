@@ -3,6 +3,7 @@
 use std::borrow::ToOwned as _;
 use std::vec;
 
+use core::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
@@ -34,6 +35,7 @@ fn node(ranges: &[&str], hops: &[&str]) -> Peer {
 /// This node: `me`, with a range of each family, an address on link 2 and a router there.
 struct Me {
     ranges: Vec<IpNet>,
+    held: BTreeSet<IpAddr>,
     host: Surroundings,
 }
 
@@ -44,11 +46,11 @@ impl Me {
             networks: [net("192.0.2.0/24"), net("2001:db8::/64"), net("172.17.0.0/16")].into(),
             gateways: [ip("192.0.2.254"), ip("198.18.0.1")].into(),
         };
-        Me { ranges: vec![net("2001:db8:1::/64"), net("10.1.0.0/24")], host }
+        Me { ranges: vec![net("2001:db8:1::/64"), net("10.1.0.0/24")], held: BTreeSet::new(), host }
     }
 
     fn own(&self) -> Own<'_> {
-        Own { name: "me", ranges: &self.ranges, host: &self.host }
+        Own { name: "me", ranges: &self.ranges, held: &self.held, host: &self.host }
     }
 }
 
@@ -201,11 +203,111 @@ fn of_two_nodes_with_the_same_range_the_one_that_has_the_route_keeps_it() {
 }
 
 #[test]
-fn of_ranges_that_nest_each_has_its_route() {
+fn of_ranges_that_meet_the_one_that_has_the_route_keeps_it_however_narrow_the_other_is() {
     let (wide, narrow) = (node(&["10.4.0.0/16"], &["192.0.2.2"]), node(&["10.4.7.0/24"], &["192.0.2.3"]));
-    let (routes, remarks) = found(&[("wide", &wide), ("narrow", &narrow)]);
-    assert_eq!(routes, ["10.4.0.0/16 via 192.0.2.2 link 2", "10.4.7.0/24 via 192.0.2.3 link 2"]);
+    let further = node(&["10.4.8.0/24"], &["192.0.2.4"]);
+    let peers = [("a-narrow", &narrow), ("b-wide", &wide), ("c-narrow", &further)];
+    let (routes, remarks) = found(&peers);
+    assert_eq!(routes, ["10.4.7.0/24 via 192.0.2.3 link 2", "10.4.8.0/24 via 192.0.2.4 link 2"], "the first by name");
+    let line = "no route to 10.4.0.0/16 of node b-wide, as node a-narrow has 10.4.7.0/24: one of the two needs another";
+    assert_eq!(remarks, [line]);
+    let shown = BTreeMap::from([(net("10.4.0.0/16"), (ip("192.0.2.2"), 2))]);
+    let (routes, remarks) = found_beside(&peers, &shown);
+    assert_eq!(routes, ["10.4.0.0/16 via 192.0.2.2 link 2"]);
+    assert_eq!(remarks.len(), 2);
+    let line = "no route to 10.4.7.0/24 of node a-narrow, as node b-wide has 10.4.0.0/16: one of the two needs another";
+    assert_eq!(remarks[0], line);
+}
+
+/// The node, with pods that have these addresses since the start of that hour.
+fn claiming(mut peer: Peer, hour: u8, claims: &[&str]) -> Peer {
+    peer.claims.extend(claims.iter().map(|address| claim(ip(address), "web/www-0", hour)));
+    peer
+}
+
+fn claim(address: IpAddr, pod: &str, hour: u8) -> Claim {
+    Claim { address, pod: pod.into(), since: format!("2026-11-26T{hour:02}:00:00Z").into() }
+}
+
+#[test]
+fn an_address_that_a_pod_of_another_node_names_is_reached_on_that_node() {
+    let two = node(&["10.2.0.0/24"], &["192.0.2.2%fe80::2"]);
+    let two = claiming(two, 9, &["203.0.113.5", "2001:db8:f::5", "10.2.0.7"]);
+    let (routes, remarks) = found(&[("two", &two)]);
+    let expected = [
+        "10.2.0.0/24 via 192.0.2.2 link 2",
+        "203.0.113.5/32 via 192.0.2.2 link 2",
+        "2001:db8:f::5/128 via fe80::2 link 2",
+    ];
+    assert_eq!(routes, expected, "what is in its range needs no route of its own");
     assert_eq!(remarks.len(), 0, "{remarks:?}");
+    // A node that has no range has pods all the same.
+    let (routes, remarks) =
+        found(&[("two", &claiming(node(&[], &["192.0.2.2"]), 9, &["203.0.113.5", "2001:db8:f::5"]))]);
+    assert_eq!(routes, ["203.0.113.5/32 via 192.0.2.2 link 2"]);
+    assert!(remarks.len() == 1 && remarks[0].contains("no route to 2001:db8:f::5/128 of node two"), "{remarks:?}");
+    let (_, remarks) = found(&[("far", &claiming(node(&[], &["198.51.100.2"]), 9, &["203.0.113.5"]))]);
+    assert_eq!(remarks, ["node far is beyond a router: it needs bgp, or a route there"]);
+}
+
+#[test]
+fn no_address_that_another_node_claims_takes_anything_away() {
+    let third = node(&["10.3.0.0/24"], &["192.0.2.9%fe80::9"]);
+    for (address, words) in [
+        ("192.0.2.1", "an address of this host"),
+        ("2001:db8::1", "an address of this host"),
+        ("192.0.2.254", "a gateway of this host"),
+        ("192.0.2.255", "first or last address of 192.0.2.0/24, a network of this host"),
+        ("192.0.2.0", "first or last address of 192.0.2.0/24, a network of this host"),
+        ("2001:db8::", "first or last address of 2001:db8::/64, a network of this host"),
+        ("192.0.2.9", "an address of node third"),
+        ("192.0.2.2", "an address of node bad"),
+        ("10.1.0.7", "in 10.1.0.0/24, a range of this node"),
+        ("10.3.0.7", "in 10.3.0.0/24, a range of node third"),
+        ("203.0.113.9", "an address of a pod of this node"),
+        ("127.0.0.1", "loopback"),
+        ("fe80::9", "link-local"),
+        ("224.0.0.5", "multicast"),
+    ] {
+        let mut me = Me::new();
+        me.held.insert(ip("203.0.113.9"));
+        let bad = claiming(node(&[], &["192.0.2.2", "2001:db8::2"]), 9, &[address]);
+        let peers = Peers::from([("bad", &bad), ("third", &third)]);
+        let (found, remarks) = routes(&me.own(), &peers, &on_link(&me.own(), &peers), &BTreeMap::new());
+        assert_eq!(found, [PeerRoute { to: net("10.3.0.0/24"), via: ip("192.0.2.9"), link: 2 }], "{address}");
+        let [remark] = &remarks[..] else { panic!("{address}: {remarks:?}") };
+        let remark = remark.to_string();
+        let start = format!("no route to {address} for pod web/www-0 of node bad, as that is ");
+        assert!(remark.starts_with(&start) && remark.contains(words), "{remark}");
+    }
+    // Others in a network of this host are what a hoster's prefix is made of.
+    let good = claiming(node(&[], &["192.0.2.2", "2001:db8::2"]), 9, &["192.0.2.7", "2001:db8::ffff:ffff:ffff:ffff"]);
+    assert_eq!(found(&[("good", &good)]).0.len(), 2);
+}
+
+#[test]
+fn of_two_nodes_that_claim_an_address_the_one_whose_claim_counts_is_led_to() {
+    let claimed = |n: u8, pod: &str, hour: u8| {
+        let mut peer = node(&[], &[&format!("192.0.2.{n}")]);
+        peer.claims.push(claim(ip("203.0.113.5"), pod, hour));
+        peer
+    };
+    let via = |n: u8| format!("203.0.113.5/32 via 192.0.2.{n} link 2");
+    for (a, b, counts) in [
+        (claimed(2, "x/p", 9), claimed(3, "x/q", 10), 2),
+        (claimed(2, "x/p", 10), claimed(3, "x/q", 9), 3),
+        (claimed(2, "x/p", 9), claimed(3, "x/q", 9), 2),
+        // The same pod has moved.
+        (claimed(2, "x/p", 9), claimed(3, "x/p", 10), 3),
+    ] {
+        assert_eq!(found(&[("a", &a), ("b", &b)]).0, [via(counts)]);
+        // Whom the address is led to makes no difference: its own node announces it.
+        let shown = BTreeMap::from([(net("203.0.113.5/32"), (ip("192.0.2.2"), 2))]);
+        assert_eq!(found_beside(&[("a", &a), ("b", &b)], &shown).0, [via(counts)]);
+    }
+    // One that counts and is not to be reached leaves nothing to the other.
+    let far = Peer { next_hops: node(&[], &["198.51.100.2"]).next_hops, ..claimed(2, "x/p", 9) };
+    assert_eq!(found(&[("a", &far), ("b", &claimed(3, "x/q", 10))]).0, [""; 0]);
 }
 
 #[test]
@@ -338,6 +440,95 @@ fn a_living_node_s_former_range_and_a_former_node_s_taken_range_go_at_once() {
 }
 
 #[test]
+fn pods_of_a_range_that_their_node_has_given_up_are_reached_until_the_last_one_goes() {
+    let old = node(&["10.2.0.0/24"], &["192.0.2.2"]);
+    let new = |claims: &[&str]| claiming(node(&["10.3.0.0/24"], &["192.0.2.2"]), 9, claims);
+    let (full, one, none) = (new(&["10.2.0.7", "10.2.0.8"]), new(&["10.2.0.8"]), new(&[]));
+    let mut story = Story::new();
+    story.decide(Word::Heard(&Peers::from([("two", &old)])));
+    let there = ["10.2.0.0/24", "10.2.0.7/32", "10.2.0.8/32", "10.3.0.0/24"];
+    for _ in 0..3 {
+        // A node may have more pods there than it can tell: the range stays beside the addresses.
+        assert_eq!(story.after(999).decide(Word::Heard(&Peers::from([("two", &full)]))), there);
+        assert_eq!(story.restart().decide(Word::Heard(&Peers::from([("two", &full)]))), there);
+    }
+    let fewer = ["10.2.0.0/24", "10.2.0.8/32", "10.3.0.0/24"];
+    assert_eq!(story.decide(Word::Heard(&Peers::from([("two", &one)]))), fewer);
+    // The node goes, and is back within the grace, or not.
+    assert_eq!(story.decide(Word::Heard(&Peers::new())), fewer);
+    assert_eq!(story.after(59).decide(Word::Heard(&Peers::from([("two", &one)]))), fewer);
+    assert_eq!(story.after(59).decide(Word::Heard(&Peers::new())), fewer);
+    assert_eq!(story.after(59).decide(Word::Heard(&Peers::new())), fewer);
+    assert_eq!(story.decide(Word::Heard(&Peers::from([("two", &one)]))), fewer);
+    assert_eq!(story.decide(Word::Heard(&Peers::from([("two", &none)]))), ["10.3.0.0/24"]);
+}
+
+#[test]
+fn a_given_up_range_is_its_next_owner_s_but_for_the_addresses_of_pods_that_are_left_in_it() {
+    let old = node(&["10.2.0.0/24"], &["192.0.2.2"]);
+    let new = claiming(node(&["10.3.0.0/24"], &["192.0.2.2"]), 9, &["10.2.0.7"]);
+    let mut story = Story::new();
+    story.decide(Word::Heard(&Peers::from([("two", &old)])));
+    for owner in ["10.2.0.0/24", "10.2.0.0/23"] {
+        let mut story =
+            Story { me: Me::new(), keeper: story.keeper.clone(), shown: story.shown.clone(), now: story.now };
+        let three = node(&[owner], &["192.0.2.9"]);
+        let peers = Peers::from([("two", &new), ("three", &three)]);
+        for _ in 0..2 {
+            let decision = story.decision(Word::Heard(&peers));
+            let route = |to: &str, via: &str| PeerRoute { to: net(to), via: ip(via), link: 2 };
+            let expected =
+                [route(owner, "192.0.2.9"), route("10.2.0.7/32", "192.0.2.2"), route("10.3.0.0/24", "192.0.2.2")];
+            assert_eq!(decision.routes, expected);
+            assert_eq!(decision.remarks, []);
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_comes_here_takes_its_address_along_at_once() {
+    let two = claiming(node(&[], &["192.0.2.2"]), 9, &["203.0.113.5"]);
+    let (with, without) = (Peers::from([("two", &two)]), Peers::new());
+    let mut story = Story::new();
+    assert_eq!(story.decide(Word::Heard(&with)), ["203.0.113.5/32"]);
+    assert_eq!(story.decide(Word::Heard(&without)), ["203.0.113.5/32"], "for its grace");
+    story.me.held.insert(ip("203.0.113.5"));
+    assert_eq!(story.decide(Word::Heard(&without)), [""; 0]);
+    assert_eq!(story.decide(Word::Heard(&with)), [""; 0]);
+}
+
+#[test]
+fn however_many_routes_there_are_that_of_a_node_which_is_gone_has_its_grace() {
+    let name = |n: usize| format!("n{n:05}");
+    let hop = |n: usize| if n == KEPT_MAX { "192.0.2.3" } else { "192.0.2.2" };
+    let of = |n: usize| node(&[&format!("10.{}.{}.0/24", 2 + n / 256, n % 256)], &[hop(n)]);
+    let nodes: Vec<(String, Peer)> = (0..=KEPT_MAX).map(|n| (name(n), of(n))).collect();
+    let mut peers: Peers<'_> = nodes.iter().map(|(name, peer)| (name.as_str(), peer)).collect();
+    let mut story = Story::new();
+    assert_eq!(story.decide(Word::Heard(&peers)).len(), nodes.len());
+    peers.pop_last();
+    assert_eq!(story.decide(Word::Heard(&peers)).len(), nodes.len());
+}
+
+#[test]
+fn addresses_beside_ranges_are_bounded_and_the_rest_is_said() {
+    let many = |n: u16| {
+        let mut peer = node(&[], &["192.0.2.2"]);
+        peer.claims.extend(
+            (0..=u8::MAX)
+                .map(|m| claim(Ipv4Addr::from([11, n.to_be_bytes()[0], n.to_be_bytes()[1], m]).into(), "x/p", 9)),
+        );
+        peer
+    };
+    let nodes: Vec<(String, Peer)> = (0..40).map(|n| (format!("n{n:02}"), many(n))).collect();
+    let peers: Vec<(&str, &Peer)> = nodes.iter().map(|(name, peer)| (name.as_str(), peer)).collect();
+    let (routes, remarks) = found(&peers);
+    assert_eq!(routes.len(), SINGLES_MAX);
+    assert_eq!(remarks.len(), 40 - SINGLES_MAX / 256, "one for each node");
+    assert!(remarks[0].contains("node n32"), "{remarks:?}");
+}
+
+#[test]
 fn a_route_of_a_gone_node_comes_back_with_its_link_and_goes_when_it_would_do_harm() {
     let two = node(&["10.2.0.0/24"], &["192.0.2.2"]);
     let without = Peers::new();
@@ -381,8 +572,15 @@ fn small_peer() -> impl Strategy<Value = Peer> {
         address,
         link_local: local.map(|n| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n)),
     });
-    (proptest::collection::vec(small_range(), 0..3), proptest::collection::vec(hop, 0..4)).prop_map(|(ranges, hops)| {
-        let mut peer = Peer { next_hops: hops, ..Peer::default() };
+    let claimed = prop_oneof![
+        2 => small_address(),
+        1 => (0u8..4, 0u8..8).prop_map(|(n, m)| IpAddr::from([10, 0, n, m * 32])),
+        2 => (1u8..8).prop_map(|n| IpAddr::from([203, 0, 113, n])),
+    ];
+    let claims = (claimed, "[pq]", 0u8..3).prop_map(|(address, pod, hour)| claim(address, &pod, hour));
+    let (ranges, claims) = (proptest::collection::vec(small_range(), 0..3), proptest::collection::vec(claims, 0..4));
+    (ranges, proptest::collection::vec(hop, 0..4), claims).prop_map(|(ranges, next_hops, claims)| {
+        let mut peer = Peer { next_hops, claims, ..Peer::default() };
         for range in ranges {
             match range {
                 IpNet::V6(net) => peer.cidr6 = Some(net),
@@ -410,13 +608,16 @@ proptest! {
     fn a_route_leads_to_its_node_and_takes_nothing_from_this_host(
         cluster in small_cluster(), down in proptest::collection::btree_set(small_address(), 0..4),
     ) {
-        let (me, peers) = (Me::new(), view(&cluster));
+        let (mut me, peers) = (Me::new(), view(&cluster));
+        me.held.insert(ip("203.0.113.1"));
         let own = me.own();
         let mut reach = on_link(&own, &peers);
         reach.retain(|ip, _| !down.contains(ip));
         let (found, remarks) = routes(&own, &peers, &reach, &BTreeMap::new());
         for route in &found {
-            let nodes: Vec<&Peer> = cluster.values().filter(|peer| peer.ranges().any(|range| range == route.to)).collect();
+            let claims = |peer: &Peer| peer.claims.iter().any(|claim| IpNet::from(claim.address) == route.to);
+            let has = |peer: &&Peer| peer.ranges().any(|range| range == route.to) || claims(peer);
+            let nodes: Vec<&Peer> = cluster.values().filter(has).collect();
             prop_assert!(nodes.iter().any(|peer| peer.bears(route.via)), "{route:?} leads to another node");
             let hop = |hop: &NextHop| reach.get(&hop.address) == Some(&route.link)
                 && (hop.address == route.via || hop.link_local.map(IpAddr::from) == Some(route.via));
@@ -425,7 +626,7 @@ proptest! {
             prop_assert!(!route.to.contains(&route.via), "{route:?} leads through itself");
             prop_assert!(!me.host.addresses.contains(&route.via));
             prop_assert!(own.ranges.iter().all(|ours| !meets(ours, &route.to)));
-            let held = me.host.addresses.iter().chain(&me.host.gateways).chain(reach.keys());
+            let held = me.host.addresses.iter().chain(&me.host.gateways).chain(&me.held).chain(reach.keys());
             let held: Vec<&IpAddr> = held.filter(|ip| route.to.contains(*ip)).collect();
             prop_assert!(held.is_empty(), "{route:?} covers {held:?}");
             prop_assert!(me.host.networks.iter().all(|network| !route.to.contains(network)));
@@ -440,6 +641,41 @@ proptest! {
         // What is there is what there should be: nothing goes to and fro.
         let (again, _) = routes(&own, &peers, &reach, &table(&found));
         prop_assert_eq!(&again, &found);
+        for (one, other) in found.iter().flat_map(|one| found.iter().map(move |other| (one, other))) {
+            let apart = one.to == other.to || is_single(&one.to) || is_single(&other.to) || !meets(&one.to, &other.to);
+            prop_assert!(apart, "{one:?} and {other:?}");
+        }
+    }
+
+    /// Ranges and addresses change hands at any moment, and the agent is started anew.
+    #[test]
+    fn what_stands_stays_until_somebody_says_something_else(
+        clusters in proptest::collection::vec(small_cluster(), 1..5), restarts in proptest::collection::vec(any::<bool>(), 5),
+    ) {
+        let mut story = Story::new();
+        for (cluster, restart) in clusters.iter().zip(restarts) {
+            let peers = view(cluster);
+            let first = story.decision(Word::Heard(&peers));
+            if restart {
+                story.restart();
+            }
+            let again = story.decision(Word::Heard(&peers));
+            prop_assert_eq!(&again.routes, &first.routes);
+            prop_assert_eq!(&again.remarks, &first.remarks);
+            prop_assert_eq!(&story.decision(Word::Away(&peers)).routes, &first.routes);
+            // Whoever is here and alive has what it claims, if that is disputed by nobody and nothing.
+            for (name, peer) in cluster {
+                for claim in peer.beside() {
+                    let alone = cluster.iter().all(|(other, peer)| {
+                        let mut ranges = peer.ranges();
+                        other == name || peer.claims.iter().all(|c| c.address != claim.address) && !ranges.any(|r| r.contains(&claim.address))
+                    });
+                    let routed = || first.routes.iter().any(|r| r.to == IpNet::from(claim.address) && peer.bears(r.via));
+                    let said = || again.remarks.iter().any(|remark| remark.node == *name);
+                    prop_assert!(!alone || routed() || said(), "{name}: {claim:?}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -450,9 +686,13 @@ proptest! {
         let (before, after) = (view(&cluster), view(&more));
         let routes_of = |peers: &Peers<'_>| table(&routes(&me.own(), peers, &on_link(&me.own(), peers), &BTreeMap::new()).0);
         let (before, after) = (routes_of(&before), routes_of(&after));
+        let hop_in = |to: &IpNet| further.next_hops.iter().any(|hop| to.contains(&hop.address));
+        // A range that has gone may have stood in the way of another one, in which the address is.
+        let frees = before.keys().any(hop_in);
+        let claims = |to: &IpNet| further.claims.iter().any(|claim| IpNet::from(claim.address) == *to);
+        let takes = |to: &IpNet| is_single(to) && (frees || claims(to) || further.ranges().any(|range| range.contains(to)));
         for (to, via) in &before {
-            let covers = further.next_hops.iter().any(|hop| to.contains(&hop.address));
-            prop_assert!(covers || after.get(to) == Some(via), "{to} by {via:?}");
+            prop_assert!(hop_in(to) || takes(to) || after.get(to) == Some(via), "{to} by {via:?}");
         }
     }
 
