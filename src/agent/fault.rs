@@ -236,7 +236,8 @@ impl Fault {
             // Whoever has it may be about to go, as the former pod of a StatefulSet is.
             Cause::Held { ip, holder } => (Code::TryAgainLater, TAKEN, format!("{ip} is held by {holder}")),
             Cause::Claimed { ip, claimant: Claimant { node, pod } } => {
-                (Code::TryAgainLater, TAKEN, format!("{ip} is held by {pod} on node {node}"))
+                let remedy = format!("if that node is gone: kubectl delete nodeconfig {node}");
+                (Code::TryAgainLater, TAKEN, format!("{ip} is held by {pod} on node {node}; {remedy}"))
             }
             Cause::NamedTaken(ip, error) => {
                 (Code::TryAgainLater, TAKEN, format!("{ip} is the destination of somebody else's route: {error}"))

@@ -478,9 +478,9 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
 
 /// What pods of other nodes claim, as far as the node of this name has heard.
 fn elsewhere(node: String, listed: Board<Listed>) -> Claims {
-    Claims::by(move |ip| {
+    Claims::by(move |ip, pod| {
         let listed = listed.get();
-        let (node, pod) = holder_elsewhere(ip, &node, &listed.peers())?;
+        let (node, pod) = holder_elsewhere(ip, pod, &node, &listed.peers())?;
         Some(Claimant { node, pod })
     })
 }

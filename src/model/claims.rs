@@ -38,7 +38,8 @@ impl fmt::Display for Contest {
         f.write_str(match lost {
             true => ", which counts: this node does not announce it; delete one of the pods",
             false => ", which does not count and is not announced there; delete one of the pods",
-        })
+        })?;
+        write!(f, ", or `kubectl delete nodeconfig {node}` if that node is gone")
     }
 }
 
@@ -97,10 +98,11 @@ pub fn contests<'a>(node: &'a str, ours: &'a [Claim], peers: &Peers<'a>) -> Vec<
     found
 }
 
-/// The other node that claims `ip`, with its pod; none if nobody does.
-pub fn holder_elsewhere(ip: IpAddr, node: &str, peers: &Peers<'_>) -> Option<(String, String)> {
+/// The first other node that claims `ip` for another pod than `pod`, with its pod; none if nobody does. What one claims for `pod`
+/// is of an earlier life of it, and hides no other claim.
+pub fn holder_elsewhere(ip: IpAddr, pod: Option<&str>, node: &str, peers: &Peers<'_>) -> Option<(String, String)> {
     peers.iter().filter(|(other, _)| **other != node).find_map(|(other, peer)| {
-        let claim = peer.claims.iter().find(|claim| claim.address == ip)?;
+        let claim = peer.claims.iter().find(|claim| claim.address == ip && Some(&*claim.pod) != pod)?;
         Some(((*other).to_owned(), String::from(&*claim.pod)))
     })
 }
@@ -202,7 +204,7 @@ mod tests {
         let own = peer(&[claim("192.0.2.1", "x/own", FIRST)]);
         let other = peer(&[claim("192.0.2.2", "x/web", FIRST)]);
         let peers = Peers::from([("a", &own), ("b", &other)]);
-        let elsewhere = |ip: &str| holder_elsewhere(ip.parse().expect("literal"), "a", &peers);
+        let elsewhere = |ip: &str| holder_elsewhere(ip.parse().expect("literal"), None, "a", &peers);
         assert_eq!(elsewhere("192.0.2.1"), None, "its own claim is no other node's");
         assert_eq!(elsewhere("192.0.2.2"), Some(("b".to_string(), "x/web".to_string())));
         assert_eq!(elsewhere("192.0.2.3"), None);
@@ -211,5 +213,19 @@ mod tests {
             text.contains("x/mine") && text.contains("x/web of node b") && text.contains("does not announce it"),
             "{text}"
         );
+        assert!(text.ends_with("`kubectl delete nodeconfig b` if that node is gone"), "{text}");
+    }
+
+    // covers: FM-M07
+    #[test]
+    fn what_a_dead_node_claims_for_the_same_pod_hides_no_living_pod_of_another_node() {
+        let dead = peer(&[claim("192.0.2.2", "x/www-0", FIRST)]);
+        let other = peer(&[claim("192.0.2.2", "x/other", FIRST)]);
+        let peers = Peers::from([("b-dead", &dead), ("c", &other)]);
+        let elsewhere = |pod| holder_elsewhere("192.0.2.2".parse().expect("literal"), pod, "a", &peers);
+        assert_eq!(elsewhere(Some("x/www-0")), Some(("c".to_string(), "x/other".to_string())));
+        assert_eq!(elsewhere(Some("x/other")), Some(("b-dead".to_string(), "x/www-0".to_string())));
+        let peers = Peers::from([("b-dead", &dead)]);
+        assert_eq!(holder_elsewhere("192.0.2.2".parse().expect("literal"), Some("x/www-0"), "a", &peers), None);
     }
 }
