@@ -38,7 +38,7 @@ use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
 use crate::agent::routing::anycast::Anycast;
-use crate::agent::routing::bird::{Bird, Places};
+use crate::agent::routing::bird::{Bird, Places, Speaking};
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::News;
 use crate::agent::routing::others::Others;
@@ -206,9 +206,10 @@ impl Opened {
         let search = Search::default();
         let conflist = self.cni_conf_dir.map(|dir| Conflist::new(dir, &self.socket, search.clone()));
         let drain = DrainFile::beside(&self.socket);
+        let speaking = Board::default();
         let others = kubernetes
             .as_ref()
-            .map(|kubernetes| Others::new(node_name.clone(), kubernetes.peers.clone(), kubernetes.claims.clone()));
+            .map(|of| Others::new(node_name.clone(), of.peers.clone(), speaking.clone(), of.claims.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
         let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes);
         let mut host = Host::new(suspicions);
@@ -237,6 +238,7 @@ impl Opened {
             reconciler,
             node,
             routing,
+            speaking,
             bird: self.bird,
         })
     }
@@ -262,6 +264,7 @@ pub struct Recovered {
     reconciler: Reconciler,
     node: Node,
     routing: Routing,
+    speaking: Board<Speaking>,
     bird: Places,
 }
 
@@ -293,8 +296,8 @@ impl Recovered {
             ("reconcile", reconciler.progress()),
             ("routing", routing.progress()),
         ];
-        let speaking = Board::default();
-        let bird = Bird::new(self.bird, &self.socket, self.node_name.clone(), state.clone(), speaking.clone());
+        let (speaking, waker) = (self.speaking, self.wakers.routing.clone());
+        let bird = Bird::new(self.bird, &self.socket, self.node_name.clone(), state.clone(), speaking.clone(), waker);
         parts.push(("bird", bird.progress()));
         let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
         let entrance = Entrance::new(server.door());

@@ -11,13 +11,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use crate::agent::board::Board;
 use crate::agent::node::state::{NodeState, View};
+use crate::agent::routing::news::News;
 use crate::bird::conf::{self, CONNECTED_MAX, Configuration, Facts};
 use crate::bird::keeper::{Keeper, Standing as Kept};
 use crate::bird::password::Password;
@@ -83,6 +84,12 @@ pub enum Trouble {
 }
 
 impl Speaking {
+    /// Whether a peer is told anything; none as long as BIRD has not been asked.
+    pub fn is_heard(&self) -> Option<bool> {
+        let asked = self.trouble.is_some() || !self.sessions.is_empty();
+        asked.then(|| self.sessions.iter().any(Session::is_established))
+    }
+
     /// Whether all is well, in one word, and in words for an operator; none without `spec.bgp`.
     pub fn judge(&self) -> Option<(bool, &'static str, String)> {
         let remarks = if self.remarks.is_empty() { String::new() } else { format!("; {}", self.remarks.join("; ")) };
@@ -119,6 +126,8 @@ pub struct Bird {
     node: String,
     state: Board<NodeState>,
     board: Board<Speaking>,
+    /// Wakes the thread of the routes, which may need others as soon as a peer is told anything.
+    routing: Sender<News>,
     /// The NodeConfig that was last looked at.
     seen: Option<Arc<View>>,
     /// What the log has last said.
@@ -127,14 +136,23 @@ pub struct Bird {
 }
 
 impl Bird {
-    /// The keeper of the BIRD at `places`, for the node `node` whose agent listens on `socket`. Publishes on `board`.
-    pub fn new(places: Places, socket: &Path, node: String, state: Board<NodeState>, board: Board<Speaking>) -> Bird {
+    /// The keeper of the BIRD at `places`, for the node `node` whose agent listens on `socket`. Publishes on `board`, and wakes
+    /// `routing`.
+    pub fn new(
+        places: Places,
+        socket: &Path,
+        node: String,
+        state: Board<NodeState>,
+        board: Board<Speaking>,
+        routing: Sender<News>,
+    ) -> Bird {
         Bird {
             keeper: Keeper::new(places.file, places.socket),
             environment: socket.with_file_name(ENVIRONMENT),
             node,
             state,
             board,
+            routing,
             seen: None,
             told: None,
             progress: Progress::default(),
@@ -176,8 +194,14 @@ impl Bird {
         if !configured {
             self.tell(&speaking);
         }
-        if *self.board.get() != speaking {
+        let former = self.board.get();
+        if *former != speaking {
+            let turned = former.is_heard() != speaking.is_heard();
             self.board.set(speaking);
+            if turned {
+                // It ends only with the agent.
+                self.routing.send(News::Look).ok();
+            }
         }
         configured
     }

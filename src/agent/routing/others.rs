@@ -14,12 +14,13 @@ use crate::agent::fault::Cause;
 use crate::agent::node::peers::Listed;
 use crate::agent::node::reach::OnLink;
 use crate::agent::node::state::{NodeState, View};
+use crate::agent::routing::bird::Speaking;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
 use model::claims::{self, Contest};
 use model::lease::Lease;
 use model::nodeconfig;
-use model::peers::{Claim, Keeper, Own, Remark, Via, asked, overlaps};
+use model::peers::{Claim, Keeper, Own, Remark, Via, Word, asked, overlaps};
 use model::routes::{MAIN, RouteKey, Routes, Way};
 
 /// Denominator of the share of its time that the thread spends with questions about the same addresses again, a twentieth: with
@@ -39,6 +40,8 @@ pub struct Others {
     /// This node's name.
     node: String,
     listed: Board<Listed>,
+    /// How peers of `spec.bgp` are told.
+    speaking: Board<Speaking>,
     /// What this node tells the others that it claims.
     claims: Board<Option<Vec<Claim>>>,
     keeper: Keeper,
@@ -67,10 +70,16 @@ pub struct Judgement {
 }
 
 impl Others {
-    /// The nodes on the board `listed`, seen from the node of this name, which tells its `claims` on the other board.
-    pub fn new(node: String, listed: Board<Listed>, claims: Board<Option<Vec<Claim>>>) -> Others {
+    /// The nodes on the board `listed`, seen from the node of this name, which is `speaking` with routers and tells its `claims` on
+    /// the last board.
+    pub fn new(
+        node: String,
+        listed: Board<Listed>,
+        speaking: Board<Speaking>,
+        claims: Board<Option<Vec<Claim>>>,
+    ) -> Others {
         let (keeper, on_link, now) = (Keeper::default(), OnLink::default(), Instant::now());
-        Others { node, listed, claims, keeper, on_link, stale: false, ask_again: now, began: now }
+        Others { node, listed, speaking, claims, keeper, on_link, stale: false, ask_again: now, began: now }
     }
 
     /// What the other nodes mean now. `shown` is what the kernel shows of this node's routes; `fresh` says that links, addresses or
@@ -100,7 +109,8 @@ impl Others {
             contests: claims::contests(&self.node, &claimed, &peers),
             ..Judgement::default()
         };
-        if !reaches_directly(view) {
+        let direct = directness(view.config.peers, view.config.bgp.is_some(), &self.speaking.get());
+        if direct == Directness::None {
             self.keeper = Keeper::default();
             return Ok(judgement);
         }
@@ -114,7 +124,8 @@ impl Others {
             self.ask_again = Instant::now() + began.elapsed() * REACH_SHARE;
             self.stale = false;
         }
-        let decision = self.keeper.decide(self.ms(began), &own, listed.word(&peers), &reach, &reached(shown));
+        let word = if direct == Directness::Kept { Word::None } else { listed.word(&peers) };
+        let decision = self.keeper.decide(self.ms(began), &own, word, &reach, &reached(shown));
         judgement.routes.routes.extend(decision.routes.iter().map(|route| {
             let metric = match route.to {
                 to if to.prefix_len() == to.max_prefix_len() => METRIC_SINGLE,
@@ -124,7 +135,7 @@ impl Others {
             (RouteKey { table: MAIN, to: route.to, metric }, Way::Gateway { via: route.via, link: route.link })
         }));
         // Before the first word of the API server nobody is known to be unreached.
-        judgement.remarks = listed.nodes.as_ref().map(|_| decision.remarks);
+        judgement.remarks = listed.nodes.as_ref().filter(|_| direct == Directness::Wanted).map(|_| decision.remarks);
         let grace_ends = decision.again_at.map(|ms| self.began + Duration::from_millis(ms));
         judgement.again_at = grace_ends.into_iter().chain(self.stale.then_some(self.ask_again)).min();
         Ok(judgement)
@@ -149,12 +160,27 @@ impl Others {
     }
 }
 
-/// Whether the node of `view` keeps routes to others by itself. Without a word of the operator it does, unless routers are told of
-/// it: they know the way to all nodes then.
-fn reaches_directly(view: &View) -> bool {
-    match view.config.peers {
-        Some(peers) => peers == nodeconfig::Peers::Direct,
-        None => view.config.bgp.is_none(),
+/// Whether this node keeps routes to others by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Directness {
+    /// It does.
+    Wanted,
+    /// It does until a router tells it the way, and says nothing of those that it does not reach.
+    Meanwhile,
+    /// It is not known yet: what is there stays, and nothing is added.
+    Kept,
+    /// Routers know the way to all nodes, or nobody wants such routes.
+    None,
+}
+
+/// Without a word of the operator, a node reaches others directly unless routers are told of it: they know the way to all nodes
+/// then. They do not before the first session is established, and not any more while none is.
+fn directness(peers: Option<nodeconfig::Peers>, bgp: bool, speaking: &Speaking) -> Directness {
+    match (peers, bgp, speaking.is_heard()) {
+        (Some(nodeconfig::Peers::Direct), ..) | (None, false, _) => Directness::Wanted,
+        (Some(nodeconfig::Peers::None), ..) | (None, true, Some(true)) => Directness::None,
+        (None, true, Some(false)) => Directness::Meanwhile,
+        (None, true, None) => Directness::Kept,
     }
 }
 
@@ -167,4 +193,42 @@ fn reached(shown: &Routes) -> BTreeMap<IpNet, Via> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::routing::bird::Trouble;
+    use crate::bird::sessions::Session;
+    use model::nodeconfig::Peers;
+
+    fn speaking(states: &[&str]) -> Speaking {
+        let session = |state: &&str| Session {
+            peer: "tor1".into(),
+            state: (*state).into(),
+            since: None,
+            sent: 0,
+            accepted: 0,
+            last_error: None,
+        };
+        Speaking { sessions: states.iter().map(session).collect(), ..Speaking::default() }
+    }
+
+    #[test]
+    fn a_node_with_bgp_reaches_others_directly_until_a_session_is_established() {
+        let silent = Speaking { trouble: Some(Trouble::Unreachable("no BIRD".into())), ..Speaking::default() };
+        for (speaking, expected) in [
+            (speaking(&[]), Directness::Kept),
+            (silent, Directness::Meanwhile),
+            (speaking(&["Connect"]), Directness::Meanwhile),
+            (speaking(&["Unknown", "Active"]), Directness::Meanwhile),
+            (speaking(&["Active", "Established"]), Directness::None),
+        ] {
+            assert_eq!(directness(None, true, &speaking), expected, "{speaking:?}");
+            // Whoever has said what he wants gets it, and a node without bgp speaks with nobody.
+            assert_eq!(directness(Some(Peers::Direct), true, &speaking), Directness::Wanted);
+            assert_eq!(directness(Some(Peers::None), true, &speaking), Directness::None);
+            assert_eq!(directness(None, false, &speaking), Directness::Wanted);
+        }
+    }
 }
