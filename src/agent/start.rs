@@ -190,13 +190,13 @@ impl Opened {
             }
         };
         let pods = kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone());
-        let anycast = Anycast::new(pods.clone());
+        let suspicions = Suspicions::default();
+        let anycast = Anycast::new(pods.clone(), suspicions.clone());
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let notes = Notes::beside(&self.socket);
         let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone());
         let elsewhere = kubernetes.as_ref().map(|kubernetes| elsewhere(node_name.clone(), kubernetes.peers.clone()));
         let verbs = Arc::new(verbs.heeding(elsewhere.unwrap_or_default()));
-        let suspicions = Suspicions::default();
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
         let mut reconciler = Reconciler::new(verbs.clone(), &self.socket, suspicions.clone());
@@ -450,6 +450,7 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
                     Announcement::Host => node = suspicions.host(),
                     Announcement::Surroundings => node = suspicions.surroundings(),
                     Announcement::Routes => routes = suspicions.routes(),
+                    Announcement::Carrier(link) => routes = suspicions.carrier(link),
                     Announcement::Link => {
                         node = suspicions.host() | suspicions.surroundings();
                         routes = suspicions.routes();

@@ -41,6 +41,8 @@ struct Pending {
     host: bool,
     surroundings: bool,
     routes: bool,
+    /// The links whose carrier the routes rest on.
+    watched: BTreeSet<u32>,
     suspects: Option<Suspects>,
 }
 
@@ -66,6 +68,17 @@ impl Suspicions {
     /// Notes that the node's routes may be others than before, or that they may have to be. True if that was not noted yet.
     pub fn routes(&self) -> bool {
         self.with(|pending| !std::mem::replace(&mut pending.routes, true))
+    }
+
+    /// Names the links whose carrier the node's routes rest on, from now on. To be said before one looks at them.
+    pub fn watch(&self, links: BTreeSet<u32>) {
+        self.with(|pending| pending.watched = links);
+    }
+
+    /// As [`Suspicions::routes`], if the node's routes rest on the carrier of the link of this index. Every new link has one to
+    /// tell of, and hardly any carries such routes.
+    pub fn carrier(&self, link: u32) -> bool {
+        self.with(|pending| pending.watched.contains(&link) && !std::mem::replace(&mut pending.routes, true))
     }
 
     /// Notes with `add` that a pod's link may have lost something. True if no link was suspicious before.
@@ -155,6 +168,9 @@ mod tests {
     fn suspicions_are_said_once_and_kept_apart_within_bounds() {
         let suspicions = Suspicions::default();
         assert!(suspicions.host() && !suspicions.host() && suspicions.take_host() && !suspicions.take_host());
+        assert!(!suspicions.carrier(7), "nothing rests on it");
+        suspicions.watch(BTreeSet::from([7]));
+        assert!(suspicions.carrier(7) && !suspicions.carrier(7) && !suspicions.routes() && suspicions.take_routes());
         assert!(suspicions.link(|suspects| suspects.link(7)));
         assert!(!suspicions.link(|suspects| suspects.link(8)));
         assert_eq!(suspicions.take_links().map(|suspects| suspects.links.len()), Some(2));

@@ -12,7 +12,7 @@ use flock::kernel::netlink::conn::Conn;
 use flock::kernel::netns::Netns;
 use ipnet::IpNet;
 use model::lease::Lease;
-use model::routes::anycast::{Support, wanted};
+use model::routes::anycast::{Standing, Support, wanted};
 use model::routes::{ANNOUNCED, Group, MAIN, Nexthop, RouteKey, Routes, Step, Way, steps};
 use serde_json::Value;
 
@@ -534,7 +534,7 @@ impl<'a> Service<'a> {
     fn says(&mut self, n: usize, serves: bool) -> Vec<u32> {
         self.pods[n].1 = Some(serves);
         let standing: Vec<_> = self.pods.iter().filter(|(lease, _)| lease.host_index.is_some()).collect();
-        let leases = standing.iter().map(|(lease, serves)| (lease, *serves));
+        let leases = standing.iter().map(|(lease, serves)| (lease, Standing { serves: *serves, reachable: true }));
         let before = shown(&mut self.conn);
         let wanted = wanted(leases, &before, &BTreeSet::new(), Support::Resilient);
         carry_out(&mut self.conn, &steps(&wanted, &before));

@@ -1,6 +1,7 @@
 //! What a node announces: table 102, whoever takes it up, and what happens to it when the agent, the NodeConfig or somebody else
 //! changes something.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::process::{Child, Stdio};
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use crate::support::host::Host;
 use crate::support::manifests::{node_config, node_config_spec};
+use crate::support::pod::Pod;
 use crate::support::programs::succeed;
 use crate::support::waiting::wait_for;
 
@@ -201,4 +203,84 @@ fn a_shared_address_is_back_at_once_when_somebody_takes_its_pods_link_down() {
     drop(agent);
     assert_eq!(host.run("ip nexthop show proto 102"), "", "nothing leads to a pod that is gone");
     assert_eq!(host.run("ip route show 203.0.113.5"), "");
+}
+
+/// The links that an address is announced by.
+fn announcers(host: &Host, ip: &str) -> BTreeSet<String> {
+    let lines = announced(host);
+    let of_address = lines.iter().filter(|line| line.split_whitespace().next() == Some(ip));
+    of_address.filter_map(|line| Some(line.split_whitespace().nth(2)?.to_owned())).collect()
+}
+
+/// A pod that shares both addresses, with what it needs to have its interface back.
+struct Sharer<'a> {
+    pod: Pod<'a>,
+    link: String,
+    own: Vec<IpAddr>,
+}
+
+impl Sharer<'_> {
+    fn new<'a>(host: &'a Host, name: &str) -> Sharer<'a> {
+        let pod = host.pod(name);
+        let attached = host.add(&pod).annotations(&[("anycast", &SHARED.join(","))]).result();
+        Sharer { pod, link: attached.host_link(), own: attached.ips() }
+    }
+
+    /// With the interface go the pod's own routes, and its IPv6 addresses.
+    fn goes_down(&self) {
+        self.pod.run("ip link set eth0 down");
+    }
+
+    fn comes_up(&self) {
+        let mut script = String::from("ip link set eth0 up; ");
+        let shared = SHARED.map(|ip| ip.parse().expect("literal"));
+        for ip in self.own.iter().chain(&shared).filter(|ip| ip.is_ipv6()) {
+            script += &format!("ip -6 addr replace {ip}/128 dev eth0 nodad; ");
+        }
+        script += "ip -6 route replace default via fe80::1 dev eth0; ";
+        script += "ip route replace default via 169.254.1.1 dev eth0 onlink";
+        self.pod.script(&script);
+    }
+}
+
+#[test]
+fn a_pod_that_takes_its_interface_down_leaves_a_shared_address_to_the_other_until_it_is_up_again() {
+    let host = Host::new();
+    let _agent = host.agent().config(Some(&sharing())).start();
+    let (client, _) = host.attach("client");
+    let sharers = ["p", "q"].map(|name| Sharer::new(&host, name));
+    // Those that are up, and nobody else, are led to and announced.
+    let assert_served_by = |serving: &[&Sharer<'_>]| {
+        let links: BTreeSet<&str> = serving.iter().map(|sharer| sharer.link.as_str()).collect();
+        wait_for("those that are up to be announced, and nobody else", || {
+            SHARED
+                .iter()
+                .all(|ip| announcers(&host, ip) == links.iter().map(ToString::to_string).collect())
+                .then_some(())
+        });
+        for line in host.run("ip -o nexthop show proto 102").lines().filter(|line| line.contains(" via ")) {
+            assert!(links.iter().any(|link| line.contains(link)), "{line}");
+        }
+        for ip in SHARED.iter().filter(|_| !serving.is_empty()).map(|ip| ip.parse().expect("literal")) {
+            wait_for("somebody to answer", || client.pings(ip).then_some(()));
+            (0..4).for_each(|_| client.assert_pings([ip]));
+        }
+    };
+    let [p, q] = &sharers;
+    let began = Instant::now();
+    for _ in 0..OFTEN {
+        assert_served_by(&[p, q]);
+        p.goes_down();
+        assert_served_by(&[q]);
+        q.goes_down();
+        assert_served_by(&[]);
+        p.comes_up();
+        assert_served_by(&[p]);
+        q.comes_up();
+    }
+    assert_served_by(&[p, q]);
+    assert!(began.elapsed() < ROUNDS, "{:?}", began.elapsed());
+    sharers.iter().for_each(|sharer| host.del(&sharer.pod).done());
+    wait_announced(&host, &BOTH);
+    assert_eq!(host.run("ip nexthop show proto 102"), "", "nothing leads to a pod that is gone");
 }

@@ -7,12 +7,13 @@
 use std::collections::BTreeSet;
 
 use crate::agent::node::pods::Pods;
+use crate::agent::suspicion::Suspicions;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
 use model::lease::Lease;
 use model::routes::Routes;
-use model::routes::anycast::{self, Support};
+use model::routes::anycast::{self, Standing, Support};
 
 /// Who serves, and what the kernel can.
 #[derive(Debug)]
@@ -21,12 +22,14 @@ pub struct Anycast {
     pods: Option<Pods>,
     /// What the kernel knows of nexthop objects; none before anybody needed it.
     support: Option<Support>,
+    /// What is told which links the answers rest on.
+    suspicions: Suspicions,
 }
 
 impl Anycast {
-    /// Addresses shared by `pods`.
-    pub fn new(pods: Option<Pods>) -> Anycast {
-        Anycast { pods, support: None }
+    /// Addresses shared by `pods`. `suspicions` wakes the thread when the link of one of them gets or loses its carrier.
+    pub fn new(pods: Option<Pods>, suspicions: Suspicions) -> Anycast {
+        Anycast { pods, support: None, suspicions }
     }
 
     /// What leads to the anycast addresses of `leases` and what of it is announced, after what the kernel shows.
@@ -34,6 +37,9 @@ impl Anycast {
     /// # Errors
     /// The kernel could not be asked.
     pub fn wanted(&mut self, conn: &mut Conn, leases: &[Lease], shown: &Routes) -> Result<Routes, NetlinkError> {
+        // Before the look at the links, so that no change behind it is missed.
+        let sharing = leases.iter().filter(|lease| !lease.anycast.is_empty());
+        self.suspicions.watch(sharing.filter_map(|lease| lease.host_index).collect());
         if leases.iter().all(|lease| lease.anycast.is_empty()) {
             return Ok(Routes::default());
         }
@@ -42,8 +48,12 @@ impl Anycast {
             Support::Absent => BTreeSet::new(),
             Support::Plain | Support::Resilient => conn.nexthop_objects()?.numbers(),
         };
-        let leases = leases.iter().map(|lease| (lease, self.serves(lease)));
-        Ok(anycast::wanted(leases, shown, &foreign, support))
+        let mut pods = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let reachable = !lease.anycast.is_empty() && sends(conn, lease)?;
+            pods.push((lease, Standing { serves: self.serves(lease), reachable }));
+        }
+        Ok(anycast::wanted(pods, shown, &foreign, support))
     }
 
     /// None where nobody can say.
@@ -78,4 +88,10 @@ impl Anycast {
         }
         Ok(*self.support.insert(support))
     }
+}
+
+/// Whether the link of `lease` stands, and both of its ends are up.
+fn sends(conn: &mut Conn, lease: &Lease) -> Result<bool, NetlinkError> {
+    let Some(index) = lease.host_index else { return Ok(false) };
+    Ok(conn.link_at(index)?.is_some_and(|link| link.up && link.carrier))
 }

@@ -48,6 +48,8 @@ pub enum Announcement {
     Routes,
     /// A single route with flock's mark is gone.
     OwnRoute(IpAddr),
+    /// The link of this index, the host end of a pod's, may have got or lost its carrier: the pod's end went up or down.
+    Carrier(u32),
     /// A link of somebody else is new, gone, up, down or changed in another way.
     Link,
     /// The link of this index has lost an address or a setting, is down, or has another name.
@@ -234,6 +236,8 @@ struct HeardLink {
     /// It was taken up or down. One that has just been made says that all has changed, and is not up yet.
     turned: bool,
     up: bool,
+    /// Nothing is said to have changed, as of a link that has got or lost its carrier.
+    settled: bool,
     /// It is named as the host end of a pod's link.
     named: bool,
     marked: bool,
@@ -247,7 +251,8 @@ impl HeardLink {
         let (index, flags, changed) = (u32_at(header, 4)?, u32_at(header, 8)?, u32_at(header, 12)?);
         let turned = changed & IFF_UP != 0 && changed != u32::MAX;
         let port = header.first() != Some(&AF_UNSPEC);
-        let mut link = HeardLink { index, turned, up: flags & IFF_UP != 0, named: false, marked: false, port };
+        let (up, settled) = (flags & IFF_UP != 0, changed == 0);
+        let mut link = HeardLink { index, turned, up, settled, named: false, marked: false, port };
         for (attribute, value) in object.attributes(LINK_SIZE) {
             match attribute {
                 IFLA_IFNAME => link.named = value.starts_with(b"flock"),
@@ -268,8 +273,14 @@ fn link(object: &Object) -> Option<Announcement> {
     if object.kind() == RTM_DELLINK {
         return None;
     }
-    let taken_down = link.turned && !link.up;
-    (link.named && taken_down || link.marked && !link.named).then_some(Announcement::OwnLink(link.index))
+    if link.marked && !link.named {
+        return Some(Announcement::OwnLink(link.index));
+    }
+    match (link.turned, link.up) {
+        (true, false) => Some(Announcement::OwnLink(link.index)),
+        (false, true) if link.settled => Some(Announcement::Carrier(link.index)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -303,11 +314,6 @@ mod tests {
             // The kernel's own, for an address of a host end.
             route(RTM_NEWROUTE, 32, 255, 2),
             message(RTM_NEWADDR, &[AF_INET, 32, 0, 0, 7, 0, 0, 0], &[(2, &[169, 254, 1, 1])]),
-            message(
-                RTM_NEWLINK,
-                &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
-                &[(IFLA_IFNAME, b"flock1\0"), (IFLA_IFALIAS, b"flock:a/eth0\0")],
-            ),
             message(RTM_NEWLINK, &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], &[(IFLA_IFNAME, b"flock1\0")]),
             route(RTM_NEWROUTE, 32, 102, ROUTE_PROTOCOL),
             message(RTM_NEWNEXTHOP, &[AF_INET6, 0, ROUTE_PROTOCOL, 0, 0, 0, 0, 0], &[]),
@@ -376,6 +382,15 @@ mod tests {
                     &[(IFLA_IFNAME, b"x\0"), (IFLA_IFALIAS, b"flock:a/eth0\0")],
                 ),
                 Announcement::OwnLink(7),
+            ),
+            // Its other end went up or down; so ends the making of one, too.
+            (
+                message(
+                    RTM_NEWLINK,
+                    &[0, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+                    &[(IFLA_IFNAME, b"flock1\0"), (IFLA_IFALIAS, b"flock:a/eth0\0")],
+                ),
+                Announcement::Carrier(7),
             ),
             (
                 message(

@@ -48,6 +48,16 @@ impl Support {
     }
 }
 
+/// What is known of a pod that shares addresses, beside its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// It may be sent traffic: ready, and not about to go. None where nobody can say, since the API server is away: then it is as
+    /// it was.
+    pub serves: Option<bool>,
+    /// Its link can send: both of its ends are up. Over any other the kernel keeps no nexthop object, and makes none.
+    pub reachable: bool,
+}
+
 /// A pod that shares addresses, and how packets for them get to it.
 struct Backend<'a> {
     lease: &'a Lease,
@@ -75,27 +85,28 @@ struct Path {
     serves: bool,
 }
 
-/// What leads to the anycast addresses of `leases`, and what of it is announced. With each lease stands whether its pod may be
-/// sent traffic: ready, and not about to go. None where nobody can say, since the API server is away: then it is as it was.
+/// What leads to the anycast addresses of `leases`, and what of it is announced.
 ///
 /// - While pods serve, each of them is announced, with a metric of its own. Those that do not any more keep their flows and get
 ///   hardly any new ones.
 /// - When the last one stops serving, nothing is announced any more, and packets that are under way are led to it all the same,
 ///   until its lease ends.
 /// - A pod that has never served gets nothing.
+/// - A pod whose link cannot send is as if it were not there. It comes back as one that has never served.
 ///
 /// `leases` are those whose links stand, `shown` is what the kernel shows, and `foreign` the numbers of others' nexthop objects. An
 /// address that is some pod's alone is left out.
 pub fn wanted<'a>(
-    leases: impl IntoIterator<Item = (&'a Lease, Option<bool>)>,
+    leases: impl IntoIterator<Item = (&'a Lease, Standing)>,
     shown: &Routes,
     foreign: &BTreeSet<u32>,
     support: Support,
 ) -> Routes {
     let (mut backends, mut alone) = (Vec::new(), BTreeSet::new());
-    for (lease, serves) in leases.into_iter().filter(|(lease, _)| lease.phase == Phase::Committed) {
+    for (lease, standing) in leases.into_iter().filter(|(lease, _)| lease.phase == Phase::Committed) {
         alone.extend(lease.addresses());
-        backends.extend(lease.host_index.map(|link| Backend { lease, link, serves }));
+        let link = lease.host_index.filter(|_| standing.reachable);
+        backends.extend(link.map(|link| Backend { lease, link, serves: standing.serves }));
     }
     // The order decides only what is new: its numbers and metrics.
     backends.sort_by_key(|backend| (backend.lease.since, &backend.lease.attachment));

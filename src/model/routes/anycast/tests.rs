@@ -32,6 +32,8 @@ struct Kernel {
     shown: Routes,
     foreign: BTreeSet<u32>,
     dead: BTreeSet<u32>,
+    /// Links that stand and have no carrier.
+    silent: BTreeSet<u32>,
 }
 
 impl Kernel {
@@ -45,8 +47,8 @@ impl Kernel {
                 return refuse("somebody else's");
             }
             Step::PutNexthop(id, hop) => {
-                if self.dead.contains(&hop.link) || shown.groups.contains_key(id) {
-                    return refuse("no link, or a group");
+                if self.dead.contains(&hop.link) || self.silent.contains(&hop.link) || shown.groups.contains_key(id) {
+                    return refuse("no link, no carrier, or a group");
                 }
                 shown.nexthops.insert(*id, *hop);
             }
@@ -95,11 +97,18 @@ impl Kernel {
         empty.into_iter().for_each(|id| self.lose(id));
     }
 
-    fn lose_link(&mut self, link: u32) {
-        self.dead.insert(link);
+    /// With the carrier of a link go the objects behind it, and no route that names the link itself.
+    fn lose_carrier(&mut self, link: u32) {
+        self.silent.insert(link);
         let behind: Vec<u32> =
             self.shown.nexthops.iter().filter(|(_, hop)| hop.link == link).map(|(id, _)| *id).collect();
         behind.into_iter().for_each(|id| self.lose(id));
+    }
+
+    fn lose_link(&mut self, link: u32) {
+        self.lose_carrier(link);
+        self.silent.remove(&link);
+        self.dead.insert(link);
         self.shown.routes.retain(|_, way| !matches!(way, Way::Link(l) | Way::Gateway { link: l, .. } if *l == link));
     }
 
@@ -142,6 +151,8 @@ enum Event {
     Says(u8, Option<bool>),
     /// Its link goes, and its lease with it.
     Gone(u8),
+    /// Somebody takes its end of the link down, or up again.
+    Carrier(u8, bool),
     /// Somebody else takes the number that would be the next but so many.
     Taken(u8),
     Stage(Stage),
@@ -156,7 +167,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         3 => (n.clone(), 1..16u8, 0..4u8).prop_map(|(n, shares, lacks)| Event::Add(n, shares, lacks)),
         8 => (n.clone(), says).prop_map(|(n, says)| Event::Says(n, says)),
-        2 => n.prop_map(Event::Gone),
+        2 => n.clone().prop_map(Event::Gone),
+        4 => (n, any::<bool>()).prop_map(|(n, up)| Event::Carrier(n, up)),
         1 => (0..4u8).prop_map(Event::Taken),
         1 => stage.prop_map(Event::Stage),
         3 => (0..8u8).prop_map(Event::Killed),
@@ -186,7 +198,10 @@ impl World {
     }
 
     fn wanted(&self) -> Routes {
-        let leases = self.pods.values().map(|(lease, serves)| (lease, *serves));
+        let leases = self.pods.values().map(|(lease, serves)| {
+            let reachable = lease.host_index.is_some_and(|link| !self.kernel.silent.contains(&link));
+            (lease, Standing { serves: *serves, reachable })
+        });
         wanted(leases, &self.kernel.shown, &self.kernel.foreign, self.support).at(self.stage)
     }
 
@@ -223,6 +238,20 @@ impl World {
                     self.served.retain(|(of, _)| of != n);
                 }
             }
+            Event::Carrier(n, up) => {
+                if let Some(link) = self.pods.get(n).and_then(|(lease, _)| lease.host_index) {
+                    if *up {
+                        self.kernel.silent.remove(&link);
+                    } else {
+                        self.kernel.lose_carrier(link);
+                        // Without objects the kernel goes on showing where it would lead.
+                        if self.support != Support::Absent {
+                            self.reached.retain(|(of, _)| of != n);
+                            self.served.retain(|(of, _)| of != n);
+                        }
+                    }
+                }
+            }
             Event::Taken(skip) => {
                 let free = NUMBERS.filter(|id| {
                     let shown = &self.kernel.shown;
@@ -239,12 +268,15 @@ impl World {
         }
     }
 
-    /// Nothing is announced that packets would not arrive at.
+    /// Nothing is announced that packets would not arrive at. An announcement of a pod whose link has lost its carrier is one
+    /// that the next pass withdraws.
     fn assert_led(&self, when: &str) {
         for ip in ADDRESSES.map(ip) {
-            let announced = self.kernel.announces(ip);
+            let mut announced = self.kernel.announces(ip);
+            announced.retain(|(link, _)| !self.kernel.silent.contains(link));
             let reaches = self.kernel.reaches(ip);
-            assert!(announced.is_empty() || !reaches.is_empty(), "{ip} is announced and leads nowhere {when}");
+            let arrives = reaches.iter().any(|link| !self.kernel.silent.contains(link));
+            assert!(announced.is_empty() || arrives, "{ip} is announced and leads nowhere {when}");
             for link in reaches {
                 assert!(!self.kernel.dead.contains(&link), "{ip} leads to a link that is gone {when}");
             }
@@ -299,7 +331,8 @@ impl World {
                 Support::Absent => lease.host_index.is_some_and(|link| self.kernel.reaches(ip).contains(&link)),
                 Support::Plain | Support::Resilient => self.served.contains(&(*n, ip)),
             };
-            lease.anycast.iter().map(move |ip| ((*n, *ip), serves.unwrap_or_else(|| as_it_was(*ip))))
+            let reachable = lease.host_index.is_none_or(|link| !self.kernel.silent.contains(&link));
+            lease.anycast.iter().map(move |ip| ((*n, *ip), reachable && serves.unwrap_or_else(|| as_it_was(*ip))))
         });
         all.collect()
     }
@@ -339,6 +372,7 @@ impl World {
                 assert_eq!(reaches, led, "{ip} leads to who serves, and to who did");
                 self.assert_weights(ip, &serving);
             }
+            assert!(reaches.is_disjoint(&self.kernel.silent), "{ip} leads to a link that cannot send");
             for link in &reaches {
                 let (n, _) = self.lease_of(*link).expect("no pod");
                 self.reached.insert((n, ip));
@@ -419,13 +453,47 @@ fn said(routes: &Routes, address: &str) -> String {
     text
 }
 
+/// Pods whose links all can send.
+fn up<'a>(pods: &[(&'a Lease, Option<bool>)]) -> Vec<(&'a Lease, Standing)> {
+    pods.iter().map(|(lease, serves)| (*lease, Standing { serves: *serves, reachable: true })).collect()
+}
+
+#[test]
+fn a_pod_whose_link_cannot_send_leaves_the_address_to_the_others_until_it_can() {
+    let address = "203.0.113.1";
+    let [a, b] = [1, 2].map(|n| pod(n, &[address]));
+    for (support, both, one) in [
+        (Support::Resilient, "1x127 1x127 2x127 2x127 announced 1@1 2@2", "2x127 2x127 announced 2@2"),
+        (Support::Plain, "1x127 2x127 announced 1@1 2@2", "2x127 announced 2@2"),
+    ] {
+        let mut kernel = Kernel::default();
+        let pass = |kernel: &mut Kernel, [of_a, of_b]: [bool; 2], expected: &str| {
+            let pods = [(&a, of_a), (&b, of_b)];
+            let pods = pods.map(|(lease, reachable)| (lease, Standing { serves: Some(true), reachable }));
+            let wanted = wanted(pods, &kernel.shown, &NONE, support);
+            for step in steps(&wanted, &kernel.shown.clone()) {
+                kernel.take(&step).expect("the kernel takes it");
+            }
+            assert_eq!(said(&kernel.shown, address), expected);
+        };
+        pass(&mut kernel, [true, true], both);
+        kernel.lose_carrier(101);
+        pass(&mut kernel, [false, true], one);
+        kernel.lose_carrier(102);
+        pass(&mut kernel, [false, false], "announced");
+        assert_eq!(kernel.shown, Routes::default());
+        kernel.silent.clear();
+        pass(&mut kernel, [true, true], both);
+    }
+}
+
 #[test]
 fn a_service_lives_through_a_rollout() {
     let address = "203.0.113.1";
     let [a, b] = [1, 2].map(|n| pod(n, &[address]));
     let mut shown = Routes::default();
     let mut pass = |pods: &[(&Lease, Option<bool>)], expected: &str| {
-        shown = wanted(pods.iter().copied(), &shown, &NONE, Support::Resilient);
+        shown = wanted(up(pods), &shown, &NONE, Support::Resilient);
         assert_eq!(said(&shown, address), expected);
     };
     pass(&[(&a, Some(false))], "announced");
@@ -446,7 +514,7 @@ fn a_service_lives_through_a_rollout() {
 #[test]
 fn both_families_of_a_pod_are_led_to_it_by_the_same_objects() {
     let both = pod(1, &["203.0.113.1", "2001:db8:f::1"]);
-    let routes = wanted([(&both, Some(true))], &Routes::default(), &NONE, Support::Resilient);
+    let routes = wanted(up(&[(&both, Some(true))]), &Routes::default(), &NONE, Support::Resilient);
     assert_eq!((routes.nexthops.len(), routes.groups.len()), (2, 2));
     assert!(routes.nexthops.values().all(|hop| hop.via == ip("2001:db8::1")), "{routes:?}");
 }
@@ -456,10 +524,10 @@ fn a_number_of_somebody_else_is_passed_over_and_those_that_are_shown_stay() {
     let (a, b) = (pod(1, &["203.0.113.1"]), pod(2, &["203.0.113.1"]));
     let first = *NUMBERS.start();
     let foreign = BTreeSet::from([first, first + 2]);
-    let before = wanted([(&a, Some(true))], &Routes::default(), &foreign, Support::Resilient);
+    let before = wanted(up(&[(&a, Some(true))]), &Routes::default(), &foreign, Support::Resilient);
     assert_eq!(before.nexthops.keys().copied().collect::<Vec<_>>(), [first + 1, first + 3]);
     assert_eq!(before.groups.keys().copied().collect::<Vec<_>>(), [first + 4]);
-    let after = wanted([(&a, Some(true)), (&b, Some(true))], &before, &foreign, Support::Resilient);
+    let after = wanted(up(&[(&a, Some(true)), (&b, Some(true))]), &before, &foreign, Support::Resilient);
     assert_eq!(after.nexthops.keys().copied().collect::<Vec<_>>(), [1, 3, 5, 6].map(|n| first + n));
     assert_eq!(after.groups.keys().copied().collect::<Vec<_>>(), [first + 4]);
 }
@@ -469,7 +537,7 @@ fn where_all_numbers_are_taken_nothing_is_announced_that_leads_nowhere() {
     let a = pod(1, &["203.0.113.1"]);
     // Two for the objects, none for the group.
     let foreign: BTreeSet<u32> = NUMBERS.skip(2).collect();
-    let routes = wanted([(&a, Some(true))], &Routes::default(), &foreign, Support::Resilient);
+    let routes = wanted(up(&[(&a, Some(true))]), &Routes::default(), &foreign, Support::Resilient);
     assert_eq!(routes.routes, BTreeMap::new());
 }
 
@@ -477,15 +545,15 @@ fn where_all_numbers_are_taken_nothing_is_announced_that_leads_nowhere() {
 fn an_address_that_is_a_pods_alone_leads_to_nobody_else() {
     let (mut owner, other) = (pod(1, &[]), pod(2, &["203.0.113.1", "203.0.113.2"]));
     owner.extra = vec![ip("203.0.113.1")];
-    let routes = wanted([(&owner, Some(true)), (&other, Some(true))], &Routes::default(), &NONE, Support::Plain);
+    let routes = wanted(up(&[(&owner, Some(true)), (&other, Some(true))]), &Routes::default(), &NONE, Support::Plain);
     assert!(routes.routes.keys().all(|key| key.to.to_string() == "203.0.113.2/32"), "{routes:?}");
 }
 
 #[test]
 fn a_group_of_the_other_kind_makes_way_for_a_new_one() {
     let a = pod(1, &["203.0.113.1"]);
-    let plain = wanted([(&a, Some(true))], &Routes::default(), &NONE, Support::Plain);
-    let resilient = wanted([(&a, Some(true))], &plain, &NONE, Support::Resilient);
+    let plain = wanted(up(&[(&a, Some(true))]), &Routes::default(), &NONE, Support::Plain);
+    let resilient = wanted(up(&[(&a, Some(true))]), &plain, &NONE, Support::Resilient);
     let mut kernel = Kernel { shown: plain, ..Kernel::default() };
     for step in steps(&resilient, &kernel.shown.clone()) {
         kernel.take(&step).expect("the kernel takes it");
@@ -500,7 +568,7 @@ fn without_nexthop_objects_one_pod_is_led_to_until_another_has_to_be() {
     let [a, b] = [1, 2].map(|n| pod(n, &[address]));
     let mut shown = Routes::default();
     let mut pass = |pods: &[(&Lease, Option<bool>)], to: &str, announced: &str| {
-        shown = wanted(pods.iter().copied(), &shown, &NONE, Support::Absent);
+        shown = wanted(up(pods), &shown, &NONE, Support::Absent);
         let way = shown.routes.get(&leads(ip(address))).map(ToString::to_string).unwrap_or_default();
         assert_eq!((way.as_str(), said(&shown, address).as_str()), (to, announced));
     };
