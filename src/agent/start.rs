@@ -289,7 +289,7 @@ impl Recovered {
         let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
         node.settle_conflist();
 
-        let mut parts = vec![
+        let parts = vec![
             ("ledger", ledger.progress()),
             ("accept", server.progress()),
             ("node", node.progress()),
@@ -298,7 +298,6 @@ impl Recovered {
         ];
         let (speaking, waker) = (self.speaking, self.wakers.routing.clone());
         let bird = Bird::new(self.bird, &self.socket, self.node_name.clone(), state.clone(), speaking.clone(), waker);
-        parts.push(("bird", bird.progress()));
         let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
         let entrance = Entrance::new(server.door());
         let threads = Threads::default();

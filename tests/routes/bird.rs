@@ -298,6 +298,7 @@ fn recovered(bird: &Bird<'_>, times: usize) {
     wait_for("the end of the restart", || (bird.log().matches("Graceful restart done").count() >= times).then_some(()));
 }
 
+// covers: FM-H01
 #[test]
 fn bird_is_killed_or_stopped_and_back_and_nothing_is_lost() {
     let network = Network::new();
@@ -367,6 +368,7 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
     network.wait_learned(&[&OF_BOTH[..], &of_two].concat());
 }
 
+// covers: FM-H01
 #[test]
 fn a_peer_that_is_dead_when_bird_starts_costs_the_others_nothing() {
     let network = Network::new();

@@ -11,6 +11,7 @@ use crate::support::probe::{Echo, Probe};
 use crate::support::programs::FLOCK_AGENT;
 use crate::support::routers::Daemon;
 
+// covers: FM-H01
 #[test]
 fn an_agent_that_is_killed_and_comes_back_is_no_event_for_the_router() {
     let network = Network::new();
@@ -72,6 +73,7 @@ fn anycast(start_router: impl Fn(&Network) -> Daemon<'_>) {
     network.wait_anycast("node2");
 }
 
+// covers: FM-H02
 #[test]
 fn an_anycast_address_goes_from_a_drained_node_to_another_without_a_lost_packet() {
     anycast(router::bird);

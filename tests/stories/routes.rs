@@ -80,6 +80,7 @@ impl Monitor {
     }
 }
 
+// covers: FM-H02
 #[test]
 fn a_node_announces_its_ranges_from_the_moment_that_it_serves_pods() {
     let host = Host::new();

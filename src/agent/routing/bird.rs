@@ -27,7 +27,6 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::foreign_file;
 use crate::process::log;
-use crate::process::progress::Progress;
 use crate::record::replacement::Replacement;
 use model::bgp::{Bgp, PeerName};
 use model::excerpt::Excerpt;
@@ -132,7 +131,6 @@ pub struct Bird {
     seen: Option<Arc<View>>,
     /// What the log has last said.
     told: Option<(bool, &'static str, String)>,
-    progress: Progress,
 }
 
 impl Bird {
@@ -155,20 +153,13 @@ impl Bird {
             routing,
             seen: None,
             told: None,
-            progress: Progress::default(),
         }
-    }
-
-    /// The thread's sign of life.
-    pub fn progress(&self) -> Progress {
-        self.progress.clone()
     }
 
     /// Looks at once when the NodeConfig has changed, and in intervals, until `stop` says so or is dropped.
     pub fn run(mut self, stop: &Receiver<()>) {
         let mut next = Instant::now();
-        let progress = self.progress.clone();
-        while matches!(progress.resting(|| stop.recv_timeout(INTERVAL)), Err(RecvTimeoutError::Timeout)) {
+        while matches!(stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
             let view = self.state.get().view.clone();
             let same = match (&view, &self.seen) {
                 (Some(now), Some(before)) => Arc::ptr_eq(now, before),
