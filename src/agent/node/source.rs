@@ -201,7 +201,7 @@ impl ClusterSource {
             Published::Unknown => Seen::Unchanged,
             Published::Absent => Seen::Gone(format!(
                 "the API server has no NodeConfig of the name {0}: kubectl apply one with metadata.name {0} and spec.cidr6 or \
-                 spec.cidr4 (deploy/README.md shows one)",
+                 spec.cidr4 (deploy/README.md shows one); a minute after it is deleted, other nodes drop their routes to pods here",
                 self.node
             )),
             Published::Object(object) => {
@@ -295,8 +295,9 @@ mod tests {
         assert!(is_config(&source.look()));
     }
 
+    // covers: FM-G08
     #[test]
-    fn a_missing_node_config_is_named() {
+    fn a_missing_node_config_is_named_and_what_its_loss_costs() {
         let published = Board::<Published>::default();
         let last_good = LastGood::new(Path::new("/nonexistent"));
         let mut source = Source::Cluster(ClusterSource::new(published.clone(), "host001".into(), last_good));
@@ -304,5 +305,7 @@ mod tests {
         published.set(Published::Absent);
         let Seen::Gone(why) = source.look() else { panic!("gone") };
         assert!(why.contains("NodeConfig of the name host001") && why.contains("kubectl apply"), "{why}");
+        // The node itself goes on, so nobody would look for the reason here.
+        assert!(why.contains("a minute after it is deleted, other nodes drop their routes to pods here"), "{why}");
     }
 }
