@@ -11,11 +11,11 @@ use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
-use crate::support::host::Host;
+use crate::support::host::{Host, host_addresses};
 use crate::support::http::{Conn, Request};
 use crate::support::manifests::{CIDR4, CIDR6};
 use crate::support::programs::{FLOCK_AGENT, put_script};
-use crate::support::waiting::wait_for;
+use crate::support::waiting::{wait_for, wait_or};
 
 /// What the server says. Whoever changes it wakes those that wait for a change.
 #[derive(Default)]
@@ -431,4 +431,65 @@ fn files_that_root_may_not_read_are_named_with_their_mode_and_what_to_do() {
     assert_eq!(agent.wait().code(), Some(2));
     let line = agent.wait_log("permission denied");
     assert!(line.contains("/run/k has mode 0644") && line.contains("chmod u+x"), "{line}");
+}
+
+// covers: FM-M08
+#[test]
+fn an_address_that_a_pod_names_leads_to_its_node_and_comes_along_when_the_pod_moves_here() {
+    let host = Host::new();
+    for line in [
+        "ip link add up0 type veth peer name up1",
+        "ip link set up0 up",
+        "ip link set up1 up",
+        "ip addr add 192.0.2.1/24 dev up0",
+        "ip addr add 2001:db8:9::1/64 dev up0 nodad",
+    ] {
+        host.run(line);
+    }
+    let named = ["203.0.113.5", "2001:db8:f::5"];
+    let spec = json!({"cidr6": CIDR6, "cidr4": CIDR4, "extraPrefixes": ["203.0.113.0/28", "2001:db8:f::/48"]});
+    let api = Api::start(&host, Some(node_config_object(spec)));
+    let claims = named.map(|ip| json!({"address": ip, "pod": "default/db-0", "since": "2026-01-01T00:00:00Z"}));
+    let peer = json!({
+        "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodePeer",
+        "metadata": {"name": "host002", "uid": "p2", "resourceVersion": "1"},
+        "spec": {"nextHops": [{"address": "192.0.2.2"}, {"address": "2001:db8:9::2"}], "claims": claims},
+    });
+    api.change(|script| {
+        script.version += 1;
+        script.peers.insert("host002".into(), peer);
+    });
+    let agent = agent_of(&host, &api);
+    agent.wait_log("NodeConfig in force");
+    // A node has routes to others when it serves pods.
+    let first = host.pod("first");
+    host.add(&first).annotations(&[]).result();
+    let shown = || {
+        let routes = host.routes("proto 102");
+        named.map(|ip| routes.get(ip).into_iter().flatten().cloned().collect::<Vec<String>>())
+    };
+    let elsewhere = ["192.0.2.2", "2001:db8:9::2"].map(|via| vec![via.to_owned()]);
+    wait_or(|| format!("{:?}", shown()), || (shown() == elsewhere).then_some(()));
+
+    let annotations = [("addresses", "203.0.113.5,2001:db8:f::5")];
+    let add = |sandbox: &str, name: &str| {
+        let pod = host.pod(sandbox);
+        let add = host.add(&pod).kubernetes("default", name);
+        (pod, add.annotations(&annotations))
+    };
+    let (_, other) = add("other", "db-1");
+    let error = other.error();
+    assert!(error.code == 11 && error.details.contains("default/db-0 on node host002"), "{error:?}");
+    assert!(error.details.contains("kubectl delete nodeconfig host002"), "{error:?}");
+
+    // The former node has not said yet that the pod has left it.
+    let (pod, moved) = add("moved", "db-0");
+    assert_eq!(moved.result().ips().len(), 2);
+    pod.assert_pings(host_addresses());
+    let here = |ways: &Vec<String>| ways.len() == 1 && ways[0].starts_with("dev flock");
+    wait_or(|| format!("{:?}", shown()), || shown().iter().all(here).then_some(()));
+    host.run("ping -n -c 1 -W 5 203.0.113.5");
+    host.del(&pod).done();
+    wait_or(|| format!("{:?}", shown()), || (shown() == elsewhere).then_some(()));
+    agent.stop();
 }

@@ -202,6 +202,7 @@ fn of_two_nodes_with_the_same_range_the_one_that_has_the_route_keeps_it() {
     assert_eq!(found(&[("a", &far), ("b", &b)]).0, ["10.2.0.0/24 via 192.0.2.3 link 2"]);
 }
 
+// covers: FM-M10
 #[test]
 fn of_ranges_that_meet_the_one_that_has_the_route_keeps_it_however_narrow_the_other_is() {
     let (wide, narrow) = (node(&["10.4.0.0/16"], &["192.0.2.2"]), node(&["10.4.7.0/24"], &["192.0.2.3"]));
@@ -439,6 +440,7 @@ fn a_living_node_s_former_range_and_a_former_node_s_taken_range_go_at_once() {
     assert_eq!(decision.remarks, []);
 }
 
+// covers: FM-M09
 #[test]
 fn pods_of_a_range_that_their_node_has_given_up_are_reached_until_the_last_one_goes() {
     let old = node(&["10.2.0.0/24"], &["192.0.2.2"]);
