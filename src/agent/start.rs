@@ -19,7 +19,7 @@ use signal_hook::iterator::Signals;
 use crate::agent::board::Board;
 use crate::agent::draw::KernelDraw;
 use crate::agent::entrance::{Deaf, Entrance};
-use crate::agent::fault::{Claimant, Fault};
+use crate::agent::fault::{Claimant, Fault, Step};
 use crate::agent::identity::{Identity, Origin};
 use crate::agent::kubernetes::{Following, Kubernetes};
 use crate::agent::ledger::Ledger;
@@ -65,6 +65,9 @@ use model::claims::holder_elsewhere;
 
 /// Longest time for the requests that are in service at SIGTERM, 20 s: less than the unit's `TimeoutStopSec=`.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// Deadline for the first count of leases, 10 s.
+const COUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Number of descriptors that is enough for all requests that may be in service.
 const DESCRIPTORS: u64 = 4096;
@@ -174,7 +177,6 @@ impl Opened {
     /// [`StartError::Thread`], [`StartError::Netlink`], [`StartError::Recovery`] and [`StartError::Kube`].
     pub fn recover(self, identity: Identity) -> Result<Recovered, StartError> {
         let Identity { node_name, origin } = identity;
-        let leases = self.store.leases().count();
         let ledger = Ledger::start(self.store, KernelDraw).map_err(StartError::Thread)?;
         let remover = LinkRemover::start().map_err(StartError::Netlink)?;
         let state = Board::<NodeState>::default();
@@ -202,6 +204,8 @@ impl Opened {
         let mut reconciler = Reconciler::new(verbs.clone(), &self.socket, suspicions.clone());
         reconciler.import(&self.import).map_err(StartError::Recovery)?;
         reconciler.start().map_err(StartError::Recovery)?;
+        let uncounted = |cause| StartError::Recovery(Fault { step: Step::Compare, cause });
+        let leases = ledger.leases(Instant::now() + COUNT_LIMIT).map_err(uncounted)?.0.len();
 
         let search = Search::default();
         let conflist = self.cni_conf_dir.map(|dir| Conflist::new(dir, &self.socket, search.clone()));
