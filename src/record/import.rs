@@ -53,12 +53,12 @@ impl std::error::Error for ImportError {}
 /// What the kernel tells about a host link.
 #[derive(Debug, Clone, Copy)]
 pub struct HostLink {
+    /// Its index.
+    pub index: u32,
     /// Its hardware address.
     pub mac: Mac,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// Its index.
-    pub index: u32,
 }
 
 #[derive(Deserialize)]

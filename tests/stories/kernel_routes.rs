@@ -1,7 +1,6 @@
 //! Announcements, routes to other nodes and nexthop objects on the real kernel: fresh, again, something of somebody else's in the
 //! way, the thing gone; and what is read back, which `ip` judges.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -12,7 +11,7 @@ use flock::kernel::netlink::conn::Conn;
 use flock::kernel::netns::Netns;
 use ipnet::IpNet;
 use model::lease::Lease;
-use model::routes::anycast::{Standing, Support, wanted};
+use model::routes::anycast::{Foreign, Standing, Support, wanted};
 use model::routes::{ANNOUNCED, Group, MAIN, Nexthop, RouteKey, Routes, Step, Way, steps};
 use serde_json::Value;
 
@@ -283,6 +282,53 @@ fn what_somebody_else_has_in_the_way_is_named_and_stays() {
 }
 
 #[test]
+fn a_route_that_the_go_flock_left_is_replaced_in_place_and_nobody_elses() {
+    let (host, mut conn, [a, b]) = host();
+    // What stands behind the address, of each family, and the links that it is said to lead to, if it may be the Go flock's.
+    let by = |to: &str, links: &[&str]| {
+        let gateway = if to.contains(':') { "fe80::9" } else { "192.0.2.9" };
+        let hops: String = links.iter().map(|link| format!(" nexthop via {gateway} dev {link} onlink")).collect();
+        format!("ip route add {to}{hops}")
+    };
+    let all = || ["ip -4 route", "ip -6 route show table main"].map(|line| host.run(line));
+    for (prefix, family, metric) in [("203.0.113.", "-4", 0), ("2001:db8:f::", "-6", 1024)] {
+        let to = |n: u8| format!("{prefix}{n}");
+        let route = |n: u8| key(MAIN, &format!("{}/{}", to(n), if metric == 0 { 32 } else { 128 }), metric);
+        let way = if metric == 0 { via("192.0.2.8", a) } else { via("2001:db8:a::8", a) };
+        let take = |conn: &mut Conn, n: u8, links: &[u32]| {
+            let step = Step::TakeRoute(route(n), way, links.iter().copied().collect());
+            conn.carry_out(&[step]).pop().expect("a result")
+        };
+        host.run(&by(&to(1), &["one"]));
+        host.run(&by(&to(2), &["one", "two"]));
+        host.run(&by(&to(4), &["one"]).replace(&to(4), &format!("{} proto static", to(4))));
+        host.run(&by(&to(5), &["one"]));
+        host.run(&format!("ip {family} route append {} dev two proto static", to(5)));
+        let left = |conn: &mut Conn, n: u8| {
+            conn.left_route(route(n)).expect("asked").map(|links| links.into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(left(&mut conn, 1), Some(vec![a]));
+        assert_eq!(left(&mut conn, 2), Some(vec![a, b]));
+        assert_eq!((left(&mut conn, 4), left(&mut conn, 9)), (None, None), "another's, and none");
+        // More than it was read to lead to, another's, and one that has another's beside it.
+        let before = all();
+        for (n, links) in [(2, &[a][..]), (4, &[a]), (5, &[a, b])] {
+            let refused = take(&mut conn, n, links).expect_err("in the way");
+            assert!(refused.is_exists(), "{n}: {refused}");
+        }
+        assert_eq!(all(), before);
+        take(&mut conn, 1, &[a]).expect("taken");
+        take(&mut conn, 2, &[a, b]).expect("taken");
+        take(&mut conn, 9, &[a]).expect("made, as nothing is left");
+        for n in [1, 2, 9] {
+            assert_eq!(shown(&mut conn).routes.get(&route(n)), Some(&way));
+            let line = host.run(&format!("ip {family} route show {}", to(n)));
+            assert!(line.lines().count() == 1 && line.contains("proto 102"), "nothing is left beside it: {line}");
+        }
+    }
+}
+
+#[test]
 fn what_rests_on_a_refused_step_is_not_tried() {
     let (host, mut conn, [a, _]) = host();
     let no_link = 4000;
@@ -536,7 +582,7 @@ impl<'a> Service<'a> {
         let standing: Vec<_> = self.pods.iter().filter(|(lease, _)| lease.host_index.is_some()).collect();
         let leases = standing.iter().map(|(lease, serves)| (lease, Standing { serves: *serves, reachable: true }));
         let before = shown(&mut self.conn);
-        let wanted = wanted(leases, &before, &BTreeSet::new(), Support::Resilient);
+        let wanted = wanted(leases, &before, &Foreign::default(), Support::Resilient);
         carry_out(&mut self.conn, &steps(&wanted, &before));
         let now = shown(&mut self.conn);
         assert_eq!(steps(&wanted, &now), []);

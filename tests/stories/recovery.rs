@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use flock::record::format::{Record, VERSION};
 use model::addr::{Attachment, LinkEnd};
 use model::lease::{Lease, Phase};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::host::{Host, host_addresses};
-use crate::support::manifests::{CIDR6, node_config};
+use crate::support::manifests::{CIDR6, node_config, node_config_spec};
 use crate::support::outcome::{Attached, Outcome};
 use crate::support::pod::Pod;
+use crate::support::probe::{Echo, Probe};
 use crate::support::programs::succeed;
 use crate::support::record::log_of;
 use crate::support::waiting::{PATIENCE, wait_for};
@@ -609,17 +610,19 @@ fn go_pod(host: &Host, id: &str, n: u8) -> (Vec<IpAddr>, String) {
     ([v6, v4].map(|ip| ip.parse().expect("an address")).to_vec(), name.to_string())
 }
 
+fn go_entry(id: &str, n: u8, state: &str) -> Value {
+    json!({
+        "container_id": id, "namespace": "default", "pod_name": id, "owner_uid": "u",
+        "ip6": format!("2001:db8:1:f001::{n}"), "ip4": format!("10.25.214.{n}"),
+        "state": state, "allocated_at": "2026-04-25T09:25:45-05:00",
+    })
+}
+
 fn go_file(host: &Host, entries: &[(&str, u8, &str)]) {
-    let allocations: Vec<_> = entries
-        .iter()
-        .map(|(id, n, state)| {
-            json!({
-                "container_id": id, "namespace": "default", "pod_name": id, "owner_uid": "u",
-                "ip6": format!("2001:db8:1:f001::{n}"), "ip4": format!("10.25.214.{n}"),
-                "state": state, "allocated_at": "2026-04-25T09:25:45-05:00",
-            })
-        })
-        .collect();
+    write_go_file(host, &entries.iter().map(|(id, n, state)| go_entry(id, *n, state)).collect::<Vec<_>>());
+}
+
+fn write_go_file(host: &Host, allocations: &[Value]) {
     let file = json!({"version": 1, "node": "host001", "allocations": allocations}).to_string();
     fs::write(host.path("/run/allocations.json"), file).expect("writable");
 }
@@ -664,6 +667,93 @@ fn pods_of_the_go_flock_are_taken_over_while_they_run() {
     for (pod, _) in &pods {
         host.del(pod).done();
     }
+    host.assert_empty();
+}
+
+/// Addresses of pods of the Go flock: shared by two of them, by one, and one that only one of them has, though somebody leads it to both.
+const GO_SHARED: [&str; 2] = ["203.0.113.5", "2001:db8:f::5"];
+const GO_ALONE: [&str; 2] = ["203.0.113.6", "2001:db8:f::6"];
+const GO_FOREIGN: &str = "203.0.113.7";
+const GO_FIXED: &str = "203.0.113.9";
+
+#[test]
+fn shared_and_fixed_addresses_of_the_go_flocks_pods_are_taken_over_without_a_lost_packet() {
+    let host = Host::new();
+    let [(_, one), (_, two), _] = [("go1", 2), ("go2", 3), ("client", 4)].map(|(id, n)| go_pod(&host, id, n));
+    let mut entries = [("go1", 2), ("go2", 3), ("client", 4)].map(|(id, n)| go_entry(id, n, "committed"));
+    entries[0]["anycast"] = json!([GO_SHARED[0], GO_SHARED[1], GO_ALONE[0], GO_ALONE[1], GO_FOREIGN]);
+    entries[0]["addresses"] = json!(["2001:db8:1:f001::2", "10.25.214.2", GO_FIXED]);
+    entries[1]["anycast"] = json!(GO_SHARED);
+    write_go_file(&host, &entries);
+    let ways = [("10.25.214.2", "10.25.214.3"), ("2001:db8:1:f001::2", "2001:db8:1:f001::3")];
+    for (at, (via_one, via_two)) in ways.into_iter().enumerate() {
+        let both = format!("nexthop via {via_one} dev {one} nexthop via {via_two} dev {two}");
+        host.run(&format!("ip route add {} {both}", GO_SHARED[at]));
+        host.run(&format!("ip route add {} via {via_one} dev {one}", GO_ALONE[at]));
+        if at == 0 {
+            host.run(&format!("ip route add {GO_FOREIGN} {both}"));
+            host.run(&format!("ip route add {GO_FIXED} via {via_one} dev {one}"));
+        }
+        let nodad = if at == 1 { "nodad" } else { "" };
+        for (pod, ip) in [("go1", GO_SHARED[at]), ("go2", GO_SHARED[at]), ("go1", GO_ALONE[at])] {
+            host.run(&format!("ip -n {pod} addr add {ip} dev lo {nodad}"));
+        }
+    }
+    host.run(&format!("ip -n go1 addr add {GO_FIXED} dev eth0"));
+    // The Go flock's hosts answer for any gateway of a pod, as long as they have a way out.
+    for line in [
+        "ip link add uplink type veth peer name uplink2",
+        "ip link set uplink up",
+        "ip link set uplink2 up",
+        "ip route add default dev uplink",
+    ] {
+        host.run(line);
+    }
+    ["go1", "go2"].iter().for_each(|pod| drop(host.run(&format!("ip -n {pod} link set lo up"))));
+    let pod = |name: &str| Pod { host: &host, name: name.into() };
+    let addresses = |texts: &[&str]| texts.iter().map(|ip| ip.parse().expect("literal")).collect::<Vec<IpAddr>>();
+    let of_one = addresses(&[&GO_SHARED[..], &GO_ALONE, &[GO_FIXED]].concat());
+    let bound = |pod: &Pod<'_>, ips: &[IpAddr]| {
+        wait_for("the addresses", || ips.iter().all(|ip| pod.pings(*ip)).then_some(()));
+        Echo::start(&pod.netns(), &pod.name, ips)
+    };
+    let _echoes = [bound(&pod("go1"), &of_one), bound(&pod("go2"), &addresses(&GO_SHARED))];
+    wait_for("the client to reach them all", || of_one.iter().all(|ip| pod("client").pings(*ip)).then_some(()));
+    let probe = Probe::start(&pod("client").netns(), &of_one, 4, Duration::from_millis(1));
+    probe.wait_answers(50);
+
+    let config =
+        json!({"cidr6": CIDR6, "cidr4": "10.25.214.0/24", "extraPrefixes": ["203.0.113.0/28", "2001:db8:f::/48"]});
+    let agent = host.agent().config(Some(&node_config_spec(config))).start();
+    let family = |ip: &str| if ip.contains(':') { "-6" } else { "-4" };
+    let proto = |ip: &str| host.run(&format!("ip {} route show {ip}", family(ip)));
+    for ip in GO_SHARED.iter().chain(&GO_ALONE) {
+        wait_for(&format!("{ip} to be led to by flock alone"), || {
+            let shown = proto(ip);
+            (shown.matches(ip).count() == 1 && shown.contains("proto 102")).then_some(())
+        });
+    }
+    for ip in GO_SHARED.iter().chain(&GO_ALONE).chain(&[GO_FIXED]) {
+        wait_for(&format!("{ip} to be announced"), || {
+            host.run(&format!("ip {} route show table 102", family(ip)))
+                .contains(&format!("{ip} dev {one}"))
+                .then_some(())
+        });
+    }
+    probe.wait_answers(100);
+    let tally = probe.finish();
+    assert_eq!((tally.lost.as_slice(), tally.names().len()), (&[][..], 2), "{tally:?}");
+    let foreign = proto(GO_FOREIGN);
+    assert!(!foreign.contains("proto 102") && foreign.contains(&two), "nobody else's is touched: {foreign}");
+    agent.wait_log("routes cannot be set");
+    host.run(&format!("ip route del {GO_FOREIGN}"));
+    agent.signal("HUP");
+    wait_for("what was in the way to be led to", || proto(GO_FOREIGN).contains("proto 102").then_some(()));
+    for pod in ["go1", "go2", "client"].map(pod) {
+        host.del(&pod).done();
+    }
+    wait_for("nothing to be left", || host.run("ip nexthop show proto 102").is_empty().then_some(()));
+    assert_eq!(host.run("ip route show 203.0.113.0/28"), "");
     host.assert_empty();
 }
 

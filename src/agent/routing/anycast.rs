@@ -4,7 +4,8 @@
 //! Whether a pod may be sent traffic comes from the API server's view of it. Without Kubernetes a pod serves from ADD to DEL. Must
 //! not change a route itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::agent::node::pods::Pods;
 use crate::agent::suspicion::Suspicions;
@@ -13,7 +14,7 @@ use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
 use model::lease::Lease;
 use model::routes::Routes;
-use model::routes::anycast::{self, Standing, Support};
+use model::routes::anycast::{self, Foreign, Standing, Support};
 
 /// Who serves, and what the kernel can.
 #[derive(Debug)]
@@ -44,10 +45,11 @@ impl Anycast {
             return Ok(Routes::default());
         }
         let support = self.support(conn)?;
-        let foreign: BTreeSet<u32> = match support {
+        let numbers = match support {
             Support::Absent => BTreeSet::new(),
             Support::Plain | Support::Resilient => conn.nexthop_objects()?.numbers(),
         };
+        let foreign = Foreign { numbers, routes: left_routes(conn, leases, shown)? };
         let mut pods = Vec::with_capacity(leases.len());
         for lease in leases {
             let reachable = !lease.anycast.is_empty() && sends(conn, lease)?;
@@ -88,6 +90,23 @@ impl Anycast {
         }
         Ok(*self.support.insert(support))
     }
+}
+
+/// What stands where routes to the anycast addresses of `leases` belong and are not. Mostly all are there, and nothing is asked.
+fn left_routes(
+    conn: &mut Conn,
+    leases: &[Lease],
+    shown: &Routes,
+) -> Result<BTreeMap<IpAddr, BTreeSet<u32>>, NetlinkError> {
+    let addresses: BTreeSet<IpAddr> = leases.iter().flat_map(|lease| &lease.anycast).copied().collect();
+    let mut left = BTreeMap::new();
+    for ip in addresses {
+        let key = anycast::leads(ip);
+        if !shown.routes.contains_key(&key) {
+            left.extend(conn.left_route(key)?.map(|links| (ip, links)));
+        }
+    }
+    Ok(left)
 }
 
 /// Whether the link of `lease` stands, and both of its ends are up.

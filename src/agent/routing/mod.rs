@@ -334,13 +334,14 @@ impl Passing {
     /// Whether what becomes of a step is the matter of such a request, which wakes this thread at its end.
     fn concerns(&self, step: &routes::Step) -> bool {
         match step {
-            routes::Step::AddRoute(_, way) | routes::Step::ReplaceRoute(_, way) | routes::Step::DeleteRoute(_, way) => {
-                match way {
-                    Way::Link(link) | Way::Gateway { link, .. } => self.links.contains(link),
-                    Way::Nexthop(id) => self.objects.contains(id),
-                    Way::Unreachable => false,
-                }
-            }
+            routes::Step::AddRoute(_, way)
+            | routes::Step::TakeRoute(_, way, _)
+            | routes::Step::ReplaceRoute(_, way)
+            | routes::Step::DeleteRoute(_, way) => match way {
+                Way::Link(link) | Way::Gateway { link, .. } => self.links.contains(link),
+                Way::Nexthop(id) => self.objects.contains(id),
+                Way::Unreachable => false,
+            },
             routes::Step::PutNexthop(id, _) | routes::Step::DeleteNexthop(id) => self.objects.contains(id),
             routes::Step::PutGroup(id, _) | routes::Step::DeleteGroup(id) => self.objects.contains(id),
         }

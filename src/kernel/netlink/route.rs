@@ -4,7 +4,7 @@
 //! Owns how they are encoded, and what becomes of the steps behind one that was refused. Must not decide what should be there,
 //! nor touch what lacks flock's mark. The routes of pods' links and the host's own unreachable ones are of `apply`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -16,11 +16,12 @@ use rustix::io::Errno;
 
 use super::apply::route;
 use super::conn::{Conn, Encoded, Request};
+use super::foreign::{NexthopObjects, as_foreign_route};
 use super::message::{Object, address, number};
 use super::nexthop::{Owner, delete_nexthop, put_flags, put_group, put_nexthop, taken};
 use super::uapi::{
     AF_INET, AF_INET6, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
-    RTA_VIA, RTM_F_CLONED, RTM_NEWROUTE, RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE,
+    RTA_VIA, RTM_F_CLONED, RTM_NEWROUTE, RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTPROT_BOOT,
 };
 use super::{Cause, NetlinkError};
 use model::plan::ROUTE_PROTOCOL;
@@ -102,7 +103,8 @@ impl Conn {
         batch: &[Step],
         refused: &Refused,
     ) -> Result<Vec<Result<(), NetlinkError>>, NetlinkError> {
-        let stand = self.replaceable(batch)?;
+        let mut stand = self.replaceable(batch)?;
+        stand.extend(self.takeable(batch)?);
         let mut requests = Vec::new();
         let mut done = Vec::with_capacity(batch.len());
         for step in batch {
@@ -121,6 +123,36 @@ impl Conn {
             None => Err(NetlinkError { what: step.to_string(), cause: Cause::Garbled("no acknowledgement".into()) }),
         });
         Ok(results.collect())
+    }
+
+    /// The links that a route leads to which stands where `key` belongs, and which may be the Go flock's: what packets take now,
+    /// made without a mark of anybody's. None if there is no such route.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    pub fn left_route(&mut self, key: RouteKey) -> Result<Option<BTreeSet<u32>>, NetlinkError> {
+        let found = self.look_up(key.to.addr())?.iter().find_map(as_left);
+        Ok(found.filter(|(of, _)| *of == key).map(|(_, links)| links))
+    }
+
+    /// Of the routes that are to be taken over, those in whose place nothing else stands at this moment. The whole table is read
+    /// for it, since the kernel does not say which of several equal routes it would replace.
+    fn takeable(&mut self, batch: &[Step]) -> Result<BTreeSet<RouteKey>, NetlinkError> {
+        let taken =
+            |step: &Step| if let Step::TakeRoute(key, _, links) = step { Some((*key, links.clone())) } else { None };
+        let mut takeable: BTreeMap<RouteKey, BTreeSet<u32>> = batch.iter().filter_map(taken).collect();
+        if takeable.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let table = RouteHeader { table: short(MAIN), ..RouteHeader::default() };
+        for object in self.route_objects(table)? {
+            let Some(key) = key_of(&object) else { continue };
+            let own = |links: &BTreeSet<u32>| as_left(&object).is_some_and(|(_, found)| found.is_subset(links));
+            if takeable.get(&key).is_some_and(|links| !own(links)) {
+                takeable.remove(&key);
+            }
+        }
+        Ok(takeable.into_keys().collect())
     }
 
     /// Of the routes that are to be replaced, those that stand and bear the mark at this moment.
@@ -148,7 +180,9 @@ impl Conn {
                 put_group(*id, group, replace, what)
             }
             Step::AddRoute(key, way) => put_route(*key, *way, false, what),
-            Step::ReplaceRoute(key, way) => put_route(*key, *way, stand.contains(key), what),
+            Step::ReplaceRoute(key, way) | Step::TakeRoute(key, way, _) => {
+                put_route(*key, *way, stand.contains(key), what)
+            }
             Step::DeleteRoute(key, way) => delete_route(*key, *way, what),
             Step::DeleteGroup(id) | Step::DeleteNexthop(id) => match self.nexthop_owner(*id).map_err(Err)? {
                 Owner::Flock => delete_nexthop(*id, what),
@@ -174,7 +208,9 @@ impl Conn {
             Step::DeleteRoute(key, _) if error.is_refused_value() => {
                 if self.marked(key.table)?.iter().any(|route| route.key == *key) { Err(error) } else { Ok(()) }
             }
-            Step::AddRoute(key, way) | Step::ReplaceRoute(key, way) if error.is_exists() => {
+            Step::AddRoute(key, way) | Step::TakeRoute(key, way, _) | Step::ReplaceRoute(key, way)
+                if error.is_exists() =>
+            {
                 match self.in_the_way(*key)? {
                     Some(route) if route.protocol == ROUTE_PROTOCOL && route.way == *way => Ok(()),
                     Some(Shown { way, protocol, .. }) => {
@@ -223,7 +259,7 @@ impl Refused {
     fn note(&mut self, step: &Step) {
         self.destinations.extend(destination(step));
         // One that could not be made leads nowhere, so it keeps nothing.
-        self.objects_stay |= !matches!(step, Step::AddRoute(..));
+        self.objects_stay |= !matches!(step, Step::AddRoute(..) | Step::TakeRoute(..));
     }
 
     fn hold(&self, step: &Step) -> bool {
@@ -236,7 +272,9 @@ impl Refused {
 
 fn destination(step: &Step) -> Option<IpNet> {
     match step {
-        Step::AddRoute(key, _) | Step::ReplaceRoute(key, _) | Step::DeleteRoute(key, _) => Some(key.to),
+        Step::AddRoute(key, _) | Step::TakeRoute(key, ..) | Step::ReplaceRoute(key, _) | Step::DeleteRoute(key, _) => {
+            Some(key.to)
+        }
         Step::PutNexthop(..) | Step::PutGroup(..) | Step::DeleteGroup(_) | Step::DeleteNexthop(_) => None,
     }
 }
@@ -335,6 +373,41 @@ pub(super) fn as_shown(object: &Object) -> Option<Shown> {
     };
     let key = RouteKey { table, to: IpNet::new(to, prefix_len).ok()?, metric };
     (u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED == 0).then_some(Shown { key, way, protocol })
+}
+
+/// What tells a route of the main table from another one there, whosever it is and wherever it leads.
+fn key_of(object: &Object) -> Option<RouteKey> {
+    let &[family, prefix_len, _, _, table, _, _, _, a, b, c, d] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
+    let mut to: IpAddr = match family {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let (mut table, mut metric) = (u32::from(table), 0);
+    for (attribute, value) in object.attributes(ROUTE_SIZE) {
+        match attribute {
+            RTA_DST => to = address(family, value)?,
+            RTA_TABLE => table = number(value).unwrap_or(table),
+            RTA_PRIORITY => metric = number(value).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    let cloned = u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED != 0;
+    (table == MAIN && !cloned).then_some(RouteKey { table, to: IpNet::new(to, prefix_len).ok()?, metric })
+}
+
+/// A route that may be the Go flock's, with the links of all of its next hops: of `ip`'s own protocol, to one address, and to
+/// gateways.
+fn as_left(object: &Object) -> Option<(RouteKey, BTreeSet<u32>)> {
+    let &[_, _, _, _, _, protocol, _, kind, ..] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
+    let key = key_of(object)?;
+    let single = key.to.prefix_len() == key.to.max_prefix_len();
+    if protocol != RTPROT_BOOT || kind != RTN_UNICAST || !single {
+        return None;
+    }
+    let route = as_foreign_route(object, &NexthopObjects::default())?;
+    let links: Option<BTreeSet<u32>> = route.hops.into_iter().map(|(link, via)| via.and(link)).collect();
+    Some((key, links.filter(|links| !links.is_empty())?))
 }
 
 /// A gateway of the other family: two bytes that name it, then the address.

@@ -77,6 +77,7 @@ pub(super) const RTN_LOCAL: u8 = 2;
 pub(super) const RTN_BLACKHOLE: u8 = 6;
 pub(super) const RTN_UNREACHABLE: u8 = 7;
 pub(super) const RTN_PROHIBIT: u8 = 8;
+pub(super) const RTPROT_BOOT: u8 = 3;
 pub(super) const RTPROT_RA: u8 = 9;
 pub(super) const RT_TABLE_LOCAL: u32 = 255;
 /// The gateway is on the link because the route says so.

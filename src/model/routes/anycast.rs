@@ -58,6 +58,15 @@ pub struct Standing {
     pub reachable: bool,
 }
 
+/// What others have in the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Foreign {
+    /// The numbers of their nexthop objects and groups.
+    pub numbers: BTreeSet<u32>,
+    /// For anycast addresses to which somebody leads where flock's own route belongs, in the way of the Go flock: the links.
+    pub routes: BTreeMap<IpAddr, BTreeSet<u32>>,
+}
+
 /// A pod that shares addresses, and how packets for them get to it.
 struct Backend<'a> {
     lease: &'a Lease,
@@ -94,17 +103,21 @@ struct Path {
 /// - A pod that has never served gets nothing.
 /// - A pod whose link cannot send is as if it were not there. It comes back as one that has never served.
 ///
-/// `leases` are those whose links stand, `shown` is what the kernel shows, and `foreign` the numbers of others' nexthop objects. An
-/// address that is some pod's alone is left out.
+/// - A route of the Go flock's, which leads to pods of `leases` that share the address and to nobody else, is taken over: those
+///   pods count as serving where nobody can say, and keep their flows.
+///
+/// `shown` is what the kernel shows of flock, and `foreign` what of others. An address that is some pod's alone is left out.
 pub fn wanted<'a>(
     leases: impl IntoIterator<Item = (&'a Lease, Standing)>,
     shown: &Routes,
-    foreign: &BTreeSet<u32>,
+    foreign: &Foreign,
     support: Support,
 ) -> Routes {
     let (mut backends, mut alone) = (Vec::new(), BTreeSet::new());
+    let mut links: BTreeMap<IpAddr, BTreeSet<u32>> = BTreeMap::new();
     for (lease, standing) in leases.into_iter().filter(|(lease, _)| lease.phase == Phase::Committed) {
         alone.extend(lease.addresses());
+        lease.anycast.iter().for_each(|ip| links.entry(*ip).or_default().extend(lease.host_index));
         let link = lease.host_index.filter(|_| standing.reachable);
         backends.extend(link.map(|link| Backend { lease, link, serves: standing.serves }));
     }
@@ -116,10 +129,12 @@ pub fn wanted<'a>(
             sharers.entry(*ip).or_default().push(backend);
         }
     }
-    let mut numbers = Numbers::new(shown, foreign);
+    let mut numbers = Numbers::new(shown, &foreign.numbers);
     let mut wanted = Routes::default();
     for (ip, pods) in sharers {
-        lead(ip, &pods, shown, support, &mut numbers, &mut wanted);
+        let own = |left: &&BTreeSet<u32>| links.get(&ip).is_some_and(|links| left.is_subset(links));
+        let left = foreign.routes.get(&ip).filter(own);
+        lead(ip, &pods, &Before::of(ip, shown, left), support, &mut numbers, &mut wanted);
     }
     wanted
 }
@@ -128,12 +143,11 @@ pub fn wanted<'a>(
 fn lead(
     ip: IpAddr,
     pods: &[&Backend<'_>],
-    shown: &Routes,
+    before: &Before,
     support: Support,
     numbers: &mut Numbers<'_>,
     wanted: &mut Routes,
 ) {
-    let before = Before::of(ip, shown);
     let served = |pod: &Backend<'_>| before.weights.get(&pod.link) == Some(&SERVING);
     let serves = |pod: &Backend<'_>| pod.serves.unwrap_or_else(|| served(pod));
     let any_serves = pods.iter().any(|pod| serves(pod));
@@ -171,11 +185,13 @@ fn lead(
         let resilient = support == Support::Resilient;
         // A group cannot become one of the other kind.
         let former = before.group.filter(|(_, same)| *same == resilient).map(|(id, _)| id);
-        let Some(id) = numbers.group(former) else { return };
-        wanted.groups.insert(id, Group { members, resilient });
+        let group = Group { members, resilient };
+        let Some(id) = numbers.group(former, &group) else { return };
+        wanted.groups.insert(id, group);
         Way::Nexthop(id)
     };
     wanted.routes.insert(leads(ip), way);
+    wanted.left.extend(before.left.clone().map(|left| (leads(ip), left)));
     let serving = ways.iter().filter(|path| path.serves).map(|path| path.hop.link);
     for (link, metric) in metrics(serving, &before.metrics) {
         wanted.routes.insert(RouteKey { table: ANNOUNCED, to: ip.into(), metric }, Way::Link(link));
@@ -183,7 +199,7 @@ fn lead(
 }
 
 /// The route that leads to `ip`.
-fn leads(ip: IpAddr) -> RouteKey {
+pub fn leads(ip: IpAddr) -> RouteKey {
     // What the kernel itself takes where no metric is said.
     RouteKey { table: MAIN, to: ip.into(), metric: if ip.is_ipv6() { 1024 } else { 0 } }
 }
@@ -211,10 +227,12 @@ struct Before {
     weights: BTreeMap<u32, u8>,
     /// The links that it is announced by, each with its metric as it is while the node does not drain.
     metrics: BTreeMap<u32, u32>,
+    /// The links of a route of the Go flock's that stands in the place of flock's own.
+    left: Option<BTreeSet<u32>>,
 }
 
 impl Before {
-    fn of(ip: IpAddr, shown: &Routes) -> Before {
+    fn of(ip: IpAddr, shown: &Routes, left: Option<&BTreeSet<u32>>) -> Before {
         let mut before = Before::default();
         match shown.routes.get(&leads(ip)) {
             Some(Way::Nexthop(id)) => {
@@ -229,7 +247,11 @@ impl Before {
             Some(Way::Gateway { link, .. }) => {
                 before.weights.insert(*link, SERVING);
             }
-            Some(Way::Link(_) | Way::Unreachable) | None => {}
+            Some(Way::Link(_) | Way::Unreachable) => {}
+            None => {
+                before.left = left.cloned();
+                before.weights.extend(left.into_iter().flatten().map(|link| (*link, SERVING)));
+            }
         }
         let of_metric = |metric| RouteKey { table: ANNOUNCED, to: IpNet::from(ip), metric };
         for (key, way) in shown.routes.range(of_metric(0)..=of_metric(u32::MAX)) {
@@ -252,11 +274,15 @@ struct Numbers<'a> {
     next: Option<u32>,
     objects: BTreeMap<(IpAddr, u32), Vec<u32>>,
     groups: BTreeSet<u32>,
+    /// Those that a route leads to.
+    led: BTreeSet<u32>,
 }
 
 impl Numbers<'_> {
     fn new<'a>(shown: &'a Routes, foreign: &'a BTreeSet<u32>) -> Numbers<'a> {
-        Numbers { shown, foreign, next: Some(*NUMBERS.start()), objects: BTreeMap::new(), groups: BTreeSet::new() }
+        let by_number = |way: &Way| if let Way::Nexthop(id) = way { Some(*id) } else { None };
+        let led = shown.routes.values().filter_map(by_number).collect();
+        Numbers { shown, foreign, next: Some(*NUMBERS.start()), objects: BTreeMap::new(), groups: BTreeSet::new(), led }
     }
 
     /// The numbers of so many objects that lead to `hop`. None when numbers have run out.
@@ -273,9 +299,13 @@ impl Numbers<'_> {
         Some(found)
     }
 
-    /// The number of a group: `former`, unless another one has it.
-    fn group(&mut self, former: Option<u32>) -> Option<u32> {
-        let id = former.filter(|id| NUMBERS.contains(id) && !self.groups.contains(id)).or_else(|| self.fresh())?;
+    /// The number of a group: `former`, unless another one has it; or that of an equal one that nothing leads to, as where the
+    /// route was refused.
+    fn group(&mut self, former: Option<u32>, group: &Group) -> Option<u32> {
+        let idle = self.shown.groups.iter().filter(|(id, found)| *found == group && !self.led.contains(id));
+        let mut known = former.into_iter().chain(idle.map(|(id, _)| *id));
+        let known = known.find(|id| NUMBERS.contains(id) && !self.groups.contains(id));
+        let id = known.or_else(|| self.fresh())?;
         self.groups.insert(id);
         Some(id)
     }

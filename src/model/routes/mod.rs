@@ -8,7 +8,7 @@
 pub mod announce;
 pub mod anycast;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -84,6 +84,9 @@ pub struct Routes {
     pub nexthops: BTreeMap<u32, Nexthop>,
     /// The groups. No number is a nexthop's, too.
     pub groups: BTreeMap<u32, Group>,
+    /// Of routes that are wanted: those in whose place one without flock's mark stands that is to be taken over, with the links
+    /// that it leads to.
+    pub left: BTreeMap<RouteKey, BTreeSet<u32>>,
 }
 
 /// How far a node has withdrawn itself from the network.
@@ -104,6 +107,7 @@ impl Routes {
         self.routes.extend(other.routes);
         self.nexthops.extend(other.nexthops);
         self.groups.extend(other.groups);
+        self.left.extend(other.left);
     }
 
     /// The same with the announcements of a node at `stage`.
@@ -132,6 +136,8 @@ pub enum Step {
     PutGroup(u32, Group),
     /// Make this route.
     AddRoute(RouteKey, Way),
+    /// Make this route in the place of one without flock's mark that leads to these links only.
+    TakeRoute(RouteKey, Way, BTreeSet<u32>),
     /// Lead this route, which is there, elsewhere.
     ReplaceRoute(RouteKey, Way),
     /// Remove this route.
@@ -155,7 +161,10 @@ pub fn steps(wanted: &Routes, shown: &Routes) -> Vec<Step> {
     for announced in [false, true] {
         let of_table = wanted.routes.iter().filter(|(key, _)| (key.table == ANNOUNCED) == announced);
         steps.extend(of_table.filter_map(|(key, way)| match shown.routes.get(key) {
-            None => Some(Step::AddRoute(*key, *way)),
+            None => Some(match wanted.left.get(key) {
+                Some(links) => Step::TakeRoute(*key, *way, links.clone()),
+                None => Step::AddRoute(*key, *way),
+            }),
             Some(found) if found != way => Some(Step::ReplaceRoute(*key, *way)),
             Some(_) => None,
         }));
@@ -195,7 +204,10 @@ impl Step {
         match self {
             Step::PutNexthop(id, _) | Step::DeleteNexthop(id) => format!("nexthop {id}"),
             Step::PutGroup(id, _) | Step::DeleteGroup(id) => format!("nexthop group {id}"),
-            Step::AddRoute(key, _) | Step::ReplaceRoute(key, _) | Step::DeleteRoute(key, _) => format!("route {key}"),
+            Step::AddRoute(key, _)
+            | Step::TakeRoute(key, ..)
+            | Step::ReplaceRoute(key, _)
+            | Step::DeleteRoute(key, _) => format!("route {key}"),
         }
     }
 }
@@ -210,6 +222,7 @@ impl fmt::Display for Step {
                 group.members.iter().try_for_each(|(member, weight)| write!(f, " {member}x{weight}"))
             }
             Step::AddRoute(key, way) => write!(f, "route {key} {way}"),
+            Step::TakeRoute(key, way, _) => write!(f, "route {key} {way}, which has been left by another flock"),
             Step::ReplaceRoute(key, way) => write!(f, "route {key} now {way}"),
             Step::DeleteRoute(key, _) => write!(f, "no route {key}"),
             Step::DeleteGroup(id) => write!(f, "no nexthop group {id}"),

@@ -9,7 +9,7 @@ use super::*;
 use crate::examples::lease;
 use crate::routes::{Stage, Step, steps};
 
-const NONE: BTreeSet<u32> = BTreeSet::new();
+const NONE: Foreign = Foreign { numbers: BTreeSet::new(), routes: BTreeMap::new() };
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("literal")
@@ -65,6 +65,7 @@ impl Kernel {
                 }
                 shown.groups.insert(*id, group.clone());
             }
+            Step::TakeRoute(..) => return refuse("nobody has left anything"),
             Step::AddRoute(key, way) | Step::ReplaceRoute(key, way) => {
                 if matches!(step, Step::AddRoute(..)) == shown.routes.contains_key(key) {
                     return refuse("there already, or not there");
@@ -202,7 +203,8 @@ impl World {
             let reachable = lease.host_index.is_some_and(|link| !self.kernel.silent.contains(&link));
             (lease, Standing { serves: *serves, reachable })
         });
-        wanted(leases, &self.kernel.shown, &self.kernel.foreign, self.support).at(self.stage)
+        let foreign = Foreign { numbers: self.kernel.foreign.clone(), ..NONE };
+        wanted(leases, &self.kernel.shown, &foreign, self.support).at(self.stage)
     }
 
     fn lease_of(&self, link: u32) -> Option<(u8, &Lease)> {
@@ -488,6 +490,41 @@ fn a_pod_whose_link_cannot_send_leaves_the_address_to_the_others_until_it_can() 
 }
 
 #[test]
+fn a_route_of_the_go_flock_is_taken_over_if_it_leads_to_pods_of_the_address_only() {
+    let address = "203.0.113.1";
+    let [a, b, c] = [1, 2, 3].map(|n| pod(n, &[address]));
+    let pods = up(&[(&a, None), (&b, Some(false)), (&c, Some(false))]);
+    let left =
+        |links: &[u32]| Foreign { routes: BTreeMap::from([(ip(address), links.iter().copied().collect())]), ..NONE };
+    let pass = |foreign: &Foreign, shown: &Routes| wanted(pods.iter().copied(), shown, foreign, Support::Plain);
+    let taken = pass(&left(&[101, 102]), &Routes::default());
+    assert_eq!(said(&taken, address), "1x127 2x1 announced 1@1", "who had flows keeps them");
+    let way = taken.routes[&leads(ip(address))];
+    let all = steps(&taken, &Routes::default());
+    assert!(all.contains(&Step::TakeRoute(leads(ip(address)), way, [101, 102].into())), "{all:?}");
+    // With the route it is as it was, whatever is said to be left.
+    let shown = Routes { left: BTreeMap::new(), ..taken };
+    assert_eq!(steps(&pass(&left(&[101]), &shown), &shown), []);
+    // Another pod's link, or nobody's, is not flock's to judge about.
+    assert_eq!(pass(&left(&[101, 104]), &Routes::default()), Routes::default());
+    // A pod that cannot be sent anything now is one of the address all the same.
+    let silent = Standing { serves: Some(true), reachable: false };
+    let some = [(&a, silent), (&b, Standing { reachable: true, ..silent })];
+    let taken = wanted(some, &Routes::default(), &left(&[101, 102]), Support::Plain);
+    assert_eq!((said(&taken, address).as_str(), taken.left.len()), ("2x127 announced 2@1", 1));
+}
+
+#[test]
+fn a_route_that_is_refused_leaves_no_other_work_for_the_next_pass() {
+    let a = pod(1, &["203.0.113.1", "203.0.113.2"]);
+    let pass = |shown: &Routes| wanted(up(&[(&a, Some(true))]), shown, &NONE, Support::Resilient);
+    let mut shown = pass(&Routes::default());
+    shown.routes.retain(|key, _| key.to.addr() == ip("203.0.113.2"));
+    let all = steps(&pass(&shown), &shown);
+    assert!(all.iter().all(|step| matches!(step, Step::AddRoute(..))), "{all:?}");
+}
+
+#[test]
 fn a_service_lives_through_a_rollout() {
     let address = "203.0.113.1";
     let [a, b] = [1, 2].map(|n| pod(n, &[address]));
@@ -523,7 +560,7 @@ fn both_families_of_a_pod_are_led_to_it_by_the_same_objects() {
 fn a_number_of_somebody_else_is_passed_over_and_those_that_are_shown_stay() {
     let (a, b) = (pod(1, &["203.0.113.1"]), pod(2, &["203.0.113.1"]));
     let first = *NUMBERS.start();
-    let foreign = BTreeSet::from([first, first + 2]);
+    let foreign = Foreign { numbers: BTreeSet::from([first, first + 2]), ..NONE };
     let before = wanted(up(&[(&a, Some(true))]), &Routes::default(), &foreign, Support::Resilient);
     assert_eq!(before.nexthops.keys().copied().collect::<Vec<_>>(), [first + 1, first + 3]);
     assert_eq!(before.groups.keys().copied().collect::<Vec<_>>(), [first + 4]);
@@ -536,7 +573,7 @@ fn a_number_of_somebody_else_is_passed_over_and_those_that_are_shown_stay() {
 fn where_all_numbers_are_taken_nothing_is_announced_that_leads_nowhere() {
     let a = pod(1, &["203.0.113.1"]);
     // Two for the objects, none for the group.
-    let foreign: BTreeSet<u32> = NUMBERS.skip(2).collect();
+    let foreign = Foreign { numbers: NUMBERS.skip(2).collect(), ..NONE };
     let routes = wanted(up(&[(&a, Some(true))]), &Routes::default(), &foreign, Support::Resilient);
     assert_eq!(routes.routes, BTreeMap::new());
 }
