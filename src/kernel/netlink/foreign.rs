@@ -11,9 +11,8 @@ use netlink_packet_route::route::RouteHeader;
 
 use super::NetlinkError;
 use super::conn::Conn;
-use super::message::{Attributes, Object, address, number};
+use super::message::{Attributes, Object, address, number, other_family};
 use super::read::{Neighbour, as_neighbour};
-use super::route::other_family;
 use super::uapi::{
     AF_INET, AF_INET6, NEXTHOP_SIZE, NHA_GATEWAY, NHA_GROUP, NHA_ID, NHA_OIF, NUD_DELAY, NUD_PERMANENT, NUD_PROBE,
     NUD_REACHABLE, NUD_STALE, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY,

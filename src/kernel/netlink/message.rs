@@ -169,6 +169,12 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
+/// A gateway of the other family: two bytes that name it, then the address.
+pub(super) fn other_family(value: &[u8]) -> Option<IpAddr> {
+    let (family, ip) = value.split_first_chunk()?;
+    address(u8::try_from(u16::from_ne_bytes(*family)).ok()?, ip)
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::fs;

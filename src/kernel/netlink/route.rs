@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::apply::route;
 use super::conn::{Conn, Encoded, Request};
 use super::foreign::{NexthopObjects, as_foreign_route};
-use super::message::{Object, address, number};
+use super::message::{Object, address, number, other_family};
 use super::nexthop::{Owner, delete_nexthop, put_flags, put_group, put_nexthop, taken};
 use super::uapi::{
     AF_INET, AF_INET6, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
@@ -408,12 +408,6 @@ fn as_left(object: &Object) -> Option<(RouteKey, BTreeSet<u32>)> {
     let route = as_foreign_route(object, &NexthopObjects::default())?;
     let links: Option<BTreeSet<u32>> = route.hops.into_iter().map(|(link, via)| via.and(link)).collect();
     Some((key, links.filter(|links| !links.is_empty())?))
-}
-
-/// A gateway of the other family: two bytes that name it, then the address.
-pub(super) fn other_family(value: &[u8]) -> Option<IpAddr> {
-    let (family, ip) = value.split_first_chunk()?;
-    address(u8::try_from(u16::from_ne_bytes(*family)).ok()?, ip)
 }
 
 fn straight_out(object: &Object) -> Option<u32> {
