@@ -670,7 +670,8 @@ fn pods_of_the_go_flock_are_taken_over_while_they_run() {
     host.assert_empty();
 }
 
-/// Addresses of pods of the Go flock: shared by two of them, by one, and one that only one of them has, though somebody leads it to both.
+/// Addresses of pods of the Go flock: shared by two of them, by one, and one that only one of them has, though somebody leads it
+/// to both.
 const GO_SHARED: [&str; 2] = ["203.0.113.5", "2001:db8:f::5"];
 const GO_ALONE: [&str; 2] = ["203.0.113.6", "2001:db8:f::6"];
 const GO_FOREIGN: &str = "203.0.113.7";
