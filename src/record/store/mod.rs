@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::record::disk::{Disk, DiskError};
 use crate::record::format::{Freed, Line, Record, Sum, UNCHAINED, VERSION, decode, encode};
 use model::addr::Attachment;
+use model::ipam::REST_MS;
 use model::lease::{Lease, Phase};
 
 /// Name of the log.
@@ -35,9 +36,6 @@ const PATIENCE: usize = 512;
 
 /// Most records that the log ever holds beyond those of a fresh one. The record of a pod's lease has some 400 bytes.
 const BOUND: usize = 4 * SLACK;
-
-/// Time for which the log keeps a freed address in mind, in milliseconds: longer than any rest.
-const FREED_MEMORY_MS: u64 = 10 * 60 * 1000;
 
 /// Most logs that are kept after they were set aside, for a person to look at. Each is as long as a log can be.
 const KEPT: usize = 4;
@@ -304,11 +302,13 @@ impl<D: Disk> Store<D> {
         if records.is_empty() { Ok(()) } else { self.write(&records) }
     }
 
+    /// Keeps `freed` in mind as long as its addresses rest, and no longer: a node where pods come and go all the time would have
+    /// thousands of them in memory and in each fresh log.
     fn remember(&mut self, freed: Freed, now: u64) {
-        while self.freed.front().is_some_and(|old| old.at.saturating_add(FREED_MEMORY_MS) < now) {
+        while self.freed.front().is_some_and(|old| old.at.saturating_add(REST_MS) < now) {
             self.freed.pop_front();
         }
-        if freed.at.saturating_add(FREED_MEMORY_MS) >= now {
+        if freed.at.saturating_add(REST_MS) >= now {
             self.freed.push_back(freed);
         }
     }

@@ -287,7 +287,7 @@ fn freed_addresses_are_remembered_over_a_restart() {
     let freed: Vec<_> = reopened.freed().collect();
     assert_eq!(freed.len(), 1);
     assert_eq!((freed[0].at, freed[0].ips.len()), (77, 2));
-    let (later, _) = Store::open(BadDisk::new(disk.media(), Fault::Never), BOOT, 77 + FREED_MEMORY_MS + 1);
+    let (later, _) = Store::open(BadDisk::new(disk.media(), Fault::Never), BOOT, 77 + REST_MS + 1);
     assert_eq!(later.freed().count(), 0, "not for ever");
 }
 
@@ -298,7 +298,7 @@ fn the_log_does_not_grow_with_the_number_of_changes() {
     let one = lease("abc/eth0");
     for now in 0..3 * SLACK as u64 {
         store.put(one.clone()).expect("recorded");
-        store.free(&one.attachment, now * FREED_MEMORY_MS).expect("recorded");
+        store.free(&one.attachment, now * REST_MS).expect("recorded");
     }
     let lines = disk.media().files[LOG].0.iter().filter(|byte| **byte == b'\n').count();
     assert!(lines <= SLACK + 10, "{lines} lines for no lease");
