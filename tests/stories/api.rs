@@ -493,3 +493,37 @@ fn an_address_that_a_pod_names_leads_to_its_node_and_comes_along_when_the_pod_mo
     wait_or(|| format!("{:?}", shown()), || (shown() == elsewhere).then_some(()));
     agent.stop();
 }
+
+#[test]
+fn a_node_that_is_withdrawn_or_lacks_a_route_says_so_in_its_status_and_what_ends_that() {
+    let host = Host::new();
+    let api = Api::start(&host, Some(node_config_object(json!({"cidr6": CIDR6, "cidr4": CIDR4}))));
+    let agent = agent_of(&host, &api);
+    agent.wait_log("NodeConfig in force");
+    let status = api.wait_condition("Ready", "True", "Serving");
+    // Before it serves pods it announces nothing.
+    assert_eq!((condition(&status, "Routing"), &status["routing"]), (Value::Null, &Value::Null));
+    let pod = host.pod("a");
+    host.add(&pod).annotations(&[]).result();
+    let announced = |reason: &str, truth: &str, count: u64, words: &str| {
+        let status = api.wait_condition("Routing", truth, reason);
+        let message = condition(&status, "Routing")["message"].as_str().expect("text").to_owned();
+        assert!(message.contains(words), "{message}");
+        assert_eq!(status["routing"], json!({"announced": count, "reached": 0, "peers": null}), "{status}");
+    };
+    announced("Announced", "True", 2, "table 102");
+    host.run(&format!("{FLOCK_AGENT} withdraw --wait 0"));
+    announced("Withdrawn", "False", 0, "`flock-agent announce` ends that");
+    host.run(&format!("{FLOCK_AGENT} announce"));
+    announced("Announced", "True", 2, "table 102");
+    host.write("/run/flock/drain", "draining\n");
+    agent.signal("HUP");
+    announced("Draining", "False", 2, "`flock-agent announce` ends that");
+    // Somebody takes a place of ours before we do.
+    host.run(&format!("ip route add unreachable {CIDR4} table 102 metric 1 proto static"));
+    host.run(&format!("{FLOCK_AGENT} announce"));
+    announced("RoutesRefused", "False", 2, CIDR4);
+    host.run(&format!("ip route del unreachable {CIDR4} table 102 metric 1 proto static"));
+    announced("Announced", "True", 2, "table 102");
+    agent.stop();
+}

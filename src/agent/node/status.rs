@@ -18,6 +18,7 @@ use crate::agent::node::peers::Listed;
 use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
 use crate::agent::node::state::{Edit, NodeState, Verdict};
 use crate::agent::routing::bird::Speaking;
+use crate::agent::routing::condition;
 use crate::agent::routing::state::RoutesState;
 use crate::bird::sessions::Session;
 use crate::kube::client::{Client, Method};
@@ -77,17 +78,16 @@ struct Standing {
     host_notes: Vec<String>,
     serving: Serving,
     others: Others,
-    /// The condition of the peers of `spec.bgp`; none without it.
+    /// The condition of its routing; none as long as nothing is known of it.
     routing: Option<Condition>,
-    /// Whether the session with each peer of it is established, by the peer's name.
+    /// Whether the session with each peer of `spec.bgp` is established, by the peer's name.
     sessions: Vec<(String, bool)>,
 }
 
 /// How the node stands to the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Others {
-    /// Whose ranges overlap this node's and who claims an address of its pods, a line each; none as long as the others are not
-    /// known, or this node has no ranges.
+    /// Whose ranges overlap this node's, a line each; none as long as the others are not known, or this node has no ranges.
     overlaps: Option<Vec<String>>,
     /// What an operator has to do to make them known.
     remedy: Option<String>,
@@ -96,13 +96,7 @@ struct Others {
 }
 
 impl Others {
-    fn of(
-        node: &str,
-        state: &NodeState,
-        listed: &Listed,
-        contests: &[String],
-        unreached: Option<Vec<String>>,
-    ) -> Others {
+    fn of(node: &str, state: &NodeState, listed: &Listed, unreached: Option<Vec<String>>) -> Others {
         let remedy = listed.remedy.clone();
         let (Some(_), Some(view)) = (&listed.nodes, &state.view) else {
             return Others { overlaps: None, remedy, unreached };
@@ -110,8 +104,7 @@ impl Others {
         let own =
             Own { name: node, ranges: &view.config.prefixes(), held: &BTreeSet::new(), host: &state.whereabouts.host };
         let found = peers::overlaps(&own, &listed.peers());
-        let found_here = found.iter().take(OVERLAPS_MAX).map(ToString::to_string);
-        let mut overlaps: Vec<String> = found_here.chain(contests.iter().cloned()).collect();
+        let mut overlaps: Vec<String> = found.iter().take(OVERLAPS_MAX).map(ToString::to_string).collect();
         if found.len() > OVERLAPS_MAX {
             overlaps.push("and so do others".into());
         }
@@ -120,15 +113,16 @@ impl Others {
 }
 
 impl Standing {
-    fn of(state: &NodeState, others: Others, speaking: &Speaking) -> Standing {
+    fn of(state: &NodeState, others: Others, routes: &RoutesState, speaking: &Speaking) -> Standing {
         let serving = match (&state.view, state.host.problem()) {
             (None, _) => Serving::NotConfigured,
             (Some(_), Some(problem)) => Serving::HostNotPrepared(problem.to_string()),
             (Some(_), None) => Serving::Yes,
         };
-        let routing = speaking.judge().map(|(well, reason, message)| {
-            let status = if well { Truth::True } else { Truth::False };
-            Condition { kind: "Routing", status, reason, message }
+        let bgp = state.view.as_ref().is_some_and(|view| view.config.bgp.is_some());
+        let routing = condition::judge(routes, speaking, bgp).map(|judged| {
+            let status = if judged.well { Truth::True } else { Truth::False };
+            Condition { kind: "Routing", status, reason: judged.reason, message: judged.message }
         });
         let sessions =
             speaking.sessions.iter().map(|session| (session.peer.clone(), session.is_established())).collect();
@@ -183,9 +177,20 @@ struct Told {
 struct Written {
     edit: Edit,
     standing: Standing,
-    /// The status without its time.
+    /// The status without its time and without the counts of routes and the times of sessions. One event in a cluster changes those
+    /// of every node, so they go along with a report that is due for another reason.
     status: Value,
     at: Instant,
+}
+
+impl Written {
+    /// Whether nothing of `now` is news, and no regular report is due.
+    fn says(&self, now: &Written, interval: Duration) -> bool {
+        self.edit == now.edit
+            && self.status == now.status
+            && self.standing.sessions == now.standing.sessions
+            && now.at.saturating_duration_since(self.at) < interval
+    }
 }
 
 /// The writer's state.
@@ -283,11 +288,8 @@ impl Reporter {
         if regular || nothing(&self.said) != nothing(&routes.unreached) {
             self.said.clone_from(&routes.unreached);
         }
-        let standing = Standing::of(
-            &state,
-            Others::of(&self.node, &state, &listed, &routes.contests, self.said.clone()),
-            &self.speaking.get(),
-        );
+        let others = Others::of(&self.node, &state, &listed, self.said.clone());
+        let standing = Standing::of(&state, others, &routes, &self.speaking.get());
         let same = self.written.as_ref().is_some_and(|written| written.standing == standing);
         if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
             return;
@@ -325,17 +327,14 @@ impl Reporter {
             "pods": usage.leases,
             "ipv6": family(config.is_some_and(|config| config.cidr6.is_some()), &usage.addresses.ipv6),
             "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &usage.addresses.ipv4),
-            "routing": routing(&self.speaking.get().sessions),
             "conditions": conditions,
         });
-        let fresh = |written: &Written| {
-            written.edit == *edit && written.status == status && written.at.elapsed() < self.heard_interval
-        };
-        if self.written.as_ref().is_some_and(fresh) {
+        let written = Written { edit: edit.clone(), standing, status: status.clone(), at: Instant::now() };
+        if self.written.as_ref().is_some_and(|former| former.says(&written, self.heard_interval)) {
             return Ok(());
         }
-        let written = Written { edit: edit.clone(), standing, status: status.clone(), at: Instant::now() };
         if let Some(status) = status.as_object_mut() {
+            status.insert("routing".into(), routing(&self.routes.get(), &self.speaking.get().sessions));
             status.insert("lastHeard".into(), now.into());
         }
         patch(&self.client, &self.node, &status)?;
@@ -345,9 +344,9 @@ impl Reporter {
     }
 }
 
-/// The sessions with the peers; null takes away what was written before. In which state of connecting a session is changes by the
-/// second: a thousand nodes whose router is down would write two hundred times a second what nobody needs.
-fn routing(sessions: &[Session]) -> Value {
+/// The counts of routes and the sessions with the peers; null takes away what was written before. In which state of connecting a
+/// session is changes by the second, and is nothing that anybody needs.
+fn routing(routes: &RoutesState, sessions: &[Session]) -> Value {
     let peer = |session: &Session| {
         let state = if session.is_established() { "Established" } else { "Down" };
         json!({
@@ -359,10 +358,11 @@ fn routing(sessions: &[Session]) -> Value {
             "lastError": session.last_error,
         })
     };
-    match sessions {
-        [] => Value::Null,
-        sessions => json!({"peers": sessions.iter().map(peer).collect::<Vec<_>>()}),
+    let peers = (!sessions.is_empty()).then(|| sessions.iter().map(peer).collect::<Vec<_>>());
+    if routes.announced.is_none() && routes.reached.is_none() && peers.is_none() {
+        return Value::Null;
     }
+    json!({"announced": routes.announced, "reached": routes.reached, "peers": peers})
 }
 
 /// Says in the status that nobody serves this node's pods any more, if it says that somebody does. `Ready` is False and not
@@ -546,7 +546,7 @@ mod tests {
 
     impl Standing {
         fn of_alone(state: &NodeState) -> Standing {
-            Standing::of(state, Others::default(), &Speaking::default())
+            Standing::of(state, Others::default(), &RoutesState::default(), &Speaking::default())
         }
     }
 
@@ -609,27 +609,29 @@ mod tests {
         assert_eq!([ready.status, valid.status, free.status], [Truth::True; 3]);
     }
 
+    fn session(peer: &str, state: &str, error: Option<&str>) -> Session {
+        let (peer, state, last_error) = (peer.into(), state.into(), error.map(str::to_owned));
+        Session { peer, state, since: None, sent: 3, accepted: 0, last_error }
+    }
+
+    /// A node with `spec.bgp` and these sessions.
+    fn speaking(sessions: &[Session], trouble: Option<Trouble>) -> Standing {
+        let speaking = Speaking { sessions: sessions.to_vec(), trouble, remarks: Vec::new() };
+        let bgp = "{asn: 65001, peers: [{name: tor1, address: 192.0.2.1, asn: 65100}]}";
+        let config = config(&format!("{{cidr4: 10.0.0.0/24, bgp: {bgp}}}"));
+        let view = View { config, mtu: 1500, gateway4: GATEWAY4 };
+        let state = NodeState { view: Some(Arc::new(view)), ..NodeState::default() };
+        Standing::of(&state, Others::default(), &RoutesState::default(), &speaking)
+    }
+
     #[test]
     fn the_peers_are_a_condition_that_does_not_change_with_every_try_to_connect() {
-        let session = |peer: &str, state: &str, error: Option<&str>| Session {
-            peer: peer.into(),
-            state: state.into(),
-            since: None,
-            sent: 3,
-            accepted: 0,
-            last_error: error.map(str::to_owned),
-        };
-        let of = |sessions: &[Session], trouble: Option<Trouble>| {
-            let speaking = Speaking { sessions: sessions.to_vec(), trouble, remarks: Vec::new() };
-            let state = NodeState { view: Some(view()), ..NodeState::default() };
-            Standing::of(&state, Others::default(), &speaking)
-        };
-        assert_eq!(of(&[], None).routing, None, "a node without spec.bgp");
+        assert_eq!(speaking(&[], None).routing, None, "before BIRD was asked");
         let up = session("tor1", "Established", None);
-        let routing = of(std::slice::from_ref(&up), None).routing.expect("a condition");
+        let routing = speaking(std::slice::from_ref(&up), None).routing.expect("a condition");
         assert_eq!((routing.kind, routing.status, routing.reason), ("Routing", Truth::True, "Established"));
-        let connecting = of(&[up.clone(), session("tor2", "Connect", Some("Hold timer expired"))], None);
-        let active = of(&[up.clone(), session("tor2", "Active", Some("Hold timer expired"))], None);
+        let connecting = speaking(&[up.clone(), session("tor2", "Connect", Some("Hold timer expired"))], None);
+        let active = speaking(&[up.clone(), session("tor2", "Active", Some("Hold timer expired"))], None);
         assert_eq!(connecting, active);
         let routing = active.routing.clone().expect("a condition");
         assert_eq!((routing.status, routing.reason), (Truth::False, "SessionDown"));
@@ -638,11 +640,46 @@ mod tests {
             (Trouble::Unreachable("BIRD is away".into()), "BirdUnreachable"),
             (Trouble::Refused("line 7".into()), "ConfigurationRefused"),
         ] {
-            assert_eq!(of(std::slice::from_ref(&up), Some(trouble)).routing.expect("a condition").reason, reason);
+            assert_eq!(speaking(std::slice::from_ref(&up), Some(trouble)).routing.expect("a condition").reason, reason);
         }
         assert_eq!(judge(&active, None, &usage(0, 0, 0)).len(), 4);
-        assert_eq!(super::routing(&[]), Value::Null);
-        assert_eq!(super::routing(&[up])["peers"][0]["sent"], 3);
+    }
+
+    #[test]
+    fn what_a_node_does_not_have_any_more_is_taken_out_of_its_status() {
+        let (up, counts) = (session("tor1", "Established", None), RoutesState::default());
+        assert_eq!(super::routing(&counts, &[]), Value::Null);
+        let counts = RoutesState { announced: Some(2), reached: Some(7), ..counts };
+        let both = super::routing(&counts, &[up]);
+        assert_eq!(
+            (&both["announced"], &both["reached"], &both["peers"][0]["sent"]),
+            (&2.into(), &7.into(), &3.into())
+        );
+        // Left out, a field would keep its former value.
+        let alone = super::routing(&RoutesState { reached: None, ..counts }, &[]);
+        assert_eq!(alone, json!({"announced": 2, "reached": null, "peers": null}));
+    }
+
+    #[test]
+    fn a_count_of_routes_or_a_try_to_connect_is_no_report_of_its_own() {
+        let began = Instant::now();
+        let written = |sessions: &[Session], pods: u64, seconds| Written {
+            edit: Edit { uid: "u".into(), generation: 1 },
+            standing: speaking(sessions, None),
+            status: json!({"pods": pods}),
+            at: began + Duration::from_secs(seconds),
+        };
+        let (up, down) = (session("a", "Established", None), session("b", "Connect", None));
+        let before = written(&[up.clone(), down.clone()], 1, 0);
+        let interval = Duration::from_secs(300);
+        let more = Session { sent: 4000, accepted: 9, since: Some("2026-11-26T12:00:00Z".into()), ..up.clone() };
+        let again = Session { state: "Active".into(), since: Some("2026-11-26T12:00:01Z".into()), ..down.clone() };
+        assert!(before.says(&written(&[more.clone(), again.clone()], 1, 299), interval));
+        assert!(!before.says(&written(&[more, again], 1, 300), interval), "the regular report takes them along");
+        assert!(!before.says(&written(&[up.clone(), down], 2, 1), interval), "this node's pods");
+        let turned = |first: &str, second: &str| [session("a", first, None), session("b", second, None)];
+        assert!(!before.says(&written(&turned("Connect", "Established"), 1, 1), interval));
+        assert!(!before.says(&written(&turned("Established", "Established"), 1, 1), interval));
     }
 
     #[test]
@@ -712,7 +749,7 @@ mod tests {
         let name = |name: &str| Name { namespace: String::new(), name: name.into() };
         let nodes: Objects<Peer> = ranges.iter().map(|(node, range)| (name(node), peer(range))).collect();
         let listed = Listed { nodes: Some(Arc::new(nodes)), heard: true, ..Listed::default() };
-        Others::of("n", &NodeState { view: Some(view()), ..NodeState::default() }, &listed, &[], None)
+        Others::of("n", &NodeState { view: Some(view()), ..NodeState::default() }, &listed, None)
     }
 
     #[test]

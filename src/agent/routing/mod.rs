@@ -8,6 +8,7 @@
 pub mod anycast;
 pub mod bird;
 pub mod commands;
+pub mod condition;
 pub mod drain;
 pub mod news;
 pub mod others;
@@ -224,7 +225,7 @@ impl Routing {
             say_stage(stage);
         }
         self.state.stage = stage;
-        self.state.announced = announced(&wanted);
+        self.state.announced = Some(announced(&wanted));
         self.again_at = others.again_at;
         self.stale = false;
         self.stand(&others);
@@ -253,7 +254,7 @@ impl Routing {
     }
 
     fn stand(&mut self, others: &Judgement) {
-        self.state.reached = others.routes.routes.len();
+        self.state.reached = others.direct.then_some(others.routes.routes.len());
         let contests: Vec<String> = others.contests.iter().take(TOLD_MAX).map(ToString::to_string).collect();
         let news = contests.iter().filter(|line| !self.state.contests.contains(line));
         news.for_each(|line| log::error("an address has two pods").with("what", line).write_limited());

@@ -57,6 +57,8 @@ pub struct Others {
 /// What the other nodes mean for this one.
 #[derive(Debug, Default)]
 pub struct Judgement {
+    /// This node keeps routes to others by itself.
+    pub direct: bool,
     /// The routes to their ranges.
     pub routes: Routes,
     /// Ranges of this node that others have, too.
@@ -114,6 +116,7 @@ impl Others {
             self.keeper = Keeper::default();
             return Ok(judgement);
         }
+        judgement.direct = true;
         let asks_anew = self.stale && began >= self.ask_again;
         if asks_anew {
             self.on_link.forget();

@@ -9,10 +9,10 @@ use model::routes::Stage;
 pub struct RoutesState {
     /// How far the node has withdrawn itself.
     pub stage: Stage,
-    /// Number of different prefixes that the node announces in table 102.
-    pub announced: usize,
-    /// Number of ranges of other nodes that are reached directly.
-    pub reached: usize,
+    /// Number of different prefixes that the node announces in table 102; none before it serves pods.
+    pub announced: Option<usize>,
+    /// Number of routes to pods of other nodes that this node keeps by itself; none where it keeps no such routes.
+    pub reached: Option<usize>,
     /// Addresses of this node's pods that another node claims, too, in words for an operator, at most a few lines.
     pub contests: Vec<String>,
     /// Nodes to which this one has no route, and why, in a few lines; none where it keeps no routes to others.
