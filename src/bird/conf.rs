@@ -94,12 +94,23 @@ impl fmt::Debug for Configuration {
     }
 }
 
-/// The router id for a host with these IPv4 addresses, the best one first: the one that it had, as long as that is the host's or
-/// the host has none; a change would end every session.
-pub fn router_id(node: &str, addresses: &[Ipv4Addr], former: Option<Ipv4Addr>) -> Ipv4Addr {
-    let former = former.filter(|id| addresses.is_empty() || addresses.contains(id));
-    let hash = || Ipv4Addr::from(fnv1a32(node.as_bytes()).max(1));
-    former.or_else(|| addresses.first().copied()).unwrap_or_else(hash)
+/// The router id for a host with these IPv4 addresses, the best one first: the one that it keeps, or else the first address, or
+/// else a hash of the node's name.
+pub fn router_id(node: &str, addresses: &[Ipv4Addr], kept: Option<Ipv4Addr>) -> Ipv4Addr {
+    kept.or_else(|| addresses.first().copied()).unwrap_or_else(|| hashed(node))
+}
+
+fn hashed(node: &str) -> Ipv4Addr {
+    Ipv4Addr::from(fnv1a32(node.as_bytes()).max(1))
+}
+
+/// The router id in `text`, a configuration that flock has written for this node, if it is to stay, since a change would end every
+/// session. It stays while the host bears it, on whatever link, or has no address that is good for one; and one that was made of
+/// the node's name while there are peers that know it. An address that the host has lost may be another router's.
+pub fn kept_router_id(text: &str, node: &str, addresses: &[Ipv4Addr], borne: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+    let id = router_id_in(text, node)?;
+    let known = || text.contains(&format!("\nprotocol bgp {PROTOCOL}"));
+    (addresses.is_empty() || borne.contains(&id) || id == hashed(node) && known()).then_some(id)
 }
 
 /// The router id in a configuration that flock has written for this node.

@@ -269,8 +269,8 @@ impl Bird {
             ));
         }
         let text = self.keeper.own_text().map_err(|error| error.to_string())?;
-        let former = text.and_then(|text| conf::router_id_in(&text, &self.node));
-        let router_id = conf::router_id(&self.node, &host.addresses, former);
+        let kept = text.and_then(|text| conf::kept_router_id(&text, &self.node, &host.addresses, &host.borne));
+        let router_id = conf::router_id(&self.node, &host.addresses, kept);
         let facts =
             Facts { node: self.node.clone(), router_id, own, connected: host.connected, extra: self.keeper.extra() };
         Ok(conf::with_peers(bgp, &facts, &passwords))
@@ -323,15 +323,17 @@ fn trouble(standing: &Kept) -> Option<Trouble> {
 }
 
 /// What a configuration needs to know of the host.
+#[derive(Debug, PartialEq, Eq)]
 struct OfHost {
-    /// Addresses that are good for a router id, the best one first.
+    /// Addresses that are good for a router id, the best one first, in whatever order the kernel names them.
     addresses: Vec<Ipv4Addr>,
+    /// All addresses that could be one.
+    borne: BTreeSet<Ipv4Addr>,
     /// The prefixes of its links.
     connected: BTreeSet<IpNet>,
 }
 
-/// The host as the kernel shows it. An address is good for a router id on the loopback link, on the link that leads out, and on a
-/// link of a peer: those of bridges are often the same on every node.
+/// The host as the kernel shows it.
 fn host(bgp: &Bgp, own: &[IpNet], deadline: Instant) -> Result<OfHost, NetlinkError> {
     let mut conn = Conn::open(deadline)?;
     let all = conn.addresses(None)?;
@@ -339,21 +341,37 @@ fn host(bgp: &Bgp, own: &[IpNet], deadline: Instant) -> Result<OfHost, NetlinkEr
         .iter()
         .filter_map(|address| Some((address.link, address.ip, IpNet::new(address.ip, address.prefix_len).ok()?)));
     let nets: Vec<(u32, IpAddr, IpNet)> = nets.collect();
-    let good = |on: &dyn Fn(u32, &IpNet) -> bool| -> Vec<Ipv4Addr> {
-        let fits = nets.iter().filter(|(link, ip, net)| on(*link, net) && !own.iter().any(|own| own.contains(ip)));
-        fits.filter_map(|(_, ip, _)| conf::is_for_router_id(*ip)).collect()
-    };
     // Any address that nobody on a link has says where the way out is.
     let outside = conn.route_for(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)))?.and_then(|route| route.link);
     let peers = bgp.peers.iter().filter_map(|peer| peer.neighbour.address()).filter(|ip| !is_link_local(*ip));
-    let peers: Vec<IpAddr> = peers.collect();
+    Ok(of_host(&nets, outside, &peers.collect::<Vec<_>>(), own))
+}
+
+/// The host with these addresses on its links, of which `outside` leads out. An address is good for a router id on the loopback
+/// link, on the link that leads out, and on a link of a peer: those of bridges are often the same on every node. One that stands
+/// alone on a link is worse than one of a network there, as it may be a service's that moves between hosts.
+fn of_host(nets: &[(u32, IpAddr, IpNet)], outside: Option<u32>, peers: &[IpAddr], own: &[IpNet]) -> OfHost {
     let towards: BTreeSet<u32> =
         nets.iter().filter(|(_, _, net)| peers.iter().any(|peer| net.contains(peer))).map(|(link, ..)| *link).collect();
-    let mut addresses = good(&|link, _| link == LOOPBACK);
-    addresses.extend(good(&|link, _| Some(link) == outside));
-    addresses.extend(good(&|link, _| towards.contains(&link)));
+    let outer = |net: &IpNet| !own.iter().any(|own| own.contains(&net.addr()));
+    let mut good: Vec<(u8, bool, Ipv4Addr)> = Vec::new();
+    for (link, ip, net) in nets.iter().filter(|(.., net)| outer(net)) {
+        let class = match *link {
+            LOOPBACK => 0,
+            link if Some(link) == outside => 1,
+            link if towards.contains(&link) => 2,
+            _ => continue,
+        };
+        let alone = *link != LOOPBACK && net.prefix_len() == net.max_prefix_len();
+        good.extend(conf::is_for_router_id(*ip).map(|ip| (class, alone, ip)));
+    }
+    good.sort_unstable();
     let connected = nets.iter().filter(|(_, ip, _)| !is_link_local(*ip) && !ip.is_loopback());
-    Ok(OfHost { addresses, connected: connected.map(|(.., net)| net.trunc()).collect() })
+    OfHost {
+        addresses: good.into_iter().map(|(.., ip)| ip).collect(),
+        borne: nets.iter().filter_map(|(_, ip, _)| conf::is_for_router_id(*ip)).collect(),
+        connected: connected.map(|(.., net)| net.trunc()).collect(),
+    }
 }
 
 /// Index of the loopback link in each namespace.
@@ -363,5 +381,42 @@ fn is_link_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_router_id_does_not_depend_on_the_order_of_the_kernels_answer_nor_on_a_services_address() {
+        let net = |link, net: &str| {
+            let net: IpNet = net.parse().expect("an address with its prefix length");
+            (link, net.addr(), net)
+        };
+        let (lo, out, peers, bridge) = (LOOPBACK, 2, 3, 9);
+        let mut nets = [
+            net(lo, "127.0.0.1/8"),
+            net(out, "192.0.2.5/32"),
+            net(out, "192.0.2.12/24"),
+            net(out, "192.0.2.11/24"),
+            net(out, "2001:db8::1/64"),
+            net(peers, "198.51.100.1/31"),
+            net(bridge, "172.17.0.1/16"),
+            net(out, "10.7.0.1/24"),
+        ];
+        let (towards, own) = (["198.51.100.0".parse().expect("literal")], ["10.7.0.0/24".parse().expect("literal")]);
+        let seen = |nets: &[(u32, IpAddr, IpNet)]| of_host(nets, Some(out), &towards, &own);
+        let expected: Vec<Ipv4Addr> = ["192.0.2.11", "192.0.2.12", "192.0.2.5", "198.51.100.1"]
+            .iter()
+            .map(|ip| ip.parse().expect("literal"))
+            .collect();
+        let first = seen(&nets);
+        assert_eq!(first.addresses, expected);
+        assert!(first.borne.contains(&Ipv4Addr::new(172, 17, 0, 1)), "it is the host's, though nobody would choose it");
+        nets.reverse();
+        assert_eq!(seen(&nets), first);
+        nets[0] = net(lo, "203.0.113.1/32");
+        assert_eq!(seen(&nets).addresses[0], Ipv4Addr::new(203, 0, 113, 1), "that of the loopback link is the host's");
     }
 }

@@ -95,9 +95,25 @@ fn what_is_never_taken_is_refused_before_what_is_listed() {
 fn a_router_id_stays_what_it_was() {
     let [one, other] = [Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)];
     assert_eq!(router_id("n", &[one, other], None), one);
-    assert_eq!(router_id("n", &[one, other], Some(other)), other, "one address more is no reason for a change");
-    assert_eq!(router_id("n", &[], Some(other)), other, "before the host has its addresses");
-    assert_eq!(router_id("n", &[one], Some(other)), one);
+    assert_eq!(router_id("n", &[one, other], Some(other)), other);
+    let of = |id| {
+        with_peers(
+            &bgp("{asn: 1, peers: [{name: a, address: 192.0.2.1, asn: 2}]}"),
+            &Facts { router_id: id, ..facts() },
+            &BTreeMap::new(),
+        )
+    };
+    let kept = |id: Ipv4Addr, addresses: &[Ipv4Addr], borne: &[Ipv4Addr]| {
+        kept_router_id(of(id).expose(), "host001", addresses, &borne.iter().copied().collect())
+    };
+    assert_eq!(kept(other, &[one, other], &[one, other]), Some(other), "one address more is no reason for a change");
+    assert_eq!(kept(other, &[one], &[one, other]), Some(other), "nor is another way out, or a peer less");
+    assert_eq!(kept(other, &[], &[]), Some(other), "before the host has its addresses");
+    assert_eq!(kept(other, &[one], &[one]), None, "it may be another router's now");
+    let of_name = router_id("host001", &[], None);
+    assert_eq!(kept(of_name, &[one], &[one]), Some(of_name), "a first IPv4 address is no reason for a change, either");
+    let silent = without_peers("host001", of_name);
+    assert_eq!(kept_router_id(silent.expose(), "host001", &[one], &BTreeSet::from([one])), None, "nobody knows it");
     let hash = router_id("n", &[], None);
     assert_eq!(hash, router_id("n", &[], None));
     assert_ne!(hash, router_id("m", &[], None));
