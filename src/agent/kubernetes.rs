@@ -22,13 +22,12 @@ use crate::agent::node::status::Reporter;
 use crate::agent::node::wake::Wake;
 use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::news::News;
-use crate::agent::routing::state::RoutesState;
+use crate::agent::routing::state::{Held, RoutesState};
 use crate::agent::threads::{Threads, end};
 use crate::kube::access::Access;
 use crate::kube::client::{Client, KubeError};
 use crate::kube::objects::{NodeConfigs, NodePeers, Pods as PodsOfNode};
 use crate::kube::reflect::reflect;
-use model::peers::Claim;
 
 /// The `User-Agent` of requests to the API server.
 const USER_AGENT: &str = concat!("flock-agent/", env!("CARGO_PKG_VERSION"));
@@ -47,8 +46,8 @@ pub struct Kubernetes {
     pub pods: Pods,
     /// What the nodes of the cluster say of themselves.
     pub peers: Board<Listed>,
-    /// The addresses beyond the node's ranges that its pods have, to be said to the others; none as long as nobody has looked.
-    pub claims: Board<Option<Vec<Claim>>>,
+    /// What the node's pods have, to be said to the others; none as long as nobody has looked.
+    pub held: Board<Option<Held>>,
     /// How the node's routes are, for its status.
     pub routes: Board<RoutesState>,
     wake: Sender<Wake>,
@@ -67,7 +66,7 @@ impl Kubernetes {
             published: Board::default(),
             pods: Pods::default(),
             peers: Board::default(),
-            claims: Board::default(),
+            held: Board::default(),
             routes: Board::default(),
             wake,
         })
@@ -85,7 +84,7 @@ impl Kubernetes {
         speaking: Board<Speaking>,
         routing: Sender<News>,
     ) -> io::Result<Following> {
-        let Kubernetes { node, client, published, pods, peers, claims, routes, wake } = self;
+        let Kubernetes { node, client, published, pods, peers, held, routes, wake } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
         let mut stopped = || {
@@ -118,7 +117,7 @@ impl Kubernetes {
         })?;
 
         let peer_stopped = stopped();
-        let own_peer = OwnPeer::new(client.clone(), node.clone(), state.clone(), peers.clone(), claims);
+        let own_peer = OwnPeer::new(client.clone(), node.clone(), state.clone(), peers.clone(), held);
         threads.start("nodepeer", move || own_peer.run(&peer_stopped))?;
 
         let status_stopped = stopped();

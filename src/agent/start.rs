@@ -213,7 +213,7 @@ impl Opened {
         let speaking = Board::default();
         let others = kubernetes
             .as_ref()
-            .map(|of| Others::new(node_name.clone(), of.peers.clone(), speaking.clone(), of.claims.clone()));
+            .map(|of| Others::new(node_name.clone(), of.peers.clone(), speaking.clone(), of.held.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
         let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes);
         let mut host = Host::new(suspicions);

@@ -28,9 +28,9 @@ struct Script {
     version: u64,
     patches: Vec<Value>,
     lists: usize,
-    /// NodePeers by the path to which they were written, and how often one was.
+    /// NodePeers by the path to which they were written, and each one that was.
     peers: BTreeMap<String, Value>,
-    peers_written: usize,
+    told: Vec<Value>,
 }
 
 #[derive(Clone)]
@@ -104,10 +104,10 @@ impl Api {
         }
         match verb {
             "patch" if peers => {
-                let object = serde_json::from_slice(&request.body).expect("JSON");
+                let object: Value = serde_json::from_slice(&request.body).expect("JSON");
                 self.change(|script| {
+                    script.told.push(object.clone());
                     script.peers.insert(path.to_owned(), object);
-                    script.peers_written += 1;
                     script.version += 1;
                 });
                 conn.answer("200 OK", "", "{}");
@@ -525,5 +525,31 @@ fn a_node_that_is_withdrawn_or_lacks_a_route_says_so_in_its_status_and_what_ends
     announced("RoutesRefused", "False", 2, CIDR4);
     host.run(&format!("ip route del unreachable {CIDR4} table 102 metric 1 proto static"));
     announced("Announced", "True", 2, "table 102");
+    agent.stop();
+}
+
+// covers: FM-M09
+#[test]
+fn other_nodes_never_hear_of_a_new_range_without_the_pods_that_live_in_the_former_one() {
+    let host = Host::new();
+    let api = Api::start(&host, Some(node_config_object(json!({"cidr4": CIDR4}))));
+    let agent = agent_of(&host, &api);
+    agent.wait_log("NodeConfig in force");
+    let pod = host.pod("a");
+    let address = host.add(&pod).annotations(&[]).result().ipv4().expect("an address").to_string();
+    let told_of = |range: &str| {
+        wait_for(&format!("a NodePeer with {range}"), || {
+            let told = api.look(|script| script.told.clone());
+            told.into_iter().find(|peer| peer["spec"]["cidr4"] == range)
+        })
+    };
+    assert_eq!(told_of(CIDR4)["spec"]["claims"], Value::Null);
+    // For longer than the pause between two looks at what there is to tell, nobody judges what the pods have.
+    host.arm("routing/routes.compare * hang 3000\n");
+    api.edit(json!({"cidr4": "10.26.0.0/24"}));
+    agent.wait_log("cidr4=10.26.0.0/24");
+    let claims = told_of("10.26.0.0/24")["spec"]["claims"].clone();
+    assert_eq!(claims[0]["address"], json!(address), "{claims}");
+    host.disarm();
     agent.stop();
 }

@@ -1,8 +1,8 @@
 //! What this node says of itself for the other nodes: its NodePeer in the API.
 //!
 //! One thread writes it, never in the way of a request: only when it differs from what the watch shows, at most once a second, and
-//! later when the server does not take it. It belongs to the NodeConfig and goes with it. Must not decide what the node's ranges
-//! are or by which addresses it is reached: the node's thread publishes both.
+//! later when the server does not take it. It belongs to the NodeConfig and goes with it. Must not decide what the node's pods
+//! have or by which addresses it is reached: the routing thread publishes the one, the node's thread the other.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,6 +14,7 @@ use crate::agent::board::Board;
 use crate::agent::node::peers::{Listed, RESOURCE};
 use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
 use crate::agent::node::state::NodeState;
+use crate::agent::routing::state::Held;
 use crate::kube::client::{Client, Method};
 use crate::kube::explained;
 use crate::kube::objects::node_peers;
@@ -39,7 +40,7 @@ pub struct OwnPeer {
     node: String,
     state: Board<NodeState>,
     listed: Board<Listed>,
-    claims: Board<Option<Vec<Claim>>>,
+    held: Board<Option<Held>>,
     /// What the server has taken last, and when. Should the watch not show it, nothing is gained by writing it each second.
     written: Option<(Peer, Instant)>,
     /// How often the client had moved to another server at the last look.
@@ -49,17 +50,16 @@ pub struct OwnPeer {
 }
 
 impl OwnPeer {
-    /// A writer that has written nothing yet, for the node of this name. `claims` are the addresses beyond its ranges that its
-    /// pods have.
+    /// A writer that has written nothing yet, for the node of this name, whose pods have what is `held`.
     pub fn new(
         client: Arc<Client>,
         node: String,
         state: Board<NodeState>,
         listed: Board<Listed>,
-        claims: Board<Option<Vec<Claim>>>,
+        held: Board<Option<Held>>,
     ) -> OwnPeer {
         let (written, moves, pause, not_before) = (None, 0, PAUSE_MIN, None);
-        OwnPeer { client, node, state, listed, claims, written, moves, pause, not_before }
+        OwnPeer { client, node, state, listed, held, written, moves, pause, not_before }
     }
 
     /// Writes until `stop` says so or is dropped. Whoever cannot wait for that shuts the client down.
@@ -81,10 +81,9 @@ impl OwnPeer {
         let listed = self.listed.get();
         let shown = listed.of(&self.node);
         let former = shown.map(|shown| shown.claims.as_slice()).unwrap_or_default();
-        let claims = self.claims.get();
-        // What an agent before this one has claimed stands until this one has looked: a claim must not become younger by a start.
-        let claims = claims.as_deref().unwrap_or(former);
-        let wanted = wanted(&self.state.get(), claims, former).filter(|_| listed.heard);
+        // What an agent before this one has said stands until this one has looked.
+        let held = self.held.get();
+        let wanted = held.iter().filter(|_| listed.heard).find_map(|held| wanted(&self.state.get(), held, former));
         let Some(wanted) = wanted else { return };
         if shown.is_some_and(|shown| **shown == wanted) {
             self.written = None;
@@ -134,17 +133,17 @@ impl OwnPeer {
 /// What this node should say of itself; none as long as there is nothing to say, or no NodeConfig in the API to whom it would
 /// belong. A claim that is among `former`, which the others have been told, never becomes younger: the earlier one of two nodes
 /// counts, and an agent that was started anew may not know yet how old its own is.
-fn wanted(state: &NodeState, claims: &[Claim], former: &[Claim]) -> Option<Peer> {
+fn wanted(state: &NodeState, held: &Held, former: &[Claim]) -> Option<Peer> {
     let aged = |claim: &Claim| {
         let same = |told: &&Claim| told.address == claim.address && told.pod == claim.pod && told.since < claim.since;
         former.iter().find(same).unwrap_or(claim).clone()
     };
-    let (edit, view) = (state.verdict.edit.as_ref()?, state.view.as_ref()?);
+    let edit = state.verdict.edit.as_ref()?;
     Some(Peer {
-        cidr6: view.config.cidr6,
-        cidr4: view.config.cidr4,
+        cidr6: held.cidr6,
+        cidr4: held.cidr4,
         next_hops: state.whereabouts.next_hops.clone(),
-        claims: claims.iter().map(aged).collect(),
+        claims: held.claims.iter().map(aged).collect(),
         owner: Some(edit.uid.as_str().into()),
         problems: Vec::new(),
     })
@@ -179,28 +178,27 @@ fn spec(peer: &Peer) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::node::state::{Edit, Verdict, View, Whereabouts};
+    use crate::agent::node::state::{Edit, Verdict, Whereabouts};
     use crate::kube::kind::Kind as _;
     use crate::kube::objects::NodePeers;
-    use model::addr::GATEWAY4;
     use model::peers::NextHop;
     use serde_json::value::RawValue;
 
     fn state() -> NodeState {
-        let text = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: n}\n\
-                    spec: {cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}\n";
-        let config = model::nodeconfig::parse(text).expect("valid");
         let hop = |address: &str, link_local: &str| NextHop {
             address: address.parse().expect("an address"),
             link_local: link_local.parse().ok(),
         };
         let next_hops = vec![hop("2001:db8:f::1", "fe80::1:2"), hop("192.0.2.1", "")];
         NodeState {
-            view: Some(Arc::new(View { config, mtu: 1500, gateway4: GATEWAY4 })),
             verdict: Verdict { edit: Some(Edit { uid: "u1".into(), generation: 1 }), ..Verdict::default() },
             whereabouts: Arc::new(Whereabouts { next_hops, ..Whereabouts::default() }),
             ..NodeState::default()
         }
+    }
+
+    fn held(claims: &[Claim]) -> Held {
+        Held { cidr6: "2001:db8::/64".parse().ok(), cidr4: "10.0.0.0/24".parse().ok(), claims: claims.to_vec() }
     }
 
     #[test]
@@ -208,7 +206,7 @@ mod tests {
         let claim =
             Claim { address: [203, 0, 113, 7].into(), pod: "web/a".into(), since: "2026-11-26T12:00:00Z".into() };
         for claims in [vec![], vec![claim]] {
-            let meant = wanted(&state(), &claims, &[]).expect("something to say");
+            let meant = wanted(&state(), &held(&claims), &[]).expect("something to say");
             let raw = RawValue::from_string(object("n", &meant).to_string()).expect("JSON");
             assert_eq!(NodePeers.reduce(&raw), Ok(meant));
         }
@@ -224,15 +222,14 @@ mod tests {
             (claim("web/a", early), claim("web/a", late), early),
             (claim("web/b", late), claim("web/a", early), late),
         ] {
-            let said = wanted(&state(), &[now], &[told]).expect("something to say");
+            let said = wanted(&state(), &held(&[now]), &[told]).expect("something to say");
             assert_eq!(&*said.claims[0].since, expected);
         }
     }
 
     #[test]
     fn nothing_is_said_before_there_is_a_node_config_that_it_belongs_to() {
-        assert!(wanted(&state(), &[], &[]).is_some());
-        assert_eq!(wanted(&NodeState { view: None, ..state() }, &[], &[]), None);
-        assert_eq!(wanted(&NodeState { verdict: Verdict::default(), ..state() }, &[], &[]), None);
+        assert!(wanted(&state(), &held(&[]), &[]).is_some());
+        assert_eq!(wanted(&NodeState { verdict: Verdict::default(), ..state() }, &held(&[]), &[]), None);
     }
 }

@@ -202,11 +202,15 @@ impl Routing {
         let state = self.node.get();
         let Some(view) = &state.view else { return Ok(()) };
         self.serving |= state.host.is_ready();
+        let deadline = Instant::now() + LIMIT;
         if !self.serving {
+            // Others may have to know the way to pods that are there, whatever ails the host.
+            if let Some(others) = &self.others {
+                others.tell(&self.ledger.leases(deadline)?.0, view);
+            }
             return Ok(());
         }
         failpoint::pass("routes.compare").ok();
-        let deadline = Instant::now() + LIMIT;
         let mut conn = Conn::open(deadline)?;
         // Routes before leases: what is shown of a link that goes in between is wanted no more, and its removal finds nothing.
         let shown = conn.shown_routes()?;

@@ -15,6 +15,7 @@ use crate::agent::node::peers::Listed;
 use crate::agent::node::reach::OnLink;
 use crate::agent::node::state::{NodeState, View};
 use crate::agent::routing::bird::Speaking;
+use crate::agent::routing::state::Held;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
 use model::claims::{self, Contest};
@@ -42,8 +43,8 @@ pub struct Others {
     listed: Board<Listed>,
     /// How peers of `spec.bgp` are told.
     speaking: Board<Speaking>,
-    /// What this node tells the others that it claims.
-    claims: Board<Option<Vec<Claim>>>,
+    /// What this node tells the others that its pods have.
+    held: Board<Option<Held>>,
     keeper: Keeper,
     on_link: OnLink,
     /// Links, addresses or routes of the host may have changed since the kernel was asked about an address.
@@ -72,16 +73,11 @@ pub struct Judgement {
 }
 
 impl Others {
-    /// The nodes on the board `listed`, seen from the node of this name, which is `speaking` with routers and tells its `claims` on
-    /// the last board.
-    pub fn new(
-        node: String,
-        listed: Board<Listed>,
-        speaking: Board<Speaking>,
-        claims: Board<Option<Vec<Claim>>>,
-    ) -> Others {
+    /// The nodes on the board `listed`, seen from the node of this name, which is `speaking` with routers and tells what its pods
+    /// have on the last board.
+    pub fn new(node: String, listed: Board<Listed>, speaking: Board<Speaking>, held: Board<Option<Held>>) -> Others {
         let (keeper, on_link, now) = (Keeper::default(), OnLink::default(), Instant::now());
-        Others { node, listed, speaking, claims, keeper, on_link, stale: false, ask_again: now, began: now }
+        Others { node, listed, speaking, held, keeper, on_link, stale: false, ask_again: now, began: now }
     }
 
     /// What the other nodes mean now. `shown` is what the kernel shows of this node's routes; `fresh` says that links, addresses or
@@ -105,7 +101,7 @@ impl Others {
         let ranges = view.config.prefixes();
         let held = leases.iter().flat_map(|lease| lease.addresses().chain(lease.anycast.iter().copied())).collect();
         let own = Own { name: &self.node, ranges: &ranges, held: &held, host: &state.whereabouts.host };
-        let claimed = self.claim(leases, view, &listed);
+        let claimed = self.tell(leases, view).claims;
         let mut judgement = Judgement {
             overlaps: overlaps(&own, &peers),
             contests: claims::contests(&self.node, &claimed, &peers),
@@ -144,18 +140,20 @@ impl Others {
         Ok(judgement)
     }
 
-    /// What this node claims, which the others are told.
-    fn claim(&self, leases: &[Lease], view: &View, listed: &Listed) -> Vec<Claim> {
-        let told = self.claims.get();
+    /// Tells the others what this node's pods have, and returns it.
+    pub fn tell(&self, leases: &[Lease], view: &View) -> Held {
+        let (listed, told) = (self.listed.get(), self.held.get());
         let published = listed.of(&self.node).map(|own| own.claims.as_slice()).unwrap_or_default();
         // What is published is older: after a start, it tells what the agent before this one claimed.
-        let former: Vec<Claim> = published.iter().chain(told.iter().flatten()).cloned().collect();
+        let told_claims = told.iter().flat_map(|held| &held.claims);
+        let former: Vec<Claim> = published.iter().chain(told_claims).cloned().collect();
         let (ranges, named) = (view.config.prefixes(), &view.config.extra_prefixes);
-        let claimed = claims::own(leases, &ranges, named, &former, &log::timestamp(SystemTime::now()));
-        if told.as_ref().as_ref() != Some(&claimed) {
-            self.claims.set(Some(claimed.clone()));
+        let claims = claims::own(leases, &ranges, named, &former, &log::timestamp(SystemTime::now()));
+        let held = Held { cidr6: view.config.cidr6, cidr4: view.config.cidr4, claims };
+        if told.as_ref().as_ref() != Some(&held) {
+            self.held.set(Some(held.clone()));
         }
-        claimed
+        held
     }
 
     fn ms(&self, at: Instant) -> u64 {
