@@ -454,6 +454,7 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
                     Announcement::Surroundings => node = suspicions.surroundings(),
                     Announcement::Routes => routes = suspicions.routes(),
                     Announcement::Carrier(link) => routes = suspicions.carrier(link),
+                    Announcement::Place(to) => routes = suspicions.place(to),
                     Announcement::Link => {
                         node = suspicions.host() | suspicions.surroundings();
                         routes = suspicions.routes();

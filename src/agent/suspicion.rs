@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use crate::process::lock::Lock;
 
 /// Most suspicious links, and most suspicious addresses, that are listed one by one. With more than that, all links are suspicious.
@@ -43,6 +45,8 @@ struct Pending {
     routes: bool,
     /// The links whose carrier the routes rest on.
     watched: BTreeSet<u32>,
+    /// The destinations of the node's routes in the main table.
+    places: BTreeSet<IpNet>,
     suspects: Option<Suspects>,
 }
 
@@ -79,6 +83,17 @@ impl Suspicions {
     /// tell of, and hardly any carries such routes.
     pub fn carrier(&self, link: u32) -> bool {
         self.with(|pending| pending.watched.contains(&link) && !std::mem::replace(&mut pending.routes, true))
+    }
+
+    /// Names the destinations of the node's routes in the main table, from now on. To be said before one makes them.
+    pub fn keep_places(&self, places: BTreeSet<IpNet>) {
+        self.with(|pending| pending.places = places);
+    }
+
+    /// As [`Suspicions::routes`], if this destination is one of the node's routes: somebody else's may stand in the place of that
+    /// one, or not any more.
+    pub fn place(&self, to: IpNet) -> bool {
+        self.with(|pending| pending.places.contains(&to) && !std::mem::replace(&mut pending.routes, true))
     }
 
     /// Notes with `add` that a pod's link may have lost something. True if no link was suspicious before.
@@ -171,6 +186,11 @@ mod tests {
         assert!(!suspicions.carrier(7), "nothing rests on it");
         suspicions.watch(BTreeSet::from([7]));
         assert!(suspicions.carrier(7) && !suspicions.carrier(7) && !suspicions.routes() && suspicions.take_routes());
+        let [net, other] = ["10.2.0.0/24", "10.3.0.0/24"].map(|net| net.parse().expect("a prefix"));
+        suspicions.keep_places(BTreeSet::from([net]));
+        assert!(
+            !suspicions.place(other) && suspicions.place(net) && !suspicions.place(net) && suspicions.take_routes()
+        );
         assert!(suspicions.link(|suspects| suspects.link(7)));
         assert!(!suspicions.link(|suspects| suspects.link(8)));
         assert_eq!(suspicions.take_links().map(|suspects| suspects.links.len()), Some(2));

@@ -553,3 +553,59 @@ fn other_nodes_never_hear_of_a_new_range_without_the_pods_that_live_in_the_forme
     host.disarm();
     agent.stop();
 }
+
+// covers: FM-M11
+#[test]
+fn somebody_elses_route_to_a_node_counts_if_it_leads_there_and_else_is_named_with_what_to_do() {
+    let host = Host::new();
+    for line in ["ip link add up0 type veth peer name up1", "ip link set up0 up", "ip link set up1 up"] {
+        host.run(line);
+    }
+    host.run("ip addr add 192.0.2.1/24 dev up0");
+    let (range, node) = ("10.25.215.0/24", ["192.0.2.2", "192.0.2.3"]);
+    let api = Api::start(&host, Some(node_config_object(json!({"cidr4": CIDR4}))));
+    let peer = json!({
+        "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodePeer",
+        "metadata": {"name": "host002", "uid": "p2", "resourceVersion": "1"},
+        "spec": {"cidr4": range, "nextHops": node.map(|ip| json!({"address": ip}))},
+    });
+    api.change(|script| {
+        script.version += 1;
+        script.peers.insert("host002".into(), peer);
+    });
+    let foreign = |via: &str| host.run(&format!("ip route replace {range} via {via} proto static"));
+    foreign(node[1]);
+    let agent = agent_of(&host, &api);
+    agent.wait_log("NodeConfig in force");
+    let pod = host.pod("a");
+    host.add(&pod).annotations(&[]).result();
+    let status = api.wait_condition("Routing", "True", "Announced");
+    assert_eq!(
+        (&status["routing"]["reached"], &condition(&status, "PeersReached")["status"]),
+        (&json!(1), &json!("True"))
+    );
+    let leads = || host.run(&format!("ip route show {range}"));
+    let ours = || wait_or(leads, || leads().contains("via 192.0.2.2 dev up0 proto 102").then_some(()));
+    // More often than whole rounds come in the time.
+    let began = Instant::now();
+    for _ in 0..4 {
+        assert!(leads().contains("via 192.0.2.3 dev up0 proto static"), "{}", leads());
+        host.run(&format!("ip route del {range} proto static"));
+        ours();
+        foreign(node[1]);
+    }
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+
+    foreign("192.0.2.9");
+    let status = api.wait_condition("Routing", "False", "RoutesRefused");
+    let message = condition(&status, "Routing")["message"].as_str().expect("text").to_owned();
+    let remedy = format!("ip route del {range} proto 4");
+    for words in ["via 192.0.2.9", &remedy, "spec.peers: none"] {
+        assert!(message.contains(words), "{message}");
+    }
+    host.run(&remedy);
+    ours();
+    api.wait_condition("Routing", "True", "Announced");
+    let log = agent.stop();
+    assert_eq!(log.matches("routes cannot be set").count(), 1, "{log}");
+}

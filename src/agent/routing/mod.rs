@@ -29,14 +29,18 @@ use crate::agent::routing::news::{Heard, News};
 use crate::agent::routing::others::{Judgement, Others};
 use crate::agent::routing::state::RoutesState;
 use crate::agent::suspicion::{Budget, Suspicions};
+use crate::kernel::netlink::Cause::Occupied;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
+use crate::kernel::netlink::foreign::Hop;
 use crate::process::failpoint;
 use crate::process::log;
 use crate::process::progress::Progress;
+use ipnet::IpNet;
 use model::lease::Lease;
 use model::peers::summary;
-use model::routes::{self, ANNOUNCED, RouteKey, Routes, Stage, Way, announce, steps};
+use model::plan::ROUTE_PROTOCOL;
+use model::routes::{self, ANNOUNCED, MAIN, RouteKey, Routes, Stage, Way, announce, steps};
 
 /// Interval between rounds without being woken, 20 s.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -85,6 +89,8 @@ pub struct Routing {
     kernel_allowed: Instant,
     /// The overlaps of ranges that the log has, which need no second line.
     overlaps: BTreeSet<String>,
+    /// The routes that are not made, as somebody else's stands in their place and leads to the same node.
+    led: BTreeSet<RouteKey>,
     /// Whether the host has been ready for pods: nothing is announced before.
     serving: bool,
     /// What was wanted at the end of the last round that succeeded.
@@ -118,6 +124,7 @@ impl Routing {
             stale: false,
             kernel_allowed: Instant::now(),
             overlaps: BTreeSet::new(),
+            led: BTreeSet::new(),
             serving: false,
             wanted: None,
             neighbours: Neighbours::default(),
@@ -224,7 +231,13 @@ impl Routing {
         let mut wanted = wanted(view, &leases, &others);
         wanted.extend(self.anycast.wanted(&mut conn, &leases, &shown)?);
         let wanted = wanted.at(stage);
-        let steps = steps(&wanted, &shown);
+        let mut steps = steps(&wanted, &shown);
+        let led = self.led.clone();
+        let is_led = |step: &routes::Step| added(step).is_some_and(|key| led.contains(&key));
+        // That such a route is another one, or gone, is news of the kernel's.
+        if !(self.stale || due) {
+            steps.retain(|step| !is_led(step));
+        }
         if stage != self.state.stage {
             say_stage(stage);
         }
@@ -237,14 +250,22 @@ impl Routing {
         let busy = leases.iter().filter(|lease| busy.contains(&lease.attachment));
         let passing = Passing::new(busy.filter_map(|lease| lease.host_index), &wanted);
         // What was in force and is wanted still was taken away by somebody.
-        let lost = self.wanted.as_ref() == Some(&wanted) && steps.iter().any(|step| !passing.concerns(step));
+        let own_work = |step: &routes::Step| passing.concerns(step) || is_led(step);
+        let lost = self.wanted.as_ref() == Some(&wanted) && !steps.iter().all(own_work);
         if lost && !due && !self.budget.take(Instant::now()) {
             log::warn("somebody keeps changing the routes of this node; they are put back in rounds only")
                 .with("seconds", INTERVAL.as_secs())
                 .write_limited();
             return Ok(());
         }
-        let problem = carry_out(&mut conn, &steps, &passing, lost);
+        if self.wanted.as_ref() != Some(&wanted) {
+            self.suspicions.keep_places(places(&wanted));
+        }
+        let same = |way, hops: &[Hop]| self.others.as_ref().is_some_and(|others| others.leads_there(way, hops));
+        let Outcome { problem, led } = carry_out(&mut conn, &steps, &passing, lost, same);
+        let tried: BTreeSet<RouteKey> = steps.iter().filter_map(added).collect();
+        self.led.retain(|key| wanted.routes.contains_key(key) && !tried.contains(key));
+        self.led.extend(led);
         if let Some(problem) = &problem {
             self.again_at =
                 Some(self.again_at.map_or(Instant::now() + RETRY_REFUSED, |at| at.min(Instant::now() + RETRY_REFUSED)));
@@ -282,19 +303,53 @@ fn wanted(view: &View, leases: &[Lease], others: &Judgement) -> Routes {
     wanted
 }
 
-/// Carries out `steps`, and says so. Returns what failed.
-fn carry_out(conn: &mut Conn, steps: &[routes::Step], passing: &Passing, lost: bool) -> Option<String> {
+fn added(step: &routes::Step) -> Option<RouteKey> {
+    if let routes::Step::AddRoute(key, _) = step { Some(*key) } else { None }
+}
+
+/// The destinations in the main table.
+fn places(wanted: &Routes) -> BTreeSet<IpNet> {
+    wanted.routes.keys().filter(|key| key.table == MAIN).map(|key| key.to).collect()
+}
+
+/// What became of steps.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// What failed, in words for an operator.
+    problem: Option<String>,
+    /// The routes in whose place somebody else's stands that leads to the same node.
+    led: BTreeSet<RouteKey>,
+}
+
+/// Carries out `steps`, and says so. `same` tells whether somebody else's route by these hops leads where ours would.
+fn carry_out(
+    conn: &mut Conn,
+    steps: &[routes::Step],
+    passing: &Passing,
+    lost: bool,
+    same: impl Fn(Way, &[Hop]) -> bool,
+) -> Outcome {
+    let mut outcome = Outcome::default();
     if steps.is_empty() {
-        return None;
+        return outcome;
     }
     failpoint::pass("routes.change").ok();
     let mut failures = Vec::new();
     let mut done = 0_usize;
-    for (outcome, step) in conn.carry_out(steps).into_iter().zip(steps) {
-        match outcome {
+    for (result, step) in conn.carry_out(steps).into_iter().zip(steps) {
+        match result {
             Ok(()) => done += 1,
             Err(error) if has_passed(step, &error) || passing.concerns(step) => {}
-            Err(error) => failures.push(error.to_string()),
+            Err(error) => match (step, &error.cause) {
+                (routes::Step::AddRoute(key, way), Occupied { protocol, hops }) if *protocol != ROUTE_PROTOCOL => {
+                    if same(*way, hops) {
+                        outcome.led.insert(*key);
+                    } else {
+                        failures.push(format!("{error}: {}", remedy(*key, *way, *protocol)));
+                    }
+                }
+                _ => failures.push(error.to_string()),
+            },
         }
     }
     failpoint::pass("routes.changed").ok();
@@ -307,7 +362,7 @@ fn carry_out(conn: &mut Conn, steps: &[routes::Step], passing: &Passing, lost: b
         line.with("changes", done).with_some("first", first).write_limited();
     }
     if failures.is_empty() {
-        return None;
+        return outcome;
     }
     let more = failures.len().saturating_sub(FAILURES_TOLD);
     failures.truncate(FAILURES_TOLD);
@@ -315,7 +370,17 @@ fn carry_out(conn: &mut Conn, steps: &[routes::Step], passing: &Passing, lost: b
     if more > 0 {
         told.push_str(&format!("; and {more} more"));
     }
-    Some(told)
+    outcome.problem = Some(told);
+    outcome
+}
+
+/// What an operator can do about a route of this protocol that stands in the place of ours.
+fn remedy(key: RouteKey, way: Way, protocol: u8) -> String {
+    let table = if key.table == ANNOUNCED { " table 102" } else { "" };
+    let metric = if key.metric > 0 { format!(" metric {}", key.metric) } else { String::new() };
+    // Only another node is behind a gateway.
+    let or = if matches!(way, Way::Gateway { .. }) { ", or spec.peers: none if it is right" } else { "" };
+    format!("`ip route del {}{table}{metric} proto {protocol}` makes room{or}", key.to)
 }
 
 /// The links that requests are at work on, and the nexthop objects and groups that lead there.

@@ -17,11 +17,12 @@ use crate::agent::node::state::{NodeState, View};
 use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::state::Held;
 use crate::kernel::netlink::conn::Conn;
+use crate::kernel::netlink::foreign::Hop;
 use crate::process::log;
 use model::claims::{self, Contest};
 use model::lease::Lease;
 use model::nodeconfig;
-use model::peers::{Claim, Keeper, Own, Remark, Via, Word, asked, overlaps};
+use model::peers::{Claim, Keeper, Own, Peer, Peers, Remark, Via, Word, asked, overlaps};
 use model::routes::{MAIN, RouteKey, Routes, Way};
 
 /// Denominator of the share of its time that the thread spends with questions about the same addresses again, a twentieth: with
@@ -140,6 +141,12 @@ impl Others {
         Ok(judgement)
     }
 
+    /// Whether somebody else's route by these hops, in whose place one of `way` is wanted, leads to the same node.
+    pub fn leads_there(&self, way: Way, hops: &[Hop]) -> bool {
+        let Way::Gateway { via, link } = way else { return false };
+        leads_to_the_same(&self.listed.get().peers(), (via, link), hops)
+    }
+
     /// Tells the others what this node's pods have, and returns it.
     pub fn tell(&self, leases: &[Lease], view: &View) -> Held {
         let (listed, told) = (self.listed.get(), self.held.get());
@@ -185,6 +192,22 @@ fn directness(peers: Option<nodeconfig::Peers>, bgp: bool, speaking: &Speaking) 
     }
 }
 
+/// Whether all of `hops` are addresses of a node that `wanted` leads to. A link-local one is that of a node on one link only.
+fn leads_to_the_same(peers: &Peers<'_>, (wanted, link): Via, hops: &[Hop]) -> bool {
+    let leads = |hop: &Hop, bears: &dyn Fn(IpAddr) -> bool| match *hop {
+        (Some(by), Some(via)) => bears(via) && (by == link || !is_link_local(via)),
+        _ => false,
+    };
+    let all = |bears: &dyn Fn(IpAddr) -> bool| !hops.is_empty() && hops.iter().all(|hop| leads(hop, bears));
+    let of_peer = |peer: &Peer| peer.bears(wanted) && all(&|via| peer.bears(via));
+    // A node that is gone has its route for a while.
+    all(&|via| via == wanted) || peers.values().any(|peer| of_peer(peer))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
 /// The routes to other nodes that the kernel shows.
 fn reached(shown: &Routes) -> BTreeMap<IpNet, Via> {
     let of_others = shown.routes.iter().filter(|(key, _)| key.table == MAIN);
@@ -201,7 +224,8 @@ mod tests {
     use super::*;
     use crate::agent::routing::bird::Trouble;
     use crate::bird::sessions::Session;
-    use model::nodeconfig::Peers;
+    use model::nodeconfig::Peers as Asked;
+    use model::peers::NextHop;
 
     fn speaking(states: &[&str]) -> Speaking {
         let session = |state: &&str| Session {
@@ -227,9 +251,38 @@ mod tests {
         ] {
             assert_eq!(directness(None, true, &speaking), expected, "{speaking:?}");
             // Whoever has said what he wants gets it, and a node without bgp speaks with nobody.
-            assert_eq!(directness(Some(Peers::Direct), true, &speaking), Directness::Wanted);
-            assert_eq!(directness(Some(Peers::None), true, &speaking), Directness::None);
+            assert_eq!(directness(Some(Asked::Direct), true, &speaking), Directness::Wanted);
+            assert_eq!(directness(Some(Asked::None), true, &speaking), Directness::None);
             assert_eq!(directness(None, false, &speaking), Directness::Wanted);
         }
+    }
+
+    #[test]
+    fn somebody_elses_route_counts_only_if_each_of_its_next_hops_is_the_same_node() {
+        let hop = |address: &str, link_local: &str| NextHop {
+            address: address.parse().expect("literal"),
+            link_local: link_local.parse().ok(),
+        };
+        let next_hops = vec![hop("192.0.2.2", "fe80::2"), hop("192.0.2.3", "")];
+        let (two, three) =
+            (Peer { next_hops, ..Peer::default() }, Peer { next_hops: vec![hop("192.0.2.9", "")], ..Peer::default() });
+        let peers = Peers::from([("two", &two), ("three", &three)]);
+        let by = |link: u32, via: &str| (Some(link), via.parse().ok());
+        for (hops, expected) in [
+            (&[by(2, "192.0.2.2")][..], true),
+            (&[by(3, "192.0.2.3")], true),
+            (&[by(2, "192.0.2.3"), by(2, "192.0.2.2")], true),
+            (&[by(2, "fe80::2")], true),
+            (&[by(3, "fe80::2")], false),
+            (&[by(2, "192.0.2.9")], false),
+            (&[by(2, "192.0.2.2"), by(2, "192.0.2.9")], false),
+            (&[(Some(2), None)], false),
+            (&[], false),
+        ] {
+            assert_eq!(leads_to_the_same(&peers, ([192, 0, 2, 2].into(), 2), hops), expected, "{hops:?}");
+        }
+        let gone = Peers::new();
+        assert!(leads_to_the_same(&gone, ([192, 0, 2, 2].into(), 2), &[by(2, "192.0.2.2")]));
+        assert!(!leads_to_the_same(&gone, ([192, 0, 2, 2].into(), 2), &[by(2, "192.0.2.3")]));
     }
 }

@@ -7,6 +7,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
@@ -24,7 +25,7 @@ use super::{Cause, NetlinkError};
 use crate::process::failpoint;
 use model::addr::GATEWAY6;
 use model::plan::ROUTE_PROTOCOL;
-use model::routes::ANNOUNCED;
+use model::routes::{ANNOUNCED, MAIN};
 
 const GROUPS: [u32; 7] = [
     RTNLGRP_LINK,
@@ -46,6 +47,8 @@ pub enum Announcement {
     /// What the routes to other nodes, the announcements and the ways to anycast addresses consist of or rest on: one of them is
     /// gone, somebody else is at the announcements, a link of the host went up or down, or an address came or went.
     Routes,
+    /// A route of somebody else's to this destination came to the main table or went, perhaps in the place of one of flock's.
+    Place(IpNet),
     /// A single route with flock's mark is gone.
     OwnRoute(IpAddr),
     /// The link of this index, the host end of a pod's, may have got or lost its carrier: the pod's end went up or down.
@@ -150,6 +153,7 @@ fn routing(object: &Object) -> Option<Announcement> {
             match (route.marked, object.kind()) {
                 (true, RTM_DELROUTE) => route.table == ANNOUNCED || route.indirect,
                 (true, _) => false,
+                (false, _) if route.table == MAIN => return route.to.map(Announcement::Place),
                 (false, _) => route.table == ANNOUNCED,
             }
         }
@@ -186,7 +190,8 @@ fn setting(object: &Object) -> Option<Announcement> {
 
 /// What is said of a route.
 struct Heard {
-    to: Option<IpAddr>,
+    /// None for a default route.
+    to: Option<IpNet>,
     table: u32,
     marked: bool,
     /// It is to one address.
@@ -208,7 +213,7 @@ impl Heard {
         let mut heard = Heard { to: None, table: table.into(), marked, single, indirect: false };
         for (attribute, value) in object.attributes(ROUTE_SIZE) {
             match attribute {
-                RTA_DST => heard.to = address(family, value),
+                RTA_DST => heard.to = address(family, value).and_then(|ip| IpNet::new(ip, prefix_len).ok()),
                 RTA_TABLE => heard.table = number(value).unwrap_or(heard.table),
                 RTA_GATEWAY | RTA_VIA | RTA_NH_ID => heard.indirect = true,
                 _ => {}
@@ -224,7 +229,7 @@ fn route(object: &Object) -> Option<Announcement> {
     match (route.marked, object.kind()) {
         (false, _) => Some(Announcement::Surroundings),
         (true, RTM_DELROUTE) if route.table == ANNOUNCED || route.indirect => None,
-        (true, RTM_DELROUTE) if route.single => route.to.map(Announcement::OwnRoute),
+        (true, RTM_DELROUTE) if route.single => route.to.map(|to| Announcement::OwnRoute(to.addr())),
         (true, RTM_DELROUTE) => Some(Announcement::Host),
         (true, _) => None,
     }
@@ -402,14 +407,15 @@ mod tests {
             ),
             (vec![40, 0, 0, 0], Announcement::Lost),
         ] {
-            let of_pods_and_host = changes(&heard).into_iter().filter(|heard| *heard != Announcement::Routes);
+            let of_routing = |heard: &Announcement| matches!(heard, Announcement::Routes | Announcement::Place(_));
+            let of_pods_and_host = changes(&heard).into_iter().filter(|heard| !of_routing(heard));
             assert_eq!(of_pods_and_host.collect::<Vec<_>>(), [change], "{heard:?}");
         }
     }
 
     #[test]
     fn what_the_routes_to_nodes_and_anycast_addresses_rest_on_is_heard() {
-        use Announcement::{Host, Link, OwnLink, OwnRoute, Routes, Surroundings};
+        use Announcement::{Host, Link, OwnLink, OwnRoute, Place, Routes, Surroundings};
         let lost = |attribute: (u16, &[u8])| {
             let header = [AF_INET, 32, 0, 0, 254, ROUTE_PROTOCOL, 0, 1, 0, 0, 0, 0];
             message(RTM_DELROUTE, &header, &[(RTA_DST, &[10, 0, 0, 5]), attribute])
@@ -427,6 +433,8 @@ mod tests {
             (route(RTM_NEWROUTE, 32, 102, 4), vec![Surroundings, Routes]),
             (route(RTM_DELROUTE, 32, 102, 4), vec![Surroundings, Routes]),
             (route(RTM_NEWROUTE, 32, 103, 4), vec![Surroundings]),
+            (route(RTM_NEWROUTE, 32, 254, 4), vec![Surroundings, Place("10.0.0.5/32".parse().expect("literal"))]),
+            (route(RTM_DELROUTE, 32, 254, 4), vec![Surroundings, Place("10.0.0.5/32".parse().expect("literal"))]),
             (lost((RTA_GATEWAY, &[10, 0, 0, 1])), vec![Routes]),
             (lost((RTA_VIA, &[0; 18])), vec![Routes]),
             (lost((RTA_NH_ID, &9u32.to_ne_bytes())), vec![Routes]),

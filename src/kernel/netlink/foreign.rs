@@ -127,18 +127,16 @@ pub(super) fn as_foreign_route(object: &Object, objects: &NexthopObjects) -> Opt
         return None;
     }
     let (mut metric, mut table, mut by_number) = (0, u32::from(table), None);
-    let mut hops = Vec::new();
     for (attribute, value) in object.attributes(ROUTE_SIZE) {
         match attribute {
             RTA_DST => to = address(family, value)?,
             RTA_PRIORITY => metric = number(value).unwrap_or_default(),
             RTA_TABLE => table = number(value).unwrap_or(table),
             RTA_NH_ID => by_number = number(value),
-            RTA_MULTIPATH => hops.extend(next_hops(family, value)),
             _ => {}
         }
     }
-    hops.extend(hop(family, object.attributes(ROUTE_SIZE)));
+    let mut hops = hops_of(family, object);
     // The kernel shows what an object leads to beside its number, unless `nexthop_compat_mode` is off.
     if hops.is_empty()
         && let Some(id) = by_number
@@ -148,6 +146,14 @@ pub(super) fn as_foreign_route(object: &Object, objects: &NexthopObjects) -> Opt
     let in_main_table = table == u32::from(RouteHeader::RT_TABLE_MAIN);
     let to = IpNet::new(to, prefix_len).ok()?;
     Some(ForeignRoute { to, hops, metric, in_main_table, advertised: protocol == RTPROT_RA })
+}
+
+/// Every next hop that the kernel shows of a route, of one by a nexthop object, too.
+pub(super) fn hops_of(family: u8, object: &Object) -> Vec<Hop> {
+    let several = object.attributes(ROUTE_SIZE).filter(|(attribute, _)| *attribute == RTA_MULTIPATH);
+    let mut hops: Vec<Hop> = several.flat_map(|(_, value)| next_hops(family, value)).collect();
+    hops.extend(hop(family, object.attributes(ROUTE_SIZE)));
+    hops
 }
 
 /// The entries of a route with several next hops (`rtnexthop`): length, flags, weight, link, and attributes of their own.

@@ -21,6 +21,8 @@ use std::io;
 
 use rustix::io::Errno;
 
+use self::foreign::Hop;
+
 /// A netlink request that failed: what was asked, and the kernel's own reason.
 #[derive(Debug)]
 pub struct NetlinkError {
@@ -54,6 +56,13 @@ pub enum Cause {
     Altered(&'static str),
     /// It was not tried: what it rests on was refused before.
     Unfounded,
+    /// Another route stands in the place of the one that was to be made.
+    Occupied {
+        /// The protocol number that says whose it is.
+        protocol: u8,
+        /// Where it leads, each link and gateway; empty for one that leads nowhere.
+        hops: Vec<Hop>,
+    },
 }
 
 impl NetlinkError {
@@ -78,7 +87,7 @@ impl NetlinkError {
 
     /// The thing to be made is there already.
     pub fn is_exists(&self) -> bool {
-        self.errno() == Some(Errno::EXIST)
+        self.errno() == Some(Errno::EXIST) || matches!(self.cause, Cause::Occupied { .. })
     }
 
     /// The kernel does not let this process do it.
@@ -90,7 +99,9 @@ impl NetlinkError {
     pub fn is_transient(&self) -> bool {
         let errno = match &self.cause {
             Cause::Late | Cause::Interrupted => return true,
-            Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth | Cause::Unfounded => return false,
+            Cause::Garbled(_) | Cause::Altered(_) | Cause::NoVeth | Cause::Unfounded | Cause::Occupied { .. } => {
+                return false;
+            }
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => Errno::from_io_error(error),
         };
@@ -126,6 +137,16 @@ impl fmt::Display for NetlinkError {
             Cause::Altered(part) => write!(f, "{part} was taken down or changed by somebody else meanwhile"),
             Cause::Unfounded => f.write_str("not tried, since what it rests on was refused"),
             Cause::Interrupted => f.write_str("the table kept changing while it was read"),
+            Cause::Occupied { protocol, hops } => {
+                write!(f, "proto {protocol} leads it")?;
+                match hops[..] {
+                    [] => f.write_str(" unreachable"),
+                    _ => hops.iter().try_for_each(|(link, via)| {
+                        via.map_or(Ok(()), |via| write!(f, " via {via}"))?;
+                        link.map_or(Ok(()), |link| write!(f, " by link {link}"))
+                    }),
+                }
+            }
         }
     }
 }

@@ -12,11 +12,10 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
-use rustix::io::Errno;
 
 use super::apply::route;
 use super::conn::{Conn, Encoded, Request};
-use super::foreign::{NexthopObjects, as_foreign_route};
+use super::foreign::{Hop, NexthopObjects, as_foreign_route, hops_of};
 use super::message::{Object, address, number, other_family};
 use super::nexthop::{Owner, delete_nexthop, put_flags, put_group, put_nexthop, taken};
 use super::uapi::{
@@ -36,6 +35,14 @@ pub(super) struct Shown {
     pub(super) key: RouteKey,
     pub(super) way: Way,
     pub(super) protocol: u8,
+}
+
+/// What stands where a route was to be made.
+struct InTheWay {
+    protocol: u8,
+    /// Where it leads, if flock could have made it.
+    way: Option<Way>,
+    hops: Vec<Hop>,
 }
 
 impl Conn {
@@ -212,10 +219,9 @@ impl Conn {
                 if error.is_exists() =>
             {
                 match self.in_the_way(*key)? {
-                    Some(route) if route.protocol == ROUTE_PROTOCOL && route.way == *way => Ok(()),
-                    Some(Shown { way, protocol, .. }) => {
-                        let text = Some(format!("proto {protocol} leads it {way}"));
-                        Err(NetlinkError { what: error.what, cause: Cause::Kernel { errno: Errno::EXIST, text } })
+                    Some(found) if found.protocol == ROUTE_PROTOCOL && found.way == Some(*way) => Ok(()),
+                    Some(InTheWay { protocol, hops, .. }) => {
+                        Err(NetlinkError { what: error.what, cause: Cause::Occupied { protocol, hops } })
                     }
                     None => Err(error),
                 }
@@ -226,16 +232,16 @@ impl Conn {
 
     /// The route of this key, whosever it is. Of the main table only one that packets take is looked for, since the table may be
     /// long.
-    fn in_the_way(&mut self, key: RouteKey) -> Result<Option<Shown>, NetlinkError> {
-        if let Some(ours) = self.marked(key.table)?.into_iter().find(|route| route.key == key) {
-            return Ok(Some(ours));
-        }
+    fn in_the_way(&mut self, key: RouteKey) -> Result<Option<InTheWay>, NetlinkError> {
+        let header = |protocol| RouteHeader { table: short(key.table), protocol, ..RouteHeader::default() };
+        let ours = self.route_objects(header(RouteProtocol::from(ROUTE_PROTOCOL)))?;
         let all = if key.table == MAIN {
             self.look_up(key.to.addr())?
         } else {
-            self.route_objects(RouteHeader { table: short(key.table), ..RouteHeader::default() })?
+            self.route_objects(header(RouteProtocol::default()))?
         };
-        Ok(all.iter().filter_map(as_shown).find(|route| route.key == key))
+        let found = ours.iter().chain(&all).filter(|object| key_of(object) == Some(key)).find_map(as_in_the_way);
+        Ok(found)
     }
 
     /// The link by which the kernel would send a packet to `ip` now, if it would go straight out: not to a gateway, not to this
@@ -375,7 +381,7 @@ pub(super) fn as_shown(object: &Object) -> Option<Shown> {
     (u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED == 0).then_some(Shown { key, way, protocol })
 }
 
-/// What tells a route of the main table from another one there, whosever it is and wherever it leads.
+/// What tells a route from another one, whosever it is and wherever it leads.
 fn key_of(object: &Object) -> Option<RouteKey> {
     let &[family, prefix_len, _, _, table, _, _, _, a, b, c, d] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
     let mut to: IpAddr = match family {
@@ -393,7 +399,14 @@ fn key_of(object: &Object) -> Option<RouteKey> {
         }
     }
     let cloned = u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED != 0;
-    (table == MAIN && !cloned).then_some(RouteKey { table, to: IpNet::new(to, prefix_len).ok()?, metric })
+    (!cloned).then_some(RouteKey { table, to: IpNet::new(to, prefix_len).ok()?, metric })
+}
+
+fn as_in_the_way(object: &Object) -> Option<InTheWay> {
+    let &[family, _, _, _, _, protocol, _, kind, ..] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
+    // An unreachable IPv6 route is shown with the loopback link.
+    let hops = if kind == RTN_UNICAST { hops_of(family, object) } else { Vec::new() };
+    Some(InTheWay { protocol, way: as_shown(object).map(|shown| shown.way), hops })
 }
 
 /// A route that may be the Go flock's, with the links of all of its next hops: of `ip`'s own protocol, to one address, and to
