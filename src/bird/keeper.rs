@@ -30,7 +30,7 @@ const EXTRA: &str = "extra.conf";
 /// Permissions of the configuration, which has passwords in it: its owner's, and for reading those of BIRD's group.
 const MODE: u32 = 0o640;
 
-/// Interval between questions about what BIRD has refused, 60 s: a new release may take it.
+/// Interval between questions about what the same BIRD has refused, 60 s: the operator's own file may include others.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Largest difference between what BIRD says twice of one time span, in milliseconds.
@@ -110,6 +110,16 @@ struct Known {
     extra: Stamp,
 }
 
+/// What BIRD has refused.
+#[derive(Debug)]
+struct Refused {
+    known: Known,
+    why: Excerpt,
+    at: Instant,
+    /// When that BIRD was started.
+    by: Option<i64>,
+}
+
 /// The keeper of one BIRD.
 #[derive(Debug)]
 pub struct Keeper {
@@ -117,8 +127,8 @@ pub struct Keeper {
     socket: PathBuf,
     /// What is in force, and how long after its start BIRD had read it.
     in_force: Option<(Known, Option<i64>)>,
-    /// What BIRD has refused, why, and when.
-    refused: Option<(Known, Excerpt, Instant)>,
+    /// What BIRD has refused.
+    refused: Option<Refused>,
     /// What this keeper has last put into the file.
     written: Option<Configuration>,
 }
@@ -203,7 +213,7 @@ impl Keeper {
             Err(error) => {
                 self.in_force = None;
                 // For the start of a BIRD that cannot be asked. What one has refused is not tried on the next one.
-                let refused = self.refused.as_ref().is_some_and(|(known, ..)| known.wanted == *wanted);
+                let refused = self.refused.as_ref().is_some_and(|refused| refused.known.wanted == *wanted);
                 if !in_file && !refused {
                     self.replace(wanted, |_| Ok(()))?;
                 }
@@ -223,31 +233,24 @@ impl Keeper {
                 outcome.repaired = outcome.repaired.or(Some(Repair::Daemon));
             }
         }
-        if let Some((refused, why, at)) = &self.refused
-            && *refused == known
-            && at.elapsed() < REFUSED_INTERVAL
+        if let Some(refused) = &self.refused
+            && refused.known == known
+            && is_same(refused.by, status.started)
+            && refused.at.elapsed() < REFUSED_INTERVAL
         {
-            return Err(Standing::Refused(why.clone()));
+            return Err(Standing::Refused(refused.why.clone()));
         }
         self.in_force = None;
-        if !in_file {
-            self.replace(wanted, |candidate| bird.check(candidate, deadline))
-                .map_err(|standing| self.remember(&known, standing))?;
-        }
-        let (configured, read) = match bird.configure(deadline) {
-            Ok(done) => done,
-            Err(error) => {
-                let standing = self.refusal(wanted, error);
-                return Err(self.remember(&known, standing));
+        let configured = match self.put_in_force(wanted, in_file, &mut bird, deadline) {
+            Ok(configured) => configured,
+            Err(Standing::Refused(why)) => {
+                let refused = Refused { known, why: why.clone(), at: Instant::now(), by: status.started };
+                self.refused = Some(refused);
+                return Err(Standing::Refused(why));
             }
+            Err(standing) => return Err(standing),
         };
         outcome.configured = true;
-        if let Some(read) = read.filter(|read| Path::new(read) != self.file) {
-            let file = self.file.display();
-            let why =
-                format!("this BIRD was started with {read}, and flock-agent writes {file}: start it with -c {file}");
-            return Err(Standing::Refused(wanted.without_passwords(&why)));
-        }
         self.refused = None;
         match configured {
             // Once it is in force, BIRD is told again, which then changes nothing.
@@ -270,11 +273,25 @@ impl Keeper {
         Known { wanted: wanted.clone(), extra }
     }
 
-    fn remember(&mut self, known: &Known, standing: Standing) -> Standing {
-        if let Standing::Refused(why) = &standing {
-            self.refused = Some((known.clone(), why.clone(), Instant::now()));
+    /// Lets BIRD read `wanted`, once that is in the file. A BIRD that would read another file is told nothing.
+    fn put_in_force(
+        &mut self,
+        wanted: &Configuration,
+        in_file: bool,
+        bird: &mut Control,
+        deadline: Instant,
+    ) -> Result<Configured, Standing> {
+        if !in_file {
+            self.replace(wanted, |candidate| bird.check(candidate, deadline))?;
         }
-        standing
+        let other = |read: &String| Path::new(read) != self.file;
+        if let Some(read) = bird.started_with(deadline).map_err(|error| self.refusal(wanted, error))?.filter(other) {
+            let file = self.file.display();
+            let why =
+                format!("this BIRD was started with {read}, and flock-agent writes {file}: start it with -c {file}");
+            return Err(Standing::Refused(wanted.without_passwords(&why)));
+        }
+        bird.configure(deadline).map_err(|error| self.refusal(wanted, error))
     }
 
     fn refusal(&self, wanted: &Configuration, error: ControlError) -> Standing {
@@ -319,7 +336,7 @@ impl Keeper {
     }
 }
 
-/// Whether BIRD has read its configuration only once, of which it has said these two.
+/// Whether these two are the same moment or time span, which BIRD may say a little otherwise for a second time.
 fn is_same(one: Option<i64>, other: Option<i64>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => one.abs_diff(other) <= TOLERANCE,

@@ -21,6 +21,8 @@ pub struct Status {
     /// How long after its start it last read its configuration, in milliseconds; none if it words times otherwise. It says moments
     /// by the clock, and each one is another one when the clock is set; the time between two stays.
     pub configured_after: Option<i64>,
+    /// When it was started, in milliseconds by its clock since some moment; none if it words times otherwise.
+    pub started: Option<i64>,
     /// It carries out a configuration that it has taken.
     pub reconfiguring: bool,
     /// It is about to end.
@@ -63,11 +65,11 @@ fn shown(text: &str) -> String {
 /// The state in a reply to `show status`.
 pub fn status(reply: &Reply) -> Status {
     let mut status = Status::default();
-    let (mut started, mut configured) = (None, None);
+    let mut configured = None;
     for line in reply.all() {
         let text = line.text.trim();
         if let Some(time) = text.strip_prefix("Last reboot on ") {
-            started = moment(time);
+            status.started = moment(time);
         } else if let Some(time) = text.strip_prefix("Last reconfiguration on ") {
             configured = moment(time);
         } else if line.code == 13 {
@@ -75,7 +77,7 @@ pub fn status(reply: &Reply) -> Status {
             status.ending = text.starts_with("Shutdown in progress");
         }
     }
-    status.configured_after = configured.zip(started).and_then(|(later, earlier)| later.checked_sub(earlier));
+    status.configured_after = configured.zip(status.started).and_then(|(later, earlier)| later.checked_sub(earlier));
     status
 }
 

@@ -147,17 +147,24 @@ impl Control {
         self.ask(&command, deadline).map(drop)
     }
 
-    /// Lets BIRD read the file that it was started with, and says which one that is, as far as it tells.
+    /// The file that BIRD was started with, as far as it tells. It reads it, and does nothing with it.
+    ///
+    /// # Errors
+    /// Every variant of [`ControlError`] but [`ControlError::Refused`]: what is in the file is not asked here.
+    pub fn started_with(&mut self, deadline: Instant) -> Result<Option<String>, ControlError> {
+        let reply = self.exchange("configure check", deadline)?;
+        Ok(reply.all().find_map(|line| line.text.strip_prefix("Reading configuration from ")).map(str::to_owned))
+    }
+
+    /// Lets BIRD read the file that it was started with.
     ///
     /// # Errors
     /// Every variant of [`ControlError`]; at [`ControlError::Refused`] the former configuration stays in force.
-    pub fn configure(&mut self, deadline: Instant) -> Result<(Configured, Option<String>), ControlError> {
+    pub fn configure(&mut self, deadline: Instant) -> Result<Configured, ControlError> {
         let reply = self.ask("configure", deadline)?;
-        let read =
-            reply.all().find_map(|line| line.text.strip_prefix("Reading configuration from ")).map(str::to_owned);
         match reply.last.code {
-            3 => Ok((Configured::InForce, read)),
-            4 | 5 => Ok((Configured::InProgress, read)),
+            3 => Ok(Configured::InForce),
+            4 | 5 => Ok(Configured::InProgress),
             code => Err(ControlError::Refused(code, Excerpt::line(&reply.last.text, REFUSAL_MAX))),
         }
     }
@@ -301,6 +308,8 @@ mod tests {
             &[
                 HELLO,
                 "0002-Reading configuration from /c/new\n0020 Configuration OK\n",
+                "0002-Reading configuration from /c/bird.conf\n0020 Configuration OK\n",
+                "0002-Reading configuration from /c/bird.conf\n8002 /c/bird.conf:7:9 syntax error\n",
                 "0002-Reading configuration from /c/bird.conf\n0004 Reconfiguration in progress\n",
                 "0002-Reading configuration from /c/bird.conf\n8002 /c/bird.conf:7:9 syntax error\n",
                 "8003 No protocols match\n",
@@ -311,8 +320,10 @@ mod tests {
                 let mut bird = Control::open(path, soon()).expect("greeted");
                 assert_eq!(bird.greeting.as_ref(), "BIRD 2.0.12 ready.");
                 bird.check(Path::new("/c/new"), soon()).expect("taken");
-                let read = Some("/c/bird.conf".to_owned());
-                assert_eq!(bird.configure(soon()).expect("taken"), (Configured::InProgress, read));
+                for _good in [true, false] {
+                    assert_eq!(bird.started_with(soon()).expect("told").as_deref(), Some("/c/bird.conf"));
+                }
+                assert_eq!(bird.configure(soon()).expect("taken"), Configured::InProgress);
                 let refusal = bird.configure(soon()).expect_err("refused");
                 assert_eq!(refusal.to_string(), "BIRD refused (8002): /c/bird.conf:7:9 syntax error");
                 assert_eq!(bird.protocols(soon()).expect("an answer"), None);
@@ -320,8 +331,8 @@ mod tests {
                 assert!(matches!(bird.graceful_restart(soon()), Err(ControlError::Refused(8007, _))));
             },
         );
-        let ((), [check, configure, ..]) = (said, &heard[..]) else { panic!("{heard:?}") };
-        assert_eq!((check.as_str(), configure.as_str()), ("configure check \"/c/new\"", "configure"));
+        let ((), [check, with, _, configure, ..]) = (said, &heard[..]) else { panic!("{heard:?}") };
+        assert_eq!([check, with, configure], ["configure check \"/c/new\"", "configure check", "configure"]);
     }
 
     #[test]

@@ -150,6 +150,36 @@ fn what_somebody_else_does_to_bird_is_said_and_put_back() {
 }
 
 #[test]
+fn a_bird_that_was_started_with_another_file_is_left_alone_and_the_log_says_once_what_to_do() {
+    let network = Network::new();
+    let _router = router::bird(&network);
+    network.one.host.write("/run/bird/other.conf", &format!("debug commands 2;\n{NOTHING}"));
+    let mut bird = network.one.host.bird_of(Debian::Bookworm, "/run/bird/other.conf", SOCKET);
+    bird.start(&[]);
+    let agent = start(&network.one, bgp(json!([tor()])));
+    let said = agent.wait_log("reason=ConfigurationRefused");
+    assert!(said.contains("started with /run/bird/other.conf") && said.contains("-c /run/bird/bird.conf"), "{said}");
+    let looks = || bird.log().matches("CLI: show status").count();
+    for mtu in [1400, 1300] {
+        let seen = looks();
+        let mut config = bgp(json!([tor()]));
+        config["mtu"] = json!(mtu);
+        rewrite(&network.one, config);
+        wait_for("another look", || (looks() > seen + 1).then_some(()));
+    }
+    let log = bird.log();
+    assert_eq!(log.lines().filter(|line| line.ends_with("CLI: configure")).count(), 0, "{log}");
+    assert_eq!(log.matches("CLI: configure check").count(), 2, "the text is asked about once, and the file: {log}");
+    assert_eq!(agent.log().matches("reason=ConfigurationRefused").count(), 1);
+    // As the log says.
+    bird.signal("TERM");
+    bird.wait();
+    let mut bird = network.one.host.bird_of(Debian::Bookworm, CONFIG, SOCKET);
+    bird.start(&[]);
+    network.wait_learned(&OF_ONE);
+}
+
+#[test]
 fn peers_are_told_before_bird_ever_ran() {
     let network = Network::new();
     let _router = router::bird(&network);
