@@ -40,6 +40,12 @@ pub const IMPORT_METRIC: u32 = 2048;
 /// Metrics that mean that the node or pod is about to go.
 const DRAINING: std::ops::RangeInclusive<u32> = 4001..=4999;
 
+/// The filter of what peers of other ASes are told.
+const EXTERNAL: &str = "announce";
+
+/// The filter of what peers of the own AS are told.
+const INTERNAL: &str = "announce_internal";
+
 /// Preference of what the node announces: above whatever a peer says of the same prefix, or only one of two nodes with one anycast
 /// address would announce it.
 const PREFERENCE: u32 = 500;
@@ -163,7 +169,7 @@ fn write_with_peers(
     write_head(out, &facts.node, bgp.router_id.unwrap_or(facts.router_id))?;
     let import = Import::of(bgp, facts);
     writeln!(out, "protocol device {{ }}")?;
-    write_announcements(out, bgp.asn)?;
+    write_announcements(out, bgp)?;
     import.write(out)?;
     write_template(out, bgp, &import)?;
     if bgp.peers.iter().any(|peer| peer.bfd.is_some()) {
@@ -171,7 +177,7 @@ fn write_with_peers(
     }
     write_advertisements(out, bgp)?;
     for peer in &bgp.peers {
-        write_peer(out, peer, passwords.get(&peer.name), &import)?;
+        write_peer(out, peer, is_internal(bgp, peer), passwords.get(&peer.name), &import)?;
     }
     if let Some(extra) = &facts.extra {
         write_include(out, extra)?;
@@ -180,7 +186,7 @@ fn write_with_peers(
 }
 
 /// What is learned from table 102, and how it is told to peers.
-fn write_announcements(out: &mut String, asn: u32) -> fmt::Result {
+fn write_announcements(out: &mut String, bgp: &Bgp) -> fmt::Result {
     for family in [4, 6] {
         writeln!(out, "ipv{family} table flock{family};")?;
         writeln!(out, "protocol kernel announce{family} {{")?;
@@ -195,15 +201,30 @@ fn write_announcements(out: &mut String, asn: u32) -> fmt::Result {
         writeln!(out, "  }};")?;
         writeln!(out, "}}")?;
     }
+    write_filter(out, EXTERNAL, &format!("bgp_path.prepend({})", bgp.asn))?;
+    if bgp.peers.iter().any(|peer| is_internal(bgp, peer)) {
+        // Within an AS nobody takes a path with the own number in it.
+        write_filter(out, INTERNAL, "bgp_local_pref = 0")?;
+    }
+    Ok(())
+}
+
+/// What peers are told. Of what is about to go, they are asked to prefer any other way.
+fn write_filter(out: &mut String, name: &str, to_go: &str) -> fmt::Result {
+    writeln!(out, "filter {name} {{")?;
     // What has come from a peer goes to no other one: this node is no way through.
-    writeln!(out, "filter announce {{")?;
     writeln!(out, "  if source != RTS_INHERIT then reject;")?;
     writeln!(out, "  if krt_metric >= {} && krt_metric <= {} then {{", DRAINING.start(), DRAINING.end())?;
     writeln!(out, "    bgp_community.add((65535,0));")?;
-    writeln!(out, "    bgp_path.prepend({asn});")?;
+    writeln!(out, "    {to_go};")?;
     writeln!(out, "  }}")?;
     writeln!(out, "  accept;")?;
     writeln!(out, "}}")
+}
+
+/// Whether the peer is of the node's own AS.
+fn is_internal(bgp: &Bgp, peer: &Peer) -> bool {
+    matches!(peer.asn, PeerAsn::Is(asn) if asn == bgp.asn)
 }
 
 /// What peers may give to this host, by family.
@@ -272,19 +293,19 @@ fn write_template(out: &mut String, bgp: &Bgp, import: &Import) -> fmt::Result {
     writeln!(out, "template bgp flock_peer {{")?;
     writeln!(out, "  local as {};", bgp.asn)?;
     writeln!(out, "  graceful restart on; connect delay time 1; error wait time 1,5;")?;
-    // Other nodes have the same AS number, and what they announce comes by way of the router.
+    // Other nodes have the same AS number, and what they announce comes by way of the router; twice, if it is about to go.
     if import.families().next().is_some() {
-        writeln!(out, "  allow local as 1;")?;
+        writeln!(out, "  allow local as 2;")?;
     }
     writeln!(out, "  ipv4 {{")?;
     writeln!(
         out,
-        "    table flock4; import {}; export filter announce; next hop self; extended next hop on;",
+        "    table flock4; import {}; export filter {EXTERNAL}; next hop self; extended next hop on;",
         taken(4)
     )?;
     writeln!(out, "  }};")?;
     writeln!(out, "  ipv6 {{")?;
-    writeln!(out, "    table flock6; import {}; export filter announce; next hop self;", taken(6))?;
+    writeln!(out, "    table flock6; import {}; export filter {EXTERNAL}; next hop self;", taken(6))?;
     writeln!(out, "  }};")?;
     writeln!(out, "}}")
 }
@@ -310,7 +331,13 @@ fn write_advertisements(out: &mut String, bgp: &Bgp) -> fmt::Result {
     writeln!(out, "}}")
 }
 
-fn write_peer(out: &mut String, peer: &Peer, password: Option<&Password>, import: &Import) -> fmt::Result {
+fn write_peer(
+    out: &mut String,
+    peer: &Peer,
+    internal: bool,
+    password: Option<&Password>,
+    import: &Import,
+) -> fmt::Result {
     let name = &peer.name;
     let asn = match peer.asn {
         PeerAsn::Is(asn) => format!("as {asn}"),
@@ -331,12 +358,14 @@ fn write_peer(out: &mut String, peer: &Peer, password: Option<&Password>, import
     }
     match peer.multihop {
         None => writeln!(out, "  direct;")?,
-        Some(hops) => {
-            writeln!(out, "  multihop {hops};")?;
-            // The way to its next hops is in the kernel, which BIRD does not look at.
-            for (family, _) in import.families() {
-                writeln!(out, "  ipv{family} {{ import none; }};")?;
-            }
+        Some(hops) => writeln!(out, "  multihop {hops};")?,
+    }
+    for family in [4, 6] {
+        // Of a distant peer, the way to its next hops is in the kernel, which BIRD does not look at.
+        let import = if peer.multihop.is_some() && import.takes(family) { " import none;" } else { "" };
+        let export = if internal { format!(" export filter {INTERNAL};") } else { String::new() };
+        if !(import.is_empty() && export.is_empty()) {
+            writeln!(out, "  ipv{family} {{{import}{export} }};")?;
         }
     }
     writeln!(out, "  hold time {}; keepalive time {};", peer.hold_time, (peer.hold_time / 3).max(1))?;

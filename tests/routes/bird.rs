@@ -396,6 +396,45 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
     }
     let of_two = ["2001:db8:f::5 via node2", "203.0.113.5 via node2"];
     network.wait_learned(&[&OF_BOTH[..], &of_two].concat());
+    // What no other node has is reached until the end, from other nodes as well.
+    network.one.host.run("ip route add unreachable 203.0.113.6/32 table 102 proto 102 metric 4008");
+    wait_for("the other node's way there", || {
+        network.two.host.routes("proto bird").contains_key("203.0.113.6").then_some(())
+    });
+}
+
+#[test]
+fn a_router_of_the_nodes_own_as_turns_away_from_what_is_about_to_go_and_loses_nothing() {
+    let network = Network::new();
+    let of_one_as = router::BIRD.replace("local as 65100;", "local as 65001; direct;");
+    let _router = network.router.bird(Debian::Bookworm, &of_one_as);
+    let nodes = [&network.one, &network.two];
+    let _birds = nodes.map(bird);
+    let peer = json!({"name": "tor1", "address": "2001:db8:a25::1", "asn": 65001});
+    let agents = nodes.map(|node| start(node, bgp(json!([peer]))));
+    network.wait_learned(&OF_BOTH);
+    agents.into_iter().for_each(Agent::kill);
+    let announce = |node: &Node, address: &str, metric: u32| {
+        node.host.run(&format!("ip route add unreachable {address} table 102 proto 102 metric {metric}"));
+    };
+    let shared = ["203.0.113.5", "2001:db8:f::5"];
+    let alone = ["203.0.113.6", "2001:db8:f::6"];
+    shared.into_iter().chain(alone).for_each(|address| announce(&network.one, address, 7));
+    shared.into_iter().for_each(|address| announce(&network.two, address, 8));
+    let of_one = ["203.0.113.6 via node1", "2001:db8:f::6 via node1"];
+    let of_both = ["203.0.113.5 via node1 and node2", "2001:db8:f::5 via node1 and node2"];
+    network.wait_learned(&[&OF_BOTH[..], &of_one, &of_both].concat());
+
+    let events = network.router.route_events();
+    for address in shared.into_iter().chain(alone) {
+        announce(&network.one, address, 4007);
+        network.one.host.run(&format!("ip route del unreachable {address} table 102 proto 102 metric 7"));
+    }
+    let of_two = ["203.0.113.5 via node2", "2001:db8:f::5 via node2"];
+    network.wait_learned(&[&OF_BOTH[..], &of_one, &of_two].concat());
+    let lost: Vec<RouteEvent> =
+        events.drain().into_iter().filter(|event| event.gone && alone.map(ip).contains(&event.to)).collect();
+    assert_eq!(lost, []);
 }
 
 // covers: FM-H01
