@@ -205,6 +205,14 @@ impl Control {
         self.ask("graceful restart", deadline).map(drop)
     }
 
+    /// Lets BIRD end for good: peers drop the routes at once.
+    ///
+    /// # Errors
+    /// Every variant of [`ControlError`].
+    pub fn shut_down(&mut self, deadline: Instant) -> Result<(), ControlError> {
+        self.ask("down", deadline).map(drop)
+    }
+
     /// Waits until BIRD has closed the connection, which it does when it ends. False if it has not by the deadline.
     pub fn wait_for_the_end(mut self, deadline: Instant) -> bool {
         loop {
@@ -216,10 +224,15 @@ impl Control {
         }
     }
 
-    fn ask(&mut self, command: &str, deadline: Instant) -> Result<Reply, ControlError> {
+    /// A command, and whatever is said to it.
+    fn exchange(&mut self, command: &str, deadline: Instant) -> Result<Reply, ControlError> {
         self.stream.set_write_timeout(Some(self.left(deadline)?)).map_err(|error| self.failed(error))?;
         self.stream.write_all(format!("{command}\n").as_bytes()).map_err(|error| self.failed(error))?;
-        let reply = self.reply(deadline)?;
+        self.reply(deadline)
+    }
+
+    fn ask(&mut self, command: &str, deadline: Instant) -> Result<Reply, ControlError> {
+        let reply = self.exchange(command, deadline)?;
         if reply.is_error() {
             return Err(ControlError::Refused(reply.last.code, Excerpt::line(&reply.last.text, REFUSAL_MAX)));
         }

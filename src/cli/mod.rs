@@ -60,7 +60,9 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
             };
             install::run(&order, agent_places)
         }
-        Asked::Run(Program::BirdStop, given) => commands::stop_bird(&given.needed_path(&table::BIRD_SOCKET)?),
+        Asked::Run(Program::BirdStop, given) => {
+            commands::stop_bird(&given.needed_path(&table::BIRD_SOCKET)?, &given.needed_path(&table::AGENT_SOCKET)?)
+        }
         Asked::Run(Program::Withdraw, given) => {
             let wait = Duration::from_secs(given.needed(&table::WAIT)?);
             commands::withdraw(&given.needed_path(&table::AGENT_SOCKET)?, wait)

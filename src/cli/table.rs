@@ -120,7 +120,7 @@ pub enum Default {
 const EVERY: &[Program] =
     &[Program::Agent, Program::Install, Program::Uninstall, Program::BirdStop, Program::Withdraw, Program::Announce];
 const WITHDRAW: &[Program] = &[Program::Withdraw];
-const DRAINERS: &[Program] = &[Program::Withdraw, Program::Announce];
+const DRAINERS: &[Program] = &[Program::BirdStop, Program::Withdraw, Program::Announce];
 const BIRD_TALKERS: &[Program] = &[Program::Agent, Program::BirdStop];
 const AGENT: &[Program] = &[Program::Agent];
 const INSTALL: &[Program] = &[Program::Install];
@@ -229,7 +229,7 @@ pub const BIRD_SOCKET: Flag = Flag {
     ..PLAIN
 };
 
-/// `--socket` of `withdraw` and `announce`
+/// `--socket` of `bird stop`, `withdraw` and `announce`
 pub const AGENT_SOCKET: Flag = Flag {
     name: "--socket",
     programs: DRAINERS,
@@ -447,7 +447,7 @@ pub const PAGES: &[Page] = &[
         program: Program::Uninstall,
         word: Some("uninstall"),
         summary: "takes flock away again",
-        about: Some("Refuses while pods are attached or the agent runs, and leaves what it did not install."),
+        about: Some("Refuses while pods are attached or its services run, and leaves what it did not install."),
         operands: &[],
         examples: &[("flock-agent uninstall --dry-run", "only says what it would do")],
         files: &[("/etc/flock, /etc/default/flock-agent", "the operator's, which stay unless --purge is given")],
@@ -462,11 +462,12 @@ pub const PAGES: &[Page] = &[
         word: Some("bird stop"),
         summary: "ends BIRD in the way that loses nothing",
         about: Some(
-            "Peers keep the routes until BIRD is back, for two minutes at most. flock-bird.service ends BIRD by this.",
+            "Peers keep the routes until BIRD is back, for two minutes at most; on a node that is withdrawn they drop them at \
+             once. flock-bird.service ends BIRD by this.",
         ),
         operands: &[],
         examples: &[],
-        files: &[],
+        files: &[("/run/flock/drain", "says that the node is withdrawn")],
         exits: &[
             (Exit::Done, "BIRD has ended, or was not there"),
             (Exit::Failed, "BIRD does not end"),

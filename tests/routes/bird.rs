@@ -361,6 +361,24 @@ fn bird_is_killed_or_stopped_and_back_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_bird_that_is_stopped_on_a_withdrawn_node_takes_everything_back_at_once() {
+    let network = Network::new();
+    let _router = router::bird(&network);
+    let mut bird = bird(&network.one);
+    let agent = start(&network.one, bgp(json!([tor()])));
+    network.wait_learned(&OF_ONE);
+    let environment = network.one.host.path("/run/flock/bird.env");
+    wait_for("the word for the next start", || environment.exists().then_some(()));
+    // As if the withdrawal had been cut off before it reached the kernel.
+    agent.kill();
+    network.one.host.write("/run/flock/drain", "withdrawn\n");
+    network.one.host.run(&format!("{FLOCK_AGENT} bird stop --bird-socket {SOCKET}"));
+    assert!(bird.wait().success());
+    network.wait_learned(&[]);
+    assert!(!environment.exists(), "peers keep nothing for the next start");
+}
+
+#[test]
 fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node_has_it() {
     let network = Network::new();
     // It gives back everything that it has.

@@ -5,10 +5,7 @@
 //! with it. Must not touch a route, and never starts or ends BIRD.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -19,15 +16,14 @@ use ipnet::IpNet;
 use crate::agent::board::Board;
 use crate::agent::node::state::{NodeState, View};
 use crate::agent::routing::news::News;
+use crate::agent::routing::restart;
 use crate::bird::conf::{self, CONNECTED_MAX, Configuration, Facts};
 use crate::bird::keeper::{Keeper, Standing as Kept};
 use crate::bird::password::Password;
 use crate::bird::sessions::Session;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
-use crate::process::foreign_file;
 use crate::process::log;
-use crate::record::replacement::Replacement;
 use model::bgp::{Bgp, PeerName};
 use model::excerpt::Excerpt;
 use model::nodeconfig::NodeConfig;
@@ -43,12 +39,6 @@ const SESSION_TIME: Duration = Duration::from_millis(1500);
 
 /// Deadline for one look, 3 s: less than between two.
 const LIMIT: Duration = Duration::from_secs(3);
-
-/// Name of the file, beside the agent's socket, from which the unit of BIRD learns that its next start is a restart.
-const ENVIRONMENT: &str = "bird.env";
-
-/// What stands in it: BIRD then waits for what its peers have kept of it. At the first start of a boot they have kept nothing.
-const RESTART: &str = "GR=-R\n";
 
 /// Longest text about passwords, links and refusals together, in bytes.
 const TEXT_MAX: usize = 1000;
@@ -121,7 +111,7 @@ fn in_words(session: &Session) -> String {
 #[derive(Debug)]
 pub struct Bird {
     keeper: Keeper,
-    environment: PathBuf,
+    agent: PathBuf,
     node: String,
     state: Board<NodeState>,
     board: Board<Speaking>,
@@ -146,7 +136,7 @@ impl Bird {
     ) -> Bird {
         Bird {
             keeper: Keeper::new(places.file, places.socket),
-            environment: socket.with_file_name(ENVIRONMENT),
+            agent: socket.into(),
             node,
             state,
             board,
@@ -239,7 +229,7 @@ impl Bird {
             Err(_) => {}
         }
         if speaking.sessions.iter().any(Session::is_established) {
-            self.next_start_is_a_restart();
+            restart::expect(&self.agent);
         }
         (speaking, outcome.configured)
     }
@@ -293,24 +283,6 @@ impl Bird {
                 .write_limited(),
         }
         self.told = judged;
-    }
-
-    /// Lets the next start of BIRD in this boot be one after which the peers' routes stay.
-    fn next_start_is_a_restart(&self) {
-        if foreign_file::read(&self.environment, 64).is_ok_and(|text| text == RESTART.as_bytes()) {
-            return;
-        }
-        let parent = self.environment.parent().unwrap_or(Path::new("/"));
-        let written = File::open(parent).and_then(|dir| {
-            let (name, beside) = (OsStr::new(ENVIRONMENT), OsStr::new(".bird.env.new"));
-            Replacement { dir: dir.as_fd(), name, beside, mode: 0o644 }.write(RESTART.as_bytes())
-        });
-        if let Err(error) = written {
-            log::warn("the next restart of BIRD costs its sessions, as it cannot be told that it is one")
-                .with("file", self.environment.display())
-                .with("err", error)
-                .write_limited();
-        }
     }
 }
 

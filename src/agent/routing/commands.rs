@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::routing::drain::DrainFile;
+use crate::agent::routing::restart;
 use crate::bird::socket::{Control, ControlError};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
@@ -65,22 +66,31 @@ pub fn announce(socket: &Path) -> Exit {
     finished("announce", DrainFile::beside(socket).set(Stage::Announcing).map_err(DrainError::Disk))
 }
 
-/// Ends BIRD in the way that loses nothing.
-pub fn stop_bird(socket: &Path) -> Exit {
+/// Ends the BIRD that listens on `bird` in the way that loses nothing: peers keep the routes until it is back. If the node whose
+/// agent listens on `agent` is being withdrawn, nobody keeps anything.
+pub fn stop_bird(bird: &Path, agent: &Path) -> Exit {
+    // Where that cannot be told, the node is one that stays.
+    let leaves = DrainFile::beside(agent).stage().is_ok_and(|stage| stage != Stage::Announcing);
+    finished("bird stop", try_to_stop(bird, agent, leaves))
+}
+
+fn try_to_stop(bird: &Path, agent: &Path, leaves: bool) -> Result<(), String> {
     let now = Instant::now();
-    match Control::open(socket, now + ANSWER_LIMIT) {
+    match Control::open(bird, now + ANSWER_LIMIT) {
         Err(ControlError::Unreachable { error, .. })
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
-        {
-            Exit::Done
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+        Err(error) => return Err(error.to_string()),
+        Ok(mut bird) => {
+            let limit = now + ANSWER_LIMIT;
+            let told = if leaves { bird.shut_down(limit) } else { bird.graceful_restart(limit) };
+            told.map_err(|error| error.to_string())?;
+            if !bird.wait_for_the_end(now + END_LIMIT) {
+                return Err("BIRD has been told to end, and has not".into());
+            }
         }
-        Err(error) => finished("bird stop", Err(error)),
-        Ok(mut bird) => match bird.graceful_restart(now + ANSWER_LIMIT) {
-            Err(error) => finished("bird stop", Err(error)),
-            Ok(()) if bird.wait_for_the_end(now + END_LIMIT) => Exit::Done,
-            Ok(()) => finished("bird stop", Err("BIRD has been told to end, and has not")),
-        },
     }
+    // The next start would wait for what peers have kept.
+    if leaves { restart::forget(agent).map_err(|error| error.to_string()) } else { Ok(()) }
 }
 
 fn finished(what: &str, done: Result<(), impl fmt::Display>) -> Exit {

@@ -12,6 +12,7 @@ pub mod condition;
 pub mod drain;
 pub mod news;
 pub mod others;
+pub mod restart;
 pub mod state;
 
 use std::collections::BTreeSet;
