@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rpc", &["cni", "model", "process", "record"]),
     // The programs.
     ("agent", &["bird", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
-    ("install", &["cni", "kernel", "model", "process", "record", "rpc"]),
+    ("install", &["bird", "cni", "kernel", "model", "process", "record", "rpc"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
     // The command line.
     ("cli", &["agent", "install", "process", "rpc"]),

@@ -148,9 +148,24 @@ pub fn without_peers(node: &str, router_id: Ipv4Addr) -> Configuration {
     Configuration { text, passwords: Vec::new() }
 }
 
+/// What BIRD can be started with before any agent has run. Nothing in it is of a node: the agent replaces it.
+pub fn before_any_agent() -> String {
+    let mut text = format!("{HEADER}\n");
+    // BIRD wants a router id, and would not start on a host without an IPv4 address.
+    write_settings(&mut text, Ipv4Addr::new(0, 0, 0, 1)).ok();
+    text.push_str(
+        "# flock-agent puts the peers here, as soon as spec.bgp of the NodeConfig names any.\nprotocol device { }\n",
+    );
+    text
+}
+
 fn write_head(out: &mut String, node: &str, router_id: Ipv4Addr) -> fmt::Result {
     writeln!(out, "{HEADER}")?;
     writeln!(out, "{}", node_line(node))?;
+    write_settings(out, router_id)
+}
+
+fn write_settings(out: &mut String, router_id: Ipv4Addr) -> fmt::Result {
     writeln!(out, "log stderr all;")?;
     writeln!(out, "router id {router_id};")?;
     // With the offset, so that whoever reads the times need not know the daemon's time zone.

@@ -3,6 +3,7 @@
 //! Asks the lease log, the delete notes and the kernel. Must not remove anything but what the plan names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::install::plan::{Host, RUN_DIR};
+use crate::install::plan::{ANNOUNCE_SERVICE, BIRD_SERVICE, Host, RUN_DIR};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::sysctl;
@@ -110,6 +111,7 @@ impl Drop for Lock {
 pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostError> {
     let mut facts =
         Host { running: is_listened_to(socket)?, run_dir: is_directory(Path::new(RUN_DIR)), ..Host::default() };
+    facts.speaking = [BIRD_SERVICE, ANNOUNCE_SERVICE].into_iter().any(is_up);
     let (mut attached, mut made) = (BTreeMap::new(), BTreeMap::new());
     let has_state = is_directory(state_dir);
     let taken = if has_state || lock { Lock::take(state_dir) } else { Ok(None) };
@@ -214,6 +216,14 @@ fn is_listened_to(socket: &Path) -> Result<bool, DiskError> {
         words.get(3) == Some(&"00010000") && words.last().is_some_and(|path| Path::new(path) == socket)
     };
     Ok(text.lines().any(listens))
+}
+
+/// Whether systemd has this unit up. It keeps a link for each such unit, for its journal.
+fn is_up(unit: &str) -> bool {
+    let name = Path::new(unit).file_name().unwrap_or_default();
+    let mut link = OsString::from("/run/systemd/units/invocation:");
+    link.push(name);
+    fs::symlink_metadata(link).is_ok()
 }
 
 fn is_directory(path: &Path) -> bool {

@@ -18,11 +18,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::bird::conf;
 use crate::install::host::HostError;
 use crate::install::order::{Common, Order, ReadFlags};
 use crate::install::plan::{
-    AGENT, ANNOUNCE_SERVICE, BIRD_DIR, BIRD_SERVICE, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal,
-    Remains, SERVICE, SOCKET, Step, Wanted,
+    AGENT, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_CONF_NEW, BIRD_DIR, BIRD_SERVICE, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS,
+    ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
 };
 use crate::install::tree::{Found, Tree};
 use crate::process::exit::Exit;
@@ -140,6 +141,10 @@ fn install(plugin: Option<&Path>, cni_conf: bool, bird: bool, common: &Common) -
     if bird {
         wanted.push(file(BIRD_SERVICE.into(), BIRD_UNIT.into(), 0o644));
         wanted.push(file(ANNOUNCE_SERVICE.into(), ANNOUNCE_UNIT.into(), 0o644));
+        // For the first start. From then on it is the agent's, and what is there may be anybody's.
+        if tree.look(Path::new(BIRD_CONF))? == Found::Nothing {
+            wanted.push(file(BIRD_CONF.into(), conf::before_any_agent().into_bytes(), 0o640));
+        }
         if tree.look(Path::new(BIRD))? == Found::Nothing {
             notes.push(format!(
                 "missing: {BIRD}; on Debian it is in the package bird2, whose own bird.service has to be disabled"
@@ -192,7 +197,7 @@ fn next(steps: &[Step], bird: bool, common: &Common) -> String {
     if let Some(root) = &common.root {
         return format!("next: systemctl --root={} enable flock-agent{further}", root.display());
     }
-    if ![AGENT, SERVICE, SOCKET, DEFAULTS, BIRD_SERVICE, ANNOUNCE_SERVICE].into_iter().any(renewed) {
+    if ![AGENT, SERVICE, SOCKET, DEFAULTS, BIRD_SERVICE, ANNOUNCE_SERVICE, BIRD_CONF].into_iter().any(renewed) {
         return "nothing to start anew".into();
     }
     // A socket that stays as it is must not be restarted, since callers wait in it.
@@ -306,15 +311,22 @@ fn look(tree: &Tree, conf_dir: &Path, plugins: Vec<PathBuf>) -> Result<Remains, 
         remains.leftovers.extend(tree.leftovers(file)?);
         remains.files.push((file.into(), tree.look(file)?));
     }
-    for file in ENABLED {
+    for file in ENABLED.into_iter().chain([BIRD_CONF, BIRD_CONF_NEW]) {
         remains.files.push((file.into(), tree.look(Path::new(file))?));
     }
     remains.plugins = plugins;
-    if tree.look(Path::new(CONFIG_DIR))? == Found::Directory {
-        let names = tree.names(Path::new(CONFIG_DIR))?;
-        remains.config_dir = Some(names.into_iter().map(|name| Path::new(CONFIG_DIR).join(name)).collect());
-    }
+    remains.config_dir = inside(tree, CONFIG_DIR)?;
+    remains.bird_dir = inside(tree, BIRD_DIR)?;
     Ok(remains)
+}
+
+/// What is in a directory, if there is one.
+fn inside(tree: &Tree, directory: &str) -> Result<Option<Vec<PathBuf>>, DiskError> {
+    let directory = Path::new(directory);
+    if tree.look(directory)? != Found::Directory {
+        return Ok(None);
+    }
+    Ok(Some(tree.names(directory)?.into_iter().map(|name| directory.join(name)).collect()))
 }
 
 fn carry_out(tree: &Tree, steps: &[Step], dry_run: bool) -> Result<(), InstallError> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+use crate::bird::conf::HEADER;
 use crate::install::defaults;
 use crate::install::tree::Found;
 use cni::conflist;
@@ -27,6 +28,10 @@ pub const BIRD_SERVICE: &str = "/etc/systemd/system/flock-bird.service";
 pub const ANNOUNCE_SERVICE: &str = "/etc/systemd/system/flock-announce.service";
 /// Where the agent writes BIRD's configuration, and the only such place that the unit lets it write to.
 pub const BIRD_DIR: &str = "/etc/flock/bird";
+/// BIRD's configuration, the agent's after the first start.
+pub const BIRD_CONF: &str = "/etc/flock/bird/bird.conf";
+/// What an agent that was killed may have left of a new one.
+pub const BIRD_CONF_NEW: &str = "/etc/flock/bird/bird.conf.new";
 /// The operator's flags for the agent.
 pub const DEFAULTS: &str = "/etc/default/flock-agent";
 /// The operator's files for the agent.
@@ -120,6 +125,8 @@ pub enum Refusal {
     Attached(Vec<String>),
     /// The agent runs, or its socket is held for it.
     Running,
+    /// A unit of BIRD is up.
+    Speaking,
     /// A CNI configuration that is not as flock writes it names the plugin.
     Named(PathBuf),
 }
@@ -146,6 +153,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::Running => f.write_str(
                 "the agent runs, or its socket is held for it: systemctl disable --now flock-agent.service flock-agent.socket",
+            ),
+            Refusal::Speaking => f.write_str(
+                "flock-bird or flock-announce runs: systemctl disable --now flock-announce.service flock-bird.service",
             ),
             Refusal::Named(path) => {
                 write!(f, "{} names the plugin flock and is not as the agent writes it: remove it first", path.display())
@@ -212,6 +222,8 @@ pub struct Remains {
     pub plugins: Vec<PathBuf>,
     /// What is in the directory of the operator's files, if there is one.
     pub config_dir: Option<Vec<PathBuf>>,
+    /// What is in the directory of BIRD's configuration, if there is one.
+    pub bird_dir: Option<Vec<PathBuf>>,
 }
 
 impl Remains {
@@ -235,6 +247,8 @@ pub struct Host {
     pub attached: Vec<String>,
     /// The agent runs, or its socket is held for it.
     pub running: bool,
+    /// A unit of BIRD is up.
+    pub speaking: bool,
     /// Links of attachments whose delete was promised and not carried out, by index and name.
     pub deleted: Vec<(u32, String)>,
     /// What takes away the announcements, the routes to other nodes and those of anycast addresses.
@@ -262,6 +276,9 @@ pub fn uninstall(
     }
     if host.running {
         return Err(Refusal::Running);
+    }
+    if host.speaking {
+        return Err(Refusal::Speaking);
     }
     let mut steps = Vec::new();
     let mut left = Vec::new();
@@ -324,13 +341,32 @@ fn operators(remains: &Remains, purge: bool, left: &mut Vec<String>) -> Vec<Step
         }
         _ => left.push(format!("{DEFAULTS}: yours; --purge removes it")),
     }
-    match &remains.config_dir {
-        None => {}
-        Some(names) if names.is_empty() => steps.push(Step::RemoveDirectory(CONFIG_DIR.into())),
-        Some(_) if purge => steps.push(Step::RemoveAll(CONFIG_DIR.into())),
-        Some(names) => left.extend(names.iter().map(|name| format!("{}: yours; --purge removes it", name.display()))),
+    let Some(names) = &remains.config_dir else { return steps };
+    if purge && !names.is_empty() {
+        steps.push(Step::RemoveAll(CONFIG_DIR.into()));
+        return steps;
     }
+    let mut names = names.clone();
+    if let Some(of_bird) = &remains.bird_dir {
+        // Theirs or the agent's, and then with passwords in them.
+        let (ours, others): (Vec<_>, Vec<_>) = of_bird.iter().cloned().partition(|path| is_of_bird(remains.at(path)));
+        steps.extend(ours.into_iter().map(Step::Remove));
+        if others.is_empty() {
+            steps.push(Step::RemoveDirectory(BIRD_DIR.into()));
+        }
+        names.retain(|name| name != Path::new(BIRD_DIR));
+        names.extend(others);
+    }
+    if names.is_empty() {
+        steps.push(Step::RemoveDirectory(CONFIG_DIR.into()));
+    }
+    left.extend(names.iter().map(|name| format!("{}: yours; --purge removes it", name.display())));
     steps
+}
+
+/// Whether flock has written this configuration of BIRD.
+fn is_of_bird(found: &Found) -> bool {
+    matches!(found, Found::File { content, .. } if content.starts_with(HEADER.as_bytes()))
 }
 
 #[cfg(test)]
@@ -382,12 +418,14 @@ mod tests {
         files.extend(ENABLED.map(|path| (path.into(), Found::Link)));
         let defaults::Change::Write(text) = defaults::with_cni_conf(None) else { panic!("not written") };
         files.push((DEFAULTS.into(), file(&text)));
+        files.extend([BIRD_CONF, BIRD_CONF_NEW].map(|path| (path.into(), file(&format!("{HEADER}\n…")))));
         Remains {
             leftovers: vec!["/opt/cni/bin/.flock.1-2.tmp".into()],
             configurations: vec![("/etc/cni/net.d/01-flock.conflist".into(), conflist.into())],
             files,
             plugins: plugins.into(),
-            config_dir: Some(Vec::new()),
+            config_dir: Some(vec![BIRD_DIR.into()]),
+            bird_dir: Some(vec![BIRD_CONF.into(), BIRD_CONF_NEW.into()]),
         }
     }
 
@@ -418,6 +456,9 @@ mod tests {
             SOCKET,
             SERVICE,
             DEFAULTS,
+            BIRD_CONF,
+            BIRD_CONF_NEW,
+            BIRD_DIR,
             CONFIG_DIR,
             "link flock0badcafe",
             "nexthop 7",
@@ -439,8 +480,11 @@ mod tests {
             remains.leftovers.retain(|path| !gone(path));
             remains.configurations.retain(|(path, _)| !gone(path));
             remains.files.retain(|(path, _)| !gone(path));
-            remains.config_dir =
-                remains.config_dir.filter(|_| !done.contains(&Step::RemoveDirectory(CONFIG_DIR.into())));
+            let is_there = |path: &str| !done.contains(&Step::RemoveDirectory(path.into()));
+            remains.bird_dir.iter_mut().for_each(|names| names.retain(|path| !gone(path)));
+            remains.bird_dir = remains.bird_dir.filter(|_| is_there(BIRD_DIR));
+            remains.config_dir.iter_mut().for_each(|names| names.retain(|_| is_there(BIRD_DIR)));
+            remains.config_dir = remains.config_dir.filter(|_| is_there(CONFIG_DIR));
             let mut host = used();
             host.deleted
                 .retain(|(index, name)| !done.contains(&Step::RemoveLink { index: *index, name: name.clone() }));
@@ -458,7 +502,10 @@ mod tests {
         let error = uninstall(&installed(), &attached, false, false).expect_err("pods").to_string();
         assert!(error.contains("9 in all (web/p0, web/p1, web/p2, …)"), "{error}");
         assert_eq!(uninstall(&installed(), &attached, true, false), Err(Refusal::Running));
-        assert!(uninstall(&installed(), &Host { running: false, ..attached }, true, false).is_ok());
+        let without_agent = Host { running: false, ..attached };
+        assert!(uninstall(&installed(), &without_agent, true, false).is_ok());
+        let speaking = Host { speaking: true, ..without_agent };
+        assert_eq!(uninstall(&installed(), &speaking, true, false), Err(Refusal::Speaking));
     }
 
     #[test]
@@ -467,11 +514,12 @@ mod tests {
         for (_, found) in &mut remains.files {
             *found = if *found == Found::Link { file("by hand") } else { file("something else") };
         }
-        remains.config_dir = Some(vec!["/etc/flock/node.yaml".into()]);
+        remains.config_dir = Some(vec!["/etc/flock/node.yaml".into(), BIRD_DIR.into()]);
         remains.configurations = vec![("/etc/cni/net.d/10-other.conflist".into(), "{\"plugins\": []}".into())];
         let (steps, left) = uninstall(&remains, &Host::default(), false, false).expect("nothing is in the way");
         assert_eq!(steps, [Step::Remove("/opt/cni/bin/.flock.1-2.tmp".into())]);
-        for path in ["/opt/cni/bin/flock", AGENT, SOCKET, SERVICE, BIRD_SERVICE, DEFAULTS, "/etc/flock/node.yaml"] {
+        let operators = [DEFAULTS, "/etc/flock/node.yaml", BIRD_CONF];
+        for path in ["/opt/cni/bin/flock", AGENT, SOCKET, SERVICE, BIRD_SERVICE].into_iter().chain(operators) {
             assert!(left.iter().any(|line| line.starts_with(&format!("{path}: "))), "{path}: {left:?}");
         }
         let (steps, _) = uninstall(&remains, &Host::default(), false, true).expect("nothing is in the way");

@@ -3,16 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::host::bare;
 use crate::support::assets::assets;
 use crate::support::fib::RouteEvents;
 use crate::support::host::Host;
 use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
-use crate::support::programs::succeed;
+use crate::support::programs::{FLOCK_AGENT, succeed};
 use crate::support::routers::Debian;
 use crate::support::switch::cable;
 use crate::support::waiting::{wait_for, wait_or};
+
+const CONFIG: &str = "/etc/flock/bird/bird.conf";
 
 const ROUTER: &str = "
 log stderr all;
@@ -33,7 +36,20 @@ fn node() -> Host {
     let host = Host::with_units();
     let shipped = ["flock-bird.service", "flock-announce.service"].map(|unit| format!("/usr/local/share/units/{unit}"));
     host.run(&format!("install -m 0644 -t /etc/systemd/system -- {}", shipped.join(" ")));
-    host.run("mkdir -p /etc/flock/bird /usr/local/lib/debian/bin /usr/local/lib/debian/lib");
+    host.run("mkdir -p /etc/flock/bird");
+    put_bird(&host);
+    host.write("/etc/flock/node.yaml", &node_config_spec(spec()));
+    host
+}
+
+fn spec() -> Value {
+    let bgp = json!({"asn": 65001, "peers": [{"name": "tor1", "address": "192.0.2.1", "asn": 65100}]});
+    json!({"cidr4": CIDR4, "cidr6": CIDR6, "bgp": bgp})
+}
+
+/// Debian's BIRD where it can be started, and its user.
+fn put_bird(host: &Host) {
+    host.run("mkdir -p /usr/local/lib/debian/bin /usr/local/lib/debian/lib");
     let debian = Path::new(assets("routes")).join("bookworm");
     for (dir, name) in [("bin", "bird"), ("lib", "")] {
         for file in fs::read_dir(debian.join(dir)).expect("fetched").map(|entry| entry.expect("readable").path()) {
@@ -56,9 +72,6 @@ fn node() -> Host {
     if !users.contains("\nbird:") {
         host.write("/etc/passwd", &format!("{users}bird:x:977:977::/run/bird:/usr/sbin/nologin\n"));
     }
-    let bgp = json!({"asn": 65001, "peers": [{"name": "tor1", "address": "192.0.2.1", "asn": 65100}]});
-    host.write("/etc/flock/node.yaml", &node_config_spec(json!({"cidr4": CIDR4, "cidr6": CIDR6, "bgp": bgp})));
-    host
 }
 
 fn ranges(router: &Host) -> usize {
@@ -73,6 +86,13 @@ fn lost(events: &RouteEvents) -> usize {
 fn said(host: &Host) -> String {
     let of_bird = fs::read_to_string(host.path("/run/bird.log")).unwrap_or_default();
     format!("{}\n{of_bird}\n{}", host.ask("systemctl --no-pager status flock-bird flock-announce"), host.log())
+}
+
+/// The user as which BIRD runs, and the one that has its socket.
+fn users(host: &Host) -> [String; 2] {
+    let pid = host.property("flock-bird", "MainPID");
+    [format!("/proc/{pid}"), "/run/flock/bird.ctl".into()]
+        .map(|path| succeed(&mut host.inside(&format!("stat --format %U {path}"))).trim().to_owned())
 }
 
 /// The command line of BIRD.
@@ -90,11 +110,11 @@ fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_
     host.systemctl("enable --now flock-agent");
     let pod = host.pod("a");
     host.add(&pod).result();
-    wait_for("the configuration", || host.path("/etc/flock/bird/bird.conf").exists().then_some(()));
+    wait_for("the configuration", || host.path(CONFIG).exists().then_some(()));
     host.systemctl("enable --now flock-bird flock-announce");
     wait_or(|| said(&host), || (ranges(&router) == 2).then_some(()));
     assert!(!called(&host).contains("-R"), "nobody has kept anything at the first start of a boot");
-    assert!(host.ask("ps -o user= -C bird").contains("bird") || host.ask("ls -l /run/flock/bird.ctl").contains("bird"));
+    assert_eq!(users(&host), ["bird", "bird"]);
     wait_for("the word for the next start", || host.path("/run/flock/bird.env").exists().then_some(()));
 
     let events = router.route_events();
@@ -111,4 +131,59 @@ fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_
     host.systemctl("start flock-announce");
     wait_for("both ranges at the router", || (ranges(&router) == 2).then_some(()));
     host.del(&pod).done();
+
+    // The host goes down: what it is about to end knows an order. Nobody keeps anything for a BIRD that is not to come back.
+    wait_for("the word for the next start", || host.path("/run/flock/bird.env").exists().then_some(()));
+    host.adapt("shutdown.target", "by-hand", "[Unit]\nRefuseManualStart=no\n");
+    host.systemctl("start shutdown.target");
+    for unit in ["flock-announce", "flock-bird", "flock-agent"] {
+        wait_for(unit, || (host.property(unit, "ActiveState") == "inactive").then_some(()));
+    }
+    wait_for("nothing at the router", || (ranges(&router) == 0).then_some(()));
+    assert!(!host.path("/run/flock/bird.env").exists(), "{}", said(&host));
+}
+
+#[test]
+fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when_flock_is_gone() {
+    let (host, router) = (bare(), Host::with(&[]));
+    put_bird(&host);
+    let pod = host.pod("a");
+    let before = host.everything();
+    let outside = ["192.0.2.11/24", "2001:db8:a25::11/64"];
+    cable((&router, "eth0", &["192.0.2.1/24", "2001:db8:a25::1/64"]), (&host, "eth0", &outside));
+    let _daemon = router.bird(Debian::Bookworm, ROUTER);
+    let said = host.run(&format!("{FLOCK_AGENT} install --bird"));
+    let first = fs::read_to_string(host.path(CONFIG)).expect("written");
+    assert!(!first.contains("peer_"), "nobody knows any yet: {first}");
+    assert!(host.run(&format!("stat --format %a:%U {CONFIG}")).starts_with("640:root"));
+    host.write("/etc/flock/node.yaml", &node_config_spec(spec()));
+    host.do_next(&said);
+    assert_eq!(host.property("flock-bird", "ActiveState"), "active", "{}", self::said(&host));
+    host.add(&pod).program("/opt/cni/bin/flock").result();
+    wait_or(|| self::said(&host), || (ranges(&router) == 2).then_some(()));
+    assert_eq!(users(&host), ["bird", "bird"]);
+    // What the agent has written stays, and a second run has nothing to say of it.
+    let written = fs::read_to_string(host.path(CONFIG)).expect("there");
+    let again = host.run(&format!("{FLOCK_AGENT} install"));
+    assert!(!again.contains(CONFIG) && again.contains("nothing to start anew"), "{again}");
+    assert_eq!(fs::read_to_string(host.path(CONFIG)).expect("there"), written);
+
+    host.del(&pod).program("/opt/cni/bin/flock").done();
+    for why in ["the agent runs", "flock-bird or flock-announce runs"] {
+        let output = host.inside("flock-agent uninstall").output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(why), "{text}");
+        let (_, stop) = text.trim().rsplit_once(": ").expect("what to do");
+        succeed(&mut host.inside(stop));
+    }
+    host.write("/etc/flock/bird/extra.conf", "# mine\n");
+    let said = host.run("flock-agent uninstall --dry-run");
+    assert!(said.contains("left /etc/flock/bird/extra.conf: yours"), "{said}");
+    host.run("rm /etc/flock/bird/extra.conf /etc/flock/node.yaml");
+    let said = host.run("flock-agent uninstall");
+    host.do_next(&said);
+    host.run("ip link del eth0");
+    let after = host.everything();
+    let changed: Vec<&String> = before.symmetric_difference(&after).collect();
+    assert_eq!(changed, Vec::<&String>::new(), "{said}");
 }

@@ -1,6 +1,7 @@
 //! A host on which the real systemd is the first process, with the shipped units installed as the README says. It ends with the
 //! value, and with the test's process however that ends.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +14,16 @@ use crate::support::waiting::wait_for;
 
 /// Where an administrator puts units.
 const UNITS: &str = "/etc/systemd/system";
+
+/// A node before anybody has thought of flock, with what flock would set on it.
+pub(crate) fn bare() -> Host {
+    let host = Host::with_systemd();
+    host.run("mkdir -p /opt/cni/bin /etc/default");
+    host.run("rmdir /etc/flock");
+    host.run("sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    succeed(&mut host.inside("hostname host001"));
+    host
+}
 
 impl Host {
     /// Boots. Nothing of flock is installed.
@@ -72,6 +83,23 @@ impl Host {
     pub(crate) fn ask(&self, line: &str) -> String {
         let output = self.inside(line).output().expect("nsenter (util-linux) starts");
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    /// What flock could have changed, line by line: files outside of systemd's own directory, and the kernel.
+    pub(crate) fn everything(&self) -> BTreeSet<String> {
+        let files = self.run("find /etc /opt /usr/local /run -type d -printf %p:%m\\n -o -printf %p:%y:%m:%s\\n");
+        let all = files + &self.fingerprint();
+        // The time of a directory tells that something came and went, which is so.
+        let not_told = ["/run/systemd/", "/run/bird.log", "/etc/cni/net.d directory"];
+        all.lines().filter(|line| !not_told.iter().any(|start| line.starts_with(start))).map(str::to_owned).collect()
+    }
+
+    /// Does what the last line of a report says.
+    pub(crate) fn do_next(&self, said: &str) {
+        let next = said.lines().last().and_then(|line| line.strip_prefix("next: ")).expect("what to do next");
+        for line in next.split(" && ") {
+            succeed(&mut self.inside(line));
+        }
     }
 
     /// A property of a unit.

@@ -73,6 +73,13 @@ fn a_node_whose_block_is_gone_has_no_peers() {
 }
 
 #[test]
+fn bird_has_something_to_start_with_before_any_agent() {
+    let first = Configuration { text: before_any_agent(), passwords: Vec::new() };
+    golden("first", &first);
+    assert_eq!(router_id_in(first.expose(), "host001"), None, "the router id of no node");
+}
+
+#[test]
 fn what_is_never_taken_is_refused_before_what_is_listed() {
     let text = |import: &str, facts: &Facts| {
         let bgp = bgp(&format!("{{asn: 1, import: [{import}], peers: [{{name: a, address: 192.0.2.1, asn: 2}}]}}"));
