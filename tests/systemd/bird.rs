@@ -144,6 +144,26 @@ fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_
 }
 
 #[test]
+fn a_bird_that_dies_again_and_again_is_started_each_time() {
+    let host = node();
+    host.write(CONFIG, include_str!("../data/bird/first.conf"));
+    // Its pace aside.
+    host.adapt("flock-bird.service", "pace", "[Service]\nRestartSec=50ms\n");
+    host.systemctl("start flock-bird");
+    for _ in 0..8 {
+        let pid = host.property("flock-bird", "MainPID");
+        host.systemctl("kill --signal KILL flock-bird");
+        wait_or(
+            || said(&host),
+            || {
+                let now = host.property("flock-bird", "MainPID");
+                (now != "0" && now != pid).then_some(())
+            },
+        );
+    }
+}
+
+#[test]
 fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when_flock_is_gone() {
     let (host, router) = (bare(), Host::with(&[]));
     put_bird(&host);
