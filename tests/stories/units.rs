@@ -1,6 +1,9 @@
 //! What is shipped beside the binaries fits them: the unit, its flags, the capabilities that it names.
 
 use std::process::Command;
+use std::time::Duration;
+
+use flock::agent::routing::commands::{END_LIMIT, WITHDRAW_LIMIT};
 
 use crate::support::programs::{FLOCK_AGENT, succeed};
 use crate::support::temp::TempDir;
@@ -74,6 +77,17 @@ fn the_units_of_bird_name_what_the_agent_writes_and_start_it_as_a_restart_only_w
         assert!(!ANNOUNCE.contains(dependency), "{dependency}");
     }
     assert!(UNIT.contains(" -/etc/flock/bird "), "the agent may write there");
+}
+
+#[test]
+fn nobody_is_ended_in_the_middle_of_taking_a_node_out_of_the_network() {
+    let seconds = |unit: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).expect("a limit");
+        Duration::from_secs(line.trim_end_matches('s').parse().expect("a number"))
+    };
+    let longest_wait = Duration::from_secs(60);
+    assert!(seconds(ANNOUNCE) > WITHDRAW_LIMIT + longest_wait);
+    assert!(seconds(BIRD) > END_LIMIT);
 }
 
 #[test]

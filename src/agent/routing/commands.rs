@@ -20,7 +20,7 @@ use crate::process::log;
 use crate::record::disk::{DiskError, make_private_dir};
 use model::routes::{Stage, steps};
 
-/// Deadline for bringing the announcements to a stage, 10 s.
+/// Deadline for bringing the announcements to one of the two stages, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Pause before the next look, 20 ms, where something has changed meanwhile.
@@ -29,8 +29,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Deadline for BIRD's answer, 5 s.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Deadline for BIRD's end, 20 s: less than the unit's `TimeoutStopSec=`.
-const END_LIMIT: Duration = Duration::from_secs(20);
+/// Deadline for BIRD's end, 20 s after it was asked.
+pub const END_LIMIT: Duration = Duration::from_secs(20);
+
+/// Most time that [`withdraw`] takes beside its `wait`, 20 s: twice [`LIMIT`].
+pub const WITHDRAW_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why a node is not withdrawn, or not announced.
 #[derive(Debug)]
