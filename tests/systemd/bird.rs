@@ -74,6 +74,14 @@ fn put_bird(host: &Host) {
     }
 }
 
+/// The commands of docs/reachability.md.
+fn starting_bird() -> impl Iterator<Item = String> {
+    let page = include_str!("../../docs/reachability.md").lines();
+    let mut lines = page.skip_while(|line| *line != "### Starting BIRD").skip_while(|line| *line != "```sh").skip(1);
+    let commands: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+    commands.into_iter().map(|line| line.replace("flock-agent", FLOCK_AGENT))
+}
+
 fn ranges(router: &Host) -> usize {
     router.routes("proto bird").len()
 }
@@ -172,7 +180,12 @@ fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when
     let outside = ["192.0.2.11/24", "2001:db8:a25::11/64"];
     cable((&router, "eth0", &["192.0.2.1/24", "2001:db8:a25::1/64"]), (&host, "eth0", &outside));
     let _daemon = router.bird(Debian::Bookworm, ROUTER);
-    let said = host.run(&format!("{FLOCK_AGENT} install --bird"));
+    // As Debian starts it, with a configuration and a port of its own.
+    host.write("/etc/systemd/system/bird.service", "[Service]\nExecStart=/usr/bin/sleep infinity\n");
+    host.systemctl("start bird");
+    let said = starting_bird().map(|line| host.run(&line)).last().expect("a command");
+    assert_eq!(host.property("bird", "ActiveState"), "inactive");
+    host.run("rm /etc/systemd/system/bird.service");
     let first = fs::read_to_string(host.path(CONFIG)).expect("written");
     assert!(!first.contains("peer_"), "nobody knows any yet: {first}");
     assert!(host.run(&format!("stat --format %a:%U {CONFIG}")).starts_with("640:root"));
