@@ -285,3 +285,27 @@ fn a_pod_that_takes_its_interface_down_leaves_a_shared_address_to_the_other_unti
     wait_announced(&host, &BOTH);
     assert_eq!(host.run("ip nexthop show proto 102"), "", "nothing leads to a pod that is gone");
 }
+
+#[test]
+fn a_pod_whose_interface_comes_and_goes_all_the_time_bothers_routers_only_now_and_then() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&sharing())).start();
+    let sharer = Sharer::new(&host, "p");
+    let is_announced = || (SHARED.iter().all(|ip| announcers(&host, ip).len() == 1)).then_some(());
+    wait_for("the shared addresses to be announced", is_announced);
+    let (events, began) = (host.route_events(), Instant::now());
+    let shared: IpAddr = SHARED[1].parse().expect("literal");
+    for _ in 0..20 {
+        sharer.goes_down();
+        wait_for("the announcement to be gone", || announcers(&host, SHARED[1]).is_empty().then_some(()));
+        sharer.comes_up();
+        // Whether it is announced now or later, the agent has looked.
+        let is_settled = || is_announced().or_else(|| agent.log().contains("again and again").then_some(()));
+        wait_for("the announcement, or the reason why there is none", is_settled);
+    }
+    wait_for("the shared addresses to be announced at last", is_announced);
+    let times = events.drain().iter().filter(|event| !event.gone && event.table == 102 && event.to == shared).count();
+    let allowed = 5 + began.elapsed().as_secs() / 10;
+    assert!((1..=allowed).contains(&(times as u64)), "{times} times in {:?}", began.elapsed());
+    assert!(agent.log().matches("again and again").count() <= 2, "{}", agent.log());
+}

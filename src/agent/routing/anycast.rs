@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::agent::node::pods::Pods;
+use crate::agent::routing::flaps::Flaps;
 use crate::agent::suspicion::Suspicions;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
@@ -25,12 +27,13 @@ pub struct Anycast {
     support: Option<Support>,
     /// What is told which links the answers rest on.
     suspicions: Suspicions,
+    flaps: Flaps,
 }
 
 impl Anycast {
     /// Addresses shared by `pods`. `suspicions` wakes the thread when the link of one of them gets or loses its carrier.
     pub fn new(pods: Option<Pods>, suspicions: Suspicions) -> Anycast {
-        Anycast { pods, support: None, suspicions }
+        Anycast { pods, support: None, suspicions, flaps: Flaps::default() }
     }
 
     /// What leads to the anycast addresses of `leases` and what of it is announced, after what the kernel shows.
@@ -40,7 +43,9 @@ impl Anycast {
     pub fn wanted(&mut self, conn: &mut Conn, leases: &[Lease], shown: &Routes) -> Result<Routes, NetlinkError> {
         // Before the look at the links, so that no change behind it is missed.
         let sharing = leases.iter().filter(|lease| !lease.anycast.is_empty());
-        self.suspicions.watch(sharing.filter_map(|lease| lease.host_index).collect());
+        let links: BTreeSet<u32> = sharing.filter_map(|lease| lease.host_index).collect();
+        self.flaps.look(&links);
+        self.suspicions.watch(links);
         if leases.iter().all(|lease| lease.anycast.is_empty()) {
             return Ok(Routes::default());
         }
@@ -52,10 +57,22 @@ impl Anycast {
         let foreign = Foreign { numbers, routes: left_routes(conn, leases, shown)? };
         let mut pods = Vec::with_capacity(leases.len());
         for lease in leases {
-            let reachable = !lease.anycast.is_empty() && sends(conn, lease)?;
+            let reachable = !lease.anycast.is_empty() && self.sends(conn, lease)?;
             pods.push((lease, Standing { serves: self.serves(lease), reachable }));
         }
         Ok(anycast::wanted(pods, shown, &foreign, support))
+    }
+
+    /// When to look again without any news.
+    pub fn again_at(&self) -> Option<Instant> {
+        self.flaps.again_at()
+    }
+
+    /// Whether the link of `lease` stands, and both of its ends are up, and have not come and gone all the time.
+    fn sends(&mut self, conn: &mut Conn, lease: &Lease) -> Result<bool, NetlinkError> {
+        let Some(index) = lease.host_index else { return Ok(false) };
+        let up = conn.link_at(index)?.is_some_and(|link| link.up && link.carrier);
+        Ok(self.flaps.counts(index, up, Instant::now()))
     }
 
     /// None where nobody can say.
@@ -107,10 +124,4 @@ fn left_routes(
         }
     }
     Ok(left)
-}
-
-/// Whether the link of `lease` stands, and both of its ends are up.
-fn sends(conn: &mut Conn, lease: &Lease) -> Result<bool, NetlinkError> {
-    let Some(index) = lease.host_index else { return Ok(false) };
-    Ok(conn.link_at(index)?.is_some_and(|link| link.up && link.carrier))
 }

@@ -10,6 +10,7 @@ pub mod bird;
 pub mod commands;
 pub mod condition;
 pub mod drain;
+pub mod flaps;
 pub mod news;
 pub mod others;
 pub mod restart;
@@ -244,7 +245,7 @@ impl Routing {
         }
         self.state.stage = stage;
         self.state.announced = Some(announced(&wanted));
-        self.again_at = others.again_at;
+        self.again_at = [others.again_at, self.anycast.again_at()].into_iter().flatten().min();
         self.stale = false;
         self.stand(&others);
         // A request that removes a link, or makes one, is at work on its routes as well.
