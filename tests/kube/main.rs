@@ -9,6 +9,7 @@
 )]
 
 mod peers;
+mod routing;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -11,7 +11,7 @@ use crate::{agent_of, condition, rss_kib, wait_condition};
 const PEERS: &str = "/apis/flock.fritzlab.net/v1alpha1/nodepeers";
 
 /// A link of the host that leads to other nodes, with an address of each family.
-fn uplink(host: &Host) {
+pub(crate) fn uplink(host: &Host) {
     host.run("ip link add up0 type veth peer name up1");
     host.run("ip addr add 192.0.2.1/24 dev up0");
     host.run("ip addr add 2001:db8:9::1/64 dev up0 nodad");
@@ -40,7 +40,7 @@ fn wait_peer(plane: &ControlPlane<'_>, node: &str, right: impl Fn(&Value) -> boo
 }
 
 /// Makes the NodePeer of another node, in the name of its agent.
-fn other_node(plane: &ControlPlane<'_>, name: &str, cidr4: &str) {
+pub(crate) fn other_node(plane: &ControlPlane<'_>, name: &str, cidr4: &str) {
     let object = json!({
         "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodePeer", "metadata": {"name": name},
         "spec": {"cidr4": cidr4, "nextHops": [{"address": "192.0.2.2"}]},

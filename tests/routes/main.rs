@@ -21,5 +21,6 @@ mod restart;
 mod router;
 mod speaker;
 mod static_routes;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;
