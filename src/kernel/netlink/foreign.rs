@@ -9,7 +9,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteHeader;
 
-use super::NetlinkError;
 use super::conn::Conn;
 use super::message::{Attributes, Object, address, number, other_family};
 use super::read::{Neighbour, as_neighbour};
@@ -18,13 +17,11 @@ use super::uapi::{
     NUD_REACHABLE, NUD_STALE, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY,
     RTA_TABLE, RTA_VIA, RTM_GETNEXTHOP, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTPROT_RA,
 };
+use super::{Hop, NetlinkError};
 use model::plan::ROUTE_PROTOCOL;
 
 /// The states in which a neighbour is known to be there, or was lately.
 const NUD_KNOWN: u16 = NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT;
-
-/// Where a route leads: by which link, to which gateway.
-pub type Hop = (Option<u32>, Option<IpAddr>);
 
 /// A route that does not bear flock's mark, of any table and type.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,10 +18,12 @@ mod uapi;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use rustix::io::Errno;
 
-use self::foreign::Hop;
+/// Where a route leads: by which link, to which gateway.
+pub type Hop = (Option<u32>, Option<IpAddr>);
 
 /// A netlink request that failed: what was asked, and the kernel's own reason.
 #[derive(Debug)]

@@ -15,14 +15,14 @@ use netlink_packet_route::route::{
 
 use super::apply::route;
 use super::conn::{Conn, Encoded, Request};
-use super::foreign::{Hop, NexthopObjects, as_foreign_route, hops_of};
+use super::foreign::{NexthopObjects, as_foreign_route, hops_of};
 use super::message::{Object, address, number, other_family};
 use super::nexthop::{Owner, delete_nexthop, put_flags, put_group, put_nexthop, taken};
 use super::uapi::{
     AF_INET, AF_INET6, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY, RTA_TABLE,
     RTA_VIA, RTM_F_CLONED, RTM_NEWROUTE, RTN_BLACKHOLE, RTN_PROHIBIT, RTN_UNICAST, RTN_UNREACHABLE, RTPROT_BOOT,
 };
-use super::{Cause, NetlinkError};
+use super::{Cause, Hop, NetlinkError};
 use model::plan::ROUTE_PROTOCOL;
 use model::routes::{ANNOUNCED, MAIN, RouteKey, Routes, Step, Way};
 
