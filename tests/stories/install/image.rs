@@ -20,6 +20,7 @@ const AGENT: &str = "usr/local/bin/flock-agent";
 const PLUGIN: &str = "opt/cni/bin/flock";
 const SERVICE: &str = "etc/systemd/system/flock-agent.service";
 const SOCKET: &str = "etc/systemd/system/flock-agent.socket";
+const BIRD_CONF: &str = "etc/flock/bird/bird.conf";
 const DEFAULTS: &str = "etc/default/flock-agent";
 const FILES: [&str; 5] = [AGENT, PLUGIN, SERVICE, SOCKET, DEFAULTS];
 
@@ -95,6 +96,32 @@ fn an_image_has_all_that_a_node_needs_and_a_second_run_touches_nothing() {
     assert!(left.values().all(|what| what.starts_with("directory")), "{left:#?}");
     assert!(!image.path("etc/flock").exists() && image.path("etc/cni/net.d").exists());
     assert_eq!(image.run(&dist, "uninstall").done(), "nothing is installed\n");
+}
+
+#[test]
+fn bird_has_something_to_start_with_and_a_configuration_of_somebody_else_stays_his() {
+    let dist = Dist::new("bird");
+    for theirs in [false, true] {
+        let image = Image::new("bird");
+        if theirs {
+            image.write(BIRD_CONF, "router id 192.0.2.1;\n");
+        }
+        let said = image.run(&dist, "install --bird").done();
+        assert!(said.contains("enable flock-agent flock-bird flock-announce"), "{said}");
+        let written = fs::read_to_string(image.path(BIRD_CONF)).expect("there");
+        assert_eq!(written, if theirs { "router id 192.0.2.1;\n" } else { include_str!("../../data/bird/first.conf") });
+        // What an agent has made of it meanwhile, and what one that was killed has left.
+        if !theirs {
+            let of_agent = written.replace("protocol device { }", "protocol device { }\nprotocol bfd { }");
+            [BIRD_CONF, "etc/flock/bird/bird.conf.new"].into_iter().for_each(|path| image.write(path, &of_agent));
+        }
+        let watch = Watch::on_tree(image.0.path());
+        image.run(&dist, "install").done();
+        assert_eq!(watch.heard(), [], "the units are renewed with the others, and that is never overwritten");
+        let said = image.run(&dist, "uninstall").done();
+        assert_eq!(said.contains("left /etc/flock/bird/bird.conf: yours"), theirs, "{said}");
+        assert_eq!([BIRD_CONF, "etc/flock"].map(|path| image.path(path).exists()), [theirs, theirs]);
+    }
 }
 
 #[test]
