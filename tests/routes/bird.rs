@@ -360,6 +360,7 @@ fn bird_is_killed_or_stopped_and_back_and_nothing_is_lost() {
     drop(agent);
 }
 
+// covers: FM-H02
 #[test]
 fn a_bird_that_is_stopped_on_a_withdrawn_node_takes_everything_back_at_once() {
     let network = Network::new();
@@ -421,6 +422,7 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
     });
 }
 
+// covers: FM-H02
 #[test]
 fn a_router_of_the_nodes_own_as_turns_away_from_what_is_about_to_go_and_loses_nothing() {
     let network = Network::new();

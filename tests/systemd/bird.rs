@@ -109,6 +109,7 @@ fn called(host: &Host) -> String {
     succeed(&mut host.inside(&format!("cat /proc/{pid}/cmdline"))).replace('\0', " ")
 }
 
+// covers: FM-H01 FM-H02
 #[test]
 fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_down() {
     let (host, router) = (node(), Host::with(&[]));
@@ -151,6 +152,7 @@ fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_
     assert!(!host.path("/run/flock/bird.env").exists(), "{}", said(&host));
 }
 
+// covers: FM-H01
 #[test]
 fn a_bird_that_dies_again_and_again_is_started_each_time() {
     let host = node();
@@ -171,6 +173,7 @@ fn a_bird_that_dies_again_and_again_is_started_each_time() {
     }
 }
 
+// covers: FM-G01
 #[test]
 fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when_flock_is_gone() {
     let (host, router) = (bare(), Host::with(&[]));
