@@ -15,6 +15,7 @@ use crate::rpc::message::Response;
 use cni::error::{Code, Error};
 use model::addr::{Attachment, IfName};
 use model::annotations::AnnotationError;
+use model::claims::Obstacle;
 use model::ipam::IpamError;
 use model::lease::{Lease, PodName};
 
@@ -116,13 +117,8 @@ pub enum Cause {
         /// Who has it.
         holder: Box<Holder>,
     },
-    /// An address that the pod names is another pod's of another node.
-    Claimed {
-        /// The address.
-        ip: IpAddr,
-        /// Who has it.
-        claimant: Claimant,
-    },
+    /// An address that the pod names is not to be had, as other nodes have it.
+    Elsewhere(Box<Obstacle>),
     /// Somebody has a route to an address that the pod names.
     NamedTaken(IpAddr, NetlinkError),
     /// The record could not be written.
@@ -167,15 +163,6 @@ impl fmt::Display for Holder {
             None => write!(f, "container {container_id}, interface {ifname}"),
         }
     }
-}
-
-/// Another node's pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claimant {
-    /// The node's name.
-    pub node: String,
-    /// The pod, as NAMESPACE/NAME.
-    pub pod: String,
 }
 
 /// A failed request.
@@ -235,10 +222,7 @@ impl Fault {
             },
             // Whoever has it may be about to go, as the former pod of a StatefulSet is.
             Cause::Held { ip, holder } => (Code::TryAgainLater, TAKEN, format!("{ip} is held by {holder}")),
-            Cause::Claimed { ip, claimant: Claimant { node, pod } } => {
-                let remedy = format!("if that node is gone: kubectl delete nodeconfig {node}");
-                (Code::TryAgainLater, TAKEN, format!("{ip} is held by {pod} on node {node}; {remedy}"))
-            }
+            Cause::Elsewhere(obstacle) => (Code::TryAgainLater, TAKEN, obstacle.to_string()),
             Cause::NamedTaken(ip, error) => {
                 (Code::TryAgainLater, TAKEN, format!("{ip} is the destination of somebody else's route: {error}"))
             }

@@ -19,7 +19,7 @@ use signal_hook::iterator::Signals;
 use crate::agent::board::Board;
 use crate::agent::draw::KernelDraw;
 use crate::agent::entrance::{Deaf, Entrance};
-use crate::agent::fault::{Claimant, Fault, Step};
+use crate::agent::fault::{Fault, Step};
 use crate::agent::identity::{Identity, Origin};
 use crate::agent::kubernetes::{Following, Kubernetes};
 use crate::agent::ledger::Ledger;
@@ -42,6 +42,7 @@ use crate::agent::routing::bird::{Bird, Places, Speaking};
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::News;
 use crate::agent::routing::others::Others;
+use crate::agent::routing::state::Held;
 use crate::agent::settings::Settings;
 use crate::agent::suspicion::Suspicions;
 use crate::agent::threads::{Threads, end, spawn};
@@ -61,7 +62,7 @@ use crate::record::notes::Notes;
 use crate::record::store::{Finding, Store, Unusable};
 use crate::rpc::listener::{BindError, Listener};
 use crate::rpc::server::{Limits, Server};
-use model::claims::holder_elsewhere;
+use model::claims::obstacle;
 
 /// Longest time for the requests that are in service at SIGTERM, 20 s: less than the unit's `TimeoutStopSec=`.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -197,7 +198,7 @@ impl Opened {
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let notes = Notes::beside(&self.socket);
         let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone());
-        let elsewhere = kubernetes.as_ref().map(|kubernetes| elsewhere(node_name.clone(), kubernetes.peers.clone()));
+        let elsewhere = kubernetes.as_ref().map(|of| elsewhere(node_name.clone(), of.peers.clone(), of.held.clone()));
         let verbs = Arc::new(verbs.heeding(elsewhere.unwrap_or_default()));
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
@@ -484,12 +485,12 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
     spawn("host-events", hear)
 }
 
-/// What pods of other nodes claim, as far as the node of this name has heard.
-fn elsewhere(node: String, listed: Board<Listed>) -> Claims {
-    Claims::by(move |ip, pod| {
-        let listed = listed.get();
-        let (node, pod) = holder_elsewhere(ip, pod, &node, &listed.peers())?;
-        Some(Claimant { node, pod })
+/// What other nodes have, as far as the node of this name, which tells them what its own pods have, has heard.
+fn elsewhere(node: String, listed: Board<Listed>, held: Board<Option<Held>>) -> Claims {
+    Claims::by(move |wish| {
+        let (listed, held) = (listed.get(), held.get());
+        let claims = held.as_ref().as_ref().map(|held| held.claims.as_slice()).unwrap_or_default();
+        obstacle(wish, &node, claims, &listed.peers())
     })
 }
 

@@ -242,7 +242,11 @@ fn claim(item: &Value) -> Result<Claim, &'static str> {
     let text = |key: &str| item.get(key).and_then(Value::as_str).filter(|text| text.len() <= CLAIM_TEXT_MAX);
     let (Some(pod), Some(since)) = (text("pod"), text("since")) else { return Err("has no pod or no since") };
     let clean = |text: &str| Box::from(Excerpt::line(text, CLAIM_TEXT_MAX).as_ref());
-    Ok(Claim { address: address(item)?, pod: clean(pod), since: clean(since) })
+    let shared = match fields(item, &["shared"])[..] {
+        [(_, value)] => value.as_bool().ok_or("has a shared that is neither true nor false")?,
+        _ => false,
+    };
+    Ok(Claim { address: address(item)?, pod: clean(pod), since: clean(since), shared })
 }
 
 fn address(item: &Value) -> Result<IpAddr, &'static str> {
@@ -419,7 +423,7 @@ mod tests {
         let all = peer(&json!({
             "cidr6": "2001:db8:2::/64", "cidr4": "10.2.0.0/24", "newer": {"a": 1},
             "nextHops": [{"address": "192.0.2.2", "linkLocal": "fe80::2"}, {"address": "2001:db8::2", "linkLocal": null, "newer": 1}],
-            "claims": [{"address": "203.0.113.7", "pod": "web/a", "since": "2026-11-26T12:00:00Z"}],
+            "claims": [{"address": "203.0.113.7", "pod": "web/a", "since": "2026-11-26T12:00:00Z", "newer": 1}],
         }));
         assert_eq!(
             all,
@@ -433,7 +437,8 @@ mod tests {
                 claims: vec![Claim {
                     address: IpAddr::from([203, 0, 113, 7]),
                     pod: "web/a".into(),
-                    since: "2026-11-26T12:00:00Z".into()
+                    since: "2026-11-26T12:00:00Z".into(),
+                    shared: false,
                 }],
                 owner: Some("u7".into()),
                 problems: Vec::new(),

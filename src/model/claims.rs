@@ -1,12 +1,14 @@
-//! Addresses that belong to one pod of the whole cluster (annotation `addresses`): which this node claims, and what happens when
-//! another node claims one, too.
+//! Addresses beside the ranges of nodes, which pods of the whole cluster name: one pod alone has them (annotation `addresses`), or
+//! pods share them (`anycast`). Which this node claims, and what happens when other nodes claim one, too.
 //!
 //! Nodes tell each other their claims, and each decides by the same rule (`peers::claim`), so all decide alike: the earlier claim
 //! counts, and of two of one moment that of the node whose name comes first. Of two claims for one pod the later one counts: the
-//! pod has moved, and the node that it has left may be dead. What does not count is not announced; its pod keeps the address, as no
-//! living pod is ever harmed. Decides on values; must not ask the API server, and knows the time only as an argument.
+//! pod has moved, and the node that it has left may be dead. Claims that are shared do not contest each other. What does not count
+//! is not announced; its pod keeps the address, as no living pod is ever harmed. Decides on values; must not ask the API server,
+//! and knows the time only as an argument.
 
 use alloc::borrow::ToOwned as _;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -14,6 +16,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::annotations::{ADDRESSES, ANYCAST};
 use crate::lease::Lease;
 use crate::peers::claim::counting;
 use crate::peers::{CLAIMS_MAX, Claim, Peer, Peers};
@@ -34,7 +37,14 @@ pub struct Contest {
 impl fmt::Display for Contest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Contest { ours, node, theirs, lost } = self;
-        write!(f, "{} is claimed by pod {} here and by pod {} of node {node}", ours.address, ours.pod, theirs.pod)?;
+        let how = |claim: &Claim| if claim.shared { "shared by" } else { "claimed by" };
+        write!(f, "{} is {} pod {} here and ", ours.address, how(ours), ours.pod)?;
+        if ours.shared != theirs.shared {
+            write!(f, "{} ", how(theirs))?;
+        } else {
+            f.write_str("by ")?;
+        }
+        write!(f, "pod {} of node {node}", theirs.pod)?;
         f.write_str(match lost {
             true => ", which counts: this node does not announce it; delete one of the pods",
             false => ", which does not count and is not announced there; delete one of the pods",
@@ -43,31 +53,51 @@ impl fmt::Display for Contest {
     }
 }
 
-/// What this node claims: the addresses of `leases` outside of `prefixes`, the node's ranges, in order, and at most [`CLAIMS_MAX`]
-/// of them. Of more, those in `named`, the prefixes from which pods name addresses, come first: others are in a range that the node
-/// had, which other nodes lead here as long as anything in it is claimed. A claim that is among `former` keeps its time; the others
-/// begin at `now`, which is RFC 3339 in UTC.
+/// What this node claims, and tells the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// In order of the addresses, at most [`CLAIMS_MAX`].
+    pub claims: Vec<Claim>,
+    /// How many more there would be.
+    pub untold: usize,
+}
+
+/// What this node claims: the addresses of `leases` outside of `prefixes`, the node's ranges. Of too many, those in `named`, the
+/// prefixes from which pods name addresses, come first: others are in a range that the node had, which other nodes lead here as long
+/// as anything in it is claimed. A claim that is among `former` keeps its time; the others begin at `now`, which is RFC 3339 in UTC.
 pub fn own<'a>(
     leases: impl IntoIterator<Item = &'a Lease>,
     prefixes: &[IpNet],
     named: &[IpNet],
     former: &[Claim],
     now: &str,
-) -> Vec<Claim> {
+) -> Claimed {
     let mut claims = Vec::new();
+    let mut sharers: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
     for lease in leases {
         let outside = lease.addresses().filter(|ip| !prefixes.iter().any(|prefix| prefix.contains(ip)));
         claims.extend(outside.map(|address| {
             let pod = holder(lease);
-            let known = former.iter().find(|claim| claim.address == address && *claim.pod == *pod);
-            Claim { address, since: known.map_or_else(|| now.into(), |claim| claim.since.clone()), pod: pod.into() }
+            let known = former.iter().find(|c| c.address == address && !c.shared && *c.pod == *pod);
+            let since = known.map_or_else(|| now.into(), |claim| claim.since.clone());
+            Claim { address, since, pod: pod.into(), shared: false }
         }));
+        lease.anycast.iter().for_each(|ip| sharers.entry(*ip).or_default().push(holder(lease)));
     }
+    claims.extend(sharers.into_iter().filter_map(|(address, pods)| {
+        let known = former.iter().find(|claim| claim.address == address && claim.shared);
+        // The pod that was named stays named as long as it is there, so that nothing is written when another one comes.
+        let named = known.filter(|known| pods.iter().any(|pod| **pod == *known.pod)).map(|known| known.pod.clone());
+        let pod = named.or_else(|| pods.into_iter().min().map(Into::into))?;
+        let since = known.map_or_else(|| now.into(), |claim| claim.since.clone());
+        Some(Claim { address, since, pod, shared: true })
+    }));
     let is_named = |claim: &Claim| named.iter().any(|prefix| prefix.contains(&claim.address));
     claims.sort_by_key(|claim| (!is_named(claim), claim.address));
+    let untold = claims.len().saturating_sub(CLAIMS_MAX);
     claims.truncate(CLAIMS_MAX);
     claims.sort_by_key(|claim| claim.address);
-    claims
+    Claimed { claims, untold }
 }
 
 /// The pod that a lease is for, `NAMESPACE/NAME`; the container where no pod was named.
@@ -78,7 +108,8 @@ fn holder(lease: &Lease) -> String {
     }
 }
 
-/// The addresses that `node` claims by `ours` and that others claim, too, in order.
+/// The addresses that `node` claims by `ours` and that others claim, too, in order. Of the nodes that share one of them, one
+/// stands for all.
 pub fn contests<'a>(node: &'a str, ours: &'a [Claim], peers: &Peers<'a>) -> Vec<Contest> {
     let mut found = Vec::new();
     for claim in ours {
@@ -89,22 +120,149 @@ pub fn contests<'a>(node: &'a str, ours: &'a [Claim], peers: &Peers<'a>) -> Vec<
         all.push((node, claim));
         let counts = counting(&all);
         all.pop();
-        found.extend(all.into_iter().map(|one| {
+        let is_lost = |one: &(&str, &Claim)| counts == Some(*one);
+        let (mut shared, mut alone): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, theirs)| theirs.shared);
+        shared.sort_by_key(|one| !is_lost(one));
+        shared.truncate(usize::from(!claim.shared));
+        alone.extend(shared);
+        found.extend(alone.into_iter().map(|one| {
             let (other, theirs) = one;
-            let lost = counts == Some(one);
-            Contest { ours: claim.clone(), node: other.to_owned(), theirs: theirs.clone(), lost }
+            Contest { ours: claim.clone(), node: other.to_owned(), theirs: theirs.clone(), lost: is_lost(&one) }
         }));
     }
     found
 }
 
-/// The first other node that claims `ip` for another pod than `pod`, with its pod; none if nobody does. What one claims for `pod`
-/// is of an earlier life of it, and hides no other claim.
-pub fn holder_elsewhere(ip: IpAddr, pod: Option<&str>, node: &str, peers: &Peers<'_>) -> Option<(String, String)> {
-    peers.iter().filter(|(other, _)| **other != node).find_map(|(other, peer)| {
-        let claim = peer.claims.iter().find(|claim| claim.address == ip && Some(&*claim.pod) != pod)?;
-        Some(((*other).to_owned(), String::from(&*claim.pod)))
+/// Why a pod of this node cannot have an address that it names, as far as other nodes are concerned. In words for an operator, who
+/// reads them at the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obstacle {
+    /// A pod of another node has it.
+    Claimed {
+        /// The pod that wants it, and whether it would share it.
+        wanted: Claim,
+        /// The other node.
+        node: String,
+        /// Its claim.
+        theirs: Claim,
+        /// The node of the pod that wants it.
+        here: String,
+    },
+    /// It is in a range of another node, which gives it to any pod.
+    InRange {
+        /// The address.
+        ip: IpAddr,
+        /// The range.
+        range: IpNet,
+        /// The node that has the range.
+        node: String,
+    },
+    /// This node claims so many addresses that it could not tell others of this one.
+    Untold {
+        /// The address.
+        ip: IpAddr,
+        /// This node.
+        here: String,
+    },
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gone = |f: &mut fmt::Formatter<'_>, node: &str| {
+            write!(f, "; if that node is gone: kubectl delete nodeconfig {node}")
+        };
+        match self {
+            Obstacle::Claimed { wanted, node, theirs, .. } if wanted.shared == theirs.shared => {
+                write!(f, "{} is held by {} on node {node}", wanted.address, theirs.pod)?;
+                gone(f, node)
+            }
+            Obstacle::Claimed { wanted, node, theirs, here } => {
+                let way = |claim: &Claim| if claim.shared { ANYCAST } else { ADDRESSES };
+                write!(
+                    f,
+                    "{} is held by {} on node {node} by annotation {}, and {} on node {here} names it by annotation {}: an address \
+                     is one pod's or shared, so one of the two pods needs another",
+                    wanted.address,
+                    theirs.pod,
+                    way(theirs),
+                    wanted.pod,
+                    way(wanted)
+                )?;
+                gone(f, node)
+            }
+            Obstacle::InRange { ip, range, node } => {
+                write!(
+                    f,
+                    "{ip} is in {range}, the range of node {node}, which gives it to any pod: name one outside of all nodes' ranges"
+                )?;
+                gone(f, node)
+            }
+            Obstacle::Untold { ip, here } => write!(
+                f,
+                "node {here} tells other nodes of at most {CLAIMS_MAX} addresses beside its ranges and has as many, so none of them \
+                 would know whose {ip} is: run the pod on another node, or delete one that names addresses here"
+            ),
+        }
+    }
+}
+
+/// A wish of a pod to have addresses beside the node's ranges.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// The pod, `NAMESPACE/NAME`, if the runtime has named one.
+    pub pod: Option<&'a str>,
+    /// What it would have alone.
+    pub alone: &'a [IpAddr],
+    /// What it would share.
+    pub shared: &'a [IpAddr],
+}
+
+/// The first reason why a pod of `node`, which tells others that it claims `ours`, cannot have what it wishes for; none if there is
+/// none. What another node claims for a pod of the same name is of an earlier life of it, and hides no other claim.
+pub fn obstacle(wish: Wish<'_>, node: &str, ours: &[Claim], peers: &Peers<'_>) -> Option<Obstacle> {
+    let alone = wish.alone.iter().map(|ip| (*ip, false));
+    let mut all = alone.chain(wish.shared.iter().map(|ip| (*ip, true)));
+    let mut room = CLAIMS_MAX.saturating_sub(ours.len());
+    all.find_map(|(ip, shared)| {
+        let found = peers.iter().filter(|(other, _)| **other != node).find_map(|(other, peer)| {
+            let other = || (*other).to_owned();
+            let hinders = |c: &&Claim| c.address == ip && Some(&*c.pod) != wish.pod && !(shared && c.shared);
+            if let Some(theirs) = peer.claims.iter().find(hinders).cloned() {
+                let (pod, since) = (wish.pod.unwrap_or("a container").into(), "".into());
+                let wanted = Claim { address: ip, pod, since, shared };
+                return Some(Obstacle::Claimed { wanted, node: other(), theirs, here: node.to_owned() });
+            }
+            let range = peer.ranges().find(|range| range.contains(&ip))?;
+            Some(Obstacle::InRange { ip, range, node: other() })
+        });
+        if found.is_some() {
+            return found;
+        }
+        if ours.iter().any(|claim| claim.address == ip) {
+            return None;
+        }
+        match room.checked_sub(1) {
+            Some(left) => room = left,
+            None => return Some(Obstacle::Untold { ip, here: node.to_owned() }),
+        }
+        None
     })
+}
+
+/// The addresses of this node's pods that are in a range of another node, in words for an operator: that range has come later, or
+/// its node was not heard. At most `most`.
+pub fn astray(node: &str, ours: &[Claim], peers: &Peers<'_>, most: usize) -> Vec<String> {
+    let holders = ours.iter().filter_map(|claim| {
+        let mut others = peers.iter().filter(|(other, _)| **other != node);
+        let (other, range) =
+            others.find_map(|(other, peer)| Some((other, peer.ranges().find(|range| range.contains(&claim.address))?)))?;
+        let Claim { address, pod, .. } = claim;
+        Some(format!(
+            "{address} of pod {pod} here is in {range}, the range of node {other}, which may give it to another pod: delete the pod, \
+             or give that node another range"
+        ))
+    });
+    holders.take(most).collect()
 }
 
 #[cfg(test)]
@@ -119,7 +277,7 @@ mod tests {
     const SECOND: &str = "2026-01-01T00:00:01Z";
 
     fn claim(address: &str, pod: &str, since: &str) -> Claim {
-        Claim { address: address.parse().expect("literal"), pod: pod.into(), since: since.into() }
+        Claim { address: address.parse().expect("literal"), pod: pod.into(), since: since.into(), shared: false }
     }
 
     fn peer(claims: &[Claim]) -> Peer {
@@ -132,12 +290,12 @@ mod tests {
         let mut fixed = lease("abc/eth0");
         fixed.ipv4 = "203.0.113.5".parse().ok();
         fixed.pod = Some(PodName { namespace: "web".into(), name: "www-0".into(), uid: None });
-        let first = own([&fixed], &ranges, &[], &[], FIRST);
+        let first = own([&fixed], &ranges, &[], &[], FIRST).claims;
         assert_eq!(first, [claim("203.0.113.5", "web/www-0", FIRST)]);
-        assert_eq!(own([&fixed], &ranges, &[], &first, SECOND), first);
+        assert_eq!(own([&fixed], &ranges, &[], &first, SECOND).claims, first);
         // Another pod with the same address claims it anew.
         fixed.pod = None;
-        let other = own([&fixed], &ranges, &[], &first, SECOND);
+        let other = own([&fixed], &ranges, &[], &first, SECOND).claims;
         assert_eq!(other, [claim("203.0.113.5", "container abc", SECOND)]);
     }
 
@@ -152,7 +310,8 @@ mod tests {
         let mut leases: Vec<Lease> = (0..CLAIMS_MAX).map(former).collect();
         let named: IpNet = "203.0.113.0/28".parse().expect("a prefix");
         leases[7].extra.push("203.0.113.5".parse().expect("literal"));
-        let claims = own(&leases, &[], &[named], &[], FIRST);
+        let Claimed { claims, untold } = own(&leases, &[], &[named], &[], FIRST);
+        assert_eq!(untold, 1, "and how many were left out is said");
         assert_eq!(claims.len(), CLAIMS_MAX);
         assert!(claims.iter().any(|claim| named.contains(&claim.address)));
         assert!(claims.is_sorted_by_key(|claim| claim.address));
@@ -199,14 +358,29 @@ mod tests {
         assert!(contests("a", &[old], &Peers::from([("b", &alive)]))[0].lost, "should it come back");
     }
 
+    /// What hinders `pod` of node a from having these addresses alone, and sharing those.
+    fn hindered(
+        pod: Option<&str>,
+        alone: &[&str],
+        shared: &[&str],
+        ours: &[Claim],
+        peers: &Peers<'_>,
+    ) -> Option<String> {
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("literal")).collect::<Vec<IpAddr>>();
+        let wish = Wish { pod, alone: &ips(alone), shared: &ips(shared) };
+        obstacle(wish, "a", ours, peers).map(|obstacle| obstacle.to_string())
+    }
+
+    // covers: FM-M06
     #[test]
-    fn an_address_that_another_node_claims_is_told_with_its_pod() {
+    fn an_address_that_another_node_claims_is_refused_by_its_pod_and_the_command_that_frees_it() {
         let own = peer(&[claim("192.0.2.1", "x/own", FIRST)]);
         let other = peer(&[claim("192.0.2.2", "x/web", FIRST)]);
         let peers = Peers::from([("a", &own), ("b", &other)]);
-        let elsewhere = |ip: &str| holder_elsewhere(ip.parse().expect("literal"), None, "a", &peers);
+        let elsewhere = |ip: &str| hindered(None, &[ip], &[], &own.claims, &peers);
         assert_eq!(elsewhere("192.0.2.1"), None, "its own claim is no other node's");
-        assert_eq!(elsewhere("192.0.2.2"), Some(("b".to_string(), "x/web".to_string())));
+        let text = "192.0.2.2 is held by x/web on node b; if that node is gone: kubectl delete nodeconfig b";
+        assert_eq!(elsewhere("192.0.2.2").as_deref(), Some(text));
         assert_eq!(elsewhere("192.0.2.3"), None);
         let text = contests("a", &[claim("192.0.2.2", "x/mine", SECOND)], &peers)[0].to_string();
         assert!(
@@ -221,11 +395,95 @@ mod tests {
     fn what_a_dead_node_claims_for_the_same_pod_hides_no_living_pod_of_another_node() {
         let dead = peer(&[claim("192.0.2.2", "x/www-0", FIRST)]);
         let other = peer(&[claim("192.0.2.2", "x/other", FIRST)]);
+        let held_by = |pod: &str, peers: &Peers<'_>| hindered(Some(pod), &["192.0.2.2"], &[], &[], peers);
         let peers = Peers::from([("b-dead", &dead), ("c", &other)]);
-        let elsewhere = |pod| holder_elsewhere("192.0.2.2".parse().expect("literal"), pod, "a", &peers);
-        assert_eq!(elsewhere(Some("x/www-0")), Some(("c".to_string(), "x/other".to_string())));
-        assert_eq!(elsewhere(Some("x/other")), Some(("b-dead".to_string(), "x/www-0".to_string())));
-        let peers = Peers::from([("b-dead", &dead)]);
-        assert_eq!(holder_elsewhere("192.0.2.2".parse().expect("literal"), Some("x/www-0"), "a", &peers), None);
+        assert!(held_by("x/www-0", &peers).is_some_and(|text| text.contains("held by x/other on node c")));
+        assert!(held_by("x/other", &peers).is_some_and(|text| text.contains("held by x/www-0 on node b-dead")));
+        assert_eq!(held_by("x/www-0", &Peers::from([("b-dead", &dead)])), None);
+    }
+
+    fn shared(address: &str, pod: &str, since: &str) -> Claim {
+        Claim { shared: true, ..claim(address, pod, since) }
+    }
+
+    // covers: FM-M12
+    #[test]
+    fn an_address_is_one_pods_or_shared_on_all_nodes_and_not_one_here_and_the_other_there() {
+        let b = peer(&[claim("192.0.2.2", "x/web", FIRST), shared("192.0.2.53", "x/dns", FIRST)]);
+        let peers = Peers::from([("b", &b)]);
+        let wants = |alone: &[&str], shared: &[&str]| hindered(Some("y/p"), alone, shared, &[], &peers);
+        assert_eq!(wants(&["192.0.2.9"], &["192.0.2.53"]), None, "what others share can be shared here");
+        let text = wants(&["192.0.2.53"], &[]).expect("others share it");
+        let says = "192.0.2.53 is held by x/dns on node b by annotation flock.fritzlab.net/anycast, and y/p on node a names it by \
+                    annotation flock.fritzlab.net/addresses: ";
+        assert!(text.starts_with(says) && text.ends_with("kubectl delete nodeconfig b"), "{text}");
+        let text = wants(&[], &["192.0.2.53", "192.0.2.2"]).expect("it is another pod's");
+        assert!(
+            text.starts_with("192.0.2.2 is held by x/web on node b by annotation flock.fritzlab.net/addresses"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn two_nodes_that_have_not_heard_of_each_other_decide_alike_whether_an_address_is_shared() {
+        for (alone_since, shared_since, alone_wins) in [(FIRST, SECOND, true), (SECOND, FIRST, false)] {
+            let (one, other) = (claim("192.0.2.1", "x/a", alone_since), shared("192.0.2.1", "x/b", shared_since));
+            let nodes = [peer(std::slice::from_ref(&one)), peer(std::slice::from_ref(&other)), peer(&[other.clone()])];
+            let peers = Peers::from([("a", &nodes[0]), ("b", &nodes[1]), ("c", &nodes[2])]);
+            let lost = |node, own: &Claim| {
+                let found = contests(node, std::slice::from_ref(own), &peers);
+                assert_eq!(found.len(), 1, "one for all that share: {found:?}");
+                found[0].lost
+            };
+            assert_eq!(lost("a", &one), !alone_wins);
+            assert_eq!([lost("b", &other), lost("c", &other)], [alone_wins; 2]);
+        }
+    }
+
+    #[test]
+    fn a_node_says_once_that_its_pods_share_an_address_and_goes_on_saying_so_by_the_same_pod() {
+        let pod = |name: &str| {
+            let mut lease = lease(&format!("{name}/eth0"));
+            (lease.ipv6, lease.ipv4) = (None, None);
+            lease.anycast = vec!["192.0.2.53".parse().expect("literal")];
+            lease.pod = Some(PodName { namespace: "x".into(), name: name.into(), uid: None });
+            lease
+        };
+        let (b, a) = (pod("b"), pod("a"));
+        let first = own([&b], &[], &[], &[], FIRST).claims;
+        assert_eq!(first, [shared("192.0.2.53", "x/b", FIRST)]);
+        assert_eq!(own([&a, &b], &[], &[], &first, SECOND).claims, first);
+        assert_eq!(own([&a], &[], &[], &first, SECOND).claims, [shared("192.0.2.53", "x/a", FIRST)]);
+    }
+
+    // covers: FM-M13
+    #[test]
+    fn an_address_in_the_range_of_another_node_is_refused_and_a_pod_that_has_one_is_named() {
+        let b = Peer { cidr4: "192.0.2.0/24".parse().ok(), ..Peer::default() };
+        let peers = Peers::from([("b", &b)]);
+        for (alone, shared) in [(&["192.0.2.7"][..], &[][..]), (&[], &["192.0.2.7"])] {
+            let text = hindered(Some("y/p"), alone, shared, &[], &peers).expect("it is in the range of b");
+            let says = "192.0.2.7 is in 192.0.2.0/24, the range of node b, which gives it to any pod: ";
+            assert!(text.starts_with(says) && text.ends_with("kubectl delete nodeconfig b"), "{text}");
+        }
+        assert_eq!(hindered(Some("y/p"), &["192.0.3.7"], &[], &[], &peers), None);
+        // The range has come later.
+        let ours =
+            [claim("192.0.2.7", "y/p", FIRST), claim("192.0.2.8", "y/q", FIRST), claim("192.0.3.7", "y/r", FIRST)];
+        let told = astray("a", &ours, &peers, 8);
+        assert!(told.len() == 2 && told[0].starts_with("192.0.2.7 of pod y/p here is in 192.0.2.0/24"), "{told:?}");
+        assert_eq!(astray("a", &ours, &peers, 1).len(), 1);
+    }
+
+    // covers: FM-M14
+    #[test]
+    fn an_address_of_which_other_nodes_could_not_be_told_is_given_to_nobody() {
+        let full: Vec<Claim> =
+            (0..CLAIMS_MAX).map(|n| claim(&format!("192.0.{}.{}", n / 256, n % 256), "x/p", FIRST)).collect();
+        let wants = |alone: &[&str], ours: &[Claim]| hindered(Some("y/p"), alone, &[], ours, &Peers::new());
+        assert_eq!(wants(&["198.51.100.1"], &full[1..]), None);
+        let text = wants(&["198.51.100.1", "198.51.100.2"], &full[1..]).expect("the second is one too many");
+        assert!(text.starts_with("node a tells other nodes of at most 256") && text.contains("198.51.100.2"), "{text}");
+        assert_eq!(wants(&["192.0.0.7"], &full), None, "of that one they know");
     }
 }

@@ -254,9 +254,10 @@ impl Peer {
         self.cidr6.map(IpNet::from).into_iter().chain(self.cidr4.map(IpNet::from))
     }
 
-    /// What its pods have outside of its ranges.
+    /// What its pods have, each alone, outside of its ranges.
     fn beside(&self) -> impl Iterator<Item = &Claim> {
-        self.claims.iter().filter(|claim| !self.ranges().any(|range| range.contains(&claim.address)))
+        let inside = |claim: &Claim| self.ranges().any(|range| range.contains(&claim.address));
+        self.claims.iter().filter(move |claim| !claim.shared && !inside(claim))
     }
 
     /// Whether `ip` is one of its next hops or their link-local addresses.
@@ -413,13 +414,13 @@ struct Candidate<'a> {
     via: Via,
 }
 
-/// For each address that other nodes claim, the node whose claim counts.
+/// For each address that a pod of another node has alone, the node whose claim counts.
 fn counting_nodes<'a>(own: &Own<'_>, peers: &Peers<'a>) -> BTreeMap<IpAddr, &'a str> {
     let mut claims: Vec<(&str, &Claim)> =
         others(own, peers).flat_map(|(name, peer)| peer.claims.iter().map(move |claim| (name, claim))).collect();
     claims.sort_by_key(|(_, claim)| claim.address);
     let of_one = claims.chunk_by(|(_, one), (_, other)| one.address == other.address);
-    of_one.filter_map(counting).map(|(name, claim)| (claim.address, name)).collect()
+    of_one.filter_map(counting).filter(|(_, claim)| !claim.shared).map(|(name, claim)| (claim.address, name)).collect()
 }
 
 /// That one of `ranges`, of which no two meet, that `range` meets; the first of several.
@@ -537,7 +538,7 @@ impl Guard<'_> {
     /// Whether one of the nodes that bear `via` has still pods in `to`, a range that is none of a node any more.
     fn is_inhabited(&self, peers: &Peers<'_>, to: &IpNet, via: IpAddr) -> bool {
         let inhabits = |name: &str| {
-            let inside = |peer: &Peer| peer.claims.iter().any(|claim| to.contains(&claim.address));
+            let inside = |peer: &Peer| peer.claims.iter().any(|claim| !claim.shared && to.contains(&claim.address));
             peers.get(name).is_some_and(|peer| inside(peer)) && self.refusal(name, to).is_none()
         };
         self.living.get(&via).is_some_and(|names| names.iter().any(|name| inhabits(name)))

@@ -164,7 +164,13 @@ fn spec(peer: &Peer) -> Value {
         Some(link_local) => json!({"address": hop.address, "linkLocal": link_local}),
         None => json!({"address": hop.address}),
     });
-    let claims = peer.claims.iter().map(|c| json!({"address": c.address, "pod": c.pod, "since": c.since}));
+    let claims = peer.claims.iter().map(|claim| {
+        let mut entry = json!({"address": claim.address, "pod": claim.pod, "since": claim.since});
+        if let (true, Some(fields)) = (claim.shared, entry.as_object_mut()) {
+            fields.insert("shared".into(), true.into());
+        }
+        entry
+    });
     let mut spec = json!({"nextHops": hops.collect::<Vec<_>>()});
     if let Some(fields) = spec.as_object_mut() {
         fields.extend(peer.cidr6.map(|net| ("cidr6".into(), net.to_string().into())));
@@ -203,9 +209,13 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_by_others_as_it_was_meant() {
-        let claim =
-            Claim { address: [203, 0, 113, 7].into(), pod: "web/a".into(), since: "2026-11-26T12:00:00Z".into() };
-        for claims in [vec![], vec![claim]] {
+        let claim = |host: u8, shared| Claim {
+            address: [203, 0, 113, host].into(),
+            pod: "web/a".into(),
+            since: "2026-11-26T12:00:00Z".into(),
+            shared,
+        };
+        for claims in [vec![], vec![claim(7, false), claim(53, true)]] {
             let meant = wanted(&state(), &held(&claims), &[]).expect("something to say");
             let raw = RawValue::from_string(object("n", &meant).to_string()).expect("JSON");
             assert_eq!(NodePeers.reduce(&raw), Ok(meant));
@@ -214,8 +224,12 @@ mod tests {
 
     #[test]
     fn a_claim_never_becomes_younger_by_a_start_of_the_agent() {
-        let claim =
-            |pod: &str, since: &str| Claim { address: [203, 0, 113, 7].into(), pod: pod.into(), since: since.into() };
+        let claim = |pod: &str, since: &str| Claim {
+            address: [203, 0, 113, 7].into(),
+            pod: pod.into(),
+            since: since.into(),
+            shared: false,
+        };
         let (early, late) = ("2026-11-26T12:00:00Z", "2026-11-26T13:00:00Z");
         for (now, told, expected) in [
             (claim("web/a", late), claim("web/a", early), early),

@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use crate::agent::board::Board;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::Ledger;
@@ -37,7 +39,6 @@ use crate::kernel::netlink::{Hop, NetlinkError};
 use crate::process::failpoint;
 use crate::process::log;
 use crate::process::progress::Progress;
-use ipnet::IpNet;
 use model::lease::Lease;
 use model::peers::summary;
 use model::plan::ROUTE_PROTOCOL;
@@ -231,6 +232,8 @@ impl Routing {
         };
         let mut wanted = wanted(view, &leases, &others);
         wanted.extend(self.anycast.wanted(&mut conn, &leases, &shown)?);
+        // An address that some pod of another node had alone before pods here came to share it.
+        wanted.routes.retain(|key, _| key.table != ANNOUNCED || !is_lost(&others, key.to));
         let wanted = wanted.at(stage);
         let mut steps = steps(&wanted, &shown);
         let led = self.led.clone();
@@ -284,6 +287,9 @@ impl Routing {
         let contests: Vec<String> = others.contests.iter().take(TOLD_MAX).map(ToString::to_string).collect();
         let news = contests.iter().filter(|line| !self.state.contests.contains(line));
         news.for_each(|line| log::error("an address has two pods").with("what", line).write_limited());
+        let news = others.astray.iter().filter(|line| !self.state.contests.contains(line));
+        news.for_each(|line| log::error("an address is not its pod's alone").with("what", line).write_limited());
+        let contests = contests.into_iter().chain(others.astray.iter().cloned()).collect();
         let overlaps: BTreeSet<String> = others.overlaps.iter().take(TOLD_MAX).map(ToString::to_string).collect();
         let news = overlaps.difference(&self.overlaps);
         news.for_each(|line| log::error("a range has two nodes").with("what", line).write_limited());
@@ -298,10 +304,14 @@ impl Routing {
 }
 
 fn wanted(view: &View, leases: &[Lease], others: &Judgement) -> Routes {
-    let lost = |ip| others.contests.iter().any(|contest| contest.lost && contest.ours.address == ip);
-    let mut wanted = announce::own(&view.config.prefixes(), leases, lost);
+    let mut wanted = announce::own(&view.config.prefixes(), leases, |ip| is_lost(others, ip.into()));
     wanted.extend(others.routes.clone());
     wanted
+}
+
+/// Whether `to` is an address that counts as another node's.
+fn is_lost(others: &Judgement, to: IpNet) -> bool {
+    others.contests.iter().any(|contest| contest.lost && IpNet::from(contest.ours.address) == to)
 }
 
 fn added(step: &routes::Step) -> Option<RouteKey> {

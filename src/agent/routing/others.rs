@@ -19,10 +19,10 @@ use crate::agent::routing::state::Held;
 use crate::kernel::netlink::Hop;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
-use model::claims::{self, Contest};
+use model::claims::{self, Claimed, Contest};
 use model::lease::Lease;
 use model::nodeconfig;
-use model::peers::{Claim, Keeper, Own, Peer, Peers, Remark, Via, Word, asked, overlaps};
+use model::peers::{CLAIMS_MAX, Claim, Keeper, Own, Peer, Peers, Remark, Via, Word, asked, overlaps};
 use model::routes::{MAIN, RouteKey, Routes, Way};
 
 /// Denominator of the share of its time that the thread spends with questions about the same addresses again, a twentieth: with
@@ -35,6 +35,9 @@ const METRIC6: u32 = 1024;
 /// Metric of a route to a single address on another node. A pod's own route to its link is better and can stand beside it: a pod
 /// that moves here has its route before this thread has heard of it. One that BIRD imports is worse (2048).
 const METRIC_SINGLE: u32 = 1536;
+
+/// Most pods that are named because of their address in another node's range.
+const ASTRAY_MAX: usize = 4;
 
 /// The other nodes.
 #[derive(Debug)]
@@ -69,6 +72,8 @@ pub struct Judgement {
     pub remarks: Option<Vec<Remark>>,
     /// Addresses that another node claims, too.
     pub contests: Vec<Contest>,
+    /// What else of this node's claims other nodes are in the way of, in words for an operator.
+    pub astray: Vec<String>,
     /// When this changes without any news.
     pub again_at: Option<Instant>,
 }
@@ -100,12 +105,16 @@ impl Others {
         let listed = self.listed.get();
         let peers = listed.peers();
         let ranges = view.config.prefixes();
-        let held = leases.iter().flat_map(|lease| lease.addresses().chain(lease.anycast.iter().copied())).collect();
-        let own = Own { name: &self.node, ranges: &ranges, held: &held, host: &state.whereabouts.host };
-        let claimed = self.tell(leases, view).claims;
+        let had = leases.iter().flat_map(|lease| lease.addresses().chain(lease.anycast.iter().copied())).collect();
+        let own = Own { name: &self.node, ranges: &ranges, held: &had, host: &state.whereabouts.host };
+        let (held, untold) = self.tell(leases, view);
+        let claimed = held.claims;
+        let mut astray = claims::astray(&self.node, &claimed, &peers, ASTRAY_MAX);
+        astray.extend((untold > 0).then(|| untold_line(untold)));
         let mut judgement = Judgement {
             overlaps: overlaps(&own, &peers),
             contests: claims::contests(&self.node, &claimed, &peers),
+            astray,
             ..Judgement::default()
         };
         let direct = directness(view.config.peers, view.config.bgp.is_some(), &self.speaking.get());
@@ -147,20 +156,21 @@ impl Others {
         leads_to_the_same(&self.listed.get().peers(), (via, link), hops)
     }
 
-    /// Tells the others what this node's pods have, and returns it.
-    pub fn tell(&self, leases: &[Lease], view: &View) -> Held {
+    /// Tells the others what this node's pods have. Returns it, and of how many addresses they cannot be told.
+    pub fn tell(&self, leases: &[Lease], view: &View) -> (Held, usize) {
         let (listed, told) = (self.listed.get(), self.held.get());
         let published = listed.of(&self.node).map(|own| own.claims.as_slice()).unwrap_or_default();
         // What is published is older: after a start, it tells what the agent before this one claimed.
         let told_claims = told.iter().flat_map(|held| &held.claims);
         let former: Vec<Claim> = published.iter().chain(told_claims).cloned().collect();
         let (ranges, named) = (view.config.prefixes(), &view.config.extra_prefixes);
-        let claims = claims::own(leases, &ranges, named, &former, &log::timestamp(SystemTime::now()));
+        let Claimed { claims, untold } =
+            claims::own(leases, &ranges, named, &former, &log::timestamp(SystemTime::now()));
         let held = Held { cidr6: view.config.cidr6, cidr4: view.config.cidr4, claims };
         if told.as_ref().as_ref() != Some(&held) {
             self.held.set(Some(held.clone()));
         }
-        held
+        (held, untold)
     }
 
     fn ms(&self, at: Instant) -> u64 {
@@ -206,6 +216,13 @@ fn leads_to_the_same(peers: &Peers<'_>, (wanted, link): Via, hops: &[Hop]) -> bo
 
 fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+fn untold_line(untold: usize) -> String {
+    format!(
+        "pods of this node have {untold} addresses beside its ranges of which other nodes are not told, as {CLAIMS_MAX} are the most: \
+         another node may give one to another pod, and on a flat network has no route to them; move pods to other nodes"
+    )
 }
 
 /// The routes to other nodes that the kernel shows.

@@ -74,7 +74,8 @@ impl Verbs {
         Step::Intent.begin();
         let view = self.node.state().view.clone().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
         let wanted = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
-        self.claims.allow(&wanted.addresses.fixed, pod.as_ref()).map_err(at(Step::Intent))?;
+        let alone = &wanted.addresses.fixed;
+        self.claims.allow(alone, &wanted.anycast, pod.as_ref()).map_err(at(Step::Intent))?;
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
 
         let new = NewLease {

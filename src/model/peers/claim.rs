@@ -19,12 +19,16 @@ pub struct Claim {
     pub pod: Box<str>,
     /// Since when, in RFC 3339: the earlier claim of an address counts.
     pub since: Box<str>,
+    /// It is not the pod's alone: pods of any nodes may share it (annotation `anycast`). A node says so once for an address, by the
+    /// name of one of its pods.
+    pub shared: bool,
 }
 
 /// Of the claims of one address, each with its node, the one that counts; none if there are none.
 ///
 /// A pod has moved to where it was claimed last, so only its latest claim is looked at. Of several pods the one that was claimed
-/// first counts. At one moment the node whose name comes first is the earlier one.
+/// first counts. At one moment the node whose name comes first is the earlier one. If that claim is a shared one, all that are
+/// shared count.
 pub fn counting<'a>(claims: &[(&'a str, &'a Claim)]) -> Option<(&'a str, &'a Claim)> {
     let age = |(node, claim): &(&'a str, &'a Claim)| (&*claim.since, *node);
     let mut latest: BTreeMap<&str, (&str, &Claim)> = BTreeMap::new();

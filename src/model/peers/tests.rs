@@ -227,7 +227,7 @@ fn claiming(mut peer: Peer, hour: u8, claims: &[&str]) -> Peer {
 }
 
 fn claim(address: IpAddr, pod: &str, hour: u8) -> Claim {
-    Claim { address, pod: pod.into(), since: format!("2026-11-26T{hour:02}:00:00Z").into() }
+    Claim { address, pod: pod.into(), since: format!("2026-11-26T{hour:02}:00:00Z").into(), shared: false }
 }
 
 #[test]
