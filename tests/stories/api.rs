@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
+use crate::routes::{Monitor, announced};
 use crate::support::agent::Agent;
 use crate::support::host::{Host, host_addresses};
 use crate::support::http::{Conn, Request};
@@ -685,5 +686,69 @@ fn an_address_that_another_nodes_pod_has_alone_is_not_shared_here_nor_the_revers
     );
     agent.wait_log("an address is not its pod's alone");
     host.del(&pod).kubernetes("default", "p").done();
+    agent.stop();
+}
+
+// covers: FM-G10
+#[test]
+fn a_node_that_starts_without_its_api_server_withdraws_nothing_and_has_all_of_its_last_good_node_config() {
+    let host = Host::new();
+    with_uplink(&host);
+    let spec = json!({
+        "cidr6": CIDR6, "cidr4": CIDR4, "extraPrefixes": ["203.0.113.0/28"], "proxyNeighbours": "up0", "peers": "direct",
+        "bgp": {"asn": 65001, "peers": [{"name": "tor1", "address": "192.0.2.254", "asn": 65100}]},
+    });
+    let api = Api::start(&host, Some(node_config_object(spec)));
+    api.put_peer("host002", json!({"cidr4": "10.2.0.0/24", "nextHops": [{"address": "192.0.2.2"}]}));
+    host.write("/run/kubeconfig", &api.kubeconfig());
+    host.run("mkdir -p /run/bird");
+    let conf = host.path("/run/bird/bird.conf");
+    let bird = ["--bird-config", "/run/bird/bird.conf", "--bird-socket", "/run/bird/bird.ctl"];
+    let start = || host.agent().config(None).kubeconfig("/run/kubeconfig").args(&bird).start();
+    let agent = start();
+    agent.wait_log("NodeConfig in force");
+    let add = |name: &str, ip: &str| {
+        let pod = host.pod(name);
+        host.add(&pod).annotations(&[("addresses", ip)]).result();
+        pod
+    };
+    let first = add("first", "203.0.113.5");
+    // Routes in main to the other node, in table 102, neighbour proxies, and BIRD's configuration.
+    let shown = || {
+        let to_other = host.run("ip route show 10.2.0.0/24");
+        let proxies: Vec<String> =
+            host.proxies().iter().map(|entry| format!("{} on {}", entry.ip, entry.link)).collect();
+        (announced(&host), to_other, proxies, fs::read_to_string(&conf).unwrap_or_default())
+    };
+    let before = wait_for("everything that the NodeConfig asks for", || {
+        let all = shown();
+        let (announced, to_other, proxies, bird) = &all;
+        let whole =
+            announced.len() == 3 && to_other.contains("via 192.0.2.2") && proxies.len() == 2 && bird.contains("tor1");
+        whole.then_some(all)
+    });
+    let monitor = Monitor::new(&host);
+    agent.kill();
+    api.change(|script| script.mute = true);
+    let agent = start();
+    agent.wait_log("NodeConfig of the last run is in force until the API server is heard");
+    // The thread that speaks with BIRD has looked when it says that there is none; the others in two rounds.
+    agent.wait_log("BIRD");
+    agent.rounds(2);
+    assert_eq!(shown(), before);
+    assert_eq!(monitor.heard(), Vec::<String>::new(), "a daemon that follows table 102 heard nothing");
+    // Pods come and go, and name what the node's owner lets them.
+    let second = add("second", "203.0.113.6");
+    wait_for("its announcement and its proxies", || {
+        let (announced, _, proxies, _) = shown();
+        (announced.len() == 4 && proxies.len() == 4).then_some(())
+    });
+    host.del(&second).done();
+    wait_or(|| format!("{:?}", shown()), || (shown() == before).then_some(()));
+    api.change(|script| script.mute = false);
+    api.wait_condition("PeersReached", "True", "Reached");
+    agent.rounds(1);
+    assert_eq!(shown(), before);
+    host.del(&first).done();
     agent.stop();
 }

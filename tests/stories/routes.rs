@@ -25,7 +25,7 @@ const CIDR6: &str = "2001:db8:7::/64";
 const CIDR4: &str = "10.7.0.0/24";
 
 /// Table 102 as `ip` shows it, both families, one line a route.
-fn announced(host: &Host) -> Vec<String> {
+pub(crate) fn announced(host: &Host) -> Vec<String> {
     // The kernel makes a table with its first route.
     let script = "for family in -4 -6; do ip $family route show table 102 2>/dev/null || true; done";
     let shown = succeed(host.command("sh").args(["-c", script]));
@@ -55,10 +55,10 @@ fn wait_announced(host: &Host, expected: &[&str]) {
 const BOTH: [&str; 2] = ["10.7.0.0/24 1", "2001:db8:7::/64 1"];
 
 /// What the kernel announces of its routes from now on.
-struct Monitor(Child);
+pub(crate) struct Monitor(Child);
 
 impl Monitor {
-    fn new(host: &Host) -> Monitor {
+    pub(crate) fn new(host: &Host) -> Monitor {
         let child = host.command("ip").args(["monitor", "route"]).stdout(Stdio::piped()).spawn().expect("starts");
         let monitor = Monitor(child);
         // It listens from the moment that it has its socket, which the kernel shows.
@@ -71,7 +71,7 @@ impl Monitor {
     }
 
     /// Ends it, and returns the lines of table 102.
-    fn heard(mut self) -> Vec<String> {
+    pub(crate) fn heard(mut self) -> Vec<String> {
         self.0.kill().expect("killable");
         let mut text = String::new();
         self.0.stdout.take().expect("piped").read_to_string(&mut text).expect("readable");
