@@ -62,6 +62,8 @@ pub fn repairs<'a>(
     let mut repairs = Vec::new();
     // Links that stand without the record that they should have.
     let mut unrecorded: Vec<Lease> = Vec::new();
+    // Records that the kernel contradicts, each with what it shows.
+    let mut doubted: Vec<(&Lease, Lease)> = Vec::new();
     for lease in leases {
         known.insert(&lease.attachment);
         let attachment = lease.attachment.clone();
@@ -70,11 +72,10 @@ pub fn repairs<'a>(
         match (lease.phase, link) {
             _ if is_busy => {}
             (_, Some(link)) if contradicts(link, lease) => {
-                let (network, pod) = (lease.network.clone(), lease.pod.clone());
-                let shown = adopted(attachment.clone(), link, now);
-                unrecorded.extend(shown.map(|shown| Lease { network, pod, ..shown }));
-                ends.push(Repair::Forget(attachment));
-                continue;
+                if let Some(shown) = successor(lease, link, now) {
+                    doubted.push((lease, shown));
+                    continue;
+                }
             }
             (Phase::Pending, Some(link)) if lease.since < began && link.carrier && is_made(link, lease) => {
                 repairs.push(Repair::Commit(attachment));
@@ -106,18 +107,31 @@ pub fn repairs<'a>(
             None => repairs.push(Repair::Remove(attachment)),
         }
     }
+    // What cannot be adopted is not forgotten either: a pod whose link stands never loses its record. What stays recorded may be
+    // in the way of others.
+    while let Some(at) = doubted.iter().position(|(_, shown)| contested(shown, &holders).is_some()) {
+        let (lease, shown) = doubted.swap_remove(at);
+        repairs.extend(contested(&shown, &holders));
+        holders.extend(lease.addresses().map(|ip| (ip, &lease.attachment)));
+    }
+    for (lease, shown) in doubted {
+        ends.push(Repair::Forget(lease.attachment.clone()));
+        repairs.push(Repair::Adopt(Box::new(shown)));
+    }
     for lease in unrecorded {
-        let contested = lease.addresses().find_map(|ip| holders.get(&ip).map(|holder| (ip, (*holder).clone())));
-        repairs.push(match contested {
-            Some((ip, holder)) => Repair::Conflict { attachment: lease.attachment, ip, holder },
-            None => Repair::Adopt(Box::new(lease)),
-        });
+        repairs.push(contested(&lease, &holders).unwrap_or_else(|| Repair::Adopt(Box::new(lease))));
     }
     // Hash order must not show in logs.
     ends.sort_by_cached_key(|repair| format!("{repair:?}"));
     repairs.sort_by_cached_key(|repair| format!("{repair:?}"));
     ends.extend(repairs);
     ends
+}
+
+/// Why `lease` cannot be adopted: the first of its addresses that is recorded for somebody else. None if it can.
+fn contested(lease: &Lease, holders: &BTreeMap<IpAddr, &Attachment>) -> Option<Repair> {
+    let (ip, holder) = lease.addresses().find_map(|ip| Some((ip, *holders.get(&ip)?)))?;
+    Some(Repair::Conflict { attachment: lease.attachment.clone(), ip, holder: holder.clone() })
 }
 
 /// What a lease could know its link by.
@@ -155,20 +169,54 @@ fn is_made(link: &Observed, lease: &Lease) -> bool {
     link.lacks(&plan::kept_host_end(lease)).into_iter().all(Change::is_identity)
 }
 
-/// The pod behind this link has another address than its record says: the record is of an earlier lease.
+/// The pod behind this link has an address of which its record does not know: the record is of an earlier lease, or was last
+/// written by a flock that knows neither further nor shared addresses.
 fn contradicts(link: &Observed, lease: &Lease) -> bool {
-    let Some(pod_mac) = lease.pod_mac else { return false };
-    let given: Vec<IpAddr> = link.given(pod_mac).collect();
-    let differs = |recorded: Option<IpAddr>, is_of_family: fn(&IpAddr) -> bool| {
-        let lost = recorded
-            .is_none_or(|ip| link.routed().all(|other| other != ip) && !link.neighbours.contains(&(ip, pod_mac)));
-        lost && given.iter().any(is_of_family)
+    lease.pod_mac.is_some_and(|pod_mac| {
+        let differs = |recorded: Option<IpAddr>, is_of_family: fn(&IpAddr) -> bool| {
+            let is_lost = match recorded {
+                Some(ip) => link.routed().all(|other| other != ip) && !link.neighbours.contains(&(ip, pod_mac)),
+                // With an address of a family comes its gateway. Somebody's route and neighbour come without.
+                None => link.addresses.iter().any(is_of_family),
+            };
+            is_lost && link.given(pod_mac).any(|ip| is_of_family(&ip))
+        };
+        differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6) || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
+    }) || !unrecorded_extra(link, lease).is_empty()
+        || lease.phase == Phase::Committed && !unrecorded_anycast(link, lease).is_empty()
+}
+
+/// Further addresses of the pod that its record does not have: nobody holds them, so they could be given to another pod. They bear
+/// flock's mark; a neighbour without it is somebody else's.
+fn unrecorded_extra(link: &Observed, lease: &Lease) -> Vec<IpAddr> {
+    let Some(pod_mac) = lease.pod_mac else { return Vec::new() };
+    let unknown = |ip: &IpAddr| link.further.contains(ip) && lease.addresses().all(|own| own != *ip);
+    link.given(pod_mac).filter(unknown).collect()
+}
+
+/// Addresses that are announced for the pod by flock and that its record does not have.
+fn unrecorded_anycast(link: &Observed, lease: &Lease) -> Vec<IpAddr> {
+    let unknown = |ip: &&IpAddr| {
+        let has_family = if ip.is_ipv6() { lease.ipv6.is_some() } else { lease.ipv4.is_some() };
+        has_family && !lease.anycast.contains(ip) && lease.addresses().all(|own| own != **ip)
     };
-    // What an earlier lease did not have may be held by nobody in the record, and be given to another pod.
-    let unknown = |ip: &IpAddr| lease.addresses().all(|own| own != *ip);
-    differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6)
-        || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
-        || given.iter().any(unknown)
+    link.shared.iter().filter(unknown).copied().collect()
+}
+
+/// The lease that the kernel shows in the place of `lease`, which it contradicts; none if it shows too little. Where all that is
+/// recorded is there as well, the record is kept and what it lacks is added.
+fn successor(lease: &Lease, link: &Observed, now: u64) -> Option<Lease> {
+    let shown: BTreeSet<IpAddr> = link.routed().collect();
+    if lease.phase == Phase::Committed && lease.addresses().all(|ip| shown.contains(&ip)) {
+        let mut whole = lease.clone();
+        whole.extra.extend(unrecorded_extra(link, lease));
+        whole.anycast.extend(unrecorded_anycast(link, lease));
+        if whole != *lease {
+            return Some(whole);
+        }
+    }
+    let (network, pod) = (lease.network.clone(), lease.pod.clone());
+    adopted(lease.attachment.clone(), link, now).map(|shown| Lease { network, pod, ..shown })
 }
 
 /// None for a link that leads to no address.
@@ -292,6 +340,73 @@ mod tests {
         link.routes.push(("10.0.0.77/32".parse().expect("literal"), None));
         let repairs = found(std::slice::from_ref(&stands), &[link]);
         assert!(matches!(repairs.as_slice(), [Repair::Rewire(_)]), "{repairs:?}");
+    }
+
+    #[test]
+    fn a_route_and_a_neighbour_of_somebody_else_on_a_pods_link_are_no_address_of_the_pod() {
+        let both = lease("abc/eth0");
+        let mut single = lease("abc/eth0");
+        single.ipv4 = None;
+        for lease in [both, single] {
+            let mut link = link_of(&lease);
+            link.addresses.retain(|ip| ip.is_ipv6() || lease.ipv4.is_some());
+            for ip in ["10.0.0.77", "2001:db8::77"] {
+                let ip: IpAddr = ip.parse().expect("literal");
+                link.routes.push((ip.into(), None));
+                link.neighbours.extend(lease.pod_mac.map(|mac| (ip, mac)));
+            }
+            assert_eq!(found(&[lease], &[link]), []);
+        }
+    }
+
+    #[test]
+    fn a_record_is_forgotten_only_where_another_takes_its_place() {
+        let (holder, mut moved) = (lease("abc/eth0"), lease("def/eth0"));
+        // The kernel shows the pod with addresses that are recorded for the other one.
+        let link = link_of(&moved);
+        (moved.ipv6, moved.ipv4) = ("2001:db8::9".parse().ok(), "10.0.0.9".parse().ok());
+        let leases = [holder.clone(), moved.clone()];
+        let repairs = found(&leases, &[link_of(&holder), link.clone()]);
+        assert!(
+            matches!(repairs.as_slice(), [Repair::Conflict { attachment, .. }] if *attachment == moved.attachment),
+            "{repairs:?}"
+        );
+        // What stays recorded is nobody else's: a third pod is not adopted with it.
+        let mut third = lease("ghi/eth0");
+        let of_third = {
+            let mut shown = third.clone();
+            (shown.ipv6, shown.ipv4) = (moved.ipv6, moved.ipv4);
+            link_of(&shown)
+        };
+        (third.ipv6, third.ipv4) = ("2001:db8::a".parse().ok(), "10.0.0.10".parse().ok());
+        let leases = [holder.clone(), moved.clone(), third];
+        let repairs = found(&leases, &[link_of(&holder), link.clone(), of_third]);
+        assert!(repairs.iter().all(|repair| matches!(repair, Repair::Conflict { .. })), "{repairs:?}");
+        assert_eq!(repairs.len(), 2);
+        // A link that does not show enough to be adopted.
+        let nameless = Observed { mac: None, ..link };
+        assert_eq!(found(&[moved], &[nameless]).iter().filter(|r| matches!(r, Repair::Forget(_))).count(), 0);
+    }
+
+    // covers: FM-G09
+    #[test]
+    fn what_an_older_flock_left_out_of_the_record_is_added_from_the_kernel_and_the_rest_is_kept() {
+        let mut whole = lease("abc/eth0");
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("literal")).collect::<Vec<IpAddr>>();
+        whole.extra = ips(&["203.0.113.6"]);
+        whole.anycast = ips(&["2001:db8:f::53", "203.0.113.53"]);
+        let mut link = link_of(&whole);
+        link.shared = whole.anycast.clone();
+        let mut older = whole.clone();
+        (older.extra, older.anycast) = (vec![], vec![]);
+        let repairs = found(&[older.clone()], &[link.clone()]);
+        let [Repair::Forget(_), Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
+        assert_eq!(**adopted, whole, "namespace and times included");
+        assert_eq!(found(&[whole], &[link.clone()]), [], "and then all is in order");
+        // One that has not come to its end is undone, whatever is announced.
+        older.extra = ips(&["203.0.113.6"]);
+        (older.phase, older.since) = (Phase::Pending, 100);
+        assert_eq!(found(&[older.clone()], &[link]), [Repair::Undo(older.attachment)]);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use model::addr::{Attachment, LinkEnd};
 use model::lease::{Lease, Phase};
 use serde_json::{Value, json};
 
+use crate::addresses;
+use crate::routes::Monitor;
 use crate::support::host::{Host, host_addresses};
 use crate::support::manifests::{CIDR6, node_config, node_config_spec};
 use crate::support::outcome::{Attached, Outcome};
@@ -418,6 +420,40 @@ fn the_log_of_the_version_before_is_read_and_then_written_anew() {
     assert_eq!(host.leases(), leases, "names of pods and networks included");
     assert!(fs::read_to_string(log_file(&host)).expect("readable").contains("{\"version\":2,"));
     assert_all_work(&pods);
+}
+
+// covers: FM-G09
+#[test]
+fn what_a_downgrade_leaves_out_of_the_record_is_back_after_the_upgrade_and_no_announcement_goes_meanwhile() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&addresses::config())).start();
+    let pod = host.pod("p");
+    host.add(&pod).annotations(&[("addresses", addresses::OWN), ("anycast", addresses::SHARED)]).result();
+    host.assert_sound("before");
+    let leases = host.leases();
+    agent.kill();
+    // As a flock writes it that knows neither further nor shared addresses.
+    let older = leases.iter().cloned().map(|lease| Lease { extra: vec![], anycast: vec![], ..lease });
+    let header =
+        Record::Header { version: VERSION, boot: flock::record::boot_clock::id().expect("readable"), serial: 9 };
+    let records = [header].into_iter().chain(older.map(|lease| Record::Put(Box::new(lease))));
+    fs::write(log_file(&host), log_of(records, None)).expect("writable");
+    let monitor = Monitor::new(&host);
+    let agent = host.agent().keep_config().start();
+    agent.wait_log("attachment without record adopted");
+    agent.rounds(1);
+    let sorted = |mut leases: Vec<Lease>| {
+        leases.iter_mut().for_each(|lease| {
+            lease.extra.sort();
+            lease.anycast.sort();
+        });
+        leases
+    };
+    assert_eq!(sorted(host.leases()), sorted(leases));
+    host.assert_sound("after");
+    assert_eq!(monitor.heard(), Vec::<String>::new(), "a daemon that follows table 102 heard nothing");
+    host.del(&pod).done();
+    host.assert_empty();
 }
 
 // covers: FM-B07 FM-B08
