@@ -8,12 +8,14 @@
 //! - I3: every lease has its host routes, addresses, neighbours and proxies, and every route and proxy of flock has a lease;
 //! - I4: nothing is left of what has gone: no link, route, neighbour, file, note;
 //! - I5: the store can be read, line by line;
-//! - I6: no address is announced that no lease has, and no nexthop object leads to a pod that is none.
+//! - I6: each address beside the node's ranges is announced by the link of the pod that has or shares it, and no other single
+//!   address is, unless the node is withdrawn; no nexthop object leads to a pod that is none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use flock::record::format::decode;
+use ipnet::IpNet;
 use model::addr::{GATEWAY4, GATEWAY6};
 use model::lease::{Lease, Phase};
 use serde_json::Value;
@@ -184,6 +186,7 @@ impl Host {
                 found.push(format!("I6: {dst} through {dev} is announced, and no lease has it"));
             }
         }
+        self.judge_announcements(leases, &lists, found);
         for route in lists[2..4].iter().flatten().filter(|route| !route["nhid"].is_null()) {
             if !shared.contains(&text(&route["dst"])) {
                 found.push(format!("I6: a route to {} by a nexthop that no lease asks for", route["dst"]));
@@ -192,6 +195,48 @@ impl Host {
         for nexthop in lists[4].iter().filter(|nexthop| nexthop["protocol"] == "102") {
             if nexthop["group"].is_null() && !links.contains(&text(&nexthop["dev"])) {
                 found.push(format!("I6: nexthop {} is through {}, which is no lease's", nexthop["id"], nexthop["dev"]));
+            }
+        }
+    }
+
+    /// What the NodeConfig file asks to be announced is. `lists` are what the kernel shows: table 102 of both families, flock's
+    /// routes of both, nexthop objects. Without Kubernetes every pod may serve what it shares.
+    fn judge_announcements(&self, leases: &[Lease], lists: &[Vec<Value>], found: &mut Vec<String>) {
+        let config = std::fs::read(self.path("/run/node.yaml")).unwrap_or_default();
+        // A test may have written what is none.
+        let Ok(config) = serde_json::from_slice::<Value>(&config) else { return };
+        let stage = std::fs::read_to_string(self.path("/run/flock/drain")).unwrap_or_default();
+        if stage.trim() == "withdrawn" {
+            return;
+        }
+        let cidr = |field: &str| config["spec"][field].as_str().and_then(|text| text.parse::<IpNet>().ok());
+        let ranges: Vec<IpNet> = ["cidr6", "cidr4"].into_iter().filter_map(cidr).collect();
+        let inside = |ip: &IpAddr| ranges.iter().any(|range| range.contains(ip));
+        let ours = |list: &[Vec<Value>]| list.concat().into_iter().filter(|route| route["protocol"] == "102");
+        let announced: BTreeSet<(String, String)> = ours(&lists[..2])
+            .filter(|route| route["type"] != "unreachable")
+            .map(|route| (text(&route["dst"]), text(&route["dev"])))
+            .collect();
+        // Without nexthop objects, one pod of those that share an address is led to.
+        let leads_to_all = ours(&lists[4..]).next().is_some();
+        let committed = || leases.iter().filter(|lease| lease.phase == Phase::Committed);
+        for lease in committed() {
+            let link = lease.host_link.to_string();
+            for ip in lease.addresses().filter(|ip| !inside(ip)) {
+                if !announced.contains(&(ip.to_string(), link.clone())) {
+                    found.push(format!("I6: {ip} of {} is not announced through {link}", lease.attachment));
+                }
+            }
+            for ip in &lease.anycast {
+                let by_any = || announced.iter().any(|(dst, _)| *dst == ip.to_string());
+                if !announced.contains(&(ip.to_string(), link.clone())) && (leads_to_all || !by_any()) {
+                    found.push(format!("I6: {ip}, which {} shares, is not announced through {link}", lease.attachment));
+                }
+            }
+            for ip in lease.addresses().filter(|ip| inside(ip)) {
+                if announced.contains(&(ip.to_string(), link.clone())) {
+                    found.push(format!("I6: {ip} of {} is announced although its range is", lease.attachment));
+                }
             }
         }
     }
