@@ -217,6 +217,7 @@ impl Routing {
             if let Some(others) = &self.others {
                 others.tell(&self.ledger.leases(deadline)?.0, view);
             }
+            self.state.problem = None;
             return Ok(());
         }
         failpoint::pass("routes.compare").ok();
