@@ -143,8 +143,8 @@ fn unfold<'a>(tokens: &[&'a str], mut at: usize, before: &[&'a str], paths: &mut
     }
 }
 
-/// The modules and items that `file` names, from src on: behind `crate::`, `self::` and `super::`, in one of the crates of their own,
-/// or in a module that the file declares. A mere declaration names nothing.
+/// The modules and items that `file` names, from src on: behind `crate::`, `self::` and `super::`, in one of the crates of their
+/// own, or in a module that the file declares. A mere declaration names nothing.
 fn paths_named<'a>(file: &'a str, text: &'a str) -> Vec<Vec<&'a str>> {
     let tokens = tokens(text);
     let children: Vec<&str> = tokens.windows(3).filter(|w| w[0] == "mod" && w[2] == ";").map(|w| w[1]).collect();

@@ -1,5 +1,5 @@
-//! One `bgp` block in a NodeConfig: what the router's kernel has of a node then, and what it keeps while programs die. The NodeConfig is
-//! a file, so no API server says which pods serve.
+//! One `bgp` block in a NodeConfig: what the router's kernel has of a node then, and what it keeps while programs die. The
+//! NodeConfig is a file, so no API server says which pods serve.
 
 use crate::documented;
 use crate::network::{Network, PACE, RANGES, ip};

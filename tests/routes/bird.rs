@@ -1,5 +1,5 @@
-//! Nodes whose NodeConfig has a `bgp` block: the agent configures BIRD, and a router learns what the node announces. What the router
-//! has, its kernel says; what of a session counts, the agent's log and the traps that others have met.
+//! Nodes whose NodeConfig has a `bgp` block: the agent configures BIRD, and a router learns what the node announces. What the
+//! router has, its kernel says; what of a session counts, the agent's log and the traps that others have met.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,5 @@
-//! What `kubectl` shows of the sessions of a node whose NodeConfig has a `bgp` block: a real API server takes the agent's report of a
-//! real BIRD.
+//! What `kubectl` shows of the sessions of a node whose NodeConfig has a `bgp` block: a real API server takes the agent's report
+//! of a real BIRD.
 
 use serde_json::{Value, json};
 
