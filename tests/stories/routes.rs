@@ -206,6 +206,37 @@ fn a_shared_address_is_back_at_once_when_somebody_takes_its_pods_link_down() {
     assert_eq!(host.run("ip route show 203.0.113.5"), "");
 }
 
+#[test]
+fn an_announcement_that_is_missing_or_too_much_is_found_by_the_oracle() {
+    let host = Host::new();
+    let agent = host.agent().config(Some(&sharing())).start();
+    let pod = host.pod("p");
+    let attached = host.add(&pod).annotations(&[("addresses", "203.0.113.6"), ("anycast", "2001:db8:f::53")]).result();
+    host.assert_sound("all is announced");
+    agent.kill();
+    let (own, link) = (attached.ipv6().expect("dual stack"), attached.host_link());
+    for (damage, repair) in [
+        (
+            "ip route del 203.0.113.6 table 102",
+            format!("ip route add 203.0.113.6 dev {link} table 102 metric 1 proto 102"),
+        ),
+        (
+            "ip -6 route del 2001:db8:f::53 table 102",
+            format!("ip route add 2001:db8:f::53 dev {link} table 102 metric 1 proto 102"),
+        ),
+        (
+            &format!("ip route add {own} dev {link} table 102 metric 1 proto 102"),
+            format!("ip -6 route del {own} table 102"),
+        ),
+    ] {
+        host.run(damage);
+        let found = host.differences();
+        assert!(found.len() == 1 && found[0].starts_with("I6: "), "{damage}: {found:?}");
+        host.run(&repair);
+        assert_eq!(host.differences(), Vec::<String>::new(), "{damage}");
+    }
+}
+
 /// The links that an address is announced by.
 fn announcers(host: &Host, ip: &str) -> BTreeSet<String> {
     let lines = announced(host);
