@@ -40,7 +40,11 @@ fn follow<'a, K: Kind + Clone>(kind: K, mut lines: impl Iterator<Item = &'a [u8]
                 assert_requestable(&path);
                 let Some(line) = lines.next() else { return };
                 let reply = reply(line);
-                machine.listed(&reply, now, chance);
+                let outcome = match &reply {
+                    Reply::Status { code: 200, body, .. } => machine.read(body.as_slice()).map_err(Reply::Broken),
+                    other => Err(other.clone()),
+                };
+                machine.listed(outcome, now, chance);
                 if let Reply::Status { code: 200, body, .. } = reply {
                     assert_watching_gives_the_same(&kind, body);
                 }
@@ -136,14 +140,14 @@ fn assert_watching_gives_the_same<K: Kind + Clone>(kind: &K, body: Vec<u8>) {
     names.0.dedup();
     // A machine that knows nothing yet: others keep what they have when they cannot use a list.
     let mut listed = Machine::new(kind.clone());
-    listed.listed(&Reply::Status { code: 200, retry_after: None, body }, 1, 1);
+    listed.listed(listed.read(body.as_slice()).map_err(Reply::Broken), 1, 1);
     // Of two objects with one name, a list takes the later one that can be used, and a stream the later one.
     if names.0.len() != items.len() || listed.objects().len() != items.len() {
         return;
     }
     let mut watching = Machine::new(kind.clone());
     let empty = br#"{"metadata":{"resourceVersion":"1"}}"#.to_vec();
-    watching.listed(&Reply::Status { code: 200, retry_after: None, body: empty }, 1, 1);
+    watching.listed(watching.read(empty.as_slice()).map_err(Reply::Broken), 1, 1);
     for item in items {
         watching.line(format!(r#"{{"type":"ADDED","object":{item}}}"#).as_bytes(), 1, 1);
     }

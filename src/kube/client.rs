@@ -99,6 +99,15 @@ impl fmt::Debug for Answer {
     }
 }
 
+/// What became of a request for something long.
+#[derive(Debug)]
+pub enum Download {
+    /// Status 200: the body follows.
+    Body(LongBody),
+    /// Any other status. The body may have been cut.
+    Refused(Answer),
+}
+
 /// What became of a watch.
 #[derive(Debug)]
 pub enum Watch {
@@ -342,6 +351,26 @@ impl Client {
         self.call(self.ready()?, "GET", path_and_query, None, (), limit_bytes)
     }
 
+    /// Asks for what stands at `path_and_query`, to be read as it comes, and lets at most so many bytes of it come.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn download(&self, path_and_query: &str, limit_bytes: usize) -> Result<Download, KubeError> {
+        let ready = self.ready()?;
+        let response = self.respond(&ready, "GET", path_and_query, None, ())?;
+        if response.status() != 200 {
+            return Ok(Download::Refused(self.refusal(response)?));
+        }
+        Ok(Download::Body(LongBody {
+            reader: response.into_body().into_reader(),
+            left: limit_bytes,
+            limit: limit_bytes,
+            server: ready.server,
+            stop: self.stop.clone(),
+            failure: None,
+        }))
+    }
+
     /// Writes.
     ///
     /// # Errors
@@ -377,6 +406,11 @@ impl Client {
                 end: None,
             }));
         }
+        Ok(Watch::Refused(self.refusal(response)?))
+    }
+
+    /// An answer that is none of what was asked for.
+    fn refusal(&self, response: Response<Body>) -> Result<Answer, KubeError> {
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         let (mut body, deadline) = (Vec::new(), Instant::now() + REFUSAL_TIME);
         let mut reader = response.into_body().into_reader().take(REFUSAL_MAX as u64);
@@ -388,11 +422,7 @@ impl Client {
                 break;
             }
         }
-        if self.stop.is_stopped() {
-            Err(KubeError::Stopped)
-        } else {
-            Ok(Watch::Refused(Answer { status, retry_after, body }))
-        }
+        if self.stop.is_stopped() { Err(KubeError::Stopped) } else { Ok(Answer { status, retry_after, body }) }
     }
 
     /// Ends everything that other threads wait for in this client, within milliseconds, and every later call at once.
@@ -431,15 +461,7 @@ impl Client {
         body: impl AsSendBody,
         limit: usize,
     ) -> Result<Answer, KubeError> {
-        let request = self.request(&ready, method, path_and_query, content_type, body)?;
-        let request = ready
-            .agent
-            .configure_request(request)
-            .timeout_global(Some(self.limits.total))
-            .timeout_per_read(Some(self.limits.silence))
-            .build();
-        let response = ready.agent.run(request).map_err(|error| self.error(&ready, error))?;
-        self.notice(&response, ready.authorization.as_ref());
+        let response = self.respond(&ready, method, path_and_query, content_type, body)?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         let mut body = Vec::new();
         let reader = response.into_body().into_reader();
@@ -450,6 +472,27 @@ impl Client {
             return Err(KubeError::Stopped);
         }
         if body.len() > limit { Err(KubeError::TooLong(limit)) } else { Ok(Answer { status, retry_after, body }) }
+    }
+
+    /// Sends a request that is not a watch, and waits for the head of its answer.
+    fn respond(
+        &self,
+        ready: &Ready,
+        method: &str,
+        path_and_query: &str,
+        content_type: Option<&str>,
+        body: impl AsSendBody,
+    ) -> Result<Response<Body>, KubeError> {
+        let request = self.request(ready, method, path_and_query, content_type, body)?;
+        let request = ready
+            .agent
+            .configure_request(request)
+            .timeout_global(Some(self.limits.total))
+            .timeout_per_read(Some(self.limits.silence))
+            .build();
+        let response = ready.agent.run(request).map_err(|error| self.error(ready, error))?;
+        self.notice(&response, ready.authorization.as_ref());
+        Ok(response)
     }
 
     fn ready(&self) -> Result<Ready, KubeError> {
@@ -469,23 +512,7 @@ impl Client {
     }
 
     fn error(&self, ready: &Ready, error: ureq::Error) -> KubeError {
-        if self.stop.is_stopped() {
-            return KubeError::Stopped;
-        }
-        let server = ready.server.to_string();
-        match error {
-            ureq::Error::Timeout(timeout) => KubeError::TimedOut {
-                server,
-                during: match timeout {
-                    Timeout::Resolve => "find",
-                    Timeout::Connect => "connect to",
-                    Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => "take a request",
-                    Timeout::RecvResponse => "answer",
-                    _ => "finish an answer",
-                },
-            },
-            error => KubeError::Io { server, error: error.into_io() },
-        }
+        failure(&ready.server, &self.stop, error)
     }
 
     fn agent(&self, target: &Target, tls: Tls) -> Result<Agent, KubeError> {
@@ -507,6 +534,27 @@ impl Client {
             .build();
         let connector = ().chain(ConnectProxyConnector::default()).chain(Tcp(target.stop.clone())).chain(tls);
         Ok(Agent::with_parts(config, connector, Names(target.stop.clone())))
+    }
+}
+
+/// What an error of a request to `server` means.
+fn failure(server: &Server, stop: &Stop, error: ureq::Error) -> KubeError {
+    if stop.is_stopped() {
+        return KubeError::Stopped;
+    }
+    let server = server.to_string();
+    match error {
+        ureq::Error::Timeout(timeout) => KubeError::TimedOut {
+            server,
+            during: match timeout {
+                Timeout::Resolve => "find",
+                Timeout::Connect => "connect to",
+                Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => "take a request",
+                Timeout::RecvResponse => "answer",
+                _ => "finish an answer",
+            },
+        },
+        error => KubeError::Io { server, error: error.into_io() },
     }
 }
 
@@ -652,6 +700,49 @@ fn retry_after(response: &Response<Body>) -> Option<Duration> {
         dates::http(text)?.duration_since(SystemTime::now()).unwrap_or_default()
     };
     Some(wanted.min(RETRY_AFTER_MAX))
+}
+
+/// A body that is read as it comes, so that it is never held as a whole.
+pub struct LongBody {
+    reader: BodyReader<'static>,
+    /// How many bytes may come yet, of how many.
+    left: usize,
+    limit: usize,
+    server: Arc<Server>,
+    stop: Arc<Stop>,
+    failure: Option<KubeError>,
+}
+
+impl fmt::Debug for LongBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LongBody")
+    }
+}
+
+impl LongBody {
+    /// Why it could not be read to its end, if that is so.
+    pub fn failure(self) -> Option<KubeError> {
+        self.failure
+    }
+}
+
+impl io::Read for LongBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer);
+        let failure = match read {
+            // A connection that was shut down can look like one that has ended.
+            _ if self.stop.is_stopped() => KubeError::Stopped,
+            Ok(len) if len > self.left => KubeError::TooLong(self.limit),
+            Ok(len) => {
+                self.left -= len;
+                return Ok(len);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => failure(&self.server, &self.stop, error.into()),
+        };
+        self.failure = Some(failure);
+        Err(io::Error::other("the body broke off"))
+    }
 }
 
 /// The lines of a watch. Dropping it closes the connection.

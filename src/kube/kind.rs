@@ -35,5 +35,5 @@ pub struct Name {
     pub name: String,
 }
 
-/// The objects of a kind, by name. Immutable: a change makes a new set.
-pub type Objects<T> = BTreeMap<Name, Arc<T>>;
+/// The objects of a kind, by name. Immutable: a change makes a new set, which has names and objects in common with the one before.
+pub type Objects<T> = BTreeMap<Arc<Name>, Arc<T>>;

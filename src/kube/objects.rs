@@ -207,6 +207,9 @@ impl Kind for NodePeers {
                 }
             }
         }
+        // A cluster has many nodes, and each has few of these.
+        peer.next_hops.shrink_to_fit();
+        peer.claims.shrink_to_fit();
         Ok(peer)
     }
 }

@@ -3,17 +3,21 @@
 //! One thread per kind. Side effects belong to whoever looks at the published objects: what is lost in a callback would be
 //! lost for good. Must not know what the objects mean.
 
+use std::io::BufReader;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::kube::client::{Answer, Client, KubeError, StreamError, Watch};
+use crate::kube::client::{Answer, Client, Download, KubeError, StreamError, Watch};
 use crate::kube::explained;
 use crate::kube::kind::{Kind, Objects};
-use crate::kube::watch::{End, Flow, Machine, Order, Reply, WatchNotice};
+use crate::kube::watch::{End, Flow, Listing, Machine, Order, Reply, WatchNotice};
 
 /// Longest list that is read, 128 MiB. A node has a few hundred pods of at most 1.5 MiB each, and few of that size.
 const LIST_MAX: usize = 128 * 1024 * 1024;
+
+/// How much of a list is read at once, 16 KiB.
+const PIECE: usize = 16 << 10;
 
 /// Longest silence of a watch, 150 s. The server sends a bookmark about once a minute: silent for longer, the connection is dead.
 const IDLE: Duration = Duration::from_secs(150);
@@ -44,12 +48,9 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
         match machine.next(now(), chance()) {
             Order::Pause(until) => wait = Duration::from_millis(until.saturating_sub(now())),
             Order::List(path) => {
-                let answer = client.get(&path, LIST_MAX);
-                if matches!(answer, Err(KubeError::Stopped)) {
-                    return;
-                }
+                let Some(outcome) = list(client, &path, &machine) else { return };
                 if client.moves() == moves {
-                    machine.listed(&reply(answer), now(), chance());
+                    machine.listed(outcome, now(), chance());
                 }
             }
             Order::Watch(path) => match client.watch(&path, IDLE) {
@@ -83,6 +84,23 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
             _ => return,
         }
         publish(&mut machine, &mut published, audience);
+    }
+}
+
+/// What a LIST came to; none when the client was shut down.
+fn list<K: Kind>(client: &Client, path: &str, machine: &Machine<K>) -> Option<Result<Listing<K::Object>, Reply>> {
+    let mut body = match client.download(path, LIST_MAX) {
+        Ok(Download::Body(body)) => body,
+        Ok(Download::Refused(answer)) => return Some(Err(reply(Ok(answer)))),
+        Err(KubeError::Stopped) => return None,
+        Err(error) => return Some(Err(reply(Err(error)))),
+    };
+    let read = machine.read(BufReader::with_capacity(PIECE, &mut body));
+    // What the network did explains what is missing.
+    match body.failure() {
+        Some(KubeError::Stopped) => None,
+        Some(error) => Some(Err(reply(Err(error)))),
+        None => Some(read.map_err(Reply::Broken)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! LIST and WATCH of one kind of object as a state machine: fed with answers and lines, it says what to ask next and keeps
-//! the set of objects. No socket, clock or random number is in here; `reflect` brings them.
+//! the set of objects. No socket, clock or random number is in here; `reflect` brings them. Of a list, which may be long, one object
+//! at a time is held as the server sent it.
 //!
 //! ```text
 //!          ┌────────── anything that casts doubt on the resource version ──────────┐
@@ -13,9 +14,12 @@
 //! are. Must not know what the objects mean.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::kube::kind::{Kind, Name, Objects, REASON_MAX};
@@ -45,7 +49,7 @@ const RETRY_AFTER_MAX: u64 = 60_000;
 pub enum Order {
     /// Wait until this time, in milliseconds.
     Pause(u64),
-    /// GET this path, and hand the answer to [`Machine::listed`].
+    /// GET this path, have the body read by [`Machine::read`], and hand the outcome to [`Machine::listed`].
     List(String),
     /// GET this path as a stream; hand its lines to [`Machine::line`] and its end to [`Machine::ended`].
     Watch(String),
@@ -125,7 +129,7 @@ enum Asking {
 pub struct Machine<K: Kind> {
     kind: K,
     objects: Arc<Objects<K::Object>>,
-    uids: BTreeMap<Name, String>,
+    uids: BTreeMap<Arc<Name>, Box<str>>,
     asking: Asking,
     /// The newest resource version that was seen; empty before the first LIST.
     version: String,
@@ -145,11 +149,13 @@ pub struct Machine<K: Kind> {
     notices: Vec<WatchNotice>,
 }
 
-#[derive(Deserialize)]
-struct List<'a> {
-    metadata: ListMeta,
-    #[serde(borrow, default)]
-    items: Option<Vec<&'a RawValue>>,
+/// What a LIST has brought.
+#[derive(Debug)]
+pub struct Listing<T> {
+    version: String,
+    objects: Objects<T>,
+    uids: BTreeMap<Arc<Name>, Box<str>>,
+    unusable: Vec<(Name, String)>,
 }
 
 #[derive(Deserialize)]
@@ -279,44 +285,36 @@ impl<K: Kind> Machine<K> {
         }
     }
 
-    /// The answer to [`Order::List`].
-    pub fn listed(&mut self, reply: &Reply, now: u64, chance: u64) {
-        let body = match reply {
-            Reply::Status { code: 200, body, .. } => body,
-            Reply::Status { code, body, .. } if version_is_lost(*code, body) && !self.tried_newest => {
+    /// Reads the body of an answer of status 200 to [`Order::List`], to its end.
+    ///
+    /// # Errors
+    /// It is no list, or does not come to its end. Why, in words.
+    pub fn read(&self, body: impl io::Read) -> Result<Listing<K::Object>, String> {
+        let mut listing =
+            Listing { version: String::new(), objects: Objects::new(), uids: BTreeMap::new(), unusable: Vec::new() };
+        let mut text = serde_json::Deserializer::from_reader(body);
+        let reading = List { kind: &self.kind, known: &self.objects, listing: &mut listing };
+        let read = reading.deserialize(&mut text).and_then(|()| text.end());
+        read.map(|()| listing).map_err(|error| format!("the list cannot be read: {error}"))
+    }
+
+    /// What came of [`Order::List`]: what [`Machine::read`] has read, or another answer.
+    pub fn listed(&mut self, outcome: Result<Listing<K::Object>, Reply>, now: u64, chance: u64) {
+        let Listing { version, objects, uids, unusable } = match outcome {
+            Ok(listing) => listing,
+            Err(Reply::Status { code, ref body, .. }) if version_is_lost(code, body) && !self.tried_newest => {
                 self.version_lost = true;
                 self.tried_newest = true;
                 return;
             }
-            other => return self.failed("list", other, now, chance),
+            Err(other) => return self.failed("list", &other, now, chance),
         };
-        let list: List<'_> = match serde_json::from_slice(body) {
-            Ok(list) => list,
-            Err(error) => {
-                let broken = Reply::Broken(format!("the list cannot be read: {error}"));
-                return self.failed("list", &broken, now, chance);
-            }
-        };
-        let mut objects = Objects::new();
-        let mut uids = BTreeMap::new();
-        for raw in list.items.unwrap_or_default() {
-            let Some(meta) = meta(raw) else { continue };
-            let name = Name { namespace: meta.namespace, name: meta.name };
-            match self.kind.reduce(raw) {
-                Ok(object) => {
-                    uids.insert(name.clone(), meta.uid);
-                    // What did not change keeps its place in memory.
-                    let old = self.objects.get(&name).filter(|old| ***old == object).cloned();
-                    objects.insert(name, old.unwrap_or_else(|| Arc::new(object)));
-                }
-                Err(why) => self.unusable(name, &why),
-            }
-        }
+        unusable.into_iter().for_each(|(name, why)| self.unusable(name, &why));
         if *self.objects != objects {
             self.objects = Arc::new(objects);
         }
         self.uids = uids;
-        self.version = list.metadata.resource_version;
+        self.version = version;
         self.version_lost = false;
         self.tried_newest = false;
         self.asking = Asking::Watch;
@@ -371,8 +369,10 @@ impl<K: Kind> Machine<K> {
     fn upsert(&mut self, name: Name, uid: String, raw: &RawValue) {
         match self.kind.reduce(raw) {
             Ok(object) => {
-                self.uids.insert(name.clone(), uid);
-                if self.objects.get(&name).is_none_or(|old| **old != object) {
+                let known = self.objects.get_key_value(&name).map(|(name, old)| (name.clone(), **old != object));
+                let (name, differs) = known.unwrap_or_else(|| (Arc::new(name), true));
+                self.uids.insert(name.clone(), uid.into());
+                if differs {
                     Arc::make_mut(&mut self.objects).insert(name, Arc::new(object));
                 }
             }
@@ -387,7 +387,7 @@ impl<K: Kind> Machine<K> {
     /// The object of a DELETED event is the last state before the end. A late one for an object that has been made anew
     /// meanwhile must not take the new one away.
     fn delete(&mut self, name: &Name, uid: &str) {
-        let same = self.uids.get(name).is_none_or(|known| known == uid || known.is_empty() || uid.is_empty());
+        let same = self.uids.get(name).is_none_or(|known| **known == *uid || known.is_empty() || uid.is_empty());
         if same {
             self.remove(name);
         }
@@ -473,6 +473,87 @@ impl<K: Kind> Machine<K> {
         self.wait_until = Some(now + wait.max(asked));
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         self.notices.push(WatchNotice::Failed { verb, code, message: Excerpt::line(&message, REASON_MAX).into() });
+    }
+}
+
+/// Fills a [`Listing`] with a list as its text comes.
+struct List<'a, K: Kind> {
+    kind: &'a K,
+    /// What did not change keeps its place in memory.
+    known: &'a Objects<K::Object>,
+    listing: &'a mut Listing<K::Object>,
+}
+
+impl<'de, K: Kind> DeserializeSeed<'de> for List<'_, K> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, K: Kind> Visitor<'de> for List<'_, K> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let List { kind, known, listing } = self;
+        let mut version = None;
+        // The version stands before the objects or behind them.
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "metadata" => version = Some(map.next_value::<ListMeta>()?.resource_version),
+                "items" => map.next_value_seed(Items(List { kind, known, listing: &mut *listing }))?,
+                _ => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        listing.version = version.ok_or_else(|| A::Error::missing_field("metadata"))?;
+        Ok(())
+    }
+}
+
+/// The objects of a list; `null` for none.
+struct Items<'a, K: Kind>(List<'a, K>);
+
+impl<'de, K: Kind> DeserializeSeed<'de> for Items<'_, K> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, K: Kind> Visitor<'de> for Items<'_, K> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("objects")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let List { kind, known, listing } = self.0;
+        while let Some(raw) = items.next_element::<Box<RawValue>>()? {
+            let Some(meta) = meta(&raw) else { continue };
+            let name = Name { namespace: meta.namespace, name: meta.name };
+            match kind.reduce(&raw) {
+                Ok(object) => {
+                    let known = known.get_key_value(&name);
+                    let same = known.filter(|(_, known)| ***known == object).map(|(_, known)| known.clone());
+                    let name = known.map_or_else(|| Arc::new(name), |(name, _)| name.clone());
+                    listing.uids.insert(name.clone(), meta.uid.into());
+                    listing.objects.insert(name, same.unwrap_or_else(|| Arc::new(object)));
+                }
+                Err(why) => listing.unusable.push((name, why)),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,23 +1,27 @@
 //! The API client against a scripted TLS server: every way in which a server, a proxy, a file or a plugin may behave.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use flock::kube::access::Access;
-use flock::kube::client::{Answer, Client, ClientLimits, KubeError, Lines, Method, StreamError, Tidings, Watch};
+use flock::kube::client::{
+    Answer, Client, ClientLimits, Download, KubeError, Lines, Method, StreamError, Tidings, Watch,
+};
 use flock::kube::credentials::{CredentialsError, PemProblem};
 use flock::kube::kind::Objects;
 use flock::kube::kubeconfig::{from_file, from_text};
-use flock::kube::objects::{NodeConfigObject, NodeConfigs};
+use flock::kube::objects::{NodeConfigObject, NodeConfigs, NodePeers};
 use flock::kube::reflect::{Audience, reflect};
 use flock::kube::watch::WatchNotice;
+use model::peers::Peer;
 
 use crate::support::http::{Conn, END};
 use crate::support::https::{Server, Tls, Wants, data, der, tls};
@@ -934,6 +938,89 @@ fn a_watch_follows_the_kubeconfig_to_another_server_and_begins_anew_there() {
         client.shutdown();
     });
     assert_eq!(asked_first.try_iter().count(), 0);
+}
+
+/// A NodePeer as an item of a list.
+fn node_peer(name: &str, range: &str) -> String {
+    format!(r#"{{"metadata":{{"name":"{name}","uid":"u-{name}"}},"spec":{{"cidr4":"{range}","nextHops":[]}}}}"#)
+}
+
+#[test]
+fn a_list_that_breaks_off_in_the_middle_takes_no_node_away_and_brings_none() {
+    enum Told {
+        Nodes(Vec<String>),
+        Failed(String),
+    }
+    struct Teller(Sender<Told>);
+    impl Audience<Peer> for Teller {
+        fn objects(&mut self, nodes: Arc<Objects<Peer>>) {
+            self.0.send(Told::Nodes(nodes.keys().map(|name| name.name.clone()).collect())).unwrap();
+        }
+        fn notice(&mut self, notice: WatchNotice) {
+            if let WatchNotice::Failed { verb: "list", message, .. } = notice {
+                self.0.send(Told::Failed(message)).unwrap();
+            }
+        }
+    }
+    // The whole list, one that the connection leaves in the middle of a node, and one without a node that has gone meanwhile.
+    let lists = AtomicUsize::new(0);
+    let address = Server::run(move |mut conn| {
+        conn.answer_all(|conn, request| {
+            if request.line().contains("watch=1") {
+                conn.begin();
+                return conn.chunk("{\"type\":\"ERROR\",\"object\":{\"code\":410}}\n");
+            }
+            let list = lists.fetch_add(1, Ordering::SeqCst);
+            conn.begin();
+            conn.chunk(r#"{"kind":"NodePeerList","items":["#);
+            conn.chunk(node_peer("one", "10.1.0.0/24"));
+            match list {
+                0 => conn.chunk(format!(",{}", node_peer("two", "10.2.0.0/24"))),
+                1 => {
+                    conn.chunk(format!(",{}", &node_peer("three", "10.3.0.0/24")[..30]));
+                    return conn.stream.sock.shutdown(Shutdown::Both).unwrap();
+                }
+                _ => {}
+            }
+            conn.chunk(r#"],"metadata":{"resourceVersion":"7"}}"#);
+            conn.say(END);
+        });
+    });
+    let client = client(address);
+    let (tell, told) = channel();
+    let (stop, stopped) = channel();
+    thread::scope(|scope| {
+        let client = &client;
+        scope.spawn(move || reflect(client, NodePeers, &stopped, &mut Teller(tell)));
+        let next = || told.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(next(), Told::Nodes(nodes) if nodes == ["one", "two"]));
+        let Told::Failed(why) = next() else { panic!("another set of nodes") };
+        assert!(why.starts_with(&format!("cannot talk to https://{address}")), "{why}");
+        assert!(matches!(next(), Told::Nodes(nodes) if nodes == ["one"]));
+        drop(stop);
+        client.shutdown();
+    });
+}
+
+#[test]
+fn a_long_answer_has_a_limit_and_is_refused_like_a_short_one() {
+    let server = Server::answering(|conn, request| match request.line().contains("/none") {
+        true => conn.answer("404 Not Found", "", "no such thing"),
+        false => conn.answer("200 OK", "", [b' '; 1000]),
+    });
+    let client = client(server.address);
+    let body = |limit| match client.download("/things", limit).unwrap() {
+        Download::Body(body) => body,
+        Download::Refused(answer) => panic!("{answer:?}"),
+    };
+    let (mut whole, mut text) = (body(1000), Vec::new());
+    whole.read_to_end(&mut text).unwrap();
+    assert!(text.len() == 1000 && whole.failure().is_none());
+    let mut long = body(999);
+    assert!(long.read_to_end(&mut text).is_err());
+    assert!(matches!(long.failure(), Some(KubeError::TooLong(999))));
+    let Download::Refused(answer) = client.download("/none", 1).unwrap() else { panic!("a body") };
+    assert_eq!((answer.status, answer.body.as_slice()), (404, &b"no such thing"[..]));
 }
 
 // covers: FM-Q11

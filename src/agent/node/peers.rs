@@ -119,7 +119,7 @@ mod tests {
         let name = Name { namespace: String::new(), name: "two".into() };
         audience.notice(WatchNotice::Synced { objects: 1 });
         assert_eq!(word(), None, "its objects come next");
-        audience.objects(Arc::new(Objects::from([(name, Arc::new(Peer::default()))])));
+        audience.objects(Arc::new(Objects::from([(Arc::new(name), Arc::new(Peer::default()))])));
         assert_eq!(word(), Some((1, true)));
         assert!(board.get().of("two").is_some() && board.get().of("three").is_none());
         audience.notice(failed(Some(410)));

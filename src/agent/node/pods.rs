@@ -56,7 +56,7 @@ mod tests {
             image: None,
             serving: true,
         };
-        Arc::new(Objects::from([(Name { namespace: "ns".into(), name: "p".into() }, Arc::new(pod))]))
+        Arc::new(Objects::from([(Arc::new(Name { namespace: "ns".into(), name: "p".into() }), Arc::new(pod))]))
     }
 
     // covers: FM-D08

@@ -747,7 +747,7 @@ mod tests {
     fn others(ranges: &[(&str, &str)]) -> Others {
         let peer = |range: &str| Arc::new(Peer { cidr4: range.parse().ok(), ..Peer::default() });
         let name = |name: &str| Name { namespace: String::new(), name: name.into() };
-        let nodes: Objects<Peer> = ranges.iter().map(|(node, range)| (name(node), peer(range))).collect();
+        let nodes: Objects<Peer> = ranges.iter().map(|(node, range)| (Arc::new(name(node)), peer(range))).collect();
         let listed = Listed { nodes: Some(Arc::new(nodes)), heard: true, ..Listed::default() };
         Others::of("n", &NodeState { view: Some(view()), ..NodeState::default() }, &listed, None)
     }

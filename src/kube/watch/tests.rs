@@ -38,11 +38,20 @@ fn status(code: u16, body: &str) -> Reply {
     Reply::Status { code, retry_after: None, body: body.as_bytes().to_vec() }
 }
 
+/// The machine gets this answer to a LIST.
+fn answered(machine: &mut Machine<Things>, reply: &Reply, now: u64, chance: u64) {
+    let outcome = match reply {
+        Reply::Status { code: 200, body, .. } => machine.read(body.as_slice()).map_err(Reply::Broken),
+        other => Err(other.clone()),
+    };
+    machine.listed(outcome, now, chance);
+}
+
 /// A machine that has listed `a` at version 10 and is about to watch.
 fn synced() -> Machine<Things> {
     let mut machine = Machine::new(Things);
     assert!(matches!(machine.next(NOW, 0), Order::List(_)));
-    machine.listed(&list("10", &[object("a", "u1", "5", 1)]), NOW, 0);
+    answered(&mut machine, &list("10", &[object("a", "u1", "5", 1)]), NOW, 0);
     machine.notices();
     machine
 }
@@ -79,7 +88,7 @@ fn the_first_list_asks_for_the_newest_and_the_watch_goes_on_from_there() {
     let mut machine = Machine::new(Things);
     assert_eq!(machine.next(NOW, 0), Order::List("/apis/x/v1/things?fieldSelector=metadata.name%3Dn".into()));
     assert!(!machine.is_synced());
-    machine.listed(&list("10", &[object("a", "u1", "5", 1)]), NOW, 0);
+    answered(&mut machine, &list("10", &[object("a", "u1", "5", 1)]), NOW, 0);
     assert!(machine.is_synced());
     assert_eq!(machine.notices(), [WatchNotice::Synced { objects: 1 }]);
     let Order::Watch(path) = machine.next(NOW, 42) else { panic!("not a watch") };
@@ -157,7 +166,7 @@ fn a_list_now_and_then_heals_what_the_stream_lost() {
             }
             Order::List(_) => {
                 lists += 1;
-                machine.listed(&list("20", &[object("a", "u1", "19", 3)]), now, 7);
+                answered(&mut machine, &list("20", &[object("a", "u1", "19", 3)]), now, 7);
             }
             Order::Pause(until) => now = until,
         }
@@ -186,10 +195,10 @@ fn a_server_that_lags_is_asked_for_whatever_it_has() {
             0,
         );
         assert!(asks(&mut machine).ends_with("resourceVersion=10"), "not older than what was seen");
-        machine.listed(&status(code, body), NOW, 0);
+        answered(&mut machine, &status(code, body), NOW, 0);
         let Order::List(path) = machine.next(NOW + PAUSE_MIN, 0) else { panic!("not at once: {body}") };
         assert!(!path.contains("resourceVersion"), "{path}");
-        machine.listed(&status(code, body), NOW, 0);
+        answered(&mut machine, &status(code, body), NOW, 0);
         assert!(matches!(machine.next(NOW, 0), Order::Pause(_)), "the second refusal pauses");
         assert_eq!(values(&machine), one("a", 1), "and nothing is lost");
     }
@@ -203,9 +212,9 @@ fn versions_may_go_backwards() {
     watching(&mut machine);
     machine.ended(&End::Closed, NOW + 2 * RELIST, 0);
     assert!(asks(&mut machine).starts_with("LIST"));
-    machine.listed(&status(504, r#"{"message":"Too large resource version: 10, current: 3"}"#), NOW, 0);
+    answered(&mut machine, &status(504, r#"{"message":"Too large resource version: 10, current: 3"}"#), NOW, 0);
     assert!(asks(&mut machine).starts_with("LIST"));
-    machine.listed(&list("3", &[object("a", "u9", "2", 8)]), NOW, 0);
+    answered(&mut machine, &list("3", &[object("a", "u9", "2", 8)]), NOW, 0);
     assert_eq!(values(&machine), one("a", 8));
     assert!(asks(&mut machine).ends_with("resourceVersion=3"));
 }
@@ -281,7 +290,7 @@ fn a_watch_that_ends_at_once_makes_no_hot_loop() {
                 Order::Pause(until) => now = until,
                 Order::List(_) => {
                     requests += 1;
-                    machine.listed(&list("10", &[object("a", "u1", "5", 1)]), now, 0);
+                    answered(&mut machine, &list("10", &[object("a", "u1", "5", 1)]), now, 0);
                 }
                 Order::Watch(_) => {
                     requests += 1;
@@ -317,7 +326,7 @@ fn what_the_next_list_lacks_is_gone() {
     watching(&mut machine);
     machine.line(&event("ERROR", r#"{"code":410}"#), NOW, 0);
     asks(&mut machine);
-    machine.listed(&list("30", &[]), NOW, 0);
+    answered(&mut machine, &list("30", &[]), NOW, 0);
     assert_eq!(values(&machine), []);
 }
 
@@ -373,10 +382,10 @@ fn refusals_pause_and_keep_what_is_known() {
             }]
         );
         assert!(asks(&mut machine).starts_with("LIST"));
-        machine.listed(&status(code, &body), NOW, 0);
+        answered(&mut machine, &status(code, &body), NOW, 0);
         assert_eq!(values(&machine), one("a", 1));
         asks(&mut machine);
-        machine.listed(&list("40", &[object("a", "u1", "39", 6)]), NOW, 0);
+        answered(&mut machine, &list("40", &[object("a", "u1", "39", 6)]), NOW, 0);
         assert!(matches!(
             machine.notices().as_slice(),
             [WatchNotice::Failed { .. }, WatchNotice::Synced { objects: 1 }]
@@ -390,7 +399,7 @@ fn one_bad_object_does_not_block_the_others() {
     let bad = r#"{"metadata":{"name":"bad","uid":"u3","resourceVersion":"8"},"spec":{"v":"x"},"later":{"a":[1]}}"#;
     let mut machine = Machine::new(Things);
     machine.next(NOW, 0);
-    machine.listed(&list("10", &[bad.to_owned(), object("a", "u1", "5", 1), "17".to_owned()]), NOW, 0);
+    answered(&mut machine, &list("10", &[bad.to_owned(), object("a", "u1", "5", 1), "17".to_owned()]), NOW, 0);
     assert_eq!(values(&machine), one("a", 1));
     assert!(matches!(machine.notices().as_slice(), [WatchNotice::Unusable { name, .. }, _] if name.name == "bad"));
     watching(&mut machine);
@@ -413,7 +422,7 @@ fn pauses_grow_have_jitter_and_shrink_again() {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             machine.next(now, chance);
-            machine.listed(&status(500, ""), now, chance);
+            answered(&mut machine, &status(500, ""), now, chance);
             let Order::Pause(until) = machine.next(now, chance) else { panic!("no pause") };
             pauses.push(until - now);
             now = until;
@@ -425,9 +434,9 @@ fn pauses_grow_have_jitter_and_shrink_again() {
     assert_ne!(pauses(12_345), pauses(54_321));
     let mut machine = Machine::new(Things);
     for _ in 0..8 {
-        machine.listed(&status(500, ""), NOW, 0);
+        answered(&mut machine, &status(500, ""), NOW, 0);
     }
-    machine.listed(&status(500, ""), NOW + CALM + 1, 0);
+    answered(&mut machine, &status(500, ""), NOW + CALM + 1, 0);
     assert_eq!(machine.next(NOW + CALM + 1, 0), Order::Pause(NOW + CALM + 1 + PAUSE_MIN));
 }
 
@@ -439,9 +448,44 @@ fn half_a_list_changes_nothing() {
     machine.line(&event("ERROR", r#"{"code":410}"#), NOW, 0);
     asks(&mut machine);
     let Reply::Status { body, .. } = list("30", &[object("z", "u8", "29", 1)]) else { panic!("a status") };
-    machine.listed(&Reply::Status { code: 200, retry_after: None, body: body[..body.len() - 3].to_vec() }, NOW, 0);
+    answered(
+        &mut machine,
+        &Reply::Status { code: 200, retry_after: None, body: body[..body.len() - 3].to_vec() },
+        NOW,
+        0,
+    );
     assert_eq!(values(&machine), one("a", 1));
     assert!(asks(&mut machine).starts_with("LIST"));
+}
+
+/// Gives one byte at a time.
+struct Drops<'a>(&'a [u8]);
+
+impl io::Read for Drops<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min(1);
+        self.0.read(&mut buffer[..len])
+    }
+}
+
+#[test]
+fn a_list_reads_the_same_however_it_is_cut_and_in_whatever_order_it_comes() {
+    let items = [object("a", "u1", "5", 1), object("b", "u2", "6", 2)].join(",");
+    let (metadata, items) = (r#""metadata":{"resourceVersion":"10"}"#, format!(r#""items":[{items}]"#));
+    let kind = r#""kind":"ThingList","more":{"items":[7]}"#;
+    for body in [format!("{{{kind},{metadata},{items}}}"), format!("{{{items},{kind},{metadata}}}\n")] {
+        let mut machine = Machine::new(Things);
+        machine.next(NOW, 0);
+        let listing = machine.read(Drops(body.as_bytes())).expect("a list");
+        machine.listed(Ok(listing), NOW, 0);
+        assert_eq!(values(&machine), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert!(asks(&mut machine).ends_with("resourceVersion=10"));
+        for cut in 0..body.trim_end().len() {
+            assert!(machine.read(&body.as_bytes()[..cut]).is_err(), "{cut} bytes");
+        }
+        assert!(machine.read(format!("{body}{{}}").as_bytes()).is_err(), "something behind it");
+    }
+    assert!(synced().read(&br#"{"items":[]}"#[..]).is_err(), "nobody could watch from there");
 }
 
 #[test]
@@ -449,7 +493,7 @@ fn a_list_without_items_is_empty() {
     for body in [r#"{"metadata":{"resourceVersion":"1"},"items":null}"#, r#"{"metadata":{"resourceVersion":"1"}}"#] {
         let mut machine = Machine::new(Things);
         machine.next(NOW, 0);
-        machine.listed(&status(200, body), NOW, 0);
+        answered(&mut machine, &status(200, body), NOW, 0);
         assert!(machine.is_synced());
         assert_eq!(values(&machine), []);
     }
@@ -493,7 +537,7 @@ fn any_history_ends_in_what_the_server_has() {
                 Order::List(_) => {
                     let items: Vec<String> =
                         server.iter().map(|(name, (uid, v))| object(name, uid, &v.to_string(), *v)).collect();
-                    machine.listed(&list(&version.to_string(), &items), now, random());
+                    answered(&mut machine, &list(&version.to_string(), &items), now, random());
                     sent = version as u64;
                 }
                 Order::Watch(_) => {
@@ -519,7 +563,7 @@ fn any_history_ends_in_what_the_server_has() {
                 Order::List(_) => {
                     let items: Vec<String> =
                         server.iter().map(|(name, (uid, v))| object(name, uid, &v.to_string(), *v)).collect();
-                    machine.listed(&list(&version.to_string(), &items), now, 0);
+                    answered(&mut machine, &list(&version.to_string(), &items), now, 0);
                     break;
                 }
                 Order::Watch(_) => {
@@ -552,7 +596,7 @@ fn an_object_that_stays_unusable_makes_no_new_set() {
 fn a_resource_version_is_opaque_and_may_hold_anything() {
     let mut machine = Machine::new(Things);
     machine.next(NOW, 0);
-    machine.listed(&list("a b&watch=0#é/", &[]), NOW, 0);
+    answered(&mut machine, &list("a b&watch=0#é/", &[]), NOW, 0);
     let asked = asks(&mut machine);
     assert!(asked.ends_with("&resourceVersion=a%20b%26watch%3D0%23%C3%A9%2F"), "{asked}");
     machine.not_watching(&Reply::Broken("cut".into()), NOW, 0);
@@ -567,9 +611,9 @@ fn what_a_server_says_at_length_is_not_repeated_at_length() {
     machine.line(&event("ADDED", &format!(r#"{{"metadata":{{"name":"b"}},"spec":"{long}"}}"#)), NOW, 0);
     machine.line(&event("ERROR", &format!(r#"{{"code":500,"message":"{long}"}}"#)), NOW, 0);
     asks(&mut machine);
-    machine.listed(&status(200, &format!(r#"{{"metadata":"{long}"}}"#)), NOW, 0);
+    answered(&mut machine, &status(200, &format!(r#"{{"metadata":"{long}"}}"#)), NOW, 0);
     asks(&mut machine);
-    machine.listed(&status(403, &format!(r#"{{"message":"{long}"}}"#)), NOW, 0);
+    answered(&mut machine, &status(403, &format!(r#"{{"message":"{long}"}}"#)), NOW, 0);
     let notices = machine.notices();
     assert_eq!(notices.len(), 4);
     for notice in notices {
