@@ -1,6 +1,6 @@
 //! LIST and WATCH of one kind of object as a state machine: fed with answers and lines, it says what to ask next and keeps
-//! the set of objects. No socket, clock or random number is in here; `reflect` brings them. Of a list, which may be long, one object
-//! at a time is held as the server sent it.
+//! the set of objects. No socket, clock or random number is in here; `reflect` brings them. Of a list, which may be long, one
+//! object at a time is held as the server sent it.
 //!
 //! ```text
 //!          ┌────────── anything that casts doubt on the resource version ──────────┐
