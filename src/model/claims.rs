@@ -429,7 +429,11 @@ mod tests {
     fn two_nodes_that_have_not_heard_of_each_other_decide_alike_whether_an_address_is_shared() {
         for (alone_since, shared_since, alone_wins) in [(FIRST, SECOND, true), (SECOND, FIRST, false)] {
             let (one, other) = (claim("192.0.2.1", "x/a", alone_since), shared("192.0.2.1", "x/b", shared_since));
-            let nodes = [peer(std::slice::from_ref(&one)), peer(std::slice::from_ref(&other)), peer(&[other.clone()])];
+            let nodes = [
+                peer(std::slice::from_ref(&one)),
+                peer(std::slice::from_ref(&other)),
+                peer(std::slice::from_ref(&other)),
+            ];
             let peers = Peers::from([("a", &nodes[0]), ("b", &nodes[1]), ("c", &nodes[2])]);
             let lost = |node, own: &Claim| {
                 let found = contests(node, std::slice::from_ref(own), &peers);

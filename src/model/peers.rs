@@ -465,28 +465,37 @@ fn span(range: &IpNet) -> RangeInclusive<IpAddr> {
     range.network()..=range.broadcast()
 }
 
+/// Those of a sorted list whose address is in `span`.
+fn within<'s, 'a>(list: &'s [(IpAddr, &'a str)], span: RangeInclusive<IpAddr>) -> &'s [(IpAddr, &'a str)] {
+    let from = list.partition_point(|(ip, _)| ip < span.start());
+    let behind = list.partition_point(|(ip, _)| ip <= span.end());
+    list.get(from..behind).unwrap_or_default()
+}
+
 /// What no route to another node may take away.
 struct Guard<'a> {
     own: Own<'a>,
-    /// The next hops of all nodes, and whose they are.
-    hops: BTreeMap<IpAddr, BTreeSet<&'a str>>,
-    /// The same, and the link-local addresses beside them.
-    living: BTreeMap<IpAddr, BTreeSet<&'a str>>,
+    /// The next hops of all nodes and whose they are, in order.
+    hops: Vec<(IpAddr, &'a str)>,
+    /// The link-local addresses beside them, the same way.
+    link_locals: Vec<(IpAddr, &'a str)>,
 }
 
 impl<'a> Guard<'a> {
     fn new(own: &Own<'a>, peers: &Peers<'a>) -> Guard<'a> {
-        let mut hops: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
-        let mut living: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
-        for (name, peer) in others(own, peers) {
-            for hop in &peer.next_hops {
-                hops.entry(hop.address).or_default().insert(name);
-                for ip in [Some(hop.address), hop.link_local.map(IpAddr::from)].into_iter().flatten() {
-                    living.entry(ip).or_default().insert(name);
-                }
-            }
-        }
-        Guard { own: *own, hops, living }
+        let of_all = || others(own, peers).flat_map(|(name, peer)| peer.next_hops.iter().map(move |hop| (name, hop)));
+        let link_local = |(name, hop): (&'a str, &NextHop)| Some((IpAddr::from(hop.link_local?), name));
+        let mut hops: Vec<_> = of_all().map(|(name, hop)| (hop.address, name)).collect();
+        let mut link_locals: Vec<_> = of_all().filter_map(link_local).collect();
+        hops.sort_unstable();
+        link_locals.sort_unstable();
+        Guard { own: *own, hops, link_locals }
+    }
+
+    /// The nodes that bear `via`, as a next hop or the link-local address beside one.
+    fn bearers(&self, via: IpAddr) -> impl Iterator<Item = &'a str> {
+        let of = |list| within(list, via..=via);
+        of(&self.hops).iter().chain(of(&self.link_locals)).map(|(_, name)| *name)
     }
 
     /// Why `range` of the node `name` gets no route whatever is on a link; none if it may have one. A range that a node's own next
@@ -509,9 +518,8 @@ impl<'a> Guard<'a> {
         if let Some(ip) = host.gateways.range(span(range)).next() {
             return covered(Covered::Gateway(*ip));
         }
-        let mut hops = self.hops.range(span(range));
-        hops.find_map(|(ip, nodes)| Some((ip, nodes.iter().find(|node| **node != name)?)))
-            .and_then(|(ip, node)| covered(Covered::NextHop(*ip, (*node).to_owned())))
+        let hop = within(&self.hops, span(range)).iter().find(|(_, node)| *node != name);
+        hop.and_then(|(ip, node)| covered(Covered::NextHop(*ip, (*node).to_owned())))
     }
 }
 
@@ -541,7 +549,7 @@ impl Guard<'_> {
             let inside = |peer: &Peer| peer.claims.iter().any(|claim| !claim.shared && to.contains(&claim.address));
             peers.get(name).is_some_and(|peer| inside(peer)) && self.refusal(name, to).is_none()
         };
-        self.living.get(&via).is_some_and(|names| names.iter().any(|name| inhabits(name)))
+        self.bearers(via).any(inhabits)
     }
 }
 
@@ -640,7 +648,7 @@ impl Keeper {
             if self.last.contains_key(to) {
                 return false;
             }
-            if guard.living.contains_key(&kept.via.0) {
+            if guard.bearers(kept.via.0).next().is_some() {
                 kept.missed = None;
                 let is_taken = || around(*to).any(|net| self.last.contains_key(&net));
                 return !is_single(to) && guard.is_inhabited(peers, to, kept.via.0) && !is_taken();

@@ -17,6 +17,7 @@ pub mod restart;
 pub mod state;
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -95,8 +96,8 @@ pub struct Routing {
     led: BTreeSet<RouteKey>,
     /// Whether the host has been ready for pods: nothing is announced before.
     serving: bool,
-    /// What was wanted at the end of the last round that succeeded.
-    wanted: Option<Routes>,
+    /// A digest of what was wanted at the end of the last round that succeeded. The routes themselves are in the kernel.
+    wanted: Option<u64>,
     neighbours: Neighbours,
     budget: Budget,
     state: RoutesState,
@@ -227,11 +228,12 @@ impl Routing {
         // Behind the routes: whoever withdraws the node says so before he takes its announcements away.
         let stage = self.stage();
         let (leases, busy) = self.ledger.leases(deadline)?;
-        let others = match &mut self.others {
+        let mut others = match &mut self.others {
             Some(others) => others.judge(&mut conn, (&state, view), &leases, &shown, self.stale || due)?,
             None => Judgement::default(),
         };
-        let mut wanted = wanted(view, &leases, &others);
+        self.state.reached = others.direct.then_some(others.routes.routes.len());
+        let mut wanted = wanted(view, &leases, &mut others);
         wanted.extend(self.anycast.wanted(&mut conn, &leases, &shown)?);
         // An address that some pod of another node had alone before pods here came to share it.
         wanted.routes.retain(|key, _| key.table != ANNOUNCED || !is_lost(&others, key.to));
@@ -256,14 +258,15 @@ impl Routing {
         let passing = Passing::new(busy.filter_map(|lease| lease.host_index), &wanted);
         // What was in force and is wanted still was taken away by somebody.
         let own_work = |step: &routes::Step| passing.concerns(step) || is_led(step);
-        let lost = self.wanted.as_ref() == Some(&wanted) && !steps.iter().all(own_work);
+        let digest = digest(&wanted);
+        let lost = self.wanted == Some(digest) && !steps.iter().all(own_work);
         if lost && !due && !self.budget.take(Instant::now()) {
             log::warn("somebody keeps changing the routes of this node; they are put back in rounds only")
                 .with("seconds", INTERVAL.as_secs())
                 .write_limited();
             return Ok(());
         }
-        if self.wanted.as_ref() != Some(&wanted) {
+        if self.wanted != Some(digest) {
             self.suspicions.keep_places(places(&wanted));
         }
         let same = |way, hops: &[Hop]| self.others.as_ref().is_some_and(|others| others.leads_there(way, hops));
@@ -278,13 +281,12 @@ impl Routing {
                 log::error("routes cannot be set").with("err", problem).write_limited();
             }
         }
-        self.wanted = problem.is_none().then_some(wanted);
+        self.wanted = problem.is_none().then_some(digest);
         self.state.problem = problem;
         Ok(())
     }
 
     fn stand(&mut self, others: &Judgement) {
-        self.state.reached = others.direct.then_some(others.routes.routes.len());
         let contests: Vec<String> = others.contests.iter().take(TOLD_MAX).map(ToString::to_string).collect();
         let news = contests.iter().filter(|line| !self.state.contests.contains(line));
         news.for_each(|line| log::error("an address has two pods").with("what", line).write_limited());
@@ -304,10 +306,17 @@ impl Routing {
     }
 }
 
-fn wanted(view: &View, leases: &[Lease], others: &Judgement) -> Routes {
+/// What this node announces, and the routes to others, which are taken out of the judgement.
+fn wanted(view: &View, leases: &[Lease], others: &mut Judgement) -> Routes {
     let mut wanted = announce::own(&view.config.prefixes(), leases, |ip| is_lost(others, ip.into()));
-    wanted.extend(others.routes.clone());
+    wanted.extend(std::mem::take(&mut others.routes));
     wanted
+}
+
+fn digest(wanted: &Routes) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    wanted.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether `to` is an address that counts as another node's.

@@ -135,14 +135,15 @@ impl Others {
         }
         let word = if direct == Directness::Kept { Word::None } else { listed.word(&peers) };
         let decision = self.keeper.decide(self.ms(began), &own, word, &reach, &reached(shown));
-        judgement.routes.routes.extend(decision.routes.iter().map(|route| {
+        let routes = decision.routes.iter().map(|route| {
             let metric = match route.to {
                 to if to.prefix_len() == to.max_prefix_len() => METRIC_SINGLE,
                 IpNet::V6(_) => METRIC6,
                 IpNet::V4(_) => 0,
             };
             (RouteKey { table: MAIN, to: route.to, metric }, Way::Gateway { via: route.via, link: route.link })
-        }));
+        });
+        judgement.routes.routes = routes.collect();
         // Before the first word of the API server nobody is known to be unreached.
         judgement.remarks = listed.nodes.as_ref().filter(|_| direct == Directness::Wanted).map(|_| decision.remarks);
         let grace_ends = decision.again_at.map(|ms| self.began + Duration::from_millis(ms));

@@ -59,7 +59,7 @@ impl Conn {
                 Way::Gateway { .. } | Way::Nexthop(_) => true,
                 Way::Link(_) | Way::Unreachable => route.key.table == ANNOUNCED,
             });
-            shown.routes.extend(ours.map(|route| (route.key, route.way)));
+            shown.routes.append(&mut ours.map(|route| (route.key, route.way)).collect());
         }
         self.shown_nexthops(&mut shown)?;
         Ok(shown)
