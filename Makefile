@@ -75,12 +75,12 @@ test-routes: tools ## Stories of two nodes, a router and a client, with BIRD, FR
 	@cargo test --no-run --quiet --test routes
 	@tests/sandbox cargo test --quiet --test routes -- --test-threads 2
 
-bench-routes: tools ## How fast routes are announced, withdrawn and learned with release binaries, and what is lost meanwhile
+bench-routes: tools ## How fast routes are announced, withdrawn and learned with release binaries, and what is lost meanwhile (ONLY="peers")
 	@demo/need dpkg-deb:dpkg setpriv:util-linux openssl:openssl
 	@tests/routes/assets >/dev/null
 	@tests/kube/assets >/dev/null
 	@cargo bench --no-run --quiet --bench routes
-	@tests/sandbox cargo bench --quiet --bench routes
+	@tests/sandbox cargo bench --quiet --bench routes -- $(ONLY)
 
 .PHONY: test-kernels
 test-kernels: tools ## Stories on real kernels from the oldest on (5.10, 6.1, 6.12), booted by qemu without KVM; they are fetched once

@@ -53,5 +53,5 @@ impl<'a> Speaker<'a> {
     }
 }
 
-const CONFIG: &str = "/run/flock/bird/bird.conf";
-const SOCKET: &str = "/run/flock/bird.ctl";
+pub(crate) const CONFIG: &str = "/run/flock/bird/bird.conf";
+pub(crate) const SOCKET: &str = "/run/flock/bird.ctl";
