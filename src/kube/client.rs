@@ -103,7 +103,7 @@ impl fmt::Debug for Answer {
 #[derive(Debug)]
 pub enum Download {
     /// Status 200: the body follows.
-    Body(LongBody),
+    Body(Box<LongBody>),
     /// Any other status. The body may have been cut.
     Refused(Answer),
 }
@@ -361,14 +361,14 @@ impl Client {
         if response.status() != 200 {
             return Ok(Download::Refused(self.refusal(response)?));
         }
-        Ok(Download::Body(LongBody {
+        Ok(Download::Body(Box::new(LongBody {
             reader: response.into_body().into_reader(),
             left: limit_bytes,
             limit: limit_bytes,
             server: ready.server,
             stop: self.stop.clone(),
             failure: None,
-        }))
+        })))
     }
 
     /// Writes.
