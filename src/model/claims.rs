@@ -62,10 +62,10 @@ pub struct Claimed {
     pub untold: usize,
 }
 
-/// What this node claims: the addresses of `leases` outside of `prefixes`, the node's ranges. Of too many, those in `named`, the
-/// prefixes from which pods name addresses, come first: others are in a range that the node had, which other nodes lead here as
-/// long as anything in it is claimed. A claim that is among `former` keeps its time; the others begin at `now`, which is RFC 3339
-/// in UTC.
+/// What this node claims: the addresses of `leases` outside of `prefixes`, the node's ranges, and what they share. Of too many,
+/// those in `named`, the prefixes from which pods name addresses, come first: others are in a range that the node had, which other
+/// nodes lead here as long as anything in it is claimed. A claim that is among `former` keeps its time; the others begin at `now`,
+/// which is RFC 3339 in UTC.
 pub fn own<'a>(
     leases: impl IntoIterator<Item = &'a Lease>,
     prefixes: &[IpNet],

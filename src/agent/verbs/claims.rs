@@ -1,5 +1,5 @@
-//! Whether pods of other nodes have, or other nodes could give away, an address that a pod names, as far as this node has heard.
-//! Two pods of one cluster must not both be told that an address is theirs, and the ledger knows its own node only.
+//! Whether pods of other nodes have, or other nodes could give away, an address that a pod names, as far as this node has
+//! heard. Two pods of one cluster must not both be told that an address is theirs, and the ledger knows its own node only.
 //!
 //! Must not know where the word of other nodes comes from, nor wait for it.
 
