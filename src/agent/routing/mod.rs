@@ -13,6 +13,7 @@ pub mod drain;
 pub mod flaps;
 pub mod news;
 pub mod others;
+pub mod pace;
 pub mod restart;
 pub mod state;
 
@@ -32,6 +33,7 @@ use crate::agent::routing::anycast::Anycast;
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::{Heard, News};
 use crate::agent::routing::others::{Judgement, Others};
+use crate::agent::routing::pace::{INTERVAL, Pace, Round};
 use crate::agent::routing::state::RoutesState;
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::kernel::netlink::Cause::Occupied;
@@ -45,27 +47,14 @@ use model::peers::summary;
 use model::plan::ROUTE_PROTOCOL;
 use model::routes::{self, ANNOUNCED, MAIN, RouteKey, Routes, Stage, Way, announce, steps};
 
-/// Interval between rounds without being woken, 20 s.
-const INTERVAL: Duration = Duration::from_secs(20);
-
-/// Interval between looks at the file that says that the node is withdrawn, 0.5 s, while it is.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(500);
-
 /// Rounds that put something back out of turn at once; then there is one in each [`INTERVAL`].
 const REPAIRS: u32 = 10;
 
 /// Deadline for one round, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Pause after a round that failed, 1 s.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Pause after a round in which the kernel refused something, 5 s.
 const RETRY_REFUSED: Duration = Duration::from_secs(5);
-
-/// Denominator of the share of its time that the thread spends at most with rounds for which only the kernel has asked, a
-/// twentieth: on a host with a full table of the internet's routes a round takes long, and links may come and go all the time.
-const KERNEL_SHARE: u32 = 20;
 
 /// Most lines about ranges and addresses that other nodes have, too.
 const TOLD_MAX: usize = 8;
@@ -84,12 +73,7 @@ pub struct Routing {
     /// The other nodes; none without Kubernetes.
     others: Option<Others>,
     anycast: Anycast,
-    /// When to look again without any news: something changes by itself then, or a round has failed.
-    again_at: Option<Instant>,
-    /// The kernel has announced something that no round has looked at yet.
-    stale: bool,
-    /// When a round may be made at the earliest for that alone.
-    kernel_allowed: Instant,
+    pace: Pace,
     /// The overlaps of ranges that the log has, which need no second line.
     overlaps: BTreeSet<String>,
     /// The routes that are not made, as somebody else's stands in their place and leads to the same node.
@@ -123,9 +107,7 @@ impl Routing {
             drain,
             others,
             anycast,
-            again_at: None,
-            stale: false,
-            kernel_allowed: Instant::now(),
+            pace: Pace::new(Instant::now()),
             overlaps: BTreeSet::new(),
             led: BTreeSet::new(),
             serving: false,
@@ -146,42 +128,26 @@ impl Routing {
     /// Makes a round at each message and after each interval, until [`News::Stop`] comes or nobody can send any more. What the
     /// kernel announces is answered no more than a twentieth of the time.
     pub fn run(mut self, messages: &Receiver<News>) {
-        let mut next = Instant::now();
         loop {
-            let due_at = self.again_at.map_or(next, |again_at| again_at.min(next));
-            let mut until = due_at;
-            if self.stale {
-                until = until.min(self.kernel_allowed);
-            }
-            if self.state.stage != Stage::Announcing {
-                until = until.min(Instant::now() + DRAIN_INTERVAL);
-            }
-            let limit = until.saturating_duration_since(Instant::now());
+            let limit = self.pace.wait(self.state.stage, Instant::now());
             let heard = self.progress.resting(|| Heard::wait(messages, limit));
             if heard.stop {
                 return;
             }
-            let began = Instant::now();
-            self.stale |= heard.kernel;
-            let due = heard.again || began >= due_at;
-            let answers = self.stale && began >= self.kernel_allowed;
-            if !(due || heard.look || answers || self.stage() != self.state.stage) {
-                continue;
-            }
-            if heard.again || began >= next {
-                next = began + INTERVAL;
-            }
+            let (turned, began) = (self.stage() != self.state.stage, Instant::now());
+            let Some(round) = self.pace.round(heard, turned, began) else { continue };
             // Before the looks: what is announced from now on makes others.
             self.suspicions.take_routes();
-            self.again_at = None;
-            self.keep_neighbours(due);
-            if let Err(cause) = self.round(due) {
-                let fault = Fault { step: Step::Compare, cause };
-                self.again_at = Some(Instant::now() + RETRY);
-                self.state.problem = Some(fault.to_string());
-                log::warn("routes cannot be compared").with("err", fault).write_limited();
+            self.keep_neighbours(round.due);
+            match self.round(round) {
+                Ok(again_at) => self.pace.succeeded(began, again_at, Instant::now()),
+                Err(cause) => {
+                    let fault = Fault { step: Step::Compare, cause };
+                    self.pace.failed(round, began, Instant::now());
+                    self.state.problem = Some(fault.to_string());
+                    log::warn("routes cannot be compared").with("err", fault).write_limited();
+                }
             }
-            self.kernel_allowed = Instant::now() + began.elapsed() * KERNEL_SHARE;
             self.board.set(self.state.clone());
         }
     }
@@ -207,20 +173,22 @@ impl Routing {
         }
     }
 
-    /// One comparison, with what it puts right.
-    fn round(&mut self, due: bool) -> Result<(), Cause> {
-        let state = self.node.get();
-        let Some(view) = &state.view else { return Ok(()) };
-        self.serving |= state.host.is_ready();
-        let deadline = Instant::now() + LIMIT;
-        if !self.serving {
-            // Others may have to know the way to pods that are there, whatever ails the host.
-            if let Some(others) = &self.others {
-                others.tell(&self.ledger.leases(deadline)?.0, view);
-            }
-            self.state.problem = None;
-            return Ok(());
+    /// Takes up `stage`, and says so if it is another one.
+    fn enter(&mut self, stage: Stage) {
+        if stage != self.state.stage {
+            say_stage(stage);
         }
+        self.state.stage = stage;
+    }
+
+    /// One comparison, with what it puts right. Returns when to look again without any news.
+    fn round(&mut self, Round { due, kernel }: Round) -> Result<Option<Instant>, Cause> {
+        let state = self.node.get();
+        self.serving |= state.host.is_ready();
+        let Some(view) = state.view.as_ref().filter(|_| self.serving) else {
+            return self.before_serving(state.view.as_deref()).map(|()| None);
+        };
+        let deadline = Instant::now() + LIMIT;
         failpoint::pass("routes.compare").ok();
         let mut conn = Conn::open(deadline)?;
         // Routes before leases: what is shown of a link that goes in between is wanted no more, and its removal finds nothing.
@@ -229,7 +197,7 @@ impl Routing {
         let stage = self.stage();
         let (leases, busy) = self.ledger.leases(deadline)?;
         let mut others = match &mut self.others {
-            Some(others) => others.judge(&mut conn, (&state, view), &leases, &shown, self.stale || due)?,
+            Some(others) => others.judge(&mut conn, (&state, view), &leases, &shown, kernel || due)?,
             None => Judgement::default(),
         };
         self.state.reached = others.direct.then_some(others.routes.routes.len());
@@ -242,16 +210,12 @@ impl Routing {
         let led = self.led.clone();
         let is_led = |step: &routes::Step| added(step).is_some_and(|key| led.contains(&key));
         // That such a route is another one, or gone, is news of the kernel's.
-        if !(self.stale || due) {
+        if !(kernel || due) {
             steps.retain(|step| !is_led(step));
         }
-        if stage != self.state.stage {
-            say_stage(stage);
-        }
-        self.state.stage = stage;
+        self.enter(stage);
         self.state.announced = Some(announced(&wanted));
-        self.again_at = [others.again_at, self.anycast.again_at()].into_iter().flatten().min();
-        self.stale = false;
+        let again_at = [others.again_at, self.anycast.again_at()].into_iter().flatten().min();
         self.stand(&others);
         // A request that removes a link, or makes one, is at work on its routes as well.
         let busy = leases.iter().filter(|lease| busy.contains(&lease.attachment));
@@ -264,7 +228,7 @@ impl Routing {
             log::warn("somebody keeps changing the routes of this node; they are put back in rounds only")
                 .with("seconds", INTERVAL.as_secs())
                 .write_limited();
-            return Ok(());
+            return Ok(again_at);
         }
         if self.wanted != Some(digest) {
             self.suspicions.keep_places(places(&wanted));
@@ -274,15 +238,23 @@ impl Routing {
         let tried: BTreeSet<RouteKey> = steps.iter().filter_map(added).collect();
         self.led.retain(|key| wanted.routes.contains_key(key) && !tried.contains(key));
         self.led.extend(led);
-        if let Some(problem) = &problem {
-            self.again_at =
-                Some(self.again_at.map_or(Instant::now() + RETRY_REFUSED, |at| at.min(Instant::now() + RETRY_REFUSED)));
-            if self.state.problem.as_ref() != Some(problem) {
-                log::error("routes cannot be set").with("err", problem).write_limited();
-            }
+        if let Some(problem) = problem.as_ref().filter(|problem| self.state.problem.as_ref() != Some(problem)) {
+            log::error("routes cannot be set").with("err", problem).write_limited();
         }
+        let retry = problem.is_some().then(|| Instant::now() + RETRY_REFUSED);
         self.wanted = problem.is_none().then_some(digest);
         self.state.problem = problem;
+        Ok(again_at.into_iter().chain(retry).min())
+    }
+
+    /// What there is to do before the node has a NodeConfig and its host has been ready.
+    fn before_serving(&mut self, view: Option<&View>) -> Result<(), Cause> {
+        self.enter(self.stage());
+        // Others may have to know the way to pods that are there, whatever ails the host.
+        if let (Some(others), Some(view)) = (&self.others, view) {
+            others.tell(&self.ledger.leases(Instant::now() + LIMIT)?.0, view);
+        }
+        self.state.problem = None;
         Ok(())
     }
 
