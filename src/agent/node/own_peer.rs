@@ -135,8 +135,12 @@ impl OwnPeer {
 /// counts, and an agent that was started anew may not know yet how old its own is.
 fn wanted(state: &NodeState, held: &Held, former: &[Claim]) -> Option<Peer> {
     let aged = |claim: &Claim| {
-        let same = |told: &&Claim| told.address == claim.address && told.pod == claim.pod && told.since < claim.since;
-        former.iter().find(same).unwrap_or(claim).clone()
+        // Pods that share an address come and go, and the claim stays.
+        let same = |told: &&Claim| {
+            told.address == claim.address && told.shared == claim.shared && (claim.shared || told.pod == claim.pod)
+        };
+        let earlier = former.iter().filter(same).map(|told| &told.since).chain([&claim.since]).min();
+        Claim { since: earlier.unwrap_or(&claim.since).clone(), ..claim.clone() }
     };
     let edit = state.verdict.edit.as_ref()?;
     Some(Peer {
@@ -230,14 +234,19 @@ mod tests {
             since: since.into(),
             shared: false,
         };
+        let shared = |pod: &str, since: &str| Claim { shared: true, ..claim(pod, since) };
         let (early, late) = ("2026-11-26T12:00:00Z", "2026-11-26T13:00:00Z");
         for (now, told, expected) in [
+            (shared("web/b", late), shared("web/a", early), early),
+            // The same pod, made anew with the other annotation: what it was before is over.
+            (shared("web/a", late), claim("web/a", early), late),
+            (claim("web/a", late), shared("web/a", early), late),
             (claim("web/a", late), claim("web/a", early), early),
             (claim("web/a", early), claim("web/a", late), early),
             (claim("web/b", late), claim("web/a", early), late),
         ] {
-            let said = wanted(&state(), &held(&[now]), &[told]).expect("something to say");
-            assert_eq!(&*said.claims[0].since, expected);
+            let said = wanted(&state(), &held(std::slice::from_ref(&now)), &[told]).expect("something to say");
+            assert_eq!(said.claims, [Claim { since: expected.into(), ..now }]);
         }
     }
 
