@@ -37,7 +37,8 @@ pub fn judge(routes: &RoutesState, speaking: &Speaking, bgp: bool) -> Option<Jud
         )),
     }
     wrong.extend(routes.problem.iter().map(|problem| ("RoutesRefused", problem.clone())));
-    let (mut well, sessions) = match speaking.judge().filter(|_| bgp) {
+    // Sessions without `spec.bgp` are about to be ended. What keeps BIRD from that is not over by itself.
+    let (mut well, sessions) = match speaking.judge().filter(|_| bgp || speaking.trouble.is_some()) {
         Some((true, reason, message)) => (Some((reason, message)), None),
         Some((false, reason, message)) => (None, Some((reason, message))),
         None => (None, None),
@@ -88,6 +89,9 @@ mod tests {
         let both = judge(&withdrawn, &down, true).expect("a condition");
         assert_eq!(both.reason, "Withdrawn");
         assert!(both.message.ends_with("; BIRD is away"), "{both:?}");
+        // Without spec.bgp, a BIRD that cannot be told so goes on as before.
+        let hangs = judge(&fine, &down, false).expect("a condition");
+        assert_eq!((hangs.well, hangs.reason, &*hangs.message), (false, "BirdUnreachable", "BIRD is away"));
         let many = RoutesState { contests: vec!["é".repeat(1000); 8], ..fine };
         assert!(alone(&many).message.len() <= TEXT_MAX);
     }
