@@ -110,7 +110,7 @@ impl Others {
         let (held, untold) = self.tell(leases, view);
         let claimed = held.claims;
         let mut astray = claims::astray(&self.node, &claimed, &peers, ASTRAY_MAX);
-        astray.extend((untold > 0).then(|| untold_line(untold)));
+        astray.extend((untold > 0).then(|| untold_line()));
         let mut judgement = Judgement {
             overlaps: overlaps(&own, &peers),
             contests: claims::contests(&self.node, &claimed, &peers),
@@ -219,10 +219,11 @@ fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-fn untold_line(untold: usize) -> String {
+/// Without their number, which changes with each pod.
+fn untold_line() -> String {
     format!(
-        "pods of this node have {untold} addresses beside its ranges of which other nodes are not told, as {CLAIMS_MAX} are the most: \
-         another node may give one to another pod, and on a flat network has no route to them; move pods to other nodes"
+        "pods of this node have addresses beside its ranges of which other nodes are not told, as {CLAIMS_MAX} are the most: another \
+         node may give one to another pod, and on a flat network has no route to them; move pods to other nodes"
     )
 }
 
