@@ -678,8 +678,8 @@ fn an_address_that_another_nodes_pod_has_alone_is_not_shared_here_nor_the_revers
     }
     // A range that comes later, with the address of a pod in it.
     api.put_peer("host003", json!({"cidr4": "203.0.113.48/28", "nextHops": []}));
-    let status = api.wait_condition("RangesUnique", "False", "RangesOverlap");
-    let message = condition(&status, "RangesUnique")["message"].as_str().expect("text").to_owned();
+    let status = api.wait_condition("Routing", "False", "AddressesContested");
+    let message = condition(&status, "Routing")["message"].as_str().expect("text").to_owned();
     assert!(
         message.contains("203.0.113.53 of pod default/p here is in 203.0.113.48/28, the range of node host003"),
         "{message}"
