@@ -62,6 +62,30 @@ fn the_unit_exposes_no_more_than_it_did() {
 }
 
 #[test]
+fn no_unit_waits_for_itself_on_a_node_with_runtimes_and_remote_file_systems() {
+    let dir = TempDir::new("order");
+    let agent = unit_here(&dir);
+    let mut command = Command::new("systemd-analyze");
+    command.args(["verify", "--man=no"]).arg(agent.with_extension("socket")).arg(&agent).args(bird_units_here(&dir));
+    for runtime in ["containerd", "kubelet"] {
+        let path = dir.path().join(format!("{runtime}.service"));
+        let unit = "[Unit]\nAfter=network-online.target remote-fs.target\n[Service]\nExecStart=/bin/true\n";
+        std::fs::write(&path, unit).expect("writable");
+        command.arg(path);
+    }
+    let mount = dir.path().join("mnt.mount");
+    std::fs::write(&mount, "[Mount]\nWhat=host:/dir\nWhere=/mnt\nType=nfs\n").expect("writable");
+    let output = command.arg(mount).output().expect("systemd-analyze (systemd) starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("cycle"), "{said}");
+    let before = BIRD.lines().find_map(|line| line.strip_prefix("Before=")).expect("an order");
+    for later in ["remote-fs-pre.target", "containerd.service", "crio.service", "kubelet.service"] {
+        assert!(before.split(' ').any(|unit| unit == later), "{later} ends before what BIRD has brought is gone");
+    }
+    assert!(BIRD.contains("\nWants=remote-fs-pre.target\n"), "nobody else may have it in the boot");
+}
+
+#[test]
 fn the_units_of_bird_name_what_the_agent_writes_and_start_it_as_a_restart_only_when_told() {
     let agent = succeed(Command::new(FLOCK_AGENT).arg("--help"));
     for place in ["/etc/flock/bird/bird.conf", "/run/flock/bird.ctl"] {

@@ -31,6 +31,9 @@ protocol bgp node {
 }
 ";
 
+/// What a router adds that gives nodes their default route.
+const DEFAULT_ROUTE: &str = "protocol static { ipv4; route 0.0.0.0/0 unreachable; }\n";
+
 /// A node with the units, with a user for BIRD, and with Debian's BIRD where it can be started.
 fn node() -> Host {
     let host = Host::with_units();
@@ -60,9 +63,7 @@ fn put_bird(host: &Host) {
             }
         }
     }
-    let unit = include_str!("../../systemd/flock-bird.service");
-    let start = unit.lines().find(|line| line.starts_with("ExecStart=")).expect("a start");
-    let start = start.replace("/usr/sbin/bird", "/usr/local/lib/debian/bin/bird");
+    let start = unit_line("ExecStart=").replace("/usr/sbin/bird", "/usr/local/lib/debian/bin/bird");
     host.adapt(
         "flock-bird.service",
         "program",
@@ -72,6 +73,12 @@ fn put_bird(host: &Host) {
     if !users.contains("\nbird:") {
         host.write("/etc/passwd", &format!("{users}bird:x:977:977::/run/bird:/usr/sbin/nologin\n"));
     }
+}
+
+/// The line of BIRD's unit that begins so.
+fn unit_line(start: &str) -> &'static str {
+    let unit = include_str!("../../systemd/flock-bird.service");
+    unit.lines().find(|line| line.starts_with(start)).expect("a line")
 }
 
 /// The commands of docs/reachability.md.
@@ -150,6 +157,43 @@ fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_
     }
     wait_for("nothing at the router", || (ranges(&router) == 0).then_some(()));
     assert!(!host.path("/run/flock/bird.env").exists(), "{}", said(&host));
+}
+
+// covers: FM-H02
+#[test]
+fn whatever_stops_with_the_host_still_has_the_default_route_that_bird_has_brought() {
+    let (host, router) = (node(), Host::with(&[]));
+    cable((&router, "eth0", &["192.0.2.1/24"]), (&host, "eth0", &["192.0.2.11/24"]));
+    let gives = ROUTER.replace("export none; };\n  ipv6", "export where proto = \"static1\"; };\n  ipv6");
+    let _daemon = router.bird(Debian::Bookworm, &format!("{gives}{DEFAULT_ROUTE}"));
+    let mut spec = spec();
+    spec["bgp"]["import"] = json!(["0.0.0.0/0"]);
+    host.write("/etc/flock/node.yaml", &node_config_spec(spec));
+    // To systemd, a file system of another host, and somebody who uses it. All of them end slowly.
+    host.run("mkdir -p /mnt/remote");
+    let mount = "[Mount]\nWhat=tmpfs\nWhere=/mnt/remote\nType=tmpfs\nOptions=_netdev\n";
+    host.write("/etc/systemd/system/mnt-remote.mount", mount);
+    let slow = "[Service]\nExecStart=/usr/bin/sleep infinity\nExecStop=/usr/bin/sleep 1\n";
+    for (name, more) in [("kubelet", ""), ("containerd", ""), ("database", "[Unit]\nRequiresMountsFor=/mnt/remote\n")] {
+        host.write(&format!("/etc/systemd/system/{name}.service"), &format!("{more}{slow}"));
+    }
+    let look = "systemctl is-active kubelet containerd mnt-remote.mount >/run/at-the-end-of-bird";
+    let stop = unit_line("ExecStop=");
+    let stop = format!("[Service]\nExecStop=\nExecStop=+/bin/sh -c '{look}; true'\n{stop}\n");
+    host.adapt("flock-bird.service", "look", &stop);
+    host.systemctl("start kubelet containerd database");
+    host.systemctl("enable --now flock-agent");
+    wait_for("the configuration", || host.path(CONFIG).exists().then_some(()));
+    host.systemctl("enable --now flock-bird flock-announce");
+    let default = || host.ask("ip -4 route show default").contains("via 192.0.2.1 dev eth0 proto bird");
+    wait_or(|| said(&host), || default().then_some(()));
+
+    host.adapt("shutdown.target", "by-hand", "[Unit]\nRefuseManualStart=no\n");
+    host.systemctl("start shutdown.target");
+    wait_for("the end of BIRD", || (host.property("flock-bird", "ActiveState") == "inactive").then_some(()));
+    assert!(!default(), "BIRD takes it along, so it ends last");
+    let others = fs::read_to_string(host.path("/run/at-the-end-of-bird")).expect("written");
+    assert_eq!(others, "inactive\n".repeat(3), "kubelet, containerd and the mount when BIRD was told to end");
 }
 
 // covers: FM-H01
