@@ -198,6 +198,19 @@ fn whatever_stops_with_the_host_still_has_the_default_route_that_bird_has_brough
 
 // covers: FM-H01
 #[test]
+fn a_node_on_which_only_bird_was_enabled_is_withdrawn_all_the_same_when_it_goes_down() {
+    let host = node();
+    host.write(CONFIG, include_str!("../data/bird/first.conf"));
+    host.systemctl("start flock-bird");
+    wait_for("whoever withdraws", || (host.property("flock-announce", "ActiveState") == "active").then_some(()));
+    host.adapt("shutdown.target", "by-hand", "[Unit]\nRefuseManualStart=no\n");
+    host.systemctl("start shutdown.target");
+    wait_for("the end of BIRD", || (host.property("flock-bird", "ActiveState") == "inactive").then_some(()));
+    assert_eq!(fs::read_to_string(host.path("/run/flock/drain")).expect("written").trim(), "withdrawn");
+}
+
+// covers: FM-H01
+#[test]
 fn a_bird_that_dies_again_and_again_is_started_each_time() {
     let host = node();
     host.write(CONFIG, include_str!("../data/bird/first.conf"));
