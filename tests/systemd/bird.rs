@@ -9,6 +9,7 @@ use crate::host::bare;
 use crate::support::assets::assets;
 use crate::support::fib::RouteEvents;
 use crate::support::host::Host;
+use crate::support::log::wait_line;
 use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use crate::support::programs::{FLOCK_AGENT, succeed};
 use crate::support::routers::Debian;
@@ -136,6 +137,8 @@ fn a_restart_of_bird_or_agent_loses_nothing_and_the_node_withdraws_when_it_goes_
     let events = router.route_events();
     host.systemctl("restart flock-bird");
     wait_for("a restart that is one", || called(&host).contains("-R").then_some(()));
+    // What peers have kept for it and it does not announce anew is lost by then, and not before.
+    wait_line(|| fs::read_to_string(host.path("/run/bird.log")).unwrap_or_default(), "Graceful restart done", 1);
     host.wait_log("peers are told", 1);
     host.systemctl("restart flock-agent");
     host.wait_log("peers are told", 2);
