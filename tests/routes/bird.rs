@@ -446,7 +446,8 @@ fn a_router_of_the_nodes_own_as_turns_away_from_what_is_about_to_go_and_loses_no
     network.wait_learned(&[&OF_BOTH[..], &of_one, &of_both].concat());
 
     let events = network.router.route_events();
-    for address in shared.into_iter().chain(alone) {
+    // What is looked at is done first: the end of the others is waited for.
+    for address in alone.into_iter().chain(shared) {
         announce(&network.one, address, 4007);
         network.one.host.run(&format!("ip route del unreachable {address} table 102 proto 102 metric 7"));
     }
