@@ -274,6 +274,10 @@ impl Reconciler {
             Repair::Forget(attachment) => {
                 ("record of an earlier lease ended", attachment, self.forget(attachment, began, deadline))
             }
+            Repair::Amend(lease) => match self.amend(lease, began, deadline) {
+                Ok(false) => return,
+                other => ("record corrected by what the link shows", &lease.attachment, other.map(|_| ())),
+            },
             Repair::Release(attachment) => ("lease of a vanished pod ended", attachment, remove(attachment)),
             Repair::Remove(attachment) => ("link without addresses removed", attachment, remove(attachment)),
             Repair::Rewire(attachment) => {
@@ -359,7 +363,28 @@ impl Reconciler {
         if claim.lease().is_some() || !Unless::Stands.spares(lease, deadline).map_err(fail)? {
             return Ok(false);
         }
-        adopt(claim, lease.clone(), deadline)
+        self.record(claim, lease, deadline)
+    }
+
+    /// Records what a link shows in the place of what is recorded of it. False if a DEL has ended that lease since it was compared,
+    /// or an ADD has made another one, or if another lease still has one of the addresses: then the record stays as it is.
+    fn amend(&self, lease: &Lease, began: u64, deadline: Instant) -> Result<bool, Fault> {
+        let fail = |cause: Cause| Fault { step: Step::Commit, cause };
+        let claim = self.verbs.ledger().claim(&lease.attachment, deadline).map_err(fail)?;
+        match claim.lease().map(|recorded| Unless::MadeAfter(began).spares(recorded, deadline)) {
+            Some(Ok(false)) => self.record(claim, lease, deadline),
+            Some(Err(cause)) => Err(fail(cause)),
+            Some(Ok(true)) | None => Ok(false),
+        }
+    }
+
+    fn record(&self, claim: Claim, lease: &Lease, deadline: Instant) -> Result<bool, Fault> {
+        let former = claim.lease().cloned();
+        let recorded = adopt(claim, lease.clone(), deadline)?;
+        if recorded {
+            former.iter().chain([lease]).for_each(|lease| self.verbs.look_at_routes_of(lease));
+        }
+        Ok(recorded)
     }
 
     /// Gives a link back what it lacks, under the claim, since a link that is being made lacks much. False if it lacks nothing,
@@ -462,9 +487,24 @@ mod tests {
         let scene = Scene::new("forget", None);
         let reconciler = Reconciler::new(scene.verbs.clone(), Path::new("/nowhere/flock.sock"), Suspicions::default());
         let attachment = scene.recorded("only-in-tests/eth0", 101);
+        let recorded = || {
+            let claim = scene.verbs.ledger().claim(&attachment, soon()).expect("in time");
+            claim.lease().cloned()
+        };
+        let mut shown = recorded().expect("recorded");
+        shown.extra = vec!["203.0.113.6".parse().expect("literal")];
+        assert!(
+            !reconciler.amend(&shown, 100, soon()).expect("nothing to do"),
+            "it was made after the links were looked at"
+        );
+        assert_ne!(recorded(), Some(shown.clone()));
+        assert!(reconciler.amend(&shown, 101, soon()).expect("recorded"));
+        assert_eq!(recorded(), Some(shown.clone()));
         reconciler.forget(&attachment, 100, soon()).expect("nothing to do");
         assert!(scene.is_recorded(&attachment), "it was made after the links were looked at");
         reconciler.forget(&attachment, 101, soon()).expect("ended");
+        assert!(!scene.is_recorded(&attachment));
+        assert!(!reconciler.amend(&shown, 101, soon()).expect("nothing to do"), "a DEL has ended it meanwhile");
         assert!(!scene.is_recorded(&attachment));
     }
 }

@@ -3,7 +3,7 @@
 //! once.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -20,8 +20,11 @@ pub enum Repair {
     Undo(Attachment),
     /// Only the record of the end of an ADD is missing: the pod works, and may have been told so. Record that.
     Commit(Attachment),
-    /// The record is of an earlier lease of this attachment, whose addresses it has no more: end that one, without touching the
-    /// link. What stands is adopted.
+    /// The link shows what its record does not have, as the record is of an earlier lease or was written by an older flock: record
+    /// this in its place, in one piece.
+    Amend(Box<Lease>),
+    /// This record is in the way of others, since pods have exchanged their addresses unrecorded: end it, without touching the
+    /// link. What stands is adopted as soon as its addresses are free.
     Forget(Attachment),
     /// The link is gone and with it the pod's namespace: the addresses are free.
     Release(Attachment),
@@ -114,18 +117,50 @@ pub fn repairs<'a>(
         repairs.extend(contested(&shown, &holders));
         holders.extend(lease.addresses().map(|ip| (ip, &lease.attachment)));
     }
-    for (lease, shown) in doubted {
-        ends.push(Repair::Forget(lease.attachment.clone()));
-        repairs.push(Repair::Adopt(Box::new(shown)));
-    }
     for lease in unrecorded {
         repairs.push(contested(&lease, &holders).unwrap_or_else(|| Repair::Adopt(Box::new(lease))));
     }
     // Hash order must not show in logs.
     ends.sort_by_cached_key(|repair| format!("{repair:?}"));
     repairs.sort_by_cached_key(|repair| format!("{repair:?}"));
+    ends.extend(amendments(doubted));
     ends.extend(repairs);
     ends
+}
+
+/// How records give way to what the kernel shows: each in one piece, so that no pod is without record for a moment, and behind
+/// those of which it takes an address over.
+fn amendments(mut doubted: Vec<(&Lease, Lease)>) -> Vec<Repair> {
+    doubted.sort_by(|(one, _), (other, _)| one.attachment.cmp(&other.attachment));
+    let mut recorded: BTreeMap<IpAddr, &Attachment> = BTreeMap::new();
+    recorded.extend(doubted.iter().flat_map(|(lease, _)| lease.addresses().map(|ip| (ip, &lease.attachment))));
+    let mut doubted: VecDeque<(Option<&Lease>, Lease)> =
+        doubted.into_iter().map(|(lease, shown)| (Some(lease), shown)).collect();
+    let mut amendments = Vec::new();
+    while !doubted.is_empty() {
+        let is_free = |shown: &Lease| {
+            shown.addresses().all(|ip| recorded.get(&ip).is_none_or(|holder| **holder == shown.attachment))
+        };
+        let first = doubted.iter().position(|(_, shown)| is_free(shown)).and_then(|at| doubted.remove(at));
+        let gives_way = match first {
+            Some((None, shown)) => {
+                amendments.push(Repair::Adopt(Box::new(shown)));
+                continue;
+            }
+            Some((Some(lease), shown)) => {
+                amendments.push(Repair::Amend(Box::new(shown)));
+                lease
+            }
+            // Each waits for another one.
+            None => {
+                let Some(lease) = doubted.iter_mut().find_map(|(lease, _)| lease.take()) else { break };
+                amendments.push(Repair::Forget(lease.attachment.clone()));
+                lease
+            }
+        };
+        recorded.retain(|_, holder| **holder != gives_way.attachment);
+    }
+    amendments
 }
 
 /// Why `lease` cannot be adopted: the first of its addresses that is recorded for somebody else. None if it can.
@@ -169,51 +204,73 @@ fn is_made(link: &Observed, lease: &Lease) -> bool {
     link.lacks(&plan::kept_host_end(lease)).into_iter().all(Change::is_identity)
 }
 
-/// The pod behind this link has an address of which its record does not know: the record is of an earlier lease, or was last
-/// written by a flock that knows neither further nor shared addresses.
+/// The pod behind this link has an address of which its record does not know.
 fn contradicts(link: &Observed, lease: &Lease) -> bool {
+    is_of_another(link, lease)
+        || !unrecorded_extra(link, lease).is_empty()
+        || lease.phase == Phase::Committed && !unrecorded_anycast(link, lease).is_empty()
+}
+
+/// The record is of an earlier lease: the pod has another first address than it says. A further one that is shown in its place
+/// does not prove that.
+fn is_of_another(link: &Observed, lease: &Lease) -> bool {
     lease.pod_mac.is_some_and(|pod_mac| {
         let differs = |recorded: Option<IpAddr>, is_of_family: fn(&IpAddr) -> bool| {
-            let is_lost = match recorded {
-                Some(ip) => link.routed().all(|other| other != ip) && !link.neighbours.contains(&(ip, pod_mac)),
+            let mut given = link.given(pod_mac).filter(is_of_family);
+            match recorded {
+                Some(ip) => !stands(link, pod_mac, ip) && given.any(|ip| !link.further.contains(&ip)),
                 // With an address of a family comes its gateway. Somebody's route and neighbour come without.
-                None => link.addresses.iter().any(is_of_family),
-            };
-            is_lost && link.given(pod_mac).any(|ip| is_of_family(&ip))
+                None => link.addresses.iter().any(is_of_family) && given.next().is_some(),
+            }
         };
         differs(lease.ipv6.map(IpAddr::V6), IpAddr::is_ipv6) || differs(lease.ipv4.map(IpAddr::V4), IpAddr::is_ipv4)
-    }) || !unrecorded_extra(link, lease).is_empty()
-        || lease.phase == Phase::Committed && !unrecorded_anycast(link, lease).is_empty()
+    })
+}
+
+/// The pod of `pod_mac` has `ip`. Its permanent neighbour was made together with the link, so somebody may have taken the route.
+fn stands(link: &Observed, pod_mac: Mac, ip: IpAddr) -> bool {
+    link.routed().any(|routed| routed == ip) || link.neighbours.contains(&(ip, pod_mac))
+}
+
+/// What flock gave the pod of `pod_mac` and somebody has taken the route of.
+fn unrouted(link: &Observed, pod_mac: Mac) -> impl Iterator<Item = IpAddr> {
+    let neighbours = link.neighbours.iter().filter(move |(_, mac)| *mac == pod_mac).map(|(ip, _)| *ip);
+    neighbours.filter(|ip| link.routed().all(|routed| routed != *ip))
+}
+
+/// Whether the pod has an address of the family of `ip` for itself, without which it has none beside.
+fn has_family(lease: &Lease, ip: IpAddr) -> bool {
+    if ip.is_ipv6() { lease.ipv6.is_some() } else { lease.ipv4.is_some() }
 }
 
 /// Further addresses of the pod that its record does not have: nobody holds them, so they could be given to another pod. They bear
 /// flock's mark; a neighbour without it is somebody else's.
 fn unrecorded_extra(link: &Observed, lease: &Lease) -> Vec<IpAddr> {
     let Some(pod_mac) = lease.pod_mac else { return Vec::new() };
-    let unknown = |ip: &IpAddr| link.further.contains(ip) && lease.addresses().all(|own| own != *ip);
-    link.given(pod_mac).filter(unknown).collect()
+    let is_unknown =
+        |ip: &IpAddr| link.further.contains(ip) && has_family(lease, *ip) && lease.addresses().all(|own| own != *ip);
+    link.given(pod_mac).chain(unrouted(link, pod_mac)).filter(is_unknown).collect()
 }
 
-/// Addresses that are announced for the pod by flock and that its record does not have.
+/// Addresses that are announced for the pod by flock and that its record does not have. One with a neighbour is the pod's own.
 fn unrecorded_anycast(link: &Observed, lease: &Lease) -> Vec<IpAddr> {
-    let unknown = |ip: &&IpAddr| {
-        let has_family = if ip.is_ipv6() { lease.ipv6.is_some() } else { lease.ipv4.is_some() };
-        has_family && !lease.anycast.contains(ip) && lease.addresses().all(|own| own != **ip)
+    let is_unknown = |ip: &&IpAddr| {
+        has_family(lease, **ip)
+            && !lease.anycast.contains(ip)
+            && lease.addresses().all(|own| own != **ip)
+            && lease.pod_mac.is_none_or(|pod_mac| !stands(link, pod_mac, **ip))
     };
-    link.shared.iter().filter(unknown).copied().collect()
+    link.shared.iter().filter(is_unknown).copied().collect()
 }
 
-/// The lease that the kernel shows in the place of `lease`, which it contradicts; none if it shows too little. Where all that is
-/// recorded is there as well, the record is kept and what it lacks is added.
+/// The lease that the kernel shows in the place of `lease`, which it contradicts; none if it shows too little. Where the record is
+/// not of an earlier lease, it is kept and what it lacks is added.
 fn successor(lease: &Lease, link: &Observed, now: u64) -> Option<Lease> {
-    let shown: BTreeSet<IpAddr> = link.routed().collect();
-    if lease.phase == Phase::Committed && lease.addresses().all(|ip| shown.contains(&ip)) {
+    if lease.phase == Phase::Committed && !is_of_another(link, lease) {
         let mut whole = lease.clone();
         whole.extra.extend(unrecorded_extra(link, lease));
         whole.anycast.extend(unrecorded_anycast(link, lease));
-        if whole != *lease {
-            return Some(whole);
-        }
+        return Some(whole);
     }
     let (network, pod) = (lease.network.clone(), lease.pod.clone());
     adopted(lease.attachment.clone(), link, now).map(|shown| Lease { network, pod, ..shown })
@@ -224,10 +281,15 @@ fn adopted(attachment: Attachment, link: &Observed, now: u64) -> Option<Lease> {
     let pod_mac = attachment.mac(LinkEnd::Pod);
     // What flock gave comes before routes that may be anybody's, and of that the first address of each family.
     let is_further = |ip: &IpAddr| link.further.contains(ip);
-    let first = || link.given(pod_mac).filter(|ip| !is_further(ip));
+    // With an address of a family comes its gateway. Somebody's neighbour comes without.
+    let has_gateway = |ip: &IpAddr| link.addresses.iter().any(|gateway| gateway.is_ipv6() == ip.is_ipv6());
+    let first = || link.given(pod_mac).chain(unrouted(link, pod_mac).filter(has_gateway)).filter(|ip| !is_further(ip));
     let addresses = || first().chain(link.given(pod_mac)).chain(link.routed());
     let v6 = addresses().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
     let v4 = addresses().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(ip) } else { None });
+    let has_family = |ip: &IpAddr| if ip.is_ipv6() { v6.is_some() } else { v4.is_some() };
+    let is_first = |ip: &IpAddr| v6.map(IpAddr::V6) == Some(*ip) || v4.map(IpAddr::V4) == Some(*ip);
+    let further = unrouted(link, pod_mac).filter(|ip| is_further(ip) && has_family(ip));
     let gateway4 = link.addresses.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
     (v6.is_some() || v4.is_some()).then_some(())?;
     Some(Lease {
@@ -241,16 +303,8 @@ fn adopted(attachment: Attachment, link: &Observed, now: u64) -> Option<Lease> {
         mtu: link.mtu,
         ipv6: v6,
         ipv4: v4,
-        extra: link
-            .given(pod_mac)
-            .filter(|ip| v6.map(IpAddr::V6) != Some(*ip) && v4.map(IpAddr::V4) != Some(*ip))
-            .collect(),
-        anycast: link
-            .shared
-            .iter()
-            .filter(|ip| if ip.is_ipv6() { v6.is_some() } else { v4.is_some() })
-            .copied()
-            .collect(),
+        extra: link.given(pod_mac).chain(further).filter(|ip| !is_first(ip)).collect(),
+        anycast: link.shared.iter().filter(|ip| has_family(ip) && !stands(link, pod_mac, **ip)).copied().collect(),
         gateway4: gateway4.unwrap_or(GATEWAY4),
         host_index: Some(link.index),
         pod: None,
@@ -327,8 +381,8 @@ mod tests {
         };
         let check = |record: &Lease| {
             let repairs = found(std::slice::from_ref(record), &[link_of(&stands)]);
-            let [Repair::Forget(forgotten), Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
-            assert_eq!(*forgotten, stands.attachment);
+            let [Repair::Amend(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
+            assert_eq!(adopted.attachment, stands.attachment);
             assert_eq!((adopted.ipv6, adopted.ipv4, adopted.network.as_str()), (stands.ipv6, stands.ipv4, "pods"));
         };
         check(&older(|lease| lease.ipv4 = "10.0.0.9".parse().ok()));
@@ -385,7 +439,35 @@ mod tests {
         assert_eq!(repairs.len(), 2);
         // A link that does not show enough to be adopted.
         let nameless = Observed { mac: None, ..link };
-        assert_eq!(found(&[moved], &[nameless]).iter().filter(|r| matches!(r, Repair::Forget(_))).count(), 0);
+        let gives_way = |repair: &Repair| matches!(repair, Repair::Forget(_) | Repair::Amend(_));
+        assert!(!found(&[moved], &[nameless]).iter().any(gives_way));
+    }
+
+    #[test]
+    fn a_record_gives_way_in_one_piece_behind_those_whose_addresses_its_pod_has_now() {
+        let with = |key: &str, n: u8| {
+            let mut lease = lease(key);
+            (lease.ipv6, lease.ipv4) = (format!("2001:db8::{n}").parse().ok(), format!("10.0.0.{n}").parse().ok());
+            lease
+        };
+        // Each has the address by record that the one before it has in the kernel, but for the last one.
+        let recorded = [with("a/eth0", 1), with("b/eth0", 2), with("c/eth0", 3)];
+        let moved = [with("a/eth0", 2), with("b/eth0", 3), with("c/eth0", 4)];
+        let repairs = found(&recorded, &moved.each_ref().map(link_of));
+        let amended = |repair: &Repair| match repair {
+            Repair::Amend(lease) => lease.addresses().collect(),
+            other => panic!("{other:?}"),
+        };
+        let order: Vec<Vec<IpAddr>> = repairs.iter().map(amended).collect();
+        assert_eq!(order, [2, 1, 0].map(|n: usize| moved[n].addresses().collect::<Vec<_>>()));
+        // Where each waits for another one, one record ends, and no more than one.
+        let exchanged = [with("a/eth0", 2), with("b/eth0", 3), with("c/eth0", 1)];
+        let repairs = found(&recorded, &exchanged.each_ref().map(link_of));
+        let [Repair::Forget(a), Repair::Amend(c), Repair::Amend(b), Repair::Adopt(again)] = repairs.as_slice() else {
+            panic!("{repairs:?}")
+        };
+        let keys = [a, &c.attachment, &b.attachment, &again.attachment].map(ToString::to_string);
+        assert_eq!(keys, ["a/eth0", "c/eth0", "b/eth0", "a/eth0"]);
     }
 
     // covers: FM-G09
@@ -400,9 +482,30 @@ mod tests {
         let mut older = whole.clone();
         (older.extra, older.anycast) = (vec![], vec![]);
         let repairs = found(&[older.clone()], &[link.clone()]);
-        let [Repair::Forget(_), Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{repairs:?}") };
-        assert_eq!(**adopted, whole, "namespace and times included");
-        assert_eq!(found(&[whole], &[link.clone()]), [], "and then all is in order");
+        assert_eq!(repairs, [Repair::Amend(Box::new(whole.clone()))], "in one piece, namespace and times included");
+        assert_eq!(found(&[whole.clone()], &[link.clone()]), [], "and then all is in order");
+        // What somebody has taken meanwhile comes back with the record, and is not taken for the end of what was recorded.
+        let taken: [fn(&mut Observed); 4] = [
+            |link| link.routes.retain(|(to, _)| to.addr().is_ipv6()),
+            |link| link.routes.clear(),
+            |link| {
+                link.routes.remove(1);
+                link.neighbours.remove(1);
+            },
+            // An address of the pod that is announced and has no route looks like a shared one.
+            |link| {
+                link.routes.remove(2);
+                link.shared.push(link.further[0]);
+            },
+        ];
+        for (n, take) in taken.iter().enumerate() {
+            let mut link = link.clone();
+            take(&mut link);
+            let repairs = found(&[older.clone()], &[link.clone()]);
+            assert_eq!(repairs, [Repair::Amend(Box::new(whole.clone()))], "{n}");
+            let repairs = found(&[whole.clone()], &[link]);
+            assert_eq!(repairs, [Repair::Rewire(whole.attachment.clone())], "{n}");
+        }
         // One that has not come to its end is undone, whatever is announced.
         older.extra = ips(&["203.0.113.6"]);
         (older.phase, older.since) = (Phase::Pending, 100);
@@ -467,7 +570,7 @@ mod tests {
         assert_eq!((adopted.ipv6, adopted.ipv4), (lease.ipv6, lease.ipv4));
         assert_eq!(found(&[(**adopted).clone()], &[link_of(&lease)]), [], "and then all is in order");
         let mut bare = link_of(&lease);
-        bare.routes.clear();
+        (bare.routes, bare.neighbours) = (vec![], vec![]);
         assert_eq!(found(&[], &[bare]), [Repair::Remove(lease.attachment)]);
     }
 
@@ -491,8 +594,22 @@ mod tests {
         // A record that lacks one of them is of an earlier lease.
         let mut earlier = lease.clone();
         earlier.extra.pop();
-        let repairs = found(&[earlier], &[link]);
-        assert!(matches!(repairs.as_slice(), [Repair::Forget(_), Repair::Adopt(_)]), "{repairs:?}");
+        let repairs = found(&[earlier], &[link.clone()]);
+        assert!(matches!(repairs.as_slice(), [Repair::Amend(_)]), "{repairs:?}");
+        // Whatever routes somebody has taken, the first address stays the first.
+        for bits in 0..32 {
+            let mut link = link.clone();
+            let mut bit = 0;
+            link.routes.retain(|_| {
+                bit += 1;
+                bits & (1 << (bit - 1)) != 0
+            });
+            let repairs = found(&[], &[link]);
+            let [Repair::Adopt(adopted)] = repairs.as_slice() else { panic!("{bits:05b}: {repairs:?}") };
+            assert_eq!((adopted.ipv6, adopted.ipv4), (lease.ipv6, lease.ipv4), "{bits:05b}");
+            let extra = |lease: &Lease| lease.extra.iter().copied().collect::<BTreeSet<IpAddr>>();
+            assert_eq!((extra(adopted), &adopted.anycast), (extra(&lease), &lease.anycast), "{bits:05b}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ use flock::record::notes::Notes;
 use serde_json::json;
 
 use crate::addresses;
+use crate::recovery::{downgrade, sorted};
+use crate::routes::Monitor;
 use crate::support::agent::Agent;
 use crate::support::failpoints::{ARMED, Passed, passes};
 use crate::support::host::{Host, host_addresses};
@@ -375,6 +377,53 @@ fn an_agent_killed_at_any_point_of_its_start_starts_well_the_next_time_part_1() 
 #[test]
 fn an_agent_killed_at_any_point_of_its_start_starts_well_the_next_time_part_2() {
     killed_at_the_start(1, 2);
+}
+
+// covers: FM-G09
+#[test]
+fn an_agent_killed_while_it_adds_to_a_record_what_a_downgrade_left_out_loses_neither_the_pods_name_nor_an_announcement()
+{
+    let host = Host::new();
+    let mut agent = host.agent().config(Some(&addresses::config())).start();
+    for (name, own) in [("a", addresses::OWN), ("b", "203.0.113.7, 203.0.113.8")] {
+        let named = [("addresses", own), ("anycast", addresses::SHARED)];
+        host.add(&host.pod(name)).kubernetes("default", name).annotations(&named).result();
+    }
+    host.assert_sound("before");
+    let whole = sorted(host.leases());
+    assert!(whole.iter().all(|lease| lease.pod.is_some() && !lease.extra.is_empty()), "{whole:?}");
+    let start = || host.agent().keep_config().no_wait().start();
+    agent.kill();
+    downgrade(&host);
+    host.start_trace();
+    agent = start();
+    agent.wait_log("flock-agent listens");
+    let passed = end_trace(&host);
+    agent.wait_log_times("record corrected by what the link shows", 2);
+    assert!(passed.len() > 20, "{passed:?}");
+    let beside = |point: &str| point.starts_with("routing/") || point.starts_with("node/");
+    let monitor = Monitor::new(&host);
+    for point in share("killed while records are corrected", passed.iter().filter(|(point, _)| !beside(point))) {
+        agent.kill();
+        downgrade(&host);
+        arm(&host, point);
+        let mut dying = start();
+        wait_for("its death or its service", || {
+            (fired(&host) || dying.log().contains("flock-agent listens")).then_some(())
+        });
+        match fired(&host) {
+            true => drop(dying.wait()),
+            false => {
+                host.disarm();
+                dying.kill();
+            }
+        }
+        agent = host.agent().keep_config().start();
+        let when = format!("killed while records are corrected at {point:?}");
+        assert_eq!(sorted(host.leases()), whole, "{when}");
+        host.assert_sound(&when);
+    }
+    assert_eq!(monitor.heard(), Vec::<String>::new(), "a daemon that follows table 102 heard nothing");
 }
 
 // covers: FM-C14

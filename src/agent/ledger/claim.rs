@@ -100,8 +100,9 @@ impl Claim {
         Ok(())
     }
 
-    /// Records a lease that was found in the kernel. Its addresses count as taken. False, and nothing is changed, if one of them is
-    /// held by another lease: the next comparison tells of both.
+    /// Records a lease that was found in the kernel, in the place of what is recorded, with one write. Its addresses count as
+    /// taken, and those that only the former record had rest from now on. False, and nothing is changed, if one of them is held by
+    /// another lease: the next comparison tells of both.
     ///
     /// # Errors
     /// [`Cause::Late`], or its record is not durable: then the lease is in force all the same, unless an address of it went back to

@@ -311,7 +311,7 @@ impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
             }
             Command::Reserve { .. } | Command::Replace { .. } | Command::Commit { .. } => {}
             Command::Adopt { lease, reply } => {
-                let adopted = self.table.adopt(*lease);
+                let adopted = self.table.adopt(*lease, boot_clock::now_ms());
                 return due(reply, move |_, failed| match failed {
                     Some(error) if adopted => Err(error.clone()),
                     _ => Ok(adopted),

@@ -130,7 +130,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
             for change in undo_all(applied, |applied| self.undo(applied)) {
                 match change {
                     // An address of it may be somebody else's again: the next comparison tells of both.
-                    Change::Adopt(lease) => drop(self.adopt(*lease)),
+                    Change::Adopt(lease) if !self.is_free_for(&lease) => {}
                     change => self.apply(change),
                 }
             }
@@ -259,14 +259,24 @@ impl<D: Disk, R: Draw> Table<D, R> {
         Ok((lease, warnings))
     }
 
-    /// Takes over a lease that was found in the kernel. False, and nothing is changed, if another lease has one of its addresses.
-    pub(super) fn adopt(&mut self, lease: Lease) -> bool {
-        let others = self.store.leases().filter(|other| other.attachment != lease.attachment);
-        let free = !others.flat_map(Lease::addresses).any(|ip| lease.addresses().any(|own| own == ip));
-        if free {
+    /// Takes over a lease that was found in the kernel at `now`, in the place of what is recorded of its attachment. False, and
+    /// nothing is changed, if another lease has one of its addresses.
+    pub(super) fn adopt(&mut self, lease: Lease, now: u64) -> bool {
+        let is_free = self.is_free_for(&lease);
+        if is_free {
+            let leaves = |old: &Lease| old.addresses().any(|ip| lease.addresses().all(|own| own != ip));
+            if self.store.get(&lease.attachment).is_some_and(leaves) {
+                // Packets have carried an address that the pod has no more, so it rests, as that of any lease that ends.
+                self.apply(Change::Free { attachment: lease.attachment.clone(), at: now });
+            }
             self.apply(Change::Adopt(Box::new(lease)));
         }
-        free
+        is_free
+    }
+
+    fn is_free_for(&self, lease: &Lease) -> bool {
+        let mut others = self.store.leases().filter(|other| other.attachment != lease.attachment);
+        !others.any(|other| other.addresses().any(|ip| lease.addresses().any(|own| own == ip)))
     }
 }
 

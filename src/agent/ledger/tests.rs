@@ -473,6 +473,41 @@ fn what_is_adopted_is_taken_and_takes_nothing_from_others() {
 }
 
 #[test]
+fn a_record_that_is_corrected_is_there_all_the_time_and_what_its_pod_has_no_more_rests() {
+    let disk = Memory::default();
+    let ledger = ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    let (mut claim, lease) = begun(&ledger, "a/eth0").expect("free");
+    claim.commit(Some(7), soon()).expect("recorded");
+    let adopt = |lease: &Lease| {
+        let claim = ledger.claim(&lease.attachment, soon()).expect("in time");
+        claim.adopt(lease.clone(), soon())
+    };
+    let resting = |ledger: &Ledger| ledger.usage(soon()).expect("in time").addresses.ipv4.resting;
+    let lines = || disk.files.lock().expect("unpoisoned")["leases.log"].iter().filter(|byte| **byte == b'\n').count();
+    let before = lines();
+    // More of it than was recorded: one line, and nothing else.
+    let whole = Lease { phase: Phase::Committed, extra: vec![ip("203.0.113.6")], ..lease };
+    assert!(adopt(&whole).expect("recorded"));
+    assert_eq!((found(&ledger, "a/eth0"), lines(), resting(&ledger)), (Some(whole.clone()), before + 1, 0));
+    // An earlier lease gives way, and the address of it rests, also for the next agent.
+    let moved = Lease { ipv4: "10.0.0.5".parse().ok(), ..whole.clone() };
+    assert!(adopt(&moved).expect("recorded"));
+    assert_eq!((found(&ledger, "a/eth0"), resting(&ledger)), (Some(moved.clone()), 1));
+    let (_claim, new) = begun(&ledger, "b/eth0").expect("free");
+    assert_eq!(addresses(&new)[1], "10.0.0.3");
+    // One that is refused changes nothing.
+    let refused = Lease { ipv4: new.ipv4, ..moved.clone() };
+    assert!(!adopt(&refused).expect("refused"));
+    assert_eq!(found(&ledger, "a/eth0"), Some(moved.clone()));
+    let next = self::ledger(&disk, "2001:db8::/120", "10.0.0.0/29");
+    assert_eq!((found(&next, "a/eth0"), resting(&next)), (Some(moved.clone()), 1));
+    // On a full disk it is in force all the same.
+    disk.full.store(true, Ordering::Relaxed);
+    assert!(matches!(adopt(&whole), Err(Cause::Store(_))));
+    assert_eq!(found(&ledger, "a/eth0"), Some(whole));
+}
+
+#[test]
 fn a_link_that_was_changed_is_its_pods_unless_a_request_works_on_it() {
     let ledger = ledger(&Memory::default(), "2001:db8::/120", "10.0.0.0/29");
     for (key, index) in [("a/eth0", 7), ("b/eth0", 8)] {
@@ -501,7 +536,7 @@ fn an_address_has_one_holder_when_an_adoption_and_the_change_that_made_room_for_
     disk.full.store(true, Ordering::Relaxed);
     table.replace(&first.attachment, bad, &wanted, 2).expect("another one is free");
     let shown = Lease { ipv6: None, ipv4: first.ipv4, ..crate::record::examples::lease("shown/eth0") };
-    assert!(table.adopt(shown), "it is free at that moment");
+    assert!(table.adopt(shown, 2), "it is free at that moment");
     table.sync().expect_err("the disk is full");
     let holders: Vec<&Lease> = table.leases().filter(|lease| lease.addresses().any(|ip| ip == bad)).collect();
     assert_eq!(holders, [&first]);

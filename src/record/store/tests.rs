@@ -972,11 +972,12 @@ fn recovered(log: &[Vec<u8>], mut links: Vec<Observed>) -> (BTreeMap<String, Lea
             Repair::Commit(attachment) => {
                 leases.get_mut(&attachment.to_string()).expect("recorded").phase = Phase::Committed;
             }
-            Repair::Adopt(lease) => {
-                let taken =
-                    leases.values().flat_map(Lease::addresses).any(|ip| lease.addresses().any(|mine| mine == ip));
-                let before = leases.insert(lease.attachment.to_string(), *lease);
-                assert!(!taken && before.is_none(), "the ledger would refuse");
+            Repair::Adopt(ref lease) | Repair::Amend(ref lease) => {
+                let is_amended = matches!(repair, Repair::Amend(_));
+                let others = leases.values().filter(|other| other.attachment != lease.attachment);
+                let taken = others.flat_map(Lease::addresses).any(|ip| lease.addresses().any(|mine| mine == ip));
+                let before = leases.insert(lease.attachment.to_string(), Lease::clone(lease));
+                assert!(!taken && before.is_some() == is_amended, "the ledger would refuse");
             }
             repair @ (Repair::Rewire(_) | Repair::Conflict { .. }) => panic!("nothing was taken away: {repair:?}"),
         }
