@@ -176,9 +176,10 @@ fn whatever_stops_with_the_host_still_has_the_default_route_that_bird_has_brough
     host.run("mkdir -p /mnt/remote");
     let mount = "[Mount]\nWhat=tmpfs\nWhere=/mnt/remote\nType=tmpfs\nOptions=_netdev\n";
     host.write("/etc/systemd/system/mnt-remote.mount", mount);
-    let slow = "[Service]\nExecStart=/usr/bin/sleep infinity\nExecStop=/usr/bin/sleep 1\n";
-    for (name, more) in [("kubelet", ""), ("containerd", ""), ("database", "[Unit]\nRequiresMountsFor=/mnt/remote\n")] {
-        host.write(&format!("/etc/systemd/system/{name}.service"), &format!("{more}{slow}"));
+    let database = "[Unit]\nBefore=flock-announce.service\nRequiresMountsFor=/mnt/remote\n";
+    for (name, more, seconds) in [("kubelet", "", 1), ("containerd", "", 1), ("database", database, 2)] {
+        let unit = format!("{more}[Service]\nExecStart=/usr/bin/sleep infinity\nExecStop=/usr/bin/sleep {seconds}\n");
+        host.write(&format!("/etc/systemd/system/{name}.service"), &unit);
     }
     let look = "systemctl is-active kubelet containerd mnt-remote.mount >/run/at-the-end-of-bird";
     let stop = unit_line("ExecStop=");
@@ -191,8 +192,9 @@ fn whatever_stops_with_the_host_still_has_the_default_route_that_bird_has_brough
     let default = || host.ask("ip -4 route show default").contains("via 192.0.2.1 dev eth0 proto bird");
     wait_or(|| said(&host), || default().then_some(()));
 
-    host.adapt("shutdown.target", "by-hand", "[Unit]\nRefuseManualStart=no\n");
-    host.systemctl("start shutdown.target");
+    let ends = ["shutdown.target", "umount.target"];
+    ends.into_iter().for_each(|target| host.adapt(target, "by-hand", "[Unit]\nRefuseManualStart=no\n"));
+    host.systemctl(&format!("start {}", ends.join(" ")));
     wait_for("the end of BIRD", || (host.property("flock-bird", "ActiveState") == "inactive").then_some(()));
     assert!(!default(), "BIRD takes it along, so it ends last");
     let others = fs::read_to_string(host.path("/run/at-the-end-of-bird")).expect("written");
