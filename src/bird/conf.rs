@@ -53,7 +53,7 @@ const PREFERENCE: u32 = 500;
 /// Time that BIRD waits for its peers after a restart before it goes on without those that are silent, in seconds.
 const RESTART_WAIT: u32 = 10;
 
-/// Most prefixes of the host's links that are told. A host with more takes nothing from peers.
+/// Most prefixes of the host's links that are told. Where what is listed overlaps with more, no more than a default route is taken.
 pub const CONNECTED_MAX: usize = 1024;
 
 /// What a host is, as far as the configuration needs it.
@@ -242,6 +242,14 @@ fn is_internal(bgp: &Bgp, peer: &Peer) -> bool {
     matches!(peer.asn, PeerAsn::Is(asn) if asn == bgp.asn)
 }
 
+/// Those of the host's own prefixes that `import` could bring another way to. A default route is taken as it stands, and so brings
+/// none: with it alone, nothing that comes and goes on the host's links, such as addresses of services, is a new configuration.
+pub fn overlapping<'a>(import: &'a [IpNet], connected: &'a BTreeSet<IpNet>) -> impl Iterator<Item = &'a IpNet> {
+    let overlap = |net: &IpNet, listed: &IpNet| net.contains(listed) || listed.contains(net);
+    let ranges = || import.iter().filter(|listed| listed.prefix_len() > 0);
+    connected.iter().filter(move |net| net.prefix_len() > 0 && ranges().any(|listed| overlap(net, listed)))
+}
+
 /// What peers may give to this host, by family.
 struct Import {
     v4: Vec<IpNet>,
@@ -255,10 +263,13 @@ impl Import {
         let fixed = ["0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8"];
         let mut refused: BTreeSet<IpNet> = fixed.into_iter().filter_map(|net| net.parse().ok()).collect();
         refused.extend(&facts.own);
-        refused.extend(facts.connected.iter().filter(|net| net.prefix_len() > 0));
-        let too_many = facts.connected.len() > CONNECTED_MAX;
+        let too_many = overlapping(&bgp.import, &facts.connected).count() > CONNECTED_MAX;
+        if !too_many {
+            refused.extend(overlapping(&bgp.import, &facts.connected));
+        }
         let of = |v6: bool| {
-            let family = bgp.import.iter().filter(|net| net.addr().is_ipv6() == v6 && !too_many);
+            let can_be_told = |net: &&IpNet| net.prefix_len() == 0 || !too_many;
+            let family = bgp.import.iter().filter(|net| net.addr().is_ipv6() == v6).filter(can_be_told);
             let mut family: Vec<IpNet> = family.copied().collect();
             family.sort_unstable();
             family

@@ -306,6 +306,44 @@ protocol static given6 {{ ipv6; route 2001:db8:77::/48 unreachable; route ::/0 u
     assert!(!bird.command("show protocols").contains("main4"));
 }
 
+#[test]
+fn a_default_route_from_a_router_stays_however_many_services_stand_on_a_link_of_the_node() {
+    let network = Network::new();
+    let gives = format!(
+        "{}
+protocol static given4 {{ ipv4; route 0.0.0.0/0 unreachable; route 10.77.0.0/16 unreachable; }}
+protocol static given6 {{ ipv6; route ::/0 unreachable; }}
+",
+        router::BIRD
+            .replace("export none;", "export where source = RTS_STATIC;")
+            .replace("import none; export where", "export where")
+    );
+    let _router = network.router.bird(Debian::Bookworm, &gives);
+    let _bird = bird(&network.one);
+    let config = |import: Value| json!({"bgp": {"asn": 65001, "import": import, "peers": [tor()]}});
+    let _agent = start(&network.one, config(json!(["0.0.0.0/0", "::/0"])));
+    let host = &network.one.host;
+    let taken = || host.routes("proto bird").into_keys().collect::<Vec<_>>();
+    let wait = |wanted: &[&str]| {
+        wait_or(|| format!("{:?} instead of {wanted:?}", taken()), || (taken() == wanted).then_some(()))
+    };
+    wait(&["default"]);
+    let (events, before) = (host.route_events(), text(&network.one));
+    // As kube-proxy does it in IPVS mode.
+    host.run("ip link add kube-ipvs0 type veth peer name ipvs1");
+    let services: Vec<String> =
+        (0..1100).map(|n| format!("address add 172.20.{}.{}/32 dev kube-ipvs0\n", n / 250, n % 250 + 1)).collect();
+    host.write("/run/services", &services.concat());
+    host.run(&format!("ip -batch {}", host.path("/run/services").display()));
+    // The agent has looked at them when it has taken this up.
+    rewrite(&network.one, config(json!(["0.0.0.0/0", "::/0", "10.77.0.0/16"])));
+    wait(&["10.77.0.0/16", "default"]);
+    let (more, after) = (["10.77.0.0/16+, ", ", 10.77.0.0/16+"], text(&network.one));
+    assert_eq!(more.iter().fold(after, |text, more| text.replace(more, "")), before, "no word of any service");
+    let lost: Vec<RouteEvent> = events.drain().into_iter().filter(|event| event.gone && event.bits == 0).collect();
+    assert_eq!(lost, []);
+}
+
 /// What the router's kernel has lost of the first node's ranges up to now.
 fn gone(events: &RouteEvents) -> Vec<RouteEvent> {
     let ranges = [ip("10.25.1.0"), ip("2001:db8:1:1::")];

@@ -253,9 +253,10 @@ impl Bird {
         }
         let own = config.prefixes();
         let host = host(bgp, &own, deadline).map_err(|error| error.to_string())?;
-        if host.connected.len() > CONNECTED_MAX && !bgp.import.is_empty() {
+        if conf::overlapping(&bgp.import, &host.connected).count() > CONNECTED_MAX {
             remarks.push(format!(
-                "the host has addresses in more than {CONNECTED_MAX} prefixes, which no peer may give: nothing is imported"
+                "spec.bgp.import overlaps with more than {CONNECTED_MAX} prefixes of the host's own links, which no peer may give: \
+                 nothing is imported but a default route"
             ));
         }
         let text = self.keeper.own_text().map_err(|error| error.to_string())?;

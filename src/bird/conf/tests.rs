@@ -93,9 +93,31 @@ fn what_is_never_taken_is_refused_before_what_is_listed() {
     assert!(!listed.contains("main4") && !listed.contains("import4"), "nothing of the other family: {listed}");
     assert!(text("0.0.0.0/0", &facts()).contains("[ 0.0.0.0/0 ] then accept"));
     assert!(!text("", &facts()).contains("kernel table 254"));
-    let many: BTreeSet<IpNet> =
-        (0..=CONNECTED_MAX as u32).map(|n| IpNet::from(IpAddr::from(Ipv4Addr::from(n)))).collect();
-    assert!(!text("0.0.0.0/0", &Facts { connected: many, ..facts() }).contains("then accept"));
+}
+
+#[test]
+fn what_a_peer_cannot_give_anyway_is_no_part_of_the_text() {
+    let text = |import: &str, connected: BTreeSet<IpNet>| {
+        let bgp = bgp(&format!("{{asn: 1, import: [{import}], peers: [{{name: a, address: 192.0.2.1, asn: 2}}]}}"));
+        with_peers(&bgp, &Facts { connected, ..facts() }, &BTreeMap::new()).expose().to_owned()
+    };
+    let services = |count: usize| -> BTreeSet<IpNet> {
+        let first = u32::from(Ipv4Addr::new(10, 96, 0, 0));
+        (first..).take(count).map(|ip| IpNet::from(IpAddr::from(Ipv4Addr::from(ip)))).collect()
+    };
+    let none = || text("0.0.0.0/0, '::/0', 172.16.0.0/12", BTreeSet::new());
+    assert_eq!(text("0.0.0.0/0, '::/0', 172.16.0.0/12", services(CONNECTED_MAX + 1)), none());
+    // One that is in a listed prefix, and one that a listed prefix is in.
+    for import in ["10.96.0.0/12", "10.96.0.0/32"] {
+        let connected = nets(&["10.96.0.0/31", "10.0.0.0/9", "192.0.2.0/24"]).into_iter().collect();
+        assert!(
+            text(import, connected).contains("[ 0.0.0.0/8+, 10.0.0.0/9+, 10.25.1.0/24+, 10.96.0.0/31+, "),
+            "{import}"
+        );
+    }
+    assert!(text("10.96.0.0/12", services(CONNECTED_MAX)).contains("[ 10.96.0.0/12+ ] then accept"));
+    let too_many = text("10.96.0.0/12, 0.0.0.0/0", services(CONNECTED_MAX + 1));
+    assert!(too_many.contains("[ 0.0.0.0/0 ] then accept") && !too_many.contains("10.96."), "{too_many}");
 }
 
 #[test]
