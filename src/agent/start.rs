@@ -198,7 +198,9 @@ impl Opened {
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let notes = Notes::beside(&self.socket);
         let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone());
-        let elsewhere = kubernetes.as_ref().map(|of| elsewhere(node_name.clone(), of.peers.clone(), of.held.clone()));
+        let elsewhere = kubernetes
+            .as_ref()
+            .map(|of| elsewhere(node_name.clone(), state.clone(), of.peers.clone(), of.held.clone()));
         let verbs = Arc::new(verbs.heeding(elsewhere.unwrap_or_default()));
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
@@ -485,12 +487,13 @@ fn listen(mut changes: Announcements, suspicions: Suspicions, wakers: Wakers) ->
     spawn("host-events", hear)
 }
 
-/// What other nodes have, as far as the node of this name, which tells them what its own pods have, has heard.
-fn elsewhere(node: String, listed: Board<Listed>, held: Board<Option<Held>>) -> Claims {
+/// What other nodes have, as far as the node of this name and `state`, which tells them what its own pods have, has heard.
+fn elsewhere(node: String, state: Board<NodeState>, listed: Board<Listed>, held: Board<Option<Held>>) -> Claims {
     Claims::by(move |wish| {
-        let (listed, held) = (listed.get(), held.get());
+        let (state, listed, held) = (state.get(), listed.get(), held.get());
+        let named = state.view.as_ref().map(|view| view.config.extra_prefixes.as_slice()).unwrap_or_default();
         let claims = held.as_ref().as_ref().map(|held| held.claims.as_slice()).unwrap_or_default();
-        obstacle(wish, &node, claims, &listed.peers())
+        obstacle(wish, &node, claims, named, &listed.peers())
     })
 }
 

@@ -93,12 +93,15 @@ pub fn own<'a>(
         let since = known.map_or_else(|| now.into(), |claim| claim.since.clone());
         Some(Claim { address, since, pod, shared: true })
     }));
-    let is_named = |claim: &Claim| named.iter().any(|prefix| prefix.contains(&claim.address));
-    claims.sort_by_key(|claim| (!is_named(claim), claim.address));
+    claims.sort_by_key(|claim| (!is_named(claim, named), claim.address));
     let untold = claims.len().saturating_sub(CLAIMS_MAX);
     claims.truncate(CLAIMS_MAX);
     claims.sort_by_key(|claim| claim.address);
     Claimed { claims, untold }
+}
+
+fn is_named(claim: &Claim, named: &[IpNet]) -> bool {
+    named.iter().any(|prefix| prefix.contains(&claim.address))
 }
 
 /// The pod that a lease is for, `NAMESPACE/NAME`; the container where no pod was named.
@@ -158,7 +161,7 @@ pub enum Obstacle {
         /// The node that has the range.
         node: String,
     },
-    /// This node claims so many addresses that it could not tell others of this one.
+    /// This node's pods name so many addresses that it could not tell others of this one.
     Untold {
         /// The address.
         ip: IpAddr,
@@ -200,8 +203,8 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::Untold { ip, here } => write!(
                 f,
-                "node {here} tells other nodes of at most {CLAIMS_MAX} addresses beside its ranges and has as many, so none of them \
-                 would know whose {ip} is: run the pod on another node, or delete one that names addresses here"
+                "node {here} tells other nodes of at most {CLAIMS_MAX} addresses beside its ranges and its pods name as many, so none \
+                 of them would know whose {ip} is: run the pod on another node, or delete one that names addresses here"
             ),
         }
     }
@@ -219,11 +222,12 @@ pub struct Wish<'a> {
 }
 
 /// The first reason why a pod of `node`, which tells others that it claims `ours`, cannot have what it wishes for; none if there is
-/// none. What another node claims for a pod of the same name is of an earlier life of it, and hides no other claim.
-pub fn obstacle(wish: Wish<'_>, node: &str, ours: &[Claim], peers: &Peers<'_>) -> Option<Obstacle> {
+/// none. What another node claims for a pod of the same name is of an earlier life of it, and hides no other claim. What is outside
+/// of `named`, the prefixes from which pods name addresses, makes room for what is inside (see [`own`]).
+pub fn obstacle(wish: Wish<'_>, node: &str, ours: &[Claim], named: &[IpNet], peers: &Peers<'_>) -> Option<Obstacle> {
     let alone = wish.alone.iter().map(|ip| (*ip, false));
     let mut all = alone.chain(wish.shared.iter().map(|ip| (*ip, true)));
-    let mut room = CLAIMS_MAX.saturating_sub(ours.len());
+    let mut room = CLAIMS_MAX.saturating_sub(ours.iter().filter(|claim| is_named(claim, named)).count());
     all.find_map(|(ip, shared)| {
         let found = peers.iter().filter(|(other, _)| **other != node).find_map(|(other, peer)| {
             let other = || (*other).to_owned();
@@ -369,7 +373,8 @@ mod tests {
     ) -> Option<String> {
         let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("literal")).collect::<Vec<IpAddr>>();
         let wish = Wish { pod, alone: &ips(alone), shared: &ips(shared) };
-        obstacle(wish, "a", ours, peers).map(|obstacle| obstacle.to_string())
+        let named = ["192.0.0.0/16", "198.51.100.0/24"].map(|net| net.parse().expect("literal"));
+        obstacle(wish, "a", ours, &named, peers).map(|obstacle| obstacle.to_string())
     }
 
     // covers: FM-M06
@@ -490,5 +495,9 @@ mod tests {
         let text = wants(&["198.51.100.1", "198.51.100.2"], &full[1..]).expect("the second is one too many");
         assert!(text.starts_with("node a tells other nodes of at most 256") && text.contains("198.51.100.2"), "{text}");
         assert_eq!(wants(&["192.0.0.7"], &full), None, "of that one they know");
+        // No pod can be told to give up what it has of a range that the node had. It is what others are not told then.
+        let in_former = |n: usize| claim(&format!("10.9.{}.{}", n / 256, n % 256), "x/p", FIRST);
+        let most: Vec<Claim> = full[..5].iter().cloned().chain((5..CLAIMS_MAX).map(in_former)).collect();
+        assert_eq!(wants(&["198.51.100.1"], &most), None);
     }
 }

@@ -73,7 +73,7 @@ mod tests {
             let (pod, since) = ("media/plex-0".into(), "2026-11-26T12:00:00Z".into());
             let theirs = Claim { address: ip("203.0.113.5"), pod, since, shared: false };
             let other = Peer { claims: vec![theirs], ..Peer::default() };
-            obstacle(wish, "host001", &[], &Peers::from([("host002", &other)]))
+            obstacle(wish, "host001", &[], &[], &Peers::from([("host002", &other)]))
         });
         let pod = |name: &str| PodName { namespace: "media".into(), name: name.into(), uid: None };
         for asker in [None, Some(&pod("plex-1"))] {
