@@ -14,9 +14,11 @@ pub mod flaps;
 pub mod news;
 pub mod others;
 pub mod pace;
+pub mod remedy;
 pub mod restart;
 pub mod state;
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::mpsc::Receiver;
@@ -34,6 +36,7 @@ use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::news::{Heard, News};
 use crate::agent::routing::others::{Judgement, Others};
 use crate::agent::routing::pace::{INTERVAL, Pace, Round};
+use crate::agent::routing::remedy::remedy;
 use crate::agent::routing::state::RoutesState;
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::kernel::netlink::Cause::Occupied;
@@ -202,7 +205,9 @@ impl Routing {
         };
         self.state.reached = others.direct.then_some(others.routes.routes.len());
         let mut wanted = wanted(view, &leases, &mut others);
-        wanted.extend(self.anycast.wanted(&mut conn, &leases, &shown)?);
+        let anycast = self.anycast.wanted(&mut conn, &leases, &shown)?;
+        let shared: BTreeSet<RouteKey> = anycast.routes.keys().filter(|key| key.table == MAIN).copied().collect();
+        wanted.extend(anycast);
         // An address that some pod of another node had alone before pods here came to share it.
         wanted.routes.retain(|key, _| key.table != ANNOUNCED || !is_lost(&others, key.to));
         let wanted = wanted.at(stage);
@@ -233,8 +238,14 @@ impl Routing {
         if self.wanted != Some(digest) {
             self.suspicions.keep_places(places(&wanted));
         }
-        let same = |way, hops: &[Hop]| self.others.as_ref().is_some_and(|others| others.leads_there(way, hops));
-        let Outcome { problem, led } = carry_out(&mut conn, &steps, &passing, lost, same);
+        let listed = self.others.as_ref().map(Others::listed);
+        let peers = LazyCell::new(|| listed.as_ref().map(|listed| listed.peers()).unwrap_or_default());
+        let place = |key: RouteKey, way, hops: &[Hop]| match key.table == MAIN && !shared.contains(&key) {
+            false => Place::OfPods,
+            true if others::leads_there(&peers, way, hops) => Place::Led,
+            true => Place::OfNode,
+        };
+        let Outcome { problem, led } = carry_out(&mut conn, &steps, &passing, lost, place);
         let tried: BTreeSet<RouteKey> = steps.iter().filter_map(added).collect();
         self.led.retain(|key| wanted.routes.contains_key(key) && !tried.contains(key));
         self.led.extend(led);
@@ -300,6 +311,16 @@ fn added(step: &routes::Step) -> Option<RouteKey> {
     if let routes::Step::AddRoute(key, _) = step { Some(*key) } else { None }
 }
 
+/// The route that a step makes or leads elsewhere.
+fn put(step: &routes::Step) -> Option<(RouteKey, Way)> {
+    match step {
+        routes::Step::AddRoute(key, way)
+        | routes::Step::TakeRoute(key, way, _)
+        | routes::Step::ReplaceRoute(key, way) => Some((*key, *way)),
+        _ => None,
+    }
+}
+
 /// The destinations in the main table.
 fn places(wanted: &Routes) -> BTreeSet<IpNet> {
     wanted.routes.keys().filter(|key| key.table == MAIN).map(|key| key.to).collect()
@@ -314,13 +335,23 @@ struct Outcome {
     led: BTreeSet<RouteKey>,
 }
 
-/// Carries out `steps`, and says so. `same` tells whether somebody else's route by these hops leads where ours would.
+/// What a route of somebody else's stands in the place of.
+enum Place {
+    /// A route to another node, to which that one leads, too.
+    Led,
+    /// A route to another node.
+    OfNode,
+    /// A route to this node's pods, or what it announces.
+    OfPods,
+}
+
+/// Carries out `steps`, and says so. `place` tells in whose place somebody else's route by these hops stands.
 fn carry_out(
     conn: &mut Conn,
     steps: &[routes::Step],
     passing: &Passing,
     lost: bool,
-    same: impl Fn(Way, &[Hop]) -> bool,
+    place: impl Fn(RouteKey, Way, &[Hop]) -> Place,
 ) -> Outcome {
     let mut outcome = Outcome::default();
     if steps.is_empty() {
@@ -333,13 +364,17 @@ fn carry_out(
         match result {
             Ok(()) => done += 1,
             Err(error) if has_passed(step, &error) || passing.concerns(step) => {}
-            Err(error) => match (step, &error.cause) {
-                (routes::Step::AddRoute(key, way), Occupied { protocol, hops }) if *protocol != ROUTE_PROTOCOL => {
-                    if same(*way, hops) {
-                        outcome.led.insert(*key);
-                    } else {
-                        failures.push(format!("{error}: {}", remedy(*key, *way, *protocol)));
-                    }
+            Err(error) => match (put(step), &error.cause) {
+                (Some((key, way)), Occupied { protocol, hops }) if *protocol != ROUTE_PROTOCOL => {
+                    let to_node = match place(key, way, hops) {
+                        Place::Led => {
+                            outcome.led.insert(key);
+                            continue;
+                        }
+                        Place::OfNode => true,
+                        Place::OfPods => false,
+                    };
+                    failures.push(format!("{error}: {}", remedy(key, *protocol, to_node)));
                 }
                 _ => failures.push(error.to_string()),
             },
@@ -365,15 +400,6 @@ fn carry_out(
     }
     outcome.problem = Some(told);
     outcome
-}
-
-/// What an operator can do about a route of this protocol that stands in the place of ours.
-fn remedy(key: RouteKey, way: Way, protocol: u8) -> String {
-    let table = if key.table == ANNOUNCED { " table 102" } else { "" };
-    let metric = if key.metric > 0 { format!(" metric {}", key.metric) } else { String::new() };
-    // Only another node is behind a gateway.
-    let or = if matches!(way, Way::Gateway { .. }) { ", or spec.peers: none if it is right" } else { "" };
-    format!("`ip route del {}{table}{metric} proto {protocol}` makes room{or}", key.to)
 }
 
 /// The links that requests are at work on, and the nexthop objects and groups that lead there.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
@@ -110,7 +111,7 @@ impl Others {
         let (held, untold) = self.tell(leases, view);
         let claimed = held.claims;
         let mut astray = claims::astray(&self.node, &claimed, &peers, ASTRAY_MAX);
-        astray.extend((untold > 0).then(|| untold_line()));
+        astray.extend((untold > 0).then(untold_line));
         let mut judgement = Judgement {
             overlaps: overlaps(&own, &peers),
             contests: claims::contests(&self.node, &claimed, &peers),
@@ -151,10 +152,9 @@ impl Others {
         Ok(judgement)
     }
 
-    /// Whether somebody else's route by these hops, in whose place one of `way` is wanted, leads to the same node.
-    pub fn leads_there(&self, way: Way, hops: &[Hop]) -> bool {
-        let Way::Gateway { via, link } = way else { return false };
-        leads_to_the_same(&self.listed.get().peers(), (via, link), hops)
+    /// The other nodes as they are now.
+    pub fn listed(&self) -> Arc<Listed> {
+        self.listed.get()
     }
 
     /// Tells the others what this node's pods have. Returns it, and of how many addresses they cannot be told.
@@ -201,6 +201,12 @@ fn directness(peers: Option<nodeconfig::Peers>, bgp: bool, speaking: &Speaking) 
         (None, true, Some(false)) => Directness::Meanwhile,
         (None, true, None) => Directness::Kept,
     }
+}
+
+/// Whether somebody else's route by these hops, in whose place one of `way` is wanted, leads to the same one of `peers`.
+pub fn leads_there(peers: &Peers<'_>, way: Way, hops: &[Hop]) -> bool {
+    let Way::Gateway { via, link } = way else { return false };
+    leads_to_the_same(peers, (via, link), hops)
 }
 
 /// Whether all of `hops` are addresses of a node that `wanted` leads to. A link-local one is that of a node on one link only.
