@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::agent::node::pods::Pods;
-use crate::agent::routing::flaps::Flaps;
+use crate::agent::routing::flaps::{Counted, Flaps};
 use crate::agent::suspicion::Suspicions;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
@@ -72,7 +72,16 @@ impl Anycast {
     fn sends(&mut self, conn: &mut Conn, lease: &Lease) -> Result<bool, NetlinkError> {
         let Some(index) = lease.host_index else { return Ok(false) };
         let up = conn.link_at(index)?.is_some_and(|link| link.up && link.carrier);
-        Ok(self.flaps.counts(index, up, Instant::now()))
+        let counted = self.flaps.count(index, up, Instant::now());
+        if counted == (Counted::Held { first: true }) {
+            log::warn("a pod takes its interface down again and again, and gets less of what it shares")
+                .with_some("pod", lease.pod.as_ref())
+                .with("cid", &lease.attachment.container_id)
+                .with("if", &lease.attachment.ifname)
+                .with("remedy", "let what sets the interface down in the pod leave it up, or delete the pod")
+                .write_limited();
+        }
+        Ok(counted == Counted::Up)
     }
 
     /// None where nobody can say.

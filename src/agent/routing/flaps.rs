@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::agent::suspicion::Budget;
-use crate::process::log;
 
 /// How often a link may come back at once.
 const RETURNS: u32 = 5;
@@ -25,6 +24,20 @@ struct Link {
     returns: Budget,
 }
 
+/// What a link counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// One that is down.
+    Down,
+    /// One that is down though it is up, as it has come back too often. `first` is true once each time that this begins.
+    Held {
+        /// Nobody was told yet.
+        first: bool,
+    },
+    /// One that is up.
+    Up,
+}
+
 /// The links that somebody rests on, by their index.
 #[derive(Debug, Default)]
 pub struct Flaps {
@@ -39,26 +52,21 @@ impl Flaps {
         self.again_at = None;
     }
 
-    /// Whether a link that is up, or is not, counts as one that is.
-    pub fn counts(&mut self, index: u32, up: bool, now: Instant) -> bool {
+    /// What a link that is up, or is not, counts as.
+    pub fn count(&mut self, index: u32, up: bool, now: Instant) -> Counted {
         let new = || Link { down: false, held: false, returns: Budget::new(RETURNS, CALM, now) };
         let link = self.links.entry(index).or_insert_with(new);
         if !up {
             link.down = true;
-            return false;
+            return Counted::Down;
         }
         if link.down && !link.returns.take(now) {
-            if !link.held {
-                log::warn("a pod takes its interface down again and again, and gets less of what it shares")
-                    .with("link", index)
-                    .write_limited();
-            }
-            link.held = true;
+            let first = !std::mem::replace(&mut link.held, true);
             self.again_at = Some(now + PAUSE);
-            return false;
+            return Counted::Held { first };
         }
         (link.down, link.held) = (false, false);
-        true
+        Counted::Up
     }
 
     /// When to look again without any news, since a link is up and does not count yet.
@@ -74,19 +82,22 @@ mod tests {
     #[test]
     fn a_link_comes_back_at_once_unless_it_does_so_all_the_time() {
         let (mut flaps, began) = (Flaps::default(), Instant::now());
-        let mut returns = 0;
+        let (mut returns, mut told) = (0, 0);
         for millis in 0..100_000 {
             let now = began + Duration::from_millis(millis);
             flaps.look(&BTreeSet::from([7, 8]));
-            assert!(flaps.counts(8, true, now), "another one");
-            assert!(!flaps.counts(7, false, now), "gone at once");
-            returns += u32::from(flaps.counts(7, true, now));
+            assert_eq!(flaps.count(8, true, now), Counted::Up, "another one");
+            assert_eq!(flaps.count(7, false, now), Counted::Down, "gone at once");
+            match flaps.count(7, true, now) {
+                Counted::Up => returns += 1,
+                counted => told += u32::from(counted == Counted::Held { first: true }),
+            }
         }
-        assert_eq!(returns, RETURNS + 9);
+        assert_eq!((returns, told), (RETURNS + 9, 10));
         assert!(flaps.again_at().is_some());
         let later = began + Duration::from_secs(200);
         flaps.look(&BTreeSet::from([7, 8]));
-        assert!(flaps.counts(7, true, later) && flaps.again_at().is_none());
+        assert_eq!((flaps.count(7, true, later), flaps.again_at()), (Counted::Up, None));
         // Of a link that is gone, nothing is known when its number comes again.
         flaps.look(&BTreeSet::new());
         assert!(flaps.links.is_empty());
