@@ -1,6 +1,10 @@
 //! Keeps BIRD at the configuration that is wanted: asks it whether it takes the text before the text becomes its file, and puts
 //! back what others have changed.
 //!
+//! While nobody answers there is nobody to ask, and the file stays as it is: BIRD starts with it, and is told the rest once it is up.
+//! Only where there is no file to start with, or where BIRD has not come up with the one that is there for a minute, the text goes there unasked,
+//! as does the one without peers, which every BIRD takes.
+//!
 //! One call is one look, with one deadline. Nothing is written and nobody is asked as long as everything is as it should be. A file
 //! that flock has not written is left alone until the node has a `bgp` block. Must not know where the configuration comes from,
 //! and never starts or ends BIRD.
@@ -33,6 +37,10 @@ const MODE: u32 = 0o640;
 /// Interval between questions about what the same BIRD has refused, 60 s: the operator's own file may include others.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Time after which a file with which no BIRD has come up is worth no more than one that nobody has checked, 60 s: BIRD's unit starts
+/// it every 5 s.
+const AWAY_LIMIT: Duration = Duration::from_secs(60);
+
 /// Largest difference between what BIRD says twice of one time span, in milliseconds.
 const TOLERANCE: u64 = 20;
 
@@ -45,7 +53,7 @@ pub enum Standing {
     InForce,
     /// What is wanted is taken, and not in force yet: sessions end before.
     InProgress,
-    /// BIRD cannot be asked. What is wanted is in the file, for its next start.
+    /// BIRD cannot be asked.
     Unreachable(ControlError),
     /// BIRD does not take what is wanted, and the former configuration stays in force; why, in one line.
     Refused(Excerpt),
@@ -131,12 +139,23 @@ pub struct Keeper {
     refused: Option<Refused>,
     /// What this keeper has last put into the file.
     written: Option<Configuration>,
+    /// Since when nobody has listened on the socket.
+    away_since: Option<Instant>,
+}
+
+/// Whether what is wanted may become the file of a BIRD that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unasked {
+    /// Where nothing better is there.
+    AtNeed,
+    /// At once.
+    Always,
 }
 
 impl Keeper {
     /// A keeper that knows nothing yet: of the BIRD that listens on `socket` and was started with the configuration `file`.
     pub fn new(file: PathBuf, socket: PathBuf) -> Keeper {
-        Keeper { file, socket, in_force: None, refused: None, written: None }
+        Keeper { file, socket, in_force: None, refused: None, written: None, away_since: None }
     }
 
     /// The operator's own file, if there is one that BIRD can be told of.
@@ -161,8 +180,12 @@ impl Keeper {
 
     /// One look at file and BIRD, which have `wanted` afterwards if that is possible.
     pub fn keep(&mut self, wanted: &Configuration, deadline: Instant) -> Outcome {
+        self.bring(wanted, Unasked::AtNeed, deadline)
+    }
+
+    fn bring(&mut self, wanted: &Configuration, unasked: Unasked, deadline: Instant) -> Outcome {
         let mut outcome = Outcome { standing: Standing::InForce, repaired: None, configured: false };
-        outcome.standing = self.look(wanted, deadline, &mut outcome).unwrap_or_else(|standing| standing);
+        outcome.standing = self.look(wanted, unasked, deadline, &mut outcome).unwrap_or_else(|standing| standing);
         outcome
     }
 
@@ -182,7 +205,7 @@ impl Keeper {
         if text == empty.expose() && self.in_force.as_ref().is_some_and(|(known, _)| done(known)) {
             return idle;
         }
-        let outcome = self.keep(&empty, deadline);
+        let outcome = self.bring(&empty, Unasked::Always, deadline);
         match outcome.standing {
             Standing::InForce | Standing::Unreachable(ControlError::Unreachable { .. }) if self.is_in_file(&empty) => {
                 self.in_force = Some((Known { wanted: empty, extra: None }, None));
@@ -203,7 +226,13 @@ impl Keeper {
     }
 
     /// `Err` is a standing, too: whatever ends the look early.
-    fn look(&mut self, wanted: &Configuration, deadline: Instant, outcome: &mut Outcome) -> Result<Standing, Standing> {
+    fn look(
+        &mut self,
+        wanted: &Configuration,
+        unasked: Unasked,
+        deadline: Instant,
+        outcome: &mut Outcome,
+    ) -> Result<Standing, Standing> {
         let in_file = self.is_in_file(wanted);
         if !in_file && self.written.as_ref() == Some(wanted) {
             outcome.repaired = Some(Repair::File);
@@ -212,14 +241,13 @@ impl Keeper {
             Ok(bird) => bird,
             Err(error) => {
                 self.in_force = None;
-                // For the start of a BIRD that cannot be asked. What one has refused is not tried on the next one.
-                let refused = self.refused.as_ref().is_some_and(|refused| refused.known.wanted == *wanted);
-                if !in_file && !refused {
+                if self.may_go_unasked(&error, wanted, unasked) && !in_file {
                     self.replace(wanted, |_| Ok(()))?;
                 }
                 return Err(Standing::Unreachable(error));
             }
         };
+        self.away_since = None;
         let status = bird.status(deadline).map_err(Standing::Unreachable)?;
         if status.ending || (status.reconfiguring && self.in_force.is_none()) {
             return Err(Standing::InProgress);
@@ -262,6 +290,21 @@ impl Keeper {
                 Ok(Standing::InForce)
             }
         }
+    }
+
+    /// Whether `wanted` may become the file though BIRD cannot be asked, for this reason.
+    fn may_go_unasked(&mut self, error: &ControlError, wanted: &Configuration, unasked: Unasked) -> bool {
+        let nobody = matches!(error, ControlError::Unreachable { error, .. }
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused));
+        if !nobody {
+            self.away_since = None;
+            return false;
+        }
+        let since = *self.away_since.get_or_insert_with(Instant::now);
+        // What one has refused is not tried on the next one.
+        let refused = self.refused.as_ref().is_some_and(|refused| refused.known.wanted == *wanted);
+        let nothing = || matches!(self.file.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound);
+        !refused && (unasked == Unasked::Always || since.elapsed() >= AWAY_LIMIT || nothing())
     }
 
     fn known(&self, wanted: &Configuration) -> Known {
@@ -341,5 +384,48 @@ fn is_same(one: Option<i64>, other: Option<i64>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => one.abs_diff(other) <= TOLERANCE,
         (one, other) => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::Ipv4Addr;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::bird::conf;
+
+    fn text(n: u8) -> Configuration {
+        conf::without_peers("host001", Ipv4Addr::new(192, 0, 2, n))
+    }
+
+    #[test]
+    fn a_text_that_no_bird_has_checked_takes_the_place_of_none_that_one_may_have() {
+        let dir = std::env::temp_dir().join(format!("flock-keeper-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("made");
+        let (file, socket) = (dir.join("bird.conf"), dir.join("bird.ctl"));
+        let mut keeper = Keeper::new(file.clone(), socket.clone());
+        let keep = |keeper: &mut Keeper, n| {
+            let standing = keeper.keep(&text(n), Instant::now() + Duration::from_millis(200)).standing;
+            assert!(matches!(standing, Standing::Unreachable(_)), "{standing}");
+            fs::read_to_string(&file).unwrap_or_default()
+        };
+        assert_eq!(keep(&mut keeper, 1), text(1).expose(), "something to start with");
+        assert_eq!(keep(&mut keeper, 2), text(1).expose(), "BIRD starts with what it had, and is asked then");
+        // Somebody is there, and says nothing, as a BIRD that is busy.
+        let listener = UnixListener::bind(&socket).expect("bound");
+        let long_ago = Instant::now().checked_sub(AWAY_LIMIT);
+        keeper.away_since = long_ago;
+        assert_eq!(keep(&mut keeper, 2), text(1).expose());
+        drop(listener);
+        assert_eq!(keep(&mut keeper, 2), text(1).expose(), "it has just gone");
+        assert!(keeper.away_since.is_some());
+        keeper.away_since = long_ago;
+        assert_eq!(keep(&mut keeper, 2), text(2).expose(), "a file with which none comes up is not kept for ever");
+        let none = keeper.keep_none(|_| text(3), Instant::now() + Duration::from_millis(200));
+        assert!(matches!(none.standing, Standing::Idle), "{}", none.standing);
+        assert_eq!(fs::read_to_string(&file).expect("there"), text(3).expose(), "no BIRD refuses to have no peers");
+        fs::remove_dir_all(&dir).expect("removable");
     }
 }
