@@ -78,6 +78,13 @@ pub fn stop_bird(bird: &Path, agent: &Path) -> Exit {
 }
 
 fn try_to_stop(bird: &Path, agent: &Path, leaves: bool) -> Result<(), String> {
+    let ended = end(bird, leaves);
+    // The next start would wait for what peers have kept, also after a BIRD that had to be killed.
+    let forgotten = if leaves { restart::forget(agent).map_err(|error| error.to_string()) } else { Ok(()) };
+    ended.and(forgotten)
+}
+
+fn end(bird: &Path, leaves: bool) -> Result<(), String> {
     let now = Instant::now();
     match Control::open(bird, now + ANSWER_LIMIT) {
         Err(ControlError::Unreachable { error, .. })
@@ -92,8 +99,7 @@ fn try_to_stop(bird: &Path, agent: &Path, leaves: bool) -> Result<(), String> {
             }
         }
     }
-    // The next start would wait for what peers have kept.
-    if leaves { restart::forget(agent).map_err(|error| error.to_string()) } else { Ok(()) }
+    Ok(())
 }
 
 fn finished(what: &str, done: Result<(), impl fmt::Display>) -> Exit {
@@ -147,5 +153,34 @@ fn reach(stage: Stage) -> Result<bool, DrainError> {
             // The agent does the same at the same time.
             thread::sleep(PAUSE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn peers_keep_nothing_for_the_bird_of_a_withdrawn_node_even_if_it_could_not_be_told_to_end() {
+        let dir = std::env::temp_dir().join(format!("flock-bird-stop-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("made");
+        let (bird, agent, environment) = (dir.join("bird.ctl"), dir.join("flock.sock"), dir.join("bird.env"));
+        let listener = UnixListener::bind(&bird).expect("bound");
+        let strange = thread::spawn(move || {
+            for _ in 0..2 {
+                listener.accept().expect("called").0.write_all(b"220 mail.example ESMTP\n").expect("told");
+            }
+        });
+        for leaves in [false, true] {
+            fs::write(&environment, "GR=-R\n").expect("written");
+            try_to_stop(&bird, &agent, leaves).expect_err("it is no BIRD");
+            assert_eq!(environment.exists(), !leaves, "on a node that stays, a restart is one");
+        }
+        strange.join().expect("ended");
+        fs::remove_dir_all(&dir).expect("removable");
     }
 }
