@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::install::plan::{ANNOUNCE_SERVICE, BIRD_SERVICE, Host, RUN_DIR};
+use crate::install::plan::{ANNOUNCE_SERVICE, BIRD_SERVICE, ENABLED_BIRD, Host, RUN_DIR};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::sysctl;
@@ -111,7 +111,8 @@ impl Drop for Lock {
 pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostError> {
     let mut facts =
         Host { running: is_listened_to(socket)?, run_dir: is_directory(Path::new(RUN_DIR)), ..Host::default() };
-    facts.speaking = [BIRD_SERVICE, ANNOUNCE_SERVICE].into_iter().any(is_up);
+    let enabled = ENABLED_BIRD.into_iter().any(|link| fs::symlink_metadata(link).is_ok());
+    facts.speaking = enabled || [BIRD_SERVICE, ANNOUNCE_SERVICE].into_iter().any(is_up);
     let (mut attached, mut made) = (BTreeMap::new(), BTreeMap::new());
     let has_state = is_directory(state_dir);
     let taken = if has_state || lock { Lock::take(state_dir) } else { Ok(None) };
@@ -218,7 +219,7 @@ fn is_listened_to(socket: &Path) -> Result<bool, DiskError> {
     Ok(text.lines().any(listens))
 }
 
-/// Whether systemd has this unit up. It keeps a link for each such unit, for its journal.
+/// Whether systemd has this unit up. It keeps a link for each such unit, for its journal; not for one that waits for its restart.
 fn is_up(unit: &str) -> bool {
     let name = Path::new(unit).file_name().unwrap_or_default();
     let mut link = OsString::from("/run/systemd/units/invocation:");

@@ -38,12 +38,17 @@ pub const DEFAULTS: &str = "/etc/default/flock-agent";
 pub const CONFIG_DIR: &str = "/etc/flock";
 /// Where runtimes look for their CNI configuration, and the only such place that the unit lets the agent write to.
 pub const CNI_CONF_DIR: &str = "/etc/cni/net.d";
+/// What `systemctl enable` makes for the units of BIRD.
+pub const ENABLED_BIRD: [&str; 2] = [
+    "/etc/systemd/system/multi-user.target.wants/flock-bird.service",
+    "/etc/systemd/system/multi-user.target.wants/flock-announce.service",
+];
 /// What `systemctl enable` makes.
 pub const ENABLED: [&str; 4] = [
     "/etc/systemd/system/multi-user.target.wants/flock-agent.service",
     "/etc/systemd/system/sockets.target.wants/flock-agent.socket",
-    "/etc/systemd/system/multi-user.target.wants/flock-bird.service",
-    "/etc/systemd/system/multi-user.target.wants/flock-announce.service",
+    ENABLED_BIRD[0],
+    ENABLED_BIRD[1],
 ];
 /// The directory of the running agent: socket, state and notes.
 pub const RUN_DIR: &str = "/run/flock";
@@ -125,7 +130,7 @@ pub enum Refusal {
     Attached(Vec<String>),
     /// The agent runs, or its socket is held for it.
     Running,
-    /// A unit of BIRD is up.
+    /// A unit of BIRD is up, or enabled and so perhaps about to be.
     Speaking,
     /// A CNI configuration that is not as flock writes it names the plugin.
     Named(PathBuf),
@@ -155,7 +160,7 @@ impl fmt::Display for Refusal {
                 "the agent runs, or its socket is held for it: systemctl disable --now flock-agent.service flock-agent.socket",
             ),
             Refusal::Speaking => f.write_str(
-                "flock-bird or flock-announce runs: systemctl disable --now flock-announce.service flock-bird.service",
+                "flock-bird or flock-announce runs or is enabled: systemctl disable --now flock-announce.service flock-bird.service",
             ),
             Refusal::Named(path) => {
                 write!(f, "{} names the plugin flock and is not as the agent writes it: remove it first", path.display())
@@ -247,7 +252,7 @@ pub struct Host {
     pub attached: Vec<String>,
     /// The agent runs, or its socket is held for it.
     pub running: bool,
-    /// A unit of BIRD is up.
+    /// A unit of BIRD is up, or enabled.
     pub speaking: bool,
     /// Links of attachments whose delete was promised and not carried out, by index and name.
     pub deleted: Vec<(u32, String)>,

@@ -241,6 +241,8 @@ fn a_bird_that_dies_again_and_again_is_started_each_time() {
 fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when_flock_is_gone() {
     let (host, router) = (bare(), Host::with(&[]));
     put_bird(&host);
+    // So that it can be met between two lives.
+    host.adapt("flock-bird.service", "pace", "[Service]\nRestartSec=1h\n");
     let pod = host.pod("a");
     let before = host.everything();
     let outside = ["192.0.2.11/24", "2001:db8:a25::11/64"];
@@ -268,7 +270,11 @@ fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when
     assert_eq!(fs::read_to_string(host.path(CONFIG)).expect("there"), written);
 
     host.del(&pod).program("/opt/cni/bin/flock").done();
-    for why in ["the agent runs", "flock-bird or flock-announce runs"] {
+    // A BIRD that has died and waits for its restart is not up, and comes back.
+    host.systemctl("kill --signal KILL flock-bird");
+    host.systemctl("stop flock-announce");
+    wait_for("its end", || (host.property("flock-bird", "SubState") == "auto-restart").then_some(()));
+    for why in ["the agent runs", "flock-bird or flock-announce runs or is enabled"] {
         let output = host.inside("flock-agent uninstall").output().expect("it starts");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains(why), "{text}");
