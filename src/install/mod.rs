@@ -22,8 +22,8 @@ use crate::bird::conf;
 use crate::install::host::HostError;
 use crate::install::order::{Common, Order, ReadFlags};
 use crate::install::plan::{
-    AGENT, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_CONF_NEW, BIRD_DIR, BIRD_SERVICE, CNI_CONF_DIR, CONFIG_DIR, DEFAULTS,
-    ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
+    AGENT, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_CONF_NEW, BIRD_DEFAULTS, BIRD_DIR, BIRD_SERVICE, CNI_CONF_DIR, CONFIG_DIR,
+    DEFAULTS, ENABLED, PLUGIN, Refusal, Remains, SERVICE, SOCKET, Step, Wanted,
 };
 use crate::install::tree::{Found, Tree};
 use crate::process::exit::Exit;
@@ -311,7 +311,7 @@ fn look(tree: &Tree, conf_dir: &Path, plugins: Vec<PathBuf>) -> Result<Remains, 
         remains.leftovers.extend(tree.leftovers(file)?);
         remains.files.push((file.into(), tree.look(file)?));
     }
-    for file in ENABLED.into_iter().chain([BIRD_CONF, BIRD_CONF_NEW]) {
+    for file in ENABLED.into_iter().chain([BIRD_CONF, BIRD_CONF_NEW, BIRD_DEFAULTS]) {
         remains.files.push((file.into(), tree.look(Path::new(file))?));
     }
     remains.plugins = plugins;

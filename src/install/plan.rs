@@ -34,6 +34,8 @@ pub const BIRD_CONF: &str = "/etc/flock/bird/bird.conf";
 pub const BIRD_CONF_NEW: &str = "/etc/flock/bird/bird.conf.new";
 /// The operator's flags for the agent.
 pub const DEFAULTS: &str = "/etc/default/flock-agent";
+/// The operator's flags for BIRD.
+pub const BIRD_DEFAULTS: &str = "/etc/default/flock-bird";
 /// The operator's files for the agent.
 pub const CONFIG_DIR: &str = "/etc/flock";
 /// Where runtimes look for their CNI configuration, and the only such place that the unit lets the agent write to.
@@ -346,6 +348,11 @@ fn operators(remains: &Remains, purge: bool, left: &mut Vec<String>) -> Vec<Step
         }
         _ => left.push(format!("{DEFAULTS}: yours; --purge removes it")),
     }
+    match remains.at(BIRD_DEFAULTS) {
+        Found::Nothing => {}
+        Found::File { .. } if purge => steps.push(Step::Remove(BIRD_DEFAULTS.into())),
+        _ => left.push(format!("{BIRD_DEFAULTS}: yours; --purge removes it")),
+    }
     let Some(names) = &remains.config_dir else { return steps };
     if purge && !names.is_empty() {
         steps.push(Step::RemoveAll(CONFIG_DIR.into()));
@@ -521,14 +528,17 @@ mod tests {
         }
         remains.config_dir = Some(vec!["/etc/flock/node.yaml".into(), BIRD_DIR.into()]);
         remains.configurations = vec![("/etc/cni/net.d/10-other.conflist".into(), "{\"plugins\": []}".into())];
-        let (steps, left) = uninstall(&remains, &Host::default(), false, false).expect("nothing is in the way");
+        let (steps, _) = uninstall(&remains, &Host::default(), false, false).expect("nothing is in the way");
         assert_eq!(steps, [Step::Remove("/opt/cni/bin/.flock.1-2.tmp".into())]);
-        let operators = [DEFAULTS, "/etc/flock/node.yaml", BIRD_CONF];
+        remains.files.push((BIRD_DEFAULTS.into(), file("BIRD_FLAGS=-u nobody")));
+        let (_, left) = uninstall(&remains, &Host::default(), false, false).expect("nothing is in the way");
+        let operators = [DEFAULTS, BIRD_DEFAULTS, "/etc/flock/node.yaml", BIRD_CONF];
         for path in ["/opt/cni/bin/flock", AGENT, SOCKET, SERVICE, BIRD_SERVICE].into_iter().chain(operators) {
             assert!(left.iter().any(|line| line.starts_with(&format!("{path}: "))), "{path}: {left:?}");
         }
         let (steps, _) = uninstall(&remains, &Host::default(), false, true).expect("nothing is in the way");
-        assert_eq!(steps[1..], [Step::Remove(DEFAULTS.into()), Step::RemoveAll(CONFIG_DIR.into())]);
+        let files = [DEFAULTS, BIRD_DEFAULTS].map(|file| Step::Remove(file.into()));
+        assert_eq!(steps[1..], [&files[..], &[Step::RemoveAll(CONFIG_DIR.into())]].concat());
 
         // Without the plugin that it names it would stop every pod of the node.
         for (name, change) in [("01-flock.conflist", "0.4.0"), ("99-mine.conflist", "none")] {
