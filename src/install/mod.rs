@@ -137,8 +137,8 @@ fn install(plugin: Option<&Path>, cni_conf: bool, bird: bool, common: &Common) -
     ];
     let mut notes = Vec::new();
     // As long as the units are there, they are renewed with the others.
-    let bird = bird || tree.look(Path::new(BIRD_SERVICE))? != Found::Nothing;
-    if bird {
+    let units_of_bird = bird || tree.look(Path::new(BIRD_SERVICE))? != Found::Nothing;
+    if units_of_bird {
         wanted.push(file(BIRD_SERVICE.into(), BIRD_UNIT.into(), 0o644));
         wanted.push(file(ANNOUNCE_SERVICE.into(), ANNOUNCE_UNIT.into(), 0o644));
         // For the first start. From then on it is the agent's, and what is there may be anybody's.
@@ -173,7 +173,7 @@ fn install(plugin: Option<&Path>, cni_conf: bool, bird: bool, common: &Common) -
         let found = tree.look(&file.path)?;
         files.push((file, found));
     }
-    for directory in [CONFIG_DIR, CNI_CONF_DIR].into_iter().chain(bird.then_some(BIRD_DIR)) {
+    for directory in [CONFIG_DIR, CNI_CONF_DIR].into_iter().chain(units_of_bird.then_some(BIRD_DIR)) {
         missing.extend(tree.missing(Path::new(directory))?);
     }
     let steps = plan::install(leftovers, missing, files)?;
@@ -190,7 +190,8 @@ fn install(plugin: Option<&Path>, cni_conf: bool, bird: bool, common: &Common) -
     Ok(())
 }
 
-/// The commands that the operator runs next.
+/// The commands that the operator runs next. Units of BIRD that are only renewed stay as they are: one that is stopped or disabled is so
+/// for a reason, such as a node that is withdrawn.
 fn next(steps: &[Step], bird: bool, common: &Common) -> String {
     let further = if bird { " flock-bird flock-announce" } else { "" };
     let renewed = |file: &str| steps.iter().any(|step| step.puts(file));

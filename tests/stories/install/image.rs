@@ -116,7 +116,8 @@ fn bird_has_something_to_start_with_and_a_configuration_of_somebody_else_stays_h
             [BIRD_CONF, "etc/flock/bird/bird.conf.new"].into_iter().for_each(|path| image.write(path, &of_agent));
         }
         let watch = Watch::on_tree(image.0.path());
-        image.run(&dist, "install").done();
+        let said = image.run(&dist, "install").done();
+        assert!(!said.contains("flock-announce"), "what the operator has disabled meanwhile stays so: {said}");
         assert_eq!(watch.heard(), [], "the units are renewed with the others, and that is never overwritten");
         let said = image.run(&dist, "uninstall").done();
         assert_eq!(said.contains("left /etc/flock/bird/bird.conf: yours"), theirs, "{said}");
