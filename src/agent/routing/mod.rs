@@ -138,7 +138,12 @@ impl Routing {
                 return;
             }
             let (turned, began) = (self.stage() != self.state.stage, Instant::now());
-            let Some(round) = self.pace.round(heard, turned, began) else { continue };
+            let Some(round) = self.pace.round(heard, turned, began) else {
+                if heard.proxies {
+                    self.keep_neighbours(false);
+                }
+                continue;
+            };
             // Before the looks: what is announced from now on makes others.
             self.suspicions.take_routes();
             self.keep_neighbours(round.due);

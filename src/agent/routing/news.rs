@@ -11,6 +11,8 @@ use std::time::Duration;
 pub enum News {
     /// Leases, NodeConfig, pods or other nodes have changed.
     Look,
+    /// A lease of a node that answers for its pods on some link has gone, which can concern that link's neighbour proxies.
+    Proxies,
     /// The kernel has announced that routes, links or addresses of the host have changed.
     Kernel,
     /// Everything is to be read again, as at SIGHUP.
@@ -24,6 +26,8 @@ pub enum News {
 pub struct Heard {
     /// Leases, NodeConfig, pods or other nodes have changed.
     pub look: bool,
+    /// Neighbour proxies may be wanted no more.
+    pub proxies: bool,
     /// The kernel may lead elsewhere than before.
     pub kernel: bool,
     /// Everything is to be read again.
@@ -43,6 +47,7 @@ impl Heard {
         let mut heard = Heard::default();
         for news in iter::once(first).chain(messages.try_iter()) {
             heard.look |= news == News::Look;
+            heard.proxies |= news == News::Proxies;
             heard.kernel |= news == News::Kernel;
             heard.again |= news == News::Again;
             heard.stop |= news == News::Stop;
@@ -60,11 +65,11 @@ mod tests {
     fn one_look_answers_all_that_was_asked_meanwhile() {
         let (wake, messages) = channel();
         assert_eq!(Heard::wait(&messages, Duration::ZERO), Heard::default());
-        for news in [News::Look, News::Kernel, News::Look, News::Again] {
+        for news in [News::Look, News::Kernel, News::Look, News::Proxies, News::Again] {
             wake.send(news).expect("heard");
         }
         let heard = Heard::wait(&messages, Duration::ZERO);
-        assert_eq!(heard, Heard { look: true, kernel: true, again: true, ..Heard::default() });
+        assert_eq!(heard, Heard { look: true, proxies: true, kernel: true, again: true, stop: false });
         drop(wake);
         assert!(Heard::wait(&messages, Duration::from_secs(60)).stop);
     }

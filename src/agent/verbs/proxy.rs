@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::neighbours::uplink;
+use crate::agent::routing::news::News;
 use crate::agent::verbs::Verbs;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::failpoint;
@@ -30,14 +31,17 @@ impl Verbs {
                 .with("cid", &lease.attachment.container_id)
                 .with("err", Fault { step: Step::Wire, cause })
                 .write_limited();
-            self.tell_routing_if(true);
+            self.tell_of_proxies();
         }
     }
 
-    /// Whether the host answers for its pods on some link. A round that was adding entries may have put back what a DEL has
-    /// removed, so each DEL is followed by another one.
-    pub(super) fn has_proxies(&self) -> bool {
-        self.node.state().view.as_ref().is_some_and(|view| view.config.proxy_neighbours.is_some())
+    /// Has the proxies compared, if the host answers for its pods on some link. To be called after each end of a lease: a
+    /// comparison that was adding entries may have put back what was removed.
+    pub(super) fn tell_of_proxies(&self) {
+        if self.node.state().view.as_ref().is_some_and(|view| view.config.proxy_neighbours.is_some()) {
+            // It ends only with the agent.
+            self.routing.send(News::Proxies).ok();
+        }
     }
 
     /// Has the host answer for the addresses of `lease` no more.

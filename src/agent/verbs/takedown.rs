@@ -79,11 +79,9 @@ impl Verbs {
     pub(super) fn take_down(&self, claim: Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let done = self.unwire_unless(&claim, unless, deadline)?;
         if done == TakenDown::Removed {
-            let routed_apart = claim.lease().is_some_and(|lease| self.is_routed_apart(lease) || self.has_proxies());
+            let (attachment, routed_apart) = (claim.attachment().clone(), self.has_routes_apart(&claim));
             Step::Release.begin();
-            let outcome = released(&claim.attachment().clone(), claim.release(deadline));
-            self.tell_routing_if(routed_apart);
-            outcome?;
+            self.released(&attachment, routed_apart, claim.release(deadline))?;
         }
         Ok(done)
     }
@@ -92,11 +90,9 @@ impl Verbs {
     pub(super) fn make_way(&self, claim: &mut Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let done = self.unwire_unless(claim, unless, deadline)?;
         if done == TakenDown::Removed {
-            let routed_apart = claim.lease().is_some_and(|lease| self.is_routed_apart(lease) || self.has_proxies());
+            let (attachment, routed_apart) = (claim.attachment().clone(), self.has_routes_apart(claim));
             Step::Release.begin();
-            let outcome = released(&claim.attachment().clone(), claim.clear(deadline));
-            self.tell_routing_if(routed_apart);
-            outcome?;
+            self.released(&attachment, routed_apart, claim.clear(deadline))?;
         }
         Ok(done)
     }
@@ -134,18 +130,24 @@ impl Verbs {
             .with_some("err", undone.err())
             .write_limited();
     }
-}
 
-/// The end of a lease is in force whether or not it is durable.
-fn released(attachment: &Attachment, outcome: Result<(), Cause>) -> Result<(), Fault> {
-    match outcome {
-        Err(Cause::Store(error)) => {
-            log::warn("end of a lease not durable yet")
-                .with("cid", &attachment.container_id)
-                .with("err", error)
-                .write_limited();
-            Ok(())
+    fn has_routes_apart(&self, claim: &Claim) -> bool {
+        claim.lease().is_some_and(|lease| self.is_routed_apart(lease))
+    }
+
+    /// What follows the end of a lease, which is in force whether or not it is durable.
+    fn released(&self, attachment: &Attachment, routed_apart: bool, outcome: Result<(), Cause>) -> Result<(), Fault> {
+        self.tell_routing_if(routed_apart);
+        self.tell_of_proxies();
+        match outcome {
+            Err(Cause::Store(error)) => {
+                log::warn("end of a lease not durable yet")
+                    .with("cid", &attachment.container_id)
+                    .with("err", error)
+                    .write_limited();
+                Ok(())
+            }
+            other => other.map_err(|cause| Fault { step: Step::Release, cause }),
         }
-        other => other.map_err(|cause| Fault { step: Step::Release, cause }),
     }
 }
