@@ -74,7 +74,19 @@ impl fmt::Display for Standing {
             Standing::InProgress => f.write_str("BIRD is about to take up the configuration"),
             Standing::Unreachable(error) => write!(f, "{error}"),
             Standing::Refused(why) => write!(f, "the former configuration of BIRD stays in force: {why}"),
-            Standing::Unwritable { path, error } => write!(f, "{} cannot be replaced: {error}", path.display()),
+            Standing::Unwritable { path, error } => {
+                write!(f, "{} cannot be replaced: {error}", path.display())?;
+                let dir = path.parent().unwrap_or(Path::new("/")).display();
+                match error.kind() {
+                    ErrorKind::NotFound => {
+                        write!(f, "; flock-agent install --bird makes the directory of the default place")
+                    }
+                    ErrorKind::ReadOnlyFilesystem => {
+                        write!(f, "; the unit of flock-agent needs ReadWritePaths={dir} (systemctl edit flock-agent)")
+                    }
+                    _ => Ok(()),
+                }
+            }
         }
     }
 }
@@ -398,6 +410,16 @@ mod tests {
 
     fn text(n: u8) -> Configuration {
         conf::without_peers("host001", Ipv4Addr::new(192, 0, 2, n))
+    }
+
+    #[test]
+    fn a_place_where_nothing_can_be_written_says_what_to_do() {
+        let said = |kind: ErrorKind| {
+            Standing::Unwritable { path: "/etc/bird/bird.conf".into(), error: io::Error::from(kind) }.to_string()
+        };
+        assert!(said(ErrorKind::NotFound).contains("flock-agent install --bird"));
+        assert!(said(ErrorKind::ReadOnlyFilesystem).contains("ReadWritePaths=/etc/bird (systemctl edit flock-agent)"));
+        assert!(!said(ErrorKind::StorageFull).contains(';'));
     }
 
     #[test]
