@@ -250,6 +250,15 @@ pub fn overlapping<'a>(import: &'a [IpNet], connected: &'a BTreeSet<IpNet>) -> i
     connected.iter().filter(move |net| net.prefix_len() > 0 && ranges().any(|listed| overlap(net, listed)))
 }
 
+/// What an operator should know who has listed what peers may give: from distant ones, nothing is taken.
+pub fn distant(bgp: &Bgp) -> Option<String> {
+    let distant: Vec<&str> =
+        bgp.peers.iter().filter(|peer| peer.multihop.is_some()).map(|peer| peer.name.as_str()).collect();
+    let silent = distant.is_empty() || bgp.import.is_empty();
+    (!silent)
+        .then(|| format!("nothing is imported from {}, as the way there (multihop) is not BIRD's", distant.join(", ")))
+}
+
 /// What peers may give to this host, by family.
 struct Import {
     v4: Vec<IpNet>,

@@ -259,6 +259,7 @@ impl Bird {
                  nothing is imported but a default route"
             ));
         }
+        remarks.extend(conf::distant(bgp));
         let text = self.keeper.own_text().map_err(|error| error.to_string())?;
         let kept = text.and_then(|text| conf::kept_router_id(&text, &self.node, &host.addresses, &host.borne));
         let router_id = conf::router_id(&self.node, &host.addresses, kept);

@@ -121,6 +121,17 @@ fn what_a_peer_cannot_give_anyway_is_no_part_of_the_text() {
 }
 
 #[test]
+fn an_operator_is_told_that_a_distant_peer_gives_nothing() {
+    let of = |import: &str, more: &str| {
+        distant(&bgp(&format!(
+            "{{asn: 1, import: [{import}], peers: [{{name: far, address: 192.0.2.1, asn: 2{more}}}]}}"
+        )))
+    };
+    assert!(of("0.0.0.0/0", ", multihop: 3").is_some_and(|said| said.contains("imported from far,")));
+    assert_eq!([of("", ", multihop: 3"), of("0.0.0.0/0", "")], [None, None]);
+}
+
+#[test]
 fn a_router_id_stays_what_it_was() {
     let [one, other] = [Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)];
     assert_eq!(router_id("n", &[one, other], None), one);
