@@ -1,9 +1,9 @@
 //! Keeps BIRD at the configuration that is wanted: asks it whether it takes the text before the text becomes its file, and puts
 //! back what others have changed.
 //!
-//! While nobody answers there is nobody to ask, and the file stays as it is: BIRD starts with it, and is told the rest once it is up.
-//! Only where there is no file to start with, or where BIRD has not come up with the one that is there for a minute, the text goes there unasked,
-//! as does the one without peers, which every BIRD takes.
+//! While nobody answers there is nobody to ask, and the file stays as it is: BIRD starts with it, and is told the rest once it is
+//! up. Only where there is no file to start with, or where BIRD has not come up with the one that is there for a minute, the text
+//! goes there unasked, as does the one without peers, which every BIRD takes.
 //!
 //! One call is one look, with one deadline. Nothing is written and nobody is asked as long as everything is as it should be. A file
 //! that flock has not written is left alone until the node has a `bgp` block. Must not know where the configuration comes from,
@@ -37,8 +37,8 @@ const MODE: u32 = 0o640;
 /// Interval between questions about what the same BIRD has refused, 60 s: the operator's own file may include others.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time after which a file with which no BIRD has come up is worth no more than one that nobody has checked, 60 s: BIRD's unit starts
-/// it every 5 s.
+/// Time after which a file with which no BIRD has come up is worth no more than one that nobody has checked, 60 s: BIRD's unit
+/// starts it every 5 s.
 const AWAY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Largest difference between what BIRD says twice of one time span, in milliseconds.
