@@ -190,8 +190,8 @@ fn install(plugin: Option<&Path>, cni_conf: bool, bird: bool, common: &Common) -
     Ok(())
 }
 
-/// The commands that the operator runs next. Units of BIRD that are only renewed stay as they are: one that is stopped or disabled is so
-/// for a reason, such as a node that is withdrawn.
+/// The commands that the operator runs next. Units of BIRD that are only renewed stay as they are: one that is stopped or disabled
+/// is so for a reason, such as a node that is withdrawn.
 fn next(steps: &[Step], bird: bool, common: &Common) -> String {
     let further = if bird { " flock-bird flock-announce" } else { "" };
     let renewed = |file: &str| steps.iter().any(|step| step.puts(file));
