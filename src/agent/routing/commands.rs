@@ -32,7 +32,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Deadline for BIRD's end, 20 s after it was asked.
 pub const END_LIMIT: Duration = Duration::from_secs(20);
 
-/// Most time that [`withdraw`] takes beside its `wait`, 20 s: twice [`LIMIT`].
+/// Most time that [`withdraw`] takes beside its `wait`, 20 s: twice the limit of one try.
 pub const WITHDRAW_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why a node is not withdrawn, or not announced.
