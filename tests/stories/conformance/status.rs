@@ -1,6 +1,5 @@
 //! Rows T and V: STATUS and VERSION.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::host::{Host, one_user_only};
 use crate::support::manifests::{CIDR4, CIDR6, node_config};
 use crate::support::pod::Pod;
-use crate::support::programs::{FLOCK, succeed};
+use crate::support::programs::{FLOCK, put_copy, succeed};
 use crate::support::scripted::{Scripted, socket_of};
 
 // covers: T-01
@@ -123,8 +122,7 @@ fn version_lists_what_is_supported_and_echoes_what_it_was_asked_in() {
 fn version_needs_no_agent_no_rights_and_nothing_to_write_to() {
     let host = Host::new();
     let plugin = host.path("/run/flock-plugin");
-    std::fs::copy(FLOCK, &plugin).unwrap();
-    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
+    put_copy(FLOCK, &plugin);
     host.run("mount -o remount,ro /run");
     let mut command = host.command("setpriv");
     if !one_user_only() {
