@@ -149,12 +149,10 @@ fn an_address_to_which_somebody_makes_a_route_in_mid_add_is_his_and_the_pod_gets
 #[test]
 fn an_address_whose_foreign_route_came_and_went_between_two_looks_is_free_again() {
     let host = Host::new();
-    let agent = host.agent().config(Some(&config("10.25.214.0/30"))).start();
-    // What comes and goes is announced when it is over, so each look at the host shows what the one before it did.
-    host.start_trace();
+    // What comes and goes is announced when it is over, so each look at the host shows what the one before it did. From the start
+    // on, as what was announced before makes one more look.
     host.arm("host/netlink.change * hang 60000");
-    host.run("ip link set lo mtu 60000");
-    host.wait_point("host/netlink.change", 1);
+    let agent = host.agent().config(Some(&config("10.25.214.0/30"))).start();
     host.run("ip route add 10.25.214.2/32 dev lo proto static");
     let pod = host.pod("p");
     assert_eq!(host.add(&pod).error().msg, "no free address");
