@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -366,6 +367,13 @@ fn recovered(bird: &Bird<'_>, times: usize) {
     wait_for("the end of the restart", || (bird.log().matches("Graceful restart done").count() >= times).then_some(()));
 }
 
+/// Waits until the next BIRD is told that it starts once more. Returns the file that says so.
+fn wait_told_to_restart(node: &Node) -> PathBuf {
+    let environment = node.host.path("/run/flock/bird.env");
+    wait_for("the word for the next start", || (fs::read(&environment).ok()? == b"GR=-R\n").then_some(()));
+    environment
+}
+
 // covers: FM-H01
 #[test]
 fn bird_is_killed_or_stopped_and_back_and_nothing_is_lost() {
@@ -374,8 +382,7 @@ fn bird_is_killed_or_stopped_and_back_and_nothing_is_lost() {
     let mut bird = bird(&network.one);
     let agent = start(&network.one, bgp(json!([tor()])));
     network.wait_learned(&OF_ONE);
-    let environment = network.one.host.path("/run/flock/bird.env");
-    wait_for("the word for the next start", || (fs::read(&environment).ok()? == b"GR=-R\n").then_some(()));
+    wait_told_to_restart(&network.one);
     let learned = network.router.route_events();
     let lost = lost_while(&network, || {
         bird.signal("KILL");
@@ -406,8 +413,7 @@ fn a_bird_that_is_stopped_on_a_withdrawn_node_takes_everything_back_at_once() {
     let mut bird = bird(&network.one);
     let agent = start(&network.one, bgp(json!([tor()])));
     network.wait_learned(&OF_ONE);
-    let environment = network.one.host.path("/run/flock/bird.env");
-    wait_for("the word for the next start", || environment.exists().then_some(()));
+    let environment = wait_told_to_restart(&network.one);
     // As if the withdrawal had been cut off before it reached the kernel.
     agent.kill();
     network.one.host.write("/run/flock/drain", "withdrawn\n");
