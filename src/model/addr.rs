@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -336,6 +336,14 @@ pub fn check_prefix4(net: Ipv4Net) -> Result<(), AddrError> {
         }
     }
     Ok(())
+}
+
+/// Whether `ip` means something on one link only (RFC 3927, RFC 4291 section 2.5.6).
+pub fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 /// FNV-1a, 32 bits. Not a defence against anybody: a name that is easy to recompute by hand.

@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::addr::IfName;
+use crate::addr::{IfName, is_link_local};
 use crate::nodeconfig::{MTU_MAX, MTU_MIN4, MTU_MIN6};
 
 /// MTU where neither the NodeConfig nor an uplink gives one, in bytes.
@@ -266,13 +266,6 @@ fn gateway_taken(seen: &Seen, gateway: IpAddr) -> Option<String> {
         "{gateway} is {what}, and as the gateway of pods it would become an address of this host: set spec.gateway4 to another \
          link-local address, such as 169.254.1.2"
     ))
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
 
 #[cfg(test)]

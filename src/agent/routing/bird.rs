@@ -24,6 +24,7 @@ use crate::bird::sessions::Session;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
+use model::addr::is_link_local;
 use model::bgp::{Bgp, PeerName};
 use model::excerpt::Excerpt;
 use model::nodeconfig::NodeConfig;
@@ -350,13 +351,6 @@ fn of_host(nets: &[(u32, IpAddr, IpNet)], outside: Option<u32>, peers: &[IpAddr]
 
 /// Index of the loopback link in each namespace.
 const LOOPBACK: u32 = 1;
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
-}
 
 #[cfg(test)]
 mod tests {

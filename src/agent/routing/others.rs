@@ -20,6 +20,7 @@ use crate::agent::routing::state::Held;
 use crate::kernel::netlink::Hop;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::log;
+use model::addr::is_link_local;
 use model::claims::{self, Claimed, Contest};
 use model::lease::Lease;
 use model::nodeconfig;
@@ -219,10 +220,6 @@ fn leads_to_the_same(peers: &Peers<'_>, (wanted, link): Via, hops: &[Hop]) -> bo
     let of_peer = |peer: &Peer| peer.bears(wanted) && all(&|via| peer.bears(via));
     // A node that is gone has its route for a while.
     all(&|via| via == wanted) || peers.values().any(|peer| of_peer(peer))
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// Without their number, which changes with each pod.

@@ -23,7 +23,7 @@ use super::uapi::{
 };
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
-use model::addr::GATEWAY6;
+use model::addr::{GATEWAY6, is_link_local};
 use model::plan::ROUTE_PROTOCOL;
 use model::routes::{ANNOUNCED, MAIN};
 
@@ -124,12 +124,8 @@ fn change(object: &Object) -> Option<Announcement> {
         RTM_NEWROUTE | RTM_DELROUTE => route(object),
         RTM_NEWADDR | RTM_DELADDR => {
             let address = as_address_of(object, object.kind())?;
-            let link_local = match address.ip {
-                IpAddr::V4(ip) => ip.is_link_local(),
-                IpAddr::V6(ip) => ip.is_unicast_link_local(),
-            };
             // No pod can get a link-local one; a host end has no others.
-            match (link_local, object.kind()) {
+            match (is_link_local(address.ip), object.kind()) {
                 (false, _) => Some(Announcement::Surroundings),
                 (true, RTM_DELADDR) => Some(Announcement::OwnLink(address.link)),
                 (true, _) => None,

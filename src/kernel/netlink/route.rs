@@ -349,19 +349,11 @@ fn delete_route(key: RouteKey, way: Way, what: String) -> Encoded {
 /// None for a route of a shape that flock never makes. One with several next hops is left to whoever made it: they may be of
 /// several people.
 pub(super) fn as_shown(object: &Object) -> Option<Shown> {
-    let &[family, prefix_len, _, _, table, protocol, _, kind, a, b, c, d] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
-    let mut to: IpAddr = match family {
-        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
-        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
-    };
-    let (mut table, mut metric) = (u32::from(table), 0);
+    let &[family, _, _, _, _, protocol, _, kind, ..] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
+    let key = key_of(object)?;
     let (mut link, mut via, mut by_number, mut several) = (None, None, None, false);
     for (attribute, value) in object.attributes(ROUTE_SIZE) {
         match attribute {
-            RTA_DST => to = address(family, value)?,
-            RTA_TABLE => table = number(value).unwrap_or(table),
-            RTA_PRIORITY => metric = number(value).unwrap_or_default(),
             RTA_OIF => link = number(value),
             RTA_GATEWAY => via = address(family, value),
             RTA_VIA => via = other_family(value),
@@ -377,8 +369,7 @@ pub(super) fn as_shown(object: &Object) -> Option<Shown> {
         (RTN_UNICAST, None, None, Some(link)) if !several => Way::Link(link),
         _ => return None,
     };
-    let key = RouteKey { table, to: IpNet::new(to, prefix_len).ok()?, metric };
-    (u32::from_ne_bytes([a, b, c, d]) & RTM_F_CLONED == 0).then_some(Shown { key, way, protocol })
+    Some(Shown { key, way, protocol })
 }
 
 /// What tells a route from another one, whosever it is and wherever it leads.
