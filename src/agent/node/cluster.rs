@@ -57,7 +57,7 @@ pub struct PodAudience {
 impl Audience<Pod> for PodAudience {
     fn objects(&mut self, objects: Arc<Objects<Pod>>) {
         self.pods.set(objects);
-        self.routing.send(News::Look).ok();
+        self.routing.send(News::Pods).ok();
     }
 
     fn notice(&mut self, notice: WatchNotice) {

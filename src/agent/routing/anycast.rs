@@ -28,12 +28,14 @@ pub struct Anycast {
     /// What is told which links the answers rest on.
     suspicions: Suspicions,
     flaps: Flaps,
+    /// At the last look, some pod of this node had an address that it shares.
+    shared: bool,
 }
 
 impl Anycast {
     /// Addresses shared by `pods`. `suspicions` wakes the thread when the link of one of them gets or loses its carrier.
     pub fn new(pods: Option<Pods>, suspicions: Suspicions) -> Anycast {
-        Anycast { pods, support: None, suspicions, flaps: Flaps::default() }
+        Anycast { pods, support: None, suspicions, flaps: Flaps::default(), shared: false }
     }
 
     /// What leads to the anycast addresses of `leases` and what of it is announced, after what the kernel shows.
@@ -46,7 +48,8 @@ impl Anycast {
         let links: BTreeSet<u32> = sharing.filter_map(|lease| lease.host_index).collect();
         self.flaps.look(&links);
         self.suspicions.watch(links);
-        if leases.iter().all(|lease| lease.anycast.is_empty()) {
+        self.shared = leases.iter().any(|lease| !lease.anycast.is_empty());
+        if !self.shared {
             return Ok(Routes::default());
         }
         let support = self.support(conn)?;
@@ -58,9 +61,15 @@ impl Anycast {
         let mut pods = Vec::with_capacity(leases.len());
         for lease in leases {
             let reachable = !lease.anycast.is_empty() && self.sends(conn, lease)?;
-            pods.push((lease, Standing { serves: self.serves(lease), reachable }));
+            let serves = if reachable { self.serves(lease) } else { None };
+            pods.push((lease, Standing { serves, reachable }));
         }
         Ok(anycast::wanted(pods, shown, &foreign, support))
+    }
+
+    /// Whether anything of what was wanted at the last look depends on what pods serve.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// When to look again without any news.

@@ -9,8 +9,10 @@ use std::time::Duration;
 /// Why the thread is woken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// Leases, NodeConfig, pods or other nodes have changed.
+    /// Leases, NodeConfig or other nodes have changed.
     Look,
+    /// What pods serve has changed, which concerns those that share addresses.
+    Pods,
     /// A lease of a node that answers for its pods on some link has gone, which can concern that link's neighbour proxies.
     Proxies,
     /// The kernel has announced that routes, links or addresses of the host have changed.
@@ -24,8 +26,10 @@ pub enum News {
 /// All that the thread was woken for since it last waited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// Leases, NodeConfig, pods or other nodes have changed.
+    /// Leases, NodeConfig or other nodes have changed.
     pub look: bool,
+    /// What pods serve has changed.
+    pub pods: bool,
     /// Neighbour proxies may be wanted no more.
     pub proxies: bool,
     /// The kernel may lead elsewhere than before.
@@ -47,6 +51,7 @@ impl Heard {
         let mut heard = Heard::default();
         for news in iter::once(first).chain(messages.try_iter()) {
             heard.look |= news == News::Look;
+            heard.pods |= news == News::Pods;
             heard.proxies |= news == News::Proxies;
             heard.kernel |= news == News::Kernel;
             heard.again |= news == News::Again;
@@ -65,11 +70,11 @@ mod tests {
     fn one_look_answers_all_that_was_asked_meanwhile() {
         let (wake, messages) = channel();
         assert_eq!(Heard::wait(&messages, Duration::ZERO), Heard::default());
-        for news in [News::Look, News::Kernel, News::Look, News::Proxies, News::Again] {
+        for news in [News::Look, News::Kernel, News::Look, News::Pods, News::Proxies, News::Again] {
             wake.send(news).expect("heard");
         }
         let heard = Heard::wait(&messages, Duration::ZERO);
-        assert_eq!(heard, Heard { look: true, proxies: true, kernel: true, again: true, stop: false });
+        assert_eq!(heard, Heard { look: true, pods: true, proxies: true, kernel: true, again: true, stop: false });
         drop(wake);
         assert!(Heard::wait(&messages, Duration::from_secs(60)).stop);
     }

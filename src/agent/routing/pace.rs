@@ -91,8 +91,8 @@ mod tests {
     use super::*;
 
     const QUICK: Duration = Duration::from_micros(10);
-    const KERNEL: Heard = Heard { look: false, proxies: false, kernel: true, again: false, stop: false };
-    const LOOK: Heard = Heard { look: true, proxies: false, kernel: false, again: false, stop: false };
+    const KERNEL: Heard = Heard { look: false, pods: false, proxies: false, kernel: true, again: false, stop: false };
+    const LOOK: Heard = Heard { look: true, pods: false, proxies: false, kernel: false, again: false, stop: false };
 
     /// The rounds that a thread makes within `time` that is woken by nobody, each of which takes no time to speak of. At most a
     /// hundred.
