@@ -12,6 +12,8 @@ use ipnet::IpNet;
 use model::addr::fnv1a32;
 use model::bgp::{Bgp, Neighbour, Peer, PeerAsn, PeerName};
 use model::excerpt::Excerpt;
+use model::plan::ROUTE_PROTOCOL;
+use model::routes::{ANNOUNCED, DRAINING, MAIN, METRIC_MAX};
 
 use crate::bird::password::Password;
 
@@ -25,20 +27,11 @@ pub const PROTOCOL: &str = "peer_";
 /// capitals.
 pub const DYNAMIC: &str = "_U";
 
-/// The kernel table with what the node announces.
-pub const ANNOUNCE_TABLE: u32 = 102;
-
-/// The kernel's main table.
-const MAIN_TABLE: u32 = 254;
-
-/// The mark of flock's own routes.
-const MARK: u32 = 102;
-
 /// Metric of imported routes in the main table: behind everything that the host or its operator has.
-pub const IMPORT_METRIC: u32 = 2048;
+const IMPORT_METRIC: u32 = 2048;
 
 /// Metrics that mean that the node or pod is about to go.
-const DRAINING: std::ops::RangeInclusive<u32> = 4001..=4999;
+const LEAVING: std::ops::RangeInclusive<u32> = DRAINING + 1..=DRAINING + METRIC_MAX;
 
 /// The filter of what peers of other ASes are told.
 const EXTERNAL: &str = "announce";
@@ -205,12 +198,12 @@ fn write_announcements(out: &mut String, bgp: &Bgp) -> fmt::Result {
     for family in [4, 6] {
         writeln!(out, "ipv{family} table flock{family};")?;
         writeln!(out, "protocol kernel announce{family} {{")?;
-        writeln!(out, "  learn; kernel table {ANNOUNCE_TABLE}; scan time 20;")?;
+        writeln!(out, "  learn; kernel table {ANNOUNCED}; scan time 20;")?;
         writeln!(out, "  ipv{family} {{")?;
         writeln!(out, "    table flock{family};")?;
         writeln!(
             out,
-            "    import filter {{ if krt_source != {MARK} then reject; preference = {PREFERENCE}; accept; }};"
+            "    import filter {{ if krt_source != {ROUTE_PROTOCOL} then reject; preference = {PREFERENCE}; accept; }};"
         )?;
         writeln!(out, "    export none;")?;
         writeln!(out, "  }};")?;
@@ -229,7 +222,7 @@ fn write_filter(out: &mut String, name: &str, to_go: &str) -> fmt::Result {
     writeln!(out, "filter {name} {{")?;
     // What has come from a peer goes to no other one: this node is no way through.
     writeln!(out, "  if source != RTS_INHERIT then reject;")?;
-    writeln!(out, "  if krt_metric >= {} && krt_metric <= {} then {{", DRAINING.start(), DRAINING.end())?;
+    writeln!(out, "  if krt_metric >= {} && krt_metric <= {} then {{", LEAVING.start(), LEAVING.end())?;
     writeln!(out, "    bgp_community.add((65535,0));")?;
     writeln!(out, "    {to_go};")?;
     writeln!(out, "  }}")?;
@@ -309,7 +302,7 @@ impl Import {
             writeln!(out, "  import where source = RTS_BGP; export none;")?;
             writeln!(out, "}}")?;
             writeln!(out, "protocol kernel main{family} {{")?;
-            writeln!(out, "  kernel table {MAIN_TABLE}; metric {IMPORT_METRIC}; merge paths on; graceful restart on;")?;
+            writeln!(out, "  kernel table {MAIN}; metric {IMPORT_METRIC}; merge paths on; graceful restart on;")?;
             writeln!(out, "  ipv{family} {{ table master{family}; import none; export where source = RTS_BGP; }};")?;
             writeln!(out, "}}")?;
         }

@@ -306,9 +306,7 @@ impl Keeper {
 
     /// Whether `wanted` may become the file though BIRD cannot be asked, for this reason.
     fn may_go_unasked(&mut self, error: &ControlError, wanted: &Configuration, unasked: Unasked) -> bool {
-        let nobody = matches!(error, ControlError::Unreachable { error, .. }
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused));
-        if !nobody {
+        if !error.is_absent() {
             self.away_since = None;
             return false;
         }

@@ -45,6 +45,14 @@ pub enum ControlError {
     Unspeakable(PathBuf),
 }
 
+impl ControlError {
+    /// There is no BIRD: no socket, or one that nobody has open.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, ControlError::Unreachable { error, .. }
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused))
+    }
+}
+
 impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -105,8 +113,6 @@ pub struct Control {
     replies: Replies,
     /// Bytes that have come and belong to a later reply.
     rest: Vec<u8>,
-    /// What BIRD calls itself, such as `BIRD 2.0.12 ready.`
-    pub greeting: Excerpt,
 }
 
 impl Control {
@@ -127,15 +133,9 @@ impl Control {
         let stream = UnixStream::from(stream);
         let lost = |error| ControlError::Lost(socket.into(), error);
         stream.set_nonblocking(false).map_err(lost)?;
-        let greeting = Excerpt::of("");
-        let mut control =
-            Control { socket: socket.into(), stream, replies: Replies::default(), rest: Vec::new(), greeting };
-        let reply = control.reply(deadline)?;
-        match reply.last.code {
-            1 => control.greeting = Excerpt::line(&reply.last.text, REFUSAL_MAX),
-            code => return Err(ControlError::Refused(code, Excerpt::line(&reply.last.text, REFUSAL_MAX))),
-        }
-        Ok(control)
+        let mut control = Control { socket: socket.into(), stream, replies: Replies::default(), rest: Vec::new() };
+        let greeting = control.reply(deadline)?;
+        if greeting.last.code == 1 { Ok(control) } else { Err(refused(&greeting)) }
     }
 
     /// Whether BIRD takes the configuration in `file`, which it reads, and does nothing with.
@@ -165,7 +165,7 @@ impl Control {
         match reply.last.code {
             3 => Ok(Configured::InForce),
             4 | 5 => Ok(Configured::InProgress),
-            code => Err(ControlError::Refused(code, Excerpt::line(&reply.last.text, REFUSAL_MAX))),
+            _ => Err(refused(&reply)),
         }
     }
 
@@ -233,10 +233,7 @@ impl Control {
 
     fn ask(&mut self, command: &str, deadline: Instant) -> Result<Reply, ControlError> {
         let reply = self.exchange(command, deadline)?;
-        if reply.is_error() {
-            return Err(ControlError::Refused(reply.last.code, Excerpt::line(&reply.last.text, REFUSAL_MAX)));
-        }
-        Ok(reply)
+        if reply.is_error() { Err(refused(&reply)) } else { Ok(reply) }
     }
 
     fn reply(&mut self, deadline: Instant) -> Result<Reply, ControlError> {
@@ -269,6 +266,10 @@ impl Control {
             _ => ControlError::Lost(self.socket.clone(), error),
         }
     }
+}
+
+fn refused(reply: &Reply) -> ControlError {
+    ControlError::Refused(reply.last.code, Excerpt::line(&reply.last.text, REFUSAL_MAX))
 }
 
 /// A file's name as a part of a command.
@@ -331,7 +332,6 @@ mod tests {
             ],
             |path| {
                 let mut bird = Control::open(path, soon()).expect("greeted");
-                assert_eq!(bird.greeting.as_ref(), "BIRD 2.0.12 ready.");
                 bird.check(Path::new("/c/new"), soon()).expect("taken");
                 for _good in [true, false] {
                     assert_eq!(bird.started_with(soon()).expect("told").as_deref(), Some("/c/bird.conf"));

@@ -9,7 +9,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Longest container id that is accepted, in bytes. The CNI specification sets no limit; containerd and CRI-O
 /// use 64. The id becomes part of file names of runtimes, which end at 255 bytes.
@@ -336,6 +336,14 @@ pub fn check_prefix4(net: Ipv4Net) -> Result<(), AddrError> {
         }
     }
     Ok(())
+}
+
+/// Whether `ip` is the first or, in IPv4, the last address of `net`: the subnet-router anycast address of a network, its number
+/// and its broadcast address are not a machine's where that network is on a link. Two addresses are a point-to-point link, which
+/// has no edges (RFC 3021, RFC 6164), and one is itself.
+pub fn is_edge(net: &IpNet, ip: IpAddr) -> bool {
+    let has_edges = net.max_prefix_len() - net.prefix_len() > 1;
+    has_edges && (ip == net.network() || ip.is_ipv4() && ip == net.broadcast())
 }
 
 /// Whether `ip` means something on one link only (RFC 3927, RFC 4291 section 2.5.6).

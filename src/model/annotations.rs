@@ -13,7 +13,7 @@ use core::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::addr::{AddrError, Family, parse_prefix4, parse_prefix6};
+use crate::addr::{AddrError, Family, check_prefix4, check_prefix6, parse_prefix4, parse_prefix6};
 use crate::embed::{Algo, AlgoError};
 use crate::excerpt::Excerpt;
 
@@ -383,10 +383,9 @@ fn addresses(
         }
         let ip: IpAddr = item.parse().map_err(|_| wrong(item, Rule::NotAnAddress))?;
         // The rules of prefixes, which are those of a prefix of one address, too.
-        let single = IpNet::from(ip).to_string();
         let unicast = match ip {
-            IpAddr::V6(_) => parse_prefix6(&single).map(drop),
-            IpAddr::V4(_) => parse_prefix4(&single).map(drop),
+            IpAddr::V6(ip) => check_prefix6(ip.into()),
+            IpAddr::V4(ip) => check_prefix4(ip.into()),
         };
         unicast.map_err(|why| wrong(item, Rule::Address(why)))?;
         if let Some(rule) = off(ip) {

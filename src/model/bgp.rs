@@ -3,7 +3,6 @@
 //! A checked value is harmless in any configuration: names are symbols, links and files hold no character that ends a quotation,
 //! numbers are in bounds. Must not know how a daemon wants to be told, and reads no file: a password is a file's name here.
 
-use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
@@ -543,13 +542,11 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 fn check_unique(peers: &[Peer], peer: &Peer, index: usize) -> Result<(), BgpError> {
-    let names: BTreeSet<&PeerName> = peers.iter().map(|peer| &peer.name).collect();
     let same = |field: &str, value: &str, other: usize| {
         let rule = BgpRule::Twice(format!("spec.bgp.peers[{other}]{field}"));
         Err(broken(format!("spec.bgp.peers[{index}]{field}"), value, rule))
     };
-    if names.contains(&peer.name) {
-        let other = peers.iter().position(|other| other.name == peer.name).unwrap_or_default();
+    if let Some(other) = peers.iter().position(|other| other.name == peer.name) {
         return same(".name", peer.name.as_str(), other);
     }
     match peers.iter().position(|other| other.neighbour.is(&peer.neighbour)) {

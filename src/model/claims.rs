@@ -9,7 +9,7 @@
 
 use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
@@ -76,12 +76,12 @@ pub fn own<'a>(
     let mut claims = Vec::new();
     let mut sharers: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
     for lease in leases {
-        let outside = lease.addresses().filter(|ip| !prefixes.iter().any(|prefix| prefix.contains(ip)));
-        claims.extend(outside.map(|address| {
-            let pod = holder(lease);
-            let known = former.iter().find(|c| c.address == address && !c.shared && *c.pod == *pod);
-            let since = known.map_or_else(|| now.into(), |claim| claim.since.clone());
-            Claim { address, since, pod: pod.into(), shared: false }
+        claims.extend(lease.outside(prefixes).map(|address| {
+            let new = Claim { address, since: now.into(), pod: holder(lease).into(), shared: false };
+            match former.iter().find(|former| new.continues(former)) {
+                Some(known) => Claim { since: known.since.clone(), ..new },
+                None => new,
+            }
         }));
         lease.anycast.iter().for_each(|ip| sharers.entry(*ip).or_default().push(holder(lease)));
     }
@@ -107,7 +107,7 @@ fn is_named(claim: &Claim, named: &[IpNet]) -> bool {
 /// The pod that a lease is for, `NAMESPACE/NAME`; the container where no pod was named.
 fn holder(lease: &Lease) -> String {
     match &lease.pod {
-        Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+        Some(pod) => pod.to_string(),
         None => format!("container {}", lease.attachment.container_id),
     }
 }

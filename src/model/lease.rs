@@ -82,7 +82,12 @@ impl Lease {
     /// Whether the node has routes for it beside those of its link: for anycast addresses, and for addresses outside of `ranges`,
     /// the node's own.
     pub fn is_routed_apart(&self, ranges: &[IpNet]) -> bool {
-        !self.anycast.is_empty() || self.addresses().any(|ip| !ranges.iter().any(|range| range.contains(&ip)))
+        !self.anycast.is_empty() || self.outside(ranges).next().is_some()
+    }
+
+    /// Its [`Lease::addresses`] that are in none of `ranges`.
+    pub fn outside(&self, ranges: &[IpNet]) -> impl Iterator<Item = IpAddr> {
+        self.addresses().filter(|ip| !ranges.iter().any(|range| range.contains(ip)))
     }
 
     /// The one address of each family that the runtime is told of, IPv6 first: the pod's default routes belong to these.

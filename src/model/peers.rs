@@ -19,7 +19,7 @@ use core::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::addr::{AddrError, check_prefix4, check_prefix6};
+use crate::addr::{AddrError, check_prefix4, check_prefix6, is_edge};
 use claim::counting;
 pub use claim::{CLAIMS_MAX, Claim};
 
@@ -535,12 +535,7 @@ impl Guard<'_> {
             Some(Finding::Covers { what, .. }) => return Some(what),
             _ => {}
         }
-        // The last address is the broadcast of IPv4, the first one any router of IPv6.
-        let is_edge = |net: &&IpNet| {
-            let pair = net.max_prefix_len() - net.prefix_len() <= 1;
-            !pair && (ip == net.network() || ip.is_ipv4() && ip == net.broadcast())
-        };
-        self.own.host.networks.iter().find(is_edge).map(|net| Covered::Edge(*net))
+        self.own.host.networks.iter().find(|net| is_edge(net, ip)).map(|net| Covered::Edge(*net))
     }
 
     /// Whether one of the nodes that bear `via` has still pods in `to`, a range that is none of a node any more.

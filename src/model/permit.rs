@@ -7,6 +7,7 @@ use core::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::addr::is_edge;
 use crate::annotations::{ADDRESSES, ANYCAST, AnnotationError, Intent, Rule};
 use crate::nodeconfig::NodeConfig;
 
@@ -36,17 +37,14 @@ pub fn permit(intent: &Intent, config: &NodeConfig) -> Result<(), AnnotationErro
     Ok(())
 }
 
-/// Whether one of `prefixes` holds `ip`, other than as its first or, in IPv4, its last address: the subnet-router anycast address
-/// of a network, its number and its broadcast address are not a machine's where that network is on a link.
+/// Whether one of `prefixes` holds `ip`, other than at its edge.
 ///
 /// # Errors
 /// The prefix that it is at the edge of; none if no prefix holds it.
 fn listed(ip: IpAddr, prefixes: &[IpNet]) -> Result<(), Option<IpNet>> {
     let mut edge = None;
     for prefix in prefixes.iter().filter(|prefix| prefix.contains(&ip)) {
-        let is_edge = ip == prefix.network() || ip.is_ipv4() && ip == prefix.broadcast();
-        // Two addresses are a point-to-point link, which has no edges (RFC 3021, RFC 6164), and one is itself.
-        if !is_edge || prefix.max_prefix_len() - prefix.prefix_len() <= 1 {
+        if !is_edge(prefix, ip) {
             return Ok(());
         }
         edge = Some(*prefix);

@@ -6,6 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flock::agent::node::reach::OnLink;
 use flock::kernel::netlink::changes::{Announcement, Announcements};
 use flock::kernel::netlink::conn::Conn;
 use flock::kernel::netns::Netns;
@@ -268,7 +269,7 @@ fn what_somebody_else_has_in_the_way_is_named_and_stays() {
             let text = refused.to_string();
             assert!(text.starts_with(&format!("{step}: ")) && text.contains(named), "{text}");
         }
-        // Flock's own is gone, and this is not it.
+        // What stands there is somebody else's, so the removal of flock's own finds nothing to do.
         carry_out(&mut conn, &[Step::DeleteRoute(key, way)]);
     }
     for step in [Step::PutNexthop(0x666c_0011, hop), Step::PutGroup(0x666c_0011, group)] {
@@ -444,7 +445,8 @@ fn an_address_is_on_the_link_when_packets_to_it_go_straight_out() {
         ("10.9.9.9", None),
         ("2001:db8:9999::1", None),
     ] {
-        assert_eq!(conn.on_link(ip(address)).expect("asked"), link, "{address}");
+        let reach = OnLink::default().among([ip(address)].into_iter(), &mut conn).expect("asked");
+        assert_eq!(reach.get(&ip(address)).copied(), link, "{address}");
     }
 }
 

@@ -135,11 +135,8 @@ impl OwnPeer {
 /// counts, and an agent that was started anew may not know yet how old its own is.
 fn wanted(state: &NodeState, held: &Held, former: &[Claim]) -> Option<Peer> {
     let aged = |claim: &Claim| {
-        // Pods that share an address come and go, and the claim stays.
-        let same = |told: &&Claim| {
-            told.address == claim.address && told.shared == claim.shared && (claim.shared || told.pod == claim.pod)
-        };
-        let earlier = former.iter().filter(same).map(|told| &told.since).chain([&claim.since]).min();
+        let known = former.iter().filter(|told| claim.continues(told));
+        let earlier = known.map(|told| &told.since).chain([&claim.since]).min();
         Claim { since: earlier.unwrap_or(&claim.since).clone(), ..claim.clone() }
     };
     let edit = state.verdict.edit.as_ref()?;

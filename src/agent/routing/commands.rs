@@ -4,14 +4,13 @@
 //! how far the node is withdrawn, and in the kernel. Must not touch a route that is not announced.
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::routing::drain::DrainFile;
 use crate::agent::routing::restart;
-use crate::bird::socket::{Control, ControlError};
+use crate::bird::socket::Control;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::exit::Exit;
@@ -87,8 +86,7 @@ fn try_to_stop(bird: &Path, agent: &Path, leaves: bool) -> Result<(), String> {
 fn end(bird: &Path, leaves: bool) -> Result<(), String> {
     let now = Instant::now();
     match Control::open(bird, now + ANSWER_LIMIT) {
-        Err(ControlError::Unreachable { error, .. })
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+        Err(error) if error.is_absent() => {}
         Err(error) => return Err(error.to_string()),
         Ok(mut bird) => {
             let limit = now + ANSWER_LIMIT;

@@ -243,15 +243,6 @@ impl Conn {
         let found = ours.iter().chain(&all).filter(|object| key_of(object) == Some(key)).find_map(as_in_the_way);
         Ok(found)
     }
-
-    /// The link by which the kernel would send a packet to `ip` now, if it would go straight out: not to a gateway, not to this
-    /// host itself, and not by a route of flock's.
-    ///
-    /// # Errors
-    /// The kernel could not be asked.
-    pub fn on_link(&mut self, ip: IpAddr) -> Result<Option<u32>, NetlinkError> {
-        Ok(self.look_up(ip)?.iter().find_map(straight_out))
-    }
 }
 
 /// What the steps of this call that were refused keep others from.
@@ -412,17 +403,4 @@ fn as_left(object: &Object) -> Option<(RouteKey, BTreeSet<u32>)> {
     let route = as_foreign_route(object, &NexthopObjects::default())?;
     let links: Option<BTreeSet<u32>> = route.hops.into_iter().map(|(link, via)| via.and(link)).collect();
     Some((key, links.filter(|links| !links.is_empty())?))
-}
-
-fn straight_out(object: &Object) -> Option<u32> {
-    let &[_, _, _, _, _, protocol, _, kind, ..] = object.of::<ROUTE_SIZE>(RTM_NEWROUTE)?;
-    let mut link = None;
-    for (attribute, value) in object.attributes(ROUTE_SIZE) {
-        match attribute {
-            RTA_OIF => link = number(value),
-            RTA_GATEWAY | RTA_VIA | RTA_MULTIPATH => return None,
-            _ => {}
-        }
-    }
-    link.filter(|_| kind == RTN_UNICAST && protocol != ROUTE_PROTOCOL)
 }

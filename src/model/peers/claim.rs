@@ -24,6 +24,15 @@ pub struct Claim {
     pub shared: bool,
 }
 
+impl Claim {
+    /// Whether it is what `former` was, told again: of the same address and pod. Pods that share an address come and go, and the
+    /// claim stays.
+    pub fn continues(&self, former: &Claim) -> bool {
+        let same_pod = self.shared || self.pod == former.pod;
+        self.address == former.address && self.shared == former.shared && same_pod
+    }
+}
+
 /// Of the claims of one address, each with its node, the one that counts; none if there are none.
 ///
 /// A pod has moved to where it was claimed last, so only its latest claim is looked at. Of several pods the one that was claimed

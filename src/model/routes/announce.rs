@@ -26,8 +26,7 @@ pub fn own<'a>(
     announced.routes.extend(prefixes.iter().map(|prefix| (key(*prefix), Way::Unreachable)));
     for lease in leases.into_iter().filter(|lease| lease.phase == Phase::Committed) {
         let Some(link) = lease.host_index else { continue };
-        let outside = lease.addresses().filter(|ip| !prefixes.iter().any(|prefix| prefix.contains(ip)));
-        let outside = outside.filter(|ip| !contested(*ip));
+        let outside = lease.outside(prefixes).filter(|ip| !contested(*ip));
         announced.routes.extend(outside.map(|ip| (key(IpNet::from(ip)), Way::Link(link))));
     }
     announced
