@@ -367,7 +367,7 @@ fn one_identity_per_node_may_read_and_write_its_own_node_config_only() {
     assert!(!can("patch nodeconfigs/host002 --subresource=status"));
     assert!(!can("list nodeconfigs"));
     assert!(!can("patch nodeconfigs/host001"));
-    // It speaks to the others for itself and for nobody else; RBAC asks for the name also where that makes a new object.
+    // It speaks to the others for itself and for nobody else; RBAC checks the name even where the patch creates the object.
     wait_for("the NodePeer", || plane.run("get nodepeers").contains(CIDR4).then_some(()));
     assert!(can("list nodepeers") && can("patch nodepeers/host001"));
     assert!(!can("create nodepeers") && !can("patch nodepeers/host002") && !can("delete nodepeers/host001"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::network::{Network, Node, ip};
+use crate::network::{Network, Node, RANGES, ip};
 use crate::router;
 use crate::support::agent::Agent;
 use crate::support::fib::{RouteEvent, RouteEvents};
@@ -25,10 +25,6 @@ const NOTHING: &str = "log stderr all;\nrouter id 192.0.2.99;\nprotocol device {
 
 /// The ranges of the first node at the router.
 const OF_ONE: [&str; 2] = ["10.25.1.0/24 via node1", "2001:db8:1:1::/64 via node1"];
-
-/// The ranges of both nodes at the router.
-const OF_BOTH: [&str; 4] =
-    ["10.25.1.0/24 via node1", "10.25.2.0/24 via node2", "2001:db8:1:1::/64 via node1", "2001:db8:1:2::/64 via node2"];
 
 fn tor() -> Value {
     json!({"name": "tor1", "address": "2001:db8:a25::1", "asn": 65100})
@@ -65,7 +61,7 @@ fn a_block_in_the_node_config_is_all_that_a_router_needs_to_learn_the_node() {
     let nodes = [&network.one, &network.two];
     let birds = nodes.map(bird);
     let _agents = nodes.map(|node| start(node, bgp(json!([tor()]))));
-    network.wait_learned(&OF_BOTH);
+    network.wait_learned(&RANGES);
     assert!(text(&network.one).contains("router id 192.0.2.11;"), "the address by which it leaves");
     assert_eq!(fs::metadata(network.one.host.path(CONFIG)).expect("there").permissions().mode() & 0o7777, 0o640);
 
@@ -241,7 +237,7 @@ fn a_router_at_a_link_local_address_and_one_that_only_a_link_is_named_of() {
     let unknown = json!([{"name": "tor1", "interface": "eth0", "asn": "external"}]);
     let _one = start(&network.one, bgp(known));
     let two = start(&network.two, bgp(unknown));
-    network.wait_learned(&OF_BOTH);
+    network.wait_learned(&RANGES);
     two.wait_log("peers are told what this node announces");
 }
 
@@ -284,7 +280,7 @@ protocol static given4 {{ ipv4; route 10.77.0.0/16 unreachable; route 172.16.0.0
 protocol static given6 {{ ipv6; route 2001:db8:77::/48 unreachable; route ::/0 unreachable;
   route 2001:db8:a25::80/124 unreachable; route 2001:db8:1:1::4/128 unreachable; }}
 ",
-        router::BIRD.replace("export none;", "export where source = RTS_STATIC;").replace("import none; export where", "export where")
+        router::BIRD.replace("export none;", "export where source = RTS_STATIC;")
     );
     let _router = network.router.bird(Debian::Bookworm, &gives);
     let bird = bird(&network.one);
@@ -315,9 +311,7 @@ fn a_default_route_from_a_router_stays_however_many_services_stand_on_a_link_of_
 protocol static given4 {{ ipv4; route 0.0.0.0/0 unreachable; route 10.77.0.0/16 unreachable; }}
 protocol static given6 {{ ipv6; route ::/0 unreachable; }}
 ",
-        router::BIRD
-            .replace("export none;", "export where source = RTS_STATIC;")
-            .replace("import none; export where", "export where")
+        router::BIRD.replace("export none;", "export where source = RTS_STATIC;")
     );
     let _router = network.router.bird(Debian::Bookworm, &gives);
     let _bird = bird(&network.one);
@@ -362,11 +356,6 @@ fn lost_while(network: &Network, what: impl FnOnce()) -> usize {
     probe.finish().lost.len()
 }
 
-/// Waits until BIRD has said so often that a restart is over.
-fn recovered(bird: &Bird<'_>, times: usize) {
-    wait_for("the end of the restart", || (bird.log().matches("Graceful restart done").count() >= times).then_some(()));
-}
-
 /// Waits until the next BIRD is told that it starts once more. Returns the file that says so.
 fn wait_told_to_restart(node: &Node) -> PathBuf {
     let environment = node.host.path("/run/flock/bird.env");
@@ -389,12 +378,12 @@ fn bird_is_killed_or_stopped_and_back_and_nothing_is_lost() {
         bird.wait();
         bird.start(&["-R"]);
         // What is stale and goes stale again is lost (RFC 4724, section 4.2), so one restart ends before the next one begins.
-        recovered(&bird, 1);
+        bird.wait_recovered(1);
         let stop = network.one.host.run(&format!("{FLOCK_AGENT} bird stop --bird-socket {SOCKET}"));
         assert_eq!(stop, "");
         assert!(bird.wait().success());
         bird.start(&["-R"]);
-        recovered(&bird, 2);
+        bird.wait_recovered(2);
     });
     assert_eq!(lost, 0);
     assert_eq!(gone(&learned), []);
@@ -433,14 +422,13 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
     let _birds = nodes.map(bird);
     let config = json!({"bgp": {"asn": 65001, "import": ["203.0.113.0/24", "2001:db8:f::/48"], "peers": [tor()]}});
     let agents = nodes.map(|node| start(node, config.clone()));
-    network.wait_learned(&OF_BOTH);
+    network.wait_learned(&RANGES);
     // What the agents keep in table 102 is of other stories.
     agents.into_iter().for_each(Agent::kill);
     for address in ["203.0.113.5/32", "2001:db8:f::5/128"] {
         network.one.host.run(&format!("ip route add unreachable {address} table 102 proto 102 metric 7"));
     }
-    let of_one = ["2001:db8:f::5 via node1", "203.0.113.5 via node1"];
-    network.wait_learned(&[&OF_BOTH[..], &of_one].concat());
+    network.wait_anycast("node1");
     wait_for("the other node's way there", || {
         (network.two.host.routes("proto bird").keys().cloned().collect::<Vec<_>>() == ["2001:db8:f::5", "203.0.113.5"])
             .then_some(())
@@ -448,8 +436,7 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
     for address in ["203.0.113.5/32", "2001:db8:f::5/128"] {
         network.two.host.run(&format!("ip route add unreachable {address} table 102 proto 102 metric 8"));
     }
-    let of_both = ["2001:db8:f::5 via node1 and node2", "203.0.113.5 via node1 and node2"];
-    network.wait_learned(&[&OF_BOTH[..], &of_both].concat());
+    network.wait_anycast("node1 and node2");
     // A route of somebody else in the table is nobody's announcement.
     network.two.host.run("ip route add 10.99.0.0/24 via 192.0.2.1 table 102 proto static");
     // About to go: the router turns away while the way is still good.
@@ -457,8 +444,7 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
         network.one.host.run(&format!("ip route add unreachable {address} table 102 proto 102 metric 4007"));
         network.one.host.run(&format!("ip route del unreachable {address} table 102 proto 102 metric 7"));
     }
-    let of_two = ["2001:db8:f::5 via node2", "203.0.113.5 via node2"];
-    network.wait_learned(&[&OF_BOTH[..], &of_two].concat());
+    network.wait_anycast("node2");
     // What no other node has is reached until the end, from other nodes as well.
     network.one.host.run("ip route add unreachable 203.0.113.6/32 table 102 proto 102 metric 4008");
     wait_for("the other node's way there", || {
@@ -476,7 +462,7 @@ fn a_router_of_the_nodes_own_as_turns_away_from_what_is_about_to_go_and_loses_no
     let _birds = nodes.map(bird);
     let peer = json!({"name": "tor1", "address": "2001:db8:a25::1", "asn": 65001});
     let agents = nodes.map(|node| start(node, bgp(json!([peer]))));
-    network.wait_learned(&OF_BOTH);
+    network.wait_learned(&RANGES);
     agents.into_iter().for_each(Agent::kill);
     let announce = |node: &Node, address: &str, metric: u32| {
         node.host.run(&format!("ip route add unreachable {address} table 102 proto 102 metric {metric}"));
@@ -487,7 +473,7 @@ fn a_router_of_the_nodes_own_as_turns_away_from_what_is_about_to_go_and_loses_no
     shared.into_iter().for_each(|address| announce(&network.two, address, 8));
     let of_one = ["203.0.113.6 via node1", "2001:db8:f::6 via node1"];
     let of_both = ["203.0.113.5 via node1 and node2", "2001:db8:f::5 via node1 and node2"];
-    network.wait_learned(&[&OF_BOTH[..], &of_one, &of_both].concat());
+    network.wait_learned(&[&RANGES[..], &of_one, &of_both].concat());
 
     let events = network.router.route_events();
     // What is looked at is done first: the end of the others is waited for.
@@ -496,7 +482,7 @@ fn a_router_of_the_nodes_own_as_turns_away_from_what_is_about_to_go_and_loses_no
         network.one.host.run(&format!("ip route del unreachable {address} table 102 proto 102 metric 7"));
     }
     let of_two = ["203.0.113.5 via node2", "2001:db8:f::5 via node2"];
-    network.wait_learned(&[&OF_BOTH[..], &of_one, &of_two].concat());
+    network.wait_learned(&[&RANGES[..], &of_one, &of_two].concat());
     let lost: Vec<RouteEvent> =
         events.drain().into_iter().filter(|event| event.gone && alone.map(ip).contains(&event.to)).collect();
     assert_eq!(lost, []);
@@ -530,7 +516,7 @@ fn a_node_withdraws_itself_with_and_without_its_agent_and_nothing_is_lost() {
         let _router = router::bird(&network);
         let _birds = [&network.one, &network.two].map(bird);
         let [one, two] = [&network.one, &network.two].map(|node| start(node, bgp(json!([tor()]))));
-        network.wait_learned(&OF_BOTH);
+        network.wait_learned(&RANGES);
         let one = if with_agent {
             Some(one)
         } else {
@@ -545,7 +531,7 @@ fn a_node_withdraws_itself_with_and_without_its_agent_and_nothing_is_lost() {
         }
         network.one.host.run(&format!("{FLOCK_AGENT} announce"));
         let one = one.unwrap_or_else(|| start(&network.one, bgp(json!([tor()]))));
-        network.wait_learned(&OF_BOTH);
+        network.wait_learned(&RANGES);
         drop((one, two));
     }
 }

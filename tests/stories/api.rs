@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
-use crate::routes::{Monitor, announced};
+use crate::routes::announced;
 use crate::support::agent::Agent;
 use crate::support::host::{Host, host_addresses};
 use crate::support::http::{Conn, Request};
@@ -727,7 +727,7 @@ fn a_node_that_starts_without_its_api_server_withdraws_nothing_and_has_all_of_it
             announced.len() == 3 && to_other.contains("via 192.0.2.2") && proxies.len() == 2 && bird.contains("tor1");
         whole.then_some(all)
     });
-    let monitor = Monitor::new(&host);
+    let announcements = host.route_events();
     agent.kill();
     api.change(|script| script.mute = true);
     let agent = start();
@@ -736,7 +736,7 @@ fn a_node_that_starts_without_its_api_server_withdraws_nothing_and_has_all_of_it
     agent.wait_log("BIRD");
     agent.rounds(2);
     assert_eq!(shown(), before);
-    assert_eq!(monitor.heard(), Vec::<String>::new(), "a daemon that follows table 102 heard nothing");
+    announcements.assert_unheard(102);
     // Pods come and go, and name what the node's owner lets them.
     let second = add("second", "203.0.113.6");
     wait_for("its announcement and its proxies", || {

@@ -2,9 +2,7 @@
 //! changes something.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 use std::net::IpAddr;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -53,32 +51,6 @@ fn wait_announced(host: &Host, expected: &[&str]) {
 }
 
 const BOTH: [&str; 2] = ["10.7.0.0/24 1", "2001:db8:7::/64 1"];
-
-/// What the kernel announces of its routes from now on.
-pub(crate) struct Monitor(Child);
-
-impl Monitor {
-    pub(crate) fn new(host: &Host) -> Monitor {
-        let child = host.command("ip").args(["monitor", "route"]).stdout(Stdio::piped()).spawn().expect("starts");
-        let monitor = Monitor(child);
-        // It listens from the moment that it has its socket, which the kernel shows.
-        let pid = monitor.0.id();
-        wait_for("the monitor to listen", || {
-            let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/netlink")).ok()?;
-            sockets.lines().any(|line| line.split_whitespace().nth(2) == Some(&pid.to_string())).then_some(())
-        });
-        monitor
-    }
-
-    /// Ends it, and returns the lines of table 102.
-    pub(crate) fn heard(mut self) -> Vec<String> {
-        self.0.kill().expect("killable");
-        let mut text = String::new();
-        self.0.stdout.take().expect("piped").read_to_string(&mut text).expect("readable");
-        self.0.wait().expect("waitable");
-        text.lines().filter(|line| line.contains("table 102")).map(str::to_owned).collect()
-    }
-}
 
 // covers: FM-H02
 #[test]
@@ -143,14 +115,14 @@ fn announcements_outlive_the_agent_and_its_successor_changes_none() {
     let agent = host.agent().config(Some(&node_config(CIDR6, CIDR4))).start();
     host.attach("p");
     wait_announced(&host, &BOTH);
-    let monitor = Monitor::new(&host);
+    let announcements = host.route_events();
     agent.kill();
     wait_announced(&host, &BOTH);
     let agent = host.agent().keep_config().start();
     host.attach("q");
     agent.rounds(2);
     wait_announced(&host, &BOTH);
-    assert_eq!(monitor.heard(), Vec::<String>::new(), "a daemon that follows the table heard nothing");
+    announcements.assert_unheard(102);
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl RouteEvents {
         }
     }
 
-    /// Tells each change as it comes, with its time, on a thread of its own: for who does something else meanwhile.
+    /// Tells each change as it comes, with its time, on a thread of its own: for callers that are busy meanwhile.
     pub fn told(self) -> Receiver<RouteEvent> {
         let (tell, told) = mpsc::channel();
         thread::spawn(
@@ -122,6 +122,13 @@ impl RouteEvents {
             },
         );
         told
+    }
+
+    /// A daemon that follows this table of the kernel has had nothing to hear since the last change that was taken from here.
+    #[track_caller]
+    pub fn assert_unheard(&self, table: u32) {
+        let heard: Vec<RouteEvent> = self.drain().into_iter().filter(|event| event.table == table).collect();
+        assert_eq!(heard, [], "table {table} has changed");
     }
 
     /// Every change up to now.

@@ -87,11 +87,6 @@ impl Tally {
     pub fn moved(&self) -> usize {
         self.flows.values().filter(|names| names.len() > 1).count()
     }
-
-    /// The time from the first lost packet to the last.
-    pub fn gap(&self) -> Duration {
-        self.lost.last().zip(self.lost.first()).map(|(last, first)| *last - *first).unwrap_or_default()
-    }
 }
 
 /// Flows of packets that run until they are told to end.

@@ -1,4 +1,4 @@
-//! Routing daemons of others on a host: BIRD and FRR as Debian builds them. They are run as they are, with a configuration that the
+//! Third-party routing daemons on a host: BIRD and FRR as Debian builds them. They are run as they are, with a configuration that the
 //! test gives; what they did, the tests ask the kernel.
 
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -83,7 +83,7 @@ impl Log {
     }
 }
 
-/// One of them, held until it shall end.
+/// One of them, kept alive until it is dropped.
 pub enum Daemon<'a> {
     Bird(Bird<'a>),
     Frr(Frr),

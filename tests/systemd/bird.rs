@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use crate::support::fib::RouteEvents;
 use crate::support::host::Host;
 use crate::support::log::wait_line;
 use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
-use crate::support::programs::{FLOCK_AGENT, succeed};
+use crate::support::programs::{FLOCK_AGENT, put_copy, succeed};
 use crate::support::routers::Debian;
 use crate::support::switch::cable;
 use crate::support::waiting::{wait_for, wait_or};
@@ -53,17 +54,10 @@ fn spec() -> Value {
 
 /// Debian's BIRD where it can be started, and its user.
 fn put_bird(host: &Host) {
-    host.run("mkdir -p /usr/local/lib/debian/bin /usr/local/lib/debian/lib");
-    let debian = Path::new(assets("routes")).join("bookworm");
-    for (dir, name) in [("bin", "bird"), ("lib", "")] {
-        for file in fs::read_dir(debian.join(dir)).expect("fetched").map(|entry| entry.expect("readable").path()) {
-            let own = file.file_name().expect("a name").to_string_lossy().into_owned();
-            if name.is_empty() || own == name {
-                let to = host.path(&format!("/usr/local/lib/debian/{dir}/{own}"));
-                fs::copy(&file, to).expect("copied");
-            }
-        }
-    }
+    let (debian, at) = (Path::new(assets("routes")).join("bookworm"), host.path("/usr/local/lib/debian"));
+    fs::create_dir_all(at.join("bin")).expect("made");
+    put_copy(debian.join("bin/bird"), at.join("bin/bird"));
+    succeed(Command::new("cp").arg("-r").args([debian.join("lib"), at]));
     let start = unit_line("ExecStart=").replace("/usr/sbin/bird", "/usr/local/lib/debian/bin/bird");
     host.adapt(
         "flock-bird.service",
