@@ -15,7 +15,7 @@ use super::read::{Neighbour, as_neighbour};
 use super::uapi::{
     AF_INET, AF_INET6, NEXTHOP_SIZE, NHA_GATEWAY, NHA_GROUP, NHA_ID, NHA_OIF, NUD_DELAY, NUD_PERMANENT, NUD_PROBE,
     NUD_REACHABLE, NUD_STALE, ROUTE_SIZE, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_NH_ID, RTA_OIF, RTA_PRIORITY,
-    RTA_TABLE, RTA_VIA, RTM_GETNEXTHOP, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTPROT_RA,
+    RTA_TABLE, RTA_VIA, RTM_GETNEXTHOP, RTM_NEWNEXTHOP, RTM_NEWROUTE, RTN_UNICAST, RTPROT_RA,
 };
 use super::{Hop, NetlinkError};
 use model::plan::ROUTE_PROTOCOL;
@@ -75,7 +75,7 @@ impl Conn {
         Ok(all.iter().filter_map(|object| as_foreign_route(object, objects)).collect())
     }
 
-    /// The route that a packet to `ip` would take, with every next hop; none if there is none, or if it is flock's.
+    /// The route by which a packet to `ip` would leave this host, with every next hop; none if there is none, or if it is flock's.
     ///
     /// # Errors
     /// The kernel could not be asked.
@@ -84,7 +84,10 @@ impl Conn {
         ip: IpAddr,
         objects: &NexthopObjects,
     ) -> Result<Option<ForeignRoute>, NetlinkError> {
-        Ok(self.look_up(ip)?.iter().find_map(|object| as_foreign_route(object, objects)))
+        let leaves = |object: &&Object| {
+            object.of::<ROUTE_SIZE>(RTM_NEWROUTE).is_some_and(|&[_, _, _, _, _, _, _, kind, ..]| kind == RTN_UNICAST)
+        };
+        Ok(self.look_up(ip)?.iter().filter(leaves).find_map(|object| as_foreign_route(object, objects)))
     }
 
     /// The nexthop objects; none on a kernel without them.
