@@ -113,6 +113,8 @@ pub struct Control {
     replies: Replies,
     /// Bytes that have come and belong to a later reply.
     rest: Vec<u8>,
+    /// What BIRD calls itself, such as `BIRD 2.0.12 ready.`
+    pub greeting: Excerpt,
 }
 
 impl Control {
@@ -133,9 +135,15 @@ impl Control {
         let stream = UnixStream::from(stream);
         let lost = |error| ControlError::Lost(socket.into(), error);
         stream.set_nonblocking(false).map_err(lost)?;
-        let mut control = Control { socket: socket.into(), stream, replies: Replies::default(), rest: Vec::new() };
-        let greeting = control.reply(deadline)?;
-        if greeting.last.code == 1 { Ok(control) } else { Err(refused(&greeting)) }
+        let greeting = Excerpt::of("");
+        let mut control =
+            Control { socket: socket.into(), stream, replies: Replies::default(), rest: Vec::new(), greeting };
+        let reply = control.reply(deadline)?;
+        if reply.last.code != 1 {
+            return Err(refused(&reply));
+        }
+        control.greeting = Excerpt::line(&reply.last.text, REFUSAL_MAX);
+        Ok(control)
     }
 
     /// Whether BIRD takes the configuration in `file`, which it reads, and does nothing with.
@@ -332,6 +340,7 @@ mod tests {
             ],
             |path| {
                 let mut bird = Control::open(path, soon()).expect("greeted");
+                assert_eq!(bird.greeting.as_ref(), "BIRD 2.0.12 ready.");
                 bird.check(Path::new("/c/new"), soon()).expect("taken");
                 for _good in [true, false] {
                     assert_eq!(bird.started_with(soon()).expect("told").as_deref(), Some("/c/bird.conf"));
