@@ -32,4 +32,5 @@ pub mod plan;
 pub mod proxy;
 pub mod recover;
 pub mod routes;
+pub mod ruleset;
 pub mod text;
