@@ -42,6 +42,7 @@ const SERDE: &[&str] = &[
     "kube/watch.rs",
     "model/bgp.rs",
     "model/nodeconfig.rs",
+    "model/policing.rs",
     "model/text.rs",
     "plugin.rs",
     "record/format.rs",

@@ -20,6 +20,7 @@ use model::excerpt::Excerpt;
 use model::nodeconfig::{KIND, Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefaults, range4, range6};
 use model::peers::own::is_reachable;
 use model::peers::{CLAIMS_MAX, Claim, NEXT_HOPS_MAX, NextHop, Peer};
+use model::policing::{SpecMasquerade, SpecPolicy};
 
 /// The NodeConfig of one node. The server filters.
 #[derive(Debug, Clone)]
@@ -107,6 +108,12 @@ fn config(text: &str) -> Result<(NodeConfig, Vec<String>, String), String> {
         if let Some(defaults) = spec.get_mut("defaults") {
             note("spec.defaults", defaults, &SpecDefaults::FIELDS);
             *defaults = known(defaults, &SpecDefaults::FIELDS);
+        }
+        for (field, fields) in [("policy", &SpecPolicy::FIELDS[..]), ("masquerade", &SpecMasquerade::FIELDS[..])] {
+            if let Some(block) = spec.get_mut(field) {
+                note(&format!("spec.{field}"), block, fields);
+                *block = known(block, fields);
+            }
         }
         if let Some(bgp) = spec.get_mut("bgp") {
             note("spec.bgp", bgp, &SpecBgp::FIELDS);
@@ -515,6 +522,8 @@ mod tests {
         let known = |fields: &[&str]| fields.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
         assert_eq!(properties("spec"), known(&Spec::FIELDS));
         assert_eq!(properties("spec/properties/defaults"), known(&SpecDefaults::FIELDS));
+        assert_eq!(properties("spec/properties/policy"), known(&SpecPolicy::FIELDS));
+        assert_eq!(properties("spec/properties/masquerade"), known(&SpecMasquerade::FIELDS));
         assert_eq!(properties("spec/properties/bgp"), known(&SpecBgp::FIELDS));
         let peer = "spec/properties/bgp/properties/peers/items";
         assert_eq!(properties(peer), known(&SpecPeer::FIELDS));
@@ -525,6 +534,8 @@ mod tests {
         for (text, fields) in [
             ("  x: 1", &Spec::FIELDS[..]),
             ("  defaults: {x: true}", &SpecDefaults::FIELDS),
+            ("  policy: {x: true}", &SpecPolicy::FIELDS),
+            ("  masquerade: {x: true}", &SpecMasquerade::FIELDS),
             ("  bgp: {x: true}", &SpecBgp::FIELDS),
             ("  bgp: {peers: [{x: 1}]}", &SpecPeer::FIELDS),
             ("  bgp: {peers: [{bfd: {x: 1}}]}", &SpecBfd::FIELDS),
@@ -584,7 +595,7 @@ mod tests {
             "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig",
             "metadata": {"name": "n", "uid": "u", "generation": 3, "managedFields": [{"a": 1}],
                 "annotations": {"flock.fritzlab.net/ip-algo": "app", "odd": 7}},
-            "spec": {"cidr6": "2001:db8::/64", "policy": {"mode": "odd"}, "defaults": {"ipv6": true, "ipv9": true},
+            "spec": {"cidr6": "2001:db8::/64", "weather": {"mode": "odd"}, "defaults": {"ipv6": true, "ipv9": true},
                 "bgp": {"asn": 1, "confederation": 7, "peers": [
                     {"name": "a", "address": "192.0.2.1", "asn": 2, "role": "x", "bfd": {"interval": 50, "echo": true}}]}},
             "status": {"conditions": []},
@@ -596,7 +607,7 @@ mod tests {
         let says = |place: &str| object.notes.iter().any(|note| note.starts_with(place) && note.contains("ignored"));
         assert_eq!(config.bgp.map(|bgp| bgp.peers.len()), Some(1));
         for place in [
-            "spec: the field \"policy\"",
+            "spec: the field \"weather\"",
             "spec.defaults: the field \"ipv9\"",
             "spec.bgp: the field \"confederation\"",
             "spec.bgp.peers[0]: the field \"role\"",

@@ -38,6 +38,8 @@ const CIDR6: &str = "flock.fritzlab.net/cidr6";
 const CIDR4: &str = "flock.fritzlab.net/cidr4";
 pub(crate) const ADDRESSES: &str = "flock.fritzlab.net/addresses";
 pub(crate) const ANYCAST: &str = "flock.fritzlab.net/anycast";
+pub(crate) const SOURCE: &str = "flock.fritzlab.net/source";
+pub(crate) const POLICY: &str = "flock.fritzlab.net/policy";
 
 /// What holds for a pod that says nothing. The node's configuration gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,10 @@ pub struct Intent {
     pub anycast: Vec<IpAddr>,
     /// What the IPv6 host part shows; `None`: it is random.
     pub algo: Option<Algo>,
+    /// The pod sends for others, too, so the source of its packets is not to be checked.
+    pub any_source: bool,
+    /// What its policies forbid is to be counted, and to pass.
+    pub audit: bool,
 }
 
 /// Who said something: the pod's annotations come before the node's.
@@ -104,7 +110,7 @@ impl fmt::Display for Warning {
         match self {
             Warning::UnknownKey(key) => write!(
                 f,
-                "annotation {key} is ignored: the keys under {PREFIX} are ipv6, ipv4, cidr6, cidr4, addresses, anycast and ip-algo"
+                "annotation {key} is ignored: the keys under {PREFIX} are ipv6, ipv4, cidr6, cidr4, addresses, anycast, ip-algo, source and policy"
             ),
             Warning::NotOfNode(key, Some(field)) => write!(
                 f,
@@ -146,6 +152,10 @@ pub enum AnnotationError {
 pub enum Rule {
     /// Neither `true` nor `false`.
     NotABool,
+    /// Not the one word that the key can have.
+    MustBe(&'static str),
+    /// What the node's owner lets only pods of some namespaces say; the field that lists them, and the node's name.
+    NotForNamespace(&'static str, String),
     /// A list without items.
     EmptyList,
     /// More items than [`CIDRS_MAX`]: how many.
@@ -214,6 +224,11 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rule::NotABool => f.write_str("is neither true nor false"),
+            Rule::MustBe(word) => write!(f, "can only be {word}"),
+            Rule::NotForNamespace(field, node) => write!(
+                f,
+                "is not for pods of this namespace: list the namespace in {field} of NodeConfig {node}, or remove the annotation"
+            ),
             Rule::EmptyList => f.write_str("is an empty list of CIDRs (remove the annotation to take any)"),
             Rule::TooMany(count) => write!(f, "has {count} CIDRs, and {CIDRS_MAX} are allowed"),
             Rule::Prefix(why) => why.fmt(f),
@@ -294,13 +309,15 @@ pub fn intent(
     if let Some(both) = anycast.iter().find(|ip| own.contains(ip)) {
         return Err(AnnotationError::of(ANYCAST, *both, Rule::OwnAndShared));
     }
+    let any_source = word(SOURCE, get(SOURCE), "any")?;
+    let audit = word(POLICY, get(POLICY), "audit")?;
     let algo = match ipv6 {
         true => algo(get(IP_ALGO), defaults.ip_algo.as_deref(), &mut warnings),
         false => None,
     };
     warnings.extend(annotations.keys().filter_map(|key| foreign_key(key)));
     warnings.truncate(WARNINGS_MAX);
-    Ok((Intent { ipv6, ipv4, cidr6, cidr4, addresses: own, anycast, algo }, warnings))
+    Ok((Intent { ipv6, ipv4, cidr6, cidr4, addresses: own, anycast, algo, any_source, audit }, warnings))
 }
 
 /// What is wrong with the annotations of a NodeConfig, which is in force all the same. At most [`WARNINGS_MAX`].
@@ -324,6 +341,20 @@ pub fn of_the_node(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
     warnings.extend(misplaced.take(WARNINGS_MAX));
     warnings.truncate(WARNINGS_MAX);
     warnings
+}
+
+/// Whether a pod's annotations ask for its policies to be audited rather than enforced.
+pub fn asks_for_audit(annotations: &BTreeMap<String, String>) -> bool {
+    word(POLICY, annotations.get(POLICY).map(String::as_str), "audit") == Ok(true)
+}
+
+/// Whether `key` has the one value that it can have.
+fn word(key: &'static str, value: Option<&str>, word: &'static str) -> Result<bool, AnnotationError> {
+    match value.map(str::trim) {
+        None => Ok(false),
+        Some(text) if text == word => Ok(true),
+        Some(text) => Err(AnnotationError::Value { key, value: Excerpt::of(text), rule: Rule::MustBe(word) }),
+    }
 }
 
 fn family(key: &'static str, value: Option<&str>, default: bool) -> Result<(bool, Level), AnnotationError> {
@@ -412,7 +443,7 @@ fn algo(pod: Option<&str>, node: Option<&str>, warnings: &mut Vec<Warning>) -> O
 
 fn foreign_key(key: &str) -> Option<Warning> {
     match key.strip_prefix(PREFIX)? {
-        "ipv6" | "ipv4" | "cidr6" | "cidr4" | "addresses" | "anycast" | "ip-algo" => None,
+        "ipv6" | "ipv4" | "cidr6" | "cidr4" | "addresses" | "anycast" | "ip-algo" | "source" | "policy" => None,
         _ => Some(Warning::UnknownKey(Excerpt::of(key))),
     }
 }
@@ -458,6 +489,8 @@ mod tests {
             addresses: vec![],
             anycast: vec![],
             algo: None,
+            any_source: false,
+            audit: false,
         };
         assert_eq!(both, expected);
         assert!(!good(&[], &Defaults { ipv4: false, ..BOTH }).ipv4);

@@ -24,6 +24,7 @@ pub(crate) fn lease(key: &str) -> Lease {
         ipv4: Some("10.0.0.5".parse().expect("literal")),
         extra: vec![],
         anycast: vec![],
+        any_source: false,
         gateway4: GATEWAY4,
         host_index: None,
         pod: None,

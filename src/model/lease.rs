@@ -66,6 +66,8 @@ pub struct Lease {
     /// Addresses that the pod shares with others, by its annotation `anycast`. They are nobody's alone, so they are neither held
     /// nor routed here. Of each family only where the pod has an address of it above, and none twice.
     pub anycast: Vec<IpAddr>,
+    /// The pod sends for others, too, as the node's owner lets it: the source of its packets is not checked.
+    pub any_source: bool,
     /// The next hop of the pod's IPv4 default route, an address of the host end.
     pub gateway4: Ipv4Addr,
     /// The host end's index, since the attachment was committed: what of a link nobody can change.

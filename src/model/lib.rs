@@ -29,6 +29,7 @@ pub mod observed;
 pub mod peers;
 pub mod permit;
 pub mod plan;
+pub mod policing;
 pub mod proxy;
 pub mod recover;
 pub mod routes;

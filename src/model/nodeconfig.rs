@@ -18,6 +18,7 @@ use crate::addr::{AddrError, Family, GATEWAY4, IfName, parse_prefix4, parse_pref
 use crate::annotations::{Defaults, IP_ALGO, of_the_node};
 use crate::bgp::{Bgp, BgpError, SpecBgp};
 use crate::excerpt::Excerpt;
+use crate::policing::{self, Policing, SpecMasquerade, SpecPolicy};
 use crate::text::{self, TextError};
 
 /// The only `apiVersion`.
@@ -101,12 +102,34 @@ pub struct Spec {
     pub proxy_neighbours: Option<String>,
     /// The routers that are told the node's routes.
     pub bgp: Option<SpecBgp>,
+    /// Whether pods send with their own addresses only.
+    #[serde(deserialize_with = "text::boolean")]
+    pub source_check: Option<bool>,
+    /// Whose pods may send with any address.
+    pub source_any_namespaces: Option<Vec<String>>,
+    /// What becomes of NetworkPolicies.
+    pub policy: Option<SpecPolicy>,
+    /// Whether pods hide behind the node's address.
+    pub masquerade: Option<SpecMasquerade>,
 }
 
 impl Spec {
     /// The names of its fields, for readers that leave out what they do not know.
-    pub const FIELDS: [&str; 9] =
-        ["cidr6", "cidr4", "defaults", "mtu", "gateway4", "peers", "extraPrefixes", "proxyNeighbours", "bgp"];
+    pub const FIELDS: [&str; 13] = [
+        "cidr6",
+        "cidr4",
+        "defaults",
+        "mtu",
+        "gateway4",
+        "peers",
+        "extraPrefixes",
+        "proxyNeighbours",
+        "bgp",
+        "sourceCheck",
+        "sourceAnyNamespaces",
+        "policy",
+        "masquerade",
+    ];
 }
 
 /// `spec.defaults` as it is written.
@@ -154,6 +177,8 @@ pub struct NodeConfig {
     pub proxy_neighbours: Option<IfName>,
     /// The routers that are told the node's routes; `None`: flock configures no routing daemon.
     pub bgp: Option<Bgp>,
+    /// What pods may send and receive.
+    pub policing: Policing,
 }
 
 /// Whether a node keeps routes to other nodes by itself.
@@ -221,6 +246,10 @@ pub enum FieldRule {
     Twice,
     /// Not the name of a link that leads out of this host.
     Link(&'static str),
+    /// Not the name of a Kubernetes namespace.
+    Namespace,
+    /// Not a prefix of either family.
+    AnyPrefix,
 }
 
 impl NodeConfig {
@@ -269,6 +298,8 @@ impl fmt::Display for FieldRule {
             FieldRule::AtMost(most) => write!(f, "are too many: at most {most} are allowed"),
             FieldRule::Twice => f.write_str("stands there twice: remove one of the two"),
             FieldRule::Link(rule) => f.write_str(rule),
+            FieldRule::Namespace => f.write_str("is no name of a namespace: lower-case letters, digits and '-', such as vpn"),
+            FieldRule::AnyPrefix => f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32"),
             FieldRule::Between(min, max) => write!(f, "must be between {min} and {max}"),
         }
     }
@@ -376,6 +407,13 @@ impl Manifest {
         let extra_prefixes = extra_prefixes(&spec.extra_prefixes.unwrap_or_default())?;
         let proxy_neighbours = spec.proxy_neighbours.map(|text| uplink(&text)).transpose()?;
         let bgp = spec.bgp.map(SpecBgp::check).transpose().map_err(ConfigError::Bgp)?;
+        let policing = policing::Written {
+            source_check: spec.source_check,
+            source_any_namespaces: spec.source_any_namespaces,
+            policy: spec.policy,
+            masquerade: spec.masquerade,
+        };
+        let policing = policing.check()?;
 
         let asked = spec.defaults.unwrap_or_default();
         let default = |family, asked: Option<bool>, has_range: bool| match (asked, has_range) {
@@ -401,6 +439,7 @@ impl Manifest {
             extra_prefixes,
             proxy_neighbours,
             bgp,
+            policing,
         };
         Ok((config, notes))
     }
@@ -651,6 +690,7 @@ mod tests {
             extra_prefixes: Vec::new(),
             proxy_neighbours: None,
             bgp: None,
+            policing: Policing::default(),
         };
         assert_eq!(parse(text), Ok(want));
     }

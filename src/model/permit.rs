@@ -8,15 +8,26 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::addr::is_edge;
-use crate::annotations::{ADDRESSES, ANYCAST, AnnotationError, Intent, Rule};
+use crate::annotations::{ADDRESSES, ANYCAST, AnnotationError, Intent, POLICY, Rule, SOURCE};
+use crate::excerpt::Excerpt;
 use crate::nodeconfig::NodeConfig;
 
-/// Whether the owner of the node `config` lets a pod have the addresses that it names: they are in one of `spec.extraPrefixes`, and
-/// not in the node's own ranges.
+/// Whether the owner of the node `config` lets a pod of `namespace` have the addresses that it names, which are to be in one of
+/// `spec.extraPrefixes` and not in the node's own ranges, and be treated as it says.
 ///
 /// # Errors
-/// [`AnnotationError::Value`], with the first address that it may not have and what to do about that.
-pub fn permit(intent: &Intent, config: &NodeConfig) -> Result<(), AnnotationError> {
+/// [`AnnotationError::Value`], with the first thing that it may not have and what to do about that.
+pub fn permit(intent: &Intent, namespace: Option<&str>, config: &NodeConfig) -> Result<(), AnnotationError> {
+    let (any, audit) = (&config.policing.source_any, &config.policing.audit);
+    for (asked, listed, key, value, field) in [
+        (intent.any_source, any, SOURCE, "any", "spec.sourceAnyNamespaces"),
+        (intent.audit, audit, POLICY, "audit", "spec.policy.auditNamespaces"),
+    ] {
+        if asked && !namespace.is_some_and(|namespace| listed.contains(namespace)) {
+            let rule = Rule::NotForNamespace(field, config.name.clone());
+            return Err(AnnotationError::Value { key, value: Excerpt::of(value), rule });
+        }
+    }
     let own = intent.addresses.iter().map(|ip| (ADDRESSES, *ip));
     let shared = intent.anycast.iter().map(|ip| (ANYCAST, *ip));
     for (key, ip) in own.chain(shared) {
@@ -71,7 +82,38 @@ mod tests {
         let config = nodeconfig::parse(&text).expect("a NodeConfig");
         let annotations = BTreeMap::from([(format!("{PREFIX}{key}"), value.to_string())]);
         let (intent, _) = intent(&annotations, &config.defaults).expect("well-formed");
-        permit(&intent, &config).map_err(|error| error.to_string())
+        permit(&intent, Some("vpn"), &config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_pod_is_treated_as_it_says_where_the_owner_lists_its_namespace() {
+        for (spec, key, value, why) in [
+            ("{cidr4: 10.0.0.0/24, sourceAnyNamespaces: [vpn]}", "source", "any", None),
+            ("{cidr4: 10.0.0.0/24, policy: {auditNamespaces: [vpn]}}", "policy", " audit ", None),
+            (
+                "{cidr4: 10.0.0.0/24, sourceAnyNamespaces: [web]}",
+                "source",
+                "any",
+                Some("list the namespace in spec.sourceAnyNamespaces of NodeConfig host001"),
+            ),
+            (
+                "{cidr4: 10.0.0.0/24, sourceAnyNamespaces: [vpn]}",
+                "policy",
+                "audit",
+                Some("list the namespace in spec.policy.auditNamespaces of NodeConfig host001"),
+            ),
+        ] {
+            match (judged(spec, key, value), why) {
+                (Ok(()), None) => {}
+                (Err(said), Some(why)) => assert!(said.contains(why), "{said}"),
+                (judged, _) => panic!("{key}={value} with {spec}: {judged:?}"),
+            }
+        }
+        let text = "{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {name: n}, spec: {cidr4: 10.0.0.0/24, sourceAnyNamespaces: [vpn]}}";
+        let config = nodeconfig::parse(text).expect("a NodeConfig");
+        let annotations = BTreeMap::from([(format!("{PREFIX}source"), "any".to_string())]);
+        let (asks, _) = intent(&annotations, &config.defaults).expect("well-formed");
+        permit(&asks, None, &config).expect_err("nobody knows whose it is");
     }
 
     #[test]

@@ -116,6 +116,8 @@ struct Put {
     extra: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     anycast: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    any_source: bool,
     /// Absent where it is the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gateway4: Option<std::net::Ipv4Addr>,
@@ -239,6 +241,7 @@ impl From<&Lease> for Put {
             ip4: lease.ipv4,
             extra: lease.extra.clone(),
             anycast: lease.anycast.clone(),
+            any_source: lease.any_source,
             gateway4: Some(lease.gateway4).filter(|gateway| *gateway != GATEWAY4),
             host_index: lease.host_index,
             namespace: lease.pod.as_ref().map(|pod| pod.namespace.clone()),
@@ -248,6 +251,10 @@ impl From<&Lease> for Put {
             call: lease.call.clone(),
         }
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Put {
@@ -268,6 +275,7 @@ impl Put {
             ipv4: self.ip4,
             extra: self.extra,
             anycast: self.anycast,
+            any_source: self.any_source,
             gateway4: self.gateway4.unwrap_or(GATEWAY4),
             host_index: self.host_index,
             pod: pod_name(self.namespace, self.pod_name, self.pod_uid),
@@ -290,6 +298,7 @@ mod tests {
         other.call = Some("c1".into());
         other.gateway4 = "169.254.9.9".parse().expect("literal");
         other.host_index = Some(7);
+        other.any_source = true;
         other.extra = vec!["2001:db8:f::6".parse().expect("literal")];
         other.anycast = ["2001:db8:f::53", "2001:db8:f::54"].map(|ip| ip.parse().expect("literal")).into();
         vec![

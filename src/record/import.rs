@@ -132,6 +132,7 @@ pub fn leases(
             ipv4: entry.ip4,
             extra: without_doubles(extra),
             anycast: without_doubles(anycast),
+            any_source: false,
             gateway4: GATEWAY4,
             host_index: Some(index),
             // The file's `owner_uid` is left out: whether it is the pod's or that of what made the pod, the file does not say.

@@ -54,6 +54,7 @@ pub(crate) fn lease(id: &str, n: u16) -> Lease {
         ipv4: Some(format!("10.25.{}.{}", n >> 8, n & 255).parse().expect("an address")),
         extra: Vec::new(),
         anycast: Vec::new(),
+        any_source: false,
         gateway4: GATEWAY4,
         host_index: None,
         pod: None,

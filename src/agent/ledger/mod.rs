@@ -57,6 +57,8 @@ pub struct NewLease {
     pub addresses: ipam::Request,
     /// Addresses that it is to share with others.
     pub anycast: Vec<IpAddr>,
+    /// It sends for others, too.
+    pub any_source: bool,
 }
 
 /// The node's ranges.

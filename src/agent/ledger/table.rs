@@ -171,6 +171,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
             ipv4: allocation.ipv4,
             extra: allocation.extra,
             anycast: new.anycast,
+            any_source: new.any_source,
             gateway4: new.gateway4,
             host_index: None,
             pod: new.pod,

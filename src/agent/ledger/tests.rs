@@ -104,6 +104,7 @@ fn new(key: &str) -> NewLease {
         call: None,
         addresses: both(),
         anycast: Vec::new(),
+        any_source: false,
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Wanted {
     pub(super) addresses: ipam::Request,
     /// What it shares with other pods.
     pub(super) anycast: Vec<IpAddr>,
+    /// It sends for others, too.
+    pub(super) any_source: bool,
 }
 
 impl Verbs {
@@ -88,6 +90,7 @@ impl Verbs {
             call: request.call.clone(),
             addresses: wanted.addresses.clone(),
             anycast: wanted.anycast,
+            any_source: wanted.any_source,
         };
         let Begun { mut claim, warnings } = self.begin(&new, call.deadline)?;
         let warnings = match (warnings, claim.lease()) {
@@ -242,7 +245,7 @@ impl Verbs {
             (None, Some(_), Some(_)) => Cow::Owned(look().ok_or(Cause::PodUnknown)?.annotations.clone()),
         };
         let (intent, warnings) = annotations::intent(&annotations, &view.config.defaults)?;
-        permit(&intent, &view.config)?;
+        permit(&intent, pod.map(|pod| pod.namespace.as_str()), &view.config)?;
         let shown = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
         for warning in warnings {
             log::warn("annotation ignored").with_some("pod", shown.as_ref()).with("why", warning).write_limited();
@@ -263,7 +266,7 @@ impl Verbs {
             ipv4: intent.ipv4.then_some(ipam::Want4 { cidrs: intent.cidr4 }),
             fixed: intent.addresses,
         };
-        Ok(Wanted { addresses, anycast: intent.anycast })
+        Ok(Wanted { addresses, anycast: intent.anycast, any_source: intent.any_source })
     }
 }
 
