@@ -21,6 +21,7 @@ pub mod embed;
 #[cfg(test)]
 mod examples;
 pub mod excerpt;
+pub mod guard;
 pub mod hostfacts;
 pub mod ipam;
 pub mod lease;
