@@ -36,6 +36,7 @@ pub mod node;
 pub mod notices;
 pub mod observe;
 pub mod reconcile;
+pub mod reply;
 pub mod requirements;
 pub mod routing;
 pub mod settings;

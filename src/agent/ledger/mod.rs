@@ -7,7 +7,6 @@
 //! anything but its own disk.
 
 pub mod claim;
-mod reply;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -22,8 +21,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::agent::fault::Cause;
 use crate::agent::ledger::claim::{Begun, Claim};
-use crate::agent::ledger::reply::Reply;
 use crate::agent::ledger::table::Table;
+use crate::agent::reply::{self, Reply};
 use crate::agent::suspicion::Suspects;
 use crate::process::progress::Progress;
 use crate::record::boot_clock;

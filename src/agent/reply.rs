@@ -1,4 +1,4 @@
-//! One answer from the ledger to one caller, with an end: either the caller gets the answer, or it has given up and the ledger
+//! One answer from a thread to one caller, with an end: either the caller gets the answer, or it has given up and the thread
 //! knows that.
 //!
 //! A channel would lose what comes just as its reader gives up, and a claim must not be lost. Must not know what is asked.
@@ -22,28 +22,28 @@ struct Slot<T> {
     answered: Changed,
 }
 
-/// The ledger's end.
+/// The thread's end.
 #[derive(Debug)]
-pub(super) struct Reply<T>(Arc<Slot<T>>);
+pub(in crate::agent) struct Reply<T>(Arc<Slot<T>>);
 
 /// The caller's end.
 #[derive(Debug)]
-pub(super) struct Answer<T>(Arc<Slot<T>>);
+pub(in crate::agent) struct Answer<T>(Arc<Slot<T>>);
 
 /// Both ends of one answer.
-pub(super) fn pair<T>() -> (Reply<T>, Answer<T>) {
+pub(in crate::agent) fn pair<T>() -> (Reply<T>, Answer<T>) {
     let slot = Arc::new(Slot { state: Lock::new(State::Open), answered: Changed::new() });
     (Reply(slot.clone()), Answer(slot))
 }
 
 impl<T> Reply<T> {
     /// Whether the caller has given up, so that nothing need be done for it.
-    pub(super) fn is_given_up(&self) -> bool {
+    pub(in crate::agent) fn is_given_up(&self) -> bool {
         matches!(*self.0.state.lock(), State::Over)
     }
 
     /// Hands the answer over. True if the caller has it; false if it has given up, and never learns of it.
-    pub(super) fn send(self, answer: T) -> bool {
+    pub(in crate::agent) fn send(self, answer: T) -> bool {
         let mut state = self.0.state.lock();
         if matches!(*state, State::Over) {
             return false;
@@ -57,7 +57,7 @@ impl<T> Reply<T> {
 
 impl<T> Answer<T> {
     /// The answer, or none at `deadline`, after which there will be none.
-    pub(super) fn wait(self, deadline: Instant) -> Option<T> {
+    pub(in crate::agent) fn wait(self, deadline: Instant) -> Option<T> {
         let left = deadline.saturating_duration_since(Instant::now());
         let state = self.0.state.lock();
         let mut state = self.0.answered.wait_while(state, left, |state| matches!(state, State::Open));
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_reaches_its_caller_or_the_ledger_knows_that_it_did_not() {
+    fn an_answer_reaches_its_caller_or_the_thread_knows_that_it_did_not() {
         let (reply, answer) = pair();
         assert!(!reply.is_given_up());
         assert!(reply.send(7));
