@@ -7,6 +7,8 @@
 //! a letter and go on with letters, digits and `/`, `-`, `_` or `.`, as `nft` reads them without quotation marks.
 
 pub mod diff;
+#[cfg(test)]
+pub(crate) mod examples;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
