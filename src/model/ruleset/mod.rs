@@ -61,7 +61,8 @@ pub struct Table {
 pub struct Set {
     /// What its elements are like.
     pub form: Form,
-    /// The elements, all of that form. A set whose form is [`Form::Recent`] or [`Form::Rates`] is filled by packets, and has none here.
+    /// The elements, all of that form. A set whose form is [`Form::Recent`] or [`Form::Rates`] is filled by packets, and has none
+    /// here.
     pub elements: BTreeSet<Element>,
 }
 
