@@ -4,4 +4,5 @@
 
 pub mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod sysctl;

@@ -15,24 +15,26 @@ use super::uapi::{
 };
 
 /// Size of the header of a message (`nlmsghdr`).
-pub(super) const HEADER: usize = 16;
+pub(in crate::kernel) const HEADER: usize = 16;
 
 /// One message, not yet read any further.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(in crate::kernel) struct Message {
     /// What it is about, `RTM_NEWLINK` for one.
-    kind: u16,
-    pub(super) flags: u16,
+    pub(in crate::kernel) kind: u16,
+    pub(in crate::kernel) flags: u16,
     /// The sequence number of the request that it answers.
-    pub(super) sequence: u32,
-    body: Vec<u8>,
+    pub(in crate::kernel) sequence: u32,
+    /// The socket that it is for, or, of an announcement, whose change it tells of.
+    pub(in crate::kernel) port: u32,
+    pub(in crate::kernel) body: Vec<u8>,
 }
 
 /// The messages of one datagram, in order.
 ///
 /// # Errors
 /// [`Cause::Garbled`]: it does not consist of whole messages.
-pub(super) fn messages(datagram: &[u8]) -> Result<Vec<Message>, Cause> {
+pub(in crate::kernel) fn messages(datagram: &[u8]) -> Result<Vec<Message>, Cause> {
     let mut rest = datagram;
     let mut messages = Vec::new();
     while let Some(length) = u32_at(rest, 0) {
@@ -40,10 +42,12 @@ pub(super) fn messages(datagram: &[u8]) -> Result<Vec<Message>, Cause> {
         let Some(body) = rest.get(HEADER..length) else {
             return Err(Cause::Garbled(format!("a message of {length} bytes in {} bytes", rest.len())));
         };
-        let (Some(kind), Some(flags), Some(sequence)) = (u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8)) else {
+        let (Some(kind), Some(flags), Some(sequence), Some(port)) =
+            (u16_at(rest, 4), u16_at(rest, 6), u32_at(rest, 8), u32_at(rest, 12))
+        else {
             break;
         };
-        messages.push(Message { kind, flags, sequence, body: body.into() });
+        messages.push(Message { kind, flags, sequence, port, body: body.into() });
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(messages)
@@ -51,30 +55,30 @@ pub(super) fn messages(datagram: &[u8]) -> Result<Vec<Message>, Cause> {
 
 /// A thing that the kernel shows: its fixed header and its attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Object {
+pub(in crate::kernel) struct Object {
     kind: u16,
     body: Vec<u8>,
 }
 
 impl Object {
     /// What it is about, `RTM_NEWLINK` for one.
-    pub(super) fn kind(&self) -> u16 {
+    pub(in crate::kernel) fn kind(&self) -> u16 {
         self.kind
     }
 
     /// The fixed header of `SIZE` bytes, if it is an object of this kind.
-    pub(super) fn of<const SIZE: usize>(&self, kind: u16) -> Option<&[u8; SIZE]> {
+    pub(in crate::kernel) fn of<const SIZE: usize>(&self, kind: u16) -> Option<&[u8; SIZE]> {
         self.body.first_chunk().filter(|_| self.kind == kind)
     }
 
     /// The attributes behind a fixed header of `size` bytes.
-    pub(super) fn attributes(&self, size: usize) -> Attributes<'_> {
+    pub(in crate::kernel) fn attributes(&self, size: usize) -> Attributes<'_> {
         Attributes(self.body.get(size..).unwrap_or_default())
     }
 }
 
 /// What a message means to whoever asked.
-pub(super) enum Outcome {
+pub(in crate::kernel) enum Outcome {
     Object(Object),
     Accepted,
     Refused(Cause),
@@ -82,7 +86,7 @@ pub(super) enum Outcome {
     Nothing,
 }
 
-pub(super) fn outcome(message: Message) -> Outcome {
+pub(in crate::kernel) fn outcome(message: Message) -> Outcome {
     let refused = |code: i32, attributes: usize| {
         let Some(errno) = Errno::from_io_error(&io::Error::from_raw_os_error(code.saturating_abs())) else {
             return Outcome::Refused(Cause::Garbled(format!("an error number of {code}")));
@@ -111,11 +115,11 @@ fn ack_text(attributes: &[u8]) -> Option<String> {
 
 /// The attributes of an object, each a number and a value. Ends where the bytes do not hold a whole one any more.
 #[derive(Debug, Clone)]
-pub(super) struct Attributes<'a>(&'a [u8]);
+pub(in crate::kernel) struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
     /// The attributes inside the value of one.
-    pub(super) fn nested(value: &'a [u8]) -> Attributes<'a> {
+    pub(in crate::kernel) fn nested(value: &'a [u8]) -> Attributes<'a> {
         Attributes(value)
     }
 }
@@ -132,7 +136,7 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// An attribute with its padding, as it is sent.
-pub(super) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
+pub(in crate::kernel) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
     // What flock sends is a few hundred bytes long.
     let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut bytes = [&length.to_ne_bytes()[..], &number.to_ne_bytes(), value].concat();
@@ -141,19 +145,19 @@ pub(super) fn attribute(number: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// A number of four bytes.
-pub(super) fn number(value: &[u8]) -> Option<u32> {
+pub(in crate::kernel) fn number(value: &[u8]) -> Option<u32> {
     u32_at(value, 0).filter(|_| value.len() == 4)
 }
 
 /// A text up to its end mark, if it has one. What is not UTF-8 is shown as such and never an error: the kernel takes any
 /// bytes for a name or an alias.
-pub(super) fn text(value: &[u8]) -> String {
+pub(in crate::kernel) fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }
 
 /// An address of the family that the object's header names.
-pub(super) fn address(family: u8, value: &[u8]) -> Option<IpAddr> {
+pub(in crate::kernel) fn address(family: u8, value: &[u8]) -> Option<IpAddr> {
     match family {
         AF_INET => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
         AF_INET6 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
@@ -165,12 +169,12 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(in crate::kernel) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
 /// A gateway of the other family: two bytes that name it, then the address.
-pub(super) fn other_family(value: &[u8]) -> Option<IpAddr> {
+pub(in crate::kernel) fn other_family(value: &[u8]) -> Option<IpAddr> {
     let (family, ip) = value.split_first_chunk()?;
     address(u8::try_from(u16::from_ne_bytes(*family)).ok()?, ip)
 }

@@ -8,7 +8,7 @@ pub mod changes;
 pub mod conn;
 pub mod foreign;
 pub mod link;
-mod message;
+pub(in crate::kernel) mod message;
 pub mod nexthop;
 pub mod proxy;
 pub mod read;

@@ -1,0 +1,101 @@
+//! Hears who changes the packet filter: the moment in which somebody else touches one of flock's tables.
+//!
+//! Owns a socket that only listens, and says that somebody should look. Must not decide what is wrong, nor keep any state.
+
+use std::io;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
+use rustix::net::sockopt;
+
+use super::batch::family;
+use super::uapi::*;
+use super::wire::find;
+use super::{Cause, NftError};
+use crate::kernel::netlink::message::{messages, text};
+use crate::process::failpoint;
+use model::ruleset::TableKey;
+
+/// Room for announcements, each of which takes about a KiB of the kernel's: a batch of flock's own has thousands.
+const ROOM: usize = 16 * 1024 * 1024;
+
+/// Hears the changes of the packet filter of the namespace in which it was opened.
+pub struct Listener {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+/// What is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Somebody else changed this table.
+    Changed(TableKey),
+    /// Announcements were lost: anything may have changed.
+    Lost,
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    /// Begins to listen, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The socket could not be made.
+    pub fn open() -> Result<Listener, NftError> {
+        let fail = |error: io::Error| {
+            let absent = Errno::from_io_error(&error) == Some(Errno::PROTONOSUPPORT);
+            let cause = if absent { Cause::Absent } else { Cause::Socket(error) };
+            NftError { what: "listen for changes of the packet filter".into(), cause }
+        };
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(fail)?;
+        if sockopt::set_socket_recv_buffer_size_force(&socket, ROOM).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, ROOM).map_err(|error| fail(error.into()))?;
+        }
+        socket.bind_auto().map_err(fail)?;
+        // Connected to the kernel, which then refuses what others send to this socket.
+        socket.connect(&SocketAddr::new(0, 0)).map_err(fail)?;
+        socket.add_membership(NFNLGRP_NFTABLES).map_err(fail)?;
+        Ok(Listener { socket, buffer: vec![0; 64 * 1024] })
+    }
+
+    /// Waits until somebody whose netlink port is not one of `own` has changed one of `tables`, or until announcements were lost.
+    /// `None` when the socket is of no more use.
+    pub fn wait(&mut self, own: &[u32], tables: &[TableKey]) -> Option<Heard> {
+        loop {
+            let mut space = self.buffer.as_mut_slice();
+            let received = self.socket.recv(&mut space, 0);
+            match received.and_then(|length| failpoint::pass("nftables.change").map(|()| length)) {
+                Ok(length) => {
+                    let datagram = self.buffer.get(..length).unwrap_or_default();
+                    if let Some(heard) = heard(datagram, own, tables) {
+                        return Some(heard);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Some(Heard::Lost),
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// What one datagram of announcements says to whoever has these ports and cares for these tables.
+pub fn heard(datagram: &[u8], own: &[u32], tables: &[TableKey]) -> Option<Heard> {
+    // One that is not whole says nothing of what else it may have said.
+    let Ok(messages) = messages(datagram) else { return Some(Heard::Lost) };
+    messages.into_iter().find_map(|message| {
+        let ours = message.kind >> 8 != NFNL_SUBSYS_NFTABLES || message.kind == NFT_MSG_NEWGEN;
+        if ours || own.contains(&message.port) {
+            return None;
+        }
+        let of = *message.body.first()?;
+        // The first attribute of each kind of object is the name of its table.
+        let name = find(message.body.get(NFGEN_SIZE..)?, NFTA_TABLE_NAME).map(text)?;
+        tables.iter().find(|key| family(**key) == of && key.name == name).copied().map(Heard::Changed)
+    })
+}

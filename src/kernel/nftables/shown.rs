@@ -1,0 +1,211 @@
+//! What the kernel shows of one table, and whether it is what is wanted.
+//!
+//! Owns the comparison, which is of bytes: rules are brought into one form on both sides, so nothing has to understand them. Must not
+//! ask the kernel anything, and knows no order among sets, maps or chains.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Count;
+use super::batch::base_of;
+use super::expr;
+use super::form::{Elements, Shape, count, link};
+use super::uapi::*;
+use super::wire::{Writer, be32, find};
+use crate::kernel::netlink::message::{Attributes, text};
+use model::addr::IfName;
+use model::ruleset::{Element, Form, Rule, Set, Table, TableKey, Verdict};
+
+/// One table as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub(super) key: TableKey,
+    /// Somebody has put it to sleep: none of its chains sees packets.
+    pub(super) dormant: bool,
+    pub(super) sets: BTreeMap<String, ShownSet>,
+    pub(super) chains: BTreeMap<String, ShownChain>,
+}
+
+/// A set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ShownSet {
+    pub(super) shape: Shape,
+    pub(super) elements: BTreeSet<Element>,
+    pub(super) links: BTreeMap<IfName, Verdict>,
+    /// How many elements are not such as flock makes.
+    pub(super) odd: usize,
+}
+
+impl ShownSet {
+    /// A set of this shape with elements that are given by their attributes.
+    pub(super) fn read(shape: Shape, list: &[Vec<u8>]) -> ShownSet {
+        let mut set = ShownSet { shape, elements: BTreeSet::new(), links: BTreeMap::new(), odd: 0 };
+        let list = list.iter().map(Vec::as_slice);
+        if shape.is_map() {
+            for element in list {
+                match link(element) {
+                    Some((link, verdict)) => drop(set.links.insert(link, verdict)),
+                    None => set.odd += 1,
+                }
+            }
+        } else if let Some(form) = shape.form() {
+            let Elements { known, odd } = super::form::elements(form, list);
+            set.elements = known.into_iter().map(|(element, _)| element).collect();
+            set.odd = odd;
+        }
+        set
+    }
+}
+
+/// A chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ShownChain {
+    /// Type, hook, priority and policy.
+    pub(super) base: Option<(String, u32, i32, u32)>,
+    pub(super) rules: Vec<ShownRule>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ShownRule {
+    /// Its expressions, each in the one form.
+    pub(super) expressions: Vec<Vec<u8>>,
+}
+
+impl ShownChain {
+    /// A chain without its rules, from its attributes.
+    pub(super) fn read(attributes: &[u8]) -> ShownChain {
+        let Some(hook) = find(attributes, NFTA_CHAIN_HOOK) else { return ShownChain::default() };
+        let number = |list, number| find(list, number).and_then(be32);
+        let base = (
+            find(attributes, NFTA_CHAIN_TYPE).map(text).unwrap_or_default(),
+            number(hook, NFTA_HOOK_HOOKNUM).unwrap_or(u32::MAX),
+            number(hook, NFTA_HOOK_PRIORITY).unwrap_or_default().cast_signed(),
+            number(attributes, NFTA_CHAIN_POLICY).unwrap_or(NF_ACCEPT),
+        );
+        ShownChain { base: Some(base), rules: Vec::new() }
+    }
+}
+
+impl ShownRule {
+    /// From its attributes.
+    pub(super) fn read(attributes: &[u8]) -> ShownRule {
+        let list = find(attributes, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+        ShownRule { expressions: expr::normal_all(list) }
+    }
+
+    fn wanted(rule: &Rule) -> ShownRule {
+        let mut to = Writer::default();
+        expr::encode(rule, &mut to);
+        ShownRule { expressions: expr::normal_all(&to.0) }
+    }
+}
+
+/// The count of a rule, from its attributes: that of its first counter.
+pub(super) fn rule_count(attributes: &[u8]) -> Option<Count> {
+    let list = find(attributes, NFTA_RULE_EXPRESSIONS)?;
+    Attributes::nested(list).find_map(|(_, expression)| count(expression))
+}
+
+impl Shown {
+    /// The elements of a set that has just this form; `None` if there is no such set, or if it has elements that are not such as
+    /// flock makes.
+    pub fn elements(&self, set: &str, form: Form) -> Option<&BTreeSet<Element>> {
+        let set = self.sets.get(set)?;
+        (set.odd == 0 && set.shape == Shape::of(form)).then_some(&set.elements)
+    }
+
+    /// The links of a map; `None` if there is no such map, or if it has elements that are not such as flock makes.
+    pub fn links(&self, map: &str) -> Option<&BTreeMap<IfName, Verdict>> {
+        let map = self.sets.get(map)?;
+        (map.odd == 0 && map.shape.is_map()).then_some(&map.links)
+    }
+
+    /// The rule with this number, from 0 on, of this chain is this one.
+    pub fn has_rule(&self, chain: &str, number: usize, rule: &Rule) -> bool {
+        let shown = self.chains.get(chain).and_then(|chain| chain.rules.get(number));
+        shown.is_some_and(|shown| *shown == ShownRule::wanted(rule))
+    }
+
+    /// The first difference to what is wanted, in words for an operator; `None` if the kernel shows exactly that. What packets have put
+    /// into sets, and counters, are no difference.
+    pub fn differs(&self, wanted: &Table) -> Option<String> {
+        if self.dormant {
+            return Some("somebody has switched the table off (flags dormant)".into());
+        }
+        let sets = wanted.sets.iter().map(|(name, set)| self.set_differs(name, set));
+        let maps = wanted.maps.iter().map(|(name, links)| self.map_differs(name, links));
+        let missing = sets.chain(maps).find_map(|difference| difference);
+        let known = |name: &String| wanted.sets.contains_key(name) || wanted.maps.contains_key(name);
+        let foreign = || {
+            let name = self.sets.keys().find(|name| !known(name));
+            name.map(|name| format!("there is a set or map {name} that nobody wants"))
+        };
+        missing.or_else(foreign).or_else(|| self.chains_differ(wanted))
+    }
+
+    fn set_differs(&self, name: &str, wanted: &Set) -> Option<String> {
+        let Some(shown) = self.sets.get(name) else { return Some(format!("set {name} is missing")) };
+        if shown.shape != Shape::of(wanted.form) {
+            return Some(format!("set {name} has another form"));
+        }
+        // Packets fill them.
+        if matches!(wanted.form, Form::Recent { .. } | Form::Rates { .. }) {
+            return None;
+        }
+        let words = |element: &Element| format!("{element:?}");
+        differ(
+            &format!("set {name}"),
+            missing(&wanted.elements, &shown.elements).map(words),
+            missing(&shown.elements, &wanted.elements).map(words),
+            shown.odd,
+        )
+    }
+
+    fn map_differs(&self, name: &str, wanted: &BTreeMap<IfName, Verdict>) -> Option<String> {
+        let Some(shown) = self.sets.get(name) else { return Some(format!("map {name} is missing")) };
+        if !shown.shape.is_map() {
+            return Some(format!("map {name} has another form"));
+        }
+        let first = |these: &BTreeMap<IfName, Verdict>, others: &BTreeMap<IfName, Verdict>| {
+            let missing = these.iter().find(|(link, verdict)| others.get(*link) != Some(*verdict));
+            missing.map(|(link, verdict)| format!("{link} : {verdict:?}"))
+        };
+        differ(&format!("map {name}"), first(wanted, &shown.links), first(&shown.links, wanted), shown.odd)
+    }
+
+    fn chains_differ(&self, wanted: &Table) -> Option<String> {
+        for (name, chain) in &wanted.chains {
+            let Some(shown) = self.chains.get(name) else { return Some(format!("chain {name} is missing")) };
+            let base = chain.base.map(|base| {
+                let (kind, hook) = base_of(self.key, base);
+                (kind.to_owned(), hook, base.priority, NF_ACCEPT)
+            });
+            if shown.base != base {
+                return Some(format!("packets enter chain {name} elsewhere, or what reaches its end does not go on"));
+            }
+            let rules = chain.rules.iter().zip(&shown.rules);
+            if let Some(number) = rules.into_iter().position(|(rule, shown)| *shown != ShownRule::wanted(rule)) {
+                return Some(format!("rule {} of chain {name} is another one", number + 1));
+            }
+            if chain.rules.len() != shown.rules.len() {
+                return Some(format!("chain {name} has {} rules instead of {}", shown.rules.len(), chain.rules.len()));
+            }
+        }
+        let foreign = self.chains.keys().find(|name| !wanted.chains.contains_key(*name));
+        foreign.map(|name| format!("there is a chain {name} that nobody wants"))
+    }
+}
+
+/// The first of these that is not among the others.
+fn missing<'a>(these: &'a BTreeSet<Element>, others: &BTreeSet<Element>) -> Option<&'a Element> {
+    these.iter().find(|element| !others.contains(element))
+}
+
+fn differ(what: &str, missing: Option<String>, foreign: Option<String>, odd: usize) -> Option<String> {
+    match (missing, foreign, odd) {
+        (Some(missing), ..) => Some(format!("{what} lacks {missing}")),
+        (None, Some(foreign), _) => Some(format!("{what} has {foreign}, which nobody wants")),
+        (None, None, 1..) => Some(format!("{what} has an element that flock never makes")),
+        (None, None, 0) => None,
+    }
+}
