@@ -82,7 +82,7 @@ impl Nftables {
                     }
                     Answer::Refused { errno, text, offset } => {
                         let what = batch.change(sequence, changes).map_or_else(|| what.clone(), described);
-                        let part = offset.and_then(|offset| batch.part(sequence, offset));
+                        let part = offset.and_then(|offset| batch.part(sequence, offset, changes));
                         first.get_or_insert(Outcome::Refused(refused(what, errno, text, part)));
                     }
                     Answer::Done | Answer::Object(_) | Answer::Nothing => {}

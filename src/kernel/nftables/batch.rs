@@ -5,7 +5,7 @@
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
 use super::expr;
-use super::form::{Shape, put_element, put_link};
+use super::form::{self, Shape, put_element, put_link};
 use super::uapi::*;
 use super::wire::{Writer, find};
 use crate::kernel::netlink::message::{Attributes, HEADER, text};
@@ -113,23 +113,36 @@ impl Batch {
         changes.get(*change)
     }
 
-    /// What is at `offset` of the message with this sequence number, where the kernel sees the fault: the number of an expression
-    /// in its rule, and its name.
-    pub(super) fn part(&self, sequence: u32, offset: usize) -> Option<String> {
-        let (start, _) = *self.messages.get(sequence.wrapping_sub(self.first) as usize)?;
+    /// What is at `offset` of the message with this sequence number, where the kernel sees the fault: an expression of a rule, by its number
+    /// and name, or an element.
+    pub(super) fn part(&self, sequence: u32, offset: usize, changes: &[Change]) -> Option<String> {
+        let (start, change) = *self.messages.get(sequence.wrapping_sub(self.first) as usize)?;
         let message = self.writer.0.get(start..)?;
-        let kind = message.get(4..6)?.try_into().ok().map(u16::from_ne_bytes)?;
-        let body = message.get(HEADER + NFGEN_SIZE..)?;
-        if kind != NFT_MSG_NEWRULE {
-            return None;
+        let list = |number| find(message.get(HEADER + NFGEN_SIZE..)?, number);
+        // The one of a list that holds the offset, counted from the message's beginning on.
+        let of = |list| {
+            let place = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(message.as_ptr() as usize);
+            let mut parts = Attributes::nested(list).map(|(_, value)| value).enumerate();
+            parts.find(|(_, value)| (place(value).saturating_sub(4)..place(value) + value.len()).contains(&offset))
+        };
+        match changes.get(change)? {
+            Change::PutRules(..) => {
+                let (number, expression) = of(list(NFTA_RULE_EXPRESSIONS)?)?;
+                // The first message of the change takes out what was there.
+                let rule = self.messages.iter().filter(|(at, of)| *of == change && *at <= start).count() - 1;
+                let name = find(expression, NFTA_EXPR_NAME).map(text)?;
+                Some(format!("rule {rule}, expression {} ({name})", number + 1))
+            }
+            Change::AddElements(_, _, form, _) | Change::RemoveElements(_, _, form, _) => {
+                let (_, element) = of(list(NFTA_SET_ELEM_LIST_ELEMENTS)?)?;
+                form::key(*form, element).map(|key| form::words(&key))
+            }
+            Change::AddLinks(..) | Change::RemoveLinks(..) => {
+                let (_, element) = of(list(NFTA_SET_ELEM_LIST_ELEMENTS)?)?;
+                form::key(Form::Links { counted: false }, element).map(|key| form::words(&key))
+            }
+            _ => None,
         }
-        let list = find(body, NFTA_RULE_EXPRESSIONS)?;
-        // Where a slice begins within the message.
-        let place = |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(message.as_ptr() as usize);
-        let mut expressions = Attributes::nested(list).enumerate();
-        let (number, (_, expression)) =
-            expressions.find(|(_, (_, value))| (place(value) - 4..place(value) + value.len()).contains(&offset))?;
-        Some(format!("expression {} ({})", number + 1, find(expression, NFTA_EXPR_NAME).map(text)?))
     }
 
     fn border(&mut self, kind: u16) {
@@ -195,15 +208,9 @@ impl Batch {
             }
             Change::AddElements(key, name, form, elements) => {
                 let counted = matches!(form, Form::Links { counted: true });
-                self.elements(
-                    (number, *key, name),
-                    (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
-                    elements,
-                    ELEMENTS,
-                    |element, to| {
-                        put_element(element, counted, to);
-                    },
-                );
+                self.elements((number, *key, name), (NFT_MSG_NEWSETELEM, NEW), elements, ELEMENTS, |element, to| {
+                    put_element(element, counted, to);
+                });
             }
             Change::RemoveElements(key, name, _, elements) => {
                 self.elements((number, *key, name), (NFT_MSG_DELSETELEM, 0), elements, ELEMENTS, |element, to| {

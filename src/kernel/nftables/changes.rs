@@ -63,39 +63,42 @@ impl Listener {
         Ok(Listener { socket, buffer: vec![0; 64 * 1024] })
     }
 
-    /// Waits until somebody whose netlink port is not one of `own` has changed one of `tables`, or until announcements were lost.
+    /// Waits until somebody whose netlink port is not one of `own` has changed some of `tables`, or until announcements were lost.
     /// `None` when the socket is of no more use.
-    pub fn wait(&mut self, own: &[u32], tables: &[TableKey]) -> Option<Heard> {
+    pub fn wait(&mut self, own: &[u32], tables: &[TableKey]) -> Option<Vec<Heard>> {
         loop {
             let mut space = self.buffer.as_mut_slice();
             let received = self.socket.recv(&mut space, 0);
             match received.and_then(|length| failpoint::pass("nftables.change").map(|()| length)) {
                 Ok(length) => {
-                    let datagram = self.buffer.get(..length).unwrap_or_default();
-                    if let Some(heard) = heard(datagram, own, tables) {
+                    let heard = heard(self.buffer.get(..length).unwrap_or_default(), own, tables);
+                    if !heard.is_empty() {
                         return Some(heard);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Some(Heard::Lost),
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Some(vec![Heard::Lost]),
                 Err(_) => return None,
             }
         }
     }
 }
 
-/// What one datagram of announcements says to whoever has these ports and cares for these tables.
-pub fn heard(datagram: &[u8], own: &[u32], tables: &[TableKey]) -> Option<Heard> {
+/// What one datagram of announcements says to whoever has these ports and cares for these tables: each table once, in their order.
+pub fn heard(datagram: &[u8], own: &[u32], tables: &[TableKey]) -> Vec<Heard> {
     // One that is not whole says nothing of what else it may have said.
-    let Ok(messages) = messages(datagram) else { return Some(Heard::Lost) };
-    messages.into_iter().find_map(|message| {
-        let ours = message.kind >> 8 != NFNL_SUBSYS_NFTABLES || message.kind == NFT_MSG_NEWGEN;
-        if ours || own.contains(&message.port) {
-            return None;
-        }
-        let of = *message.body.first()?;
-        // The first attribute of each kind of object is the name of its table.
-        let name = find(message.body.get(NFGEN_SIZE..)?, NFTA_TABLE_NAME).map(text)?;
-        tables.iter().find(|key| family(**key) == of && key.name == name).copied().map(Heard::Changed)
-    })
+    let Ok(messages) = messages(datagram) else { return vec![Heard::Lost] };
+    let foreign = messages.iter().filter(|message| {
+        message.kind >> 8 == NFNL_SUBSYS_NFTABLES && message.kind != NFT_MSG_NEWGEN && !own.contains(&message.port)
+    });
+    let touched: Vec<(u8, String)> = foreign
+        .filter_map(|message| {
+            // The first attribute of each kind of object is the name of its table.
+            let name = find(message.body.get(NFGEN_SIZE..)?, NFTA_TABLE_NAME).map(text)?;
+            Some((*message.body.first()?, name))
+        })
+        .collect();
+    let concerned =
+        tables.iter().filter(|key| touched.iter().any(|(of, name)| *of == family(**key) && name == key.name));
+    concerned.copied().map(Heard::Changed).collect()
 }

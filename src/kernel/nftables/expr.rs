@@ -46,6 +46,17 @@ pub(super) fn verdict(verdict: &Verdict, number: u16, to: &mut Writer) {
     });
 }
 
+/// A verdict as `nft` shows it.
+pub(super) fn words(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "accept".into(),
+        Verdict::Drop => "drop".into(),
+        Verdict::Jump(chain) => format!("jump {chain}"),
+        Verdict::Goto(chain) => format!("goto {chain}"),
+        Verdict::Return => "return".into(),
+    }
+}
+
 fn put(statement: &Statement, to: &mut Writer) {
     match statement {
         Statement::Is(field, op, value) => {

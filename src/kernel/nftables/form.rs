@@ -380,6 +380,27 @@ pub(super) fn elements<'a>(form: Form, list: impl Iterator<Item = &'a [u8]>) -> 
     read
 }
 
+/// The key of one element as it is sent or shown, of a range its first address or the one behind its last.
+pub(super) fn key(form: Form, attributes: &[u8]) -> Option<Element> {
+    let key = find(find(attributes, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?;
+    match form {
+        Form::Ranges(family) => element(Form::Addresses(family), key),
+        form => element(form, key),
+    }
+}
+
+/// An element as `nft` shows it.
+pub(super) fn words(element: &Element) -> String {
+    match element {
+        Element::Link(link) => link.to_string(),
+        Element::Links(first, second) => format!("{first} . {second}"),
+        Element::Address(ip) => ip.to_string(),
+        Element::LinkAddress(link, ip) => format!("{link} . {ip}"),
+        Element::Port(ip, protocol, port) => format!("{ip} . {protocol} . {port}"),
+        Element::Range(first, last) => format!("{first}-{last}"),
+    }
+}
+
 /// Reads one link of a map.
 pub(super) fn link(attributes: &[u8]) -> Option<(IfName, Verdict)> {
     let raw = Raw::read(attributes).filter(|raw| !raw.end && raw.count.is_none() && raw.key.len() == NAME_LEN)?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Count;
 use super::batch::base_of;
 use super::expr;
-use super::form::{Elements, Shape, count, link};
+use super::form::{self, Elements, Shape, count, link};
 use super::uapi::*;
 use super::wire::{Writer, be32, find};
 use crate::kernel::netlink::message::{Attributes, text};
@@ -48,7 +48,7 @@ impl ShownSet {
                 }
             }
         } else if let Some(form) = shape.form() {
-            let Elements { known, odd } = super::form::elements(form, list);
+            let Elements { known, odd } = form::elements(form, list);
             set.elements = known.into_iter().map(|(element, _)| element).collect();
             set.odd = odd;
         }
@@ -152,7 +152,7 @@ impl Shown {
         if matches!(wanted.form, Form::Recent { .. } | Form::Rates { .. }) {
             return None;
         }
-        let words = |element: &Element| format!("{element:?}");
+        let words = |element: &Element| form::words(element);
         differ(
             &format!("set {name}"),
             missing(&wanted.elements, &shown.elements).map(words),
@@ -168,7 +168,7 @@ impl Shown {
         }
         let first = |these: &BTreeMap<IfName, Verdict>, others: &BTreeMap<IfName, Verdict>| {
             let missing = these.iter().find(|(link, verdict)| others.get(*link) != Some(*verdict));
-            missing.map(|(link, verdict)| format!("{link} : {verdict:?}"))
+            missing.map(|(link, verdict)| format!("{link} : {}", expr::words(verdict)))
         };
         differ(&format!("map {name}"), first(wanted, &shown.links), first(&shown.links, wanted), shown.odd)
     }
