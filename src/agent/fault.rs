@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::apply::ApplyError;
 use crate::kernel::netns::NetnsError;
+use crate::kernel::nftables::NftError;
 use crate::kernel::sysctl::SysctlError;
 use crate::process::failpoint;
 use crate::record::disk::DiskError;
@@ -127,6 +128,8 @@ pub enum Cause {
     Netns(NetnsError),
     /// The kernel refused, or did not answer in time.
     Netlink(NetlinkError),
+    /// What the pod may send and receive cannot be had in force.
+    Nftables(NftError),
     /// Somebody has a route to an address that was to be the pod's.
     AddressTaken(IpAddr, NetlinkError),
     /// A kernel setting could not be read or written.
@@ -241,6 +244,10 @@ impl Fault {
                 let code = if error.is_transient() { Code::TryAgainLater } else { Code::Internal };
                 (code, self.step.kernel_refused(), format!("{error}{}", remedy(error)))
             }
+            Cause::Nftables(error) => {
+                let code = if error.is_transient() { Code::TryAgainLater } else { Code::Internal };
+                (code, "source check and policies cannot be set", format!("{error}{}", filter_remedy(error)))
+            }
             Cause::Sysctl(error) if error.is_shortage() => {
                 (Code::TryAgainLater, "flock-agent has run out of a resource", error.to_string())
             }
@@ -267,6 +274,17 @@ fn remedy(error: &NetlinkError) -> &'static str {
         "; flock-agent needs CAP_NET_ADMIN"
     } else if error.is_exists() {
         "; what is in the way was not made by flock and stays as it is"
+    } else {
+        ""
+    }
+}
+
+/// What to do about an error of the packet filter; empty where that is not known.
+fn filter_remedy(error: &NftError) -> &'static str {
+    if error.is_denied() {
+        "; flock-agent needs CAP_NET_ADMIN"
+    } else if error.is_absent() {
+        ", or let pods send and receive what they like: spec.sourceCheck: false and spec.policy.mode: none of the NodeConfig"
     } else {
         ""
     }
@@ -325,5 +343,6 @@ from! {
     DiskError => Store,
     NetnsError => Netns,
     NetlinkError => Netlink,
+    NftError => Nftables,
     SysctlError => Sysctl,
 }

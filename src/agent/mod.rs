@@ -17,6 +17,8 @@
 //! | `nodepeer` | what the API server has of this node for the others; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `routing` | table 102, routes to other nodes and of anycast addresses |
+//! | `policing` | the tables of the packet filter |
+//! | `ruleset-events` | the kernel's announcements of what others change in these tables; only while there are any |
 //! | `netns`, throw-away | one visit to a pod's namespace |
 //! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |
 //!
@@ -35,6 +37,7 @@ pub mod neighbours;
 pub mod node;
 pub mod notices;
 pub mod observe;
+pub mod policing;
 pub mod reconcile;
 pub mod reply;
 pub mod requirements;

@@ -340,7 +340,7 @@ impl Reconciler {
         // Without the index nobody could announce what the pod has beyond the node's ranges.
         let link = claim.lease().map(|lease| observe::link(lease, deadline)).transpose().map_err(fail)?.flatten();
         claim.commit(link.map(|link| link.index), deadline).map_err(fail)?;
-        claim.lease().into_iter().for_each(|lease| self.verbs.look_at_routes_of(lease));
+        claim.lease().into_iter().for_each(|lease| self.verbs.look_beside(lease));
         Ok(())
     }
 
@@ -382,7 +382,7 @@ impl Reconciler {
         let former = claim.lease().cloned();
         let recorded = adopt(claim, lease.clone(), deadline)?;
         if recorded {
-            former.iter().chain([lease]).for_each(|lease| self.verbs.look_at_routes_of(lease));
+            former.iter().chain([lease]).for_each(|lease| self.verbs.look_beside(lease));
         }
         Ok(recorded)
     }
@@ -412,7 +412,7 @@ impl Reconciler {
             .with("lacks", shown.join(", "))
             .write_limited();
         wire::rewire(lease, &end, &lacks, deadline)?;
-        self.verbs.look_at_routes_of(lease);
+        self.verbs.look_beside(lease);
         Ok(true)
     }
 

@@ -24,26 +24,26 @@ struct Slot<T> {
 
 /// The thread's end.
 #[derive(Debug)]
-pub(in crate::agent) struct Reply<T>(Arc<Slot<T>>);
+pub struct Reply<T>(Arc<Slot<T>>);
 
 /// The caller's end.
 #[derive(Debug)]
-pub(in crate::agent) struct Answer<T>(Arc<Slot<T>>);
+pub struct Answer<T>(Arc<Slot<T>>);
 
 /// Both ends of one answer.
-pub(in crate::agent) fn pair<T>() -> (Reply<T>, Answer<T>) {
+pub fn pair<T>() -> (Reply<T>, Answer<T>) {
     let slot = Arc::new(Slot { state: Lock::new(State::Open), answered: Changed::new() });
     (Reply(slot.clone()), Answer(slot))
 }
 
 impl<T> Reply<T> {
     /// Whether the caller has given up, so that nothing need be done for it.
-    pub(in crate::agent) fn is_given_up(&self) -> bool {
+    pub fn is_given_up(&self) -> bool {
         matches!(*self.0.state.lock(), State::Over)
     }
 
     /// Hands the answer over. True if the caller has it; false if it has given up, and never learns of it.
-    pub(in crate::agent) fn send(self, answer: T) -> bool {
+    pub fn send(self, answer: T) -> bool {
         let mut state = self.0.state.lock();
         if matches!(*state, State::Over) {
             return false;
@@ -57,7 +57,7 @@ impl<T> Reply<T> {
 
 impl<T> Answer<T> {
     /// The answer, or none at `deadline`, after which there will be none.
-    pub(in crate::agent) fn wait(self, deadline: Instant) -> Option<T> {
+    pub fn wait(self, deadline: Instant) -> Option<T> {
         let left = deadline.saturating_duration_since(Instant::now());
         let state = self.0.state.lock();
         let mut state = self.0.answered.wait_while(state, left, |state| matches!(state, State::Open));

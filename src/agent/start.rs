@@ -34,6 +34,9 @@ use crate::agent::node::source::{ClusterSource, FileSource, Source};
 use crate::agent::node::state::NodeState;
 use crate::agent::node::wake::Wake;
 use crate::agent::notices;
+use crate::agent::policing::Policing;
+use crate::agent::policing::handle::{Message, Police};
+use crate::agent::policing::state::PolicingState;
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
@@ -197,7 +200,8 @@ impl Opened {
         let anycast = Anycast::new(pods.clone(), suspicions.clone());
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let notes = Notes::beside(&self.socket);
-        let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone());
+        let verbs =
+            Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone(), wakers.police.clone());
         let elsewhere = kubernetes
             .as_ref()
             .map(|of| elsewhere(node_name.clone(), state.clone(), of.peers.clone(), of.held.clone()));
@@ -219,12 +223,22 @@ impl Opened {
             .map(|of| Others::new(node_name.clone(), of.peers.clone(), speaking.clone(), of.held.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
         let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes);
+        let policing =
+            Policing::new(ledger.clone(), state.clone(), wakers.police.clone(), Board::<PolicingState>::default());
         let mut host = Host::new(suspicions);
         if leases > 0 {
             // There are pods to serve: what they need of the host and of its routes is kept without a request.
             host.serve();
         }
-        let mut node = Node::new(source, host, conflist, ledger.clone(), state.clone(), wakers.routing.clone());
+        let mut node = Node::new(
+            source,
+            host,
+            conflist,
+            ledger.clone(),
+            state.clone(),
+            wakers.routing.clone(),
+            wakers.police.clone(),
+        );
         node.recall();
         node.round();
         Ok(Recovered {
@@ -245,6 +259,7 @@ impl Opened {
             reconciler,
             node,
             routing,
+            policing,
             speaking,
             bird: self.bird,
         })
@@ -271,6 +286,7 @@ pub struct Recovered {
     reconciler: Reconciler,
     node: Node,
     routing: Routing,
+    policing: Policing,
     speaking: Board<Speaking>,
     bird: Places,
 }
@@ -291,7 +307,7 @@ impl Recovered {
     }
 
     fn start_all(self) -> io::Result<Serving> {
-        let Recovered { ledger, state, mut node, reconciler, routing, woken, .. } = self;
+        let Recovered { ledger, state, mut node, reconciler, routing, policing, woken, .. } = self;
         let handler = Arc::new(Overheard::new(self.verbs, self.search));
         let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
         node.settle_conflist();
@@ -302,6 +318,7 @@ impl Recovered {
             ("node", node.progress()),
             ("reconcile", reconciler.progress()),
             ("routing", routing.progress()),
+            ("policing", policing.progress()),
         ];
         let (speaking, waker) = (self.speaking, self.wakers.routing.clone());
         let bird = Bird::new(self.bird, &self.socket, self.node_name.clone(), state.clone(), speaking.clone(), waker);
@@ -315,6 +332,7 @@ impl Recovered {
             }
         })?;
         threads.start("routing", move || routing.run(&woken.routing))?;
+        threads.start("policing", move || policing.run(&woken.policing))?;
         threads.start("bird", move || bird.run(&woken.bird))?;
         let following = match self.kubernetes {
             Some(kubernetes) => {
@@ -408,6 +426,7 @@ struct Wakers {
     node: Sender<Wake>,
     reconcile: Sender<Turn>,
     routing: Sender<News>,
+    police: Police,
     bird: Sender<()>,
 }
 
@@ -417,6 +436,7 @@ struct Woken {
     node: Receiver<Wake>,
     reconcile: Receiver<Turn>,
     routing: Receiver<News>,
+    policing: Receiver<Message>,
     bird: Receiver<()>,
 }
 
@@ -424,9 +444,11 @@ impl Wakers {
     fn new() -> (Wakers, Woken) {
         let ((node, node_woken), (reconcile, reconcile_woken)) = (channel(), channel());
         let (routing, routing_woken) = channel();
+        let (police, policing) = channel();
         let (bird, bird_woken) = channel();
-        let woken = Woken { node: node_woken, reconcile: reconcile_woken, routing: routing_woken, bird: bird_woken };
-        (Wakers { node, reconcile, routing, bird }, woken)
+        let woken =
+            Woken { node: node_woken, reconcile: reconcile_woken, routing: routing_woken, policing, bird: bird_woken };
+        (Wakers { node, reconcile, routing, police: Police::new(police), bird }, woken)
     }
 
     // Sending fails only when the thread has ended, and then there is nobody to wake.
@@ -435,12 +457,14 @@ impl Wakers {
         self.node.send(Wake::Again).ok();
         self.reconcile.send(Turn::Round).ok();
         self.routing.send(News::Again).ok();
+        self.police.look_at_kernel();
     }
 
     fn stop(&self) {
         self.node.send(Wake::Stop).ok();
         self.reconcile.send(Turn::Stop).ok();
         self.routing.send(News::Stop).ok();
+        self.police.stop();
         self.bird.send(()).ok();
     }
 }

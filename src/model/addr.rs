@@ -198,6 +198,11 @@ impl FromStr for Attachment {
 }
 
 impl Attachment {
+    /// The least attachment of the same container, in the order of attachments.
+    pub fn first_of_container(&self) -> Attachment {
+        Attachment { container_id: self.container_id.clone(), ifname: IfName("".into()) }
+    }
+
     /// The name of the host end of this attachment's link: `flock` and the FNV-1a-32 of the container id in eight
     /// hex digits for `eth0`, of `CONTAINER_ID/IFNAME` for any other interface.
     ///

@@ -26,6 +26,7 @@ mod conformance;
 mod crash;
 mod deletes;
 mod fuzz_seeds;
+mod guard;
 mod hosts;
 mod install;
 mod kernel;

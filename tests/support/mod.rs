@@ -31,6 +31,7 @@ pub mod plugin;
 pub mod pod;
 pub mod probe;
 pub mod programs;
+pub mod raw;
 pub mod record;
 pub mod routers;
 pub mod scripted;

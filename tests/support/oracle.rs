@@ -9,7 +9,8 @@
 //! - I4: nothing is left of what has gone: no link, route, neighbour, file, note;
 //! - I5: the store can be read, line by line;
 //! - I6: each address beside the node's ranges is announced by the link of the pod that has or shares it, and no other single
-//!   address is, unless the node is withdrawn; no nexthop object leads to a pod that is none.
+//!   address is, unless the node is withdrawn; no nexthop object leads to a pod that is none;
+//! - I7: each link may send with the addresses of its container, and no other link with any.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -46,6 +47,7 @@ impl Host {
         self.judge_proxies(&leases, &mut found);
         self.judge_pods(&leases, &mut found);
         self.judge_files(&mut found);
+        self.judge_sources(&leases, &mut found);
         found
     }
 
@@ -325,6 +327,66 @@ impl Host {
             (pod.to_owned(), links.iter().flat_map(addresses_of).collect())
         })
         .collect()
+    }
+
+    /// What the packet filter lets each link send, in both tables.
+    fn judge_sources(&self, leases: &[Lease], found: &mut Vec<String>) {
+        let config = std::fs::read(self.path("/run/node.yaml")).unwrap_or_default();
+        let config: Value = serde_json::from_slice(&config).unwrap_or_default();
+        let checked = |lease: &&Lease| lease.pod_mac.is_some() && !lease.any_source;
+        let leases: Vec<&Lease> = leases.iter().filter(checked).collect();
+        let mut wanted: BTreeSet<(&str, String, String)> = BTreeSet::new();
+        if config["spec"]["sourceCheck"] != false {
+            for lease in &leases {
+                let link = lease.host_link.to_string();
+                let own = |other: &&&Lease| other.attachment.container_id == lease.attachment.container_id;
+                let all = leases.iter().filter(own).flat_map(|lease| lease.addresses().chain(lease.anycast.clone()));
+                for ip in all {
+                    wanted.insert(("inet", link.clone(), ip.to_string()));
+                    wanted.extend(ip.is_ipv4().then(|| ("arp", link.clone(), ip.to_string())));
+                }
+                let local = lease.pod_mac.filter(|_| lease.ipv6.is_some()).map(|mac| mac.link_local());
+                wanted.extend(local.map(|ip| ("inet", link.clone(), ip.to_string())));
+            }
+        }
+        let mut shown = BTreeSet::new();
+        for family in ["inet", "arp"] {
+            let sets = self.nft_sets(family, "flock");
+            for elements in sets.iter().filter(|(name, _)| name.starts_with("src")).map(|(_, elements)| elements) {
+                for pair in elements {
+                    let [link, ip] =
+                        ["/concat/0", "/concat/1"].map(|at| pair.pointer(at).map(text).unwrap_or_default());
+                    shown.insert((family, link, ip));
+                }
+            }
+            let named = |set: &str| sets.get(set).into_iter().flatten().map(|link| text(&link["elem"]["val"]));
+            let links: BTreeSet<String> = named("links").collect();
+            let may: BTreeSet<String> =
+                wanted.iter().filter(|(of, ..)| *of == "inet").map(|(_, link, _)| link.clone()).collect();
+            for link in links.symmetric_difference(&may) {
+                found.push(format!("I7: link {link} is checked by table {family} flock, or is a pod's, but not both"));
+            }
+        }
+        for (family, link, ip) in wanted.difference(&shown) {
+            found.push(format!("I7: {link} may not send with its {ip} in table {family} flock"));
+        }
+        for (family, link, ip) in shown.difference(&wanted) {
+            found.push(format!("I7: {link} may send with {ip} in table {family} flock, and no lease says so"));
+        }
+    }
+
+    /// Has `nft` carry out a line.
+    pub fn run_nft(&self, line: &str) {
+        succeed(self.command("nft").arg(line));
+    }
+
+    /// The elements of the sets of an nftables table, as `nft -j` writes them; nothing for a table that is not there.
+    pub fn nft_sets(&self, family: &str, table: &str) -> BTreeMap<String, Vec<Value>> {
+        let all: Value = serde_json::from_str(&self.run("nft -j list ruleset")).expect("JSON of nft");
+        let sets = all["nftables"].as_array().into_iter().flatten().filter_map(|object| object.get("set"));
+        sets.filter(|set| set["family"] == family && set["table"] == table)
+            .map(|set| (text(&set["name"]), set["elem"].as_array().cloned().unwrap_or_default()))
+            .collect()
     }
 
     /// Files that only exist in the middle of something.

@@ -33,6 +33,7 @@ use crate::agent::node::host::Host;
 use crate::agent::node::source::{Seen, Source};
 use crate::agent::node::state::{NodeState, Verdict, View};
 use crate::agent::node::wake::{Wake, Woken};
+use crate::agent::policing::handle::Police;
 use crate::agent::routing::news::News;
 use crate::process::log;
 use crate::process::progress::Progress;
@@ -61,11 +62,13 @@ pub struct Node {
     board: Board<NodeState>,
     /// Wakes the thread that keeps the node's routes.
     routing: Sender<News>,
+    /// Keeps what pods may send and receive.
+    police: Police,
     progress: Progress,
 }
 
 impl Node {
-    /// A node of which nothing is known yet, and which will publish on `board` and then wake `routing`.
+    /// A node of which nothing is known yet, and which will publish on `board` and then wake `routing` and tell `police`.
     pub fn new(
         source: Source,
         mut host: Host,
@@ -73,6 +76,7 @@ impl Node {
         ledger: Ledger,
         board: Board<NodeState>,
         routing: Sender<News>,
+        police: Police,
     ) -> Node {
         // A runtime that finds the CNI configuration sends pods. Without one, the first request says that there are pods to serve.
         if conflist.is_some() {
@@ -88,6 +92,7 @@ impl Node {
             state: NodeState::default(),
             board,
             routing,
+            police,
             progress: Progress::default(),
         }
     }
@@ -156,6 +161,7 @@ impl Node {
         self.board.set(self.state.clone());
         // It ends only with the agent.
         self.routing.send(News::Look).ok();
+        self.police.look();
     }
 
     /// True if another NodeConfig is to be put in force.

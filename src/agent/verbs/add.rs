@@ -193,6 +193,7 @@ impl Verbs {
         loop {
             let attachment = claim.attachment().clone();
             let lease = claim.lease().ok_or_else(|| reserve(Cause::Unknown(attachment.clone())))?;
+            self.police.admit(lease, deadline).map_err(|cause| Fault { step: Step::Wire, cause })?;
             match wire(lease, netns, &self.remover, deadline) {
                 Err(Fault { step, cause: Cause::AddressTaken(ip, error) }) if wanted.fixed.contains(&ip) => {
                     return Err(Fault { step, cause: Cause::NamedTaken(ip, error) });

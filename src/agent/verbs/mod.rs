@@ -23,6 +23,7 @@ use crate::agent::ledger::Ledger;
 use crate::agent::ledger::claim::Claim;
 use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
+use crate::agent::policing::handle::Police;
 use crate::agent::routing::news::News;
 use crate::agent::verbs::claims::Claims;
 use crate::kernel::netlink::removal::LinkRemover;
@@ -50,6 +51,8 @@ pub struct Verbs {
     notes: Notes,
     /// Wakes the thread of the routes that are no pod's link's.
     routing: Sender<News>,
+    /// Keeps what pods may send and receive.
+    police: Police,
     /// What pods of other nodes have.
     claims: Claims,
 }
@@ -99,8 +102,9 @@ impl Verbs {
         pods: Option<Pods>,
         notes: Notes,
         routing: Sender<News>,
+        police: Police,
     ) -> Verbs {
-        Verbs { ledger, remover, node, pods, notes, routing, claims: Claims::default() }
+        Verbs { ledger, remover, node, pods, notes, routing, police, claims: Claims::default() }
     }
 
     /// The same, heeding what pods of other nodes have.
@@ -123,10 +127,11 @@ impl Verbs {
         }
     }
 
-    /// Has the thread of the routes look at those of `lease`, whose link was made or put right: the kernel may have dropped them
-    /// without a word.
-    pub fn look_at_routes_of(&self, lease: &Lease) {
+    /// Has looked at what belongs to `lease` beside its link, which was made, put right or recorded: the kernel may have dropped
+    /// routes without a word.
+    pub fn look_beside(&self, lease: &Lease) {
         self.tell_routing_if(self.is_routed_apart(lease));
+        self.police.look();
     }
 
     fn claim(&self, attachment: &Attachment, deadline: Instant) -> Result<Claim, Fault> {
@@ -224,7 +229,7 @@ pub(crate) mod tests {
             let remover = LinkRemover::start().expect("the kernel answers");
             let gate = Gate::new(Board::default(), channel().0);
             let notes = Notes::beside(&directory.join("flock.sock"));
-            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods, notes, channel().0));
+            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods, notes, channel().0, Police::new(channel().0)));
             Scene { verbs, directory }
         }
 

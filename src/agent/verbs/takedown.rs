@@ -139,6 +139,7 @@ impl Verbs {
     fn released(&self, attachment: &Attachment, routed_apart: bool, outcome: Result<(), Cause>) -> Result<(), Fault> {
         self.tell_routing_if(routed_apart);
         self.tell_of_proxies();
+        self.police.dismiss(attachment);
         match outcome {
             Err(Cause::Store(error)) => {
                 log::warn("end of a lease not durable yet")

@@ -13,6 +13,7 @@ pub(crate) mod examples;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::{Family, IfName};
@@ -27,6 +28,19 @@ pub struct TableKey {
     pub family: TableFamily,
     /// Its name.
     pub name: &'static str,
+}
+
+impl fmt::Display for TableKey {
+    /// As `nft` names it: `table inet flock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            TableFamily::Inet => "inet",
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
+            TableFamily::Arp => "arp",
+        };
+        write!(f, "table {family} {}", self.name)
+    }
 }
 
 /// A table's family (`NFPROTO_*`, linux/netfilter.h).

@@ -1,0 +1,83 @@
+//! How other threads speak to the one that keeps the tables.
+//!
+//! An ADD waits for its pod's part, no longer than its deadline; everything else is only told. Must not know the tables.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use crate::agent::fault::Cause;
+use crate::agent::reply::{self, Reply};
+use model::addr::Attachment;
+use model::lease::Lease;
+
+/// What the thread is told.
+#[derive(Debug)]
+pub enum Message {
+    /// A link is about to be made for this lease: have in force what its pod may, by this deadline.
+    Admit(Box<Lease>, Instant, Reply<Result<(), Cause>>),
+    /// The link of this attachment has gone.
+    Dismiss(Attachment),
+    /// Leases or NodeConfig have changed.
+    Look,
+    /// The kernel may show something else than what is in force, see [`Police::look_at_kernel`].
+    Kernel,
+    /// The agent ends.
+    Stop,
+}
+
+/// A handle of the thread. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Police {
+    messages: Sender<Message>,
+    /// A look at the kernel has been asked for and not begun: one is enough, however much the kernel announces.
+    kernel: Arc<AtomicBool>,
+}
+
+impl Police {
+    /// A handle that tells by `messages`.
+    pub fn new(messages: Sender<Message>) -> Police {
+        Police { messages, kernel: Arc::default() }
+    }
+
+    /// Has in force what the pod of `lease` may send and receive, before its link is made.
+    ///
+    /// # Errors
+    /// [`Cause::Nftables`] with the kernel's reason; [`Cause::Late`].
+    pub fn admit(&self, lease: &Lease, deadline: Instant) -> Result<(), Cause> {
+        let (reply, answer) = reply::pair();
+        let message = Message::Admit(Box::new(lease.clone()), deadline, reply);
+        self.messages.send(message).map_err(|_| Cause::Stopping)?;
+        answer.wait(deadline).ok_or(Cause::Late)?
+    }
+
+    // Sending fails only when the thread has ended, and then there is nobody to tell.
+
+    /// Lets go of what the pod of `attachment` could do. To be called when its link has gone.
+    pub fn dismiss(&self, attachment: &Attachment) {
+        self.messages.send(Message::Dismiss(attachment.clone())).ok();
+    }
+
+    /// Has the tables compared with leases and NodeConfig.
+    pub fn look(&self) {
+        self.messages.send(Message::Look).ok();
+    }
+
+    /// Has the tables compared with what the kernel shows, too.
+    pub fn look_at_kernel(&self) {
+        if !self.kernel.swap(true, Ordering::Relaxed) {
+            self.messages.send(Message::Kernel).ok();
+        }
+    }
+
+    /// Notes that the look at the kernel begins: what it announces from now on makes another one.
+    pub fn looks_at_kernel(&self) {
+        self.kernel.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        self.messages.send(Message::Stop).ok();
+    }
+}

@@ -1,0 +1,166 @@
+//! flock's tables in the kernel: what is in force, brought to what is wanted, and compared with what the kernel shows.
+//!
+//! The one place that has the socket to nftables. What is in force is known from the changes that the kernel has taken, so an
+//! address more or less is one small batch; the kernel's own count of changes tells whether anybody else has changed anything
+//! since. Must not know what the tables are for.
+
+use std::time::Instant;
+
+use crate::kernel::nftables::NftError;
+use crate::kernel::nftables::socket::Nftables;
+use crate::process::failpoint;
+use model::ruleset::diff::{Change, apply, diff};
+use model::ruleset::{Ruleset, Table, TableKey};
+
+/// The tables.
+#[derive(Debug)]
+pub struct Tables {
+    /// The tables that are looked after, whether or not they are wanted now.
+    keys: &'static [TableKey],
+    nft: Option<Nftables>,
+    /// What is in force; none if that has to be read first.
+    in_force: Option<Ruleset>,
+    /// The kernel's count of changes at the last look or own change.
+    generation: Option<u32>,
+}
+
+/// What became of a comparison.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// The kernel shows what is in force.
+    Same,
+    /// It shows something else; the first difference, in words for an operator.
+    Differs(String),
+}
+
+impl Tables {
+    /// Tables of which nothing is known yet. No socket is opened before it is needed.
+    pub fn new(keys: &'static [TableKey]) -> Tables {
+        Tables { keys, nft: None, in_force: None, generation: None }
+    }
+
+    /// What is in force, as far as it is known.
+    pub fn in_force(&self) -> Option<&Ruleset> {
+        self.in_force.as_ref()
+    }
+
+    /// The number by which the kernel names the socket in its announcements.
+    ///
+    /// # Errors
+    /// There is no socket to be had.
+    pub fn port(&mut self) -> Result<u32, NftError> {
+        Tables::nft(&mut self.nft).map(|nft| nft.port())
+    }
+
+    fn nft(nft: &mut Option<Nftables>) -> Result<&mut Nftables, NftError> {
+        match nft {
+            Some(nft) => Ok(nft),
+            none => Ok(none.insert(Nftables::open()?)),
+        }
+    }
+
+    /// Brings the kernel to `wanted`: by difference where it is known what is in force, else anew as a whole, unless the kernel
+    /// shows just that already. All or nothing, so that no packet sees a part of it.
+    ///
+    /// # Errors
+    /// The kernel refuses, or there was no time. What is in force is then what was before, and is read again before the next
+    /// change.
+    pub fn put(&mut self, wanted: Ruleset, deadline: Instant) -> Result<(), NftError> {
+        let changes = match &self.in_force {
+            Some(in_force) => diff(&wanted, in_force),
+            None => match self.differs(&wanted, deadline)? {
+                None => Vec::new(),
+                Some((_, standing)) => anew(&wanted, &standing),
+            },
+        };
+        self.carry_out(&changes, deadline)?;
+        self.in_force = Some(wanted);
+        Ok(())
+    }
+
+    /// Carries out changes of what is in force.
+    ///
+    /// # Errors
+    /// As [`Tables::put`], and [`NftError::Unread`] if it is not known what is in force.
+    pub fn change(&mut self, changes: &[Change], deadline: Instant) -> Result<(), NftError> {
+        self.carry_out(changes, deadline)?;
+        if let Some(in_force) = &mut self.in_force
+            && apply(in_force, changes).is_err()
+        {
+            // The kernel has taken what the picture of it could not: the picture is wrong.
+            self.in_force = None;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, changes: &[Change], deadline: Instant) -> Result<(), NftError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        failpoint::pass("tables.change").ok();
+        let nft = Tables::nft(&mut self.nft)?;
+        let done = nft.apply(changes, deadline);
+        failpoint::pass("tables.changed").ok();
+        if let Err(error) = done {
+            self.in_force = None;
+            return Err(error);
+        }
+        self.generation = None;
+        Ok(())
+    }
+
+    /// Compares what the kernel shows with what is in force. Nothing is read where the kernel has counted no change since the last
+    /// comparison.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn compare(&mut self, deadline: Instant) -> Result<Compared, NftError> {
+        failpoint::pass("tables.compare").ok();
+        let Some(in_force) = self.in_force.take() else { return Ok(Compared::Same) };
+        if in_force.is_empty() && self.nft.is_none() {
+            // Nothing is wanted and nothing was ever made.
+            self.in_force = Some(in_force);
+            return Ok(Compared::Same);
+        }
+        // Asked before the tables are read: what changes in between is another change.
+        let generation = Tables::nft(&mut self.nft)?.generation(deadline)?;
+        if self.generation == Some(generation) {
+            self.in_force = Some(in_force);
+            return Ok(Compared::Same);
+        }
+        let differs = self.differs(&in_force, deadline)?;
+        match differs {
+            None => {
+                self.in_force = Some(in_force);
+                self.generation = Some(generation);
+                Ok(Compared::Same)
+            }
+            Some((what, _)) => Ok(Compared::Differs(what)),
+        }
+    }
+
+    /// The first difference between what the kernel shows and `wanted`, with the tables that stand there.
+    fn differs(&mut self, wanted: &Ruleset, deadline: Instant) -> Result<Option<(String, Vec<TableKey>)>, NftError> {
+        let (mut first, mut standing) = (None, Vec::new());
+        let nothing = Table::default();
+        for key in self.keys {
+            let shown = Tables::nft(&mut self.nft)?.read(*key, deadline)?;
+            let differs = match (&shown, wanted.get(key)) {
+                (None, None) => None,
+                (None, Some(_)) => Some(format!("{key} is gone")),
+                (Some(_), None) => Some(format!("{key} is there")),
+                (Some(shown), wanted) => shown.differs(wanted.unwrap_or(&nothing)),
+            };
+            standing.extend(shown.map(|_| *key));
+            first = first.or(differs);
+        }
+        Ok(first.map(|first| (first, standing)))
+    }
+}
+
+/// The changes that make the tables anew in one batch, whatever they hold.
+fn anew(wanted: &Ruleset, standing: &[TableKey]) -> Vec<Change> {
+    let mut changes: Vec<Change> = standing.iter().map(|key| Change::RemoveTable(*key)).collect();
+    changes.extend(diff(wanted, &Ruleset::new()));
+    changes
+}
