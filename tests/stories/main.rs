@@ -34,6 +34,7 @@ mod kernel_routes;
 mod kube_client;
 mod limits;
 mod netlink_faults;
+mod nftables;
 mod node;
 mod odd_links;
 mod old_kernels;

@@ -136,3 +136,6 @@ impl fmt::Display for NftError {
 }
 
 impl std::error::Error for NftError {}
+
+#[cfg(test)]
+mod tests;

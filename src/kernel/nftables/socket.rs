@@ -82,7 +82,12 @@ impl Nftables {
             let cause = if absent { Cause::Absent } else { Cause::Socket(error) };
             NftError { what: "open a socket to the packet filter".into(), cause }
         })?;
-        Ok(Nftables { socket, port, sequence: 0, buffer: vec![0; RECEIVE_BYTES] })
+        Ok(Nftables::of(socket, port))
+    }
+
+    /// Speaks by this socket, which has this port.
+    pub(super) fn of(socket: Socket, port: u32) -> Nftables {
+        Nftables { socket, port, sequence: 0, buffer: vec![0; RECEIVE_BYTES] }
     }
 
     /// Its netlink port, by which a listener knows what is changed by it.
