@@ -1,7 +1,7 @@
 //! Carries changes out: one batch, all or nothing.
 //!
-//! Owns when a batch is sent again, and which change an error is about. Must not know why something is changed, and never does a part
-//! of what it was told.
+//! Owns when a batch is sent again, and which change an error is about. Must not know why something is changed, and never does a
+//! part of what it was told.
 
 use std::time::Instant;
 
@@ -21,7 +21,8 @@ enum Outcome {
 }
 
 impl Nftables {
-    /// Carries out all changes or none, in order, in the instant in which the kernel takes the batch: no packet sees a part of them.
+    /// Carries out all changes or none, in order, in the instant in which the kernel takes the batch: no packet sees a part of
+    /// them.
     ///
     /// # Errors
     /// The first change that the kernel refused, and why; nothing of the batch has had effect then. Whether it had any is not known

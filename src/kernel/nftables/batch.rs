@@ -107,14 +107,15 @@ impl Batch {
         self.first.wrapping_add(u32::try_from(self.messages.len()).unwrap_or(u32::MAX))
     }
 
-    /// The change that the message with this sequence number carries out. None for the begin, the end and what is not of this batch.
+    /// The change that the message with this sequence number carries out. None for the begin, the end and what is not of this
+    /// batch.
     pub(super) fn change<'a>(&self, sequence: u32, changes: &'a [Change]) -> Option<&'a Change> {
         let (_, change) = self.messages.get(sequence.wrapping_sub(self.first) as usize)?;
         changes.get(*change)
     }
 
-    /// What is at `offset` of the message with this sequence number, where the kernel sees the fault: an expression of a rule, by its number
-    /// and name, or an element.
+    /// What is at `offset` of the message with this sequence number, where the kernel sees the fault: an expression of a rule, by
+    /// its number and name, or an element.
     pub(super) fn part(&self, sequence: u32, offset: usize, changes: &[Change]) -> Option<String> {
         let (start, change) = *self.messages.get(sequence.wrapping_sub(self.first) as usize)?;
         let message = self.writer.0.get(start..)?;

@@ -148,12 +148,11 @@ fn nested(number: u16, to: &mut Writer, name: &str, fill: impl FnOnce(&mut Write
     });
 }
 
-/// Loads the fields side by side, each from the next word on, those of 16 bytes from the next multiple of 16 bytes on, as the key of
-/// a set has them.
+/// Loads the fields side by side, each from the next word on, as the key of a set has them.
 fn load_all(fields: &[Field], to: &mut Writer) {
     let mut word: u32 = 0;
     for field in fields {
-        load(*field, if word % 4 == 0 { NFT_REG_1 + word / 4 } else { NFT_REG32_00 + word }, to);
+        load(*field, if word.is_multiple_of(4) { NFT_REG_1 + word / 4 } else { NFT_REG32_00 + word }, to);
         word += u32::try_from(width(*field).div_ceil(4)).unwrap_or_default();
     }
 }

@@ -201,8 +201,8 @@ fn octets(ip: IpAddr, to: &mut Vec<u8>) {
 
 /// One element as one attribute of a list, or as two: where a range begins, and the address behind its last one.
 ///
-/// Such an end is no element where nothing is behind the range; `nft` is told so by a note, and would show the range otherwise by its
-/// first address alone.
+/// Such an end is no element where nothing is behind the range; `nft` is told so by a note, and would show the range otherwise by
+/// its first address alone.
 pub(super) fn put_element(element: &Element, counted: bool, to: &mut Writer) {
     let mut key = Vec::with_capacity(2 * NAME_LEN);
     match element {

@@ -1,8 +1,8 @@
 //! The kernel's packet filter, by raw nfnetlink: tables of `model::ruleset` are written as one batch, read back and compared.
 //!
-//! Owns every nftables type of the process: `expr` and `form` put into the kernel's words what the model says, `batch` makes messages
-//! of changes, `socket` carries them, `apply` and `read` are the verbs, `shown` compares, `changes` listens. Must not decide what a
-//! table should hold, and must not touch a table that it is not told to.
+//! Owns every nftables type of the process: `expr` and `form` put into the kernel's words what the model says, `batch` makes
+//! messages of changes, `socket` carries them, `apply` and `read` are the verbs, `shown` compares, `changes` listens. Must not
+//! decide what a table should hold, and must not touch a table that it is not told to.
 
 pub mod apply;
 mod batch;
@@ -79,7 +79,8 @@ impl NftError {
         matches!(self.cause, Cause::Absent)
     }
 
-    /// Something that the request rests on, or was to remove, is not there. Of a rule it may be a form that this kernel does not know.
+    /// Something that the request rests on, or was to remove, is not there. Of a rule it may be a form that this kernel does not
+    /// know.
     pub fn is_gone(&self) -> bool {
         self.errno() == Some(Errno::NOENT)
     }

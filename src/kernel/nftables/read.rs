@@ -37,7 +37,8 @@ impl Nftables {
         number.ok_or_else(|| NftError { what: what.into(), cause: Cause::Garbled("no number".into()) })
     }
 
-    /// What the kernel shows of a table at one moment; `None` if there is none. The elements of sets that packets fill are left out.
+    /// What the kernel shows of a table at one moment; `None` if there is none. The elements of sets that packets fill are left
+    /// out.
     ///
     /// # Errors
     /// [`Cause::Restless`]: somebody changed some table again and again until the deadline. Those of any request.
@@ -112,8 +113,8 @@ impl Nftables {
         Ok(Some(lists.flat_map(Attributes::nested).map(|(_, element)| element.to_vec()).collect()))
     }
 
-    /// What the rules of one chain have counted, in the order of the rules; `None` for one that does not count, or that counts nothing.
-    /// Empty if there is no such chain.
+    /// What the rules of one chain have counted, in the order of the rules; `None` for one that does not count, or that counts
+    /// nothing. Empty if there is no such chain.
     ///
     /// # Errors
     /// As [`Nftables::read`].
@@ -137,7 +138,8 @@ impl Nftables {
         Ok(rules.iter().map(|rule| rule_count(rule)).collect())
     }
 
-    /// What the elements of a counted set have counted. Empty if there is no such set, or none of the form [`Form::Links`] with counters.
+    /// What the elements of a counted set have counted. Empty if there is no such set, or none of the form [`Form::Links`] with
+    /// counters.
     ///
     /// # Errors
     /// As [`Nftables::read`].

@@ -1,7 +1,7 @@
 //! What the kernel shows of one table, and whether it is what is wanted.
 //!
-//! Owns the comparison, which is of bytes: rules are brought into one form on both sides, so nothing has to understand them. Must not
-//! ask the kernel anything, and knows no order among sets, maps or chains.
+//! Owns the comparison, which is of bytes: rules are brought into one form on both sides, so nothing has to understand them. Must
+//! not ask the kernel anything, and knows no order among sets, maps or chains.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -126,8 +126,8 @@ impl Shown {
         shown.is_some_and(|shown| *shown == ShownRule::wanted(rule))
     }
 
-    /// The first difference to what is wanted, in words for an operator; `None` if the kernel shows exactly that. What packets have put
-    /// into sets, and counters, are no difference.
+    /// The first difference to what is wanted, in words for an operator; `None` if the kernel shows exactly that. What packets have
+    /// put into sets, and counters, are no difference.
     pub fn differs(&self, wanted: &Table) -> Option<String> {
         if self.dormant {
             return Some("somebody has switched the table off (flags dormant)".into());

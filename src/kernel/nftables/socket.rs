@@ -1,7 +1,7 @@
 //! The one socket to the packet filter: it stays open, since the kernel makes whoever closes one wait after removals.
 //!
-//! Owns sequence numbers, deadlines, and the reading of answers: acknowledgements, the kernel's own error texts, lists. Must not know
-//! what is asked for. Never cloned, as the crate's socket closes its descriptor once per clone.
+//! Owns sequence numbers, deadlines, and the reading of answers: acknowledgements, the kernel's own error texts, lists. Must not
+//! know what is asked for. Never cloned, as the crate's socket closes its descriptor once per clone.
 
 use std::io::{self, ErrorKind};
 use std::time::Instant;
@@ -55,8 +55,8 @@ pub(super) enum Answer {
 }
 
 impl Nftables {
-    /// Opens a socket in the calling thread's network namespace. A kernel that has a part of netfilter, but not nf_tables, is known by the
-    /// first request.
+    /// Opens a socket in the calling thread's network namespace. A kernel that has a part of netfilter, but not nf_tables, is known
+    /// by the first request.
     ///
     /// # Errors
     /// [`Cause::Absent`]: this kernel has nothing of netfilter. The socket could not be made.
