@@ -208,7 +208,8 @@ pub enum Statement {
     /// Puts (link, destination) into a set of the form [`Form::Recent`], whose address is of this family, unless it is there or
     /// there is no room.
     Remember(Family, String),
-    /// Goes on only for packets of an incoming link that come faster than so many per second, with a set of the form [`Form::Rates`].
+    /// Goes on only for packets of an incoming link that come faster than so many per second, with a set of the form
+    /// [`Form::Rates`].
     FasterThan {
         /// The set.
         set: String,
