@@ -42,6 +42,7 @@ mod recovery;
 mod routes;
 mod rpc;
 mod rules;
+mod ruleset_text;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;

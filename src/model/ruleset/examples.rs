@@ -228,7 +228,7 @@ fn end(dice: &mut Dice, chains: &[String]) -> Verdict {
 
 fn inet(dice: &mut Dice) -> Table {
     let mut table = Table::default();
-    for name in ["links", "src4", "pods/1a2b/4", "named/77/6", "recent.6", "x-y"] {
+    for name in ["links", "self", "src4", "pods/1a2b/4", "named/77/6", "recent.6", "x-y"] {
         if dice.below(3) > 0 {
             // Mostly the same form under the same name, so that few pairs of tables have to be made anew.
             let usual = form(&mut Dice(name.len() as u64 * 7919));
@@ -239,9 +239,9 @@ fn inet(dice: &mut Dice) -> Table {
     // Each leads only to such as are behind it here, so there are no circles; the order is another one in every ruleset.
     let mut places: Vec<String> = vec![];
     for chain in 0..7 {
-        places.push(std::format!("policy/ns/p.{chain}/in"));
+        places.push(std::format!("policy/ns/{chain}.p/in"));
     }
-    for map in ["map/out", "map/in"] {
+    for map in ["out", "in"] {
         places.push(map.to_string());
     }
     for last in (1..places.len()).rev() {
@@ -251,7 +251,7 @@ fn inet(dice: &mut Dice) -> Table {
     places.retain(|_| dice.below(4) > 0);
     let (mut chains, mut maps): (Vec<String>, Vec<String>) = (vec![], vec![]);
     for place in places.iter().rev() {
-        if place.starts_with("map") {
+        if !place.contains('/') {
             let links = (0..dice.below(4)).map(|_| (link(dice), end(dice, &chains))).collect::<BTreeMap<_, _>>();
             table.maps.insert(place.clone(), links);
             maps.push(place.clone());
