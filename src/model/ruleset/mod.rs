@@ -9,6 +9,7 @@
 pub mod diff;
 #[cfg(test)]
 pub(crate) mod examples;
+pub mod ranges;
 pub mod text;
 
 use alloc::collections::{BTreeMap, BTreeSet};
