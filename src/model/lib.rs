@@ -25,6 +25,7 @@ pub mod guard;
 pub mod hostfacts;
 pub mod ipam;
 pub mod lease;
+pub mod masquerade;
 pub mod nodeconfig;
 pub mod observed;
 pub mod peers;
