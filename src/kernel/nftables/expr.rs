@@ -7,7 +7,7 @@ use super::uapi::*;
 use super::wire::{Writer, find};
 use crate::kernel::netlink::message::{Attributes, text};
 use model::addr::{Family, IF_NAME_MAX};
-use model::ruleset::{End, Field, Op, Statement, Value, Verdict};
+use model::ruleset::{End, Field, Op, Span, Statement, Value, Verdict};
 
 /// Bytes of a link's name in a register or a set.
 pub(super) const NAME_LEN: usize = IF_NAME_MAX + 1;
@@ -106,11 +106,15 @@ fn put(statement: &Statement, to: &mut Writer) {
                 data.put_u32(NFTA_CT_SREG, NFT_REG_1);
             });
         }
-        Statement::Remember(family, set) => {
-            load_all(&[Field::Link(End::Out), Field::Destination(*family)], to);
+        Statement::Remember(fields, span, set) => {
+            load_all(fields, to);
+            let operation = match span {
+                Span::FromFirst => NFT_DYNSET_OP_ADD,
+                Span::FromLast => NFT_DYNSET_OP_UPDATE,
+            };
             expression(to, "dynset", |data| {
                 data.put_u32(NFTA_DYNSET_SREG_KEY, NFT_REG_1);
-                data.put_u32(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD);
+                data.put_u32(NFTA_DYNSET_OP, operation);
                 data.put_text(NFTA_DYNSET_SET_NAME, set);
             });
         }
@@ -118,7 +122,7 @@ fn put(statement: &Statement, to: &mut Writer) {
             load(Field::Link(End::In), NFT_REG_1, to);
             expression(to, "dynset", |data| {
                 data.put_u32(NFTA_DYNSET_SREG_KEY, NFT_REG_1);
-                data.put_u32(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD);
+                data.put_u32(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
                 data.put_text(NFTA_DYNSET_SET_NAME, set);
                 nested(NFTA_DYNSET_EXPR, data, "limit", |data| limit(*rate, *burst, NFT_LIMIT_F_INV, data));
             });

@@ -52,7 +52,7 @@ impl Shape {
         let (flags, size, seconds) = match form {
             Form::Ranges(_) => (NFT_SET_INTERVAL, 0, 0),
             Form::Recent { seconds, size, .. } => (NFT_SET_EVAL | NFT_SET_TIMEOUT, size, seconds),
-            Form::Rates { size } => (NFT_SET_EVAL, size, 0),
+            Form::Rates { seconds, size } => (NFT_SET_EVAL | NFT_SET_TIMEOUT, size, seconds),
             _ => (0, 0, 0),
         };
         let address = |family| match family {
@@ -156,7 +156,7 @@ impl Shape {
         let mut forms = vec![Form::Links { counted: false }, Form::Links { counted: true }, Form::LinkPairs];
         forms.extend([Form::Addresses, Form::LinkAddresses, Form::Ports, Form::Ranges].into_iter().flat_map(both));
         forms.extend([Family::V4, Family::V6].map(|family| Form::Recent { family, seconds, size }));
-        forms.push(Form::Rates { size });
+        forms.push(Form::Rates { seconds, size });
         forms.into_iter().find(|form| Shape::of(*form) == *self)
     }
 }

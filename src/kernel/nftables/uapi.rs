@@ -195,6 +195,7 @@ pub(super) const NFTA_DYNSET_EXPR: u16 = 7;
 pub(super) const NFTA_DYNSET_PAD: u16 = 8;
 pub(super) const NFTA_DYNSET_FLAGS: u16 = 9;
 pub(super) const NFT_DYNSET_OP_ADD: u32 = 0;
+pub(super) const NFT_DYNSET_OP_UPDATE: u32 = 1;
 
 pub(super) const NFTA_IMMEDIATE_DREG: u16 = 1;
 pub(super) const NFTA_IMMEDIATE_DATA: u16 = 2;

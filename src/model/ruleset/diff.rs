@@ -186,7 +186,7 @@ fn targets(rules: &[Rule]) -> impl Iterator<Item = Target<'_>> {
     rules.iter().flatten().filter_map(|statement| match statement {
         Statement::Verdict(verdict) => target_of(verdict),
         Statement::ByMap(_, map) => Some(Target::Map(map)),
-        Statement::In(_, _, set) | Statement::Remember(_, set) | Statement::FasterThan { set, .. } => {
+        Statement::In(_, _, set) | Statement::Remember(_, _, set) | Statement::FasterThan { set, .. } => {
             Some(Target::Set(set))
         }
         Statement::Is(..)

@@ -125,7 +125,7 @@ fn form(dice: &mut Dice) -> Form {
         4 => Form::Ports(dice.family()),
         5 => Form::Ranges(dice.family()),
         6 => Form::Recent { family: dice.family(), seconds: 10 + dice.below(2), size: 1024 },
-        _ => Form::Rates { size: 64 },
+        _ => Form::Rates { seconds: 60 + dice.below(2), size: 64 },
     }
 }
 
@@ -160,7 +160,14 @@ fn through(dice: &mut Dice, name: &str, form: Form) -> Rule {
         }
         Form::Ranges(family) => vec![of(family), Statement::In(vec![Field::Destination(family)], dice.op(), name)],
         Form::Recent { family, .. } => match dice.below(2) {
-            0 => vec![of(family), Statement::Remember(family, name)],
+            0 => {
+                let span = dice.pick(&[Span::FromFirst, Span::FromLast]);
+                let fields = match dice.below(2) {
+                    0 => vec![Field::Link(End::In), Field::Destination(family)],
+                    _ => vec![Field::Link(End::Out), Field::Source(family)],
+                };
+                vec![of(family), Statement::Remember(fields, span, name)]
+            }
             _ => {
                 vec![of(family), Statement::In(vec![Field::Link(End::In), Field::Destination(family)], dice.op(), name)]
             }
@@ -304,7 +311,9 @@ fn arp(dice: &mut Dice) -> Table {
     let mut table = Table::default();
     let form = Form::LinkAddresses(Family::V4);
     table.sets.insert("src4".to_string(), set(dice, form));
-    table.sets.insert("rates".to_string(), Set { form: Form::Rates { size: 64 }, elements: BTreeSet::new() });
+    table
+        .sets
+        .insert("rates".to_string(), Set { form: Form::Rates { seconds: 60, size: 64 }, elements: BTreeSet::new() });
     let mut rules = vec![vec![Statement::NameBegins(End::In, Op::Ne, "flock"), Statement::Verdict(Verdict::Accept)]];
     if dice.below(2) > 0 {
         let fields = vec![Field::Link(End::In), Field::ArpSource];
@@ -315,7 +324,7 @@ fn arp(dice: &mut Dice) -> Table {
         let ip = value(address(dice, Family::V4));
         rules.push(vec![Statement::Is(Field::ArpSource, dice.op(), ip), Statement::Count]);
     }
-    rules.push(through(dice, "rates", Form::Rates { size: 64 }));
+    rules.push(through(dice, "rates", Form::Rates { seconds: 60, size: 64 }));
     let base = Some(Base { kind: ChainKind::Filter, hook: Hook::Input, priority: 0 });
     table.chains.insert("source".to_string(), Chain { base, rules });
     table

@@ -109,8 +109,11 @@ pub enum Form {
         /// Most of them.
         size: u32,
     },
-    /// A limit for each link, which packets add (`flags dynamic`).
+    /// A limit for each link, which packets add (`flags dynamic,timeout`).
     Rates {
+        /// How long each stays behind the last packet that it was asked about, in seconds. Links that are gone would fill the set
+        /// otherwise.
+        seconds: u32,
         /// Most links.
         size: u32,
     },
@@ -207,11 +210,10 @@ pub enum Statement {
         /// The value, within the mask.
         value: u32,
     },
-    /// Puts (link, destination) into a set of the form [`Form::Recent`], whose address is of this family, unless it is there or
-    /// there is no room.
-    Remember(Family, String),
+    /// Has the fields, side by side, in a set of the form [`Form::Recent`]. Goes on unless there is no room.
+    Remember(Vec<Field>, Span, String),
     /// Goes on only for packets of an incoming link that come faster than so many per second, with a set of the form
-    /// [`Form::Rates`].
+    /// [`Form::Rates`]. Does not go on for a link for which there is no room.
     FasterThan {
         /// The set.
         set: String,
@@ -235,6 +237,15 @@ pub enum Statement {
     Masquerade,
     /// What becomes of the packet. The last statement of its rule.
     Verdict(Verdict),
+}
+
+/// From when on it counts how long something is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// From the first packet that is to be remembered (`add`).
+    FromFirst,
+    /// From the last one (`update`).
+    FromLast,
 }
 
 /// Whether something has to hold, or not to hold.

@@ -11,8 +11,8 @@ use core::net::IpAddr;
 
 use crate::addr::Family;
 use crate::ruleset::{
-    Base, ChainKind, Element, End, Field, Form, Hook, Op, Rule, Set, Statement, Table, TableFamily, TableKey, Value,
-    Verdict,
+    Base, ChainKind, Element, End, Field, Form, Hook, Op, Rule, Set, Span, Statement, Table, TableFamily, TableKey,
+    Value, Verdict,
 };
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
@@ -144,10 +144,9 @@ fn write_form(f: &mut fmt::Formatter<'_>, set: &Set) -> fmt::Result {
     match set.form {
         Form::Links { counted: true } => writeln!(f, "\t\tcounter"),
         Form::Ranges(_) => writeln!(f, "\t\tflags interval"),
-        Form::Recent { seconds, size, .. } => {
+        Form::Recent { seconds, size, .. } | Form::Rates { seconds, size } => {
             write!(f, "\t\tsize {size}\n\t\tflags dynamic,timeout\n\t\ttimeout {}\n", duration(seconds))
         }
-        Form::Rates { size } => write!(f, "\t\tsize {size}\n\t\tflags dynamic\n"),
         Form::Links { counted: false }
         | Form::LinkPairs
         | Form::Addresses(_)
@@ -290,8 +289,7 @@ fn implied_by(statement: &Statement) -> Vec<Implied> {
         Statement::Is(Field::Protocol, Op::Eq, Value::Byte(1)) => vec![Implied::Family(Family::V4)],
         Statement::Is(Field::Protocol, Op::Eq, Value::Byte(58)) => vec![Implied::Family(Family::V6)],
         Statement::Is(field, ..) | Statement::Between(field, ..) => of_field(field).into_iter().collect(),
-        Statement::In(fields, ..) => fields.iter().filter_map(of_field).collect(),
-        Statement::Remember(family, _) => vec![Implied::Family(*family)],
+        Statement::In(fields, ..) | Statement::Remember(fields, ..) => fields.iter().filter_map(of_field).collect(),
         _ => Vec::new(),
     }
 }
@@ -325,8 +323,7 @@ fn statement_text(statement: &Statement, transport: Option<u8>) -> String {
         Statement::NameBegins(end, op, text) => alloc::format!("{}{} \"{text}*\"", end_text(*end), op_text(*op)),
         Statement::Between(field, first, last) => alloc::format!("{} {first}-{last}", field_text(*field, transport)),
         Statement::In(fields, op, set) => {
-            let fields: Vec<String> = fields.iter().map(|field| field_text(*field, transport)).collect();
-            alloc::format!("{}{} @{set}", fields.join(" . "), op_text(*op))
+            alloc::format!("{}{} @{set}", fields_text(fields, transport), op_text(*op))
         }
         Statement::ByMap(end, map) => alloc::format!("{} vmap @{map}", end_text(*end)),
         Statement::StateIn(states) => {
@@ -339,7 +336,13 @@ fn statement_text(statement: &Statement, transport: Option<u8>) -> String {
         Statement::SetMark { mask, value } => {
             alloc::format!("ct mark set ct mark & 0x{:08x} | 0x{value:08x}", !mask | value)
         }
-        Statement::Remember(family, set) => alloc::format!("add @{set} {{ iifname . {} daddr }}", ip_text(*family)),
+        Statement::Remember(fields, span, set) => {
+            let verb = match span {
+                Span::FromFirst => "add",
+                Span::FromLast => "update",
+            };
+            alloc::format!("{verb} @{set} {{ {} }}", fields_text(fields, transport))
+        }
         Statement::FasterThan { set, rate, burst } => {
             alloc::format!("update @{set} {{ iifname limit rate over {rate}/second{} }}", burst_text(*burst))
         }
@@ -349,6 +352,11 @@ fn statement_text(statement: &Statement, transport: Option<u8>) -> String {
         Statement::Masquerade => "masquerade".to_string(),
         Statement::Verdict(verdict) => verdict_text(verdict),
     }
+}
+
+fn fields_text(fields: &[Field], transport: Option<u8>) -> String {
+    let fields: Vec<String> = fields.iter().map(|field| field_text(*field, transport)).collect();
+    fields.join(" . ")
 }
 
 fn burst_text(burst: u32) -> String {

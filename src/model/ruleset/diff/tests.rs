@@ -196,7 +196,14 @@ fn what_the_kernel_refuses_is_refused_and_named() {
         (Change::PutRules(INET, named("x"), vec![]), "x is not there"),
         (Change::PutRules(INET, named("a"), vec![jump("x")]), "x is not there"),
         (Change::PutRules(INET, named("a"), vec![vec![Statement::ByMap(End::In, named("x"))]]), "x is not there"),
-        (Change::PutRules(INET, named("a"), vec![vec![Statement::Remember(Family::V4, named("x"))]]), "x is not there"),
+        (
+            Change::PutRules(
+                INET,
+                named("a"),
+                vec![vec![Statement::Remember(vec![], crate::ruleset::Span::FromLast, named("x"))]],
+            ),
+            "x is not there",
+        ),
         (Change::PutRules(INET, named("b"), vec![jump("a")]), "packets would come back to b"),
         (
             Change::PutRules(INET, named("b"), vec![vec![Statement::ByMap(End::In, named("m"))]]),
