@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::Stdio;
+use std::time::Instant;
 
+use flock::kernel::netns::Netns;
+use flock::kernel::nftables::socket::Nftables;
+use model::ruleset::diff::diff;
 use model::ruleset::text::Text;
 use model::ruleset::{Field, Op, Ruleset, Statement, Value};
 
 use crate::support::host::Host;
+use crate::support::waiting::PATIENCE;
 
 #[path = "../../src/model/ruleset/examples.rs"]
 #[allow(dead_code, reason = "the model's own tests use the rest")]
@@ -88,4 +93,22 @@ fn nft_takes_the_text_of_any_ruleset_and_prints_the_same_again() {
             .sum::<usize>();
     }
     assert!(rules > 1000, "the examples have only {rules} rules");
+}
+
+#[test]
+fn the_kernel_takes_the_way_from_any_ruleset_to_any_other_and_nft_prints_what_was_wanted() {
+    let host = Host::with(&[]);
+    let open = || Nftables::open().expect("a socket");
+    let mut nft = Netns::open(&host.netns()).expect("a namespace").run(open).expect("entered");
+    let mut shown = Ruleset::new();
+    for seed in 0..150 {
+        let wanted = examples::ruleset(seed);
+        let changes = diff(&wanted, &shown);
+        if let Err(error) = nft.apply(&changes, Instant::now() + PATIENCE) {
+            panic!("seed {seed}: {error}\nfrom {shown:#?}\nby {changes:#?}");
+        }
+        let listed = host.run("nft -s list ruleset");
+        assert_eq!(parts(&listed), parts(&text(&wanted)), "seed {seed}: nft prints\n{listed}");
+        shown = wanted;
+    }
 }
