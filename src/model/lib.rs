@@ -36,4 +36,5 @@ pub mod proxy;
 pub mod recover;
 pub mod routes;
 pub mod ruleset;
+pub mod sweep;
 pub mod text;
