@@ -32,6 +32,7 @@ pub mod peers;
 pub mod permit;
 pub mod plan;
 pub mod policing;
+pub mod policy;
 pub mod proxy;
 pub mod recover;
 pub mod routes;

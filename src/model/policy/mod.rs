@@ -1,0 +1,232 @@
+//! NetworkPolicy: which pod may send what to whom.
+//!
+//! A [`World`] is what the cluster says, a [`Subject`] one link of this node. `spec` reads policies as they are written, `compile`
+//! makes tables of them, `verdict` answers for one connection from the world alone, `explain` puts the answer into words, and
+//! `revoke` says whether live connections have to be looked at again. Must not know where the world comes from, nor how tables
+//! reach the kernel.
+//!
+//! What Kubernetes leaves open is decided so:
+//!
+//! - Everything is judged by the connection: who began it, who answers behind any translation, and his port.
+//! - A namespace that is not in the world has no label but its name, and what asks for another label does not select it, be it for
+//!   the label's absence.
+//! - An address of several pods is each of theirs: it is a peer as long as one of them is, and has each one's named ports.
+//! - A named port of an egress rule means the peers that have one of that name; without peers, all pods that have; in a block,
+//!   nobody, since a block knows no pods.
+
+pub mod compile;
+pub mod digest;
+pub mod names;
+pub mod select;
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::addr::{Family, IfName};
+use crate::policy::select::{Labels, Selector};
+
+/// The label that each namespace has of itself, with its name.
+pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The protocols that a policy can name (`IPPROTO_*`, linux/in.h).
+pub const TCP: u8 = 6;
+/// UDP.
+pub const UDP: u8 = 17;
+/// SCTP.
+pub const SCTP: u8 = 132;
+
+/// A pod's identity. Pods of one namespace are neighbours in the order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodKey {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for PodKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A pod as a peer, or as what is behind a link: never one of the host's network, and never a finished one, whose address may be
+/// another's by now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses, none twice. IPv4 in the form of IPv4.
+    pub addresses: Vec<IpAddr>,
+    /// The ports of its containers that have a name.
+    pub ports: Vec<NamedPort>,
+}
+
+/// A port of a container that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedPort {
+    /// The name.
+    pub name: Box<str>,
+    /// `IPPROTO_*`.
+    pub protocol: u8,
+    /// The number.
+    pub port: u16,
+}
+
+/// A policy, checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The pods of its namespace that it isolates.
+    pub subjects: Selector,
+    /// Who may begin connections to them; `None`: does not isolate them from anybody.
+    pub ingress: Option<Vec<Rule>>,
+    /// To whom they may begin connections; `None`: as above.
+    pub egress: Option<Vec<Rule>>,
+}
+
+impl Policy {
+    /// The rules of a direction; `None`: does not isolate.
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Egress => self.egress.as_deref(),
+            Direction::Ingress => self.ingress.as_deref(),
+        }
+    }
+}
+
+/// Whom a pod begins connections with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// The pod begins them.
+    Egress,
+    /// Others begin them.
+    Ingress,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::Egress => "egress",
+            Direction::Ingress => "ingress",
+        })
+    }
+}
+
+/// What a policy allows: these peers on these ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// The peers; none: everybody.
+    pub peers: Vec<Peer>,
+    /// The ports; none: all of all protocols.
+    pub ports: Vec<Port>,
+}
+
+/// A kind of peer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Peer {
+    /// Pods.
+    Pods {
+        /// Of which namespaces.
+        namespaces: Namespaces,
+        /// Which of them.
+        pods: Selector,
+    },
+    /// Addresses, whoever has them.
+    Block {
+        /// The range, without host bits.
+        cidr: IpNet,
+        /// The parts of it that are not meant, each within it and without host bits.
+        except: Vec<IpNet>,
+    },
+}
+
+/// Which namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Namespaces {
+    /// The policy's own.
+    Same,
+    /// Those with such labels.
+    Selected(Selector),
+}
+
+/// Ports of one protocol.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// `IPPROTO_*`.
+    pub protocol: u8,
+    /// Which.
+    pub ports: Ports,
+}
+
+/// Which ports.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ports {
+    /// All.
+    All,
+    /// From the first to the last, both included.
+    Numbers(u16, u16),
+    /// The one that has this name where the connection arrives.
+    Named(Box<str>),
+}
+
+/// What the cluster says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct World {
+    /// The labels of each namespace.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// Policies by namespace and name.
+    pub policies: BTreeMap<(String, String), Policy>,
+    /// Pods.
+    pub pods: BTreeMap<PodKey, Pod>,
+}
+
+/// One link of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The host's end.
+    pub link: IfName,
+    /// Whose it is; `None`: not known.
+    pub pod: Option<PodKey>,
+    /// The addresses behind it.
+    pub addresses: Vec<IpAddr>,
+    /// What policies mean for it.
+    pub treatment: Treatment,
+}
+
+/// What policies mean for a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treatment {
+    /// What they do not allow is dropped. A link whose pod is not in the world gets nothing.
+    Enforce,
+    /// What they do not allow is counted, and passes.
+    Audit,
+    /// They mean nothing.
+    Exempt,
+    /// Nothing passes, since what holds for it is not known yet.
+    Quarantine,
+}
+
+/// Whether namespaces are meant: `namespace`, whose labels are these if they are known, from the point of view of a policy of
+/// `own`.
+pub fn covers(namespaces: &Namespaces, own: &str, namespace: &str, labels: Option<&Labels>) -> bool {
+    match (namespaces, labels) {
+        (Namespaces::Same, _) => own == namespace,
+        (Namespaces::Selected(selector), Some(labels)) => selector.matches(labels),
+        (Namespaces::Selected(selector), None) => selector.matches_only(NAME_LABEL, namespace),
+    }
+}
+
+/// The family of an address.
+pub fn family(address: IpAddr) -> Family {
+    match address {
+        IpAddr::V4(_) => Family::V4,
+        IpAddr::V6(_) => Family::V6,
+    }
+}
