@@ -18,6 +18,7 @@ pub mod compile;
 pub mod digest;
 pub mod names;
 pub mod select;
+pub mod spec;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
