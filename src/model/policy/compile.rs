@@ -2,8 +2,8 @@
 //!
 //! A link leads to the chain of its set of policies, that to the chains of the policies, and those to lists of ports and sets of
 //! addresses, which all who need them share. What nobody needs any more goes. Both ways, the whole and the change, are the same
-//! code, so that after any changes the table is what compiling anew would give. It must not decide what a change means for
-//! connections that are there: that is for `revoke`.
+//! code, so that after any changes the table is what compiling anew would give. It must not know how tables reach the kernel, nor
+//! what the epoch was before.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -85,6 +85,15 @@ pub struct Compiled {
     links: BTreeMap<PodKey, BTreeSet<IfName>>,
 }
 
+/// What a change of the world comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The changes of the table, in an order that the kernel takes.
+    pub changes: Vec<Change>,
+    /// Something is taken away that a live connection may need: the epoch has to move with the changes.
+    pub revokes: bool,
+}
+
 /// What a set of pods means.
 #[derive(Debug, Clone)]
 enum Selection {
@@ -157,9 +166,10 @@ impl Compiled {
         })
     }
 
-    /// A pod came, changed or is gone. Changes elements of sets only. If it has links here ([`Compiled::links_of`]), each of them
-    /// has to be looked at as well, by [`Compiled::subject_changed`].
-    pub fn pod_changed(&mut self, before: Option<(&PodKey, &Pod)>, after: Option<(&PodKey, &Pod)>) -> Vec<Change> {
+    /// A pod came, changed, or is gone for good; one that only left a view of chosen pods has changed. Changes elements of sets
+    /// only. If the pod has links here ([`Compiled::links_of`]), each of them has to be looked at as well, by
+    /// [`Compiled::subject_changed`].
+    pub fn pod_changed(&mut self, before: Option<(&PodKey, &Pod)>, after: Option<(&PodKey, &Pod)>) -> Step {
         let mut changes = Changes(Some(Vec::new()));
         let selections = core::mem::take(&mut self.selections);
         for (name, selection) in &selections {
@@ -170,18 +180,19 @@ impl Compiled {
             self.exchange(name, selection, &old, &new, &mut changes);
         }
         self.selections = selections;
-        changes.into()
+        // Nobody uses the address of a pod that is gone, until it is another's, which is a change of its own.
+        changes.step(after.is_some())
     }
 
-    /// A link came, is gone, or its pod or what is known of it changed; `world` is as it is now. The chains and sets that only it
-    /// needs come and go with it.
-    pub fn subject_changed(&mut self, world: &World, link: &IfName, after: Option<&Subject>) -> Vec<Change> {
+    /// A link came, is gone, or its pod or what is known of it changed; the policies of `world` are those that were compiled. The
+    /// chains and sets that only this link needs come and go with it.
+    pub fn subject_changed(&mut self, world: &World, link: &IfName, after: Option<&Subject>) -> Step {
         let mut changes = Changes(Some(Vec::new()));
         let crowd = Crowd::of(world);
         let after = after.map(|subject| placed(world, subject, &self.settings));
         let before = self.remember(link, after.clone());
         if before == after {
-            return Vec::new();
+            return changes.step(false);
         }
         let selections = core::mem::take(&mut self.selections);
         for (name, selection) in selections.iter().filter(|(_, selection)| matches!(selection, Selection::Local { .. }))
@@ -190,10 +201,30 @@ impl Compiled {
             self.exchange(name, selection, &old, &new, &mut changes);
         }
         self.selections = selections;
-        let open = [&Fate::Open; 2];
-        let old = before.as_ref().map_or(open, |placed| placed.fates.each_ref());
+        let moved = changes.takes_elements();
+        let old = before.as_ref().map_or([&Fate::Open; 2], |placed| placed.fates.each_ref());
         self.lead(&crowd, link, old, after.as_ref(), &mut changes);
-        changes.into()
+        let revokes = before.zip(after).is_some_and(|(before, after)| moved || before.may_more_than(&after));
+        Step { revokes, ..changes.step(false) }
+    }
+
+    /// Whether something that `before` allowed to a link that is still there is not allowed any more, or may not be: policies
+    /// that changed other than by addition, addresses that are in a set no more, a link that is isolated now. True in doubt.
+    pub fn revokes(&self, before: &Compiled) -> bool {
+        let links = before.subjects.iter().filter_map(|(link, old)| Some((old, self.subjects.get(link)?)));
+        let mut both = links.peekable();
+        if both.peek().is_none() {
+            return false;
+        }
+        if both.any(|(old, new)| old.may_more_than(new)) {
+            return true;
+        }
+        let chains = before.table.chains.iter().filter(|(name, _)| name.starts_with(names::POLICY));
+        let mut chains = chains.filter_map(|(name, chain)| Some((chain, self.table.chains.get(name)?)));
+        let sets = before.table.sets.iter().filter(|(name, _)| *name != names::SELF);
+        let mut sets = sets.filter_map(|(name, set)| Some((set, self.table.sets.get(name)?)));
+        chains.any(|(old, new)| old.rules.iter().any(|rule| !new.rules.contains(rule)))
+            || sets.any(|(old, new)| !old.elements.is_subset(&new.elements))
     }
 
     /// Another value says from now on which connections were allowed: each is judged anew by its next packet.
@@ -207,7 +238,7 @@ impl Compiled {
                 changes.push(|| Change::PutRules(TABLE, name.into(), chain.rules));
             }
         }
-        changes.into()
+        changes.0.unwrap_or_default()
     }
 
     fn selects(&self, selection: &Selection, key: &PodKey, labels: &Labels) -> bool {
@@ -779,11 +810,32 @@ impl Changes {
             changes.push(change());
         }
     }
+
+    fn takes_elements(&self) -> bool {
+        self.0.iter().flatten().any(|change| matches!(change, Change::RemoveElements(..)))
+    }
+
+    /// The step that revokes if elements are taken out of sets and `counts` says that this counts.
+    fn step(self, counts: bool) -> Step {
+        let revokes = counts && self.takes_elements();
+        Step { changes: self.0.unwrap_or_default(), revokes }
+    }
 }
 
-impl From<Changes> for Vec<Change> {
-    fn from(changes: Changes) -> Vec<Change> {
-        changes.0.unwrap_or_default()
+impl Placed {
+    /// Whether connections may pass that do not if `new` takes its place, as far as that is up to the link.
+    fn may_more_than(&self, new: &Placed) -> bool {
+        let passes = |placed: &Placed, fate: &Fate| match fate {
+            Fate::Open => true,
+            Fate::Isolated(_) => placed.audit,
+            Fate::Quarantine => false,
+        };
+        self.fates.iter().zip(&new.fates).any(|(old, now)| match (old, now) {
+            (Fate::Quarantine, _) => false,
+            (_, now) if passes(new, now) => false,
+            (Fate::Isolated(old), Fate::Isolated(now)) if !self.audit => old.iter().any(|policy| !now.contains(policy)),
+            _ => true,
+        })
     }
 }
 

@@ -1,9 +1,8 @@
 //! NetworkPolicy: which pod may send what to whom.
 //!
 //! A [`World`] is what the cluster says, a [`Subject`] one link of this node. `spec` reads policies as they are written, `compile`
-//! makes tables of them, `verdict` answers for one connection from the world alone, `explain` puts the answer into words, and
-//! `revoke` says whether live connections have to be looked at again. Must not know where the world comes from, nor how tables
-//! reach the kernel.
+//! makes tables of them, `verdict` answers for one connection from the world alone, and `explain` puts the answer into words. Must
+//! not know where the world comes from, nor how tables reach the kernel.
 //!
 //! What Kubernetes leaves open is decided so:
 //!
@@ -231,3 +230,6 @@ pub fn family(address: IpAddr) -> Family {
         IpAddr::V6(_) => Family::V6,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,8 @@ pub const SEAL: &str = "seal";
 pub const PODS: &str = "pods/";
 /// The beginning of the names of the sets of named ports.
 pub const NAMED: &str = "named/";
+/// The beginning of the names of the chains of policies.
+pub const POLICY: &str = "policy/";
 /// The beginning of the names of the sets of blocks.
 pub const BLOCK: &str = "block/";
 
@@ -54,7 +56,7 @@ pub fn link(link: &IfName, direction: Direction) -> String {
 
 /// The chain of a policy.
 pub fn policy(namespace: &str, name: &str, direction: Direction) -> String {
-    format!("policy/{}/{}", fitting(&format!("{namespace}/{name}")), map(direction))
+    format!("{POLICY}{}/{}", fitting(&format!("{namespace}/{name}")), map(direction))
 }
 
 /// The chain of a set of policies, by their namespace and names in order.
