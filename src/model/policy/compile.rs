@@ -51,8 +51,6 @@ pub struct Settings {
     /// Their value for connections that were allowed since the last revocation; `None`: no connection is remembered, and each
     /// packet is judged.
     pub epoch: Option<u32>,
-    /// Nothing is dropped on this node: what is enforced elsewhere is counted here.
-    pub audit: bool,
     /// What is dropped, or would be, is written to the kernel's log.
     pub log: Option<Log>,
 }
@@ -138,7 +136,7 @@ pub fn compile(world: &World, subjects: &[Subject], settings: &Settings) -> Comp
     };
     let crowd = Crowd::of(world);
     for subject in subjects {
-        let placed = placed(world, subject, settings);
+        let placed = placed(world, subject);
         compiled.remember(&subject.link, Some(placed));
     }
     for (link, placed) in compiled.subjects.clone() {
@@ -189,7 +187,7 @@ impl Compiled {
     pub fn subject_changed(&mut self, world: &World, link: &IfName, after: Option<&Subject>) -> Step {
         let mut changes = Changes(Some(Vec::new()));
         let crowd = Crowd::of(world);
-        let after = after.map(|subject| placed(world, subject, &self.settings));
+        let after = after.map(|subject| placed(world, subject));
         let before = self.remember(link, after.clone());
         if before == after {
             return changes.step(false);
@@ -840,15 +838,13 @@ impl Placed {
 }
 
 /// What a link is, as far as the world knows it.
-fn placed(world: &World, subject: &Subject, settings: &Settings) -> Placed {
+fn placed(world: &World, subject: &Subject) -> Placed {
     let key = subject.pod.as_ref();
     let pod = key.and_then(|key| world.pods.get(key));
-    let audit = settings.audit || subject.treatment == Treatment::Audit;
     let fates = match (subject.treatment, key.zip(pod)) {
-        (Treatment::Exempt, _) => [Fate::Open, Fate::Open],
-        (Treatment::Quarantine, _) | (_, None) if !audit => [Fate::Quarantine, Fate::Quarantine],
-        (Treatment::Quarantine, _) | (_, None) => [Fate::Open, Fate::Open],
-        (_, Some((key, pod))) => DIRECTIONS.map(|direction| {
+        (Treatment::Exempt, _) | (Treatment::Audit, None) => [Fate::Open, Fate::Open],
+        (Treatment::Quarantine, _) | (Treatment::Enforce, None) => [Fate::Quarantine, Fate::Quarantine],
+        (Treatment::Enforce | Treatment::Audit, Some((key, pod))) => DIRECTIONS.map(|direction| {
             let policies: Vec<String> =
                 selecting(world, key, &pod.labels, direction).map(|(name, _)| name.into()).collect();
             if policies.is_empty() { Fate::Open } else { Fate::Isolated(policies) }
@@ -858,7 +854,7 @@ fn placed(world: &World, subject: &Subject, settings: &Settings) -> Placed {
         pod: subject.pod.clone(),
         addresses: subject.addresses.clone(),
         ports: pod.map(|pod| pod.ports.clone()).unwrap_or_default(),
-        audit,
+        audit: subject.treatment == Treatment::Audit,
         fates,
     }
 }

@@ -18,6 +18,7 @@ pub mod digest;
 pub mod names;
 pub mod select;
 pub mod spec;
+pub mod verdict;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
