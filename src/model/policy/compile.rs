@@ -16,7 +16,8 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, IfName};
 use crate::excerpt::cut;
-use crate::policy::names::{self, TABLE};
+use crate::guard::FILTER;
+use crate::policy::names;
 use crate::policy::select::{Labels, Selector};
 use crate::policy::{
     Direction, NamedPort, Namespaces, Peer, Pod, PodKey, Policy, Port, Ports, Subject, Treatment, World, covers, family,
@@ -221,8 +222,12 @@ impl Compiled {
         let mut chains = chains.filter_map(|(name, chain)| Some((chain, self.table.chains.get(name)?)));
         let sets = before.table.sets.iter().filter(|(name, _)| *name != names::SELF);
         let mut sets = sets.filter_map(|(name, set)| Some((set, self.table.sets.get(name)?)));
-        chains.any(|(old, new)| old.rules.iter().any(|rule| !new.rules.contains(rule)))
-            || sets.any(|(old, new)| !old.elements.is_subset(&new.elements))
+        // Rules that only came leave the others in their order.
+        let only_more = |old: &Chain, new: &Chain| {
+            let mut new = new.rules.iter();
+            old.rules.iter().all(|rule| new.any(|other| other == rule))
+        };
+        chains.any(|(old, new)| !only_more(old, new)) || sets.any(|(old, new)| !old.elements.is_subset(&new.elements))
     }
 
     /// Another value says from now on which connections were allowed: each is judged anew by its next packet.
@@ -233,7 +238,7 @@ impl Compiled {
             let known = self.table.chains.get_mut(name).filter(|known| known.rules != chain.rules);
             if let Some(known) = known {
                 known.rules = chain.rules.clone();
-                changes.push(|| Change::PutRules(TABLE, name.into(), chain.rules));
+                changes.push(|| Change::PutRules(FILTER, name.into(), chain.rules));
             }
         }
         changes.0.unwrap_or_default()
@@ -291,10 +296,10 @@ impl Compiled {
                 new.difference(old).filter(of_family).filter(|element| self.put(&set, element)).cloned().collect();
             let form = selection.form(family);
             if !gone.is_empty() {
-                changes.push(|| Change::RemoveElements(TABLE, set.clone(), form, gone));
+                changes.push(|| Change::RemoveElements(FILTER, set.clone(), form, gone));
             }
             if !come.is_empty() {
-                changes.push(|| Change::AddElements(TABLE, set, form, come));
+                changes.push(|| Change::AddElements(FILTER, set, form, come));
             }
         }
     }
@@ -359,11 +364,11 @@ impl Compiled {
                 let links = self.table.maps.entry(map.into()).or_default();
                 if from.is_some() {
                     links.remove(link);
-                    changes.push(|| Change::RemoveLinks(TABLE, map.into(), vec![link.clone()]));
+                    changes.push(|| Change::RemoveLinks(FILTER, map.into(), vec![link.clone()]));
                 }
                 if let Some(to) = to {
                     links.insert(link.clone(), to.clone());
-                    changes.push(|| Change::AddLinks(TABLE, map.into(), vec![(link.clone(), to)]));
+                    changes.push(|| Change::AddLinks(FILTER, map.into(), vec![(link.clone(), to)]));
                 }
             }
             if matches!(old, Fate::Isolated(_)) && !matches!(new, Fate::Isolated(_)) {
@@ -382,9 +387,9 @@ impl Compiled {
         let Some(set) = self.table.sets.get_mut(names::SELF) else { return };
         let pair = Element::Links(link.clone(), link.clone());
         if wanted && set.elements.insert(pair.clone()) {
-            changes.push(|| Change::AddElements(TABLE, names::SELF.into(), Form::LinkPairs, vec![pair]));
+            changes.push(|| Change::AddElements(FILTER, names::SELF.into(), Form::LinkPairs, vec![pair]));
         } else if !wanted && set.elements.remove(&pair) {
-            changes.push(|| Change::RemoveElements(TABLE, names::SELF.into(), Form::LinkPairs, vec![pair]));
+            changes.push(|| Change::RemoveElements(FILTER, names::SELF.into(), Form::LinkPairs, vec![pair]));
         }
     }
 
@@ -397,11 +402,11 @@ impl Compiled {
         for direction in DIRECTIONS {
             let map = names::map(direction);
             self.table.maps.entry(map.into()).or_default();
-            changes.push(|| Change::AddMap(TABLE, map.into()));
+            changes.push(|| Change::AddMap(FILTER, map.into()));
         }
         for (name, chain) in base_chains(&self.settings) {
-            changes.push(|| Change::AddChain(TABLE, name.into(), chain.base));
-            changes.push(|| Change::PutRules(TABLE, name.into(), chain.rules.clone()));
+            changes.push(|| Change::AddChain(FILTER, name.into(), chain.base));
+            changes.push(|| Change::PutRules(FILTER, name.into(), chain.rules.clone()));
             self.table.chains.insert(name.into(), chain);
         }
     }
@@ -413,12 +418,12 @@ impl Compiled {
         }
         for (name, _) in base_chains(&self.settings).into_iter().rev() {
             self.table.chains.remove(name);
-            changes.push(|| Change::RemoveChain(TABLE, name.into()));
+            changes.push(|| Change::RemoveChain(FILTER, name.into()));
         }
         for direction in DIRECTIONS {
             let map = names::map(direction);
             self.table.maps.remove(map);
-            changes.push(|| Change::RemoveMap(TABLE, map.into()));
+            changes.push(|| Change::RemoveMap(FILTER, map.into()));
         }
         self.remove_set(names::SELF, changes);
     }
@@ -654,9 +659,9 @@ impl Compiled {
     }
 
     fn add_set(&mut self, name: &str, form: Form, elements: BTreeSet<Element>, changes: &mut Changes) {
-        changes.push(|| Change::AddSet(TABLE, name.into(), form));
+        changes.push(|| Change::AddSet(FILTER, name.into(), form));
         if !elements.is_empty() {
-            changes.push(|| Change::AddElements(TABLE, name.into(), form, elements.iter().cloned().collect()));
+            changes.push(|| Change::AddElements(FILTER, name.into(), form, elements.iter().cloned().collect()));
         }
         self.table.sets.insert(name.into(), Set { form, elements });
     }
@@ -664,24 +669,27 @@ impl Compiled {
     fn remove_set(&mut self, name: &str, changes: &mut Changes) {
         self.table.sets.remove(name);
         self.shared.remove(name);
-        changes.push(|| Change::RemoveSet(TABLE, name.into()));
+        changes.push(|| Change::RemoveSet(FILTER, name.into()));
     }
 
     /// Gives a chain these rules, and makes it if it is not there. What its old rules led to and nobody needs any more goes.
     fn put_chain(&mut self, name: &str, rules: Vec<Rule>, changes: &mut Changes) {
         for led_to in targets(&rules) {
-            *self.uses.entry(counted(led_to).into()).or_default() += 1;
+            match self.uses.get_mut(counted(led_to)) {
+                Some(uses) => *uses += 1,
+                None => _ = self.uses.insert(counted(led_to).into(), 1),
+            }
         }
         let old = match self.table.chains.get_mut(name) {
             Some(chain) if chain.rules == rules => rules,
             Some(chain) => {
-                changes.push(|| Change::PutRules(TABLE, name.into(), rules.clone()));
+                changes.push(|| Change::PutRules(FILTER, name.into(), rules.clone()));
                 core::mem::replace(&mut chain.rules, rules)
             }
             None => {
-                changes.push(|| Change::AddChain(TABLE, name.into(), None));
+                changes.push(|| Change::AddChain(FILTER, name.into(), None));
                 if !rules.is_empty() {
-                    changes.push(|| Change::PutRules(TABLE, name.into(), rules.clone()));
+                    changes.push(|| Change::PutRules(FILTER, name.into(), rules.clone()));
                 }
                 self.table.chains.insert(name.into(), Chain { base: None, rules });
                 Vec::new()
@@ -692,7 +700,7 @@ impl Compiled {
 
     fn remove_chain(&mut self, name: &str, changes: &mut Changes) {
         if let Some(chain) = self.table.chains.remove(name) {
-            changes.push(|| Change::RemoveChain(TABLE, name.into()));
+            changes.push(|| Change::RemoveChain(FILTER, name.into()));
             self.release(&chain.rules, changes);
         }
     }
@@ -740,11 +748,13 @@ impl Selection {
     }
 
     /// The same, without an order.
-    fn each_element(&self, pod: &Pod, found: impl FnMut(Element)) {
+    fn each_element(&self, pod: &Pod, mut found: impl FnMut(Element)) {
         match self {
             Selection::Peers { port: None, .. } => pod.addresses.iter().map(|ip| Element::Address(*ip)).for_each(found),
             Selection::Peers { port: Some((name, protocol)), .. } => {
-                ports_of(&pod.addresses, &pod.ports, name, *protocol).into_iter().for_each(found);
+                for port in pod.ports.iter().filter(|port| port.name == *name && port.protocol == *protocol) {
+                    pod.addresses.iter().for_each(|ip| found(Element::Port(*ip, *protocol, port.port)));
+                }
             }
             Selection::Local { .. } => {}
         }
@@ -756,17 +766,14 @@ impl Selection {
             (Selection::Local { namespace, port: (name, protocol) }, Some(placed))
                 if placed.pod.as_ref().is_some_and(|pod| *pod.namespace == **namespace) =>
             {
-                ports_of(&placed.addresses, &placed.ports, name, *protocol)
+                let meant = placed.ports.iter().filter(|port| port.name == *name && port.protocol == *protocol);
+                meant
+                    .flat_map(|port| placed.addresses.iter().map(|ip| Element::Port(*ip, *protocol, port.port)))
+                    .collect()
             }
             _ => BTreeSet::new(),
         }
     }
-}
-
-/// The ports of a name and protocol, at each address.
-fn ports_of(addresses: &[IpAddr], ports: &[NamedPort], name: &str, protocol: u8) -> BTreeSet<Element> {
-    let meant = ports.iter().filter(|port| *port.name == *name && port.protocol == protocol);
-    meant.flat_map(|port| addresses.iter().map(|ip| Element::Port(*ip, protocol, port.port))).collect()
 }
 
 /// The pods of the world, those of a namespace that have the same labels side by side, as soon as somebody asks for them.

@@ -15,6 +15,7 @@
 
 pub mod compile;
 pub mod digest;
+pub mod explain;
 pub mod names;
 pub mod select;
 pub mod spec;
@@ -66,7 +67,7 @@ pub struct Pod {
     pub labels: Labels,
     /// Its addresses, none twice. IPv4 in the form of IPv4.
     pub addresses: Vec<IpAddr>,
-    /// The ports of its containers that have a name.
+    /// The ports of its containers that have a name, none twice.
     pub ports: Vec<NamedPort>,
 }
 

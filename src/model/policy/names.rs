@@ -12,10 +12,6 @@ use crate::addr::{Family, IfName};
 use crate::policy::digest::Content;
 use crate::policy::select::{Operator, Selector};
 use crate::policy::{Direction, Namespaces, Port, Ports};
-use crate::ruleset::{TableFamily, TableKey};
-
-/// The table that policies are in.
-pub const TABLE: TableKey = TableKey { family: TableFamily::Inet, name: "flock" };
 
 /// The set of (link, link) of a pod and itself.
 pub const SELF: &str = "self";

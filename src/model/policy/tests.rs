@@ -16,8 +16,8 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 use crate::addr::IfName;
+use crate::guard::FILTER;
 use crate::policy::compile::{Compiled, Log, Settings, compile};
-use crate::policy::names::TABLE;
 use crate::policy::select::Pool;
 use crate::policy::verdict::{self, Endpoint, Miss, Outcome, Question};
 use crate::policy::{NamedPort, Pod, PodKey, Subject, Treatment, World, family, spec};
@@ -213,6 +213,10 @@ fn after_any_changes_the_table_is_what_compiling_anew_would_give() {
     for seed in 0..60 {
         let mut dice = Dice::new(seed, 2);
         let mut cluster = clusters::cluster(&mut dice);
+        while cluster.policies.len() < 4 {
+            let policy = policy(&mut dice, cluster.policies.len());
+            cluster.policies.push(policy);
+        }
         let mut compiled = compiled(&cluster);
         let mut table = compiled.table().clone();
         for round in 0..8 {
@@ -235,7 +239,7 @@ fn after_any_changes_the_table_is_what_compiling_anew_would_give() {
                 let [was, is] = [&old, now].map(|world| world.pods.get_key_value(key));
                 if was != is {
                     let step = compiled.pod_changed(was, is);
-                    filter::apply(&mut table, &step.changes, TABLE);
+                    filter::apply(&mut table, &step.changes, FILTER);
                     revokes |= step.revokes;
                     let elements =
                         |change: &Change| matches!(change, Change::AddElements(..) | Change::RemoveElements(..));
@@ -248,7 +252,7 @@ fn after_any_changes_the_table_is_what_compiling_anew_would_give() {
             for link in links {
                 let after = has.iter().find(|subject| subject.link == *link);
                 let step = compiled.subject_changed(now, link, after);
-                filter::apply(&mut table, &step.changes, TABLE);
+                filter::apply(&mut table, &step.changes, FILTER);
                 revokes |= step.revokes;
             }
             check(&compiled, &table, &cluster, &std::format!("seed {seed}, round {round}"));
@@ -432,7 +436,7 @@ fn a_link_whose_pod_is_not_known_passes_nothing_until_it_is() {
         }
         let mut table = compiled.table().clone();
         let step = compiled.subject_changed(&world, &link, Some(&known));
-        filter::apply(&mut table, &step.changes, TABLE);
+        filter::apply(&mut table, &step.changes, FILTER);
         assert!(table == Table::default() && !step.revokes, "{step:?}");
         let step = compiled.subject_changed(&world, &link, Some(&closed));
         assert!(step.revokes, "an open link that is closed");
@@ -505,12 +509,12 @@ fn without_an_epoch_every_packet_is_judged() {
     let cluster = two_pods(&[nobody_in()]);
     let mut compiled = compiled(&cluster);
     let mut table = compiled.table().clone();
-    filter::apply(&mut table, &compiled.epoch_changed(None), TABLE);
+    filter::apply(&mut table, &compiled.epoch_changed(None), FILTER);
     assert!(table.chains["epoch"].rules.is_empty() && table == *compiled.table());
     let mut packet = first(&cluster, &probe(&cluster, 0, 2));
     assert!(passes(&table, &mut packet));
     assert_eq!(packet.connection.expect("one").mark, 0);
-    filter::apply(&mut table, &compiled.epoch_changed(Some(0x0007_0000)), TABLE);
+    filter::apply(&mut table, &compiled.epoch_changed(Some(0x0007_0000)), FILTER);
     let mut packet = first(&cluster, &probe(&cluster, 0, 2));
     packet.connection.as_mut().expect("one").mark = 0x8000_1234;
     assert!(passes(&table, &mut packet));

@@ -182,7 +182,12 @@ fn side(world: &World, subjects: &[Subject], subject: &Subject, direction: Direc
         return Side::Free(key.clone());
     }
     let chain = names::group(&key.namespace, isolating.iter().map(|(name, _)| name.as_str()), direction);
-    let asked = Asked { world, subjects, own: &key.namespace, direction, question };
+    let other = match direction {
+        Direction::Egress => question.to.address,
+        Direction::Ingress => question.from.address,
+    };
+    let there = world.pods.iter().filter(|(_, pod)| pod.addresses.contains(&other)).collect();
+    let asked = Asked { world, subjects, own: &key.namespace, direction, question, other, there };
     let mut policies = Vec::new();
     for (name, policy) in isolating {
         let outcome = asked.outcome(policy.rules(direction).unwrap_or_default());
@@ -203,6 +208,10 @@ struct Asked<'a> {
     own: &'a str,
     direction: Direction,
     question: &'a Question,
+    /// The address of the other one.
+    other: IpAddr,
+    /// The pods that have it.
+    there: Vec<(&'a PodKey, &'a Pod)>,
 }
 
 impl Asked<'_> {
@@ -258,45 +267,32 @@ impl Asked<'_> {
                     Ports::Named(name) => Some(names::named(self.own, namespaces, pods, name, port.protocol)),
                     Ports::All | Ports::Numbers(..) => None,
                 });
-                sets.extend(named.map(|set| names::of_family(&set, family(self.other()))));
+                sets.extend(named.map(|set| names::of_family(&set, family(self.other))));
             }
         }
         sets
     }
 
-    /// The address of the other one.
-    fn other(&self) -> IpAddr {
-        match self.direction {
-            Direction::Egress => self.question.to.address,
-            Direction::Ingress => self.question.from.address,
-        }
-    }
-
     fn is_of_family(&self, peer: &Peer) -> bool {
-        !matches!(peer, Peer::Block { cidr, .. } if family(cidr.network()) != family(self.other()))
+        !matches!(peer, Peer::Block { cidr, .. } if family(cidr.network()) != family(self.other))
     }
 
     fn is_peer(&self, peer: &Peer) -> bool {
-        let address = self.other();
         match peer {
-            Peer::Block { cidr, except } => cidr.contains(&address) && !except.iter().any(|net| net.contains(&address)),
-            Peer::Pods { namespaces, pods } => self.pods_at(address, namespaces, pods).next().is_some(),
+            Peer::Block { cidr, except } => {
+                cidr.contains(&self.other) && !except.iter().any(|net| net.contains(&self.other))
+            }
+            Peer::Pods { namespaces, pods } => self.selected(namespaces, pods).next().is_some(),
         }
     }
 
-    /// The selected pods that have an address.
-    fn pods_at<'a>(
-        &'a self,
-        address: IpAddr,
-        namespaces: &'a Namespaces,
-        pods: &'a Selector,
-    ) -> impl Iterator<Item = &'a Pod> {
-        let at = self.world.pods.iter().filter(move |(_, pod)| pod.addresses.contains(&address));
-        let selected = at.filter(move |(key, pod)| {
+    /// Those of the pods with the other one's address that are selected.
+    fn selected(&self, namespaces: &Namespaces, pods: &Selector) -> impl Iterator<Item = &Pod> {
+        let selected = self.there.iter().filter(move |(key, pod)| {
             let labels = self.world.namespaces.get(&*key.namespace);
             pods.matches(&pod.labels) && covers(namespaces, self.own, &key.namespace, labels)
         });
-        selected.map(|(_, pod)| pod)
+        selected.map(|(_, pod)| *pod)
     }
 
     /// The name of the set, or of the list of ports, that has the port, for a peer of the rule that the other one is.
@@ -329,7 +325,7 @@ impl Asked<'_> {
                     Some(Peer::Pods { namespaces, pods }) => (namespaces, pods),
                     _ => (&anybody.0, &anybody.1),
                 };
-                let has = self.pods_at(to.address, namespaces, pods).any(has_it);
+                let has = self.selected(namespaces, pods).any(has_it);
                 (has, names::named(self.own, namespaces, pods, name, *protocol))
             }
         };
@@ -342,7 +338,7 @@ impl Asked<'_> {
             Peer::Pods { namespaces, pods } => names::pods(self.own, namespaces, pods),
             Peer::Block { cidr, except } => names::block(cidr, except),
         };
-        names::of_family(&set, family(self.other()))
+        names::of_family(&set, family(self.other))
     }
 
     /// The list of a rule's ports that have numbers.
