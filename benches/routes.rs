@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use flock::kernel::netns::Netns;
 use flock::kube::client::{Client, Watch};
+use flock::kube::kind::Form;
 use flock::kube::kubeconfig::from_file;
 use serde_json::{Value, json};
 
@@ -352,7 +353,7 @@ fn api_events(node: &Node, kubeconfig: &str, path: &'static str) -> Receiver<(In
     std::thread::spawn(move || {
         let watch = || {
             let client = Client::new(&from_file(&file).expect("readable"), "bench").expect("usable");
-            let Watch::Stream(mut lines) = client.watch(path, PATIENCE * 10).expect("an answer") else {
+            let Watch::Stream(mut lines) = client.watch(path, Form::Whole, PATIENCE * 10).expect("an answer") else {
                 panic!("refused")
             };
             while let Ok(Some(line)) = lines.next() {

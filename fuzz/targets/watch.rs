@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use flock::kube::kind::Kind;
+use flock::kube::kind::{Kind, Objects};
 use flock::kube::objects::{NodeConfigs, NodePeers, Pods};
 use flock::kube::watch::{End, Flow, Machine, Order, PAUSE_MAX, Reply, WatchNotice};
 
@@ -28,6 +28,7 @@ pub(crate) fn check(data: &[u8]) {
 
 fn follow<'a, K: Kind + Clone>(kind: K, mut lines: impl Iterator<Item = &'a [u8]>) {
     let mut machine = Machine::new(kind.clone());
+    let mut told = Objects::new();
     let (mut now, mut chance) = (1_000_000, 1_u64);
     loop {
         chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -48,16 +49,16 @@ fn follow<'a, K: Kind + Clone>(kind: K, mut lines: impl Iterator<Item = &'a [u8]
                 if let Reply::Status { code: 200, body, .. } = reply {
                     assert_watching_gives_the_same(&kind, body);
                 }
-                assert_sound(&mut machine, line.len());
+                assert_sound(&mut machine, &mut told, line.len());
             }
             Order::Watch(path) => {
                 assert_requestable(&path);
                 let Some(line) = lines.next() else { return };
                 match reply(line) {
-                    Reply::Status { code: 200, .. } => stream(&mut machine, &mut lines, &mut now, chance),
+                    Reply::Status { code: 200, .. } => stream(&mut machine, &mut told, &mut lines, &mut now, chance),
                     refused => machine.not_watching(&refused, now, chance),
                 }
-                assert_sound(&mut machine, line.len());
+                assert_sound(&mut machine, &mut told, line.len());
             }
         }
     }
@@ -65,6 +66,7 @@ fn follow<'a, K: Kind + Clone>(kind: K, mut lines: impl Iterator<Item = &'a [u8]
 
 fn stream<'a, K: Kind>(
     machine: &mut Machine<K>,
+    told: &mut Objects<K::Object>,
     lines: &mut impl Iterator<Item = &'a [u8]>,
     now: &mut u64,
     chance: u64,
@@ -75,12 +77,12 @@ fn stream<'a, K: Kind>(
             b"END" => return machine.ended(&End::Closed, *now, chance),
             b"SILENT" => return machine.ended(&End::Silent, *now, chance),
             _ => {
-                let before = machine.objects();
+                let before = machine.objects().clone();
                 let flow = machine.line(line, *now, chance);
                 let after = machine.objects();
                 assert!(before.len().abs_diff(after.len()) <= 1, "one line, one object");
-                assert!(Arc::ptr_eq(&before, &after) || *before != *after, "the same objects stay where they are");
-                assert_sound(machine, line.len());
+                assert!(Arc::ptr_eq(&before, after) || before != *after, "the same objects stay where they are");
+                assert_sound(machine, told, line.len());
                 if flow == Flow::Stop {
                     return;
                 }
@@ -116,7 +118,17 @@ fn assert_requestable(path: &str) {
     assert!(!query.contains('#'), "{path:?}");
 }
 
-fn assert_sound<K: Kind>(machine: &mut Machine<K>, line: usize) {
+/// `told` is what somebody knows who has heard of each change and of nothing else.
+fn assert_sound<K: Kind>(machine: &mut Machine<K>, told: &mut Objects<K::Object>, line: usize) {
+    for (name, object) in machine.changes().into_iter().flat_map(|changes| changes.each) {
+        let before = match object.clone() {
+            Some(object) => told.insert(name, object),
+            None => told.remove(&name),
+        };
+        assert_ne!(before, object, "a change that is none");
+    }
+    assert_eq!(*told, **machine.objects(), "who hears of each change knows all");
+
     let notices = machine.notices();
     assert!(notices.len() <= line + 2, "{} notices about {line} bytes", notices.len());
     for notice in notices {

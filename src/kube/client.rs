@@ -22,6 +22,7 @@ use crate::kube::connect::{Names, Tcp, Tls};
 use crate::kube::credentials::{Contents, Credentials, CredentialsError};
 use crate::kube::dates;
 use crate::kube::explained;
+use crate::kube::kind::Form;
 use crate::kube::kubeconfig;
 use crate::kube::proxy::{self, Proxy, ProxyError};
 use crate::kube::server::{Scheme, Server};
@@ -36,6 +37,15 @@ const REFUSAL_TIME: Duration = Duration::from_secs(10);
 
 /// Longest time for which a server can ask to be left alone, a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What is understood.
+const JSON: &str = "application/json";
+
+/// The same for events that hold no more than the `metadata` of their objects.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=1,application/json";
+
+/// The same for a list.
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=1,application/json";
 
 /// How long the parts of a request may take, and how large an answer may be.
 #[derive(Debug, Clone)]
@@ -351,13 +361,17 @@ impl Client {
         self.call(self.ready()?, "GET", path_and_query, None, (), limit_bytes)
     }
 
-    /// Asks for what stands at `path_and_query`, to be read as it comes, and lets at most so many bytes of it come.
+    /// Asks for the list at `path_and_query`, to be read as it comes, and lets at most so many bytes of it come.
     ///
     /// # Errors
     /// There is no answer.
-    pub fn download(&self, path_and_query: &str, limit_bytes: usize) -> Result<Download, KubeError> {
+    pub fn download(&self, path_and_query: &str, form: Form, limit_bytes: usize) -> Result<Download, KubeError> {
         let ready = self.ready()?;
-        let response = self.respond(&ready, "GET", path_and_query, None, ())?;
+        let accept = match form {
+            Form::Whole => JSON,
+            Form::Metadata => METADATA_LIST,
+        };
+        let response = self.respond(&ready, "GET", path_and_query, accept, None, ())?;
         if response.status() != 200 {
             return Ok(Download::Refused(self.refusal(response)?));
         }
@@ -388,9 +402,13 @@ impl Client {
     ///
     /// # Errors
     /// There is no answer.
-    pub fn watch(&self, path_and_query: &str, idle: Duration) -> Result<Watch, KubeError> {
+    pub fn watch(&self, path_and_query: &str, form: Form, idle: Duration) -> Result<Watch, KubeError> {
         let ready = self.ready()?;
-        let request = self.request(&ready, "GET", path_and_query, None, ())?;
+        let accept = match form {
+            Form::Whole => JSON,
+            Form::Metadata => METADATA,
+        };
+        let request = self.request(&ready, "GET", path_and_query, accept, None, ())?;
         let request = ready.agent.configure_request(request).timeout_per_read(Some(idle)).build();
         let response = ready.agent.run(request).map_err(|error| self.error(&ready, error))?;
         self.notice(&response, ready.authorization.as_ref());
@@ -435,6 +453,7 @@ impl Client {
         ready: &Ready,
         method: &str,
         path_and_query: &str,
+        accept: &'static str,
         content_type: Option<&str>,
         body: B,
     ) -> Result<Request<B>, KubeError> {
@@ -442,7 +461,7 @@ impl Client {
             .method(method)
             .uri(format!("{}{path_and_query}", ready.server))
             .header("user-agent", self.user_agent.clone())
-            .header("accept", "application/json");
+            .header("accept", accept);
         if let Some(content_type) = content_type {
             request = request.header("content-type", content_type);
         }
@@ -461,7 +480,7 @@ impl Client {
         body: impl AsSendBody,
         limit: usize,
     ) -> Result<Answer, KubeError> {
-        let response = self.respond(&ready, method, path_and_query, content_type, body)?;
+        let response = self.respond(&ready, method, path_and_query, JSON, content_type, body)?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         let mut body = Vec::new();
         let reader = response.into_body().into_reader();
@@ -480,10 +499,11 @@ impl Client {
         ready: &Ready,
         method: &str,
         path_and_query: &str,
+        accept: &'static str,
         content_type: Option<&str>,
         body: impl AsSendBody,
     ) -> Result<Response<Body>, KubeError> {
-        let request = self.request(ready, method, path_and_query, content_type, body)?;
+        let request = self.request(ready, method, path_and_query, accept, content_type, body)?;
         let request = ready
             .agent
             .configure_request(request)

@@ -11,6 +11,15 @@ use serde_json::value::RawValue;
 /// Longest reason that a notice repeats of what a server said or an object holds, in characters.
 pub const REASON_MAX: usize = 400;
 
+/// How much of each object a server is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// All of it.
+    Whole,
+    /// Its `metadata` alone. A server that does not know how sends all of it.
+    Metadata,
+}
+
 /// One kind of object: where it is, and what of it is kept.
 pub trait Kind {
     /// What is kept of an object. Decoded from the wire at once, so that a large object never stays.
@@ -18,6 +27,11 @@ pub trait Kind {
 
     /// Path of the collection, with the selectors as a query (`/api/v1/pods?fieldSelector=…`).
     fn path(&self) -> String;
+
+    /// How much of each object is needed.
+    fn form(&self) -> Form {
+        Form::Whole
+    }
 
     /// What is kept of the object, or why it cannot be used.
     ///

@@ -1,7 +1,7 @@
-//! Drives one watch machine: carries out its orders with the client, and publishes its objects when they change.
+//! Drives one watch machine: carries out its orders with the client, and tells each change of its objects.
 //!
-//! One thread per kind. Side effects belong to whoever looks at the published objects: what is lost in a callback would be
-//! lost for good. Must not know what the objects mean.
+//! One thread per kind. A change is told once, and in order: an audience that keeps its own view of the objects keeps it from the
+//! first change on. Must not know what the objects mean.
 
 use std::io::BufReader;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::kube::client::{Answer, Client, Download, KubeError, StreamError, Watch};
 use crate::kube::explained;
 use crate::kube::kind::{Kind, Objects};
-use crate::kube::watch::{End, Flow, Listing, Machine, Order, Reply, WatchNotice};
+use crate::kube::watch::{Changes, End, Flow, Listing, Machine, Order, Reply, WatchNotice};
 
-/// Longest list that is read, 128 MiB. A node has a few hundred pods of at most 1.5 MiB each, and few of that size.
-const LIST_MAX: usize = 128 * 1024 * 1024;
+/// Longest list that is read, 1 GiB: a hundred thousand pods of some kilobytes each. One object at a time is held as it came.
+const LIST_MAX: usize = 1 << 30;
 
 /// How much of a list is read at once, 16 KiB.
 const PIECE: usize = 16 << 10;
@@ -24,8 +24,9 @@ const IDLE: Duration = Duration::from_secs(150);
 
 /// What a reflector tells.
 pub trait Audience<T> {
-    /// The objects have changed, or are complete for the first time.
-    fn objects(&mut self, objects: Arc<Objects<T>>);
+    /// The objects have changed, or are complete for the first time, which they are before anything is told. `objects` are all of
+    /// them: whoever keeps a clone makes the next change copy the set, at a cost that grows with it.
+    fn changed(&mut self, changes: Changes<T>, objects: &Arc<Objects<T>>);
     /// Something for the log.
     fn notice(&mut self, notice: WatchNotice);
 }
@@ -36,7 +37,6 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
     let began = Instant::now();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut machine = Machine::new(kind);
-    let mut published: Option<Arc<Objects<K::Object>>> = None;
     let mut moves = client.moves();
     loop {
         // An answer of another server than the one that was meant is not looked at.
@@ -53,14 +53,14 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
                     machine.listed(outcome, now(), chance());
                 }
             }
-            Order::Watch(path) => match client.watch(&path, IDLE) {
+            Order::Watch(path) => match client.watch(&path, machine.form(), IDLE) {
                 Ok(_) if client.moves() != moves => {}
                 Ok(Watch::Stream(mut lines)) => {
                     let end = loop {
                         match lines.next() {
                             Ok(Some(line)) => {
                                 let flow = machine.line(&line, now(), chance());
-                                publish(&mut machine, &mut published, audience);
+                                publish(&mut machine, audience);
                                 if flow == Flow::Stop {
                                     break None;
                                 }
@@ -83,13 +83,13 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
             Err(RecvTimeoutError::Timeout) => {}
             _ => return,
         }
-        publish(&mut machine, &mut published, audience);
+        publish(&mut machine, audience);
     }
 }
 
 /// What a LIST came to; none when the client was shut down.
 fn list<K: Kind>(client: &Client, path: &str, machine: &Machine<K>) -> Option<Result<Listing<K::Object>, Reply>> {
-    let mut body = match client.download(path, LIST_MAX) {
+    let mut body = match client.download(path, machine.form(), LIST_MAX) {
         Ok(Download::Body(body)) => body,
         Ok(Download::Refused(answer)) => return Some(Err(reply(Ok(answer)))),
         Err(KubeError::Stopped) => return None,
@@ -104,18 +104,12 @@ fn list<K: Kind>(client: &Client, path: &str, machine: &Machine<K>) -> Option<Re
     }
 }
 
-fn publish<K: Kind>(
-    machine: &mut Machine<K>,
-    published: &mut Option<Arc<Objects<K::Object>>>,
-    audience: &mut impl Audience<K::Object>,
-) {
+fn publish<K: Kind>(machine: &mut Machine<K>, audience: &mut impl Audience<K::Object>) {
     for notice in machine.notices() {
         audience.notice(notice);
     }
-    let objects = machine.objects();
-    if machine.is_synced() && published.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &objects)) {
-        audience.objects(objects.clone());
-        *published = Some(objects);
+    if let Some(changes) = machine.changes() {
+        audience.changed(changes, machine.objects());
     }
 }
 

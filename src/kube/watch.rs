@@ -22,7 +22,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::kube::kind::{Kind, Name, Objects, REASON_MAX};
+use crate::kube::kind::{Form, Kind, Name, Objects, REASON_MAX};
 use crate::kube::url::encoded;
 use model::excerpt::Excerpt;
 
@@ -147,6 +147,22 @@ pub struct Machine<K: Kind> {
     synced: bool,
     failing: bool,
     notices: Vec<WatchNotice>,
+    changes: Changes<K::Object>,
+}
+
+/// What has become of the objects, one by one and in order, so that it costs nothing for those that stay as they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changes<T> {
+    /// Each object that is new or another than before, and none in place of one that is gone.
+    pub each: Vec<(Arc<Name>, Option<Arc<T>>)>,
+    /// With these, the objects are complete for the first time.
+    pub complete: bool,
+}
+
+impl<T> Default for Changes<T> {
+    fn default() -> Changes<T> {
+        Changes { each: Vec::new(), complete: false }
+    }
 }
 
 /// What a LIST has brought.
@@ -232,12 +248,25 @@ impl<K: Kind> Machine<K> {
             synced: false,
             failing: false,
             notices: Vec::new(),
+            changes: Changes::default(),
         }
     }
 
-    /// The objects as far as they are known. The same `Arc` as long as nothing changed.
-    pub fn objects(&self) -> Arc<Objects<K::Object>> {
-        self.objects.clone()
+    /// The objects as far as they are known. The same `Arc` as long as nothing changed. Whoever keeps a clone of it makes the next
+    /// change copy the set, at a cost that grows with it.
+    pub fn objects(&self) -> &Arc<Objects<K::Object>> {
+        &self.objects
+    }
+
+    /// What has become of the objects since the last call, if anything has.
+    pub fn changes(&mut self) -> Option<Changes<K::Object>> {
+        let changes = std::mem::take(&mut self.changes);
+        (changes.complete || !changes.each.is_empty()).then_some(changes)
+    }
+
+    /// How much of each object is to be asked for.
+    pub fn form(&self) -> Form {
+        self.kind.form()
     }
 
     /// A first LIST has succeeded.
@@ -310,7 +339,9 @@ impl<K: Kind> Machine<K> {
             Err(other) => return self.failed("list", &other, now, chance),
         };
         unusable.into_iter().for_each(|(name, why)| self.unusable(name, &why));
-        if *self.objects != objects {
+        self.changes.each.extend(differences(&self.objects, &objects));
+        self.changes.complete |= !self.synced;
+        if !self.changes.each.is_empty() {
             self.objects = Arc::new(objects);
         }
         self.uids = uids;
@@ -373,7 +404,9 @@ impl<K: Kind> Machine<K> {
                 let (name, differs) = known.unwrap_or_else(|| (Arc::new(name), true));
                 self.uids.insert(name.clone(), uid.into());
                 if differs {
-                    Arc::make_mut(&mut self.objects).insert(name, Arc::new(object));
+                    let object = Arc::new(object);
+                    self.changes.each.push((name.clone(), Some(object.clone())));
+                    Arc::make_mut(&mut self.objects).insert(name, object);
                 }
             }
             Err(why) => {
@@ -394,10 +427,11 @@ impl<K: Kind> Machine<K> {
     }
 
     fn remove(&mut self, name: &Name) {
-        if self.objects.contains_key(name) {
-            Arc::make_mut(&mut self.objects).remove(name);
-            self.uids.remove(name);
-        }
+        let Some((name, _)) = self.objects.get_key_value(name) else { return };
+        let name = name.clone();
+        Arc::make_mut(&mut self.objects).remove(&name);
+        self.uids.remove(&name);
+        self.changes.each.push((name, None));
     }
 
     fn unusable(&mut self, name: Name, why: &str) {
@@ -555,6 +589,15 @@ impl<'de, K: Kind> Visitor<'de> for Items<'_, K> {
         }
         Ok(())
     }
+}
+
+/// What makes `after` of `before`: what is gone comes first, so that a name that stays in use is not in two hands.
+fn differences<T: PartialEq>(before: &Objects<T>, after: &Objects<T>) -> Vec<(Arc<Name>, Option<Arc<T>>)> {
+    let gone = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (name.clone(), None));
+    // What a list has not changed keeps its place in memory, as `List` sees to.
+    let same = |name: &Arc<Name>, object: &Arc<T>| before.get(name).is_some_and(|old| Arc::ptr_eq(old, object));
+    let new = after.iter().filter(|(name, object)| !same(name, object));
+    gone.chain(new.map(|(name, object)| (name.clone(), Some(object.clone())))).collect()
 }
 
 fn meta(raw: &RawValue) -> Option<ObjectMeta> {

@@ -16,11 +16,11 @@ use flock::kube::client::{
     Answer, Client, ClientLimits, Download, KubeError, Lines, Method, StreamError, Tidings, Watch,
 };
 use flock::kube::credentials::{CredentialsError, PemProblem};
-use flock::kube::kind::Objects;
+use flock::kube::kind::{Form, Objects};
 use flock::kube::kubeconfig::{from_file, from_text};
 use flock::kube::objects::{NodeConfigObject, NodeConfigs, NodePeers};
 use flock::kube::reflect::{Audience, reflect};
-use flock::kube::watch::WatchNotice;
+use flock::kube::watch::{Changes, WatchNotice};
 use model::peers::Peer;
 
 use crate::support::http::{Conn, END};
@@ -70,7 +70,7 @@ fn client(address: SocketAddr) -> Client {
 }
 
 fn watch(client: &Client, path: &str, idle: Duration) -> Lines {
-    match client.watch(path, idle).unwrap() {
+    match client.watch(path, Form::Whole, idle).unwrap() {
         Watch::Stream(lines) => lines,
         Watch::Refused(answer) => panic!("{answer:?}"),
     }
@@ -156,7 +156,7 @@ fn statuses_are_values_retry_after_has_many_forms_and_nothing_is_redirected() {
         };
         let path = format!("/{case}");
         assert_eq!(client.get(&path, 100).unwrap(), want);
-        match client.watch(&path, LONG).unwrap() {
+        match client.watch(&path, Form::Whole, LONG).unwrap() {
             Watch::Refused(answer) => assert_eq!(answer, want),
             Watch::Stream(_) => panic!("{status}"),
         }
@@ -372,7 +372,7 @@ fn a_server_that_does_not_answer_is_given_up() {
     let client = client_with(&access_to(mute), ClientLimits { headers: short, ..limits() });
     let text = |error: KubeError| error.to_string();
     assert!(text(client.get("/", 10).unwrap_err()).ends_with("took too long to answer"));
-    assert!(text(client.watch("/", LONG).unwrap_err()).ends_with("took too long to answer"));
+    assert!(text(client.watch("/", Form::Whole, LONG).unwrap_err()).ends_with("took too long to answer"));
     // In the middle of an answer.
     let slow = Server::run(|mut conn| {
         conn.request().unwrap();
@@ -423,7 +423,7 @@ fn shut_down_while<T: Send>(client: &Client, reached: impl FnOnce(), blocked: im
         let end = thread.join().unwrap();
         assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
         assert!(client.get("/", 10).unwrap_err().is_stopped());
-        assert!(client.watch("/", LONG).unwrap_err().is_stopped());
+        assert!(client.watch("/", Form::Whole, LONG).unwrap_err().is_stopped());
         assert!(client.send(Method::Put, "/", "a/b", b"").unwrap_err().is_stopped());
         end
     })
@@ -908,7 +908,7 @@ fn server_with_version(version: &'static str) -> (SocketAddr, Receiver<String>) 
 fn a_watch_follows_the_kubeconfig_to_another_server_and_begins_anew_there() {
     struct Nobody;
     impl Audience<NodeConfigObject> for Nobody {
-        fn objects(&mut self, _: Arc<Objects<NodeConfigObject>>) {}
+        fn changed(&mut self, _: Changes<NodeConfigObject>, _: &Arc<Objects<NodeConfigObject>>) {}
         fn notice(&mut self, _: WatchNotice) {}
     }
     let dir = TempDir::new("kube-moved");
@@ -953,7 +953,7 @@ fn a_list_that_breaks_off_in_the_middle_takes_no_node_away_and_brings_none() {
     }
     struct Teller(Sender<Told>);
     impl Audience<Peer> for Teller {
-        fn objects(&mut self, nodes: Arc<Objects<Peer>>) {
+        fn changed(&mut self, _: Changes<Peer>, nodes: &Arc<Objects<Peer>>) {
             self.0.send(Told::Nodes(nodes.keys().map(|name| name.name.clone()).collect())).unwrap();
         }
         fn notice(&mut self, notice: WatchNotice) {
@@ -1009,7 +1009,7 @@ fn a_long_answer_has_a_limit_and_is_refused_like_a_short_one() {
         false => conn.answer("200 OK", "", [b' '; 1000]),
     });
     let client = client(server.address);
-    let body = |limit| match client.download("/things", limit).unwrap() {
+    let body = |limit| match client.download("/things", Form::Whole, limit).unwrap() {
         Download::Body(body) => body,
         Download::Refused(answer) => panic!("{answer:?}"),
     };
@@ -1019,7 +1019,7 @@ fn a_long_answer_has_a_limit_and_is_refused_like_a_short_one() {
     let mut long = body(999);
     assert!(long.read_to_end(&mut text).is_err());
     assert!(matches!(long.failure(), Some(KubeError::TooLong(999))));
-    let Download::Refused(answer) = client.download("/none", 1).unwrap() else { panic!("a body") };
+    let Download::Refused(answer) = client.download("/none", Form::Whole, 1).unwrap() else { panic!("a body") };
     assert_eq!((answer.status, answer.body.as_slice()), (404, &b"no such thing"[..]));
 }
 
@@ -1331,7 +1331,7 @@ fn nothing_that_is_printed_holds_a_secret() {
     let client = client_with(&access, limits());
     let answer = client.get("/", 10_000).unwrap();
     assert!(String::from_utf8_lossy(&answer.body).contains("hunter2"));
-    let refused = client.watch("/", LONG).unwrap();
+    let refused = client.watch("/", Form::Whole, LONG).unwrap();
     let long = client.get("/", 10).unwrap_err();
     client.shutdown();
     for shown in [

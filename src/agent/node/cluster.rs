@@ -15,7 +15,7 @@ use crate::kube::client::Tidings;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::objects::{NodeConfigObject, Pod};
 use crate::kube::reflect::Audience;
-use crate::kube::watch::WatchNotice;
+use crate::kube::watch::{Changes, WatchNotice};
 use crate::process::log;
 
 /// API group of flock's own kinds, as RBAC names it.
@@ -33,7 +33,7 @@ pub struct NodeConfigAudience {
 }
 
 impl Audience<NodeConfigObject> for NodeConfigAudience {
-    fn objects(&mut self, objects: Arc<Objects<NodeConfigObject>>) {
+    fn changed(&mut self, _: Changes<NodeConfigObject>, objects: &Arc<Objects<NodeConfigObject>>) {
         // The server filters by name. One that does not must not give this node another one's configuration.
         let ours = objects.get(&Name { namespace: String::new(), name: self.node.clone() });
         self.published.set(ours.map_or(Published::Absent, |object| Published::Object(object.clone())));
@@ -55,8 +55,8 @@ pub struct PodAudience {
 }
 
 impl Audience<Pod> for PodAudience {
-    fn objects(&mut self, objects: Arc<Objects<Pod>>) {
-        self.pods.set(objects);
+    fn changed(&mut self, _: Changes<Pod>, objects: &Arc<Objects<Pod>>) {
+        self.pods.set(objects.clone());
         self.routing.send(News::Pods).ok();
     }
 

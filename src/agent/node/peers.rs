@@ -11,7 +11,7 @@ use crate::agent::node::cluster::{advice, report};
 use crate::agent::routing::news::News;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::reflect::Audience;
-use crate::kube::watch::WatchNotice;
+use crate::kube::watch::{Changes, WatchNotice};
 use model::peers::{Peer, Peers, Word};
 
 /// The resource, as RBAC and the CRD name it.
@@ -72,8 +72,8 @@ impl PeerAudience {
 }
 
 impl Audience<Peer> for PeerAudience {
-    fn objects(&mut self, objects: Arc<Objects<Peer>>) {
-        self.change(|listed| *listed = Listed { nodes: Some(objects), heard: true, ..Listed::default() });
+    fn changed(&mut self, _: Changes<Peer>, objects: &Arc<Objects<Peer>>) {
+        self.change(|listed| *listed = Listed { nodes: Some(objects.clone()), heard: true, ..Listed::default() });
     }
 
     fn notice(&mut self, notice: WatchNotice) {
@@ -119,7 +119,8 @@ mod tests {
         let name = Name { namespace: String::new(), name: "two".into() };
         audience.notice(WatchNotice::Synced { objects: 1 });
         assert_eq!(word(), None, "its objects come next");
-        audience.objects(Arc::new(Objects::from([(Arc::new(name), Arc::new(Peer::default()))])));
+        let nodes = Objects::from([(Arc::new(name), Arc::new(Peer::default()))]);
+        audience.changed(Changes::default(), &Arc::new(nodes));
         assert_eq!(word(), Some((1, true)));
         assert!(board.get().of("two").is_some() && board.get().of("three").is_none());
         audience.notice(failed(Some(410)));

@@ -108,6 +108,74 @@ fn events_change_the_objects_and_move_the_version() {
     assert!(asks(&mut machine).ends_with("resourceVersion=13"));
 }
 
+/// What has become of the objects since the last call: each name with its new value or none, and whether all are there.
+fn told(machine: &mut Machine<Things>) -> Option<(Vec<(String, Option<i64>)>, bool)> {
+    let changes = machine.changes()?;
+    let each = changes.each.iter().map(|(name, v)| (name.name.clone(), v.as_deref().copied()));
+    Some((each.collect(), changes.complete))
+}
+
+#[test]
+fn each_change_is_told_once_and_by_itself() {
+    let one = |name: &str, v: Option<i64>| Some((vec![(name.to_owned(), v)], false));
+    let mut machine = synced();
+    assert_eq!(told(&mut machine), Some((vec![("a".into(), Some(1))], true)), "the first list is all there is");
+    assert_eq!(told(&mut machine), None);
+    watching(&mut machine);
+    machine.line(&event("ADDED", &object("b", "u2", "11", 2)), NOW, 0);
+    assert_eq!(told(&mut machine), one("b", Some(2)));
+    machine.line(&event("MODIFIED", &object("b", "u2", "12", 2)), NOW, 0);
+    assert_eq!(told(&mut machine), None, "nothing that counts has changed");
+    machine.line(&event("MODIFIED", &object("b", "u2", "13", 3)), NOW, 0);
+    assert_eq!(told(&mut machine), one("b", Some(3)));
+    machine.line(&event("MODIFIED", r#"{"metadata":{"name":"b","uid":"u2"},"spec":{}}"#), NOW, 0);
+    assert_eq!(told(&mut machine), one("b", None), "what cannot be used is absent");
+    machine.line(&event("DELETED", &object("b", "u2", "14", 3)), NOW, 0);
+    assert_eq!(told(&mut machine), None, "and is not gone twice");
+    machine.line(&event("DELETED", &object("a", "u1", "15", 1)), NOW, 0);
+    assert_eq!(told(&mut machine), one("a", None));
+
+    let mut empty = Machine::new(Things);
+    empty.next(NOW, 0);
+    answered(&mut empty, &list("1", &[]), NOW, 0);
+    assert_eq!(told(&mut empty), Some((Vec::new(), true)), "that there are none is news, too");
+}
+
+#[test]
+fn a_later_list_tells_what_is_another_than_before_and_nothing_else() {
+    let mut machine = Machine::new(Things);
+    machine.next(NOW, 0);
+    let stays = object("stays", "u1", "1", 1);
+    let before =
+        [stays.clone(), object("edited", "u2", "2", 2), object("gone", "u3", "3", 3), object("anew", "u4", "4", 4)];
+    answered(&mut machine, &list("10", &before), NOW, 0);
+    machine.changes();
+    let after = [stays, object("edited", "u2", "12", 7), object("new", "u5", "13", 5), object("anew", "u9", "14", 4)];
+    for expected in
+        [Some((vec![("gone".into(), None), ("edited".into(), Some(7)), ("new".into(), Some(5))], false)), None]
+    {
+        machine.elsewhere();
+        assert!(matches!(machine.next(NOW, 0), Order::List(_)));
+        answered(&mut machine, &list("20", &after), NOW, 0);
+        assert_eq!(told(&mut machine), expected);
+    }
+    // A server that is away changes nothing.
+    machine.elsewhere();
+    machine.next(NOW, 0);
+    machine.listed(Err(Reply::Broken("away".into())), NOW, 0);
+    assert_eq!(told(&mut machine), None);
+}
+
+#[test]
+fn a_change_copies_no_set_that_nobody_keeps() {
+    let mut machine = synced();
+    watching(&mut machine);
+    let place = Arc::as_ptr(machine.objects());
+    machine.line(&event("ADDED", &object("b", "u2", "11", 2)), NOW, 0);
+    machine.line(&event("DELETED", &object("a", "u1", "12", 1)), NOW, 0);
+    assert_eq!((Arc::as_ptr(machine.objects()), values(&machine)), (place, one("b", 2)));
+}
+
 #[test]
 fn a_watch_that_goes_on_after_a_failure_says_that_the_server_is_heard_again() {
     let mut machine = synced();
@@ -125,9 +193,9 @@ fn a_watch_that_goes_on_after_a_failure_says_that_the_server_is_heard_again() {
 fn an_unchanged_object_makes_no_new_set() {
     let mut machine = synced();
     watching(&mut machine);
-    let before = machine.objects();
+    let before = machine.objects().clone();
     machine.line(&event("MODIFIED", &object("a", "u1", "12", 1)), NOW, 0);
-    assert!(Arc::ptr_eq(&before, &machine.objects()), "a status write of our own must not look like an edit");
+    assert!(Arc::ptr_eq(&before, machine.objects()), "a status write of our own must not look like an edit");
 }
 
 // Bug 6: a quiet resource without bookmarks gets 410 at each reconnect.
@@ -583,12 +651,12 @@ fn any_history_ends_in_what_the_server_has() {
 fn an_object_that_stays_unusable_makes_no_new_set() {
     let mut machine = synced();
     watching(&mut machine);
-    let before = machine.objects();
+    let before = machine.objects().clone();
     for version in ["11", "12"] {
         let unusable = format!(r#"{{"metadata":{{"name":"b","uid":"u2","resourceVersion":"{version}"}},"spec":{{}}}}"#);
         machine.line(&event("MODIFIED", &unusable), NOW, 0);
     }
-    assert!(Arc::ptr_eq(&before, &machine.objects()), "nothing changed, so nobody has to look");
+    assert!(Arc::ptr_eq(&before, machine.objects()), "nothing changed, so nobody has to look");
     assert_eq!(machine.notices().len(), 2);
 }
 
