@@ -71,7 +71,7 @@ fn from_json(text: &str, outcome: &Result<NodeConfig, ConfigError>) {
     if let Some(Ok(config)) = &manifest {
         assert_eq!(outcome.as_ref(), Ok(config), "YAML contains JSON");
     }
-    let Ok(object) = (NodeConfigs { node: "n".into() }).reduce(raw) else { return };
+    let Ok(Some(object)) = (NodeConfigs { node: "n".into() }).reduce(raw) else { return };
     if let Err(reason) = &object.config {
         assert_one_line(reason, REASON_MAX);
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use flock::kube::kind::{Kind, Objects};
 use flock::kube::objects::{NodeConfigs, NodePeers, Pods};
-use flock::kube::watch::{End, Flow, Machine, Order, PAUSE_MAX, Reply, WatchNotice};
+use flock::kube::watch::{Change, End, Flow, Machine, Order, PAUSE_MAX, Reply, WatchNotice};
 
 /// A server may ask for a minute; our own pauses are doubled at most.
 const LONGEST_PAUSE: u64 = 2 * PAUSE_MAX;
@@ -120,12 +120,13 @@ fn assert_requestable(path: &str) {
 
 /// `told` is what somebody knows who has heard of each change and of nothing else.
 fn assert_sound<K: Kind>(machine: &mut Machine<K>, told: &mut Objects<K::Object>, line: usize) {
-    for (name, object) in machine.changes().into_iter().flat_map(|changes| changes.each) {
-        let before = match object.clone() {
+    for Change { name, before, after } in machine.changes().into_iter().flat_map(|changes| changes.each) {
+        assert_ne!(before, after, "a change that is none");
+        let known = match after {
             Some(object) => told.insert(name, object),
             None => told.remove(&name),
         };
-        assert_ne!(before, object, "a change that is none");
+        assert_eq!(known, before, "what it was is what was told last");
     }
     assert_eq!(*told, **machine.objects(), "who hears of each change knows all");
 

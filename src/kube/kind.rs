@@ -33,11 +33,11 @@ pub trait Kind {
         Form::Whole
     }
 
-    /// What is kept of the object, or why it cannot be used.
+    /// What is kept of the object; none for one that does not count, and is as absent as one that is not there.
     ///
     /// # Errors
-    /// Why, in the words of the kind; the object counts as absent.
-    fn reduce(&self, raw: &RawValue) -> Result<Self::Object, String>;
+    /// Why it cannot be used, in the words of the kind; the object counts as absent.
+    fn reduce(&self, raw: &RawValue) -> Result<Option<Self::Object>, String>;
 }
 
 /// What identifies an object over its life: the name says which, the uid says which of those that bore the name.

@@ -65,14 +65,14 @@ impl Kind for NodeConfigs {
         format!("{}?fieldSelector=metadata.name%3D{}", collection(), encoded(&self.node))
     }
 
-    fn reduce(&self, raw: &RawValue) -> Result<NodeConfigObject, String> {
+    fn reduce(&self, raw: &RawValue) -> Result<Option<NodeConfigObject>, String> {
         let meta: HasMeta = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
         let (config, notes, manifest) = match config(raw.get()) {
             Ok((config, notes, manifest)) => (Ok(config), notes, manifest),
             Err(why) => (Err(why), Vec::new(), String::new()),
         };
         let Meta { uid, generation } = meta.metadata;
-        Ok(NodeConfigObject { uid, generation, config, notes, manifest })
+        Ok(Some(NodeConfigObject { uid, generation, config, notes, manifest }))
     }
 }
 
@@ -176,7 +176,7 @@ impl Kind for NodePeers {
     }
 
     /// Each field is read by itself: one that cannot be read is absent, and its reason stands among the problems.
-    fn reduce(&self, raw: &RawValue) -> Result<Peer, String> {
+    fn reduce(&self, raw: &RawValue) -> Result<Option<Peer>, String> {
         let raw: RawPeer = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
         let mut peer = Peer { owner: owner(&raw.metadata.owner_references), ..Peer::default() };
         let mut wrong = |field: &str, value: &Value, why: &str| {
@@ -217,7 +217,7 @@ impl Kind for NodePeers {
         // A cluster has many nodes, and each has few of these.
         peer.next_hops.shrink_to_fit();
         peer.claims.shrink_to_fit();
-        Ok(peer)
+        Ok(Some(peer))
     }
 }
 
@@ -385,7 +385,7 @@ impl Kind for Pods {
         format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", encoded(&self.node))
     }
 
-    fn reduce(&self, raw: &RawValue) -> Result<Pod, String> {
+    fn reduce(&self, raw: &RawValue) -> Result<Option<Pod>, String> {
         let pod: RawPod = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
         let mut annotations = pod.metadata.annotations;
         let hash = annotations.remove(CONFIG_HASH);
@@ -393,14 +393,14 @@ impl Kind for Pods {
         let controller = pod.metadata.owner_references.iter().find(|owner| owner.controller == Some(true));
         let controller = controller.map(|owner| (owner.kind.as_str(), owner.name.as_str()));
         let ready = pod.status.conditions.iter().any(|found| found.kind == "Ready" && found.status == "True");
-        Ok(Pod {
+        Ok(Some(Pod {
             uid: pod.metadata.uid,
             config_hash: mirror.or(hash),
             annotations,
             app: app_name(controller, pod.metadata.labels.as_deref(), &pod.metadata.name),
             image: pod.spec.containers.into_iter().next().and_then(|container| container.image),
             serving: ready && pod.metadata.deletion_timestamp.is_none(),
-        })
+        }))
     }
 }
 
@@ -416,16 +416,19 @@ mod tests {
     }
 
     fn node_config(value: &Value) -> NodeConfigObject {
-        NodeConfigs { node: "n".into() }.reduce(&raw(value)).expect("an object")
+        NodeConfigs { node: "n".into() }.reduce(&raw(value)).expect("an object").expect("one that counts")
     }
 
     fn pod(value: &Value) -> Pod {
-        Pods { node: "n".into() }.reduce(&raw(value)).expect("a pod")
+        Pods { node: "n".into() }.reduce(&raw(value)).expect("a pod").expect("one that counts")
     }
 
     fn peer(spec: &Value) -> Peer {
         let metadata = json!({"name": "n", "ownerReferences": [{"kind": "Node", "uid": "x"}, {"kind": "NodeConfig", "uid": "u7"}]});
-        NodePeers.reduce(&raw(&json!({"metadata": metadata, "spec": spec}))).expect("an object")
+        NodePeers
+            .reduce(&raw(&json!({"metadata": metadata, "spec": spec})))
+            .expect("an object")
+            .expect("one that counts")
     }
 
     #[test]

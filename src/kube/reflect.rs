@@ -5,7 +5,7 @@
 
 use std::io::BufReader;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::kube::client::{Answer, Client, Download, KubeError, StreamError, Watch};
@@ -31,9 +31,15 @@ pub trait Audience<T> {
     fn notice(&mut self, notice: WatchNotice);
 }
 
-/// Lists and watches until `stop` says so or is dropped, or the client is shut down, which interrupts a request in flight.
-/// Nothing else ends it.
-pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience: &mut impl Audience<K::Object>) {
+/// Lists and watches until the sender of `stop` is dropped, or the client is shut down, which interrupts a request in flight.
+/// Nothing else ends it. Of what is asked for in the middle of a watch, the end waits for the next line, which is a minute at most.
+/// Returns the objects that the audience knows of at the end.
+pub fn reflect<K: Kind>(
+    client: &Client,
+    kind: K,
+    stop: &Receiver<()>,
+    audience: &mut impl Audience<K::Object>,
+) -> Arc<Objects<K::Object>> {
     let began = Instant::now();
     let now = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut machine = Machine::new(kind);
@@ -48,7 +54,7 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
         match machine.next(now(), chance()) {
             Order::Pause(until) => wait = Duration::from_millis(until.saturating_sub(now())),
             Order::List(path) => {
-                let Some(outcome) = list(client, &path, &machine) else { return };
+                let Some(outcome) = list(client, &path, &machine) else { break };
                 if client.moves() == moves {
                     machine.listed(outcome, now(), chance());
                 }
@@ -61,7 +67,7 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
                             Ok(Some(line)) => {
                                 let flow = machine.line(&line, now(), chance());
                                 publish(&mut machine, audience);
-                                if flow == Flow::Stop {
+                                if flow == Flow::Stop || stop.try_recv() == Err(TryRecvError::Disconnected) {
                                     break None;
                                 }
                             }
@@ -75,16 +81,18 @@ pub fn reflect<K: Kind>(client: &Client, kind: K, stop: &Receiver<()>, audience:
                     }
                 }
                 Ok(Watch::Refused(answer)) => machine.not_watching(&reply(Ok(answer)), now(), chance()),
-                Err(KubeError::Stopped) => return,
+                Err(KubeError::Stopped) => break,
                 Err(error) => machine.not_watching(&reply(Err(error)), now(), chance()),
             },
         }
         match stop.recv_timeout(wait) {
             Err(RecvTimeoutError::Timeout) => {}
-            _ => return,
+            _ => break,
         }
         publish(&mut machine, audience);
     }
+    publish(&mut machine, audience);
+    machine.objects().clone()
 }
 
 /// What a LIST came to; none when the client was shut down.

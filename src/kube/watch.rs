@@ -153,10 +153,21 @@ pub struct Machine<K: Kind> {
 /// What has become of the objects, one by one and in order, so that it costs nothing for those that stay as they are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Changes<T> {
-    /// Each object that is new or another than before, and none in place of one that is gone.
-    pub each: Vec<(Arc<Name>, Option<Arc<T>>)>,
+    /// Each object that is new, another than before, or gone.
+    pub each: Vec<Change<T>>,
     /// With these, the objects are complete for the first time.
     pub complete: bool,
+}
+
+/// What has become of one object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change<T> {
+    /// Which.
+    pub name: Arc<Name>,
+    /// What it was; none for a new one.
+    pub before: Option<Arc<T>>,
+    /// What it is; none for one that is gone.
+    pub after: Option<Arc<T>>,
 }
 
 impl<T> Default for Changes<T> {
@@ -399,14 +410,15 @@ impl<K: Kind> Machine<K> {
 
     fn upsert(&mut self, name: Name, uid: String, raw: &RawValue) {
         match self.kind.reduce(raw) {
-            Ok(object) => {
-                let known = self.objects.get_key_value(&name).map(|(name, old)| (name.clone(), **old != object));
-                let (name, differs) = known.unwrap_or_else(|| (Arc::new(name), true));
+            Ok(None) => self.remove(&name),
+            Ok(Some(object)) => {
+                let known = self.objects.get_key_value(&name).map(|(name, old)| (name.clone(), old.clone()));
+                let (name, before) = known.map_or_else(|| (Arc::new(name), None), |(name, old)| (name, Some(old)));
                 self.uids.insert(name.clone(), uid.into());
-                if differs {
+                if before.as_deref() != Some(&object) {
                     let object = Arc::new(object);
-                    self.changes.each.push((name.clone(), Some(object.clone())));
-                    Arc::make_mut(&mut self.objects).insert(name, object);
+                    Arc::make_mut(&mut self.objects).insert(name.clone(), object.clone());
+                    self.changes.each.push(Change { name, before, after: Some(object) });
                 }
             }
             Err(why) => {
@@ -427,11 +439,12 @@ impl<K: Kind> Machine<K> {
     }
 
     fn remove(&mut self, name: &Name) {
-        let Some((name, _)) = self.objects.get_key_value(name) else { return };
-        let name = name.clone();
-        Arc::make_mut(&mut self.objects).remove(&name);
-        self.uids.remove(&name);
-        self.changes.each.push((name, None));
+        if self.objects.contains_key(name)
+            && let Some((name, before)) = Arc::make_mut(&mut self.objects).remove_entry(name)
+        {
+            self.uids.remove(&name);
+            self.changes.each.push(Change { name, before: Some(before), after: None });
+        }
     }
 
     fn unusable(&mut self, name: Name, why: &str) {
@@ -577,7 +590,8 @@ impl<'de, K: Kind> Visitor<'de> for Items<'_, K> {
             let Some(meta) = meta(&raw) else { continue };
             let name = Name { namespace: meta.namespace, name: meta.name };
             match kind.reduce(&raw) {
-                Ok(object) => {
+                Ok(None) => {}
+                Ok(Some(object)) => {
                     let known = known.get_key_value(&name);
                     let same = known.filter(|(_, known)| ***known == object).map(|(_, known)| known.clone());
                     let name = known.map_or_else(|| Arc::new(name), |(name, _)| name.clone());
@@ -592,12 +606,19 @@ impl<'de, K: Kind> Visitor<'de> for Items<'_, K> {
 }
 
 /// What makes `after` of `before`: what is gone comes first, so that a name that stays in use is not in two hands.
-fn differences<T: PartialEq>(before: &Objects<T>, after: &Objects<T>) -> Vec<(Arc<Name>, Option<Arc<T>>)> {
-    let gone = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (name.clone(), None));
+fn differences<T>(before: &Objects<T>, after: &Objects<T>) -> Vec<Change<T>> {
+    let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
+    let gone = gone.map(|(name, old)| Change { name: name.clone(), before: Some(old.clone()), after: None });
+    let there = after.iter().map(|(name, object)| {
+        let before = before.get(name).cloned();
+        Change { name: name.clone(), before, after: Some(object.clone()) }
+    });
     // What a list has not changed keeps its place in memory, as `List` sees to.
-    let same = |name: &Arc<Name>, object: &Arc<T>| before.get(name).is_some_and(|old| Arc::ptr_eq(old, object));
-    let new = after.iter().filter(|(name, object)| !same(name, object));
-    gone.chain(new.map(|(name, object)| (name.clone(), Some(object.clone())))).collect()
+    let same = |change: &Change<T>| match (&change.before, &change.after) {
+        (Some(before), Some(after)) => Arc::ptr_eq(before, after),
+        _ => false,
+    };
+    gone.chain(there.filter(|change| !same(change))).collect()
 }
 
 fn meta(raw: &RawValue) -> Option<ObjectMeta> {

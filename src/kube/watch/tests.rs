@@ -13,9 +13,13 @@ impl Kind for Things {
         "/apis/x/v1/things?fieldSelector=metadata.name%3Dn".into()
     }
 
-    fn reduce(&self, raw: &RawValue) -> Result<i64, String> {
+    fn reduce(&self, raw: &RawValue) -> Result<Option<i64>, String> {
         let value: serde_json::Value = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
-        value["spec"]["v"].as_i64().ok_or_else(|| format!("{} has no number v", value["spec"]))
+        if value["spec"]["v"] == "absent" {
+            return Ok(None);
+        }
+        let v = value["spec"]["v"].as_i64();
+        v.map(Some).ok_or_else(|| format!("{} has no number v", value["spec"]))
     }
 }
 
@@ -111,7 +115,7 @@ fn events_change_the_objects_and_move_the_version() {
 /// What has become of the objects since the last call: each name with its new value or none, and whether all are there.
 fn told(machine: &mut Machine<Things>) -> Option<(Vec<(String, Option<i64>)>, bool)> {
     let changes = machine.changes()?;
-    let each = changes.each.iter().map(|(name, v)| (name.name.clone(), v.as_deref().copied()));
+    let each = changes.each.iter().map(|change| (change.name.name.clone(), change.after.as_deref().copied()));
     Some((each.collect(), changes.complete))
 }
 
@@ -164,6 +168,23 @@ fn a_later_list_tells_what_is_another_than_before_and_nothing_else() {
     machine.next(NOW, 0);
     machine.listed(Err(Reply::Broken("away".into())), NOW, 0);
     assert_eq!(told(&mut machine), None);
+}
+
+#[test]
+fn an_object_that_does_not_count_is_absent_and_nobody_hears_why() {
+    let absent = |name: &str, version: &str| object(name, "u1", version, 0).replace(":0}", r#":"absent"}"#);
+    let mut machine = Machine::new(Things);
+    machine.next(NOW, 0);
+    answered(&mut machine, &list("10", &[absent("a", "1"), object("b", "u2", "2", 2)]), NOW, 0);
+    assert_eq!(told(&mut machine), Some((vec![("b".into(), Some(2))], true)));
+    machine.notices();
+    watching(&mut machine);
+    machine.line(&event("MODIFIED", &absent("a", "11")), NOW, 0);
+    machine.line(&event("DELETED", &absent("a", "12")), NOW, 0);
+    assert_eq!(told(&mut machine), None);
+    machine.line(&event("MODIFIED", &absent("b", "13")), NOW, 0);
+    assert_eq!(told(&mut machine), Some((vec![("b".into(), None)], false)));
+    assert_eq!(machine.notices(), []);
 }
 
 #[test]
