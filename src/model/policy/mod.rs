@@ -20,6 +20,7 @@ pub mod names;
 pub mod select;
 pub mod spec;
 pub mod verdict;
+pub mod watching;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
