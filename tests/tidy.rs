@@ -39,6 +39,7 @@ const SERDE: &[&str] = &[
     "cni/",
     "kube/kubeconfig.rs",
     "kube/objects.rs",
+    "kube/policy_objects.rs",
     "kube/watch.rs",
     "model/bgp.rs",
     "model/nodeconfig.rs",

@@ -1,6 +1,7 @@
 //! What an API server may say: LISTs and WATCHes, line by line, to the machine that keeps pods, NodeConfigs and NodePeers.
 //!
-//! The first line names the kind (`pods`, `nodepeers`, else NodeConfigs). Each LIST and the beginning of each WATCH takes a line `CODE BODY`, where
+//! The first line names the kind (`pods`, `nodepeers`, `networkpolicies`, `namespaces`, `peers`, else
+//! NodeConfigs). Each LIST and the beginning of each WATCH takes a line `CODE BODY`, where
 //! a word instead of the code is a failure of the network; while the watch lasts, each line is a line of its stream, up to `END` or
 //! `SILENT`.
 
@@ -9,7 +10,9 @@ use std::sync::Arc;
 
 use flock::kube::kind::{Kind, Objects};
 use flock::kube::objects::{NodeConfigs, NodePeers, Pods};
+use flock::kube::policy_objects::{Namespaces, NetworkPolicies, PeerPods, PodReader};
 use flock::kube::watch::{Change, End, Flow, Machine, Order, PAUSE_MAX, Reply, WatchNotice};
+use model::policy::watching::Selection;
 
 /// A server may ask for a minute; our own pauses are doubled at most.
 const LONGEST_PAUSE: u64 = 2 * PAUSE_MAX;
@@ -20,8 +23,11 @@ const TEXT_MAX: usize = 4096;
 pub(crate) fn check(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     match lines.next() {
-        Some(b"pods") => follow(Pods { node: "n".into() }, lines),
+        Some(b"pods") => follow(Pods { node: "n".into(), policing: Some(PodReader::default()) }, lines),
         Some(b"nodepeers") => follow(NodePeers, lines),
+        Some(b"networkpolicies") => follow(NetworkPolicies, lines),
+        Some(b"namespaces") => follow(Namespaces, lines),
+        Some(b"peers") => follow(PeerPods::new(Selection::all()), lines),
         _ => follow(NodeConfigs { node: "n".into() }, lines),
     }
 }
@@ -113,7 +119,7 @@ fn assert_requestable(path: &str) {
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split('=').next().unwrap_or_default())
         .collect();
-    let known = ["fieldSelector", "watch", "allowWatchBookmarks", "timeoutSeconds", "resourceVersion"];
+    let known = ["fieldSelector", "labelSelector", "watch", "allowWatchBookmarks", "timeoutSeconds", "resourceVersion"];
     assert!(keys.iter().all(|key| known.contains(key)), "{path:?}");
     assert!(!query.contains('#'), "{path:?}");
 }

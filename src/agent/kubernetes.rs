@@ -103,7 +103,7 @@ impl Kubernetes {
 
         let (pods_stopped, watch, of_pods) = (stopped(), client.clone(), leaving.clone());
         let mut audience = PodAudience { pods, routing: routing.clone() };
-        let kind = PodsOfNode { node: node.clone() };
+        let kind = PodsOfNode { node: node.clone(), policing: None };
         threads.start("watch-pods", move || {
             reflect(&watch, kind, &pods_stopped, &mut audience);
             end_with(&of_pods);

@@ -14,6 +14,7 @@ pub mod kind;
 pub mod kubeconfig;
 pub mod objects;
 pub mod pem;
+pub mod policy_objects;
 pub mod proxy;
 pub mod reflect;
 pub mod secret;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::kube::kind::{Kind, REASON_MAX};
+use crate::kube::policy_objects::PodReader;
 use crate::kube::url::encoded;
 use model::annotations;
 use model::bgp::{PEERS_MAX, SpecBfd, SpecBgp, SpecPeer};
@@ -21,6 +22,7 @@ use model::nodeconfig::{KIND, Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefault
 use model::peers::own::is_reachable;
 use model::peers::{CLAIMS_MAX, Claim, NEXT_HOPS_MAX, NextHop, Peer};
 use model::policing::{SpecMasquerade, SpecPolicy};
+use model::policy;
 
 /// The NodeConfig of one node. The server filters.
 #[derive(Debug, Clone)]
@@ -268,6 +270,8 @@ fn address(item: &Value) -> Result<IpAddr, &'static str> {
 pub struct Pods {
     /// The node's name.
     pub node: String,
+    /// Reads what policies need of a pod; none where there are no policies.
+    pub policing: Option<PodReader>,
 }
 
 /// What an agent needs of a pod: a few hundred bytes, whatever the pod weighs.
@@ -285,6 +289,8 @@ pub struct Pod {
     pub image: Option<String>,
     /// Whether it may be sent traffic of others: its condition Ready is True, and it is not about to go.
     pub serving: bool,
+    /// What policies need of it; none where there are no policies, and for a pod that they know nothing of.
+    pub policing: Option<policy::Pod>,
 }
 
 impl Pod {
@@ -400,6 +406,7 @@ impl Kind for Pods {
             app: app_name(controller, pod.metadata.labels.as_deref(), &pod.metadata.name),
             image: pod.spec.containers.into_iter().next().and_then(|container| container.image),
             serving: ready && pod.metadata.deletion_timestamp.is_none(),
+            policing: self.policing.as_ref().map(|reader| reader.pod(raw)).transpose()?.flatten(),
         }))
     }
 }
@@ -420,7 +427,7 @@ mod tests {
     }
 
     fn pod(value: &Value) -> Pod {
-        Pods { node: "n".into() }.reduce(&raw(value)).expect("a pod").expect("one that counts")
+        Pods { node: "n".into(), policing: None }.reduce(&raw(value)).expect("a pod").expect("one that counts")
     }
 
     fn peer(spec: &Value) -> Peer {
@@ -510,7 +517,7 @@ mod tests {
             NodeConfigs { node: node.clone() }.path(),
             "/apis/flock.fritzlab.net/v1alpha1/nodeconfigs?fieldSelector=metadata.name%3Dhost-1.example"
         );
-        assert_eq!(Pods { node }.path(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dhost-1.example");
+        assert_eq!(Pods { node, policing: None }.path(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dhost-1.example");
     }
 
     #[test]
@@ -684,6 +691,7 @@ mod tests {
                 app: "web".into(),
                 image: Some("registry/web:1".into()),
                 serving: false,
+                policing: None,
             }
         );
         let bare =

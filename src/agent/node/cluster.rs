@@ -97,7 +97,8 @@ pub struct Advice {
 pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Advice> {
     let advice = |what, remedy: String| Some(Advice { what, remedy });
     let (group, no_crd) = match resource {
-        "pods" => ("\"\"", None),
+        "pods" | "namespaces" => ("\"\"", None),
+        "networkpolicies" => ("networking.k8s.io", None),
         "nodepeers" => (GROUP, Some("the CRD nodepeers.flock.fritzlab.net is missing")),
         _ => (GROUP, Some("the CRD nodeconfigs.flock.fritzlab.net is missing")),
     };
@@ -122,7 +123,7 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
             advice(no_crd, "kubectl apply -f deploy/nodeconfigs-crd.yaml".into())
         }
         404 if unknown_kind => advice(
-            "API server has no pods: it is not one, or its URL is wrong",
+            "API server does not know this resource: it is none, an old one, or its URL is wrong",
             "compare `server` in the kubeconfig with what `kubectl cluster-info` shows".into(),
         ),
         300..=399 | 404 if !message.contains("\" not found") => advice(

@@ -55,6 +55,7 @@ mod tests {
             app: "a".into(),
             image: None,
             serving: true,
+            policing: None,
         };
         Arc::new(Objects::from([(Arc::new(Name { namespace: "ns".into(), name: "p".into() }), Arc::new(pod))]))
     }
