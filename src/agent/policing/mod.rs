@@ -4,9 +4,11 @@
 //! is made, and goes after its link. Each round compares with what the kernel shows, and so does what the kernel announces of
 //! others' changes. Must not touch a table of somebody else, nor a link.
 
+pub mod cluster;
 pub mod handle;
 pub mod state;
 pub mod tables;
+pub mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

@@ -1,0 +1,347 @@
+//! What the thread that keeps policies knows of the cluster: the world as its policies see it, kept by news of single changes.
+//!
+//! Nothing that was allowed is taken away for want of knowledge. A policy of a pod of this node that is about pods of which not all
+//! are known yet waits until they are, and so does a pod of this node that comes under such a policy by other labels; a pod that is new
+//! here is not settled meanwhile, which says the same to whoever opens its link. What a piece of news costs does not grow with the
+//! number of pods. Must not ask an API server or read a file, nor decide what becomes of a packet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use model::policy::select::Labels;
+use model::policy::watching::{Selection, selections, watches};
+use model::policy::{Pod, PodKey, Policy, World};
+
+/// A policy by its namespace and name.
+pub type PolicyKey = (String, String);
+
+/// One piece of news.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClusterNews {
+    /// Of policies.
+    Policies(Told<PolicyKey, Policy>),
+    /// Of namespaces and their labels.
+    Namespaces(Told<String, Labels>),
+    /// Of the pods of this node.
+    Own(Told<PodKey, Pod>),
+    /// Of the pods of a selection, as one watch shows them.
+    Peers(Watch, Told<PodKey, Pod>),
+    /// A watch has ended that showed these pods.
+    Ended(Watch, Vec<PodKey>),
+}
+
+/// One watch of pods.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watch {
+    /// Which pods.
+    pub selection: Selection,
+    /// Tells it from others of the same pods, of which one may end while another begins.
+    pub number: u64,
+}
+
+/// Changes of things of one kind, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told<K, V> {
+    /// Each thing that is new, another than before, or gone.
+    pub each: Vec<Change<K, V>>,
+    /// With these, all are told.
+    pub complete: bool,
+}
+
+/// What has become of one thing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change<K, V> {
+    /// Which.
+    pub key: K,
+    /// It was there before, as far as the source of this news has told.
+    pub known: bool,
+    /// What it is; none for one that is gone.
+    pub now: Option<V>,
+}
+
+/// What a piece of news has changed in the world. What each thing is now stands in the world; what it was stands here, none for
+/// one that is new. A thing may stand here twice, the earlier state first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Learned {
+    /// Policies.
+    pub policies: Vec<(PolicyKey, Option<Policy>)>,
+    /// Namespaces.
+    pub namespaces: Vec<(String, Option<Labels>)>,
+    /// Pods, of this node and of others.
+    pub pods: Vec<(PodKey, Option<Pod>)>,
+    /// Pods of this node may be settled now that were not before, or the other way round.
+    pub settled: bool,
+    /// [`Cluster::wanted`] is another than before.
+    pub wanted: bool,
+}
+
+impl Learned {
+    /// Whether the world is another than before.
+    pub fn is_something(&self) -> bool {
+        !(self.policies.is_empty() && self.namespaces.is_empty() && self.pods.is_empty())
+    }
+}
+
+/// What is known of the cluster.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    world: World,
+    /// The pods of this node.
+    own: BTreeSet<PodKey>,
+    /// Pods that more than one source shows, and how many more.
+    shared: BTreeMap<PodKey, u16>,
+    listed: Listed,
+    /// The watches of which all pods are known.
+    complete: BTreeSet<Watch>,
+    /// Policies that wait for pods that they are about. The world has what they were before, if they were.
+    held_policies: BTreeMap<PolicyKey, Policy>,
+    /// Labels of pods of this node that wait for pods that their policies are about. The world has the former ones.
+    held_labels: BTreeMap<PodKey, Labels>,
+    /// The policies that select pods of this node.
+    needs: BTreeMap<PolicyKey, Need>,
+    wanted: BTreeSet<Selection>,
+    known: bool,
+}
+
+/// What has been told as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+struct Listed {
+    policies: bool,
+    namespaces: bool,
+    own: bool,
+}
+
+/// Which pods a policy is about.
+#[derive(Debug, PartialEq, Eq)]
+struct Need {
+    selections: BTreeSet<Selection>,
+    /// All of them are known.
+    met: bool,
+}
+
+impl Cluster {
+    /// The world. Whatever is in it counts.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Whether everything has been told once that counts for this node: policies, namespaces, its own pods, and the pods that its
+    /// policies are about. Until then, what an earlier agent left in the kernel is better than the world.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// Whether it is known what holds for a pod of this node: its labels, its policies, and the pods that these are about. One that is
+    /// not settled and was before keeps what it had; it is for a new one that this is asked.
+    pub fn is_settled(&self, pod: &PodKey) -> bool {
+        let Listed { policies, namespaces, own } = self.listed;
+        let labels = || self.held_labels.get(pod).or_else(|| self.world.pods.get(pod).map(|pod| &pod.labels));
+        let met = |key: &PolicyKey| self.needs.get(key).is_none_or(|need| need.met);
+        policies
+            && namespaces
+            && own
+            && self.own.contains(pod)
+            && labels().is_some_and(|labels| {
+                self.candidates(&pod.namespace).all(|(key, policy)| !policy.subjects.matches(labels) || met(key))
+            })
+    }
+
+    /// The watches of pods that are wanted, so that the policies of this node's pods are known to be right.
+    pub fn wanted(&self) -> &BTreeSet<Selection> {
+        &self.wanted
+    }
+
+    /// Policies that wait for pods that they are about.
+    pub fn waiting(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.held_policies.keys()
+    }
+
+    /// Takes news in.
+    pub fn hear(&mut self, news: ClusterNews) -> Learned {
+        let mut learned = Learned::default();
+        let unsettles = match news {
+            ClusterNews::Policies(told) => {
+                self.listed.policies |= told.complete;
+                told.each.into_iter().for_each(|change| self.policy(change, &mut learned));
+                true
+            }
+            ClusterNews::Namespaces(told) => {
+                self.listed.namespaces |= told.complete;
+                for Change { key, now, .. } in told.each {
+                    let before = match now {
+                        Some(labels) => self.world.namespaces.insert(key.clone(), labels),
+                        None => self.world.namespaces.remove(&key),
+                    };
+                    learned.namespaces.push((key, before));
+                }
+                true
+            }
+            ClusterNews::Own(told) => {
+                self.listed.own |= told.complete;
+                let mut unsettles = told.complete;
+                for change in told.each {
+                    unsettles |= self.own_pod(change, &mut learned);
+                }
+                unsettles
+            }
+            ClusterNews::Peers(watch, told) => {
+                told.each.into_iter().for_each(|change| self.peer(change, &mut learned));
+                told.complete && self.complete.insert(watch)
+            }
+            ClusterNews::Ended(watch, pods) => {
+                let gone = |key| Change { key, known: true, now: None };
+                pods.into_iter().for_each(|key| self.peer(gone(key), &mut learned));
+                self.complete.remove(&watch)
+            }
+        };
+        if unsettles {
+            self.settle(&mut learned);
+        }
+        learned
+    }
+
+    fn policy(&mut self, change: Change<PolicyKey, Policy>, learned: &mut Learned) {
+        let Change { key, now, .. } = change;
+        match now {
+            Some(policy) => _ = self.held_policies.insert(key, policy),
+            None => {
+                self.held_policies.remove(&key);
+                if let Some(before) = self.world.policies.remove(&key) {
+                    learned.policies.push((key, Some(before)));
+                }
+            }
+        }
+    }
+
+    /// Whether other policies may hold for the pod than before.
+    fn own_pod(&mut self, change: Change<PodKey, Pod>, learned: &mut Learned) -> bool {
+        let Change { key, now, .. } = change;
+        let Some(mut pod) = now else {
+            self.held_labels.remove(&key);
+            return self.own.remove(&key) && {
+                self.release(key, learned);
+                true
+            };
+        };
+        let is_new = self.own.insert(key.clone());
+        if is_new && self.world.pods.contains_key(&key) {
+            *self.shared.entry(key.clone()).or_default() += 1;
+        }
+        let labels = self.world.pods.get(&key).filter(|_| !is_new).map(|before| before.labels.clone());
+        let unsettles = labels.as_ref() != Some(&pod.labels) || self.held_labels.contains_key(&key);
+        if let Some(labels) = labels.filter(|_| unsettles) {
+            self.held_labels.insert(key.clone(), std::mem::replace(&mut pod.labels, labels));
+        }
+        self.put(key, pod, learned);
+        unsettles
+    }
+
+    fn peer(&mut self, change: Change<PodKey, Pod>, learned: &mut Learned) {
+        let Change { key, known, now } = change;
+        let Some(pod) = now else { return self.release(key, learned) };
+        if !known && self.world.pods.contains_key(&key) {
+            *self.shared.entry(key.clone()).or_default() += 1;
+        }
+        // Of its own pods, the watch of them tells more, and sooner.
+        if !self.own.contains(&key) {
+            self.put(key, pod, learned);
+        }
+    }
+
+    fn put(&mut self, key: PodKey, pod: Pod, learned: &mut Learned) {
+        if self.world.pods.get(&key) != Some(&pod) {
+            let before = self.world.pods.insert(key.clone(), pod);
+            learned.pods.push((key, before));
+        }
+    }
+
+    /// One source does not show the pod any more.
+    fn release(&mut self, key: PodKey, learned: &mut Learned) {
+        match self.shared.get_mut(&key) {
+            Some(1) => _ = self.shared.remove(&key),
+            Some(more) => *more -= 1,
+            None => {
+                if let Some(before) = self.world.pods.remove(&key) {
+                    learned.pods.push((key, Some(before)));
+                }
+            }
+        }
+    }
+
+    /// The policies of a namespace, as they are told, be they in the world yet or not.
+    fn candidates<'a>(&'a self, namespace: &str) -> impl Iterator<Item = (&'a PolicyKey, &'a Policy)> + use<'a> {
+        fn within<'a>(
+            policies: &'a BTreeMap<PolicyKey, Policy>,
+            namespace: &str,
+        ) -> impl Iterator<Item = (&'a PolicyKey, &'a Policy)> + use<'a> {
+            let namespace = namespace.to_owned();
+            let from = (namespace.clone(), String::new());
+            policies.range(from..).take_while(move |((other, _), _)| *other == namespace)
+        }
+        let held = within(&self.held_policies, namespace);
+        let rest = within(&self.world.policies, namespace).filter(|(key, _)| !self.held_policies.contains_key(*key));
+        held.chain(rest)
+    }
+
+    /// Finds out what is needed, and puts into the world what waits no more.
+    fn settle(&mut self, learned: &mut Learned) {
+        let needs = self.find_needs();
+        learned.settled = needs != self.needs || !self.held_labels.is_empty() || !self.held_policies.is_empty();
+        self.needs = needs;
+        let met = |needs: &BTreeMap<PolicyKey, Need>, key: &PolicyKey| needs.get(key).is_none_or(|need| need.met);
+
+        let free = |key: &PodKey, labels: &Labels| {
+            self.candidates(&key.namespace).all(|(of, policy)| !policy.subjects.matches(labels) || met(&self.needs, of))
+        };
+        let freed: Vec<PodKey> =
+            self.held_labels.iter().filter(|(key, labels)| free(key, labels)).map(|(key, _)| key.clone()).collect();
+        for key in freed {
+            if let (Some(labels), Some(pod)) = (self.held_labels.remove(&key), self.world.pods.get(&key)) {
+                let pod = Pod { labels, ..pod.clone() };
+                self.put(key, pod, learned);
+            }
+        }
+        for (key, policy) in std::mem::take(&mut self.held_policies) {
+            if met(&self.needs, &key) {
+                let before = self.world.policies.get(&key);
+                if before != Some(&policy) {
+                    let before = self.world.policies.insert(key.clone(), policy);
+                    learned.policies.push((key, before));
+                }
+            } else {
+                self.held_policies.insert(key, policy);
+            }
+        }
+        let wanted = watches(self.needs.values().flat_map(|need| need.selections.clone()), &self.wanted);
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            learned.wanted = true;
+        }
+        let Listed { policies, namespaces, own } = self.listed;
+        self.known |= policies && namespaces && own && self.needs.values().all(|need| need.met);
+    }
+
+    fn find_needs(&self) -> BTreeMap<PolicyKey, Need> {
+        // A pod with labels that wait counts with either.
+        let mut labels: BTreeMap<&Arc<str>, Vec<&Labels>> = BTreeMap::new();
+        for key in &self.own {
+            let both = self.world.pods.get(key).map(|pod| &pod.labels).into_iter().chain(self.held_labels.get(key));
+            labels.entry(&key.namespace).or_default().extend(both);
+        }
+        let mut needs = BTreeMap::new();
+        for (namespace, labels) in labels {
+            for (key, policy) in self.candidates(namespace) {
+                if labels.iter().any(|labels| policy.subjects.matches(labels)) {
+                    let selections = selections(namespace, policy, &self.world.namespaces);
+                    let is_met = |needed: &Selection| self.complete.iter().any(|watch| watch.selection.covers(needed));
+                    let met = selections.iter().all(is_met);
+                    needs.insert(key.clone(), Need { selections, met });
+                }
+            }
+        }
+        needs
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! What is known of a cluster, news by news.
+
+use super::*;
+use model::policy::select::{Requirement, Selector};
+use model::policy::{Namespaces, Peer, Rule};
+
+fn key(name: &str) -> PodKey {
+    let (namespace, name) = name.split_once('/').expect("a namespace and a name");
+    PodKey { namespace: namespace.into(), name: name.into() }
+}
+
+fn pod(app: &str, address: &str) -> Pod {
+    let addresses = address.parse().into_iter().collect();
+    Pod { labels: Labels::from([("app", app)]), addresses, ports: Vec::new() }
+}
+
+fn selector(app: &str) -> Selector {
+    [Requirement::equals("app", app)].into_iter().collect()
+}
+
+/// A policy for the pods of one app that lets those of another one of its namespace in.
+fn policy(subjects: &str, peers: &str) -> Policy {
+    let peer = Peer::Pods { namespaces: Namespaces::Same, pods: selector(peers) };
+    let rule = Rule { peers: vec![peer], ports: Vec::new() };
+    Policy { subjects: selector(subjects), ingress: Some(vec![rule]), egress: None }
+}
+
+fn one<K, V>(key: K, known: bool, now: Option<V>) -> Told<K, V> {
+    Told { each: vec![Change { key, known, now }], complete: false }
+}
+
+fn all<K, V>(each: impl IntoIterator<Item = (K, V)>) -> Told<K, V> {
+    let each = each.into_iter().map(|(key, value)| Change { key, known: false, now: Some(value) });
+    Told { each: each.collect(), complete: true }
+}
+
+fn name(text: &str) -> PolicyKey {
+    (key(text).namespace.to_string(), key(text).name)
+}
+
+fn watch(number: u64, namespace: &str, app: &str) -> Watch {
+    Watch { selection: Selection { namespace: Some(namespace.into()), pods: selector(app) }, number }
+}
+
+/// A cluster that has told everything: pods of this node, and policies.
+fn told(own: &[(&str, Pod)], policies: &[(&str, Policy)]) -> Cluster {
+    let mut cluster = Cluster::default();
+    cluster.hear(ClusterNews::Namespaces(all([("web".to_owned(), Labels::default())])));
+    cluster.hear(ClusterNews::Own(all(own.iter().map(|(name, pod)| (key(name), pod.clone())))));
+    cluster.hear(ClusterNews::Policies(all(policies.iter().map(|(of, policy)| (name(of), policy.clone())))));
+    cluster
+}
+
+fn wanted(cluster: &Cluster) -> Vec<String> {
+    cluster.wanted().iter().map(ToString::to_string).collect()
+}
+
+fn has_policy(cluster: &Cluster, of: &str) -> bool {
+    cluster.world().policies.contains_key(&name(of))
+}
+
+#[test]
+fn nothing_is_known_before_everything_has_been_told_that_counts_here() {
+    let own = [("web/a", pod("front", "10.0.0.1"))];
+    let mut cluster = told(&own, &[("web/p", policy("front", "back"))]);
+    assert!(!cluster.is_known() && !cluster.is_settled(&key("web/a")) && !has_policy(&cluster, "web/p"));
+    assert_eq!(wanted(&cluster), ["web/app=back"]);
+    let learned =
+        cluster.hear(ClusterNews::Peers(watch(0, "web", "back"), all([(key("web/b"), pod("back", "10.0.1.1"))])));
+    assert!(cluster.is_known() && cluster.is_settled(&key("web/a")) && has_policy(&cluster, "web/p"));
+    assert_eq!(learned.policies, [(name("web/p"), None)]);
+    assert_eq!(learned.pods, [(key("web/b"), None)]);
+    assert!(learned.settled && !learned.wanted);
+    assert!(!cluster.is_settled(&key("web/c")), "nobody has told of it");
+    // A node whose pods no policy selects watches nothing and waits for nothing.
+    let cluster = told(&own, &[("web/p", policy("other", "back")), ("data/p", policy("front", "back"))]);
+    assert!(cluster.is_known() && cluster.is_settled(&key("web/a")) && cluster.wanted().is_empty());
+}
+
+#[test]
+fn a_policy_counts_when_the_pods_that_it_is_about_are_known_and_not_before() {
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[]);
+    assert!(cluster.is_known());
+    let learned = cluster.hear(ClusterNews::Policies(one(name("web/p"), false, Some(policy("front", "back")))));
+    assert!(learned.wanted && !learned.is_something() && !has_policy(&cluster, "web/p"));
+    assert_eq!(cluster.waiting().cloned().collect::<Vec<_>>(), [name("web/p")]);
+    assert!(!cluster.is_settled(&key("web/a")), "a pod that comes now waits");
+    cluster.hear(ClusterNews::Peers(watch(0, "web", "back"), all([(key("web/b"), pod("back", "10.0.1.1"))])));
+    assert!(has_policy(&cluster, "web/p") && cluster.is_settled(&key("web/a")));
+
+    // An edit that is about other pods: the policy is what it was until they are known.
+    cluster.hear(ClusterNews::Policies(one(name("web/p"), true, Some(policy("front", "middle")))));
+    assert_eq!(cluster.world().policies.get(&name("web/p")), Some(&policy("front", "back")));
+    assert_eq!(wanted(&cluster), ["web/app=middle"]);
+    let learned = cluster.hear(ClusterNews::Peers(watch(1, "web", "middle"), all([])));
+    assert_eq!(learned.policies, [(name("web/p"), Some(policy("front", "back")))]);
+    let learned = cluster.hear(ClusterNews::Ended(watch(0, "web", "back"), vec![key("web/b")]));
+    assert_eq!(learned.pods, [(key("web/b"), Some(pod("back", "10.0.1.1")))]);
+
+    // One that goes goes at once, be it waiting or not.
+    cluster.hear(ClusterNews::Policies(one(name("web/q"), false, Some(policy("front", "late")))));
+    assert!(!cluster.hear(ClusterNews::Policies(one(name("web/q"), true, None))).is_something());
+    let learned = cluster.hear(ClusterNews::Policies(one(name("web/p"), true, None)));
+    assert_eq!(learned.policies, [(name("web/p"), Some(policy("front", "middle")))]);
+    assert!(learned.wanted && cluster.wanted().is_empty() && cluster.is_settled(&key("web/a")));
+}
+
+#[test]
+fn a_pod_that_comes_under_a_policy_keeps_its_labels_until_the_peers_are_known() {
+    let mut cluster = told(&[("web/a", pod("other", "10.0.0.1"))], &[("web/p", policy("front", "back"))]);
+    assert!(has_policy(&cluster, "web/p"), "it selects nobody here");
+    let relabelled = ClusterNews::Own(one(key("web/a"), true, Some(pod("front", "10.0.0.2"))));
+    let learned = cluster.hear(relabelled.clone());
+    let labels = |cluster: &Cluster| cluster.world().pods.get(&key("web/a")).map(|pod| pod.labels.clone());
+    assert_eq!(labels(&cluster), Some(Labels::from([("app", "other")])));
+    assert_eq!(cluster.world().pods.get(&key("web/a")).map(|pod| pod.addresses.len()), Some(1));
+    assert!(learned.wanted && learned.pods.len() == 1, "its address is another one at once");
+    cluster.hear(ClusterNews::Peers(watch(0, "web", "back"), all([])));
+    assert_eq!(labels(&cluster), Some(Labels::from([("app", "front")])));
+    // A new pod of such labels is told at once, and waits by not being settled.
+    let mut cluster = told(&[], &[("web/p", policy("front", "back"))]);
+    cluster.hear(relabelled);
+    assert!(labels(&cluster).is_some() && !cluster.is_settled(&key("web/a")));
+    cluster.hear(ClusterNews::Peers(watch(0, "web", "back"), all([])));
+    assert!(cluster.is_settled(&key("web/a")));
+}
+
+#[test]
+fn a_pod_that_two_watches_show_is_gone_with_the_last_of_them() {
+    let (b, c) = (key("web/b"), key("web/c"));
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[]);
+    let (one_watch, other) = (watch(0, "web", "x"), watch(1, "web", "y"));
+    let peer =
+        |watch: &Watch, key: &PodKey, known, now| ClusterNews::Peers(watch.clone(), one(key.clone(), known, now));
+    cluster.hear(peer(&one_watch, &b, false, Some(pod("x", "10.0.1.1"))));
+    assert!(!cluster.hear(peer(&other, &b, false, Some(pod("x", "10.0.1.1")))).is_something());
+    // An edit is no further watch.
+    assert_eq!(cluster.hear(peer(&other, &b, true, Some(pod("x", "10.0.1.2")))).pods.len(), 1);
+    assert!(!cluster.hear(peer(&one_watch, &b, true, None)).is_something());
+    assert_eq!(cluster.world().pods.get(&b), Some(&pod("x", "10.0.1.2")));
+    assert_eq!(cluster.hear(peer(&other, &b, true, None)).pods, [(b.clone(), Some(pod("x", "10.0.1.2")))]);
+
+    // A pod of this node is as the watch of this node's pods tells it, and may be a peer beside that.
+    cluster.hear(peer(&one_watch, &c, false, Some(pod("x", "10.0.1.3"))));
+    cluster.hear(ClusterNews::Own(one(c.clone(), false, Some(pod("x", "10.0.1.4")))));
+    assert!(!cluster.hear(peer(&one_watch, &c, true, Some(pod("late", "10.0.1.3")))).is_something());
+    assert!(!cluster.hear(peer(&other, &c, false, Some(pod("late", "10.0.1.3")))).is_something());
+    assert_eq!(cluster.world().pods.get(&c), Some(&pod("x", "10.0.1.4")));
+    cluster.hear(ClusterNews::Own(one(c.clone(), true, None)));
+    cluster.hear(peer(&one_watch, &c, true, None));
+    assert!(cluster.world().pods.contains_key(&c) && cluster.shared.is_empty());
+    cluster.hear(ClusterNews::Ended(other, vec![c.clone()]));
+    assert!(!cluster.world().pods.contains_key(&c));
+}
+
+#[test]
+fn a_wider_watch_takes_the_place_of_others_without_a_gap() {
+    let own: Vec<(String, Pod)> = (0..9).map(|n| (format!("n{n}/a"), pod("front", "10.0.0.1"))).collect();
+    let own: Vec<(&str, Pod)> = own.iter().map(|(name, pod)| (name.as_str(), pod.clone())).collect();
+    let mut cluster = told(&own, &[]);
+    for n in 0..8 {
+        cluster.hear(ClusterNews::Policies(one(name(&format!("n{n}/p")), false, Some(policy("front", "back")))));
+        cluster.hear(ClusterNews::Peers(watch(n, &format!("n{n}"), "back"), all([])));
+    }
+    assert_eq!((cluster.wanted().len(), cluster.world().policies.len()), (8, 8));
+    cluster.hear(ClusterNews::Policies(one(name("n8/p"), false, Some(policy("front", "back")))));
+    assert_eq!(wanted(&cluster), ["*/"]);
+    assert_eq!(cluster.world().policies.len(), 8);
+    assert!(cluster.is_settled(&key("n0/a")) && !cluster.is_settled(&key("n8/a")));
+    let everything = Watch { selection: Selection::all(), number: 8 };
+    cluster.hear(ClusterNews::Peers(everything, all([])));
+    assert!(has_policy(&cluster, "n8/p") && cluster.is_settled(&key("n8/a")));
+    for n in 0..8 {
+        assert!(!cluster.hear(ClusterNews::Ended(watch(n, &format!("n{n}"), "back"), Vec::new())).wanted);
+    }
+    assert!(own.iter().all(|(name, _)| cluster.is_settled(&key(name))));
+}
+
+#[test]
+fn a_namespace_that_comes_under_a_selector_takes_nothing_away() {
+    let peer = Peer::Pods { namespaces: Namespaces::Selected(selector("yes")), pods: Selector::default() };
+    let open = Policy {
+        subjects: selector("front"),
+        ingress: Some(vec![Rule { peers: vec![peer], ports: Vec::new() }]),
+        egress: None,
+    };
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", open)]);
+    assert!(cluster.is_known() && cluster.wanted().is_empty() && has_policy(&cluster, "web/p"));
+    let labels = Labels::from([("app", "yes")]);
+    let learned = cluster.hear(ClusterNews::Namespaces(one("data".to_owned(), false, Some(labels))));
+    assert_eq!((learned.namespaces, learned.wanted), (vec![("data".to_owned(), None)], true));
+    assert!(has_policy(&cluster, "web/p") && !cluster.is_settled(&key("web/a")));
+    assert_eq!(wanted(&cluster), ["data/"]);
+    let learned = cluster.hear(ClusterNews::Namespaces(one("data".to_owned(), true, None)));
+    assert!(learned.wanted && cluster.wanted().is_empty());
+}
+
+#[test]
+fn news_of_one_pod_touches_no_other_of_ten_thousand() {
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", policy("front", "back"))]);
+    let of = watch(0, "web", "back");
+    let many = (0..10_000).map(|n| (key(&format!("web/b{n}")), pod("back", &format!("10.1.{}.{}", n / 250, n % 250))));
+    let learned = cluster.hear(ClusterNews::Peers(of.clone(), all(many)));
+    assert_eq!((learned.pods.len(), cluster.world().pods.len()), (10_000, 10_001));
+    let place = cluster.world().pods.get(&key("web/b7")).map(std::ptr::from_ref);
+    let news = one(key("web/b8"), true, Some(pod("back", "10.2.0.1")));
+    assert_eq!(cluster.hear(ClusterNews::Peers(of, news)).pods.len(), 1);
+    assert_eq!(cluster.world().pods.get(&key("web/b7")).map(std::ptr::from_ref), place, "nobody else moves");
+}
