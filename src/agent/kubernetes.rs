@@ -1,4 +1,4 @@
-//! The parts of the agent that exist only with Kubernetes: three watches, the report of this node's status, and what this node says
+//! The parts of the agent that exist only with Kubernetes: its watches, the report of this node's status, and what this node says
 //! of itself for the others.
 //!
 //! They live through three phases, each a type: made ([`Kubernetes`]), at work ([`Following`]), and about to end
@@ -20,6 +20,8 @@ use crate::agent::node::source::Published;
 use crate::agent::node::state::NodeState;
 use crate::agent::node::status::Reporter;
 use crate::agent::node::wake::Wake;
+use crate::agent::policing::tell::{OwnPods, Tell};
+use crate::agent::policing::watches::{Watches, Wish};
 use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::news::News;
 use crate::agent::routing::state::{Held, RoutesState};
@@ -27,6 +29,7 @@ use crate::agent::threads::{Threads, end};
 use crate::kube::access::Access;
 use crate::kube::client::{Client, KubeError};
 use crate::kube::objects::{NodeConfigs, NodePeers, Pods as PodsOfNode};
+use crate::kube::policy_objects::PodReader;
 use crate::kube::reflect::reflect;
 
 /// The `User-Agent` of requests to the API server.
@@ -50,6 +53,9 @@ pub struct Kubernetes {
     pub held: Board<Option<Held>>,
     /// How the node's routes are, for its status.
     pub routes: Board<RoutesState>,
+    /// Takes what is to be watched for policies.
+    pub wishes: Sender<Wish>,
+    wished: Receiver<Wish>,
     wake: Sender<Wake>,
 }
 
@@ -60,6 +66,7 @@ impl Kubernetes {
     /// A file or address that `access` names cannot be used.
     pub fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
         let client = Client::new(access, USER_AGENT)?.telling(tell);
+        let (wishes, wished) = channel();
         Ok(Kubernetes {
             node,
             client: Arc::new(client),
@@ -68,11 +75,14 @@ impl Kubernetes {
             peers: Board::default(),
             held: Board::default(),
             routes: Board::default(),
+            wishes,
+            wished,
             wake,
         })
     }
 
-    /// Starts the threads. Each change of pods or of what other nodes say wakes the thread of the routes by `routing`.
+    /// Starts the threads. Each change of pods or of what other nodes say wakes the thread of the routes by `routing`; what the
+    /// cluster holds for policies is told to `policing`, of this node's pods at once and the rest as it is wished.
     ///
     /// # Errors
     /// A thread could not be started.
@@ -83,8 +93,9 @@ impl Kubernetes {
         state: Board<NodeState>,
         speaking: Board<Speaking>,
         routing: Sender<News>,
+        policing: Tell,
     ) -> io::Result<Following> {
-        let Kubernetes { node, client, published, pods, peers, held, routes, wake } = self;
+        let Kubernetes { node, client, published, pods, peers, held, routes, wished, wake, .. } = self;
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
         let mut stopped = || {
@@ -102,8 +113,9 @@ impl Kubernetes {
         })?;
 
         let (pods_stopped, watch, of_pods) = (stopped(), client.clone(), leaving.clone());
-        let mut audience = PodAudience { pods, routing: routing.clone() };
-        let kind = PodsOfNode { node: node.clone(), policing: None };
+        let own = OwnPods::new(policing.clone());
+        let mut audience = PodAudience { pods, routing: routing.clone(), policing: own };
+        let kind = PodsOfNode { node: node.clone(), policing: Some(PodReader::default()) };
         threads.start("watch-pods", move || {
             reflect(&watch, kind, &pods_stopped, &mut audience);
             end_with(&of_pods);
@@ -115,6 +127,9 @@ impl Kubernetes {
             reflect(&watch, NodePeers, &peers_stopped, &mut audience);
             end_with(&of_peers);
         })?;
+
+        let watches = Watches::new(client.clone(), policing);
+        threads.start("watches", move || watches.run(&wished))?;
 
         let peer_stopped = stopped();
         let own_peer = OwnPeer::new(client.clone(), node.clone(), state.clone(), peers.clone(), held);

@@ -335,9 +335,14 @@ impl Recovered {
         threads.start("policing", move || policing.run(&woken.policing))?;
         threads.start("bird", move || bird.run(&woken.bird))?;
         let following = match self.kubernetes {
-            Some(kubernetes) => {
-                Some(kubernetes.follow(&threads, ledger, state, speaking, self.wakers.routing.clone())?)
-            }
+            Some(kubernetes) => Some(kubernetes.follow(
+                &threads,
+                ledger,
+                state,
+                speaking,
+                self.wakers.routing.clone(),
+                self.wakers.police.tell(),
+            )?),
             None => None,
         };
 

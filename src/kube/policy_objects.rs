@@ -1,8 +1,8 @@
 //! What policies are about, as the API server has it: NetworkPolicies, namespaces, and pods as peers, reduced as they are decoded.
 //!
-//! Policies are watched in the whole cluster: they change rarely and are small, one watch costs less than one for each namespace that
-//! has a pod here at the moment, and a pod of another namespace finds its policies known when it arrives. Must not decide which pods
-//! are watched, nor what a policy means.
+//! Policies are watched in the whole cluster: they change rarely and are small, one watch costs less than one for each namespace
+//! that has a pod here at the moment, and a pod of another namespace finds its policies known when it arrives. Must not decide
+//! which pods are watched, nor what a policy means.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ use crate::agent::board::Board;
 use crate::agent::node::pods::Pods;
 use crate::agent::node::source::Published;
 use crate::agent::node::wake::Wake;
+use crate::agent::policing::tell::OwnPods;
 use crate::agent::routing::news::News;
 use crate::kube::client::Tidings;
 use crate::kube::kind::{Name, Objects};
@@ -52,10 +53,13 @@ pub struct PodAudience {
     pub pods: Pods,
     /// Wakes the thread of the routes, which follow what pods serve.
     pub routing: Sender<News>,
+    /// Tells what concerns policies.
+    pub policing: OwnPods,
 }
 
 impl Audience<Pod> for PodAudience {
-    fn changed(&mut self, _: Changes<Pod>, objects: &Arc<Objects<Pod>>) {
+    fn changed(&mut self, changes: Changes<Pod>, objects: &Arc<Objects<Pod>>) {
+        self.policing.changed(changes);
         self.pods.set(objects.clone());
         self.routing.send(News::Pods).ok();
     }

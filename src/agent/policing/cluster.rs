@@ -1,9 +1,9 @@
 //! What the thread that keeps policies knows of the cluster: the world as its policies see it, kept by news of single changes.
 //!
-//! Nothing that was allowed is taken away for want of knowledge. A policy of a pod of this node that is about pods of which not all
-//! are known yet waits until they are, and so does a pod of this node that comes under such a policy by other labels; a pod that is new
-//! here is not settled meanwhile, which says the same to whoever opens its link. What a piece of news costs does not grow with the
-//! number of pods. Must not ask an API server or read a file, nor decide what becomes of a packet.
+//! Nothing that was allowed is taken away for want of knowledge. A policy of a pod of this node that is about pods of which not
+//! all are known yet waits until they are, and so does a pod of this node that comes under such a policy by other labels; a pod
+//! that is new here is not settled meanwhile, which says the same to whoever opens its link. What a piece of news costs does not
+//! grow with the number of pods. Must not ask an API server or read a file, nor decide what becomes of a packet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -101,6 +101,10 @@ pub struct Cluster {
     needs: BTreeMap<PolicyKey, Need>,
     wanted: BTreeSet<Selection>,
     known: bool,
+    /// Watches of pods below this number have been forgotten.
+    forgotten: u64,
+    /// The number that none has yet.
+    numbers: u64,
 }
 
 /// What has been told as a whole.
@@ -125,14 +129,14 @@ impl Cluster {
         &self.world
     }
 
-    /// Whether everything has been told once that counts for this node: policies, namespaces, its own pods, and the pods that its
-    /// policies are about. Until then, what an earlier agent left in the kernel is better than the world.
+    /// Whether everything has been told once that counts for this node: policies, namespaces, its own pods, and the pods that
+    /// its policies are about. Until then, what an earlier agent left in the kernel is better than the world.
     pub fn is_known(&self) -> bool {
         self.known
     }
 
-    /// Whether it is known what holds for a pod of this node: its labels, its policies, and the pods that these are about. One that is
-    /// not settled and was before keeps what it had; it is for a new one that this is asked.
+    /// Whether it is known what holds for a pod of this node: its labels, its policies, and the pods that these are about. One
+    /// that is not settled and was before keeps what it had; it is for a new one that this is asked.
     pub fn is_settled(&self, pod: &PodKey) -> bool {
         let Listed { policies, namespaces, own } = self.listed;
         let labels = || self.held_labels.get(pod).or_else(|| self.world.pods.get(pod).map(|pod| &pod.labels));
@@ -156,9 +160,34 @@ impl Cluster {
         self.held_policies.keys()
     }
 
+    /// Forgets everything but the pods of this node, as when no policies are kept any more. What is watched from then on tells
+    /// everything again.
+    pub fn forget(&mut self) {
+        let Cluster { world, own, held_labels, listed, numbers, .. } = std::mem::take(self);
+        let World { mut pods, .. } = world;
+        pods.retain(|key, _| own.contains(key));
+        for (key, labels) in held_labels {
+            pods.entry(key).and_modify(|pod| pod.labels = labels);
+        }
+        *self = Cluster {
+            world: World { pods, ..World::default() },
+            own,
+            listed: Listed { own: listed.own, ..Listed::default() },
+            forgotten: numbers,
+            numbers,
+            ..Cluster::default()
+        };
+    }
+
     /// Takes news in.
     pub fn hear(&mut self, news: ClusterNews) -> Learned {
         let mut learned = Learned::default();
+        if let ClusterNews::Peers(watch, _) | ClusterNews::Ended(watch, _) = &news {
+            self.numbers = self.numbers.max(watch.number + 1);
+            if watch.number < self.forgotten {
+                return learned;
+            }
+        }
         let unsettles = match news {
             ClusterNews::Policies(told) => {
                 self.listed.policies |= told.complete;

@@ -8,6 +8,8 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use crate::agent::fault::Cause;
+use crate::agent::policing::cluster::ClusterNews;
+use crate::agent::policing::tell::Tell;
 use crate::agent::reply::{self, Reply};
 use model::addr::Attachment;
 use model::lease::Lease;
@@ -19,6 +21,8 @@ pub enum Message {
     Admit(Box<Lease>, Instant, Reply<Result<(), Cause>>),
     /// The link of this attachment has gone.
     Dismiss(Attachment),
+    /// Something of the cluster that policies are about.
+    Cluster(ClusterNews),
     /// Leases or NodeConfig have changed.
     Look,
     /// The kernel may show something else than what is in force, see [`Police::look_at_kernel`].
@@ -57,6 +61,12 @@ impl Police {
     /// Lets go of what the pod of `attachment` could do. To be called when its link has gone.
     pub fn dismiss(&self, attachment: &Attachment) {
         self.messages.send(Message::Dismiss(attachment.clone())).ok();
+    }
+
+    /// What takes the news of the cluster.
+    pub fn tell(&self) -> Tell {
+        let messages = self.messages.clone();
+        Tell::new(move |news| drop(messages.send(Message::Cluster(news))))
     }
 
     /// Has the tables compared with leases and NodeConfig.

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod handle;
 pub mod state;
 pub mod tables;
+pub mod tell;
 pub mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,6 +119,7 @@ impl Policing {
                         }
                     }
                     Message::Dismiss(attachment) => self.dismiss(&attachment),
+                    Message::Cluster(_) => {}
                     Message::Look => look = look.or(Some(Look::Wanted)),
                     Message::Kernel => {
                         self.police.looks_at_kernel();

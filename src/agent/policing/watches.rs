@@ -1,32 +1,30 @@
-//! The watches that tell what the cluster holds for policies, each with a thread of its own, and the thread that begins and ends those
-//! of pods as they are wanted.
+//! The watches that tell what the cluster holds for policies, each with a thread of its own, and the thread that begins and ends
+//! them as they are wanted.
 //!
-//! A watch of pods that is wanted no more goes on for some minutes: the pod that it was for may be about to be made anew, and a list
-//! costs the server more than a watch. It never ends before everything has come that is wanted instead. Must not know what a policy
-//! means, nor decide what is wanted.
+//! A watch of pods that is wanted no more goes on for some minutes: the pod that it was for may be about to be made anew, and a
+//! list costs the server more than a watch. It never ends before everything has come that is wanted instead. Must not know what a
+//! policy means, nor decide what is wanted.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use crate::agent::node::cluster::report;
-use crate::agent::policing::cluster::{Change, ClusterNews, Told, Watch};
-use crate::agent::threads::{Threads, spawn};
+use crate::agent::policing::cluster::{ClusterNews, Watch};
+use crate::agent::policing::tell::{Keys, Tell, told};
+use crate::agent::threads::spawn;
 use crate::kube::client::Client;
-use crate::kube::kind::{Name, Objects};
-use crate::kube::objects::Pod as OwnPod;
+use crate::kube::kind::{Kind, Name, Objects};
 use crate::kube::policy_objects::{Namespaces, NetworkPolicies, PeerPods, PolicyObject};
 use crate::kube::reflect::{Audience, reflect};
-use crate::kube::watch::{self, Changes, WatchNotice};
+use crate::kube::watch::{Changes, WatchNotice};
 use crate::process::log;
+use model::policy::Pod;
 use model::policy::select::Labels;
 use model::policy::watching::{Selection, WATCHES_MAX};
-use model::policy::{Pod, PodKey};
 
 /// How long a watch goes on that is wanted no more, 5 min.
 const KEEP: Duration = Duration::from_secs(300);
@@ -37,93 +35,9 @@ const RUNNING_MAX: usize = 2 * WATCHES_MAX;
 /// Interval between looks at what can end, or could not begin, 5 s.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Takes news. It may make its caller wait, and must not fail.
-#[derive(Clone)]
-pub struct Tell(Arc<dyn Fn(ClusterNews) + Send + Sync>);
-
-impl Tell {
-    /// Hands each piece of news to `hear`.
-    pub fn new(hear: impl Fn(ClusterNews) + Send + Sync + 'static) -> Tell {
-        Tell(Arc::new(hear))
-    }
-
-    /// Tells.
-    pub fn tell(&self, news: ClusterNews) {
-        (self.0)(news);
-    }
-}
-
-impl fmt::Debug for Tell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tell")
-    }
-}
-
-/// The threads at work.
-#[derive(Debug)]
-pub struct Watching {
-    /// Takes the selections that are to be watched, all of them each time. The watches end some time after it is gone.
-    pub wanted: Sender<BTreeSet<Selection>>,
-    /// The watches of policies and of namespaces end when these are gone.
-    pub stops: Vec<Sender<()>>,
-}
-
-/// Starts the threads. `ended` is called when the watch of policies or that of namespaces has ended.
-///
-/// # Errors
-/// A thread could not be started.
-pub fn follow(
-    client: &Arc<Client>,
-    threads: &Threads,
-    tell: &Tell,
-    ended: impl Fn() + Clone + Send + 'static,
-) -> io::Result<Watching> {
-    let (stop_policies, stopped) = channel();
-    let (watch, mut audience, of_policies) = (client.clone(), PolicyAudience { tell: tell.clone() }, ended.clone());
-    threads.start("watch-policies", move || {
-        reflect(&watch, NetworkPolicies, &stopped, &mut audience);
-        of_policies();
-    })?;
-    let (stop_namespaces, stopped) = channel();
-    let (watch, mut audience) = (client.clone(), NamespaceAudience { tell: tell.clone() });
-    threads.start("watch-spaces", move || {
-        reflect(&watch, Namespaces, &stopped, &mut audience);
-        ended();
-    })?;
-    let (wanted, wishes) = channel();
-    let peers = Peers { client: client.clone(), tell: tell.clone(), running: BTreeMap::new(), begun: 0 };
-    threads.start("watch-peers", move || peers.run(&wishes))?;
-    Ok(Watching { wanted, stops: vec![stop_policies, stop_namespaces] })
-}
-
-/// Makes keys of pods, of which those of one namespace share its name.
-#[derive(Debug, Default)]
-struct Keys(RefCell<BTreeSet<Arc<str>>>);
-
-impl Keys {
-    fn key(&self, name: &Name) -> PodKey {
-        let mut namespaces = self.0.borrow_mut();
-        let known = namespaces.get(name.namespace.as_str()).cloned();
-        let namespace = known.unwrap_or_else(|| {
-            // A new namespace is rare enough to forget those that are gone.
-            namespaces.retain(|namespace| Arc::strong_count(namespace) > 1);
-            let namespace: Arc<str> = name.namespace.as_str().into();
-            namespaces.insert(namespace.clone());
-            namespace
-        });
-        PodKey { namespace, name: name.name.clone() }
-    }
-}
-
-/// Changes that a watch tells, with other keys and other values.
-fn told<T, K, V>(changes: Changes<T>, key: impl Fn(&Name) -> K, value: impl Fn(&T) -> Option<V>) -> Told<K, V> {
-    let one = |change: watch::Change<T>| {
-        let known = change.before.as_deref().and_then(&value).is_some();
-        let now = change.after.as_deref().and_then(&value);
-        (known || now.is_some()).then(|| Change { key: key(&change.name), known, now })
-    };
-    Told { each: changes.each.into_iter().filter_map(one).collect(), complete: changes.complete }
-}
+/// What is to be watched, all of it each time: the pods that policies are about, and policies and namespaces in any case; `None`:
+/// nothing, since no policies are kept.
+pub type Wish = Option<BTreeSet<Selection>>;
 
 #[derive(Debug)]
 struct PolicyAudience {
@@ -170,42 +84,35 @@ impl Audience<Labels> for NamespaceAudience {
     }
 }
 
-/// Tells what policies need to know of this node's own pods.
+/// The thread that begins and ends watches. It begins with none.
 #[derive(Debug)]
-pub struct OwnPods {
-    tell: Tell,
-    keys: Keys,
-}
-
-impl OwnPods {
-    /// Of which nothing has been told yet.
-    pub fn new(tell: Tell) -> OwnPods {
-        OwnPods { tell, keys: Keys::default() }
-    }
-
-    /// Tells the changes that concern policies.
-    pub fn changed(&mut self, mut changes: Changes<OwnPod>) {
-        // Whether a pod serves concerns nobody here.
-        changes.each.retain(|change| {
-            change.before.as_ref().map(|pod| &pod.policing) != change.after.as_ref().map(|pod| &pod.policing)
-        });
-        let told = told(changes, |name| self.keys.key(name), |pod| pod.policing.clone());
-        if told.complete || !told.each.is_empty() {
-            self.tell.tell(ClusterNews::Own(told));
-        }
-    }
-}
-
-/// The thread that begins and ends watches of pods.
-#[derive(Debug)]
-struct Peers {
+pub struct Watches {
     client: Arc<Client>,
     tell: Tell,
-    running: BTreeMap<Selection, Running>,
-    /// How many watches have been begun.
+    /// Of policies, and of namespaces.
+    basics: Vec<Basic>,
+    pods: BTreeMap<Selection, Running>,
+    /// How many watches of pods have been begun.
     begun: u64,
 }
 
+/// A watch of all things of a kind.
+#[derive(Debug)]
+struct Basic {
+    /// The watch ends when this is gone.
+    _stop: Sender<()>,
+    /// It may tell.
+    live: Arc<AtomicBool>,
+}
+
+/// What it was about to tell comes from nobody any more.
+impl Drop for Basic {
+    fn drop(&mut self) {
+        self.live.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A watch of pods.
 #[derive(Debug)]
 struct Running {
     /// The watch ends when this is gone.
@@ -215,38 +122,71 @@ struct Running {
     unwanted: Option<Instant>,
 }
 
-impl Peers {
-    fn run(mut self, wishes: &Receiver<BTreeSet<Selection>>) {
-        let mut wanted = BTreeSet::new();
+impl Watches {
+    /// Watches of this client's server, which tell what they see.
+    pub fn new(client: Arc<Client>, tell: Tell) -> Watches {
+        Watches { client, tell, basics: Vec::new(), pods: BTreeMap::new(), begun: 0 }
+    }
+
+    /// Begins and ends watches until nobody can wish any more.
+    pub fn run(mut self, wishes: &Receiver<Wish>) {
+        let mut wanted = None;
         loop {
             match wishes.recv_timeout(INTERVAL) {
                 Ok(newer) => wanted = wishes.try_iter().last().unwrap_or(newer),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.begin(&wanted);
-            self.end(&wanted, Instant::now());
+            match &wanted {
+                Some(wanted) => {
+                    if let Err(error) = self.begin(wanted) {
+                        // The next look tries again.
+                        log::error("what policies need of the cluster cannot be watched")
+                            .with("err", error)
+                            .write_limited();
+                    }
+                    self.end(wanted, Instant::now());
+                }
+                None => {
+                    self.basics.clear();
+                    self.pods.clear();
+                }
+            }
         }
     }
 
-    fn begin(&mut self, wanted: &BTreeSet<Selection>) {
+    fn begin(&mut self, wanted: &BTreeSet<Selection>) -> io::Result<()> {
+        if self.basics.is_empty() {
+            let policies = self.basic("watch-policies", NetworkPolicies, |tell| PolicyAudience { tell })?;
+            let namespaces = self.basic("watch-spaces", Namespaces, |tell| NamespaceAudience { tell })?;
+            self.basics = vec![policies, namespaces];
+        }
         for selection in wanted {
-            if self.running.contains_key(selection) {
-                continue;
-            }
-            match self.watch(selection) {
-                Ok(running) => {
-                    log::debug("pods are watched for policies").with("selection", selection).write_limited();
-                    self.running.insert(selection.clone(), running);
-                }
-                // The next look tries again.
-                Err(error) => {
-                    log::error("pods cannot be watched for policies, which wait for it")
-                        .with("err", error)
-                        .write_limited();
-                }
+            if !self.pods.contains_key(selection) {
+                let running = self.watch(selection)?;
+                log::debug("pods are watched for policies").with("selection", selection).write_limited();
+                self.pods.insert(selection.clone(), running);
             }
         }
+        Ok(())
+    }
+
+    fn basic<K, A>(&self, name: &str, kind: K, audience: impl FnOnce(Tell) -> A) -> io::Result<Basic>
+    where
+        K: Kind + Send + 'static,
+        A: Audience<K::Object> + Send + 'static,
+    {
+        let (stop, stopped) = channel();
+        let live = Arc::new(AtomicBool::new(true));
+        let (may, tell) = (live.clone(), self.tell.clone());
+        let mut audience = audience(Tell::new(move |news| {
+            if may.load(Ordering::Relaxed) {
+                tell.tell(news);
+            }
+        }));
+        let client = self.client.clone();
+        spawn(name, move || drop(reflect(&client, kind, &stopped, &mut audience)))?;
+        Ok(Basic { _stop: stop, live })
     }
 
     fn watch(&mut self, selection: &Selection) -> io::Result<Running> {
@@ -260,33 +200,33 @@ impl Peers {
         let (client, kind) = (self.client.clone(), PeerPods::new(selection.clone()));
         spawn("watch-pods-of", move || {
             let left = reflect(&client, kind, &stopped, &mut audience);
-            let gone = left.keys().map(|name| audience.keys.key(name)).collect();
-            audience.tell.tell(ClusterNews::Ended(watch, gone));
+            // What was known when the agent ends is true for its successor.
+            if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+                let gone = left.keys().map(|name| audience.keys.key(name)).collect();
+                audience.tell.tell(ClusterNews::Ended(watch, gone));
+            }
         })?;
         Ok(Running { _stop: stop, complete, unwanted: None })
     }
 
     /// Ends what has been wanted no more for some time, or is too much, once everything is there that is wanted instead.
     fn end(&mut self, wanted: &BTreeSet<Selection>, now: Instant) {
-        for (selection, running) in &mut self.running {
+        for (selection, running) in &mut self.pods {
             let since = running.unwanted.unwrap_or(now);
             running.unwanted = (!wanted.contains(selection)).then_some(since);
         }
         let is_there = |running: &Running| running.complete.load(Ordering::Relaxed);
-        if !wanted.iter().all(|selection| self.running.get(selection).is_some_and(is_there)) {
+        if !wanted.iter().all(|selection| self.pods.get(selection).is_some_and(is_there)) {
             return;
         }
-        let mut unwanted: Vec<(Instant, Selection)> = self
-            .running
-            .iter()
-            .filter_map(|(selection, running)| Some((running.unwanted?, selection.clone())))
-            .collect();
+        let unwanted = self.pods.iter().filter_map(|(selection, running)| Some((running.unwanted?, selection.clone())));
+        let mut unwanted: Vec<(Instant, Selection)> = unwanted.collect();
         unwanted.sort();
         for (since, selection) in unwanted {
-            if now.saturating_duration_since(since) < KEEP && self.running.len() <= RUNNING_MAX {
+            if now.saturating_duration_since(since) < KEEP && self.pods.len() <= RUNNING_MAX {
                 break;
             }
-            self.running.remove(&selection);
+            self.pods.remove(&selection);
         }
     }
 }

@@ -196,6 +196,31 @@ fn a_namespace_that_comes_under_a_selector_takes_nothing_away() {
 }
 
 #[test]
+fn a_node_that_keeps_no_policies_any_more_forgets_all_but_its_own_pods() {
+    let (a, b) = (key("web/a"), key("web/b"));
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", policy("front", "back"))]);
+    let before = watch(3, "web", "back");
+    cluster.hear(ClusterNews::Peers(
+        before.clone(),
+        all([(b.clone(), pod("back", "10.0.1.1")), (a.clone(), pod("late", "10.0.0.1"))]),
+    ));
+    cluster.forget();
+    assert!(!cluster.is_known() && cluster.wanted().is_empty() && cluster.world().policies.is_empty());
+    assert_eq!(cluster.world().pods.keys().collect::<Vec<_>>(), [&a]);
+    // Watches that were on their end say so later.
+    assert!(
+        !cluster
+            .hear(ClusterNews::Peers(before.clone(), one(b.clone(), true, Some(pod("back", "10.0.1.2")))))
+            .is_something()
+    );
+    assert!(!cluster.hear(ClusterNews::Ended(before, vec![a.clone(), b.clone()])).is_something());
+    cluster.hear(ClusterNews::Namespaces(all([])));
+    cluster.hear(ClusterNews::Policies(all([(name("web/p"), policy("front", "back"))])));
+    cluster.hear(ClusterNews::Peers(watch(4, "web", "back"), all([(b, pod("back", "10.0.1.1"))])));
+    assert!(cluster.is_known() && cluster.is_settled(&a) && cluster.world().pods.len() == 2);
+}
+
+#[test]
 fn news_of_one_pod_touches_no_other_of_ten_thousand() {
     let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", policy("front", "back"))]);
     let of = watch(0, "web", "back");
