@@ -9,6 +9,7 @@
 )]
 
 mod peers;
+mod policies;
 mod routing;
 #[path = "../support/mod.rs"]
 mod support;
@@ -366,6 +367,12 @@ fn one_identity_per_node_may_read_and_write_its_own_node_config_only() {
     assert!(can("patch nodeconfigs/host001 --subresource=status"));
     assert!(!can("patch nodeconfigs/host002 --subresource=status"));
     assert!(!can("list nodeconfigs"));
+    for what in ["pods", "namespaces", "networkpolicies"] {
+        assert!(
+            can(&format!("list {what} -A")) && can(&format!("watch {what} -A")) && !can(&format!("patch {what} -A")),
+            "{what}"
+        );
+    }
     assert!(!can("patch nodeconfigs/host001"));
     // It speaks to the others for itself and for nobody else; RBAC checks the name even where the patch creates the object.
     wait_for("the NodePeer", || plane.run("get nodepeers").contains(CIDR4).then_some(()));
