@@ -15,7 +15,7 @@ use model::addr::{Family, IfName};
 use model::ruleset::diff::{Change, diff};
 use model::ruleset::{
     Base, CT_ESTABLISHED, CT_INVALID, CT_NEW, CT_RELATED, Chain, ChainKind, Element, End, Field, Form, Hook, Op, Rule,
-    Ruleset, Set, Statement, Table, TableFamily, TableKey, Value, Verdict,
+    Ruleset, Set, Span, Statement, Table, TableFamily, TableKey, Value, Verdict,
 };
 
 use serde_json::Value as Value_;
@@ -28,6 +28,11 @@ const INET: TableKey = TableKey { family: TableFamily::Inet, name: "flock" };
 const ARP: TableKey = TableKey { family: TableFamily::Arp, name: "flock" };
 const IP: TableKey = TableKey { family: TableFamily::Ip, name: "flock-nat" };
 const IP6: TableKey = TableKey { family: TableFamily::Ip6, name: "flock-nat" };
+
+/// The link by which a packet leaves, and where to.
+fn to(family: Family) -> Vec<Field> {
+    vec![Field::Link(End::Out), Field::Destination(family)]
+}
 
 fn deadline() -> Instant {
     Instant::now() + PATIENCE
@@ -114,7 +119,7 @@ fn forms() -> BTreeMap<String, Set> {
         ),
         ("recent4", set(Form::Recent { family: V4, seconds: 60, size: 1000 }, [])),
         ("recent6", set(Form::Recent { family: V6, seconds: 90, size: 2000 }, [])),
-        ("rates", set(Form::Rates { size: 500 }, [])),
+        ("rates", set(Form::Rates { seconds: 60, size: 500 }, [])),
         ("none", set(Form::Addresses(V4), [])),
     ]
     .map(|(name, set)| (name.to_owned(), set))
@@ -190,11 +195,17 @@ fn rules() -> Vec<(Rule, &'static str)> {
             vec![Statement::SetMark { mask: 0x7fff_0000, value: 0x5_0000 }],
             "ct mark set ct mark & 0x8005ffff | 0x00050000",
         ),
-        (vec![v4, Statement::Remember(V4, "recent4".into())], "add @recent4 { oifname . ip daddr }"),
-        (vec![v6, Statement::Remember(V6, "recent6".into())], "add @recent6 { oifname . ip6 daddr }"),
+        (
+            vec![v4, Statement::Remember(to(V4), Span::FromFirst, "recent4".into())],
+            "add @recent4 { oifname . ip daddr }",
+        ),
+        (
+            vec![v6, Statement::Remember(to(V6), Span::FromLast, "recent6".into())],
+            "update @recent6 { oifname . ip6 daddr }",
+        ),
         (
             vec![Statement::FasterThan { set: "rates".into(), rate: 100, burst: 200 }],
-            "add @rates { iifname limit rate over 100/second burst 200 packets }",
+            "update @rates { iifname limit rate over 100/second burst 200 packets }",
         ),
         (vec![Statement::AtMost { rate: 10, burst: 20 }], "limit rate 10/second burst 20 packets"),
         (vec![Statement::Log("flock policy: ".into())], "log prefix \"flock policy: \""),
@@ -711,7 +722,7 @@ fn packets_find_what_nft_lists() {
                 set(Form::Links { counted: true }, [Element::Link(link("flock0")), Element::Link(link("flock1"))]),
             ),
             ("recent", set(Form::Recent { family: Family::V4, seconds: 3600, size: 4 }, [])),
-            ("rates", set(Form::Rates { size: 4 }, [])),
+            ("rates", set(Form::Rates { seconds: 3600, size: 4 }, [])),
         ]),
         chains: [
             (
@@ -725,7 +736,7 @@ fn packets_find_what_nft_lists() {
                 "out",
                 chain(
                     Some((ChainKind::Filter, Hook::Postrouting, 0)),
-                    vec![counting(Statement::Remember(Family::V4, "recent".into()))],
+                    vec![counting(Statement::Remember(to(Family::V4), Span::FromFirst, "recent".into()))],
                 ),
             ),
         ]

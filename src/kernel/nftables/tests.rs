@@ -44,7 +44,7 @@ fn all_kinds() -> Vec<Change> {
         ("block", Form::Ranges(Family::V4), Some(Element::Range([1, 0, 0, 0].into(), v4))),
         ("block6", Form::Ranges(Family::V6), Some(Element::Range(v6, [0xff; 16].into()))),
         ("recent", Form::Recent { family: Family::V4, seconds: 9, size: 8 }, None),
-        ("rates", Form::Rates { size: 7 }, None),
+        ("rates", Form::Rates { seconds: 9, size: 7 }, None),
     ] {
         changes.push(Change::AddSet(INET, name(set), form));
         changes.push(Change::AddElements(INET, name(set), form, element.into_iter().collect()));
