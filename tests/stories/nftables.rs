@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
@@ -768,7 +769,7 @@ fn packets_find_what_nft_lists() {
     // What packets did is no difference, and there to see.
     holds(&mut nft, INET, &table);
     let text = list(&host, "inet flock");
-    assert!(text.contains("elements = { \"flock0\" . 10.1.0.1 expires"), "{text}");
+    assert!(text.contains("elements = { \"flock0\" . 10.1.0.1 "), "{text}");
     assert!(text.contains("elements = { \"flock0\" limit rate over 1/second burst 1 packets }"), "{text}");
     assert_eq!(nft.rule_counts(INET, "nowhere", deadline()).expect("read"), []);
     assert_eq!(nft.rule_counts(ARP, "in", deadline()).expect("read"), []);
@@ -957,4 +958,50 @@ fn a_large_table_and_thousands_of_elements_are_one_batch_each() {
     let began = Instant::now();
     nft.apply(&[Change::RemoveTable(INET), Change::RemoveTable(IP)], deadline()).expect("removed");
     took("both tables removed", began);
+}
+
+#[test]
+fn the_value_that_the_connection_s_mark_is_compared_with_is_read_back() {
+    let host = Host::new();
+    let mut nft = open(&host);
+    let marks =
+        |mask, value| vec![Statement::Count, Statement::MarkIs { mask, value }, Statement::Verdict(Verdict::Accept)];
+    let rules = vec![vec![Statement::Count], marks(0xff, 0x7), marks(0x7fff_0000, 0x1234_0000), marks(0x7fff_0000, 0)];
+    let chains = [("epoch".to_owned(), chain(None, rules.clone())), ("other".to_owned(), chain(None, vec![]))];
+    write(&mut nft, INET, &Table { chains: chains.into(), ..Table::default() });
+    let shown = nft.read(INET, deadline()).expect("read").expect("there");
+    assert_eq!(shown.mark("epoch", 0x7fff_0000), Some(0x1234_0000));
+    assert_eq!(shown.mark("epoch", 0xff), Some(0x7));
+    assert_eq!(shown.mark("epoch", 0xfff), None);
+    assert_eq!(shown.mark("other", 0xff), None);
+    assert_eq!(shown.mark("nowhere", 0xff), None);
+    assert!(shown.has_rule("epoch", 2, &rules[2]) && !shown.has_rule("epoch", 1, &rules[2]));
+}
+
+#[test]
+fn a_table_is_read_though_others_change_theirs_all_the_time() {
+    let host = Host::new();
+    let (mut nft, mut other) = (open(&host), open(&host));
+    let table = everything();
+    write(&mut nft, INET, &table);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let restless = scope.spawn(|| {
+            let mut changes = 0;
+            while !done.load(Ordering::Relaxed) {
+                other.apply(&[Change::AddTable(IP), Change::RemoveTable(IP)], deadline()).expect("changed");
+                changes += 1;
+            }
+            changes
+        });
+        let before = nft.generation(deadline()).expect("asked");
+        let began = Instant::now();
+        let shown = nft.read(INET, deadline());
+        let (took, after) = (began.elapsed(), nft.generation(deadline()));
+        done.store(true, Ordering::Relaxed);
+        let changes = restless.join().expect("ended");
+        assert_eq!(shown.expect("read").expect("there").differs(&table), None);
+        println!("read in {took:?} beside {} changes of others", after.expect("asked").wrapping_sub(before));
+        assert!(changes > 1);
+    });
 }

@@ -289,7 +289,7 @@ fn bytes(field: Field, value: &Value) -> Vec<u8> {
     }
 }
 
-/// Name, counts apart, of one expression, and its attributes in the one form.
+/// The one form of an expression: its name, and behind that its attributes.
 ///
 /// They are in the order of their numbers, without the bits that say that one is nested, without what the kernel adds where it was
 /// not sent because it is zero, and without what changes by itself or is valid in one batch alone.

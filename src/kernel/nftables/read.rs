@@ -41,16 +41,21 @@ impl Nftables {
     /// out.
     ///
     /// # Errors
-    /// [`Cause::Restless`]: somebody changed some table again and again until the deadline. Those of any request.
+    /// [`Cause::Restless`]: somebody changed it again and again until the deadline. Those of any request.
     pub fn read(&mut self, key: TableKey, deadline: Instant) -> Result<Option<Shown>, NftError> {
         let what = format!("read {}", named(key));
+        let mut last = None;
         loop {
             let before = self.generation(deadline)?;
-            let shown = self.read_once(key, &what, deadline)?;
-            match shown {
-                Some(shown) if self.generation(deadline)? == before => return Ok(shown),
-                _ if Instant::now() < deadline => {}
-                _ => return Err(NftError { what, cause: Cause::Restless }),
+            if let Some(shown) = self.read_once(key, &what, deadline)? {
+                // Others may be at their own tables all the time: what is the same twice in a row has not changed meanwhile.
+                if last.as_ref() == Some(&shown) || self.generation(deadline)? == before {
+                    return Ok(shown);
+                }
+                last = Some(shown);
+            }
+            if Instant::now() >= deadline {
+                return Err(NftError { what, cause: Cause::Restless });
             }
         }
     }

@@ -13,7 +13,7 @@ use super::uapi::*;
 use super::wire::{Writer, be32, find};
 use crate::kernel::netlink::message::{Attributes, text};
 use model::addr::IfName;
-use model::ruleset::{Element, Form, Rule, Set, Table, TableKey, Verdict};
+use model::ruleset::{Element, Form, Rule, Set, Statement, Table, TableKey, Verdict};
 
 /// One table as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +124,19 @@ impl Shown {
     pub fn has_rule(&self, chain: &str, number: usize, rule: &Rule) -> bool {
         let shown = self.chains.get(chain).and_then(|chain| chain.rules.get(number));
         shown.is_some_and(|shown| *shown == ShownRule::wanted(rule))
+    }
+
+    /// The value with which the first rule that does so compares the connection's mark within `mask`
+    /// ([`Statement::MarkIs`]); `None` if no rule of this chain does.
+    pub fn mark(&self, chain: &str, mask: u32) -> Option<u32> {
+        let wanted = |value| ShownRule::wanted(&vec![Statement::MarkIs { mask, value }]).expressions;
+        let like = wanted(0);
+        let rules = self.chains.get(chain)?.rules.iter();
+        rules.flat_map(|rule| rule.expressions.windows(like.len())).find_map(|expressions| {
+            let data = find(expressions.last()?, NFTA_CMP_DATA)?;
+            let value = u32::from_ne_bytes(find(data, NFTA_DATA_VALUE)?.try_into().ok()?);
+            (*expressions == *wanted(value)).then_some(value)
+        })
     }
 
     /// The first difference to what is wanted, in words for an operator; `None` if the kernel shows exactly that. What packets have
