@@ -1,11 +1,12 @@
-//! Texts that other programs and people wrote: their encoding, and the one YAML or JSON document in them.
+//! Texts that other programs and people wrote: their encoding, and the YAML or JSON documents in them.
 //!
 //! What kubectl takes is taken: a byte order mark, UTF-16 as Windows writes it, either line end, comments, documents without
-//! content before and after the one that counts, merge keys, the booleans of YAML 1.1. Two documents with content are
-//! refused, since reading one of them would be a guess. Must not know what a document is about, and repeats no values.
+//! content before and after the one that counts, merge keys, the booleans of YAML 1.1. Where one document is meant, two with
+//! content are refused, since reading one of them would be a guess. Must not know what a document is about, and repeats no values.
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
 use core::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, Unexpected, Visitor};
@@ -95,6 +96,30 @@ pub fn document<T: DeserializeOwned>(text: &str) -> Result<Option<T>, TextError>
         return T::deserialize(document).map(Some).map_err(TextError::Yaml);
     }
     serde_json::from_str(&merged(document)?).map(Some).map_err(TextError::Merged)
+}
+
+/// Every document with content, in YAML, or one in JSON. Whoever has the text bounds its length.
+///
+/// # Errors
+/// [`TextError::Yaml`] and [`TextError::Merged`].
+pub fn documents<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, TextError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_ascii_start().starts_with('{')
+        && let Ok(value) = serde_json::from_str(text)
+    {
+        return Ok(vec![value]);
+    }
+    let mut found = Vec::new();
+    for document in yaml_serde::Deserializer::from_str(text) {
+        let mut value: Value = serde::Deserialize::deserialize(document).map_err(TextError::Yaml)?;
+        if value.is_null() {
+            continue;
+        }
+        value.apply_merge().map_err(TextError::Yaml)?;
+        let json = serde_json::to_string(&value).map_err(TextError::Merged)?;
+        found.push(serde_json::from_str(&json).map_err(TextError::Merged)?);
+    }
+    Ok(found)
 }
 
 /// The one document with content.
@@ -242,6 +267,24 @@ mod tests {
         }
         for text in ["a: 1\n...\nb: 2\n", "a: 1\n---\n\tb: 2\n", "a: 1\n\u{feff}b: 2\n", "\ta: 1\n", "a: 1\n\u{0}"] {
             assert!(numbers(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn several_documents_are_read_where_several_are_meant() {
+        let several =
+            |text: &str| documents::<Numbers>(text).map(|all| all.iter().map(|one| one["a"]).collect::<Vec<_>>());
+        for (text, want) in [
+            ("a: 1\n---\n# nothing\n---\na: 2\n", &[1, 2][..]),
+            ("\u{feff}{\"a\": 1}", &[1]),
+            ("{a: 1}\n...\n---\n{a: 2}\n---\n<<: {a: 3}\n", &[1, 2, 3]),
+            ("---\n---\n", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(several(text).expect("good"), want, "{text:?}");
+        }
+        for text in ["a: 1\n---\n{", "a: 1\n---\n[]\n", "a: 1\n---\n<<: 7\n"] {
+            assert!(several(text).is_err(), "{text:?}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! others' changes. Must not touch a table of somebody else, nor a link.
 
 pub mod cluster;
+pub mod directory;
 pub mod handle;
 pub mod state;
 pub mod tables;
