@@ -25,6 +25,7 @@ pub(crate) fn lease(key: &str) -> Lease {
         extra: vec![],
         anycast: vec![],
         any_source: false,
+        audit: false,
         gateway4: GATEWAY4,
         host_index: None,
         pod: None,

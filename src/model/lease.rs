@@ -68,6 +68,8 @@ pub struct Lease {
     pub anycast: Vec<IpAddr>,
     /// The pod sends for others, too, as the node's owner lets it: the source of its packets is not checked.
     pub any_source: bool,
+    /// What the policies of its pod forbid is counted and passes, as long as the node's owner lets it.
+    pub audit: bool,
     /// The next hop of the pod's IPv4 default route, an address of the host end.
     pub gateway4: Ipv4Addr,
     /// The host end's index, since the attachment was committed: what of a link nobody can change.

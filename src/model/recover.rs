@@ -307,6 +307,7 @@ fn adopted(attachment: Attachment, link: &Observed, now: u64) -> Option<Lease> {
         anycast: link.shared.iter().filter(|ip| has_family(ip) && !stands(link, pod_mac, **ip)).copied().collect(),
         // No link shows it, and to check one pod too many harms less than to check one too few.
         any_source: false,
+        audit: false,
         gateway4: gateway4.unwrap_or(GATEWAY4),
         host_index: Some(link.index),
         pod: None,

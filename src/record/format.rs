@@ -118,6 +118,8 @@ struct Put {
     anycast: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "is_false")]
     any_source: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    audit: bool,
     /// Absent where it is the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gateway4: Option<std::net::Ipv4Addr>,
@@ -242,6 +244,7 @@ impl From<&Lease> for Put {
             extra: lease.extra.clone(),
             anycast: lease.anycast.clone(),
             any_source: lease.any_source,
+            audit: lease.audit,
             gateway4: Some(lease.gateway4).filter(|gateway| *gateway != GATEWAY4),
             host_index: lease.host_index,
             namespace: lease.pod.as_ref().map(|pod| pod.namespace.clone()),
@@ -276,6 +279,7 @@ impl Put {
             extra: self.extra,
             anycast: self.anycast,
             any_source: self.any_source,
+            audit: self.audit,
             gateway4: self.gateway4.unwrap_or(GATEWAY4),
             host_index: self.host_index,
             pod: pod_name(self.namespace, self.pod_name, self.pod_uid),
@@ -299,6 +303,7 @@ mod tests {
         other.gateway4 = "169.254.9.9".parse().expect("literal");
         other.host_index = Some(7);
         other.any_source = true;
+        other.audit = true;
         other.extra = vec!["2001:db8:f::6".parse().expect("literal")];
         other.anycast = ["2001:db8:f::53", "2001:db8:f::54"].map(|ip| ip.parse().expect("literal")).into();
         vec![

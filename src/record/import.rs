@@ -133,6 +133,7 @@ pub fn leases(
             extra: without_doubles(extra),
             anycast: without_doubles(anycast),
             any_source: false,
+            audit: false,
             gateway4: GATEWAY4,
             host_index: Some(index),
             // The file's `owner_uid` is left out: whether it is the pod's or that of what made the pod, the file does not say.

@@ -55,6 +55,7 @@ pub(crate) fn lease(id: &str, n: u16) -> Lease {
         extra: Vec::new(),
         anycast: Vec::new(),
         any_source: false,
+        audit: false,
         gateway4: GATEWAY4,
         host_index: None,
         pod: None,

@@ -58,6 +58,8 @@ pub struct NewLease {
     pub anycast: Vec<IpAddr>,
     /// It sends for others, too.
     pub any_source: bool,
+    /// Its policies are to be audited.
+    pub audit: bool,
 }
 
 /// The node's ranges.

@@ -172,6 +172,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
             extra: allocation.extra,
             anycast: new.anycast,
             any_source: new.any_source,
+            audit: new.audit,
             gateway4: new.gateway4,
             host_index: None,
             pod: new.pod,

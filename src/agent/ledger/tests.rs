@@ -105,6 +105,7 @@ fn new(key: &str) -> NewLease {
         addresses: both(),
         anycast: Vec::new(),
         any_source: false,
+        audit: false,
     }
 }
 

@@ -129,6 +129,11 @@ impl Cluster {
         &self.world
     }
 
+    /// The pods of this node.
+    pub fn own(&self) -> impl Iterator<Item = (&PodKey, &Pod)> {
+        self.own.iter().filter_map(|key| self.world.pods.get_key_value(key))
+    }
+
     /// Whether everything has been told once that counts for this node: policies, namespaces, its own pods, and the pods that
     /// its policies are about. Until then, what an earlier agent left in the kernel is better than the world.
     pub fn is_known(&self) -> bool {

@@ -6,7 +6,9 @@
 
 pub mod cluster;
 pub mod directory;
+pub mod epoch;
 pub mod handle;
+pub mod policies;
 pub mod state;
 pub mod tables;
 pub mod tell;

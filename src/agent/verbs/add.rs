@@ -49,6 +49,8 @@ pub(super) struct Wanted {
     pub(super) anycast: Vec<IpAddr>,
     /// It sends for others, too.
     pub(super) any_source: bool,
+    /// Its policies are to be audited.
+    pub(super) audit: bool,
 }
 
 impl Verbs {
@@ -91,6 +93,7 @@ impl Verbs {
             addresses: wanted.addresses.clone(),
             anycast: wanted.anycast,
             any_source: wanted.any_source,
+            audit: wanted.audit,
         };
         let Begun { mut claim, warnings } = self.begin(&new, call.deadline)?;
         let warnings = match (warnings, claim.lease()) {
@@ -267,7 +270,7 @@ impl Verbs {
             ipv4: intent.ipv4.then_some(ipam::Want4 { cidrs: intent.cidr4 }),
             fixed: intent.addresses,
         };
-        Ok(Wanted { addresses, anycast: intent.anycast, any_source: intent.any_source })
+        Ok(Wanted { addresses, anycast: intent.anycast, any_source: intent.any_source, audit: intent.audit })
     }
 }
 
