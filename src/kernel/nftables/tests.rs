@@ -11,6 +11,7 @@ use model::ruleset::{
 use netlink_packet_core::NLM_F_DUMP_INTR;
 use netlink_sys::protocols::NETLINK_USERSOCK;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt;
 
 use super::batch::Batch;
 use super::changes::{Heard, heard};
@@ -158,6 +159,12 @@ fn no_place_is_too_odd_to_be_named() {
 
 /// A connection whose other side is not the kernel but the test.
 fn scripted() -> (Nftables, Socket) {
+    let (socket, port, kernel) = pair();
+    (Nftables::of(socket, port), kernel)
+}
+
+/// A socket with its port, and the one at its other side.
+fn pair() -> (Socket, u32, Socket) {
     let open = || {
         let mut socket = Socket::new(NETLINK_USERSOCK).expect("a socket");
         let address = socket.bind_auto().expect("bound");
@@ -166,7 +173,7 @@ fn scripted() -> (Nftables, Socket) {
     let ((kernel, kernel_address), (socket, address)): ((Socket, SocketAddr), _) = (open(), open());
     socket.connect(&kernel_address).expect("connected");
     kernel.connect(&address).expect("connected");
-    (Nftables::of(socket, address.port_number()), kernel)
+    (socket, address.port_number(), kernel)
 }
 
 fn soon() -> Instant {
@@ -244,6 +251,17 @@ fn a_kernel_without_nf_tables_is_told_with_the_remedy() {
     assert!(nft.generation(soon()).expect_err("refused").is_absent());
     says(&kernel, NLMSG_ERROR, 0, 6, -22, |_| {});
     assert!(nft.read(INET, soon()).expect_err("refused").is_absent());
+}
+
+#[test]
+fn a_batch_that_is_larger_than_this_process_may_send_is_told_with_the_remedy() {
+    let (socket, port, _kernel) = pair();
+    sockopt::set_socket_send_buffer_size(&socket, 5000).expect("set");
+    let mut nft = Nftables::of(socket, port);
+    let many: Vec<Change> = (0..500).map(|n| Change::AddChain(INET, format!("chain-{n}"), None)).collect();
+    let error = nft.apply(&many, soon()).expect_err("too large");
+    assert!(matches!(error.cause, Cause::TooLarge(bytes) if bytes > 20_000), "{error}");
+    assert!(error.to_string().contains("CAP_NET_ADMIN") && !error.is_transient(), "{error}");
 }
 
 #[test]
