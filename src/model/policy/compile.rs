@@ -49,8 +49,8 @@ const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 pub struct Settings {
     /// The bits of the connection mark that are flock's.
     pub mask: u32,
-    /// Their value for connections that were allowed since the last revocation; `None`: no connection is remembered, and each
-    /// packet is judged.
+    /// Their value for connections that were allowed since the last revocation; `None`, or none of the bits: no connection is
+    /// remembered, and each packet is judged.
     pub epoch: Option<u32>,
     /// What is dropped, or would be, is written to the kernel's log.
     pub log: Option<Log>,
@@ -622,12 +622,11 @@ impl Compiled {
         let selection = selection();
         let mut found = Vec::new();
         if let Selection::Peers { own, namespaces, pods, .. } = &selection {
-            for (namespace, groups) in crowd.groups() {
-                if !covers(namespaces, own, namespace, self.namespaces.get(*namespace)) {
-                    continue;
-                }
-                for (_, members) in groups.iter().filter(|(labels, _)| pods.matches(labels)) {
-                    members.iter().for_each(|pod| selection.each_element(pod, |element| found.push(element)));
+            for (namespace, groups) in crowd.namespaces() {
+                if covers(namespaces, own, namespace, self.namespaces.get(*namespace)) {
+                    let selected = groups.iter().filter(|alike| pods.matches(alike.labels));
+                    let selected = selected.flat_map(|alike| &alike.pods);
+                    selected.for_each(|pod| selection.each_element(pod, |element| found.push(element)));
                 }
             }
         }
@@ -776,19 +775,26 @@ impl Selection {
     }
 }
 
-/// The pods of the world, those of a namespace that have the same labels side by side, as soon as somebody asks for them.
+/// The pods of the world, put in order as soon as somebody asks for them.
 struct Crowd<'a> {
     world: &'a World,
-    groups: OnceCell<Vec<(&'a str, Vec<(&'a Labels, Vec<&'a Pod>)>)>>,
+    namespaces: OnceCell<Vec<(&'a str, Vec<Alike<'a>>)>>,
+}
+
+/// The pods of one namespace that share their labels: one look tells of all of them.
+struct Alike<'a> {
+    labels: &'a Labels,
+    pods: Vec<&'a Pod>,
 }
 
 impl<'a> Crowd<'a> {
     fn of(world: &'a World) -> Crowd<'a> {
-        Crowd { world, groups: OnceCell::new() }
+        Crowd { world, namespaces: OnceCell::new() }
     }
 
-    fn groups(&self) -> &[(&'a str, Vec<(&'a Labels, Vec<&'a Pod>)>)] {
-        self.groups.get_or_init(|| {
+    /// The pods of each namespace.
+    fn namespaces(&self) -> &[(&'a str, Vec<Alike<'a>>)] {
+        self.namespaces.get_or_init(|| {
             let mut namespaces: Vec<(&str, Vec<&Pod>)> = Vec::new();
             for (key, pod) in &self.world.pods {
                 match namespaces.last_mut() {
@@ -799,7 +805,7 @@ impl<'a> Crowd<'a> {
             let grouped = |mut pods: Vec<&'a Pod>| {
                 pods.sort_unstable_by_key(|pod| pod.labels.place());
                 let same = pods.chunk_by(|a, b| a.labels.is(&b.labels));
-                same.filter_map(|same| Some((&same.first()?.labels, same.to_vec()))).collect()
+                same.filter_map(|same| Some(Alike { labels: &same.first()?.labels, pods: same.to_vec() })).collect()
             };
             namespaces.into_iter().map(|(namespace, pods)| (namespace, grouped(pods))).collect()
         })
@@ -918,7 +924,8 @@ fn base_chains(settings: &Settings) -> Vec<(&'static str, Chain)> {
     };
     let accept = || Statement::Verdict(Verdict::Accept);
     let remembered = || Statement::Verdict(Verdict::Jump(names::EPOCH.into()));
-    let mark = settings.epoch.map(|epoch| (settings.mask, epoch & settings.mask));
+    // A connection that nobody marked has 0, and would pass for one that was allowed.
+    let mark = settings.epoch.map(|epoch| (settings.mask, epoch & settings.mask)).filter(|(_, value)| *value != 0);
     let epoch = mark.map(|(mask, value)| vec![Statement::MarkIs { mask, value }, accept()]);
     // An error of ICMP belongs to a connection that was allowed, and the sender of long packets has to hear it.
     let error = |protocol| {

@@ -218,34 +218,36 @@ impl Asked<'_> {
     fn outcome(&self, rules: &[Rule]) -> Outcome {
         let mut misses = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
-            match self.rule(rule) {
-                Ok((peer, port, names)) => return Outcome::Allows(Allowance { rule: number, peer, port, names }),
+            match self.rule(number, rule) {
+                Ok(allowance) => return Outcome::Allows(allowance),
                 Err(miss) => misses.push(miss),
             }
         }
         Outcome::Denies(misses)
     }
 
-    /// The peer, the port and the names of what allows it.
-    fn rule(&self, rule: &Rule) -> Result<(Option<usize>, Option<usize>, Vec<String>), Miss> {
+    /// How a rule allows it, or why it does not.
+    fn rule(&self, number: usize, rule: &Rule) -> Result<Allowance, Miss> {
         // Without peers, everybody is one.
         let everybody = rule.peers.is_empty().then_some((None, None));
         let listed = rule.peers.iter().enumerate().map(|(number, peer)| (Some(number), Some(peer)));
         let mut hit = None;
-        for (number, peer) in everybody.into_iter().chain(listed) {
+        for (at, peer) in everybody.into_iter().chain(listed) {
             if !peer.is_none_or(|peer| self.is_peer(peer)) {
                 continue;
             }
-            hit = hit.or(Some(number));
+            hit = hit.or(Some(at));
+            let set = || peer.map(|peer| self.set(peer));
+            let allowance = |port, names| Allowance { rule: number, peer: at, port, names };
             if rule.ports.is_empty() {
-                return Ok((number, None, peer.map(|peer| self.set(peer)).into_iter().collect()));
+                return Ok(allowance(None, set().into_iter().collect()));
             }
-            for (at, port) in rule.ports.iter().enumerate() {
-                if let Some(by) = self.is_port(rule, peer, port) {
+            for (port, wanted) in rule.ports.iter().enumerate() {
+                if let Some(by) = self.is_port(rule, peer, wanted) {
                     // The set of the named ports of peers says both.
-                    let both = self.direction == Direction::Egress && is_named(port);
-                    let set = peer.filter(|_| !both).map(|peer| self.set(peer));
-                    return Ok((number, Some(at), set.into_iter().chain([by]).collect()));
+                    let both = self.direction == Direction::Egress && is_named(wanted);
+                    let set = if both { None } else { set() };
+                    return Ok(allowance(Some(port), set.into_iter().chain([by]).collect()));
                 }
             }
         }
