@@ -65,7 +65,8 @@ pub struct Log {
     pub burst: u32,
 }
 
-/// The policy's part of the table, and what is needed to change it.
+/// The policy's part of the table, and what is needed to change it. Changes of the world are told one by one, each as soon as the
+/// world has it and before it has another.
 #[derive(Debug, Clone)]
 pub struct Compiled {
     settings: Settings,
@@ -105,10 +106,9 @@ enum Selection {
 /// A link, and what was made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Placed {
-    pod: Option<PodKey>,
-    addresses: Vec<IpAddr>,
+    subject: Subject,
+    /// The named ports of its pod.
     ports: Vec<NamedPort>,
-    audit: bool,
     fates: [Fate; 2],
 }
 
@@ -157,54 +157,99 @@ impl Compiled {
         self.links.get(pod).into_iter().flatten()
     }
 
-    /// Which pods of the cluster matter: for a policy of a namespace, of which namespaces and which pods.
-    pub fn peers(&self) -> impl Iterator<Item = (&str, &Namespaces, &Selector)> {
-        self.selections.values().filter_map(|selection| match selection {
-            Selection::Peers { own, namespaces, pods, .. } => Some((own.as_str(), namespaces, pods)),
-            Selection::Local { .. } => None,
-        })
-    }
-
     /// A pod came, changed, or is gone for good; one that only left a view of chosen pods has changed. Changes elements of sets
     /// only. If the pod has links here ([`Compiled::links_of`]), each of them has to be looked at as well, by
     /// [`Compiled::subject_changed`].
     pub fn pod_changed(&mut self, before: Option<(&PodKey, &Pod)>, after: Option<(&PodKey, &Pod)>) -> Step {
         let mut changes = Changes(Some(Vec::new()));
         let selections = core::mem::take(&mut self.selections);
+        let mut takes = false;
         for (name, selection) in &selections {
             let [old, new] = [before, after].map(|pod| match pod {
                 Some((key, pod)) if self.selects(selection, key, &pod.labels) => selection.elements(pod),
                 _ => BTreeSet::new(),
             });
-            self.exchange(name, selection, &old, &new, &mut changes);
+            takes |= self.exchange(name, selection, &old, &new, &mut changes);
         }
         self.selections = selections;
         // Nobody uses the address of a pod that is gone, until it is another's, which is a change of its own.
-        changes.step(after.is_some())
+        changes.step(takes && after.is_some())
     }
 
-    /// A link came, is gone, or its pod or what is known of it changed; the policies of `world` are those that were compiled. The
-    /// chains and sets that only this link needs come and go with it.
-    pub fn subject_changed(&mut self, world: &World, link: &IfName, after: Option<&Subject>) -> Step {
+    /// A namespace came, is gone, or has other labels. Changes elements of sets only.
+    pub fn namespace_changed(&mut self, world: &World, namespace: &str, after: Option<&Labels>) -> Step {
+        let mut changes = Changes(Some(Vec::new()));
+        let before = match after {
+            Some(labels) => self.namespaces.insert(namespace.into(), labels.clone()),
+            None => self.namespaces.remove(namespace),
+        };
+        let first = PodKey { namespace: namespace.into(), name: String::new() };
+        let members = || world.pods.range(&first..).take_while(|(key, _)| *key.namespace == *namespace);
+        let selections = core::mem::take(&mut self.selections);
+        let mut takes = false;
+        for (name, selection) in &selections {
+            let Selection::Peers { own, namespaces, pods, .. } = selection else { continue };
+            let [was, is] = [before.as_ref(), after].map(|labels| covers(namespaces, own, namespace, labels));
+            for (_, pod) in members().filter(|(_, pod)| was != is && pods.matches(&pod.labels)) {
+                let (these, none) = (selection.elements(pod), BTreeSet::new());
+                let (old, new) = if was { (&these, &none) } else { (&none, &these) };
+                takes |= self.exchange(name, selection, old, new, &mut changes);
+            }
+        }
+        self.selections = selections;
+        changes.step(takes)
+    }
+
+    /// A policy came, changed, or is gone from `world`.
+    pub fn policy_changed(&mut self, world: &World, namespace: &str, name: &str) -> Step {
         let mut changes = Changes(Some(Vec::new()));
         let crowd = Crowd::of(world);
+        let mut revokes = false;
+        if let Some(policy) = world.policies.get(&(namespace.to_string(), name.to_string())) {
+            for direction in DIRECTIONS {
+                let chain = names::policy(namespace, name, direction);
+                let Some(old) = self.table.chains.get(&chain).map(|chain| chain.rules.clone()) else { continue };
+                let rules = self.policy(&crowd, namespace, policy, direction, &mut changes);
+                revokes |= !only_more(&old, &rules);
+                self.put_chain(&chain, rules, &mut changes);
+            }
+        }
+        let of_namespace =
+            |placed: &&Placed| placed.subject.pod.as_ref().is_some_and(|pod| *pod.namespace == *namespace);
+        let links: Vec<Subject> =
+            self.subjects.values().filter(of_namespace).map(|placed| placed.subject.clone()).collect();
+        for subject in links {
+            revokes |= self.replace(&crowd, &subject.link, Some(placed(world, &subject)), &mut changes);
+        }
+        changes.step(revokes)
+    }
+
+    /// A link came, is gone, or its pod or what is known of it changed. The chains and sets that only this link needs come and go
+    /// with it.
+    pub fn subject_changed(&mut self, world: &World, link: &IfName, after: Option<&Subject>) -> Step {
+        let mut changes = Changes(Some(Vec::new()));
         let after = after.map(|subject| placed(world, subject));
+        let revokes = self.replace(&Crowd::of(world), link, after, &mut changes);
+        changes.step(revokes)
+    }
+
+    /// A link is what it is from now on. Whether that takes something from it that it could before.
+    fn replace(&mut self, crowd: &Crowd<'_>, link: &IfName, after: Option<Placed>, changes: &mut Changes) -> bool {
         let before = self.remember(link, after.clone());
         if before == after {
-            return changes.step(false);
+            return false;
         }
         let selections = core::mem::take(&mut self.selections);
+        let mut takes = false;
         for (name, selection) in selections.iter().filter(|(_, selection)| matches!(selection, Selection::Local { .. }))
         {
             let [old, new] = [&before, &after].map(|placed| selection.local(placed.as_ref()));
-            self.exchange(name, selection, &old, &new, &mut changes);
+            takes |= self.exchange(name, selection, &old, &new, changes);
         }
         self.selections = selections;
-        let moved = changes.takes_elements();
         let old = before.as_ref().map_or([&Fate::Open; 2], |placed| placed.fates.each_ref());
-        self.lead(&crowd, link, old, after.as_ref(), &mut changes);
-        let revokes = before.zip(after).is_some_and(|(before, after)| moved || before.may_more_than(&after));
-        Step { revokes, ..changes.step(false) }
+        self.lead(crowd, link, old, after.as_ref(), changes);
+        before.zip(after).is_some_and(|(before, after)| takes || before.may_more_than(&after))
     }
 
     /// Whether something that `before` allowed to a link that is still there is not allowed any more, or may not be: policies
@@ -222,12 +267,8 @@ impl Compiled {
         let mut chains = chains.filter_map(|(name, chain)| Some((chain, self.table.chains.get(name)?)));
         let sets = before.table.sets.iter().filter(|(name, _)| *name != names::SELF);
         let mut sets = sets.filter_map(|(name, set)| Some((set, self.table.sets.get(name)?)));
-        // Rules that only came leave the others in their order.
-        let only_more = |old: &Chain, new: &Chain| {
-            let mut new = new.rules.iter();
-            old.rules.iter().all(|rule| new.any(|other| other == rule))
-        };
-        chains.any(|(old, new)| !only_more(old, new)) || sets.any(|(old, new)| !old.elements.is_subset(&new.elements))
+        chains.any(|(old, new)| !only_more(&old.rules, &new.rules))
+            || sets.any(|(old, new)| !old.elements.is_subset(&new.elements))
     }
 
     /// Another value says from now on which connections were allowed: each is judged anew by its next packet.
@@ -256,12 +297,12 @@ impl Compiled {
 
     /// Keeps a link, or forgets it, and says what it was.
     fn remember(&mut self, link: &IfName, placed: Option<Placed>) -> Option<Placed> {
-        let pod = placed.as_ref().and_then(|placed| placed.pod.clone());
+        let pod = placed.as_ref().and_then(|placed| placed.subject.pod.clone());
         let before = match placed {
             Some(placed) => self.subjects.insert(link.clone(), placed),
             None => self.subjects.remove(link),
         };
-        if let Some(pod) = before.as_ref().and_then(|before| before.pod.as_ref())
+        if let Some(pod) = before.as_ref().and_then(|before| before.subject.pod.as_ref())
             && let Some(links) = self.links.get_mut(pod)
         {
             links.remove(link);
@@ -275,7 +316,7 @@ impl Compiled {
         before
     }
 
-    /// Takes elements that are a pod's no more out of a set of each family, and puts new ones in.
+    /// Takes elements that are a pod's no more out of a set of each family, and puts new ones in. Whether any was taken out.
     fn exchange(
         &mut self,
         name: &str,
@@ -283,9 +324,10 @@ impl Compiled {
         old: &BTreeSet<Element>,
         new: &BTreeSet<Element>,
         changes: &mut Changes,
-    ) {
+    ) -> bool {
+        let mut takes = false;
         if old == new {
-            return;
+            return takes;
         }
         for family in FAMILIES {
             let of_family = |element: &&Element| element_family(element) == Some(family);
@@ -296,12 +338,14 @@ impl Compiled {
                 new.difference(old).filter(of_family).filter(|element| self.put(&set, element)).cloned().collect();
             let form = selection.form(family);
             if !gone.is_empty() {
+                takes = true;
                 changes.push(|| Change::RemoveElements(FILTER, set.clone(), form, gone));
             }
             if !come.is_empty() {
                 changes.push(|| Change::AddElements(FILTER, set, form, come));
             }
         }
+        takes
     }
 
     /// One more pod has the element; whether it is new.
@@ -431,12 +475,12 @@ impl Compiled {
     fn link_rules(&self, placed: &Placed, group: String, direction: Direction) -> Vec<Rule> {
         let mut rules = vec![vec![Statement::Verdict(Verdict::Jump(group))]];
         if let Some(Log { rate, burst }) = self.settings.log {
-            let pod = placed.pod.as_ref().map(ToString::to_string).unwrap_or_default();
-            let what = if placed.audit { "would drop" } else { "drop" };
+            let pod = placed.subject.pod.as_ref().map(ToString::to_string).unwrap_or_default();
+            let what = if placed.audit() { "would drop" } else { "drop" };
             let prefix = log_prefix(&format!("flock {what} {direction} {pod}"));
             rules.push(vec![Statement::AtMost { rate, burst }, Statement::Log(prefix)]);
         }
-        let verdict = if placed.audit { Verdict::Accept } else { Verdict::Drop };
+        let verdict = if placed.audit() { Verdict::Accept } else { Verdict::Drop };
         rules.push(vec![Statement::Count, Statement::Verdict(verdict)]);
         rules
     }
@@ -450,7 +494,7 @@ impl Compiled {
         direction: Direction,
         changes: &mut Changes,
     ) -> String {
-        let namespace = placed.pod.as_ref().map_or("", |pod| &pod.namespace);
+        let namespace = placed.subject.pod.as_ref().map_or("", |pod| &pod.namespace);
         let name = names::group(namespace, policies.iter().map(String::as_str), direction);
         if !self.table.chains.contains_key(&name) {
             let mut rules = Vec::new();
@@ -763,11 +807,11 @@ impl Selection {
     fn local(&self, placed: Option<&Placed>) -> BTreeSet<Element> {
         match (self, placed) {
             (Selection::Local { namespace, port: (name, protocol) }, Some(placed))
-                if placed.pod.as_ref().is_some_and(|pod| *pod.namespace == **namespace) =>
+                if placed.subject.pod.as_ref().is_some_and(|pod| *pod.namespace == **namespace) =>
             {
                 let meant = placed.ports.iter().filter(|port| port.name == *name && port.protocol == *protocol);
                 meant
-                    .flat_map(|port| placed.addresses.iter().map(|ip| Element::Port(*ip, *protocol, port.port)))
+                    .flat_map(|port| placed.subject.addresses.iter().map(|ip| Element::Port(*ip, *protocol, port.port)))
                     .collect()
             }
             _ => BTreeSet::new(),
@@ -822,29 +866,29 @@ impl Changes {
         }
     }
 
-    fn takes_elements(&self) -> bool {
-        self.0.iter().flatten().any(|change| matches!(change, Change::RemoveElements(..)))
-    }
-
-    /// The step that revokes if elements are taken out of sets and `counts` says that this counts.
-    fn step(self, counts: bool) -> Step {
-        let revokes = counts && self.takes_elements();
+    fn step(self, revokes: bool) -> Step {
         Step { changes: self.0.unwrap_or_default(), revokes }
     }
 }
 
 impl Placed {
+    fn audit(&self) -> bool {
+        self.subject.treatment == Treatment::Audit
+    }
+
     /// Whether connections may pass that do not if `new` takes its place, as far as that is up to the link.
     fn may_more_than(&self, new: &Placed) -> bool {
         let passes = |placed: &Placed, fate: &Fate| match fate {
             Fate::Open => true,
-            Fate::Isolated(_) => placed.audit,
+            Fate::Isolated(_) => placed.audit(),
             Fate::Quarantine => false,
         };
         self.fates.iter().zip(&new.fates).any(|(old, now)| match (old, now) {
             (Fate::Quarantine, _) => false,
             (_, now) if passes(new, now) => false,
-            (Fate::Isolated(old), Fate::Isolated(now)) if !self.audit => old.iter().any(|policy| !now.contains(policy)),
+            (Fate::Isolated(old), Fate::Isolated(now)) if !self.audit() => {
+                old.iter().any(|policy| !now.contains(policy))
+            }
             _ => true,
         })
     }
@@ -863,13 +907,14 @@ fn placed(world: &World, subject: &Subject) -> Placed {
             if policies.is_empty() { Fate::Open } else { Fate::Isolated(policies) }
         }),
     };
-    Placed {
-        pod: subject.pod.clone(),
-        addresses: subject.addresses.clone(),
-        ports: pod.map(|pod| pod.ports.clone()).unwrap_or_default(),
-        audit: subject.treatment == Treatment::Audit,
-        fates,
-    }
+    let ports = pod.map(|pod| pod.ports.clone()).unwrap_or_default();
+    Placed { subject: subject.clone(), ports, fates }
+}
+
+/// Whether all rules are there yet, in their order, with others among them or without.
+fn only_more(old: &[Rule], new: &[Rule]) -> bool {
+    let mut new = new.iter();
+    old.iter().all(|rule| new.any(|other| other == rule))
 }
 
 /// The policies that isolate a pod in a direction, by name.

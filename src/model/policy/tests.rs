@@ -224,8 +224,17 @@ fn after_any_changes_the_table_is_what_compiling_anew_would_give() {
             let was = table.clone();
             let number = dice.below(cluster.pods.len() + 1);
             let new = member(&mut dice, 20 + seed as usize + round);
-            match (cluster.pods.get_mut(number), dice.below(6)) {
+            let of_policy = dice.below(cluster.policies.len().max(1));
+            match (cluster.pods.get_mut(number), dice.below(11)) {
                 (None, _) | (Some(_), 0) => cluster.pods.push(new),
+                (_, 6) => cluster.policies.push(policy(&mut dice, 50 + round)),
+                (_, 7) if !cluster.policies.is_empty() => _ = cluster.policies.remove(of_policy),
+                (_, 8) if !cluster.policies.is_empty() => {
+                    let other = policy(&mut dice, 0);
+                    cluster.policies[of_policy]["spec"] = other["spec"].clone();
+                }
+                (_, 9) => _ = cluster.namespaces.insert((*dice.pick(&["a", "b", "d"])).into(), new.labels),
+                (_, 10) => _ = cluster.namespaces.remove(*dice.pick(&["a", "b", "c"])),
                 (Some(_), 1) => _ = cluster.pods.remove(number),
                 (Some(pod), 2) => pod.ports = new.ports,
                 (Some(pod), 3) => pod.addresses = new.addresses,
@@ -244,6 +253,20 @@ fn after_any_changes_the_table_is_what_compiling_anew_would_give() {
                     let elements =
                         |change: &Change| matches!(change, Change::AddElements(..) | Change::RemoveElements(..));
                     assert!(step.changes.iter().all(elements), "{:?}", step.changes);
+                }
+            }
+            for name in old.namespaces.keys().chain(now.namespaces.keys()) {
+                if old.namespaces.get(name) != now.namespaces.get(name) {
+                    let step = compiled.namespace_changed(now, name, now.namespaces.get(name));
+                    filter::apply(&mut table, &step.changes, FILTER);
+                    revokes |= step.revokes;
+                }
+            }
+            for key in old.policies.keys().chain(now.policies.keys()).collect::<std::collections::BTreeSet<_>>() {
+                if old.policies.get(key) != now.policies.get(key) {
+                    let step = compiled.policy_changed(now, &key.0, &key.1);
+                    filter::apply(&mut table, &step.changes, FILTER);
+                    revokes |= step.revokes;
                 }
             }
             let [had, has] = [&before, &cluster].map(subjects);
