@@ -47,4 +47,5 @@ mod ruleset_text;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
+mod sweep;
 mod units;

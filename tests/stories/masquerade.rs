@@ -14,7 +14,7 @@ use crate::support::host::Host;
 use crate::support::waiting::PATIENCE;
 
 /// Addresses, IPv4 and IPv6 each.
-type Both = [&'static str; 2];
+pub(crate) type Both = [&'static str; 2];
 
 const NODE: Both = ["192.0.2.1", "2001:db8:a::1"];
 const ROUTER: Both = ["192.0.2.2", "2001:db8:a::2"];
@@ -28,42 +28,42 @@ const REMOTE: Both = ["10.25.2.5", "2001:db8:1:2::5"];
 /// What the node's owner has excepted, behind the router.
 const EXCEPTED: Both = ["203.0.113.5", "2001:db8:e::5"];
 
+/// A network namespace of this name, with these addresses on `eth0`, whose other end is the host's link of that name, and with default
+/// routes by these gateways on that link, as a pod has them.
+pub(crate) fn wire(host: &Host, name: &str, link: &str, addresses: &[String], gateways: Both) {
+    host.run(&format!("ip netns add {name}"));
+    host.run(&format!("ip link add {link} type veth peer name eth0 netns {name}"));
+    host.run(&format!("ip link set {link} up"));
+    host.run(&format!("ip addr add fe80::1/64 dev {link} nodad"));
+    let mut inside = "link set lo up\nlink set eth0 up\n".to_owned();
+    for ip in addresses {
+        inside += &format!("addr add {ip} dev eth0 {}\n", if ip.contains(':') { "nodad" } else { "" });
+    }
+    for gateway in gateways {
+        inside += &format!("route add default via {gateway} dev eth0 onlink\n");
+    }
+    host.script(&format!("ip -n {name} -batch - <<end\n{inside}end"));
+}
+
+/// A pod: the host has routes to its addresses, and is its gateway.
+pub(crate) fn wire_pod(host: &Host, name: &str, link: &str, addresses: Both) {
+    wire(host, name, link, &addresses.map(str::to_owned), ["169.254.1.1", "fe80::1"]);
+    host.run(&format!("ip addr add 169.254.1.1/32 dev {link}"));
+    for ip in addresses {
+        host.run(&format!("ip route add {ip} dev {link}"));
+    }
+}
+
 /// The node, and the network namespaces `router`, `pod`, `other` and `guest` beside it.
 fn node() -> Host {
     let host = Host::with(&[]);
-    for (name, link, addresses, gateways) in [
-        ("router", "up0", vec![ROUTER, REMOTE, EXCEPTED], NODE),
-        ("pod", "flock1", vec![POD], ["169.254.1.1", "fe80::1"]),
-        ("other", "flock2", vec![FURTHER], ["169.254.1.1", "fe80::1"]),
-        ("guest", "tap0", vec![GUEST], ["169.254.1.1", "fe80::1"]),
-    ] {
-        host.run(&format!("ip netns add {name}"));
-        host.run(&format!("ip link add {link} type veth peer name eth0 netns {name}"));
-        host.run(&format!("ip link set {link} up"));
-        host.run(&format!("ip addr add fe80::1/64 dev {link} nodad"));
-        let inside = |line: &str| host.run(&format!("ip -n {name} {line}"));
-        inside("link set lo up");
-        inside("link set eth0 up");
-        for ip in addresses.iter().flatten() {
-            inside(&format!("addr add {ip} dev eth0 {}", if ip.contains(':') { "nodad" } else { "" }));
-            if name != "router" {
-                host.run(&format!("ip route add {ip} dev {link}"));
-            }
-        }
-        for gateway in gateways {
-            // By decree on this link, as a pod's gateway is.
-            inside(&format!("route add default via {gateway} dev eth0 onlink"));
-        }
-        if name == "router" {
-            host.run(&format!("ip addr add {}/24 dev up0", NODE[0]));
-            host.run(&format!("ip addr add {}/64 dev up0 nodad", NODE[1]));
-            inside(&format!("route add {}/32 dev eth0", NODE[0]));
-            inside(&format!("route add {}/128 dev eth0", NODE[1]));
-        } else {
-            // Until the host answers for the gateway, it has to have its address.
-            host.run(&format!("ip addr add 169.254.1.1/32 dev {link}"));
-        }
-    }
+    let outside = [ROUTER, REMOTE, EXCEPTED].concat();
+    wire(&host, "router", "up0", &outside.iter().map(|ip| (*ip).to_owned()).collect::<Vec<_>>(), NODE);
+    host.run(&format!("ip addr add {}/24 dev up0", NODE[0]));
+    host.run(&format!("ip addr add {}/64 dev up0 nodad", NODE[1]));
+    wire_pod(&host, "pod", "flock1", POD);
+    wire_pod(&host, "other", "flock2", FURTHER);
+    wire_pod(&host, "guest", "tap0", GUEST);
     for (to, via) in [("10.25.2.0/24", 0), ("203.0.113.0/24", 0), ("2001:db8:1:2::/64", 1), ("2001:db8:e::/64", 1)] {
         host.run(&format!("ip route add {to} via {}", ROUTER[via]));
     }
@@ -71,7 +71,7 @@ fn node() -> Host {
     host
 }
 
-fn in_pod<T: Send>(host: &Host, name: &str, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_pod<T: Send>(host: &Host, name: &str, work: impl FnOnce() -> T + Send) -> T {
     let netns = host.path(&format!("/run/netns/{name}"));
     Netns::open(Path::new(&netns)).expect("a namespace").run(work).expect("entered")
 }
@@ -96,7 +96,7 @@ fn seen(host: &Host, from: (&str, &str), to: (&str, &str)) -> String {
     source.ip().to_string()
 }
 
-fn nets(texts: &[&str]) -> Vec<IpNet> {
+pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().expect("a prefix")).collect()
 }
 
