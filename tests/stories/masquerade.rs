@@ -9,7 +9,7 @@ use model::masquerade::masquerade;
 use model::policing::Masquerade;
 use model::ruleset::Ruleset;
 
-use crate::ruleset_text::{load, text};
+use crate::ruleset_text::carry_out;
 use crate::support::host::Host;
 use crate::support::waiting::PATIENCE;
 
@@ -100,20 +100,23 @@ pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().expect("a prefix")).collect()
 }
 
-fn put(host: &Host, ipv4: bool, ipv6: bool) {
+fn wanted(ipv4: bool, ipv6: bool) -> Ruleset {
     let except = nets(&["203.0.113.0/24", "2001:db8:e::/64"]);
     let mut ruleset = Ruleset::new();
     let own = nets(&["10.25.1.0/24", "2001:db8:1:1::/64"]);
     let others = nets(&["10.25.2.0/24", "2001:db8:1:2::/64"]);
     masquerade(&mut ruleset, &Masquerade { ipv4, ipv6, except }, &own, &others);
-    load(host, &text(&ruleset));
+    ruleset
 }
 
 #[test]
 fn the_outside_sees_the_node_in_the_families_that_are_asked_for_and_the_pod_once_it_is_switched_off() {
     let host = node();
+    let mut shown = Ruleset::new();
     for asked in [[false, false], [true, false], [true, true], [false, true], [false, false]] {
-        put(&host, asked[0], asked[1]);
+        let wanted = wanted(asked[0], asked[1]);
+        carry_out(&host, &shown, &wanted);
+        shown = wanted;
         for (family, asked) in asked.into_iter().enumerate() {
             let expected = if asked { NODE } else { POD };
             assert_eq!(
@@ -129,7 +132,7 @@ fn the_outside_sees_the_node_in_the_families_that_are_asked_for_and_the_pod_once
 #[test]
 fn whoever_has_a_way_back_to_the_pod_sees_its_own_address() {
     let host = node();
-    put(&host, true, true);
+    carry_out(&host, &Ruleset::new(), &wanted(true, true));
     for family in [0, 1] {
         assert_eq!(seen(&host, ("pod", POD[family]), ("router", ROUTER[family])), NODE[family], "the outside does not");
         assert_eq!(seen(&host, ("pod", POD[family]), ("router", REMOTE[family])), POD[family], "a pod of another node");

@@ -16,15 +16,15 @@ use crate::support::waiting::PATIENCE;
 
 #[path = "../../src/model/ruleset/examples.rs"]
 #[allow(dead_code, reason = "the model's own tests use the rest")]
-pub(crate) mod examples;
+mod examples;
 
 /// The text of all tables.
-pub(crate) fn text(ruleset: &Ruleset) -> String {
+fn text(ruleset: &Ruleset) -> String {
     ruleset.iter().map(|(key, table)| Text(*key, table).to_string()).collect()
 }
 
 /// What a listing says, whatever its order: for each set, map and chain its lines, rules in order and all else sorted.
-pub(crate) fn parts(listing: &str) -> BTreeMap<String, Vec<String>> {
+fn parts(listing: &str) -> BTreeMap<String, Vec<String>> {
     let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let (mut table, mut part) = (String::new(), String::new());
     let mut in_elements = false;
@@ -56,7 +56,7 @@ pub(crate) fn parts(listing: &str) -> BTreeMap<String, Vec<String>> {
 
 /// Has `nft` carry out this text, in place of everything that is there.
 #[track_caller]
-pub(crate) fn load(host: &Host, text: &str) {
+fn load(host: &Host, text: &str) {
     let mut nft = host.command("nft");
     let mut child =
         nft.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("nft (nftables) starts");
@@ -65,6 +65,14 @@ pub(crate) fn load(host: &Host, text: &str) {
     drop(input);
     let output = child.wait_with_output().expect("waited for");
     assert!(output.status.success(), "{}\nin\n{text}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Has the host's kernel go from one ruleset to another, as the agent has it.
+#[track_caller]
+pub(crate) fn carry_out(host: &Host, shown: &Ruleset, wanted: &Ruleset) {
+    let open = || Nftables::open().expect("a socket");
+    let mut nft = Netns::open(&host.netns()).expect("a namespace").run(open).expect("entered");
+    nft.apply(&diff(wanted, shown), Instant::now() + PATIENCE).expect("taken");
 }
 
 /// The same for `nft`, which reads a port of a connection only where the rule has named a protocol, although the kernel does not care.

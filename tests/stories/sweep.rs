@@ -15,7 +15,7 @@ use model::ruleset::Ruleset;
 use model::sweep::limit_sweeps;
 
 use crate::masquerade::{in_pod, nets, wire, wire_pod};
-use crate::ruleset_text::{load, text};
+use crate::ruleset_text::carry_out;
 use crate::support::host::Host;
 use crate::support::probe::{Echo, Probe};
 use crate::support::waiting::{PATIENCE, wait_for};
@@ -48,7 +48,7 @@ fn node() -> Host {
 fn guard(host: &Host) {
     let mut ruleset = Ruleset::new();
     limit_sweeps(&mut ruleset, &nets(&["10.60.0.0/16", "2001:db8:60::/64"]));
-    load(host, &text(&ruleset));
+    carry_out(host, &Ruleset::new(), &ruleset);
 }
 
 fn netns(host: &Host, name: &str) -> PathBuf {
