@@ -1,4 +1,4 @@
-//! The node's address in place of the pod's, for destinations that have no way back to a pod: only where the node's owner asks for it.
+//! The node's address in place of the pod's, for destinations that have no way back to a pod: only where the node's owner asks.
 //!
 //! A table of each family by itself, so a node that masquerades IPv4 has the kernel track no IPv6 connection for it. Only the first
 //! packet of a connection comes here. An address of a pod outside the node's ranges (anycast, `addresses`) is one that is announced

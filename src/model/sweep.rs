@@ -1,14 +1,14 @@
 //! What keeps a pod that sends to many addresses from filling the host's table of neighbours.
 //!
-//! A packet to an address of a prefix that the host has on a link makes an entry in that table. It stays for 3 s while nobody answers
-//! for the address, and the kernel has room for 1,024 of a family (`gc_thresh3`), for all network namespaces together. One pod that
-//! goes through the addresses of a prefix, which needs no privilege, thus keeps the host and all other pods from resolving anybody
-//! new. So a pod may try only so many addresses of such prefixes per second. Not limited is what it sends to an address that
-//! has sent it something within [`ANSWERED`] seconds, and to one that it has begun to try within [`TRIED`] seconds; all else is.
+//! A packet to an address of a prefix that the host has on a link makes an entry in that table. It stays for 3 s while nobody
+//! answers for the address, and the kernel has room for 1,024 of a family (`gc_thresh3`), for all network namespaces together. One
+//! pod that goes through the addresses of a prefix, which needs no privilege, thus keeps the host and all other pods from
+//! resolving anybody new. So a pod may try only so many addresses of such prefixes per second. Not limited is what it sends to an
+//! address that has sent it something within [`ANSWERED`] seconds, and to one that it has begun to try within [`TRIED`] seconds.
 //!
-//! The look is at packets on their way from or to a pod's link, behind the policies: what these drop tries nothing. The kernel tracks
-//! no connection for it. What pods send to the host itself makes no entry, and what the host sends is never looked at. Must not know
-//! which prefixes there are, nor how the table gets into the kernel.
+//! The look is at packets on their way from or to a pod's link, behind the policies: what these drop tries nothing. The kernel
+//! tracks no connection for it. What pods send to the host itself makes no entry, and what the host sends is never looked at. Must
+//! not know which prefixes there are, nor how the table gets into the kernel.
 
 use alloc::string::ToString as _;
 use alloc::vec::Vec;
@@ -39,7 +39,7 @@ pub const TRIED: u32 = 10;
 pub const ANSWERED: u32 = 600;
 
 /// Addresses that all pods together may try at a time, in each family. When there are so many, no pod may try another one: so a
-/// hundred pods leave the host a third of its table as well.
+/// hundred pods leave the host a sixth of its table as well.
 const TRIED_MOST: u32 = 640;
 
 /// (pod, address) pairs that are known to answer, in each family; some 2 MB. Where there are more, the ones in excess have to be
@@ -51,6 +51,17 @@ const RESTED: u32 = 60;
 
 /// Most pods whose limits are remembered. Those in excess are not limited, other than by [`TRIED_MOST`].
 const PODS_MOST: u32 = 4096;
+
+/// What the numbers promise.
+const _: () = {
+    const TABLE: u32 = 1024;
+    const UNANSWERED: u32 = 3;
+    assert!(6 * (BURST + RATE * (TRIED + UNANSWERED)) < TABLE * 2 / 3, "six pods leave the host a third of its table");
+    assert!(6 * (BURST + RATE * TRIED) < TRIED_MOST, "and a seventh one may try as well");
+    // Those that are just tried, and those that were until 3 s ago.
+    assert!(TRIED_MOST + TRIED_MOST * UNANSWERED / TRIED < TABLE * 5 / 6, "any number of pods leave it a sixth");
+    assert!(RESTED > BURST / RATE, "who is forgotten is not better off for it");
+};
 
 /// The chain's order in the forward hook: behind every chain of the policies.
 const PRIORITY: i32 = 10;
@@ -82,8 +93,8 @@ const NAMES: [Names; 2] = [
     Names { family: Family::V6, number: 10, on_link: "onlink6", answered: "answered6", tried: "tried6" },
 ];
 
-/// Adds to `ruleset` what keeps pods from going through the addresses of these prefixes, which the host has on its links. Nothing for
-/// none. A link is a pod's by the begin of its name.
+/// Adds to `ruleset` what keeps pods from going through the addresses of these prefixes, which the host has on its links. Nothing
+/// for none. A link is a pod's by the begin of its name.
 pub fn limit_sweeps(ruleset: &mut Ruleset, on_link: &[IpNet]) {
     let with_range = |names: &Names| {
         let elements = ranges(names.family, on_link.iter().copied());
@@ -205,17 +216,5 @@ mod tests {
 }
 ";
         assert!(both.ends_with(expected), "{both}");
-    }
-
-    #[test]
-    fn six_pods_that_try_all_they_can_leave_the_host_a_third_of_its_table() {
-        const TABLE: u32 = 1024;
-        const UNANSWERED: u32 = 3;
-        let of_one = BURST + RATE * (TRIED + UNANSWERED);
-        assert!(6 * of_one < TABLE * 2 / 3, "{of_one}");
-        // However many pods: those that are just tried, and those that were until 3 s ago.
-        assert!(TRIED_MOST + TRIED_MOST * UNANSWERED / TRIED < TABLE * 5 / 6);
-        assert!(6 * (BURST + RATE * TRIED) < TRIED_MOST, "and a seventh pod may try as well");
-        assert!(RESTED > BURST / RATE, "who is forgotten is not better off for it");
     }
 }
