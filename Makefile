@@ -49,6 +49,12 @@ test-kube: tools ## Stories with a real API server, which is built from its publ
 	@cargo test --no-run --quiet --test kube
 	@tests/sandbox cargo test --quiet --test kube -- --test-threads 2
 
+.PHONY: test-policy
+test-policy: tools ## Who may talk to whom, answered by packets, by the documentation and by cyclonus, which is built once (needs Go)
+	@tests/policy/assets >/dev/null
+	@cargo test --no-run --quiet --features failpoints --test policy
+	@tests/sandbox cargo test --quiet --features failpoints --test policy -- --test-threads 2
+
 .PHONY: test-libcni test-runtimes
 test-libcni: tools ## Stories with six releases of libcni and with the reference plugins, built the first time (needs Go)
 	@demo/need /usr/lib/cni/portmap:containernetworking-plugins iptables:iptables tc:iproute2 sysctl:procps
@@ -97,7 +103,7 @@ lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of
