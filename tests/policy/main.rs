@@ -4,16 +4,20 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     missing_docs,
     unreachable_pub
 )]
 
 mod by_hand;
+mod cases;
 mod cluster;
 mod compare;
 mod cyclonus;
 mod evaluator;
 mod node;
+mod policed;
 mod prober;
+mod random;
 #[path = "../support/mod.rs"]
 mod support;

@@ -33,6 +33,7 @@ pub fn usual_ports() -> Vec<NamedPort> {
 /// Everybody, with sockets.
 pub struct Neighbours<'a> {
     pub host: &'a Host,
+    #[allow(dead_code)]
     pub outside: Machine<'a>,
     pub pods: BTreeMap<Key, (pod::Pod<'a>, Attached)>,
     pub cluster: Cluster,
@@ -81,11 +82,16 @@ impl<'a> Neighbours<'a> {
         }
     }
 
-    /// One more pod, labelled by its name.
-    pub fn attach(&mut self, namespace: &str, name: &str) {
-        let key = key(namespace, name);
+    /// A pod that the cluster knows from now on, labelled by its name, unless it knew it before.
+    pub fn introduce(&mut self, namespace: &str, name: &str) {
         let pod = Pod { labels: labels(&[("pod", name)]), ports: usual_ports(), ..Pod::default() };
-        self.cluster.pods.entry(key.clone()).or_insert(pod);
+        self.cluster.pods.entry(key(namespace, name)).or_insert(pod);
+    }
+
+    /// One more pod on this node.
+    pub fn attach(&mut self, namespace: &str, name: &str) {
+        self.introduce(namespace, name);
+        let key = key(namespace, name);
         let pod = self.host.pod(&format!("{namespace}-{name}"));
         let attached = self.host.add(&pod).kubernetes(namespace, name).result();
         self.prober.settle(&pod.netns(), &attached.ips());
