@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value, json};
 
@@ -171,10 +171,13 @@ pub struct Probe {
     pub protocol: Protocol,
     /// 0 for echoes.
     pub port: u16,
+    /// Where the packets go when the host translates, as for a Service; `to` and `port` are who is behind it.
+    pub through: Option<SocketAddr>,
 }
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {} {}/{}", self.from, self.to, self.protocol.name(), self.port)
+        write!(f, "{} -> {} {}/{}", self.from, self.to, self.protocol.name(), self.port)?;
+        self.through.map_or(Ok(()), |through| write!(f, " through {through}"))
     }
 }

@@ -57,3 +57,43 @@ pub fn assert_agreement(when: &str, neighbours: &mut Neighbours<'_>, cyclonus: &
         policies.join("\n")
     );
 }
+
+/// The packets are as documented.
+#[track_caller]
+pub fn assert_packets(when: &str, neighbours: &mut Neighbours<'_>, probes: &[Probe]) {
+    let documented: Vec<bool> = probes.iter().map(|probe| allows(&neighbours.cluster, probe)).collect();
+    neighbours.assert_verdicts(when, probes, &documented);
+}
+
+impl Neighbours<'_> {
+    #[track_caller]
+    fn assert_verdicts(&mut self, when: &str, probes: &[Probe], expected: &[bool]) {
+        let packets = self.prober.ask(probes, expected);
+        let all = probes.iter().zip(expected).zip(packets);
+        let wrong = all.filter(|((_, expected), verdict)| !verdict.is(**expected));
+        let told = wrong.map(|((probe, expected), verdict)| format!("{probe}: {verdict:?} instead of {expected}"));
+        let told: Vec<String> = told.collect();
+        assert!(
+            told.is_empty(),
+            "{when}: {} differences, among them\n{}",
+            told.len(),
+            told[..told.len().min(TOLD)].join("\n")
+        );
+    }
+
+    /// Everybody reaches everybody.
+    #[track_caller]
+    pub fn assert_all_pass(&mut self, when: &str) {
+        let probes = self.probes();
+        self.assert_verdicts(when, &probes, &vec![true; probes.len()]);
+    }
+
+    /// What the policies forbid does not pass, whatever becomes of what they allow.
+    #[track_caller]
+    pub fn assert_nothing_opened(&mut self, when: &str) {
+        let mut probes = self.probes();
+        probes.retain(|probe| !allows(&self.cluster, probe));
+        assert!(!probes.is_empty());
+        self.assert_verdicts(when, &probes, &vec![false; probes.len()]);
+    }
+}

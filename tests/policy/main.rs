@@ -19,5 +19,7 @@ mod node;
 mod policed;
 mod prober;
 mod random;
+mod stories;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;

@@ -33,7 +33,6 @@ pub fn usual_ports() -> Vec<NamedPort> {
 /// Everybody, with sockets.
 pub struct Neighbours<'a> {
     pub host: &'a Host,
-    #[allow(dead_code)]
     pub outside: Machine<'a>,
     pub pods: BTreeMap<Key, (pod::Pod<'a>, Attached)>,
     pub cluster: Cluster,
@@ -142,7 +141,8 @@ impl<'a> Neighbours<'a> {
             for to in &ends {
                 let one_family = from.address.is_ipv6() == to.address.is_ipv6();
                 if one_family && from.who != to.who && (local(from) || local(to)) {
-                    let probe = |&(protocol, port)| Probe { from: from.clone(), to: to.clone(), protocol, port };
+                    let probe =
+                        |&(protocol, port)| Probe { from: from.clone(), to: to.clone(), protocol, port, through: None };
                     probes.extend(kinds.iter().map(probe));
                 }
             }

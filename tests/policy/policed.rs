@@ -28,7 +28,7 @@ impl<'a> Policed<'a> {
             }
         }
         put(host, &neighbours.cluster);
-        let agent = host.agent().args(&["--policy-dir", DIRECTORY]).start();
+        let agent = agent(host);
         neighbours.attach_nine();
         let mut policed = Policed { agent, neighbours };
         policed.enforce();
@@ -43,9 +43,23 @@ impl<'a> Policed<'a> {
     #[track_caller]
     pub fn enforce(&mut self) {
         put(self.neighbours.host, &self.neighbours.cluster);
-        // The signal asks for a round, which begins with a look at the directory; the second one, for the end of the first.
+        self.round();
+    }
+
+    /// Waits for a round of the agent, which begins with a look at the directory, to its end.
+    #[track_caller]
+    pub fn round(&self) {
         self.agent.rounds_of("policing/compare", 1);
     }
+
+    /// Starts the agent again, which has ended.
+    pub fn restart(&mut self) {
+        self.agent = agent(self.neighbours.host);
+    }
+}
+
+fn agent(host: &Host) -> Agent<'_> {
+    host.agent().args(&["--policy-dir", DIRECTORY]).start()
 }
 
 /// Replaces the file, as an editor does it.

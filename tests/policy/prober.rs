@@ -240,22 +240,19 @@ impl<'a> Round<'a> {
     fn send(&mut self) {
         for n in 0..self.probes.len() {
             let probe = self.probes[n];
-            let (from, to) = (probe.from.address, probe.to.address);
+            let (from, to) = (probe.from.address, target(probe));
             let station = self.stations.get(&from).unwrap_or_else(|| panic!("nobody is at {from}"));
             let name = self.base + u32::try_from(n).expect("few");
-            let plain = SocketAddr::new(to, 0);
+            let plain = SocketAddr::new(to.ip(), 0);
             let sent = match probe.protocol {
                 Protocol::Tcp => {
-                    let begun = connect(&self.connecting[&n], &SocketAddr::new(to, probe.port));
+                    let begun = connect(&self.connecting[&n], &to);
                     begun.or_else(|error| if error == Errno::INPROGRESS { Ok(()) } else { Err(error) })
                 }
-                Protocol::Udp => {
-                    let to = SocketAddr::new(to, probe.port);
-                    sendto(&self.asking[&from], &name.to_be_bytes(), SendFlags::empty(), &to).map(drop)
-                }
+                Protocol::Udp => sendto(&self.asking[&from], &name.to_be_bytes(), SendFlags::empty(), &to).map(drop),
                 Protocol::Sctp => {
                     let source = 1024 + u16::try_from(name % 60_000).expect("below");
-                    let packet = sctp_packet(source, probe.port, 0, INIT, name);
+                    let packet = sctp_packet(source, to.port(), 0, INIT, name);
                     sendto(&station.sctp, &packet, SendFlags::empty(), &plain).map(drop)
                 }
                 Protocol::Echo => {
@@ -354,7 +351,7 @@ impl<'a> Round<'a> {
 
     fn answered(&mut self, name: Option<u32>, at: IpAddr, by: IpAddr) {
         let Some(n) = self.place(name) else { return };
-        if (self.probes[n].from.address, self.probes[n].to.address) == (at, by) {
+        if (self.probes[n].from.address, target(self.probes[n]).ip()) == (at, by) {
             self.verdicts[n] = Verdict::Answered;
         }
     }
@@ -365,6 +362,11 @@ impl<'a> Round<'a> {
             self.verdicts[n] = Verdict::Arrived;
         }
     }
+}
+
+/// Where the packets of a question go.
+fn target(probe: &Probe) -> SocketAddr {
+    probe.through.unwrap_or_else(|| SocketAddr::new(probe.to.address, probe.port))
 }
 
 fn socket(address: IpAddr, kind: SocketType, number: Option<Number>) -> OwnedFd {
