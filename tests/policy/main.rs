@@ -1,4 +1,8 @@
-//! Who may talk to whom, answered three times and compared. Run by `make test-policy`.
+//! Who may talk to whom, answered three times and compared: by packets between pods of a real agent, by a plain evaluator that is
+//! written from the documentation alone, and by cyclonus. Run by `make test-policy`.
+//!
+//! Where two of the three differ, the words of the Kubernetes documentation decide, and the case is a row in `readings`. Rulesets
+//! that are written by hand, right and wrong, show in `by_hand` that the comparison finds what is wrong.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,6 +23,7 @@ mod node;
 mod policed;
 mod prober;
 mod random;
+mod readings;
 mod stories;
 mod streams;
 #[path = "../support/mod.rs"]
