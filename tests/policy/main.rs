@@ -28,3 +28,4 @@ mod stories;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod written;
