@@ -49,6 +49,12 @@ impl<'a> Neighbours<'a> {
         );
         outside.run("ip route add default via 192.0.2.1");
         outside.run("ip -6 route add default via 2001:db8:9::1");
+        // A proxy of Services has connections tracked on each node, whether there are policies or not.
+        host.write(
+            "/run/tracked.nft",
+            "table inet tracked {\nchain forwarded {\ntype filter hook forward priority 10\nct state new counter\n}\n}\n",
+        );
+        host.run("nft -f /run/tracked.nft");
         let mut prober = Prober::new();
         for all in [STRANGER, REMOTE] {
             prober.settle(&outside.netns(), &addresses(all));
@@ -61,7 +67,9 @@ impl<'a> Neighbours<'a> {
             status_addresses: addresses(REMOTE),
             ..Pod::default()
         };
-        cluster.pods.insert(key("z", "remote"), remote);
+        // Its own policies are for its own node to see to, so its namespace has none.
+        cluster.set_namespace("far", labels(&[("ns", "far")]));
+        cluster.pods.insert(key("far", "remote"), remote);
         // What runs on the network of another node, and what has ended there, bears labels and is no peer.
         for (name, host_network, finished) in [("daemon", true, false), ("job", false, true)] {
             let status_addresses = addresses(STRANGER);
@@ -92,6 +100,7 @@ impl<'a> Neighbours<'a> {
         self.introduce(namespace, name);
         let key = key(namespace, name);
         let pod = self.host.pod(&format!("{namespace}-{name}"));
+        pod.run("ip link set lo up");
         let attached = self.host.add(&pod).kubernetes(namespace, name).result();
         self.prober.settle(&pod.netns(), &attached.ips());
         self.pods.insert(key, (pod, attached));
@@ -124,7 +133,7 @@ impl<'a> Neighbours<'a> {
         let pods = self.pods.iter().flat_map(|(key, (_, attached))| of(Who::Pod(key.clone()), attached.ips()));
         let others = of(Who::Node, host_addresses().into())
             .chain(of(Who::Stranger, addresses(STRANGER)))
-            .chain(of(Who::Pod(super::cluster::key("z", "remote")), addresses(REMOTE)));
+            .chain(of(Who::Pod(super::cluster::key("far", "remote")), addresses(REMOTE)));
         pods.chain(others).collect()
     }
 

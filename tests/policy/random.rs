@@ -54,7 +54,7 @@ const NAMES: [&str; 3] = ["web", "metrics", "call"];
 
 impl Chance<'_> {
     fn change(&mut self, cluster: &mut Cluster) {
-        for name in ["x", "y", "z"] {
+        for name in ["x", "y", "z", "far"] {
             let mut labels = Labels::from([("ns".to_owned(), name.to_owned())]);
             self.label(&mut labels, "team", &["red", "blue", ""]);
             cluster.set_namespace(name, labels);
@@ -249,7 +249,7 @@ impl Chance<'_> {
             "tier" => &["front", "back", ""],
             "app" => &["shop", "mail", "chat"],
             "team" => &["red", "blue", ""],
-            _ => &["x", "y", "z", "w"],
+            _ => &["x", "y", "z", "far", "w"],
         };
         let values = if not_empty && values.contains(&"") { &values[..2] } else { values };
         (*self.dice.pick(values)).to_owned()
