@@ -362,12 +362,14 @@ fn a_pod_that_is_being_made_sends_and_receives_nothing_before_its_policy() {
         let pod = host.pod(&format!("x-{name}"));
         pod.run("ip link set lo up");
         let mut outwards = Flood::start(&pod.netns(), &outside, &addresses(STRANGER));
-        // The next address of IPv4 is one of these.
-        let next: Vec<IpAddr> = (2..60).map(|last| IpAddr::from([10, 25, 214, last])).collect();
+        // The next address of IPv4 is one of these, and that of IPv6 is asked to be.
+        let few = |last: u16| IpAddr::from([0x2001, 0xdb8, 1, 0xf001, 7, 0, number, last]);
+        let next: Vec<IpAddr> = (2..60).map(|last| IpAddr::from([10, 25, 214, last])).chain((0..16).map(few)).collect();
         let inwards = Flood::start(&outside, &pod.netns(), &next);
         outwards.wait_sent(20);
         inwards.wait_sent(20);
-        let attached = host.add(&pod).kubernetes("x", &name).result();
+        let range = format!("{}/124", few(0));
+        let attached = host.add(&pod).kubernetes("x", &name).annotations(&[("cidr6", &range)]).result();
         outwards.wait_gone(20);
         inwards.wait_sent(200);
         assert_eq!((outwards.arrived(), inwards.arrived()), (0, 0), "{name} {:?}", attached.ips());
@@ -380,6 +382,75 @@ fn a_pod_that_is_being_made_sends_and_receives_nothing_before_its_policy() {
         host.del(&pod).kubernetes("x", &name).done();
         policed.cluster().pods.remove(&key("x", &name));
     }
+}
+
+#[test]
+fn a_pod_that_is_made_anew_has_none_of_the_connections_that_it_had_before() {
+    const SAME: [&str; 2] = ["203.0.113.5", "2001:db8:f::5"];
+    let host = Host::new();
+    let mut policed = Policed::start(&host);
+    let prefixes = ["203.0.113.0/28", "2001:db8:f::/64"];
+    let config = json!({"cidr6": CIDR6, "cidr4": CIDR4, "extraPrefixes": prefixes});
+    policed.agent.edit_config(&node_config_spec(config));
+    policed.agent.wait_log_times("NodeConfig in force", 2);
+    let closed = json!({"podSelector": {"matchLabels": {"role": "closed"}}, "policyTypes": ["Ingress", "Egress"]});
+    policed.cluster().add_policy("x", "closed", closed);
+    let role = |policed: &mut Policed<'_>, role: &str| {
+        policed.neighbours.introduce("x", "again");
+        policed.cluster().pods.get_mut(&key("x", "again")).expect("introduced").labels = labels(&[("role", role)]);
+        policed.enforce();
+    };
+    role(&mut policed, "open");
+    let peer = policed.neighbours.pods[&key("z", "a")].0.netns();
+    let senders = SAME.map(|to| {
+        let to: IpAddr = to.parse().expect("an address");
+        let any: IpAddr = if to.is_ipv6() { "::" } else { "0.0.0.0" }.parse().expect("an address");
+        let sender = within(&peer, || UdpSocket::bind((any, 0)).expect("a free port"));
+        sender.connect((to, FLOOD)).expect("a route");
+        sender
+    });
+    // The same pod by its name, and so with the same addresses, as a StatefulSet makes them.
+    let attach = |name: &str| {
+        let pod = host.pod(name);
+        host.add(&pod).kubernetes("x", "again").annotations(&[("addresses", &SAME.join(","))]).result();
+        let receivers = SAME.map(|at| {
+            let receiver = within(&pod.netns(), || UdpSocket::bind((at, FLOOD)).expect("an own address"));
+            receiver.set_nonblocking(true).expect("set");
+            receiver
+        });
+        (pod, receivers)
+    };
+    let arrives = |receiver: &UdpSocket| receiver.recv(&mut [0; 8]).is_ok().then_some(());
+    let (pod, receivers) = attach("former");
+    for (sender, receiver) in senders.iter().zip(&receivers) {
+        wait_for("a datagram to the former pod", || {
+            sender.send(&[1]).ok();
+            arrives(receiver)
+        });
+    }
+    host.del(&pod).kubernetes("x", "again").done();
+    role(&mut policed, "closed");
+    let (pod, receivers) = attach("latter");
+    // The same connections as before, by what tells connections apart.
+    let mut heard = 0;
+    for _ in 0..200 {
+        for (sender, receiver) in senders.iter().zip(&receivers) {
+            sender.send(&[2]).ok();
+            heard += usize::from(arrives(receiver).is_some());
+        }
+    }
+    role(&mut policed, "open");
+    for (sender, receiver) in senders.iter().zip(&receivers) {
+        wait_for("a datagram to the latter pod", || {
+            sender.send(&[3]).ok();
+            let mut byte = [0];
+            let arrived = receiver.recv(&mut byte).is_ok();
+            heard += usize::from(arrived && byte == [2]);
+            (arrived && byte == [3]).then_some(())
+        });
+    }
+    assert_eq!(heard, 0, "the latter pod heard what the former one had been allowed to");
+    host.del(&pod).kubernetes("x", "again").done();
 }
 
 /// Datagrams from one namespace to these addresses, one after another without a pause, counted where they leave and arrive.
