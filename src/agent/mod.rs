@@ -18,6 +18,9 @@
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `routing` | table 102, routes to other nodes and of anycast addresses |
 //! | `policing` | the tables of the packet filter |
+//! | `policy-dir` | what the files of the policies of a node without Kubernetes have told |
+//! | `watches` | which watches there are for policies; only with Kubernetes |
+//! | `watch-policies`, `watch-spaces`, one `watch-pods-of` per selection (at most 16) | one watch machine each; while policies are kept |
 //! | `ruleset-events` | the kernel's announcements of what others change in these tables; only while there are any |
 //! | `netns`, throw-away | one visit to a pod's namespace |
 //! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |

@@ -18,6 +18,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The directory in which it keeps the lease log.
     pub state_dir: PathBuf,
+    /// The directory with the policies of a node without Kubernetes; none if there are no policies.
+    pub policy_dir: Option<PathBuf>,
     /// The directory in which it writes the CNI configuration once it can serve; none if it is not to write one.
     pub cni_conf_dir: Option<PathBuf>,
     /// Allocations of the Go flock, taken over at the start if the file is there.

@@ -35,7 +35,9 @@ use crate::agent::node::state::NodeState;
 use crate::agent::node::wake::Wake;
 use crate::agent::notices;
 use crate::agent::policing::Policing;
+use crate::agent::policing::directory::{self, Directory as PolicyDirectory};
 use crate::agent::policing::handle::{Message, Police};
+use crate::agent::policing::policies::{self, Policies};
 use crate::agent::policing::state::PolicingState;
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::{self, Unfit};
@@ -75,6 +77,9 @@ const COUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Number of descriptors that is enough for all requests that may be in service.
 const DESCRIPTORS: u64 = 4096;
+
+/// The bits of the connection mark that are flock's. Others on the host mark connections, too; kube-proxy marks packets only.
+const CONNECTION_MARK: u32 = 0x7fff_0000;
 
 /// Why the agent does not run.
 #[derive(Debug)]
@@ -126,6 +131,7 @@ pub struct Opened {
     listener: Listener,
     socket: PathBuf,
     state_dir: PathBuf,
+    policy_dir: Option<PathBuf>,
     cni_conf_dir: Option<PathBuf>,
     import: PathBuf,
     bird: Places,
@@ -166,8 +172,8 @@ impl Opened {
             Some(listener) => listener,
             None => Listener::bind(&settings.socket).map_err(StartError::Bind)?,
         };
-        let Settings { socket, state_dir, cni_conf_dir, import, bird, .. } = settings;
-        Ok(Opened { began, signals, lock, store, listener, socket, state_dir, cni_conf_dir, import, bird })
+        let Settings { socket, state_dir, policy_dir, cni_conf_dir, import, bird, .. } = settings;
+        Ok(Opened { began, signals, lock, store, listener, socket, state_dir, policy_dir, cni_conf_dir, import, bird })
     }
 
     /// Puts record and kernel in order, and the host as far as the NodeConfig is known.
@@ -223,8 +229,20 @@ impl Opened {
             .map(|of| Others::new(node_name.clone(), of.peers.clone(), speaking.clone(), of.held.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
         let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes);
-        let policing =
-            Policing::new(ledger.clone(), state.clone(), wakers.police.clone(), Board::<PolicingState>::default());
+        let origin = match (&kubernetes, &self.policy_dir) {
+            (Some(kubernetes), None) => policies::Origin::Api(kubernetes.wishes.clone()),
+            (Some(kubernetes), Some(_)) => {
+                log::warn("--policy-dir is for a node without Kubernetes, and not used").write();
+                policies::Origin::Api(kubernetes.wishes.clone())
+            }
+            (None, Some(_)) => policies::Origin::Directory,
+            (None, None) => policies::Origin::Nowhere,
+        };
+        let policy_dir = self.policy_dir.filter(|_| kubernetes.is_none());
+        let policies = Policies::new(origin, &self.state_dir, CONNECTION_MARK);
+        let peers = kubernetes.as_ref().map(|kubernetes| kubernetes.peers.clone());
+        let (police, board) = (wakers.police.clone(), Board::<PolicingState>::default());
+        let policing = Policing::new(ledger.clone(), state.clone(), peers, policies, police, board);
         let mut host = Host::new(suspicions);
         if leases > 0 {
             // There are pods to serve: what they need of the host and of its routes is kept without a request.
@@ -260,6 +278,7 @@ impl Opened {
             node,
             routing,
             policing,
+            policy_dir,
             speaking,
             bird: self.bird,
         })
@@ -287,6 +306,7 @@ pub struct Recovered {
     node: Node,
     routing: Routing,
     policing: Policing,
+    policy_dir: Option<PathBuf>,
     speaking: Board<Speaking>,
     bird: Places,
 }
@@ -332,6 +352,10 @@ impl Recovered {
             }
         })?;
         threads.start("routing", move || routing.run(&woken.routing))?;
+        if let Some(path) = self.policy_dir {
+            let directory = PolicyDirectory::new(path, self.wakers.police.tell());
+            threads.start("policy-dir", move || directory.run(&woken.directory))?;
+        }
         threads.start("policing", move || policing.run(&woken.policing))?;
         threads.start("bird", move || bird.run(&woken.bird))?;
         let following = match self.kubernetes {
@@ -432,6 +456,7 @@ struct Wakers {
     reconcile: Sender<Turn>,
     routing: Sender<News>,
     police: Police,
+    directory: Sender<directory::Asked>,
     bird: Sender<()>,
 }
 
@@ -442,6 +467,7 @@ struct Woken {
     reconcile: Receiver<Turn>,
     routing: Receiver<News>,
     policing: Receiver<Message>,
+    directory: Receiver<directory::Asked>,
     bird: Receiver<()>,
 }
 
@@ -450,10 +476,17 @@ impl Wakers {
         let ((node, node_woken), (reconcile, reconcile_woken)) = (channel(), channel());
         let (routing, routing_woken) = channel();
         let (police, policing) = channel();
+        let (directory, directory_woken) = channel();
         let (bird, bird_woken) = channel();
-        let woken =
-            Woken { node: node_woken, reconcile: reconcile_woken, routing: routing_woken, policing, bird: bird_woken };
-        (Wakers { node, reconcile, routing, police: Police::new(police), bird }, woken)
+        let woken = Woken {
+            node: node_woken,
+            reconcile: reconcile_woken,
+            routing: routing_woken,
+            policing,
+            directory: directory_woken,
+            bird: bird_woken,
+        };
+        (Wakers { node, reconcile, routing, police: Police::new(police), directory, bird }, woken)
     }
 
     // Sending fails only when the thread has ended, and then there is nobody to wake.
@@ -462,6 +495,7 @@ impl Wakers {
         self.node.send(Wake::Again).ok();
         self.reconcile.send(Turn::Round).ok();
         self.routing.send(News::Again).ok();
+        self.directory.send(directory::Asked::Again).ok();
         self.police.look_at_kernel();
     }
 
@@ -470,6 +504,7 @@ impl Wakers {
         self.reconcile.send(Turn::Stop).ok();
         self.routing.send(News::Stop).ok();
         self.police.stop();
+        self.directory.send(directory::Asked::Stop).ok();
         self.bird.send(()).ok();
     }
 }

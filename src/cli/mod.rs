@@ -89,6 +89,7 @@ fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
         node_name: given.text(&table::NODE_NAME),
         socket: given.needed_path(&table::SOCKET)?,
         state_dir: given.needed_path(&table::STATE_DIR)?,
+        policy_dir: given.path(&table::POLICY_DIR),
         cni_conf_dir: given.path(&table::CNI_CONF_DIR),
         import: given.needed_path(&table::IMPORT)?,
         bird: Places { file: given.needed_path(&table::BIRD_CONFIG)?, socket: given.needed_path(&table::BIRD_SOCKET)? },

@@ -185,6 +185,17 @@ pub const STATE_DIR: Flag = Flag {
     ..PLAIN
 };
 
+/// `--policy-dir`
+pub const POLICY_DIR: Flag = Flag {
+    name: "--policy-dir",
+    programs: AGENT,
+    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Nothing }),
+    help: "without Kubernetes: enforce the NetworkPolicies in the YAML and JSON files of this directory, with the Namespaces and Pods \
+           that stand beside them",
+    excludes: &["--kubeconfig"],
+    ..PLAIN
+};
+
 /// `--cni-conf-dir`
 pub const CNI_CONF_DIR: Flag = Flag {
     name: "--cni-conf-dir",
@@ -368,6 +379,7 @@ pub const FLAGS: &[Flag] = &[
     NODE_NAME,
     SOCKET,
     STATE_DIR,
+    POLICY_DIR,
     CNI_CONF_DIR,
     IMPORT,
     BIRD_CONFIG,

@@ -32,6 +32,7 @@ fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
         node_name: None,
         socket: "/run/flock/flock.sock".into(),
         state_dir: "/run/flock/state".into(),
+        policy_dir: None,
         cni_conf_dir: None,
         import: "/var/lib/flock/allocations.json".into(),
         bird: Places { file: "/etc/flock/bird/bird.conf".into(), socket: "/run/flock/bird.ctl".into() },
@@ -51,6 +52,7 @@ fn every_flag_reaches_what_it_is_for() {
         node_name: Some("n".into()),
         socket: "/s".into(),
         state_dir: "d".into(),
+        policy_dir: None,
         cni_conf_dir: Some("c".into()),
         import: "i".into(),
         bird: Places { file: "/b".into(), socket: "/c".into() },
@@ -58,6 +60,8 @@ fn every_flag_reaches_what_it_is_for() {
         log_level: Level::Debug,
     };
     assert_eq!(settings(line), expected);
+    let standalone = settings("--node-config n --policy-dir p");
+    assert_eq!(standalone.policy_dir, Some("p".into()));
     assert_eq!(settings("").source, ConfigSource::Pod);
     let of_uninstall = given("uninstall --root=a=b --dry-run --force --cni-bin-dir /x");
     let expected = Common { cni_bin_dir: Some("/x".into()), root: Some("a=b".into()), dry_run: true };

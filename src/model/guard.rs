@@ -35,6 +35,13 @@ pub const SOURCES4: &str = "src4";
 /// The same for IPv6.
 pub const SOURCES6: &str = "src6";
 
+/// The names of the chains, of both tables.
+const SOURCE: &str = "source";
+const GUARD: &str = "guard";
+
+/// The names of all that is made here.
+pub const NAMES: [&str; 5] = [LINKS, SOURCES4, SOURCES6, SOURCE, GUARD];
+
 /// What all host ends of pods' links are named like.
 const POD_LINKS: &str = "flock";
 
@@ -93,13 +100,13 @@ pub fn check_sources<'a>(ruleset: &mut Ruleset, leases: impl Iterator<Item = &'a
     let arp = ruleset.entry(ARP).or_default();
     add_set(arp, LINKS, counted, links.clone());
     add_set(arp, SOURCES4, Form::LinkAddresses(Family::V4), v4.clone());
-    add_chain(arp, "source", Hook::Input, FILTERING, arp_rules());
+    add_chain(arp, SOURCE, Hook::Input, FILTERING, arp_rules());
     let filter = ruleset.entry(FILTER).or_default();
     add_set(filter, LINKS, counted, links);
     add_set(filter, SOURCES4, Form::LinkAddresses(Family::V4), v4);
     add_set(filter, SOURCES6, Form::LinkAddresses(Family::V6), v6);
-    add_chain(filter, "source", Hook::Prerouting, RAW, source_rules());
-    add_chain(filter, "guard", Hook::Input, FILTERING, guard_rules());
+    add_chain(filter, SOURCE, Hook::Prerouting, RAW, source_rules());
+    add_chain(filter, GUARD, Hook::Input, FILTERING, guard_rules());
 }
 
 fn add_set(table: &mut Table, name: &str, form: Form, elements: BTreeSet<Element>) {

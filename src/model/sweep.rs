@@ -72,11 +72,20 @@ const POD_LINKS: &str = "flock";
 /// The set of limits.
 const RATES: &str = "sweeps";
 
+/// The chain that packets enter.
+const SWEEP: &str = "sweep";
+
 /// The chain of packets to a pod, from the network.
 const ANSWERS: &str = "sweep/answers";
 
 /// The chain of packets of a pod, to the network.
 const TRIAL: &str = "sweep/trial";
+
+/// Whether a set or chain of this name is made here.
+pub fn is_name(name: &str) -> bool {
+    let of_family = |names: &Names| [names.on_link, names.answered, names.tried].contains(&name);
+    [RATES, ANSWERS, TRIAL, SWEEP].contains(&name) || NAMES.iter().any(of_family)
+}
 
 /// Names and numbers of one family.
 struct Names {
@@ -147,7 +156,7 @@ pub fn limit_sweeps(ruleset: &mut Ruleset, on_link: &[IpNet]) {
     let sweep = vec![vec![from(Op::Ne), to(Op::Eq), jump(ANSWERS)], vec![from(Op::Eq), to(Op::Ne), jump(TRIAL)]];
     table.chains.insert(ANSWERS.to_string(), Chain { base: None, rules: answers });
     table.chains.insert(TRIAL.to_string(), Chain { base: None, rules: trial });
-    table.chains.insert("sweep".to_string(), Chain { base, rules: sweep });
+    table.chains.insert(SWEEP.to_string(), Chain { base, rules: sweep });
     let filter = ruleset.entry(FILTER).or_default();
     filter.sets.extend(table.sets);
     filter.chains.extend(table.chains);

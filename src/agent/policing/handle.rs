@@ -14,11 +14,20 @@ use crate::agent::reply::{self, Reply};
 use model::addr::Attachment;
 use model::lease::Lease;
 
+/// What is in force for a pod whose link is about to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// What its policies say, or everything if it has none.
+    Settled,
+    /// Nothing, until it is known what its policies say.
+    Quarantined,
+}
+
 /// What the thread is told.
 #[derive(Debug)]
 pub enum Message {
     /// A link is about to be made for this lease: have in force what its pod may, by this deadline.
-    Admit(Box<Lease>, Instant, Reply<Result<(), Cause>>),
+    Admit(Box<Lease>, Instant, Reply<Result<Admitted, Cause>>),
     /// The link of this attachment has gone.
     Dismiss(Attachment),
     /// Something of the cluster that policies are about.
@@ -49,7 +58,7 @@ impl Police {
     ///
     /// # Errors
     /// [`Cause::Nftables`] with the kernel's reason; [`Cause::Late`].
-    pub fn admit(&self, lease: &Lease, deadline: Instant) -> Result<(), Cause> {
+    pub fn admit(&self, lease: &Lease, deadline: Instant) -> Result<Admitted, Cause> {
         let (reply, answer) = reply::pair();
         let message = Message::Admit(Box::new(lease.clone()), deadline, reply);
         self.messages.send(message).map_err(|_| Cause::Stopping)?;

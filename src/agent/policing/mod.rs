@@ -1,8 +1,9 @@
 //! Keeps what pods may send and receive: the tables of the packet filter. One thread, the only writer of these tables.
 //!
-//! `model::guard` decides what the tables hold; this file asks, carries out and says. What a pod may is in force before its link
-//! is made, and goes after its link. Each round compares with what the kernel shows, and so does what the kernel announces of
-//! others' changes. Must not touch a table of somebody else, nor a link.
+//! `model` decides what the tables hold; this file asks, carries out and says. What a pod may is in force before its link is made,
+//! and goes after its link. Each round compares with what the kernel shows, and so does what the kernel announces of others'
+//! changes. What an earlier agent has left goes on to filter until all is known that counts. Must not touch a table of somebody
+//! else, nor a link.
 
 pub mod cluster;
 pub mod directory;
@@ -12,19 +13,25 @@ pub mod policies;
 pub mod state;
 pub mod tables;
 pub mod tell;
+pub mod wanted;
 pub mod watches;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::mem;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::Ledger;
+use crate::agent::node::peers::Listed;
 use crate::agent::node::state::NodeState;
-use crate::agent::policing::handle::{Message, Police};
+use crate::agent::policing::cluster::ClusterNews;
+use crate::agent::policing::handle::{Admitted, Message, Police};
+use crate::agent::policing::policies::Policies;
 use crate::agent::policing::state::PolicingState;
 use crate::agent::policing::tables::{Compared, Tables};
+use crate::agent::policing::wanted::{Inherited, elements, guarded, whole};
 use crate::agent::suspicion::Budget;
 use crate::agent::threads::spawn;
 use crate::kernel::nftables::NftError;
@@ -34,12 +41,13 @@ use crate::process::progress::Progress;
 use model::addr::Attachment;
 use model::guard;
 use model::lease::Lease;
+use model::masquerade::{MASQUERADE4, MASQUERADE6};
 use model::policing::Policing as Wishes;
-use model::ruleset::diff::Change;
-use model::ruleset::{Element, Ruleset, Set, Table, TableKey};
+use model::policy::names;
+use model::ruleset::{Ruleset, TableKey};
 
 /// The tables of this thread.
-const TABLES: &[TableKey] = &[guard::FILTER, guard::ARP];
+const TABLES: &[TableKey] = &[guard::FILTER, guard::ARP, MASQUERADE4, MASQUERADE6];
 
 /// Time between two rounds, 20 s.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -58,7 +66,12 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub struct Policing {
     ledger: Ledger,
     node: Board<NodeState>,
+    /// The other nodes, whose ranges are not masqueraded; none without Kubernetes.
+    peers: Option<Board<Listed>>,
+    policies: Policies,
     tables: Tables,
+    /// What stood in the kernel when the agent began, as long as it is not known what should.
+    inherited: Option<Inherited>,
     /// Wakes this thread.
     police: Police,
     /// Somebody hears what others change.
@@ -72,7 +85,7 @@ pub struct Policing {
 }
 
 /// What a round is to look at beside what is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Look {
     /// Nothing.
     Wanted,
@@ -82,11 +95,21 @@ enum Look {
 
 impl Policing {
     /// Tables of which nothing is known yet. How they are is published on `board`.
-    pub fn new(ledger: Ledger, node: Board<NodeState>, police: Police, board: Board<PolicingState>) -> Policing {
+    pub fn new(
+        ledger: Ledger,
+        node: Board<NodeState>,
+        peers: Option<Board<Listed>>,
+        policies: Policies,
+        police: Police,
+        board: Board<PolicingState>,
+    ) -> Policing {
         Policing {
             ledger,
             node,
+            peers,
+            policies,
             tables: Tables::new(TABLES),
+            inherited: None,
             police,
             listening: false,
             leases: BTreeMap::new(),
@@ -113,17 +136,20 @@ impl Policing {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let mut look = first.is_none().then_some(Look::Kernel);
+            let mut news = Vec::new();
             for message in first.into_iter().chain(messages.try_iter()) {
                 match message {
+                    Message::Cluster(more) => news.push(more),
                     Message::Admit(lease, deadline, reply) => {
+                        // What was told before the link is about to be made counts for it.
+                        look = look.max(self.hear(mem::take(&mut news)));
                         if !reply.is_given_up() {
                             let outcome = self.admit(*lease, deadline);
                             reply.send(outcome);
                         }
                     }
                     Message::Dismiss(attachment) => self.dismiss(&attachment),
-                    Message::Cluster(_) => {}
-                    Message::Look => look = look.or(Some(Look::Wanted)),
+                    Message::Look => look = look.max(Some(Look::Wanted)),
                     Message::Kernel => {
                         self.police.looks_at_kernel();
                         look = Some(Look::Kernel);
@@ -131,6 +157,7 @@ impl Policing {
                     Message::Stop => return,
                 }
             }
+            look = look.max(self.hear(news));
             if let Some(look) = look {
                 due = self.round(look);
             }
@@ -144,8 +171,7 @@ impl Policing {
 
     /// One comparison, with what it puts right. Returns when the next one is due.
     fn round(&mut self, look: Look) -> Instant {
-        let outcome = self.compare(look);
-        let problem = outcome.err().map(|error| error.to_string());
+        let problem = self.compare(look).err().map(|error| error.to_string());
         let next = if problem.is_some() { RETRY } else { INTERVAL };
         self.say(problem);
         Instant::now() + next
@@ -155,11 +181,13 @@ impl Policing {
         // Without a NodeConfig nobody knows what is wanted, and what stands from before goes on.
         let Some(wishes) = self.wishes() else { return Ok(()) };
         let fail = |cause| Fault { step: Step::Compare, cause };
+        let refused = |error: NftError| fail(error.into());
         let deadline = Instant::now() + LIMIT;
         let (leases, _) = self.ledger.leases(deadline).map_err(fail)?;
         self.leases = leases.into_iter().map(|lease| (lease.attachment.clone(), lease)).collect();
+        self.policies.wish(&wishes);
         if look == Look::Kernel
-            && let Compared::Differs(what) = self.tables.compare(deadline).map_err(|error| fail(error.into()))?
+            && let Compared::Differs(what) = self.tables.compare(deadline).map_err(refused)?
         {
             if !self.budget.take(Instant::now()) {
                 log::warn("somebody keeps changing flock's tables; they are put back in rounds only")
@@ -169,18 +197,73 @@ impl Policing {
             }
             log::error("somebody has changed flock's tables, they are put back").with("what", what).write_limited();
         }
-        self.make(&wishes, deadline).map_err(|error| fail(error.into()))
+        self.policies.compile(self.leases.values(), &wishes);
+        self.make(&wishes, deadline).map_err(refused)
     }
 
     /// Brings the kernel to what is wanted.
     fn make(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), NftError> {
-        let wanted = self.wanted(wishes);
-        let links = wanted.get(&guard::FILTER).and_then(|table| table.sets.get(guard::LINKS));
-        self.state.links = links.map_or(0, |set| set.elements.len());
+        let is_open = self.policies.are_kept(wishes) && self.policies.part().is_none();
+        if is_open && self.inherited.is_none() {
+            // What stands is not known in full, and has to go on.
+            let standing = self.tables.inherit(guard::FILTER, deadline)?;
+            self.inherited = Some(Inherited::of(standing, self.leases.values()));
+        }
+        let was_open = !is_open && self.inherited.take().is_some();
+        if was_open {
+            self.tables.forget();
+        }
+        let mut wanted = self.wanted(wishes);
         if !wanted.is_empty() {
             self.listen();
         }
+        if self.tables.in_force().is_none() && self.policies.part().is_some() {
+            if let Some(mark) = self.tables.mark(guard::FILTER, names::EPOCH, self.policies.mask(), deadline)? {
+                self.policies.marks_may_be(mark);
+            }
+            if self.tables.is_other(&wanted, deadline)? {
+                // What stands may have allowed what is not to be.
+                self.policies.revoke();
+                wanted = self.wanted(wishes);
+            }
+        }
         self.tables.put(wanted, deadline)
+    }
+
+    fn wanted(&mut self, wishes: &Wishes) -> Ruleset {
+        let state = self.node.get();
+        let peers = self.peers.as_ref().map(Board::get);
+        let mut wanted = whole(wishes, &state, peers.as_deref(), self.leases.values());
+        if let Some(part) = self.policies.part() {
+            wanted::add(&mut wanted, part);
+        } else if let Some(inherited) = &self.inherited {
+            let closed = |lease: &Lease| self.policies.is_quarantined(lease, wishes);
+            inherited.go_on(&mut wanted, self.leases.values(), closed, self.policies.mask());
+        }
+        let links = wanted.get(&guard::FILTER).and_then(|table| table.sets.get(guard::LINKS));
+        self.state.links = links.map_or(0, |set| set.elements.len());
+        wanted
+    }
+
+    /// Takes news of the cluster in, and has in force what they change. What is to be looked at, if that is more.
+    fn hear(&mut self, news: Vec<ClusterNews>) -> Option<Look> {
+        if news.is_empty() {
+            return None;
+        }
+        // Before the first NodeConfig nothing is asked for, and this node's own pods are told all the same.
+        let wishes = self.wishes().unwrap_or_default();
+        let Some(changes) = self.policies.hear(news, &self.leases, &wishes) else { return Some(Look::Wanted) };
+        let deadline = Instant::now() + LIMIT;
+        match self.tables.in_force() {
+            Some(_) => match self.tables.change(&changes, deadline) {
+                Ok(()) => None,
+                Err(error) => {
+                    log::debug("changes of policies are made as a whole").with("err", error).write_limited();
+                    Some(Look::Wanted)
+                }
+            },
+            None => Some(Look::Wanted),
+        }
     }
 
     /// Starts the thread that hears what others change, before there is anything to change. Where that cannot be, the rounds alone
@@ -222,52 +305,55 @@ impl Policing {
         }
     }
 
-    fn wanted(&self, wishes: &Wishes) -> Ruleset {
-        let mut wanted = Ruleset::new();
-        if wishes.source_check {
-            guard::check_sources(&mut wanted, self.leases.values());
-        }
-        wanted
-    }
-
     /// Has in force what the pod of `lease` may, before its link is made.
     ///
     /// # Errors
     /// It is not in force.
-    fn admit(&mut self, lease: Lease, deadline: Instant) -> Result<(), Cause> {
-        let Some(wishes) = self.wishes() else { return Ok(()) };
+    fn admit(&mut self, lease: Lease, deadline: Instant) -> Result<Admitted, Cause> {
+        let Some(wishes) = self.wishes() else { return Ok(Admitted::Settled) };
         let attachment = lease.attachment.clone();
-        let before = self.leases_of(&attachment, &wishes);
-        let former = self.leases.insert(attachment.clone(), lease);
-        let after = self.leases_of(&attachment, &wishes);
-        let done = match self.by_difference(&before, &after) {
-            Some(changes) => self.tables.change(&changes, deadline),
-            None => self.make(&wishes, deadline),
+        let before = self.guarded(&attachment, &wishes);
+        let former = self.leases.insert(attachment.clone(), lease.clone());
+        let after = self.guarded(&attachment, &wishes);
+        let mut changes = elements(&before, &after);
+        changes.extend(self.policies.link_comes(&lease, &self.leases, &wishes));
+        let done = match self.tables.in_force() {
+            Some(in_force) if self.inherited.is_none() && after.keys().all(|key| in_force.contains_key(key)) => {
+                self.tables.change(&changes, deadline)
+            }
+            _ => self.make(&wishes, deadline),
         };
         let done = match done {
             // What was thought to be in force is not: somebody may have taken the tables away.
             Err(_) if Instant::now() < deadline => self.make(&wishes, deadline),
             other => other,
         };
-        done.map_err(|error| {
-            match former {
-                Some(lease) => self.leases.insert(attachment, lease),
-                None => self.leases.remove(&attachment),
-            };
-            Cause::Nftables(error)
-        })
+        match done {
+            Ok(()) if self.policies.is_quarantined(&lease, &wishes) => Ok(Admitted::Quarantined),
+            Ok(()) => Ok(Admitted::Settled),
+            Err(error) => {
+                match former {
+                    Some(former) => self.leases.insert(attachment, former),
+                    None => self.leases.remove(&attachment),
+                };
+                self.policies.link_goes(&lease, &self.leases, &wishes);
+                self.tables.forget();
+                Err(error.into())
+            }
+        }
     }
 
     /// Lets go of what the pod of an attachment could do, whose link has gone. What stays in the tables harms nobody, as no link of
     /// this name is there, and the next round removes it.
     fn dismiss(&mut self, attachment: &Attachment) {
         let Some(wishes) = self.wishes() else { return };
-        let before = self.leases_of(attachment, &wishes);
-        if self.leases.remove(attachment).is_none() {
-            return;
-        }
-        let after = self.leases_of(attachment, &wishes);
-        if let Some(changes) = self.by_difference(&before, &after)
+        let before = self.guarded(attachment, &wishes);
+        let Some(lease) = self.leases.remove(attachment) else { return };
+        let after = self.guarded(attachment, &wishes);
+        let mut changes = elements(&before, &after);
+        changes.extend(self.policies.link_goes(&lease, &self.leases, &wishes));
+        if self.tables.in_force().is_some()
+            && self.inherited.is_none()
             && let Err(error) = self.tables.change(&changes, Instant::now() + LIMIT)
         {
             log::warn("what a pod could send is let go of in the next round")
@@ -277,44 +363,9 @@ impl Policing {
         }
     }
 
-    /// The tables of the one container of `attachment` alone.
-    fn leases_of(&self, attachment: &Attachment, wishes: &Wishes) -> Ruleset {
-        let mut own = Ruleset::new();
-        if wishes.source_check {
-            let leases = self.leases.range(attachment.first_of_container()..).map(|(_, lease)| lease);
-            let same = |lease: &&Lease| lease.attachment.container_id == attachment.container_id;
-            guard::check_sources(&mut own, leases.take_while(same));
-        }
-        own
+    /// What the one container of `attachment` may send, as tables of its own.
+    fn guarded(&self, attachment: &Attachment, wishes: &Wishes) -> Ruleset {
+        let leases = self.leases.range(attachment.first_of_container()..).map(|(_, lease)| lease);
+        guarded(wishes, leases.take_while(|lease| lease.attachment.container_id == attachment.container_id))
     }
-
-    /// The elements that lead from one container's tables to others; none where what is in force has no such tables yet.
-    fn by_difference(&self, before: &Ruleset, after: &Ruleset) -> Option<Vec<Change>> {
-        let in_force = self.tables.in_force()?;
-        after.keys().all(|key| in_force.contains_key(key)).then(|| elements(before, after))
-    }
-}
-
-/// The elements that are in the sets of one ruleset and not of the other, as changes that lead from the first to the second.
-fn elements(before: &Ruleset, after: &Ruleset) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let nothing = Table::default();
-    let keys: BTreeSet<&TableKey> = before.keys().chain(after.keys()).collect();
-    for key in keys {
-        let (before, after) = (before.get(key).unwrap_or(&nothing), after.get(key).unwrap_or(&nothing));
-        let sets: BTreeMap<&String, &Set> = before.sets.iter().chain(&after.sets).collect();
-        for (name, Set { form, .. }) in sets {
-            let of = |table: &'_ Table| table.sets.get(name).map(|set| set.elements.clone()).unwrap_or_default();
-            let (old, new) = (of(before), of(after));
-            let gone: Vec<Element> = old.difference(&new).cloned().collect();
-            if !gone.is_empty() {
-                changes.push(Change::RemoveElements(*key, name.clone(), *form, gone));
-            }
-            let come: Vec<Element> = new.difference(&old).cloned().collect();
-            if !come.is_empty() {
-                changes.push(Change::AddElements(*key, name.clone(), *form, come));
-            }
-        }
-    }
-    changes
 }

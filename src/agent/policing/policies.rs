@@ -11,8 +11,8 @@ use std::sync::mpsc::Sender;
 use crate::agent::policing::cluster::{Change as News, Cluster, ClusterNews, Learned, Told, Watch};
 use crate::agent::policing::epoch::Epoch;
 use crate::agent::policing::watches::Wish;
-use model::addr::IfName;
-use model::lease::Lease;
+use model::addr::{Attachment, IfName};
+use model::lease::{Lease, PodName};
 use model::policing::{Mode, Policing as Wishes};
 use model::policy::compile::{Compiled, Log, Settings, Step, compile};
 use model::policy::watching::Selection;
@@ -49,17 +49,6 @@ pub struct Policies {
     settled: BTreeSet<IfName>,
     /// Of a directory: the pods that it tells of, which do not say of which node they are.
     written: BTreeMap<PodKey, Pod>,
-}
-
-/// What a piece of news comes to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing.
-    Same,
-    /// These changes of what is in force.
-    Changes(Vec<Change>),
-    /// The part is another as a whole.
-    Anew,
 }
 
 impl Policies {
@@ -123,8 +112,7 @@ impl Policies {
         }
     }
 
-    /// Compiles the part for these leases, as far as all is known that counts. With `anew` something that is not known may have been
-    /// in force before.
+    /// Compiles the part for these leases, as soon as all is known that counts.
     pub fn compile<'a>(&mut self, leases: impl Iterator<Item = &'a Lease>, wishes: &Wishes) {
         if !self.are_kept(wishes) {
             self.compiled = None;
@@ -132,7 +120,7 @@ impl Policies {
         }
         let leases: Vec<&Lease> = leases.collect();
         if matches!(self.origin, Origin::Directory) {
-            self.tell_own(&leases);
+            self.tell_all_own(&leases);
         }
         if !self.cluster.is_known() {
             return;
@@ -155,33 +143,38 @@ impl Policies {
         self.compiled.as_mut().map(|compiled| compiled.epoch_changed(epoch)).unwrap_or_default()
     }
 
-    /// A link is about to be made for `lease`, or is another pod's now. Returns what that changes, as far as the part is known.
-    pub fn link_comes(&mut self, lease: &Lease, wishes: &Wishes) -> Vec<Change> {
-        if matches!(self.origin, Origin::Directory) {
-            let learned = self.tell_own(&[lease]);
-            // Of a link that is not there yet, nothing else depends.
-            let changes = self.step(&learned, &[], wishes);
-            if let Outcome::Changes(mut changes) = changes {
-                changes.extend(self.place(lease, wishes));
-                return changes;
-            }
-        }
-        self.place(lease, wishes)
-    }
-
-    fn place(&mut self, lease: &Lease, wishes: &Wishes) -> Vec<Change> {
+    /// A link is about to be made for `lease`, which is one of `leases`. Returns what that changes, as far as the part is known.
+    pub fn link_comes(&mut self, lease: &Lease, leases: &BTreeMap<Attachment, Lease>, wishes: &Wishes) -> Vec<Change> {
+        let mut changes = self.own_changed(lease, leases, wishes);
         let subject = self.subject(lease, wishes);
-        let Some(compiled) = &mut self.compiled else { return Vec::new() };
-        let step = compiled.subject_changed(self.cluster.world(), &subject.link, Some(&subject));
-        self.with_epoch(step)
+        if let Some(compiled) = &mut self.compiled {
+            let step = compiled.subject_changed(self.cluster.world(), &subject.link, Some(&subject));
+            changes.extend(self.with_epoch(step));
+        }
+        changes
     }
 
-    /// The link of `lease` has gone.
-    pub fn link_goes(&mut self, lease: &Lease) -> Vec<Change> {
+    /// The link of `lease`, which is none of `leases` any more, has gone.
+    pub fn link_goes(&mut self, lease: &Lease, leases: &BTreeMap<Attachment, Lease>, wishes: &Wishes) -> Vec<Change> {
         self.settled.remove(&lease.host_link);
-        let Some(compiled) = &mut self.compiled else { return Vec::new() };
-        let step = compiled.subject_changed(self.cluster.world(), &lease.host_link, None);
-        self.with_epoch(step)
+        let mut changes = Vec::new();
+        if let Some(compiled) = &mut self.compiled {
+            let step = compiled.subject_changed(self.cluster.world(), &lease.host_link, None);
+            changes = self.with_epoch(step);
+        }
+        changes.extend(self.own_changed(lease, leases, wishes));
+        changes
+    }
+
+    /// Of a directory: the pod of `lease` is what its leases say.
+    fn own_changed(&mut self, lease: &Lease, leases: &BTreeMap<Attachment, Lease>, wishes: &Wishes) -> Vec<Change> {
+        let Origin::Directory = self.origin else { return Vec::new() };
+        let Some(name) = &lease.pod else { return Vec::new() };
+        let siblings: Vec<&Lease> = leases.values().filter(|other| is_of(other, name)).collect();
+        let now = own_pods(siblings.iter().copied(), &self.written).into_values().next();
+        let learned = self.tell_own(vec![News { key: key_of(name), known: true, now }]);
+        // The links of the pod are looked at by whoever asks.
+        self.step(&learned, &[], wishes)
     }
 
     /// Whether the pod of `lease` is closed, as nobody knows yet what holds for it.
@@ -189,11 +182,17 @@ impl Policies {
         self.are_kept(wishes) && self.treatment(lease, self.pod_of(lease).as_ref(), wishes) == Treatment::Quarantine
     }
 
-    /// Takes news in. Returns what they change in force, for these leases.
-    pub fn hear(&mut self, news: Vec<ClusterNews>, leases: &[&Lease], wishes: &Wishes) -> Outcome {
+    /// Takes news in. Returns what they change in force, for these leases; none if the part becomes known only now, or has to be
+    /// compiled first.
+    pub fn hear(
+        &mut self,
+        news: Vec<ClusterNews>,
+        leases: &BTreeMap<Attachment, Lease>,
+        wishes: &Wishes,
+    ) -> Option<Vec<Change>> {
         let mut learned = Learned::default();
         for news in news {
-            let news = if matches!(self.origin, Origin::Directory) { self.written(news, leases) } else { vec![news] };
+            let news = if matches!(self.origin, Origin::Directory) { self.read(news, leases) } else { vec![news] };
             for news in news {
                 let more = self.cluster.hear(news);
                 learned.policies.extend(more.policies);
@@ -204,46 +203,54 @@ impl Policies {
             }
         }
         self.wish(wishes);
-        self.step(&learned, leases, wishes)
+        if self.compiled.is_none() {
+            return (!self.cluster.is_known()).then(Vec::new);
+        }
+        let leases: Vec<&Lease> = leases.values().collect();
+        Some(self.step(&learned, &leases, wishes))
     }
 
-    fn step(&mut self, learned: &Learned, leases: &[&Lease], wishes: &Wishes) -> Outcome {
-        let Some(compiled) = &mut self.compiled else {
-            return if self.cluster.is_known() { Outcome::Anew } else { Outcome::Same };
-        };
-        if !learned.policies.is_empty() || !learned.namespaces.is_empty() {
-            return Outcome::Anew;
-        }
-        let mut whole = Step { changes: Vec::new(), revokes: false };
-        let mut touched: BTreeSet<IfName> = BTreeSet::new();
-        let mut seen: BTreeSet<&PodKey> = BTreeSet::new();
+    /// What was learned, as changes: of pods, which are elements of the sets that there are, then of namespaces, then of policies,
+    /// which make other sets of the pods that there are now, and last of links.
+    fn step(&mut self, learned: &Learned, leases: &[&Lease], wishes: &Wishes) -> Vec<Change> {
+        let Some(compiled) = &mut self.compiled else { return Vec::new() };
         let world = self.cluster.world();
-        for (key, before) in &learned.pods {
-            // What it was before all of these news counts.
-            if !seen.insert(key) {
-                continue;
-            }
-            let (before, after) = (before.as_ref().map(|pod| (key, pod)), world.pods.get(key).map(|pod| (key, pod)));
-            let Step { changes, revokes } = compiled.pod_changed(before, after);
-            whole.changes.extend(changes);
-            whole.revokes |= revokes;
+        let mut whole = Step { changes: Vec::new(), revokes: false };
+        let mut add = |step: Step| {
+            whole.changes.extend(step.changes);
+            whole.revokes |= step.revokes;
+        };
+        let mut touched: BTreeSet<IfName> = BTreeSet::new();
+        // Of a thing that has changed several times, what it was before all of these news counts.
+        let mut seen: BTreeSet<&PodKey> = BTreeSet::new();
+        for (key, before) in learned.pods.iter().filter(|(key, _)| seen.insert(key)) {
+            let [before, after] = [before.as_ref(), world.pods.get(key)].map(|pod| pod.map(|pod| (key, pod)));
+            add(compiled.pod_changed(before, after));
             touched.extend(compiled.links_of(key).cloned());
         }
-        let quarantined = |lease: &&&Lease| learned.settled && !self.settled.contains(&lease.host_link);
-        let concerned: Vec<&Lease> =
-            leases.iter().filter(|lease| touched.contains(&lease.host_link) || quarantined(lease)).copied().collect();
+        let namespaces: BTreeSet<&String> = learned.namespaces.iter().map(|(name, _)| name).collect();
+        for name in namespaces {
+            add(compiled.namespace_changed(world, name, world.namespaces.get(name)));
+        }
+        let policies: BTreeSet<&(String, String)> = learned.policies.iter().map(|(key, _)| key).collect();
+        for (namespace, name) in policies {
+            add(compiled.policy_changed(world, namespace, name));
+        }
+        let concerned: Vec<&Lease> = leases
+            .iter()
+            .filter(|lease| {
+                touched.contains(&lease.host_link) || learned.settled && !self.settled.contains(&lease.host_link)
+            })
+            .copied()
+            .collect();
         for lease in concerned {
             let subject = self.subject(lease, wishes);
             let Some(compiled) = &mut self.compiled else { break };
-            let Step { changes, revokes } =
-                compiled.subject_changed(self.cluster.world(), &subject.link, Some(&subject));
-            whole.changes.extend(changes);
-            whole.revokes |= revokes;
+            let step = compiled.subject_changed(self.cluster.world(), &subject.link, Some(&subject));
+            whole.changes.extend(step.changes);
+            whole.revokes |= step.revokes;
         }
-        match self.with_epoch(whole) {
-            changes if changes.is_empty() => Outcome::Same,
-            changes => Outcome::Changes(changes),
-        }
+        self.with_epoch(whole)
     }
 
     fn with_epoch(&mut self, step: Step) -> Vec<Change> {
@@ -282,23 +289,37 @@ impl Policies {
     /// The pod of `lease`: the one that the runtime has named or, where that was lost, the one of this node that has its address.
     fn pod_of(&self, lease: &Lease) -> Option<PodKey> {
         if let Some(pod) = &lease.pod {
-            return Some(PodKey { namespace: pod.namespace.as_str().into(), name: pod.name.clone() });
+            return Some(key_of(pod));
         }
         let has = |pod: &Pod| lease.primary().any(|ip| pod.addresses.contains(&ip));
         self.cluster.own().find(|(_, pod)| has(pod)).map(|(key, _)| key.clone())
     }
 
-    /// Of a directory: the pods of this node are those of its leases, with what is written of them.
-    fn tell_own(&mut self, leases: &[&Lease]) -> Learned {
-        let mut each = Vec::new();
-        for (key, pod) in own_pods(leases, &self.written) {
-            each.push(News { key, known: false, now: Some(pod) });
-        }
-        self.cluster.hear(ClusterNews::Own(Told { each, complete: false }))
+    /// Of a directory: the pods of this node are those of these leases.
+    fn tell_all_own(&mut self, leases: &[&Lease]) {
+        let pods = own_pods(leases.iter().copied(), &self.written);
+        let gone = self.cluster.own().map(|(key, _)| key).filter(|key| !pods.contains_key(key));
+        let gone: Vec<_> = gone.map(|key| News { key: key.clone(), known: true, now: None }).collect();
+        let come = pods.into_iter().map(|(key, pod)| News { key, known: false, now: Some(pod) });
+        self.tell_own(gone.into_iter().chain(come).collect());
     }
 
-    /// Of a directory: what it tells of a pod of this node is told as of one of its own.
-    fn written(&mut self, news: ClusterNews, leases: &[&Lease]) -> Vec<ClusterNews> {
+    /// Of a directory: tells of pods of this node. One that is none any more is what is written of it.
+    fn tell_own(&mut self, each: Vec<News<PodKey, Pod>>) -> Learned {
+        let gone = each.iter().filter(|change| change.now.is_none());
+        let written = gone.filter_map(|change| Some((change.key.clone(), self.written.get(&change.key)?.clone())));
+        let written: Vec<_> = written.map(|(key, pod)| News { key, known: true, now: Some(pod) }).collect();
+        let mut learned = self.cluster.hear(ClusterNews::Own(Told { each, complete: false }));
+        if !written.is_empty() {
+            let watch = Watch { selection: Selection::all(), number: 0 };
+            let told = Told { each: written, complete: false };
+            learned.pods.extend(self.cluster.hear(ClusterNews::Peers(watch, told)).pods);
+        }
+        learned
+    }
+
+    /// Of a directory: what it says of a pod of this node is told as of one of its own.
+    fn read(&mut self, news: ClusterNews, leases: &BTreeMap<Attachment, Lease>) -> Vec<ClusterNews> {
         let ClusterNews::Peers(watch, told) = news else { return vec![news] };
         for change in &told.each {
             match &change.now {
@@ -306,25 +327,30 @@ impl Policies {
                 None => self.written.remove(&change.key),
             };
         }
-        let own: BTreeMap<PodKey, Pod> = own_pods(leases, &self.written);
-        let is_own = |key: &PodKey| own.contains_key(key);
-        let (here, elsewhere): (Vec<_>, Vec<_>) = told.each.into_iter().partition(|change| is_own(&change.key));
-        let here = here.into_iter().filter_map(|change| {
-            let now = own.get(&change.key).cloned()?;
-            Some(News { now: Some(now), ..change })
+        let own = own_pods(leases.values(), &self.written);
+        let here = told.each.iter().filter_map(|change| {
+            let now = own.get(&change.key)?.clone();
+            Some(News { key: change.key.clone(), known: true, now: Some(now) })
         });
-        let own = ClusterNews::Own(Told { each: here.collect(), complete: false });
-        let watch = Watch { selection: Selection::all(), ..watch };
-        vec![own, ClusterNews::Peers(watch, Told { each: elsewhere, complete: told.complete })]
+        let here = ClusterNews::Own(Told { each: here.collect(), complete: false });
+        vec![ClusterNews::Peers(watch, told), here]
     }
 }
 
+fn key_of(name: &PodName) -> PodKey {
+    PodKey { namespace: name.namespace.as_str().into(), name: name.name.clone() }
+}
+
+fn is_of(lease: &Lease, pod: &PodName) -> bool {
+    lease.pod.as_ref().is_some_and(|name| name.namespace == pod.namespace && name.name == pod.name)
+}
+
 /// The pods of these leases, with the addresses that they have and the labels and ports that are written.
-fn own_pods(leases: &[&Lease], written: &BTreeMap<PodKey, Pod>) -> BTreeMap<PodKey, Pod> {
+fn own_pods<'a>(leases: impl Iterator<Item = &'a Lease>, written: &BTreeMap<PodKey, Pod>) -> BTreeMap<PodKey, Pod> {
     let mut pods: BTreeMap<PodKey, Pod> = BTreeMap::new();
     for lease in leases {
         let Some(name) = &lease.pod else { continue };
-        let key = PodKey { namespace: name.namespace.as_str().into(), name: name.name.clone() };
+        let key = key_of(name);
         let known = written.get(&key);
         let pod = pods.entry(key).or_insert_with(|| Pod {
             labels: known.map(|pod| pod.labels.clone()).unwrap_or_default(),

@@ -52,6 +52,46 @@ impl Tables {
         Tables::nft(&mut self.nft).map(|nft| nft.port())
     }
 
+    /// Lets go of what is known to be in force: the next change reads it first.
+    pub fn forget(&mut self) {
+        self.in_force = None;
+    }
+
+    /// Takes the table that stands for what is in force, as far as it can be told: without the rules of its chains, which are to be
+    /// left alone. Returns it; none if there is none.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn inherit(&mut self, key: TableKey, deadline: Instant) -> Result<Option<Table>, NftError> {
+        let shown = Tables::nft(&mut self.nft)?.read(key, deadline)?;
+        let outline = shown.and_then(|shown| shown.outline());
+        let mut in_force = Ruleset::new();
+        in_force.extend(outline.clone().map(|table| (key, table)));
+        for other in self.keys.iter().filter(|other| **other != key) {
+            let shown = Tables::nft(&mut self.nft)?.read(*other, deadline)?;
+            in_force.extend(shown.and_then(|shown| shown.outline()).map(|table| (*other, table)));
+        }
+        self.in_force = Some(in_force);
+        Ok(outline)
+    }
+
+    /// The value with which `chain` of the table that stands compares the connection's mark.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn mark(&mut self, key: TableKey, chain: &str, mask: u32, deadline: Instant) -> Result<Option<u32>, NftError> {
+        let shown = Tables::nft(&mut self.nft)?.read(key, deadline)?;
+        Ok(shown.and_then(|shown| shown.mark(chain, mask)))
+    }
+
+    /// Whether the kernel shows something else than `wanted`, or something that `wanted` lacks.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn is_other(&mut self, wanted: &Ruleset, deadline: Instant) -> Result<bool, NftError> {
+        Ok(self.differs(wanted, deadline)?.is_some())
+    }
+
     fn nft(nft: &mut Option<Nftables>) -> Result<&mut Nftables, NftError> {
         match nft {
             Some(nft) => Ok(nft),

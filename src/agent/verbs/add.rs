@@ -16,6 +16,7 @@ use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::NewLease;
 use crate::agent::ledger::claim::{Begun, Claim};
 use crate::agent::node::state::View;
+use crate::agent::policing::handle::Admitted;
 use crate::agent::verbs::takedown::{TakenDown, Unless};
 use crate::agent::verbs::wire::{unwire, wire};
 use crate::agent::verbs::{Trace, Verbs, key, receive};
@@ -134,15 +135,16 @@ impl Verbs {
         tell(&attachment, &warnings);
         trace.addresses = claim.lease().iter().flat_map(|lease| lease.addresses()).collect();
         let wired = self.wire_and_commit(call, &mut claim, &wanted.addresses, &netns);
+        trace.quarantined = matches!(wired, Ok(Admitted::Quarantined));
         let lease = claim.lease().cloned();
         trace.addresses = lease.iter().flat_map(Lease::addresses).collect();
         match (wired, lease) {
-            (Ok(()), Some(lease)) => {
+            (Ok(_), Some(lease)) => {
                 self.tell_routing_if(self.is_routed_apart(&lease));
                 Step::Answer.begin();
                 Ok(lease)
             }
-            (Ok(()), None) => Err(at(Step::Answer)(Cause::Unknown(attachment))),
+            (Ok(_), None) => Err(at(Step::Answer)(Cause::Unknown(attachment))),
             (Err(fault), _) => {
                 self.undo(claim);
                 Err(fault)
@@ -176,27 +178,34 @@ impl Verbs {
         claim: &mut Claim,
         wanted: &ipam::Request,
         netns: &Netns,
-    ) -> Result<(), Fault> {
+    ) -> Result<Admitted, Fault> {
         Step::Wire.begin();
-        let host_index = self.wire(claim, wanted, netns, call.deadline)?;
+        let (host_index, admitted) = self.wire(claim, wanted, netns, call.deadline)?;
         claim.lease().into_iter().for_each(|lease| self.proxy_for(lease, call.deadline));
         Step::Commit.begin();
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         if call.caller_gone() {
             return Err(fail(Cause::CallerGone));
         }
-        claim.commit(Some(host_index), call.deadline).map_err(fail)
+        claim.commit(Some(host_index), call.deadline).map_err(fail)?;
+        Ok(admitted)
     }
 
     /// Makes the link of the claim's lease. Where somebody has made a route to one of its addresses since the last look at the
     /// host, the pod gets another address.
-    fn wire(&self, claim: &mut Claim, wanted: &ipam::Request, netns: &Netns, deadline: Instant) -> Result<u32, Fault> {
+    fn wire(
+        &self,
+        claim: &mut Claim,
+        wanted: &ipam::Request,
+        netns: &Netns,
+        deadline: Instant,
+    ) -> Result<(u32, Admitted), Fault> {
         let reserve = |cause: Cause| Fault { step: Step::Reserve, cause };
         let mut tried = 0;
         loop {
             let attachment = claim.attachment().clone();
             let lease = claim.lease().ok_or_else(|| reserve(Cause::Unknown(attachment.clone())))?;
-            self.police.admit(lease, deadline).map_err(|cause| Fault { step: Step::Wire, cause })?;
+            let admitted = self.police.admit(lease, deadline).map_err(|cause| Fault { step: Step::Wire, cause })?;
             match wire(lease, netns, &self.remover, deadline) {
                 Err(Fault { step, cause: Cause::AddressTaken(ip, error) }) if wanted.fixed.contains(&ip) => {
                     return Err(Fault { step, cause: Cause::NamedTaken(ip, error) });
@@ -211,7 +220,7 @@ impl Verbs {
                     tell(&attachment, &claim.replace(ip, wanted.clone(), deadline).map_err(reserve)?);
                     tried += 1;
                 }
-                other => return other,
+                other => return other.map(|host_index| (host_index, admitted)),
             }
         }
     }

@@ -63,6 +63,8 @@ struct Trace {
     attachment: Option<Attachment>,
     pod: Option<PodName>,
     addresses: Vec<IpAddr>,
+    /// Nothing passes to or from the pod until it is known what its policies say.
+    quarantined: bool,
 }
 
 impl Handler for Verbs {
@@ -181,6 +183,7 @@ fn log_request(verb: Verb, trace: &Trace, began: Instant, fault: Option<&Fault>)
         .with_some("if", trace.attachment.as_ref().map(|a| &a.ifname))
         .with_some("pod", trace.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)))
         .with_some("addr", (!addresses.is_empty()).then(|| addresses.join(",")))
+        .with_some("policy", trace.quarantined.then_some("quarantine"))
         .with("ms", format!("{:.1}", began.elapsed().as_secs_f64() * 1000.0));
     match fault {
         Some(fault) => line.with("step", fault.step).with("err", fault).write_limited(),

@@ -56,6 +56,14 @@ pub(super) fn base_of(key: TableKey, base: Base) -> (&'static str, u32) {
     (kind, hook)
 }
 
+/// The reverse of [`base_of`], for the chains that flock makes.
+pub(super) fn base_from(key: TableKey, kind: &str, hook: u32, priority: i32) -> Option<Base> {
+    let kinds = [ChainKind::Filter, ChainKind::Nat].into_iter();
+    let hooks = [Hook::Input, Hook::Prerouting, Hook::Forward, Hook::Postrouting];
+    let all = kinds.flat_map(|kind| hooks.map(|hook| Base { kind, hook, priority }));
+    all.into_iter().find(|base| base_of(key, *base) == (kind, hook))
+}
+
 /// A batch, ready to be sent.
 pub(super) struct Batch {
     writer: Writer,

@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Count;
-use super::batch::base_of;
+use super::batch::{base_from, base_of};
 use super::expr;
 use super::form::{self, Elements, Shape, count, link};
 use super::uapi::*;
 use super::wire::{Writer, be32, find};
 use crate::kernel::netlink::message::{Attributes, text};
 use model::addr::IfName;
-use model::ruleset::{Element, Form, Rule, Set, Statement, Table, TableKey, Verdict};
+use model::ruleset::{Chain, Element, Form, Rule, Set, Statement, Table, TableKey, Verdict};
 
 /// One table as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +137,31 @@ impl Shown {
             let value = u32::from_ne_bytes(find(data, NFTA_DATA_VALUE)?.try_into().ok()?);
             (*expressions == *wanted(value)).then_some(value)
         })
+    }
+
+    /// The table as far as it can be told: its sets, its maps, and its chains without their rules, which nobody reads back. `None` if
+    /// something in it is not such as flock makes.
+    pub fn outline(&self) -> Option<Table> {
+        let mut table = Table::default();
+        for (name, set) in &self.sets {
+            if set.odd > 0 || self.dormant {
+                return None;
+            }
+            if set.shape.is_map() {
+                table.maps.insert(name.clone(), set.links.clone());
+            } else {
+                table.sets.insert(name.clone(), Set { form: set.shape.form()?, elements: set.elements.clone() });
+            }
+        }
+        for (name, chain) in &self.chains {
+            let base = match &chain.base {
+                Some((kind, hook, priority, NF_ACCEPT)) => Some(base_from(self.key, kind, *hook, *priority)?),
+                Some(_) => return None,
+                None => None,
+            };
+            table.chains.insert(name.clone(), Chain { base, rules: Vec::new() });
+        }
+        Some(table)
     }
 
     /// The first difference to what is wanted, in words for an operator; `None` if the kernel shows exactly that. What packets have
