@@ -511,8 +511,11 @@ fn an_address_of_two_pods_stays_a_peer_as_long_as_one_of_them_is() {
     let [web, far] = [0, 2].map(|number| (key(&cluster.pods[number]), pod(&cluster.pods[number])));
     let step = compiled.pod_changed(Some((&web.0, &web.1)), None);
     assert!(holds(&compiled) && !step.revokes, "{step:?}");
-    let other = Pod { labels: Default::default(), ..far.1.clone() };
-    let step = compiled.pod_changed(Some((&far.0, &far.1)), Some((&far.0, &other)));
+    compiled.pod_changed(None, Some((&web.0, &web.1)));
+    let other = |pod: &Pod| Pod { labels: Default::default(), ..pod.clone() };
+    compiled.pod_changed(Some((&far.0, &far.1)), Some((&far.0, &other(&far.1))));
+    assert!(holds(&compiled));
+    let step = compiled.pod_changed(Some((&web.0, &web.1)), Some((&web.0, &other(&web.1))));
     assert!(!holds(&compiled) && step.revokes, "{step:?}");
 }
 
