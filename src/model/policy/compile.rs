@@ -65,8 +65,10 @@ pub struct Log {
     pub burst: u32,
 }
 
-/// The policy's part of the table, and what is needed to change it. Changes of the world are told one by one, each as soon as the
-/// world has it and before it has another.
+/// The policy's part of the table, and what is needed to change it.
+///
+/// Of changes that come together, those of pods are told first, then those of namespaces, then policies, then links, with the world
+/// as it is behind all of them: a set that is new takes what the world has, and would count what is told of it afterwards twice.
 #[derive(Debug, Clone)]
 pub struct Compiled {
     settings: Settings,
