@@ -88,6 +88,13 @@ bench-routes: tools ## How fast routes are announced, withdrawn and learned with
 	@cargo bench --no-run --quiet --bench routes
 	@tests/sandbox cargo bench --quiet --bench routes -- $(ONLY)
 
+.PHONY: bench-watch
+bench-watch: tools ## What it costs to know the pods that policies are about, of ten thousand on a thousand nodes, with a real API server
+	@demo/need setpriv:util-linux openssl:openssl
+	@tests/kube/assets >/dev/null
+	@cargo bench --no-run --quiet --bench watch
+	@tests/sandbox cargo bench --quiet --bench watch
+
 .PHONY: test-kernels
 test-kernels: tools ## Stories on real kernels from the oldest on (5.10, 6.1, 6.12), booted by qemu without KVM; they are fetched once
 	@demo/need qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg xz:xz-utils

@@ -253,3 +253,63 @@ impl Audience<Pod> for PeerAudience {
         report("pods", &notice);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kube::kubeconfig::from_text;
+
+    fn selection(namespace: &str) -> Selection {
+        Selection { namespace: Some(namespace.into()), ..Selection::default() }
+    }
+
+    /// Watches that nobody answers, of which some are complete.
+    fn watches(of: &[(&str, bool)]) -> Watches {
+        let config = "current-context: c\nclusters: [{name: k, cluster: {server: 'http://192.0.2.1:1'}}]\nusers: []\n\
+                      contexts: [{name: c, context: {cluster: k}}]\n";
+        let access = from_text(config, std::path::Path::new("/")).expect("a kubeconfig");
+        let client = Arc::new(Client::new(&access, "test").expect("a client"));
+        let mut watches = Watches::new(client, Tell::new(drop));
+        for (namespace, complete) in of {
+            let (stop, _) = channel();
+            let complete = Arc::new(AtomicBool::new(*complete));
+            watches.pods.insert(selection(namespace), Running { _stop: stop, complete, unwanted: None });
+        }
+        watches
+    }
+
+    fn there(watches: &Watches) -> Vec<String> {
+        watches.pods.keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_watch_that_is_wanted_no_more_goes_on_until_everything_is_there_that_is_wanted_and_some_minutes() {
+        let mut watches = watches(&[("old", true), ("new", false)]);
+        let (wanted, began) = (BTreeSet::from([selection("new")]), Instant::now());
+        watches.end(&wanted, began);
+        watches.end(&wanted, began + KEEP);
+        assert_eq!(there(&watches), ["new/", "old/"], "what it shows is shown by nobody else yet");
+        watches.pods[&selection("new")].complete.store(true, Ordering::Relaxed);
+        watches.end(&wanted, began + KEEP - Duration::from_secs(1));
+        assert_eq!(there(&watches).len(), 2);
+        // Wanted again, it begins its minutes anew when it is not.
+        watches.end(&BTreeSet::from([selection("new"), selection("old")]), began + KEEP);
+        watches.end(&wanted, began + KEEP);
+        assert_eq!(there(&watches).len(), 2);
+        watches.end(&wanted, began + 2 * KEEP);
+        assert_eq!(there(&watches), ["new/"]);
+        watches.end(&BTreeSet::new(), began + 2 * KEEP);
+        watches.end(&BTreeSet::new(), began + 3 * KEEP);
+        assert!(there(&watches).is_empty());
+    }
+
+    #[test]
+    fn no_more_watches_go_on_than_so_many() {
+        let names: Vec<String> = (0..RUNNING_MAX + 5).map(|n| format!("n{n:02}")).collect();
+        let all: Vec<(&str, bool)> = names.iter().map(|name| (name.as_str(), true)).collect();
+        let mut watches = watches(&all);
+        watches.end(&BTreeSet::from([selection("n00")]), Instant::now());
+        assert_eq!(watches.pods.len(), RUNNING_MAX);
+        assert!(watches.pods.contains_key(&selection("n00")));
+    }
+}
