@@ -120,20 +120,40 @@ fn what_is_revoked_ends_with_the_next_packet_of_either_direction_and_nothing_els
         policed.enforce();
         let next = streams.next();
         streams.wait_sent(next + 100);
-        for (one, (_, to, way)) in all.iter().enumerate() {
-            let told = format!("{what}: {way:?} to {}", to.1);
-            if one >= revoked.len() {
-                streams.wait_received(one, next + 100);
-                assert_whole(&told, &streams.received(one));
-                continue;
-            }
-            let last = streams.received(one).last().copied();
-            assert!(
-                last.is_some_and(|last| last < next),
-                "{told}: {last:?} arrived, and {next} was the next to be sent"
-            );
-        }
+        assert_revoked(what, &streams, &all, revoked.len(), next);
     }
+}
+
+/// Of these connections, on as many as are revoked nothing arrives that was sent from this number on, and all of it on the others.
+#[track_caller]
+fn assert_revoked(what: &str, streams: &Streams, all: &[(Place, Place, Way)], revoked: usize, next: u64) {
+    for (one, (_, to, way)) in all.iter().enumerate() {
+        let told = format!("{what}: {way:?} to {}", to.1);
+        if one >= revoked {
+            streams.wait_received(one, next + 100);
+            assert_whole(&told, &streams.received(one));
+            continue;
+        }
+        let last = streams.received(one).last().copied();
+        assert!(last.is_some_and(|last| last < next), "{told}: {last:?} arrived, and {next} was the next to be sent");
+    }
+}
+
+#[test]
+fn the_first_policy_of_a_node_ends_what_it_does_not_allow() {
+    let host = Host::new();
+    let mut policed = Policed::without_policies(&host);
+    let revoked = connections(&policed, ("y", "a"), ("x", "a"));
+    let all = [revoked.clone(), connections(&policed, ("z", "a"), ("x", "a"))].concat();
+    let streams = Streams::start(&all);
+    (0..all.len()).for_each(|one| streams.wait_received(one, 20));
+    policed.cluster().add_policy("x", "web", lets_in(&[all_of("z")]));
+    put(&host, &policed.neighbours.cluster.documents());
+    policed.agent.signal("HUP");
+    policed.wait_policy("x", "web");
+    let next = streams.next();
+    streams.wait_sent(next + 100);
+    assert_revoked("the first policy", &streams, &all, revoked.len(), next);
 }
 
 #[test]
@@ -158,7 +178,7 @@ fn what_changes_while_the_agent_is_away_holds_when_it_is_back_and_until_then_not
     open.clone().for_each(|one| streams.wait_received(one, away + 50));
     // One of those that are open loses its right meanwhile.
     policed.cluster().add_policy("x", "web", lets_in(&[all_of("z")]));
-    put(&host, &policed.neighbours.cluster);
+    policed.write();
     policed.restart();
     policed.enforce();
     let back = streams.next();
@@ -197,12 +217,15 @@ fn nothing_opens_when_the_files_are_away_or_broken() {
             "half" => fs::write(&file, &whole[..whole.len() / 2]).expect("written"),
             _ => fs::rename(&directory, &aside).expect("renamed"),
         }
-        policed.round();
+        policed.agent.signal("HUP");
+        let complaint =
+            if state == "away" { "directory of policies cannot be read" } else { "file of policies cannot be used" };
+        policed.agent.wait_log(complaint);
         policed.neighbours.assert_nothing_opened(&format!("while the files are {state}"));
         policed.agent.signal("KILL");
         policed.agent.wait();
         policed.restart();
-        policed.round();
+        policed.agent.wait_log(complaint);
         policed.neighbours.assert_nothing_opened(&format!("after a restart while the files are {state}"));
         if state == "away" {
             fs::rename(&aside, &directory).expect("renamed");
@@ -549,13 +572,15 @@ fn an_audited_node_lets_everything_pass_and_counts_what_it_would_have_dropped() 
     assert_agreement("while it is enforced", &mut policed.neighbours, &mut cyclonus, Asked::All);
     let mode = |mode: &str| node_config_spec(json!({"cidr6": CIDR6, "cidr4": CIDR4, "policy": {"mode": mode}}));
     policed.agent.edit_config(&mode("audit"));
-    policed.round();
+    policed.agent.wait_log_times("NodeConfig in force", 2);
+    policed.enforce();
     let before = counted(&policed);
     policed.neighbours.assert_all_pass("while it is audited");
     let after = counted(&policed);
     assert!(after > before, "{after} packets would have been dropped after {before}");
     policed.agent.edit_config(&mode("enforce"));
-    policed.round();
+    policed.agent.wait_log_times("NodeConfig in force", 3);
+    policed.enforce();
     assert_agreement("when it is enforced again", &mut policed.neighbours, &mut cyclonus, Asked::All);
 }
 
