@@ -371,7 +371,7 @@ fn a_pod_that_is_being_made_sends_and_receives_nothing_before_its_policy() {
     let outside = policed.neighbours.outside.netns();
     for number in 0..6 {
         let name = format!("new-{number}");
-        // Every other one is a pod of which nobody has told the agent yet.
+        // Every other one is made while the agent cannot know its policies.
         let known = number % 2 == 0;
         let role = |policed: &mut Policed<'_>, role: &str| {
             policed.neighbours.introduce("x", &name);
@@ -379,8 +379,14 @@ fn a_pod_that_is_being_made_sends_and_receives_nothing_before_its_policy() {
             pod.labels = labels(&[("role", role)]);
             policed.enforce();
         };
+        let (directory, aside) = (host.path(DIRECTORY), host.path("/run/aside"));
         if known {
             role(&mut policed, "closed");
+        } else {
+            policed.agent.signal("KILL");
+            policed.agent.wait();
+            fs::rename(&directory, &aside).expect("renamed");
+            policed.restart();
         }
         let pod = host.pod(&format!("x-{name}"));
         pod.run("ip link set lo up");
@@ -397,6 +403,9 @@ fn a_pod_that_is_being_made_sends_and_receives_nothing_before_its_policy() {
         inwards.wait_sent(200);
         assert_eq!((outwards.arrived(), inwards.arrived()), (0, 0), "{name} {:?}", attached.ips());
         // Had it been open, they would have arrived: they do as soon as it is.
+        if !known {
+            fs::rename(&aside, &directory).expect("renamed");
+        }
         role(&mut policed, "open");
         outwards.wait_arrived();
         inwards.wait_arrived();
