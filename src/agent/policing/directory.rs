@@ -132,7 +132,7 @@ impl Directory {
         }
     }
 
-    /// Tells what has changed since the last look. The first one tells everything, be it nothing.
+    /// Tells what has changed since the last look. The first one at which every file can be used tells everything, be it nothing.
     pub fn look(&mut self) {
         let names = match names(&self.path) {
             Ok(names) => names,
@@ -153,7 +153,9 @@ impl Directory {
                 Err(why) => file.complain(why),
             }
         }
-        if changed {
+        // What a file says that could not be used yet is not known, and what is not known must not open anything.
+        let known = self.told_once || self.files.values().all(|file| file.problem.is_none());
+        if changed && known {
             let content = self.all();
             self.tell_changes(content);
         }
@@ -507,6 +509,20 @@ items:
         fs::rename(dir.0.with_extension("away"), &dir.0).expect("renamed");
         dir.write("a.yaml", &policy("r"));
         assert_eq!(policies(&look(&mut directory).0), ["web/q", "web/r"]);
+    }
+
+    #[test]
+    fn nothing_is_told_until_every_file_could_be_used() {
+        let dir = Dir::new("first");
+        dir.write("a.yaml", &policy("p"));
+        dir.write("b.yaml", "{");
+        let (mut directory, mut look) = followed(&dir);
+        for _ in 0..2 {
+            let (cluster, told) = look(&mut directory);
+            assert!(!cluster.is_known() && told == 0);
+        }
+        dir.write("b.yaml", &policy("q"));
+        assert_eq!(policies(&look(&mut directory).0), ["web/p", "web/q"]);
     }
 
     #[test]
