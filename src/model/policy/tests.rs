@@ -322,9 +322,14 @@ fn a_revoked_connection_ends_with_the_next_packet_of_either_side_and_an_allowed_
             })
             .collect();
         let judged_anew = policy(&mut dice, 99);
-        match dice.below(3) {
+        match dice.below(4) {
             0 => cluster.policies.push(judged_anew),
             1 => _ = cluster.policies.pop(),
+            2 if !cluster.policies.is_empty() => {
+                for rules in ["ingress", "egress"] {
+                    cluster.policies[0]["spec"][rules] = judged_anew["spec"][rules].clone();
+                }
+            }
             _ => {
                 let labels = cluster.namespaces["c"].clone();
                 cluster.namespaces.insert("b".into(), labels);
