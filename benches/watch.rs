@@ -136,7 +136,10 @@ fn pod(namespace: usize, app: usize, replica: usize) -> Value {
 
 fn address(namespace: usize, app: usize, replica: usize) -> [String; 2] {
     let number = (namespace * APPS + app) * 100 + replica;
-    [format!("10.{}.{}.{}", 64 + number / 65_536, number / 256 % 256, number % 256), format!("2001:db8::{:x}:{:x}", number >> 16, number & 0xffff)]
+    [
+        format!("10.{}.{}.{}", 64 + number / 65_536, number / 256 % 256, number % 256),
+        format!("2001:db8::{:x}:{:x}", number >> 16, number & 0xffff),
+    ]
 }
 
 /// What kubelet says of a pod, one after the other: it is being made, it runs, it is ready.

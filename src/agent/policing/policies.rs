@@ -4,7 +4,8 @@
 //! `model::policy` decides what policies mean; this file knows which links there are and what is to hold for each, and when a
 //! change takes something away. Must not ask the kernel or an API server.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::Sender;
 
@@ -22,6 +23,9 @@ use model::ruleset::diff::Change;
 
 /// Lines of the kernel's log for each link and direction.
 const LOG: Log = Log { rate: 2, burst: 8 };
+
+/// Most addresses of pods that are gone that are remembered one by one.
+const LEFT_MAX: usize = 1024;
 
 /// Where the news of the cluster come from.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub struct Policies {
     wished: Option<Wish>,
     /// The links of which it has been known once what holds for them.
     settled: BTreeSet<IfName>,
+    /// The addresses of pods that are gone.
+    left: Left,
     /// Of a directory: the pods that it tells of, which do not say of which node they are.
     written: BTreeMap<PodKey, Pod>,
 }
@@ -62,6 +68,7 @@ impl Policies {
             compiled: None,
             wished: None,
             settled: BTreeSet::new(),
+            left: Left::default(),
             written: BTreeMap::new(),
         }
     }
@@ -140,6 +147,7 @@ impl Policies {
     /// Has every connection judged anew. Returns what that changes in the part.
     pub fn revoke(&mut self) -> Vec<Change> {
         let epoch = self.epoch.advance();
+        self.left = Left { addresses: VecDeque::new(), others: false };
         self.compiled.as_mut().map(|compiled| compiled.epoch_changed(epoch)).unwrap_or_default()
     }
 
@@ -149,7 +157,11 @@ impl Policies {
         let subject = self.subject(lease, wishes);
         if let Some(compiled) = &mut self.compiled {
             let step = compiled.subject_changed(self.cluster.world(), &subject.link, Some(&subject));
+            let led = compiled.table().maps.values().any(|map| map.contains_key(&subject.link));
             changes.extend(self.with_epoch(step));
+            if led && self.left.has_any(&subject.addresses) {
+                changes.extend(self.revoke());
+            }
         }
         changes
     }
@@ -157,6 +169,7 @@ impl Policies {
     /// The link of `lease`, which is none of `leases` any more, has gone.
     pub fn link_goes(&mut self, lease: &Lease, leases: &BTreeMap<Attachment, Lease>, wishes: &Wishes) -> Vec<Change> {
         self.settled.remove(&lease.host_link);
+        self.left.add(lease.addresses());
         let mut changes = Vec::new();
         if let Some(compiled) = &mut self.compiled {
             let step = compiled.subject_changed(self.cluster.world(), &lease.host_link, None);
@@ -334,6 +347,38 @@ impl Policies {
         });
         let here = ClusterNews::Own(Told { each: here.collect(), complete: false });
         vec![ClusterNews::Peers(watch, told), here]
+    }
+}
+
+/// Addresses that pods have left. A connection of such a pod that somebody keeps alive from the other end was allowed to that pod,
+/// and must not reach the next one that has the address.
+#[derive(Debug)]
+struct Left {
+    addresses: VecDeque<IpAddr>,
+    /// There may be others: those of pods that went before this agent.
+    others: bool,
+}
+
+impl Default for Left {
+    fn default() -> Left {
+        Left { addresses: VecDeque::new(), others: true }
+    }
+}
+
+impl Left {
+    fn add(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        for ip in addresses.filter(|ip| !self.addresses.contains(ip)).collect::<Vec<_>>() {
+            if self.addresses.len() == LEFT_MAX {
+                self.addresses.pop_front();
+                self.others = true;
+            }
+            self.addresses.push_back(ip);
+        }
+    }
+
+    /// Whether a former pod may have had one of these addresses since all connections were last judged anew.
+    fn has_any(&self, addresses: &[IpAddr]) -> bool {
+        self.others || addresses.iter().any(|ip| self.addresses.contains(ip))
     }
 }
 
