@@ -5,9 +5,8 @@ use flock::kube::objects::NodeConfigs;
 use model::addr::{parse_prefix4, parse_prefix6};
 use model::annotations::IP_ALGO;
 use model::bgp::{Bgp, Neighbour, Peer, PeerAsn};
-use model::nodeconfig::{
-    API_VERSION, ConfigError, KIND, MTU_MAX, MTU_MIN4, MTU_MIN6, Manifest, NOTES_MAX, NodeConfig, TEXT_MAX, parse, read,
-};
+use model::configerror::{ConfigError, TEXT_MAX};
+use model::nodeconfig::{API_VERSION, KIND, MTU_MAX, MTU_MIN4, MTU_MIN6, Manifest, NOTES_MAX, NodeConfig, parse, read};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 

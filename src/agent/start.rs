@@ -198,7 +198,7 @@ impl Opened {
                 let kubernetes = kubernetes.map_err(StartError::Kube)?;
                 let last_good = LastGood::new(&self.state_dir);
                 let source = ClusterSource::new(kubernetes.published.clone(), node_name.clone(), last_good);
-                (Source::Cluster(source), Some(kubernetes))
+                (Source::Cluster(source.into()), Some(kubernetes))
             }
         };
         let pods = kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone());

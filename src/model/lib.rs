@@ -16,6 +16,7 @@ pub mod addr;
 pub mod annotations;
 pub mod bgp;
 pub mod claims;
+pub mod configerror;
 pub mod desired;
 pub mod embed;
 #[cfg(test)]

@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::configerror::{ConfigError, FieldRule};
 use crate::excerpt::Excerpt;
-use crate::nodeconfig::{ConfigError, FieldRule};
 use crate::text;
 
 /// Most namespaces of one list.

@@ -660,7 +660,7 @@ fn the_limits_are_written_down_as_they_are() {
         ("`CNI_NETNS`", format!("{} bytes", cni::env::NETNS_MAX)),
         ("`CNI_CONTAINERID`", format!("{} bytes", model::addr::CONTAINER_ID_MAX)),
         ("text of an error", format!("{} bytes", cni::error::TEXT_MAX)),
-        ("a NodeConfig", format!("{} KiB", model::nodeconfig::TEXT_MAX / 1024)),
+        ("a NodeConfig", format!("{} KiB", model::configerror::TEXT_MAX / 1024)),
         (
             "lines of the log that wait for its reader",
             format!("{}, {} KiB", flock::process::log::QUEUE_LINES, flock::process::log::QUEUE_BYTES / 1024),

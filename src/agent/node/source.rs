@@ -24,7 +24,7 @@ pub enum Source {
     /// A file.
     File(FileSource),
     /// The API server.
-    Cluster(ClusterSource),
+    Cluster(Box<ClusterSource>),
 }
 
 /// What a look has shown.
@@ -300,7 +300,7 @@ mod tests {
     fn a_missing_node_config_is_named_and_what_its_loss_costs() {
         let published = Board::<Published>::default();
         let last_good = LastGood::new(Path::new("/nonexistent"));
-        let mut source = Source::Cluster(ClusterSource::new(published.clone(), "host001".into(), last_good));
+        let mut source = Source::Cluster(ClusterSource::new(published.clone(), "host001".into(), last_good).into());
         assert_eq!(source.look(), Seen::Unchanged, "not heard yet");
         published.set(Published::Absent);
         let Seen::Gone(why) = source.look() else { panic!("gone") };

@@ -112,8 +112,11 @@ fn events_change_the_objects_and_move_the_version() {
     assert!(asks(&mut machine).ends_with("resourceVersion=13"));
 }
 
+/// Names with values, and whether all are there.
+type Told = (Vec<(String, Option<i64>)>, bool);
+
 /// What has become of the objects since the last call: each name with its new value or none, and whether all are there.
-fn told(machine: &mut Machine<Things>) -> Option<(Vec<(String, Option<i64>)>, bool)> {
+fn told(machine: &mut Machine<Things>) -> Option<Told> {
     let changes = machine.changes()?;
     let each = changes.each.iter().map(|change| (change.name.name.clone(), change.after.as_deref().copied()));
     Some((each.collect(), changes.complete))
