@@ -20,7 +20,7 @@
 //! | `policing` | the tables of the packet filter |
 //! | `policy-dir` | what the files of the policies of a node without Kubernetes have told |
 //! | `watches` | which watches there are for policies; only with Kubernetes |
-//! | `watch-policies`, `watch-spaces`, `watch-pods-of` per selection (at most 16) | one watch machine each; while policies are kept |
+//! | `watch-policies`, `watch-spaces`, `watch-pods-of` per selection (at most 16) | one watch machine each, if needed |
 //! | `ruleset-events` | the kernel's announcements of what others change in these tables; only while there are any |
 //! | `netns`, throw-away | one visit to a pod's namespace |
 //! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |
