@@ -44,6 +44,7 @@ use model::lease::Lease;
 use model::masquerade::{MASQUERADE4, MASQUERADE6};
 use model::policing::Policing as Wishes;
 use model::policy::names;
+use model::ruleset::diff::{Change, diff};
 use model::ruleset::{Ruleset, TableKey};
 
 /// The tables of this thread.
@@ -186,7 +187,10 @@ impl Policing {
         let (leases, _) = self.ledger.leases(deadline).map_err(fail)?;
         self.leases = leases.into_iter().map(|lease| (lease.attachment.clone(), lease)).collect();
         self.policies.wish(&wishes);
-        if look == Look::Kernel
+        if look == Look::Kernel && self.inherited.is_some() {
+            // Its rules are not known, so it is looked at anew.
+            self.tables.forget();
+        } else if look == Look::Kernel
             && let Compared::Differs(what) = self.tables.compare(deadline).map_err(refused)?
         {
             if !self.budget.take(Instant::now()) {
@@ -198,25 +202,22 @@ impl Policing {
             log::error("somebody has changed flock's tables, they are put back").with("what", what).write_limited();
         }
         self.policies.compile(self.leases.values(), &wishes);
-        self.make(&wishes, deadline).map_err(refused)
+        self.make(&wishes, deadline).map_err(fail)
     }
 
     /// Brings the kernel to what is wanted.
-    fn make(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), NftError> {
-        let is_open = self.policies.are_kept(wishes) && self.policies.part().is_none();
-        if is_open && self.inherited.is_none() {
-            // What stands is not known in full, and has to go on.
-            let standing = self.tables.inherit(guard::FILTER, deadline)?;
-            self.inherited = Some(Inherited::of(standing, self.leases.values()));
+    ///
+    /// # Errors
+    /// The kernel refuses; [`Cause::PoliciesUnknown`].
+    fn make(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
+        if self.policies.are_kept(wishes) && self.policies.part().is_none() {
+            return self.go_on(wishes, deadline);
         }
-        let was_open = !is_open && self.inherited.take().is_some();
-        if was_open {
+        if self.inherited.take().is_some() {
             self.tables.forget();
         }
         let mut wanted = self.wanted(wishes);
-        if !wanted.is_empty() {
-            self.listen();
-        }
+        self.listen_for(&wanted);
         if self.tables.in_force().is_none() && self.policies.part().is_some() {
             if let Some(mark) = self.tables.mark(guard::FILTER, names::EPOCH, self.policies.mask(), deadline)? {
                 self.policies.marks_may_be(mark);
@@ -227,7 +228,26 @@ impl Policing {
                 wanted = self.wanted(wishes);
             }
         }
-        self.tables.put(wanted, deadline)
+        Ok(self.tables.put(wanted, deadline)?)
+    }
+
+    /// Has what stands go on, with the links that there are, as long as it is not known what the policies are.
+    fn go_on(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
+        if self.inherited.is_none() || self.tables.in_force().is_none() {
+            if !self.tables.inherit(deadline)? {
+                return Err(Cause::PoliciesUnknown);
+            }
+            let inherited = self.inherited.get_or_insert_with(|| Inherited::by(self.leases.values()));
+            inherited.stands(self.tables.in_force().and_then(|standing| standing.get(&guard::FILTER)));
+        }
+        let wanted = self.wanted(wishes);
+        self.listen_for(&wanted);
+        // A table that can only be made anew would lose rules that nobody knows.
+        let anew = |in_force| diff(&wanted, in_force).contains(&Change::RemoveTable(guard::FILTER));
+        if self.inherited.as_ref().is_some_and(Inherited::is_something) && self.tables.in_force().is_some_and(anew) {
+            return Err(Cause::PoliciesUnknown);
+        }
+        Ok(self.tables.put(wanted, deadline)?)
     }
 
     fn wanted(&mut self, wishes: &Wishes) -> Ruleset {
@@ -250,9 +270,8 @@ impl Policing {
         if news.is_empty() {
             return None;
         }
-        // Before the first NodeConfig nothing is asked for, and this node's own pods are told all the same.
-        let wishes = self.wishes().unwrap_or_default();
-        let Some(changes) = self.policies.hear(news, &self.leases, &wishes) else { return Some(Look::Wanted) };
+        let wishes = self.wishes();
+        let Some(changes) = self.policies.hear(news, &self.leases, wishes.as_ref()) else { return Some(Look::Wanted) };
         let deadline = Instant::now() + LIMIT;
         match self.tables.in_force() {
             Some(_) => match self.tables.change(&changes, deadline) {
@@ -268,8 +287,8 @@ impl Policing {
 
     /// Starts the thread that hears what others change, before there is anything to change. Where that cannot be, the rounds alone
     /// see it.
-    fn listen(&mut self) {
-        if self.listening {
+    fn listen_for(&mut self, wanted: &Ruleset) {
+        if self.listening || wanted.is_empty() {
             return;
         }
         let heard = self.tables.port().and_then(|port| Ok((port, Listener::open()?)));
@@ -319,7 +338,7 @@ impl Policing {
         changes.extend(self.policies.link_comes(&lease, &self.leases, &wishes));
         let done = match self.tables.in_force() {
             Some(in_force) if self.inherited.is_none() && after.keys().all(|key| in_force.contains_key(key)) => {
-                self.tables.change(&changes, deadline)
+                self.tables.change(&changes, deadline).map_err(Cause::from)
             }
             _ => self.make(&wishes, deadline),
         };
@@ -338,7 +357,7 @@ impl Policing {
                 };
                 self.policies.link_goes(&lease, &self.leases, &wishes);
                 self.tables.forget();
-                Err(error.into())
+                Err(error)
             }
         }
     }

@@ -201,7 +201,7 @@ impl Policies {
         &mut self,
         news: Vec<ClusterNews>,
         leases: &BTreeMap<Attachment, Lease>,
-        wishes: &Wishes,
+        wishes: Option<&Wishes>,
     ) -> Option<Vec<Change>> {
         let mut learned = Learned::default();
         for news in news {
@@ -215,6 +215,8 @@ impl Policies {
                 learned.wanted |= more.wanted;
             }
         }
+        // Before the first NodeConfig nothing is asked for, and this node's own pods are told all the same.
+        let Some(wishes) = wishes else { return Some(Vec::new()) };
         self.wish(wishes);
         if self.compiled.is_none() {
             return (!self.cluster.is_known()).then(Vec::new);

@@ -57,22 +57,23 @@ impl Tables {
         self.in_force = None;
     }
 
-    /// Takes the table that stands for what is in force, as far as it can be told: without the rules of its chains, which are to be
-    /// left alone. Returns it; none if there is none.
+    /// Takes what stands for what is in force, as far as it can be told: without the rules of chains, which are to be left alone
+    /// where nothing else is wanted of them. False if something in it cannot be told; then it is not known what is in force.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn inherit(&mut self, key: TableKey, deadline: Instant) -> Result<Option<Table>, NftError> {
-        let shown = Tables::nft(&mut self.nft)?.read(key, deadline)?;
-        let outline = shown.and_then(|shown| shown.outline());
-        let mut in_force = Ruleset::new();
-        in_force.extend(outline.clone().map(|table| (key, table)));
-        for other in self.keys.iter().filter(|other| **other != key) {
-            let shown = Tables::nft(&mut self.nft)?.read(*other, deadline)?;
-            in_force.extend(shown.and_then(|shown| shown.outline()).map(|table| (*other, table)));
+    pub fn inherit(&mut self, deadline: Instant) -> Result<bool, NftError> {
+        self.in_force = None;
+        let mut standing = Ruleset::new();
+        for key in self.keys {
+            match Tables::nft(&mut self.nft)?.read(*key, deadline)?.map(|shown| shown.outline()) {
+                None => {}
+                Some(Some(table)) => drop(standing.insert(*key, table)),
+                Some(None) => return Ok(false),
+            }
         }
-        self.in_force = Some(in_force);
-        Ok(outline)
+        self.in_force = Some(standing);
+        Ok(true)
     }
 
     /// The value with which `chain` of the table that stands compares the connection's mark.

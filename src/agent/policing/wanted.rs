@@ -102,19 +102,33 @@ pub fn elements(before: &Ruleset, after: &Ruleset) -> Vec<Change> {
 #[derive(Debug, Default)]
 pub struct Inherited {
     part: Table,
-    /// The links that it was about: one of which it says nothing was open.
+    /// The links that were there: one of which nothing was said was open.
     made_before: BTreeSet<IfName>,
+    /// The links of which something was said.
+    led: BTreeSet<IfName>,
 }
 
 impl Inherited {
-    /// Of the outline of the table that stands, beside the links of these leases, of which those that are committed were made before.
-    pub fn of<'a>(standing: Option<Table>, leases: impl Iterator<Item = &'a Lease>) -> Inherited {
-        let mut part = standing.unwrap_or_default();
+    /// Beside the links of these leases, of which those that are committed were made before.
+    pub fn by<'a>(leases: impl Iterator<Item = &'a Lease>) -> Inherited {
+        let committed = leases.filter(|lease| lease.phase == Phase::Committed);
+        let made_before = committed.map(|lease| lease.host_link.clone()).collect();
+        Inherited { made_before, ..Inherited::default() }
+    }
+
+    /// Takes the outline of the table that stands now.
+    pub fn stands(&mut self, standing: Option<&Table>) {
+        let mut part = standing.cloned().unwrap_or_default();
         let others = |name: &str| guard::NAMES.contains(&name) || sweep::is_name(name);
         part.sets.retain(|name, _| !others(name));
         part.chains.retain(|name, _| !others(name));
-        let committed = leases.filter(|lease| lease.phase == Phase::Committed);
-        Inherited { part, made_before: committed.map(|lease| lease.host_link.clone()).collect() }
+        self.led.extend(part.maps.values().flat_map(|map| map.keys().cloned()));
+        self.part = part;
+    }
+
+    /// Whether there are rules that would be lost with the table.
+    pub fn is_something(&self) -> bool {
+        !self.part.chains.is_empty()
     }
 
     /// Adds the part to what is wanted: with the links of `leases`, and those that are `closed` in quarantine, as far as it says
@@ -134,8 +148,11 @@ impl Inherited {
             let maps = [Direction::Egress, Direction::Ingress].map(names::map);
             maps.iter().any(|map| self.part.maps.get(*map).is_some_and(|map| map.contains_key(link)))
         };
-        let is_new = |link: &IfName| !known(link) && !self.made_before.contains(link);
-        let unknown = leases.iter().filter(|lease| is_new(&lease.host_link) && closed(lease));
+        // What was said of a link is lost where somebody has taken it away, so nothing is left but to close it.
+        let lost = |link: &IfName| self.led.contains(link);
+        let is_new = |lease: &Lease| !self.made_before.contains(&lease.host_link) && closed(lease);
+        let unknown =
+            leases.iter().filter(|lease| !known(&lease.host_link) && (lost(&lease.host_link) || is_new(lease)));
         let subjects: Vec<Subject> = unknown
             .map(|lease| Subject {
                 link: lease.host_link.clone(),
