@@ -140,7 +140,7 @@ pub const KUBECONFIG: Flag = Flag {
         default: Default::Unset("the service account of the pod that the agent runs in"),
     }),
     help: "reach the Kubernetes API as FILE says",
-    excludes: &["--node-config"],
+    excludes: &["--node-config", "--policy-dir"],
     ..PLAIN
 };
 

@@ -174,9 +174,9 @@ mod tests {
             std::fs::write(dir.join(FILE), text).expect("written");
             assert_eq!(Epoch::open(&dir, MASK).value(), None, "{text:?}");
         }
-        std::fs::remove_dir_all(&dir).ok();
-        let mut nowhere = Epoch::open(&dir, MASK);
+        let mut nowhere = Epoch::open(&dir.join(FILE), MASK);
         assert_eq!((nowhere.value(), nowhere.advance()), (None, None));
+        std::fs::remove_dir_all(&dir).ok();
     }
 
     #[test]
