@@ -109,9 +109,12 @@ impl Tables {
     pub fn put(&mut self, wanted: Ruleset, deadline: Instant) -> Result<(), NftError> {
         let changes = match &self.in_force {
             Some(in_force) => diff(&wanted, in_force),
-            None => match self.differs(&wanted, deadline)? {
-                None => Vec::new(),
-                Some((_, standing)) => anew(&wanted, &standing),
+            None => match self.differs(&wanted, deadline) {
+                Ok(None) => Vec::new(),
+                Ok(Some((_, standing))) => anew(&wanted, &standing),
+                // A node that needs none does without: what cannot be there need not be removed.
+                Err(error) if error.is_absent() && wanted.is_empty() => Vec::new(),
+                Err(error) => return Err(error),
             },
         };
         self.carry_out(&changes, deadline)?;
