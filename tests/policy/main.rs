@@ -28,4 +28,5 @@ mod stories;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 mod written;

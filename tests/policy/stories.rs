@@ -23,12 +23,12 @@ use super::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use super::support::waiting::wait_for;
 
 /// Everybody of a namespace.
-fn all_of(namespace: &str) -> Value {
+pub fn all_of(namespace: &str) -> Value {
     json!({"namespaceSelector": {"matchLabels": {"ns": namespace}}})
 }
 
 /// A policy's spec that lets these peers in to x/a.
-fn lets_in(peers: &[Value]) -> Value {
+pub fn lets_in(peers: &[Value]) -> Value {
     let ingress = if peers.is_empty() { json!([]) } else { json!([{"from": peers}]) };
     json!({"podSelector": {"matchLabels": {"pod": "a"}}, "policyTypes": ["Ingress"], "ingress": ingress})
 }
@@ -40,7 +40,7 @@ fn places(policed: &Policed<'_>, namespace: &str, name: &str) -> Vec<Place> {
 }
 
 /// Connections of each way and family between two pods.
-fn connections(policed: &Policed<'_>, from: (&str, &str), to: (&str, &str)) -> Vec<(Place, Place, Way)> {
+pub fn connections(policed: &Policed<'_>, from: (&str, &str), to: (&str, &str)) -> Vec<(Place, Place, Way)> {
     let ends: Vec<(Place, Place)> =
         places(policed, from.0, from.1).into_iter().zip(places(policed, to.0, to.1)).collect();
     ends.iter().flat_map(|(from, to)| WAYS.map(|way| (from.clone(), to.clone(), way))).collect()
@@ -126,7 +126,7 @@ fn what_is_revoked_ends_with_the_next_packet_of_either_direction_and_nothing_els
 
 /// Of these connections, on as many as are revoked nothing arrives that was sent from this number on, and all of it on the others.
 #[track_caller]
-fn assert_revoked(what: &str, streams: &Streams, all: &[(Place, Place, Way)], revoked: usize, next: u64) {
+pub fn assert_revoked(what: &str, streams: &Streams, all: &[(Place, Place, Way)], revoked: usize, next: u64) {
     for (one, (_, to, way)) in all.iter().enumerate() {
         let told = format!("{what}: {way:?} to {}", to.1);
         if one >= revoked {

@@ -45,10 +45,13 @@ use model::masquerade::{MASQUERADE4, MASQUERADE6};
 use model::policing::Policing as Wishes;
 use model::policy::names;
 use model::ruleset::diff::{Change, diff};
-use model::ruleset::{Ruleset, TableKey};
+use model::ruleset::{Ruleset, TableFamily, TableKey};
 
 /// The tables of this thread.
 const TABLES: &[TableKey] = &[guard::FILTER, guard::ARP, MASQUERADE4, MASQUERADE6];
+
+/// The table in which the Go flock has policies: all of it, anew with each change.
+const FORMER: TableKey = TableKey { family: TableFamily::Inet, name: "flock_netpol" };
 
 /// Time between two rounds, 20 s.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -73,6 +76,10 @@ pub struct Policing {
     tables: Tables,
     /// What stood in the kernel when the agent began, as long as it is not known what should.
     inherited: Option<Inherited>,
+    /// The table of policies that the Go flock may have left, which goes when ours are in force; none once that is done.
+    former: Option<TableKey>,
+    /// That it stands where there are no policies is said.
+    former_is_said: bool,
     /// Wakes this thread.
     police: Police,
     /// Somebody hears what others change.
@@ -111,6 +118,8 @@ impl Policing {
             policies,
             tables: Tables::new(TABLES),
             inherited: None,
+            former: Some(FORMER),
+            former_is_said: false,
             police,
             listening: false,
             leases: BTreeMap::new(),
@@ -228,7 +237,33 @@ impl Policing {
                 wanted = self.wanted(wishes);
             }
         }
-        Ok(self.tables.put(wanted, deadline)?)
+        let former = self.former.filter(|_| self.policies.part().is_some());
+        if self.tables.put_instead(wanted, former, deadline)? {
+            log::info("the policies of the Go flock are taken over, and its table is gone")
+                .with("table", FORMER)
+                .write();
+        }
+        if former.is_some() {
+            self.former = None;
+        }
+        Ok(self.look_for_former(wishes, deadline)?)
+    }
+
+    /// Says once that policies of the Go flock stand where nothing takes their place.
+    fn look_for_former(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), NftError> {
+        if let Some(former) = self.former
+            && !self.policies.are_kept(wishes)
+            && !self.former_is_said
+            && self.tables.stands(former, deadline)?
+        {
+            log::warn(
+                "a table of the Go flock goes on to filter, and nobody keeps it up, as this node has no policies",
+            )
+            .with("do", format_args!("nft delete {former}"))
+            .write();
+            self.former_is_said = true;
+        }
+        Ok(())
     }
 
     /// Has what stands go on, with the links that there are, as long as it is not known what the policies are.
@@ -247,7 +282,8 @@ impl Policing {
         if self.inherited.as_ref().is_some_and(Inherited::is_something) && self.tables.in_force().is_some_and(anew) {
             return Err(Cause::PoliciesUnknown);
         }
-        Ok(self.tables.put(wanted, deadline)?)
+        self.tables.put_instead(wanted, None, deadline)?;
+        Ok(())
     }
 
     fn wanted(&mut self, wishes: &Wishes) -> Ruleset {

@@ -101,13 +101,19 @@ impl Tables {
     }
 
     /// Brings the kernel to `wanted`: by difference where it is known what is in force, else anew as a whole, unless the kernel
-    /// shows just that already. All or nothing, so that no packet sees a part of it.
+    /// shows just that already. It takes the place of the table `former`, which goes in the same batch; returns whether that stood.
+    /// All or nothing, so that no packet sees a part of it.
     ///
     /// # Errors
     /// The kernel refuses, or there was no time. What is in force is then what was before, and is read again before the next
     /// change.
-    pub fn put(&mut self, wanted: Ruleset, deadline: Instant) -> Result<(), NftError> {
-        let changes = match &self.in_force {
+    pub fn put_instead(
+        &mut self,
+        wanted: Ruleset,
+        former: Option<TableKey>,
+        deadline: Instant,
+    ) -> Result<bool, NftError> {
+        let mut changes = match &self.in_force {
             Some(in_force) => diff(&wanted, in_force),
             None => match self.differs(&wanted, deadline) {
                 Ok(None) => Vec::new(),
@@ -117,9 +123,28 @@ impl Tables {
                 Err(error) => return Err(error),
             },
         };
+        let mut stood = false;
+        if let Some(former) = former
+            && self.stands(former, deadline)?
+        {
+            changes.push(Change::RemoveTable(former));
+            stood = true;
+        }
         self.carry_out(&changes, deadline)?;
         self.in_force = Some(wanted);
-        Ok(())
+        Ok(stood)
+    }
+
+    /// Whether there is such a table.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn stands(&mut self, key: TableKey, deadline: Instant) -> Result<bool, NftError> {
+        match Tables::nft(&mut self.nft).and_then(|nft| nft.read(key, deadline)) {
+            Ok(shown) => Ok(shown.is_some()),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Carries out changes of what is in force.
