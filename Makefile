@@ -51,6 +51,7 @@ test-kube: tools ## Stories with a real API server, which is built from its publ
 
 .PHONY: test-policy
 test-policy: tools ## Who may talk to whom, answered by packets, by the documentation and by cyclonus, which is built once (needs Go)
+	@demo/need /usr/lib/cni/portmap:containernetworking-plugins iptables-legacy-restore:iptables
 	@tests/policy/assets >/dev/null
 	@cargo test --no-run --quiet --features failpoints --test policy
 	@tests/sandbox cargo test --quiet --features failpoints --test policy -- --test-threads 2

@@ -20,6 +20,7 @@ mod compare;
 mod cyclonus;
 mod evaluator;
 mod node;
+mod outside;
 mod policed;
 mod prober;
 mod random;
