@@ -13,6 +13,7 @@
     unreachable_pub
 )]
 
+mod beside;
 mod by_hand;
 mod cases;
 mod cluster;
