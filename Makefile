@@ -89,6 +89,11 @@ bench-routes: tools ## How fast routes are announced, withdrawn and learned with
 	@cargo bench --no-run --quiet --bench routes
 	@tests/sandbox cargo bench --quiet --bench routes -- $(ONLY)
 
+.PHONY: bench-policy
+bench-policy: tools ## What policies and checks cost each packet, change and ADD, with release binaries, and what a revocation lets by (ONLY="add")
+	@cargo bench --no-run --quiet --bench policy
+	@tests/sandbox cargo bench --quiet --bench policy -- $(ONLY)
+
 .PHONY: bench-watch
 bench-watch: tools ## What it costs to know the pods that policies are about, of ten thousand on a thousand nodes, with a real API server
 	@demo/need setpriv:util-linux openssl:openssl
