@@ -51,7 +51,7 @@ fn foreign(other: &Attached, v6: bool) -> Vec<IpAddr> {
     all.filter(|ip| ip.is_ipv6() == v6).collect()
 }
 
-// covers: FM-T01 TH-A07
+// covers: FM-T01
 #[test]
 fn a_pod_that_takes_others_addresses_reaches_nobody_with_them() {
     let host = Host::new();
@@ -109,7 +109,7 @@ fn a_pod_sends_with_its_further_and_shared_addresses_and_those_of_its_other_inte
     assert_eq!(heard, sources[1..], "what the other interface had is nobody's");
 }
 
-// covers: FM-T02 TH-A08
+// covers: FM-T02
 #[test]
 fn who_asks_for_neighbours_with_changing_senders_leaves_no_trace_in_the_hosts_table() {
     let host = Host::new();
@@ -147,7 +147,7 @@ fn what_a_pod_says_of_routers_is_dropped_before_the_host_looks_at_it() {
     assert_eq!(counted(), 2, "{}", host.run("nft list chain inet flock guard"));
 }
 
-// covers: FM-B07
+// covers: FM-B07 FM-B24
 #[test]
 fn somebody_who_flushes_the_ruleset_is_answered_at_once_and_said() {
     for damage in [

@@ -124,6 +124,7 @@ impl Drop for Sweeper {
     }
 }
 
+// covers: FM-B15
 #[test]
 fn a_pod_holds_few_entries_of_the_table_of_neighbours_and_without_the_guard_as_many_as_it_likes() {
     for (v6, guarded) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -146,6 +147,7 @@ fn a_pod_holds_few_entries_of_the_table_of_neighbours_and_without_the_guard_as_m
     }
 }
 
+// covers: FM-B15
 #[test]
 fn while_a_pod_sweeps_host_and_other_pods_find_new_neighbours_and_whoever_asks_it_is_answered() {
     let host = node();
