@@ -378,7 +378,7 @@ fn each_form_of_a_set_is_listed_by_nft_with_all_its_elements() {
         "set block/4 {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\telements = { 10.0.0.0-10.0.0.9, 10.0.0.11,\n\t\t\t     192.0.2.0/24 }",
         "set all/4 {\n\t\ttype ipv4_addr\n\t\tflags interval\n\t\telements = { 0.0.0.0/0 }",
         "set recent4 {\n\t\ttype ifname . ipv4_addr\n\t\tsize 1000\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n",
-        "set rates {\n\t\ttype ifname\n\t\tsize 500\n\t\tflags dynamic\n",
+        "set rates {\n\t\ttype ifname\n\t\tsize 500\n\t\tflags dynamic,timeout\n\t\ttimeout 1m\n",
         "map out {\n\t\ttype ifname : verdict\n\t\telements = { \"a\" : accept,\n",
         "type filter hook prerouting priority raw; policy accept;",
         "type filter hook input priority filter - 1; policy accept;",
@@ -771,7 +771,7 @@ fn packets_find_what_nft_lists() {
     holds(&mut nft, INET, &table);
     let text = list(&host, "inet flock");
     assert!(text.contains("elements = { \"flock0\" . 10.1.0.1 "), "{text}");
-    assert!(text.contains("elements = { \"flock0\" limit rate over 1/second burst 1 packets }"), "{text}");
+    assert!(text.contains("elements = { \"flock0\" limit rate over 1/second burst 1 packets "), "{text}");
     assert_eq!(nft.rule_counts(INET, "nowhere", deadline()).expect("read"), []);
     assert_eq!(nft.rule_counts(ARP, "in", deadline()).expect("read"), []);
 }

@@ -31,7 +31,7 @@ use crate::agent::policing::handle::{Admitted, Message, Police};
 use crate::agent::policing::policies::Policies;
 use crate::agent::policing::state::PolicingState;
 use crate::agent::policing::tables::{Compared, Tables};
-use crate::agent::policing::wanted::{Inherited, elements, guarded, whole};
+use crate::agent::policing::wanted::{Inherited, elements, guarded, of_link, whole};
 use crate::agent::suspicion::Budget;
 use crate::agent::threads::spawn;
 use crate::kernel::nftables::NftError;
@@ -188,13 +188,13 @@ impl Policing {
     }
 
     fn compare(&mut self, look: Look) -> Result<(), Fault> {
-        // Without a NodeConfig nobody knows what is wanted, and what stands from before goes on.
-        let Some(wishes) = self.wishes() else { return Ok(()) };
         let fail = |cause| Fault { step: Step::Compare, cause };
         let refused = |error: NftError| fail(error.into());
         let deadline = Instant::now() + LIMIT;
         let (leases, _) = self.ledger.leases(deadline).map_err(fail)?;
         self.leases = leases.into_iter().map(|lease| (lease.attachment.clone(), lease)).collect();
+        // Without a NodeConfig nobody knows what is wanted, and what stands from before goes on.
+        let Some(wishes) = self.wishes() else { return Ok(()) };
         self.policies.wish(&wishes);
         if look == Look::Kernel && self.inherited.is_some() {
             // Its rules are not known, so it is looked at anew.
@@ -401,21 +401,38 @@ impl Policing {
     /// Lets go of what the pod of an attachment could do, whose link has gone. What stays in the tables harms nobody, as no link of
     /// this name is there, and the next round removes it.
     fn dismiss(&mut self, attachment: &Attachment) {
-        let Some(wishes) = self.wishes() else { return };
+        let Some(wishes) = self.wishes() else { return self.let_go(attachment) };
         let before = self.guarded(attachment, &wishes);
         let Some(lease) = self.leases.remove(attachment) else { return };
         let after = self.guarded(attachment, &wishes);
         let mut changes = elements(&before, &after);
         changes.extend(self.policies.link_goes(&lease, &self.leases, &wishes));
-        if self.tables.in_force().is_some()
-            && self.inherited.is_none()
-            && let Err(error) = self.tables.change(&changes, Instant::now() + LIMIT)
-        {
+        let deadline = Instant::now() + LIMIT;
+        let done = match self.tables.in_force() {
+            // Where there is no pod, there is no table.
+            _ if self.leases.is_empty() => self.make(&wishes, deadline),
+            Some(_) if self.inherited.is_none() => self.tables.change(&changes, deadline).map_err(Cause::from),
+            _ => Ok(()),
+        };
+        if let Err(cause) = done {
+            let error = Fault { step: Step::Unwire, cause };
             log::warn("what a pod could send is let go of in the next round")
                 .with("cid", &attachment.container_id)
                 .with("err", error)
                 .write_limited();
         }
+    }
+
+    /// The same before the first NodeConfig: whatever stands of the link goes, and nothing else changes.
+    fn let_go(&mut self, attachment: &Attachment) {
+        let deadline = Instant::now() + LIMIT;
+        let Some(lease) = self.leases.remove(attachment) else { return };
+        if let Ok(true) = self.tables.inherit(deadline) {
+            let changes =
+                self.tables.in_force().map(|standing| of_link(standing, &lease.host_link)).unwrap_or_default();
+            self.tables.change(&changes, deadline).ok();
+        }
+        self.tables.forget();
     }
 
     /// What the one container of `attachment` may send, as tables of its own.

@@ -98,6 +98,27 @@ pub fn elements(before: &Ruleset, after: &Ruleset) -> Vec<Change> {
     changes
 }
 
+/// What takes everything of one link out of the sets and maps of what stands.
+pub fn of_link(standing: &Ruleset, link: &IfName) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (key, table) in standing {
+        for (name, set) in &table.sets {
+            let is_of = |element: &&Element| match element {
+                Element::Link(of) | Element::LinkAddress(of, _) => of == link,
+                Element::Links(one, other) => one == link || other == link,
+                Element::Address(_) | Element::Port(..) | Element::Range(..) => false,
+            };
+            let gone: Vec<Element> = set.elements.iter().filter(is_of).cloned().collect();
+            if !gone.is_empty() {
+                changes.push(Change::RemoveElements(*key, name.clone(), set.form, gone));
+            }
+        }
+        let maps = table.maps.iter().filter(|(_, map)| map.contains_key(link));
+        changes.extend(maps.map(|(name, _)| Change::RemoveLinks(*key, name.clone(), vec![link.clone()])));
+    }
+    changes
+}
+
 /// The policies' part that an earlier agent has left. Its rules are not known, and stay as they are.
 #[derive(Debug, Default)]
 pub struct Inherited {
