@@ -35,8 +35,9 @@ pub const SOURCES4: &str = "src4";
 /// The same for IPv6.
 pub const SOURCES6: &str = "src6";
 
-/// The names of the chains, of both tables.
-const SOURCE: &str = "source";
+/// The chain that checks sources, of both tables.
+pub const SOURCE: &str = "source";
+/// The chain of what is sent to the host itself.
 const GUARD: &str = "guard";
 
 /// The names of all that is made here.

@@ -14,6 +14,7 @@ extern crate std;
 
 pub mod addr;
 pub mod annotations;
+pub mod asked;
 pub mod bgp;
 pub mod claims;
 pub mod configerror;

@@ -6,14 +6,21 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write as _;
+use core::net::IpAddr;
 
-use crate::policy::verdict::{Allowance, Endpoint, Miss, Outcome, Question, Side, Tried, Verdict};
+use crate::excerpt::{Excerpt, VALUE_MAX};
+use crate::policy::select::Selector;
+use crate::policy::verdict::{Allowance, Endpoint, Miss, Outcome, Question, Side, Stranger, Tried, Verdict};
 use crate::policy::{Direction, SCTP, TCP, UDP, names};
+
+/// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`, which policies cannot name.
+const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 
 /// Most policies that are told of one by one, and most rules of each.
 pub const TOLD_MAX: usize = 64;
 
-/// Most names of sets that are told for one rule.
+/// Most names of sets, and most peers, that are told for one rule.
 const NAMES_MAX: usize = 8;
 
 /// The answer as text of several lines. What `nft` shows stands behind `kernel:`.
@@ -22,6 +29,13 @@ pub fn explained(question: &Question, verdict: &Verdict) -> String {
     let passes = if verdict.passes() { "passes" } else { "is dropped" };
     let Question { from, to, protocol, port } = question;
     line(&mut text, 0, &format!("{} from {} to {} {passes}", what(*protocol, *port), from.address, to.address));
+    text + &sides(question, verdict)
+}
+
+/// What decides it, without the verdict.
+pub fn sides(question: &Question, verdict: &Verdict) -> String {
+    let mut text = String::new();
+    let Question { from, to, .. } = question;
     match verdict {
         Verdict::Itself => line(&mut text, 0, "a pod always reaches itself, by way of a Service as well"),
         Verdict::Judged { egress, ingress } => {
@@ -90,24 +104,51 @@ fn policy(text: &mut String, question: &Question, tried: &Tried, direction: Dire
             for (rule, miss) in misses.iter().enumerate().take(TOLD_MAX) {
                 let port = what(question.protocol, question.port);
                 let why = match miss {
-                    Miss::Peer(sets) if sets.is_empty() => format!("{other} is none of its peers"),
-                    Miss::Peer(sets) => format!("{other} is none of its peers (kernel: not in {})", list(sets.iter())),
+                    Miss::Peer { sets, .. } if sets.is_empty() => format!("{other} is none of its peers"),
+                    Miss::Peer { sets, .. } => {
+                        format!("{other} is none of its peers (kernel: not in {})", list(sets.iter()))
+                    }
                     Miss::Port(None) => format!("it is for everybody, but {port} is none of its ports"),
                     Miss::Port(Some(peer)) => format!("{other} is {peers}[{peer}], but {port} is none of its ports"),
                 };
                 line(text, 4, &format!("{rules}[{rule}]: {why}"));
+                if let Miss::Peer { strangers, .. } = miss {
+                    for (number, stranger) in strangers.iter().enumerate().take(NAMES_MAX) {
+                        line(text, 6, &format!("{peers}[{number}]: {}", unlike(stranger, other)));
+                    }
+                    let untold = strangers.len().saturating_sub(NAMES_MAX);
+                    if untold > 0 {
+                        line(text, 6, &format!("and {untold} more peers"));
+                    }
+                }
             }
             more(text, 4, misses.len(), "rules");
         }
     }
 }
 
+/// Why somebody is not the peer that is meant.
+fn unlike(stranger: &Stranger, other: IpAddr) -> String {
+    let of = |selector: &Selector| Excerpt::line(&selector.to_string(), VALUE_MAX);
+    match stranger {
+        Stranger::Outside(cidr) => format!("{other} is not in {cidr}"),
+        Stranger::Excepted(net) => format!("{other} is in {net}, which is excepted"),
+        Stranger::NoPod => format!("pods are meant, and no known pod has {other}"),
+        Stranger::Elsewhere(pod) => format!("pods of the policy's own namespace are meant, and it is {pod}"),
+        Stranger::Namespace(selector, pod) => {
+            format!("namespaceSelector {} does not match the namespace of {pod}", of(selector))
+        }
+        Stranger::Labels(selector, pod) => format!("podSelector {} does not match {pod}", of(selector)),
+    }
+}
+
 /// A protocol and port as people write them.
-fn what(protocol: u8, port: u16) -> String {
+pub fn what(protocol: u8, port: u16) -> String {
     match protocol {
         TCP => format!("TCP/{port}"),
         UDP => format!("UDP/{port}"),
         SCTP => format!("SCTP/{port}"),
+        ICMP | ICMP6 => "ICMP".into(),
         other => format!("protocol {other}"),
     }
 }
@@ -205,6 +246,8 @@ mod tests {
                 "  policy by-block does not allow it",
                 "    kernel: policy/a/by-block/in",
                 "    spec.ingress[0]: 10.0.0.1 is none of its peers (kernel: not in block/HASH/4, pods/HASH/4)",
+                "      from[0]: 10.0.0.1 is not in 192.0.2.0/24",
+                "      from[1]: podSelector app=x does not match a/web",
                 "    spec.ingress[1]: it is for everybody, but TCP/80 is none of its ports",
                 "  policy closed does not allow it: it has no rule",
                 "    kernel: policy/a/closed/in",
@@ -220,11 +263,12 @@ mod tests {
         assert_eq!(text[0], "TCP/22 from 10.0.0.1 to 10.0.0.2 is dropped");
         assert_eq!(text[2], "ingress of a/db: no policy allows it; 3 policies were asked");
         assert_eq!(
-            text[text.len() - 4..],
+            text[text.len() - 5..],
             [
                 "  policy open does not allow it",
                 "    kernel: policy/a/open/in",
                 "    spec.ingress[0]: 10.0.0.1 is none of its peers",
+                "      from[0]: 10.0.0.1 is not in ::/0",
                 "    spec.ingress[1]: 10.0.0.1 is from[1], but TCP/22 is none of its ports",
             ]
         );

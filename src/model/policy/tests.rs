@@ -180,7 +180,7 @@ fn the_model_s_own_answer_is_that_of_the_policies_and_names_what_the_kernel_has(
                         Outcome::Allows(allowance) => allowance.names.iter().for_each(&there),
                         Outcome::Denies(misses) => {
                             for miss in misses {
-                                if let Miss::Peer(sets) = miss {
+                                if let Miss::Peer { sets, .. } = miss {
                                     sets.iter().for_each(&there);
                                     missed += 1;
                                 }

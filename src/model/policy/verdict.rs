@@ -6,6 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::addr::IfName;
 use crate::policy::names;
 use crate::policy::select::Selector;
@@ -139,10 +141,32 @@ pub struct Allowance {
 /// Why a rule does not match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Miss {
-    /// The other one is none of its peers. The sets that were looked at, if there are any of this family.
-    Peer(Vec<String>),
+    /// The other one is none of its peers.
+    Peer {
+        /// The sets that were looked at, if there are any of this family.
+        sets: Vec<String>,
+        /// Why he is none, peer by peer.
+        strangers: Vec<Stranger>,
+    },
     /// The other one is a peer; which. The port is none of its ports.
     Port(Option<usize>),
+}
+
+/// Why somebody is none of the peers that are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stranger {
+    /// His address is not in this block.
+    Outside(IpNet),
+    /// His address is in this range, which the block leaves out.
+    Excepted(IpNet),
+    /// Pods are meant, and no known pod has his address.
+    NoPod,
+    /// Pods of the policy's own namespace are meant, and he is this pod.
+    Elsewhere(PodKey),
+    /// Pods of other namespaces are meant: this selector does not match the namespace of this pod.
+    Namespace(Selector, PodKey),
+    /// Other pods are meant: this selector does not match this pod.
+    Labels(Selector, PodKey),
 }
 
 /// What the policies say about a connection.
@@ -251,7 +275,28 @@ impl Asked<'_> {
                 }
             }
         }
-        Err(hit.map_or_else(|| Miss::Peer(self.peer_sets(rule)), Miss::Port))
+        let strangers = || rule.peers.iter().map(|peer| self.stranger(peer)).collect();
+        Err(hit.map_or_else(|| Miss::Peer { sets: self.peer_sets(rule), strangers: strangers() }, Miss::Port))
+    }
+
+    /// Why the other one is not this peer.
+    fn stranger(&self, peer: &Peer) -> Stranger {
+        match peer {
+            Peer::Block { cidr, except } => match except.iter().find(|net| net.contains(&self.other)) {
+                Some(net) => Stranger::Excepted(*net),
+                None => Stranger::Outside(*cidr),
+            },
+            Peer::Pods { namespaces, pods } => {
+                let Some((key, _)) = self.there.first() else { return Stranger::NoPod };
+                let key = (*key).clone();
+                let labels = self.world.namespaces.get(&*key.namespace);
+                match (covers(namespaces, self.own, &key.namespace, labels), namespaces) {
+                    (true, _) => Stranger::Labels(pods.clone(), key),
+                    (false, Namespaces::Same) => Stranger::Elsewhere(key),
+                    (false, Namespaces::Selected(selector)) => Stranger::Namespace(selector.clone(), key),
+                }
+            }
+        }
     }
 
     /// The sets in which the kernel looks for a rule's peers.
