@@ -32,6 +32,7 @@
 pub mod board;
 pub mod draw;
 pub mod entrance;
+pub mod explain;
 pub mod fault;
 pub mod identity;
 pub mod kubernetes;

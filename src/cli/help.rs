@@ -2,7 +2,7 @@
 //!
 //! Must not hold a word about any program itself.
 
-use crate::cli::table::{Default, Flag, Kind, PAGES, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Kind, Operand, PAGES, Page, Program, Value};
 
 /// Longest line, in characters.
 const WIDTH: usize = 80;
@@ -20,12 +20,11 @@ fn page_text(page: &Page, flags: &[&Flag]) -> String {
     if let Some(about) = page.about {
         text += &wrapped(about, 0);
     }
-    let operands: String = page.operands.iter().map(|operand| format!(" {}", operand.name)).collect();
-    text += &format!("\nUsage: {} [flags]{operands}\n", page.command());
+    text += &format!("\nUsage: {} [flags]{}\n", page.command(), operands(page));
     let mut others = String::new();
     for other in PAGES.iter().filter(|_| page.word.is_none()) {
         if let Some(word) = other.word {
-            text += &format!("       {} [flags]\n", other.command());
+            text += &format!("       {} [flags]{}\n", other.command(), operands(other));
             others += &row(word, other.summary);
         }
     }
@@ -44,6 +43,15 @@ fn page_text(page: &Page, flags: &[&Flag]) -> String {
         }
     }
     text
+}
+
+/// What stands behind the flags.
+fn operands(page: &Page) -> String {
+    let word = |operand: &Operand| match operand.needed {
+        true => format!(" {}", operand.name),
+        false => format!(" [{}]", operand.name),
+    };
+    page.operands.iter().map(word).collect()
 }
 
 /// A flag as it is typed: `--socket PATH`.

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::agent;
+use crate::agent::explain::{self, Source, Words};
 use crate::agent::routing::bird::Places;
 use crate::agent::routing::commands;
 use crate::agent::settings::{ConfigSource, Settings};
@@ -67,6 +68,19 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
             let wait = Duration::from_secs(given.needed(&table::WAIT)?);
             commands::withdraw(&given.needed_path(&table::AGENT_SOCKET)?, wait)
         }
+        Asked::Run(Program::Explain, given) => {
+            let (words, source) = question(given)?;
+            match explain::explain(&words, &source) {
+                Ok((exit, text)) => match print(&text) {
+                    Exit::Done => exit,
+                    unprinted => unprinted,
+                },
+                Err(error) => {
+                    log::last_words(format!("flock-agent: explain: {error}\n"));
+                    error.exit()
+                }
+            }
+        }
         Asked::Run(Program::Announce, given) => commands::announce(&given.needed_path(&table::AGENT_SOCKET)?),
     })
 }
@@ -96,6 +110,24 @@ fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
         log_format: given.needed(&table::LOG_FORMAT)?,
         log_level: given.needed(&table::LOG_LEVEL)?,
     })
+}
+
+/// What `explain` is asked, and who is to answer.
+fn question(given: &Given) -> Result<(Words, Source), UsageError> {
+    let mut operands = given.operands().iter().map(|operand| operand.to_string_lossy().into_owned());
+    let mut needed = |name| operands.next().ok_or(UsageError::NoValue(name));
+    let (from, to) = (needed("FROM")?, needed("TO")?);
+    let words = Words { from, to, port: operands.next() };
+    let (config, socket) = (given.path(&table::EXPLAIN_NODE_CONFIG), &table::EXPLAIN_SOCKET);
+    let source = match given.path(&table::EXPLAIN_POLICY_DIR) {
+        Some(_) if given.has(socket) => return Err(UsageError::Both(socket.name, table::EXPLAIN_POLICY_DIR.name)),
+        Some(policies) => Source::Files { policies, config },
+        None if config.is_some() => {
+            return Err(UsageError::Alone(table::EXPLAIN_NODE_CONFIG.name, table::EXPLAIN_POLICY_DIR.name));
+        }
+        None => Source::Agent(given.needed_path(socket)?),
+    };
+    Ok((words, source))
 }
 
 fn common(given: &Given, cni_bin_dir: &table::Flag) -> Common {

@@ -52,6 +52,8 @@ pub enum UsageError {
     },
     /// Two flags contradict each other.
     Both(&'static str, &'static str),
+    /// A flag means nothing without another one.
+    Alone(&'static str, &'static str),
 }
 
 impl fmt::Display for UsageError {
@@ -62,6 +64,7 @@ impl fmt::Display for UsageError {
             UsageError::Twice(flag) => write!(f, "{flag} is given twice"),
             UsageError::Value { flag, value, rule } => write!(f, "{flag} {value:?}: {rule}"),
             UsageError::Both(one, other) => write!(f, "{one} and {other} exclude each other"),
+            UsageError::Alone(one, other) => write!(f, "{one} needs {other} beside it"),
         }
     }
 }
@@ -128,7 +131,7 @@ pub(super) fn read_by(
         };
         given.flags.push((flag, value));
     }
-    match operands.get(given.operands.len()) {
+    match operands.get(given.operands.len()).filter(|operand| operand.needed) {
         Some(missing) => Err(UsageError::NoValue(missing.name)),
         None => Ok(Asked::Run(program, given)),
     }
@@ -215,7 +218,7 @@ impl Given {
         text.parse().map_err(|_| wrong(flag.name, text.as_ref(), "is not known".into()))
     }
 
-    /// The operands, as many as the program takes.
+    /// The operands, at most as many as the program takes.
     pub fn operands(&self) -> &[OsString] {
         &self.operands
     }

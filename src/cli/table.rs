@@ -22,6 +22,8 @@ pub enum Program {
     Withdraw,
     /// `flock-agent announce`
     Announce,
+    /// `flock-agent explain`
+    Explain,
 }
 
 /// What there is to say about a program, beside its flags.
@@ -45,11 +47,13 @@ pub struct Page {
     pub exits: &'static [(Exit, &'static str)],
 }
 
-/// An argument that is no flag. All of them have to be given.
+/// An argument that is no flag.
 #[derive(Debug)]
 pub struct Operand {
     /// Its name in texts, in capitals.
     pub name: &'static str,
+    /// It has to be given. Those that need not be come last.
+    pub needed: bool,
     /// What it is.
     pub help: &'static str,
 }
@@ -117,8 +121,16 @@ pub enum Default {
     ValueIfThere(&'static str),
 }
 
-const EVERY: &[Program] =
-    &[Program::Agent, Program::Install, Program::Uninstall, Program::BirdStop, Program::Withdraw, Program::Announce];
+const EVERY: &[Program] = &[
+    Program::Agent,
+    Program::Install,
+    Program::Uninstall,
+    Program::BirdStop,
+    Program::Withdraw,
+    Program::Announce,
+    Program::Explain,
+];
+const EXPLAIN: &[Program] = &[Program::Explain];
 const WITHDRAW: &[Program] = &[Program::Withdraw];
 const DRAINERS: &[Program] = &[Program::BirdStop, Program::Withdraw, Program::Announce];
 const BIRD_TALKERS: &[Program] = &[Program::Agent, Program::BirdStop];
@@ -246,6 +258,37 @@ pub const AGENT_SOCKET: Flag = Flag {
     programs: DRAINERS,
     value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
     help: "the agent's socket, beside which stands how far the node is withdrawn",
+    ..PLAIN
+};
+
+/// `--socket` of `explain`
+pub const EXPLAIN_SOCKET: Flag = Flag {
+    name: "--socket",
+    programs: EXPLAIN,
+    value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
+    help: "ask the agent that listens here",
+    ..PLAIN
+};
+
+/// `--policy-dir` of `explain`
+pub const EXPLAIN_POLICY_DIR: Flag = Flag {
+    name: "--policy-dir",
+    programs: EXPLAIN,
+    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Nothing }),
+    help: "ask no agent, but the NetworkPolicies, Namespaces and Pods in the YAML and JSON files of this directory",
+    ..PLAIN
+};
+
+/// `--node-config` of `explain`
+pub const EXPLAIN_NODE_CONFIG: Flag = Flag {
+    name: "--node-config",
+    programs: EXPLAIN,
+    value: Some(Value {
+        name: "FILE",
+        kind: Kind::File,
+        default: Default::Unset("a NodeConfig that says nothing of policies"),
+    }),
+    help: "with --policy-dir: what the NodeConfig in FILE says of policies holds",
     ..PLAIN
 };
 
@@ -385,6 +428,9 @@ pub const FLAGS: &[Flag] = &[
     BIRD_CONFIG,
     BIRD_SOCKET,
     AGENT_SOCKET,
+    EXPLAIN_SOCKET,
+    EXPLAIN_POLICY_DIR,
+    EXPLAIN_NODE_CONFIG,
     WAIT,
     LOG_FORMAT,
     LOG_LEVEL,
@@ -515,6 +561,42 @@ pub const PAGES: &[Page] = &[
             (Exit::Done, "the node is not withdrawn any more"),
             (Exit::Failed, "not done"),
             (Exit::Misused, "the command line is not understood"),
+        ],
+    },
+    Page {
+        program: Program::Explain,
+        word: Some("explain"),
+        summary: "says whether one may talk to the other, and why",
+        about: Some(
+            "FROM and TO are a pod as NAMESPACE/POD or NAMESPACE/POD@ADDRESS, an IP address, or the word node. The answer names the \
+             policies that count, the rule that allows it or what each of them lacks, where nft shows it, whether the kernel \
+             has what flock-agent wants, and how much was dropped. Behind a Service or a host port, ask with the pod and its own port.",
+        ),
+        operands: &[
+            Operand { name: "FROM", needed: true, help: "who begins" },
+            Operand { name: "TO", needed: true, help: "who is to answer" },
+            Operand {
+                name: "PROTO/PORT",
+                needed: false,
+                help: "where it is to arrive: TCP/80, UDP/53, SCTP/9 or ICMP; without it, the question is about a ping, which \
+                       a rule that names ports never allows",
+            },
+        ],
+        examples: &[
+            ("flock-agent explain shop/web shop/db TCP/5432", "two pods, asked on the node of either"),
+            ("flock-agent explain 198.51.100.7 shop/web TCP/443", "somebody outside"),
+            (
+                "flock-agent explain --policy-dir policies shop/web shop/db TCP/5432",
+                "manifests that nobody has applied yet",
+            ),
+        ],
+        files: &[("/run/flock/flock.sock", "where the agent is asked; root only")],
+        exits: &[
+            (Exit::Done, "it passes"),
+            (Exit::Failed, "it does not"),
+            (Exit::Misused, "the command line is not understood, or names somebody or a file that is not there"),
+            (Exit::Unanswered, "no agent answers, or it cannot tell yet"),
+            (Exit::Denied, "the agent does not answer this user"),
         ],
     },
 ];

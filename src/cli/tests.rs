@@ -127,6 +127,9 @@ fn a_wrong_command_line_is_named() {
         ("withdraw --wait -1", "must be 0 to 60"),
         ("withdraw --wait soon", "must be 0 to 60"),
         ("announce --wait 1", "\"--wait\""),
+        ("explain", "FROM needs a value"),
+        ("explain a/b", "TO needs a value"),
+        ("explain a/b node TCP/80 more", "\"more\""),
     ] {
         let error = read(line).expect_err(line).to_string();
         assert!(error.contains(why), "{line}: {error}");
@@ -152,7 +155,8 @@ fn help_and_version_are_given_whatever_else_is_asked_for() {
 
 #[test]
 fn operands_stand_anywhere_and_each_of_them_is_needed() {
-    const OPERANDS: &[Operand] = &[Operand { name: "POD", help: "a pod" }, Operand { name: "FILE", help: "a file" }];
+    const OPERANDS: &[Operand] =
+        &[Operand { name: "POD", needed: true, help: "a pod" }, Operand { name: "FILE", needed: true, help: "a file" }];
     let read = |line: &str| {
         let flags = [&table::ROOT, &table::DRY_RUN];
         reader::read_by(Program::Install, &flags, OPERANDS, line.split_whitespace().map(OsString::from))
@@ -166,6 +170,27 @@ fn operands_stand_anywhere_and_each_of_them_is_needed() {
     {
         let error = read(line).expect_err(line).to_string();
         assert!(error.contains(why), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_question_is_for_the_agent_or_for_files() {
+    let asked = |line: &str| question(&given(line));
+    let words = |from: &str, to: &str, port: Option<&str>| Words {
+        from: from.into(),
+        to: to.into(),
+        port: port.map(Into::into),
+    };
+    let agent = Source::Agent("/run/flock/flock.sock".into());
+    assert_eq!(asked("explain a/b node"), Ok((words("a/b", "node", None), agent)));
+    let files = Source::Files { policies: "p".into(), config: Some("n".into()) };
+    let line = "explain a/b --policy-dir=p 10.0.0.1 tcp/80 --node-config n";
+    assert_eq!(asked(line), Ok((words("a/b", "10.0.0.1", Some("tcp/80")), files)));
+    for (line, why) in [
+        ("explain a/b node --socket /s --policy-dir p", "--socket and --policy-dir exclude each other"),
+        ("explain a/b node --node-config n", "--node-config needs --policy-dir beside it"),
+    ] {
+        assert_eq!(asked(line).expect_err(line).to_string(), why);
     }
 }
 
@@ -191,6 +216,7 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
         assert!(page.program.flags().any(|flag| flag.name == table::HELP.name), "{} has no help", page.command());
         assert_eq!(page.program.page().map(|found| found.word), Some(page.word), "{} has one page", page.command());
         assert!(page.operands.is_empty() || page.word.is_some(), "a word would be taken for an operand");
+        assert!(page.operands.is_sorted_by_key(|operand| !operand.needed), "{}", page.command());
     }
     for flag in FLAGS {
         assert!(flag.name.starts_with("--") && !flag.programs.is_empty(), "{}", flag.name);

@@ -13,6 +13,10 @@ pub enum Exit {
     Failed,
     /// The command line cannot be what was meant; nothing was touched.
     Misused,
+    /// Nobody is there who could tell, or he cannot tell yet.
+    Unanswered,
+    /// Whoever could tell does not tell this user.
+    Denied,
 }
 
 impl Exit {
@@ -22,6 +26,8 @@ impl Exit {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Misused => 2,
+            Exit::Unanswered => 3,
+            Exit::Denied => 4,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The plugin's side: one call, within its deadline, over as many connections as it takes while the agent restarts.
+//! The caller's side: one call of the plugin, within its deadline, over as many connections as it takes while the agent restarts;
+//! or one question of an operator.
 //!
 //! Must not know what is asked, nor decide what a call without an answer means: the plugin does.
 
@@ -15,8 +16,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::record::boot_clock;
 use crate::rpc::frame::{self, FrameError};
-use crate::rpc::message::{Request, Response, encode};
-use crate::rpc::{FRAME_MAX, connect_limit};
+use crate::rpc::message::{Query, Request, Response, encode};
+use crate::rpc::{FRAME_MAX, QUERY_PATIENCE, connect_limit};
 
 /// Pause between two tries to connect, 20 ms.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -150,6 +151,23 @@ pub fn call_patiently(
     }
 }
 
+/// Asks the agent on `socket` an operator's question, once: somebody watches, and can ask again.
+///
+/// # Errors
+/// Every variant of [`CallError`].
+pub fn ask(socket: &Path, query: &Query, deadline: Instant) -> Result<Response, CallError> {
+    let line = encode(query).map_err(|_| CallError::TooLong)?;
+    let stream = reach(socket, deadline.min(Instant::now() + QUERY_PATIENCE))?;
+    let socket = || socket.to_path_buf();
+    let answer = frame::write(&stream, &line, deadline).and_then(|()| frame::read(&stream, deadline));
+    let answer = answer.map_err(|error| match error {
+        FrameError::Late(_) => CallError::Late { socket: socket() },
+        FrameError::TooLong => CallError::Garbled { socket: socket(), why: error.to_string() },
+        FrameError::Closed(_) | FrameError::Io(_) => CallError::Lost { socket: socket(), error },
+    })?;
+    serde_json::from_slice(&answer).map_err(|why| CallError::Garbled { socket: socket(), why: why.to_string() })
+}
+
 /// The request as a line that is sent now.
 fn timed(request: &mut Request, wanted: Instant) -> Result<Vec<u8>, CallError> {
     let left = wanted.saturating_duration_since(Instant::now());
@@ -164,7 +182,8 @@ fn reach(socket: &Path, until: Instant) -> Result<UnixStream, CallError> {
     loop {
         match connect_once(socket, until) {
             Ok(stream) => return Ok(stream),
-            Err(error) if Instant::now() + PAUSE >= until => {
+            // Who must not connect now must not in a moment either.
+            Err(error) if Instant::now() + PAUSE >= until || error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(CallError::Absent { socket: socket.into(), error });
             }
             Err(_) => thread::sleep(PAUSE),

@@ -3,6 +3,9 @@
 //! The keys are those of the Go flock, so that either half can be replaced first: `op`, `container_id`, `netns`, `ifname`, `args`,
 //! `path`, `stdin_data` (base64); `result`, `error`. Added here, and ignored by the Go flock: `call`, `left_ms`, `sent_ms`,
 //! `code`, `details`. Unknown keys are ignored on both sides. Must not judge what a request says: that is the verbs'.
+//!
+//! The same socket takes the question of an operator, whose `op` is none of the verbs. An agent that knows no such question
+//! refuses it by its `op`, and one that does not know all that is asked refuses it by the key.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -46,10 +49,75 @@ pub struct Request {
     pub sent_ms: Option<u64>,
 }
 
-/// The answer to a [`Request`].
+/// The one operation of a [`Query`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QueryOp {
+    /// May these two talk, and what decides it?
+    #[serde(rename = "EXPLAIN")]
+    Explain,
+}
+
+/// A question of an operator, in the words of his command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// What is asked.
+    pub op: QueryOp,
+    /// Who begins the connection.
+    pub from: String,
+    /// Who gets it.
+    pub to: String,
+    /// Protocol and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+/// The `result` of the answer to a [`Query`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Whether packets pass.
+    pub passes: bool,
+    /// Why, in lines.
+    pub text: String,
+}
+
+/// What a caller sends.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A call of the plugin.
+    Request(Box<Request>),
+    /// A question.
+    Query(Query),
+}
+
+impl Incoming {
+    /// Reads a line.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn read(line: &[u8]) -> Result<Incoming, serde_json::Error> {
+        /// No more than is needed to know what a line was meant to be.
+        #[derive(Deserialize)]
+        struct Meant {
+            #[serde(rename = "op")]
+            _op: QueryOp,
+        }
+        let error = match serde_json::from_slice(line) {
+            Ok(request) => return Ok(Incoming::Request(Box::new(request))),
+            Err(error) => error,
+        };
+        // A call of the plugin is by far the more frequent, and is read once.
+        match serde_json::from_slice::<Meant>(line) {
+            Ok(_) => serde_json::from_slice(line).map(Incoming::Query),
+            Err(_) => Err(error),
+        }
+    }
+}
+
+/// The answer to a [`Request`] or a [`Query`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Response {
-    /// A CNI result in the 1.0/1.1 form, unparsed; ADD only.
+    /// Of an ADD, a CNI result in the 1.0/1.1 form, unparsed; of a question, an [`Explanation`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
     /// What went wrong; empty or absent for success.
@@ -71,6 +139,14 @@ impl Response {
     /// Success of a verb without result.
     pub fn done() -> Response {
         Response::default()
+    }
+
+    /// The answer to a question.
+    ///
+    /// # Errors
+    /// None that an [`Explanation`] can cause.
+    pub fn explained(explanation: &Explanation) -> Result<Response, serde_json::Error> {
+        Ok(Response { result: Some(serde_json::value::to_raw_value(explanation)?), ..Response::default() })
     }
 
     /// A failure.
@@ -172,6 +248,27 @@ mod tests {
             let line = encode(&sent).expect("encodes");
             let got: Response = serde_json::from_slice(&line).expect("decodes");
             assert_eq!(encode(&got).expect("encodes"), line);
+        }
+    }
+
+    #[test]
+    fn a_question_is_no_call_of_the_plugin_and_one_that_asks_for_more_than_is_known_is_refused_by_its_key() {
+        let query = Query { op: QueryOp::Explain, from: "a/b".into(), to: "node".into(), port: Some("TCP/80".into()) };
+        let line = encode(&query).expect("encodes");
+        assert_eq!(line, b"{\"op\":\"EXPLAIN\",\"from\":\"a/b\",\"to\":\"node\",\"port\":\"TCP/80\"}\n");
+        assert!(matches!(Incoming::read(&line), Ok(Incoming::Query(read)) if read == query));
+        let request = encode(&request()).expect("encodes");
+        assert!(matches!(Incoming::read(&request), Ok(Incoming::Request(read)) if read.op == Verb::Add));
+        // What an agent says that knows no questions.
+        let error = serde_json::from_slice::<Request>(&line).expect_err("no request").to_string();
+        assert!(error.contains("`EXPLAIN`"), "{error}");
+        for (line, named) in [
+            (r#"{"op":"EXPLAIN","from":"a/b","to":"node","through":"c"}"#, "`through`"),
+            (r#"{"op":"EXPLAIN","from":"a/b"}"#, "`to`"),
+            (r#"{"op":"FLY","from":"a/b"}"#, "`FLY`"),
+        ] {
+            let error = Incoming::read(line.as_bytes()).expect_err("refused").to_string();
+            assert!(error.contains(named), "{error}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! The line between plugin and agent: one connection per call, one line of JSON each way, over a unix socket.
+//! The line between plugin and agent, and between operator and agent: one connection per call, one line of JSON each way, over a
+//! unix socket.
 //!
 //! Owns messages, limits, client and server. Must not know what the verbs do.
 
@@ -55,6 +56,12 @@ pub fn plugin_limit(op: Verb) -> Duration {
         Verb::Status | Verb::Version => 1_500,
     })
 }
+
+/// Longest time of one question of an operator, 10 s: a table of thousands of pods is read back for it.
+pub const QUERY_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a question waits for an agent that does not listen, 700 ms: the moment in which one takes over from another.
+pub const QUERY_PATIENCE: Duration = Duration::from_millis(700);
 
 /// Longest time that the agent works on a request of a plugin that has just been started.
 pub fn agent_limit(op: Verb) -> Duration {

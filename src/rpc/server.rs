@@ -26,8 +26,8 @@ use crate::record::disk::make_private_dir;
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::gate::Gate;
 use crate::rpc::listener::{BindError, Listener, Standing};
-use crate::rpc::message::{Request, Response, encode};
-use crate::rpc::{REQUEST_ARRIVAL, agent_limit, agent_share, plugin_limit};
+use crate::rpc::message::{Incoming, Query, Request, Response, encode};
+use crate::rpc::{QUERY_LIMIT, REQUEST_ARRIVAL, agent_limit, agent_share, plugin_limit};
 use cni::error::Code;
 use cni::verb::Verb;
 use model::excerpt::Excerpt;
@@ -73,6 +73,9 @@ pub trait Handler: Send + Sync {
     /// The answer to one request, by its deadline.
     fn handle(&self, call: &Call<'_>) -> Response;
 
+    /// The answer to an operator's question, by this deadline.
+    fn explain(&self, query: &Query, deadline: Instant) -> Response;
+
     /// Called when the answer could not be delivered: the caller does not know that the request succeeded.
     fn undelivered(&self, request: &Request, answer: &Response);
 }
@@ -93,6 +96,10 @@ impl Handler for Unready {
             }
             Verb::Del | Verb::Check | Verb::Gc => Response::done(),
         }
+    }
+
+    fn explain(&self, _: &Query, _: Instant) -> Response {
+        Response::failed(Code::NotAvailable.number(), "flock-agent is not ready", "it has just started")
     }
 
     fn undelivered(&self, _: &Request, _: &Response) {}
@@ -395,7 +402,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
     });
     shared.gate.arrived(stream);
     let request = match line {
-        Ok(line) => serde_json::from_slice::<Request>(&line),
+        Ok(line) => Incoming::read(&line),
         Err(FrameError::TooLong) => {
             let refusal = Response::failed(Code::Decode.number(), "request refused", FrameError::TooLong.to_string());
             answer(stream, &refusal).ok();
@@ -404,7 +411,12 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Err(error) => return (shared.notify)(Notice::Request(error)),
     };
     let request = match request {
-        Ok(request) => request,
+        Ok(Incoming::Request(request)) => request,
+        Ok(Incoming::Query(query)) => {
+            let handler = shared.handler.lock().clone();
+            let response = handler.explain(&query, Instant::now() + agent_share(QUERY_LIMIT));
+            return answer(stream, &response).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
+        }
         Err(error) => {
             // The text can repeat what the caller wrote, and that can be long.
             let why = Excerpt::line(&format!("no request of flock: {error}"), REFUSAL_MAX);

@@ -18,7 +18,7 @@ use cni::verb::Verb;
 use flock::rpc::client::{CallError, call};
 use flock::rpc::gate::LARGE_REQUESTS;
 use flock::rpc::listener::{BindError, Listener};
-use flock::rpc::message::{Request, Response, encode};
+use flock::rpc::message::{Explanation, Query, Request, Response, encode};
 use flock::rpc::server::{Call, Handler, Limits, Notice, Server, Unready};
 use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -271,6 +271,11 @@ impl Handler for Answers {
             }
             _ => Response { result: raw(json!(self.name)), ..Response::done() },
         }
+    }
+
+    fn explain(&self, query: &Query, _: Instant) -> Response {
+        let explanation = Explanation { passes: true, text: format!("{} to {}", query.from, query.to) };
+        Response::explained(&explanation).expect("encodes")
     }
 
     fn undelivered(&self, request: &Request, _: &Response) {
@@ -560,6 +565,10 @@ impl Handler for Timed {
         self.allowed.send(call.deadline.saturating_duration_since(Instant::now())).unwrap();
         self.go.lock().unwrap().recv_timeout(PATIENCE).unwrap();
         Response::done()
+    }
+
+    fn explain(&self, _: &Query, _: Instant) -> Response {
+        unreachable!("nobody asks")
     }
 
     fn undelivered(&self, _: &Request, _: &Response) {}

@@ -23,7 +23,7 @@ use crate::agent::board::Board;
 use crate::process::log;
 use crate::process::program::{self, ProgramError, RunLimits};
 use crate::process::shutdown::Stop;
-use crate::rpc::message::{Request, Response};
+use crate::rpc::message::{Query, Request, Response};
 use crate::rpc::server::{Call, Handler};
 use cni::conflist::PLUGIN_DIRS;
 use cni::version::Version;
@@ -91,6 +91,10 @@ impl<H: Handler> Handler for Overheard<H> {
     fn handle(&self, call: &Call<'_>) -> Response {
         self.search.told(&call.request.path);
         self.handler.handle(call)
+    }
+
+    fn explain(&self, query: &Query, deadline: Instant) -> Response {
+        self.handler.explain(query, deadline)
     }
 
     fn undelivered(&self, request: &Request, answer: &Response) {

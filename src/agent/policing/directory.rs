@@ -132,6 +132,14 @@ impl Directory {
         }
     }
 
+    /// What was wrong at the last look.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let told =
+            |(path, file): (&PathBuf, &Followed)| Some(format!("{}: {}", path.display(), file.problem.as_ref()?));
+        let of_files = self.files.iter().filter_map(told);
+        self.problem.clone().into_iter().chain(of_files)
+    }
+
     /// Tells what has changed since the last look. The first one at which every file can be used tells everything, be it nothing.
     pub fn look(&mut self) {
         let names = match names(&self.path) {

@@ -1,6 +1,6 @@
 //! How other threads speak to the one that keeps the tables.
 //!
-//! An ADD waits for its pod's part, no longer than its deadline; everything else is only told. Must not know the tables.
+//! An ADD waits for its pod's part and a question for its answer, no longer than its deadline; everything else is only told. Must not know the tables.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,9 @@ use crate::agent::policing::cluster::ClusterNews;
 use crate::agent::policing::tell::Tell;
 use crate::agent::reply::{self, Reply};
 use model::addr::Attachment;
+use model::asked::{Answer, Asked, Unanswerable};
 use model::lease::Lease;
+use model::ruleset::Ruleset;
 
 /// What is in force for a pod whose link is about to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +23,26 @@ pub enum Admitted {
     Settled,
     /// Nothing, until it is known what its policies say.
     Quarantined,
+}
+
+/// What the thread says to a question, beside which the kernel can be laid.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    /// The answer.
+    pub answer: Answer,
+    /// What is wanted in the kernel, of the tables that are about links; none if it is not known in full.
+    pub wanted: Option<Ruleset>,
+    /// What an operator should know beside it.
+    pub notes: Vec<String>,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unexplained {
+    /// It cannot have one as it stands.
+    Unanswerable(Unanswerable),
+    /// It may have one in a moment; why not now.
+    NotYet(&'static str),
 }
 
 /// What the thread is told.
@@ -36,6 +58,8 @@ pub enum Message {
     Look,
     /// The kernel may show something else than what is in force, see [`Police::look_at_kernel`].
     Kernel,
+    /// What decides about a connection?
+    Explain(Asked, Reply<Result<Explained, Unexplained>>),
     /// The agent ends.
     Stop,
 }
@@ -63,6 +87,18 @@ impl Police {
         let message = Message::Admit(Box::new(lease.clone()), deadline, reply);
         self.messages.send(message).map_err(|_| Cause::Stopping)?;
         answer.wait(deadline).ok_or(Cause::Late)?
+    }
+
+    /// What decides about a connection.
+    ///
+    /// # Errors
+    /// There is no answer, or none by `deadline`.
+    pub fn explain(&self, asked: &Asked, deadline: Instant) -> Result<Explained, Unexplained> {
+        let (reply, answer) = reply::pair();
+        let stopping = |_| Unexplained::NotYet("flock-agent is stopping");
+        self.messages.send(Message::Explain(asked.clone(), reply)).map_err(stopping)?;
+        let late = Unexplained::NotYet("the thread that keeps the tables did not answer in time");
+        answer.wait(deadline).ok_or(late)?
     }
 
     // Sending fails only when the thread has ended, and then there is nobody to tell.

@@ -8,6 +8,7 @@
 pub mod cluster;
 pub mod directory;
 pub mod epoch;
+mod explain;
 pub mod handle;
 pub mod policies;
 pub mod state;
@@ -159,6 +160,7 @@ impl Policing {
                         }
                     }
                     Message::Dismiss(attachment) => self.dismiss(&attachment),
+                    Message::Explain(asked, reply) => self.explain(&asked, reply),
                     Message::Look => look = look.max(Some(Look::Wanted)),
                     Message::Kernel => {
                         self.police.looks_at_kernel();

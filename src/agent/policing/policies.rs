@@ -276,13 +276,23 @@ impl Policies {
         changes
     }
 
-    /// What holds for the link of `lease`.
+    /// What holds for the link of `lease`, which is noted if it is settled.
     fn subject(&mut self, lease: &Lease, wishes: &Wishes) -> Subject {
-        let pod = self.pod_of(lease);
-        let treatment = self.treatment(lease, pod.as_ref(), wishes);
-        if treatment != Treatment::Quarantine && pod.as_ref().is_none_or(|pod| self.cluster.is_settled(pod)) {
+        let subject = self.subject_of(lease, wishes);
+        let is_settled = || subject.pod.as_ref().is_none_or(|pod| self.cluster.is_settled(pod));
+        if subject.treatment != Treatment::Quarantine && is_settled() {
             self.settled.insert(lease.host_link.clone());
         }
+        subject
+    }
+
+    /// What holds for the link of `lease`.
+    pub fn subject_of(&self, lease: &Lease, wishes: &Wishes) -> Subject {
+        let pod = self.pod_of(lease);
+        let treatment = match self.are_kept(wishes) {
+            true => self.treatment(lease, pod.as_ref(), wishes),
+            false => Treatment::Exempt,
+        };
         let addresses = lease.addresses().chain(lease.anycast.iter().copied()).collect();
         Subject { link: lease.host_link.clone(), pod, addresses, treatment }
     }

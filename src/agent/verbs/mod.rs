@@ -8,6 +8,7 @@ pub mod add;
 pub mod check;
 pub mod claims;
 pub mod del;
+mod explain;
 pub mod gc;
 mod proxy;
 pub mod status;
@@ -15,6 +16,7 @@ pub mod takedown;
 pub mod wire;
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -29,7 +31,7 @@ use crate::agent::verbs::claims::Claims;
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::process::log;
 use crate::record::notes::Notes;
-use crate::rpc::message::{Request, Response};
+use crate::rpc::message::{Query, Request, Response};
 use crate::rpc::server::{Call, Handler};
 use cni::error::{Code, Error};
 use cni::netconf::{self, NetConf};
@@ -55,6 +57,8 @@ pub struct Verbs {
     police: Police,
     /// What pods of other nodes have.
     claims: Claims,
+    /// How many questions are being answered.
+    explaining: AtomicUsize,
 }
 
 /// What one request did, for its line in the log.
@@ -88,6 +92,10 @@ impl Handler for Verbs {
         outcome.unwrap_or_else(|fault| fault.to_response())
     }
 
+    fn explain(&self, query: &Query, deadline: Instant) -> Response {
+        explain::answer(&self.police, &self.explaining, query, deadline)
+    }
+
     fn undelivered(&self, request: &Request, answer: &Response) {
         if request.op == Verb::Add {
             self.take_back(request, answer);
@@ -106,7 +114,17 @@ impl Verbs {
         routing: Sender<News>,
         police: Police,
     ) -> Verbs {
-        Verbs { ledger, remover, node, pods, notes, routing, police, claims: Claims::default() }
+        Verbs {
+            ledger,
+            remover,
+            node,
+            pods,
+            notes,
+            routing,
+            police,
+            claims: Claims::default(),
+            explaining: AtomicUsize::new(0),
+        }
     }
 
     /// The same, heeding what pods of other nodes have.

@@ -1,0 +1,214 @@
+//! The program `flock-agent explain`: asks the agent of this node, or answers from files where none is to be asked.
+//!
+//! From files, both ends count as pods of one node, each of which its own policies hold for, since no file says which node a pod
+//! is on. Must not write anything, nor ask the kernel.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use crate::agent::policing::cluster::Cluster;
+use crate::agent::policing::directory::Directory;
+use crate::agent::policing::tell::Tell;
+use crate::process::exit::Exit;
+use crate::process::foreign_file;
+use crate::rpc::QUERY_LIMIT;
+use crate::rpc::client::{self, CallError};
+use crate::rpc::message::{Explanation, Query, QueryOp, Response};
+use cni::error::Code;
+use model::addr::IfName;
+use model::asked::{Asked, Facts, Party, Unanswerable, answer};
+use model::excerpt::Excerpt;
+use model::nodeconfig;
+use model::policing::{Mode, Policing};
+use model::policy::{PodKey, Subject, Treatment, World};
+use model::ruleset::Ruleset;
+
+/// Longest NodeConfig file that is read, 1 MiB.
+const CONFIG_MAX: u64 = 1 << 20;
+
+/// Longest text of a refusal, in bytes.
+const REFUSAL_MAX: usize = 1024;
+
+/// The question, in the words of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// `FROM`.
+    pub from: String,
+    /// `TO`.
+    pub to: String,
+    /// `PROTO/PORT`.
+    pub port: Option<String>,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The agent that listens here.
+    Agent(PathBuf),
+    /// Nobody.
+    Files {
+        /// The manifests.
+        policies: PathBuf,
+        /// The NodeConfig; none: what holds for one that says nothing.
+        config: Option<PathBuf>,
+    },
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ExplainError {
+    /// The question cannot be answered as it stands.
+    Misused(String),
+    /// The agent cannot be asked.
+    Call(CallError),
+    /// The agent does not answer.
+    Refused(String),
+    /// A file cannot be used.
+    File(String),
+}
+
+impl fmt::Display for ExplainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExplainError::Misused(why) | ExplainError::Refused(why) | ExplainError::File(why) => f.write_str(why),
+            ExplainError::Call(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for ExplainError {}
+
+impl From<Unanswerable> for ExplainError {
+    fn from(why: Unanswerable) -> ExplainError {
+        ExplainError::Misused(why.to_string())
+    }
+}
+
+impl ExplainError {
+    /// How the program ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ExplainError::Misused(_) | ExplainError::File(_) => Exit::Misused,
+            ExplainError::Call(CallError::Absent { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Exit::Denied
+            }
+            ExplainError::Call(_) | ExplainError::Refused(_) => Exit::Unanswered,
+        }
+    }
+}
+
+/// The answer to a question: whether packets pass, and why, as text.
+///
+/// # Errors
+/// There is none.
+pub fn explain(words: &Words, source: &Source) -> Result<(Exit, String), ExplainError> {
+    let Words { from, to, port } = words;
+    let asked = Asked::read(from, to, port.as_deref())?;
+    let Explanation { passes, text } = match source {
+        Source::Agent(socket) => ask(words, socket)?,
+        Source::Files { policies, config } => by_files(&asked, policies, config.as_deref())?,
+    };
+    Ok((if passes { Exit::Done } else { Exit::Failed }, text))
+}
+
+fn ask(words: &Words, socket: &Path) -> Result<Explanation, ExplainError> {
+    let Words { from, to, port } = words.clone();
+    let query = Query { op: QueryOp::Explain, from, to, port };
+    let response = client::ask(socket, &query, Instant::now() + QUERY_LIMIT).map_err(ExplainError::Call)?;
+    let Response { result, error, code, details, .. } = response;
+    let told = |error: String| match details {
+        Some(details) => format!("{error}: {details}"),
+        None => error,
+    };
+    match (error.filter(|error| !error.is_empty()), result) {
+        (Some(error), _) => {
+            let is = |known: Code| code == Some(known.number());
+            let why = String::from(Excerpt::line(&told(error), REFUSAL_MAX));
+            Err(match () {
+                () if is(Code::InvalidEnvironment) => ExplainError::Misused(why),
+                () if is(Code::Decode) => ExplainError::Refused(format!(
+                    "the agent that runs is of another version than this program and does not understand the question: restart it \
+                     (systemctl restart flock-agent); it says: {why}"
+                )),
+                () => ExplainError::Refused(format!("flock-agent cannot tell: {why}")),
+            })
+        }
+        (None, Some(result)) => serde_json::from_str(result.get()).map_err(|error| {
+            ExplainError::Refused(format!("the answer of the agent is of another version than this program: {error}"))
+        }),
+        (None, None) => Err(ExplainError::Refused("the agent has answered without a word".into())),
+    }
+}
+
+/// By files alone.
+fn by_files(asked: &Asked, policies: &Path, config: Option<&Path>) -> Result<Explanation, ExplainError> {
+    let wishes = config.map_or_else(|| Ok(Policing::default()), wishes)?;
+    let cluster = read(policies)?;
+    let mut world = cluster.world().clone();
+    let treatment = match wishes.mode {
+        Mode::Enforce => Treatment::Enforce,
+        Mode::Audit => Treatment::Audit,
+        Mode::None => Treatment::Exempt,
+    };
+    let mut subjects: Vec<Subject> = Vec::new();
+    for (party, link) in [(&asked.from, "FROM"), (&asked.to, "TO")] {
+        let Some(pod) = pod_of(party, &mut world) else { continue };
+        let known = world.pods.get(&pod).map(|pod| pod.addresses.clone()).unwrap_or_default();
+        let link: Option<IfName> = link.parse().ok();
+        if let Some(link) =
+            link.filter(|_| !known.is_empty() && subjects.iter().all(|other| other.pod.as_ref() != Some(&pod)))
+        {
+            subjects.push(Subject { link, pod: Some(pod), addresses: known, treatment });
+        }
+    }
+    let facts = Facts {
+        world: &world,
+        subjects: &subjects,
+        sources: &Ruleset::new(),
+        node: &BTreeSet::new(),
+        known_by: "in the files",
+    };
+    let answer = answer(asked, &facts)?;
+    let note =
+        "note: from files, without an agent: FROM and TO stand for the links of the two, and sources are not checked\n";
+    Ok(Explanation { passes: answer.passes, text: answer.text + note })
+}
+
+/// The pod that is meant. One of which the files have no address has the one that is asked with.
+fn pod_of(party: &Party, world: &mut World) -> Option<PodKey> {
+    match party {
+        Party::Node => None,
+        Party::Address(ip) => world.pods.iter().find(|(_, pod)| pod.addresses.contains(ip)).map(|(key, _)| key.clone()),
+        Party::Pod(key, at) => {
+            if let Some(pod) = world.pods.get_mut(key).filter(|pod| pod.addresses.is_empty()) {
+                pod.addresses.extend(*at);
+            }
+            Some(key.clone())
+        }
+    }
+}
+
+fn wishes(path: &Path) -> Result<Policing, ExplainError> {
+    let wrong = |why: String| ExplainError::File(format!("{}: {why}", path.display()));
+    let bytes = foreign_file::read(path, CONFIG_MAX).map_err(|error| wrong(error.to_string()))?;
+    let config = nodeconfig::parse(bytes).map_err(|error| wrong(error.to_string()))?;
+    Ok(config.policing)
+}
+
+/// What the manifests of a directory say.
+fn read(path: &Path) -> Result<Cluster, ExplainError> {
+    let (tell, told) = channel();
+    // The receiver is here, so nothing is lost.
+    let mut directory = Directory::new(path.to_owned(), Tell::new(move |news| drop(tell.send(news))));
+    directory.look();
+    if let Some(why) = directory.problems().next() {
+        return Err(ExplainError::File(why));
+    }
+    let mut cluster = Cluster::default();
+    told.try_iter().for_each(|news| drop(cluster.hear(news)));
+    Ok(cluster)
+}
