@@ -20,6 +20,7 @@ mod cluster;
 mod compare;
 mod cyclonus;
 mod evaluator;
+mod explain;
 mod node;
 mod outside;
 mod policed;

@@ -17,7 +17,7 @@ use super::support::share::{SEED, share};
 const SETS: u64 = 100;
 
 /// The seed that the environment names, or another one each time.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let named = std::env::var(SEED).ok().filter(|text| !text.is_empty());
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() % 1_000_000;
     named.map_or_else(now, |text| text.parse().unwrap_or_else(|_| panic!("{SEED}={text}: it is a whole number")))
@@ -43,17 +43,17 @@ fn random_sets_of_policies() {
 }
 
 /// Decides what a cluster holds.
-struct Chance<'a> {
-    dice: Dice,
+pub struct Chance<'a> {
+    pub dice: Dice,
     /// Without what cyclonus reads otherwise.
-    plain: bool,
-    addresses: &'a [String],
+    pub plain: bool,
+    pub addresses: &'a [String],
 }
 
 const NAMES: [&str; 3] = ["web", "metrics", "call"];
 
 impl Chance<'_> {
-    fn change(&mut self, cluster: &mut Cluster) {
+    pub fn change(&mut self, cluster: &mut Cluster) {
         for name in ["x", "y", "z", "far"] {
             let mut labels = Labels::from([("ns".to_owned(), name.to_owned())]);
             self.label(&mut labels, "team", &["red", "blue", ""]);
