@@ -101,6 +101,7 @@ const REVOCATIONS: &[(&str, Change, Change)] = &[
     ),
 ];
 
+// covers: FM-H06
 #[test]
 fn what_is_revoked_ends_with_the_next_packet_of_either_direction_and_nothing_else_is_lost() {
     let host = Host::new();
@@ -139,6 +140,7 @@ pub fn assert_revoked(what: &str, streams: &Streams, all: &[(Place, Place, Way)]
     }
 }
 
+// covers: FM-H06
 #[test]
 fn the_first_policy_of_a_node_ends_what_it_does_not_allow() {
     let host = Host::new();
@@ -156,6 +158,7 @@ fn the_first_policy_of_a_node_ends_what_it_does_not_allow() {
     assert_revoked("the first policy", &streams, &all, revoked.len(), next);
 }
 
+// covers: FM-H06
 #[test]
 fn what_changes_while_the_agent_is_away_holds_when_it_is_back_and_until_then_nothing_opens_or_closes() {
     let host = Host::new();
@@ -197,6 +200,7 @@ fn what_changes_while_the_agent_is_away_holds_when_it_is_back_and_until_then_not
     }
 }
 
+// covers: FM-H03
 #[test]
 fn nothing_opens_when_the_files_are_away_or_broken() {
     let host = Host::new();
@@ -235,6 +239,7 @@ fn nothing_opens_when_the_files_are_away_or_broken() {
     }
 }
 
+// covers: FM-H04
 #[test]
 fn errors_that_belong_to_an_allowed_connection_pass_so_that_a_narrow_path_is_found() {
     let host = Host::new();
@@ -361,6 +366,7 @@ fn what_comes_through_a_service_is_judged_by_the_pod_behind_it() {
     }
 }
 
+// covers: FM-H03
 #[test]
 fn a_pod_that_is_being_made_sends_and_receives_nothing_before_its_policy() {
     let host = Host::new();
@@ -416,6 +422,7 @@ fn a_pod_that_is_being_made_sends_and_receives_nothing_before_its_policy() {
     }
 }
 
+// covers: FM-H06
 #[test]
 fn a_pod_that_is_made_anew_has_none_of_the_connections_that_it_had_before() {
     const SAME: [&str; 2] = ["203.0.113.5", "2001:db8:f::5"];

@@ -220,6 +220,7 @@ fn a_node_that_keeps_no_policies_any_more_forgets_all_but_its_own_pods() {
     assert!(cluster.is_known() && cluster.is_settled(&a) && cluster.world().pods.len() == 2);
 }
 
+// covers: FM-H05
 #[test]
 fn news_of_one_pod_touches_no_other_of_ten_thousand() {
     let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", policy("front", "back"))]);
