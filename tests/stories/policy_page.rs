@@ -94,7 +94,7 @@ fn the_masquerade_of_the_page_and_its_switches_are_in_force_as_it_says() {
     // What may be left out is as the page writes it.
     let switches = block("What a pod may send and receive", "yaml");
     let whole = format!("{}spec:\n  cidr4: 10.25.214.0/24\n{}", head(), switches.replace("spec:", "#"));
-    let (written, silent) = (parse(&whole), parse(&format!("{}spec: {{cidr4: 10.25.214.0/24}}\n", head())));
+    let (written, silent) = (parse(&whole), parse(format!("{}spec: {{cidr4: 10.25.214.0/24}}\n", head())));
     assert_eq!(written.expect("valid").policing, silent.expect("valid").policing);
     agent.edit_config(&whole);
     wait_for("it to be switched off", || (!shown("ip flock_masquerade")).then_some(()));
