@@ -89,10 +89,27 @@ fn pack(kernel: &Kernel, into: &Path) {
     archive.file("init", &this).expect("written");
     archive.file("bin/flock", Path::new(env!("CARGO_BIN_EXE_flock"))).expect("written");
     archive.file("bin/flock-agent", Path::new(env!("CARGO_BIN_EXE_flock-agent"))).expect("written");
-    for module in ["veth.ko", "dummy.ko"] {
-        archive.file(&format!("lib/{module}"), &kernel.directory.join(module)).expect("written");
+    let mut index = String::new();
+    for entry in std::fs::read_dir(kernel.directory.join("modules")).expect("readable") {
+        let path = entry.expect("readable").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        index += &format!("{name} {}\n", about(&std::fs::read(&path).expect("readable")));
+        archive.file(&format!("lib/{name}.ko"), &path).expect("written");
     }
+    archive.text("lib/modules", &index).expect("written");
     archive.finish().expect("written");
+}
+
+/// What a module says of itself: the modules that it depends on, separated by commas, and behind a blank each the names by which the
+/// kernel asks for it.
+fn about(module: &[u8]) -> String {
+    let texts = module.split(|byte| *byte == 0).filter_map(|text| str::from_utf8(text).ok());
+    let (mut depends, mut aliases) = ("", String::new());
+    for text in texts {
+        depends = text.strip_prefix("depends=").unwrap_or(depends);
+        aliases += &text.strip_prefix("alias=").map(|alias| format!(" {alias}")).unwrap_or_default();
+    }
+    format!("{depends}{aliases}")
 }
 
 fn start(kernel: &Kernel, boot: &Boot, initramfs: &Path) -> Child {

@@ -29,6 +29,11 @@ impl<W: Write> Archive<W> {
         self.entry(name, PROGRAM, (0, 0), &fs::read(from)?)
     }
 
+    /// A file of this text.
+    pub fn text(&mut self, name: &str, text: &str) -> io::Result<()> {
+        self.entry(name, PROGRAM, (0, 0), text.as_bytes())
+    }
+
     /// A character device.
     pub fn device(&mut self, name: &str, major: u32, minor: u32) -> io::Result<()> {
         self.entry(name, DEVICE, (major, minor), &[])

@@ -2,12 +2,14 @@
 //! flock's code.
 
 use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
 
+use flock::kernel::netns::Netns;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -57,6 +59,17 @@ impl Ip {
         let mut link = LinkMessage::default();
         link.attributes =
             vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Dummy)])];
+        self.run(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL);
+    }
+
+    /// A pair of links: this one, and `eth0` in the namespace.
+    #[track_caller]
+    pub fn add_pair(&mut self, name: &str, netns: &Netns) {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![LinkAttribute::IfName("eth0".into()), LinkAttribute::NetNsFd(netns.fd().as_raw_fd())];
+        let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer)))];
+        let mut link = LinkMessage::default();
+        link.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::LinkInfo(info)];
         self.run(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL);
     }
 
@@ -124,6 +137,29 @@ impl Ip {
     pub fn add_address(&mut self, name: &str, ip: IpAddr) {
         if ip.is_ipv4() || has_ipv6() {
             self.run(RouteNetlinkMessage::NewAddress(Ip::address(name, ip)), NLM_F_CREATE | NLM_F_EXCL);
+        }
+    }
+
+    /// An address of a network that this link leads to.
+    #[track_caller]
+    pub fn add_network(&mut self, name: &str, ip: IpAddr, prefix_len: u8) {
+        if ip.is_ipv4() || has_ipv6() {
+            let mut message = Ip::address(name, ip);
+            message.header.prefix_len = prefix_len;
+            self.run(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
+        }
+    }
+
+    /// A default route by this router.
+    #[track_caller]
+    pub fn add_default_route(&mut self, via: IpAddr) {
+        if via.is_ipv4() || has_ipv6() {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family(via);
+            message.header.table = RouteHeader::RT_TABLE_MAIN;
+            message.header.kind = RouteType::Unicast;
+            message.attributes = vec![RouteAttribute::Gateway(via.into())];
+            self.run(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL);
         }
     }
 

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 
@@ -69,11 +70,65 @@ fn mount_all() {
     }
 }
 
-/// Loads a module, unless it is loaded.
+/// A module, as the archive's list has it.
+struct Module {
+    name: String,
+    depends: Vec<String>,
+    aliases: Vec<String>,
+}
+
+fn modules() -> Vec<Module> {
+    let text = fs::read_to_string("/lib/modules").expect("it is in the archive");
+    let module = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        let name = words.next()?;
+        let depends = words.next()?.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        Some(Module { name, depends, aliases: words.collect() })
+    };
+    text.lines().filter_map(module).collect()
+}
+
+/// Whether a module is loaded, or built in with a parameter.
+pub fn is_loaded(module: &str) -> bool {
+    fs::exists(format!("/sys/module/{module}")).expect("readable")
+}
+
+/// Loads a module with those that it depends on, unless it is loaded.
 pub fn load(module: &str) {
-    if !fs::exists(format!("/sys/module/{module}")).expect("readable") {
-        let file = fs::File::open(format!("/lib/{module}.ko")).expect("it is in the archive");
-        finit_module(&file, c"", 0).unwrap_or_else(|error| panic!("module {module}: {error}"));
+    load_of(&modules(), module);
+}
+
+fn load_of(all: &[Module], name: &str) {
+    if is_loaded(name) {
+        return;
+    }
+    let module = all.iter().find(|module| module.name == name).unwrap_or_else(|| panic!("there is no module {name}"));
+    module.depends.iter().for_each(|other| load_of(all, other));
+    let file = fs::File::open(format!("/lib/{name}.ko")).expect("it is in the archive");
+    match finit_module(&file, c"", 0) {
+        // Somebody else was faster.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => panic!("module {name}: {error}"),
+    }
+}
+
+/// From now on the kernel loads by itself what it needs, as it does on every common host.
+pub fn let_kernel_load() {
+    fs::write("/proc/sys/kernel/modprobe", "/init").expect("written");
+}
+
+/// What the kernel runs for a module that it needs, by one of its names.
+pub fn modprobe(asked: &str) -> ExitCode {
+    let plain = |name: &str| name.replace('-', "_");
+    let all = modules();
+    let is_it =
+        |module: &&Module| [&module.name].into_iter().chain(&module.aliases).any(|name| plain(name) == plain(asked));
+    match all.iter().find(is_it) {
+        Some(module) => {
+            load_of(&all, &module.name);
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::FAILURE,
     }
 }
 

@@ -2,7 +2,8 @@
 //! test-kernels`.
 //!
 //! On the host it packs an initramfs for each kernel, boots them in qemu without KVM and reads what they say. In the machine it
-//! is the first process, which makes a host out of it and tells the stories. The last line is as cargo's own harness has it.
+//! is the first process, which makes a host out of it and tells the stories, and it is what the kernel runs when it needs a module. The
+//! last line is as cargo's own harness has it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,11 +21,17 @@ mod ip;
 mod machine;
 mod node;
 mod ping;
+mod policing;
 mod routed;
 mod stories;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::process::id() == 1 { machine::run() } else { boot::run(std::env::args().skip(1).collect()) }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.as_slice() {
+        _ if std::process::id() == 1 => machine::run(),
+        [quiet, end, name] if (quiet.as_str(), end.as_str()) == ("-q", "--") => machine::modprobe(name),
+        _ => boot::run(arguments),
+    }
 }

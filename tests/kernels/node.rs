@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const ARMED: &str = "/run/failpoints";
 
+const CONFIG: &str = "/run/node.yaml";
+
 /// What the agents of this story have logged.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
@@ -60,6 +62,28 @@ pub fn host_addresses() -> Vec<IpAddr> {
     all.into_iter().filter(|ip| ip.is_ipv4() || has_ipv6()).collect()
 }
 
+/// Gives the node both ranges, or those that the kernel can bear, and these fields beside them.
+pub fn configure(more: &Value) {
+    let mut spec = more.clone();
+    spec["cidr4"] = CIDR4.into();
+    if has_ipv6() {
+        spec["cidr6"] = CIDR6.into();
+    }
+    write_config(&spec);
+}
+
+/// Replaces the NodeConfig, as an editor does it.
+fn write_config(spec: &Value) {
+    let manifest = json!({
+        "apiVersion": "flock.fritzlab.net/v1alpha1",
+        "kind": "NodeConfig",
+        "metadata": {"name": "machine"},
+        "spec": spec,
+    });
+    fs::write("/run/node.yaml.new", manifest.to_string()).expect("written");
+    fs::rename("/run/node.yaml.new", CONFIG).expect("renamed");
+}
+
 /// A running agent. Killed when it is dropped.
 pub struct Agent(Child);
 
@@ -71,8 +95,18 @@ impl Agent {
     }
 
     pub fn with(ranges: &[&str]) -> Agent {
+        Agent::listens(|| Agent::launch(ranges))
+    }
+
+    /// An agent that listens, with these fields of the NodeConfig beside the ranges and these arguments.
+    pub fn of(more: &Value, arguments: &[&str]) -> Agent {
+        configure(more);
+        Agent::listens(|| Agent::run(arguments))
+    }
+
+    fn listens(launch: impl FnOnce() -> Agent) -> Agent {
         let before = log().matches("flock-agent listens").count();
-        let mut agent = Agent::launch(ranges);
+        let mut agent = launch();
         wait_for("the agent to listen", || {
             assert_eq!(agent.0.try_wait().expect("waitable"), None, "the agent has ended");
             (log().matches("flock-agent listens").count() > before).then_some(())
@@ -82,17 +116,15 @@ impl Agent {
 
     /// Without waiting until it listens.
     pub fn launch(ranges: &[&str]) -> Agent {
-        let spec: BTreeMap<&str, &str> =
-            ranges.iter().map(|range| (if range.contains(':') { "cidr6" } else { "cidr4" }, *range)).collect();
-        let manifest = json!({
-            "apiVersion": "flock.fritzlab.net/v1alpha1",
-            "kind": "NodeConfig",
-            "metadata": {"name": "machine"},
-            "spec": spec,
-        });
-        fs::write("/run/node.yaml", manifest.to_string()).expect("written");
+        let spec = ranges.iter().map(|range| (if range.contains(':') { "cidr6" } else { "cidr4" }, *range));
+        write_config(&spec.collect::<BTreeMap<&str, &str>>().into_iter().collect());
+        Agent::run(&[])
+    }
+
+    fn run(arguments: &[&str]) -> Agent {
         let mut child = Command::new("/bin/flock-agent")
-            .args(["--node-name", "machine", "--node-config", "/run/node.yaml", "--import", "/run/none"])
+            .args(["--node-name", "machine", "--node-config", CONFIG, "--import", "/run/none"])
+            .args(arguments)
             .env("FLOCK_FAILPOINTS", ARMED)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -222,10 +254,14 @@ impl Pod {
         call(verb, &env, more)
     }
 
+    /// ADD, again as long as the agent of this slow machine does not answer in time, as a kubelet does it.
     #[track_caller]
     pub fn add(&self) -> Attached {
-        let said = self.call("ADD", &[]).succeeded();
-        Attached { result: serde_json::from_str(&said).expect("JSON") }
+        let said = wait_for("an answer to ADD", || {
+            let call = self.call("ADD", &[]);
+            (call.success || !call.said.contains("did not answer in time")).then_some(call)
+        });
+        Attached { result: serde_json::from_str(&said.succeeded()).expect("JSON") }
     }
 
     /// ADD, whatever becomes of it.

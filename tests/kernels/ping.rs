@@ -35,6 +35,11 @@ impl Pinger {
 
     /// One packet there and back, without a second try.
     pub fn ping(&mut self, to: IpAddr) -> bool {
+        self.ping_within(to, PATIENCE)
+    }
+
+    /// One packet there and back in this time, without a second try.
+    pub fn ping_within(&mut self, to: IpAddr, limit: Duration) -> bool {
         self.sequence = self.sequence.wrapping_add(1);
         let (socket, request, reply) = match to {
             IpAddr::V4(_) => (&self.v4, 8, 0),
@@ -51,7 +56,7 @@ impl Pinger {
         if sendto(socket, &packet, SendFlags::empty(), &SocketAddr::new(to, 0)).is_err() {
             return false;
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + limit;
         let mut buffer = [0u8; 2048];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -4,20 +4,23 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use serde_json::json;
+
 use crate::ip::{Ip, index};
-use crate::machine::{Boot, has_ipv6, links, load};
+use crate::machine::{Boot, has_ipv6, is_loaded, let_kernel_load, links, load};
 use crate::node::{
     Agent, Attached, CIDR4, CIDR6, Pod, arm, assert_empty, assert_sound, call, collect_garbage, differences,
     flock_links, gateways, host_addresses, is_armed, leases, log, neighbours, routes, shown, wait_for,
 };
 use crate::ping::Pinger;
-use crate::routed;
+use crate::{policing, routed};
 
 type Story = (&'static str, fn());
 
-/// The first one of each boot tells of a kernel that has no module for pairs of links yet; from the second on it has.
-const WITH_IPV6: [Story; 14] = [
-    ("an_agent_without_the_veth_module_says_what_to_do", without_veth),
+/// The first ones of a boot tell of a kernel that has no module for pairs of links yet, nor for the packet filter; those behind them
+/// have both.
+const WITH_IPV6: [Story; 18] = [
+    ("an_agent_without_the_modules_says_what_to_do", without_modules),
     ("pods_get_both_families_and_their_first_packets_arrive", first_packets),
     ("check_agrees_and_a_delete_may_come_twice", check_and_delete),
     ("pods_go_on_while_the_agent_is_stopped_killed_and_started", restart),
@@ -31,15 +34,29 @@ const WITH_IPV6: [Story; 14] = [
     ("a_pair_whose_ends_have_one_index_is_like_any_other", one_index),
     ("forty_pods_at_once_come_and_go", many_pods),
     ("announcements_routes_and_nexthop_objects_are_read_as_they_were_written", routed::written_and_read),
+    SOURCES,
+    POLICIES,
+    MASQUERADE,
+    NEIGHBOURS,
 ];
 
-const WITHOUT_IPV6: [Story; 5] = [
-    ("a_node_of_ipv4_alone_serves_without_ipv6_in_the_kernel", first_packets),
+/// The first one tells of a kernel that has loaded no module yet, and does it by itself.
+const WITHOUT_IPV6: [Story; 9] = [
+    ("a_node_of_ipv4_alone_serves_without_ipv6_in_the_kernel_which_loads_its_modules_itself", first_packets),
     ("check_agrees_and_a_delete_may_come_twice", check_and_delete),
     ("pods_go_on_while_the_agent_is_stopped_killed_and_started", restart),
     ("a_range_of_a_family_that_the_kernel_lacks_is_named", missing_family),
     ("announcements_routes_and_nexthop_objects_are_read_as_they_were_written", routed::written_and_read),
+    SOURCES,
+    POLICIES,
+    MASQUERADE,
+    NEIGHBOURS,
 ];
+
+const SOURCES: Story = ("a_pod_that_takes_others_addresses_reaches_nobody_with_them", policing::sources);
+const POLICIES: Story = ("a_policy_holds_for_packets_both_ways_and_what_it_revokes_ends", policing::policies);
+const MASQUERADE: Story = ("the_outside_sees_the_node_until_that_is_switched_off", policing::masquerade);
+const NEIGHBOURS: Story = ("a_pod_that_floods_or_sweeps_keeps_nobody_from_new_neighbours", policing::neighbours);
 
 /// The stories of a boot.
 pub fn of(boot: &Boot) -> &'static [Story] {
@@ -75,28 +92,42 @@ fn assert_all_reach(pods: &[Pod], attached: &[Attached]) {
     }
 }
 
-fn without_veth() {
-    assert!(!std::fs::exists("/sys/module/veth").expect("readable"), "nobody has loaded it yet");
-    let agent = Agent::start();
+fn without_modules() {
+    assert!(!is_loaded("veth") && !is_loaded("nf_tables"), "nobody has loaded them yet");
+    // A node that checks nothing does without the packet filter.
+    let agent = Agent::of(&json!({"sourceCheck": false}), &[]);
     let line = log().lines().find(|line| line.contains("kernel lacks")).map(str::to_owned).expect("a line");
     assert!(line.contains(" error ") && line.contains("veth") && line.contains("modprobe veth"), "{line}");
-    let pod = Pod::new("early");
-    let said = pod.try_add().failed();
+    let pods = Pod::many("early", 2);
+    let said = pods[0].try_add().failed();
     assert!(said.contains("modprobe veth"), "{said}");
     assert_empty();
     // What it says is all that has to be done.
     load("veth");
-    let attached = pod.add();
-    pod.pings(host_addresses());
+    let attached = pods[0].add();
+    pods[0].pings(host_addresses());
     assert_eq!(attached.ips().len(), 2);
-    pod.del();
+    assert!(!log().contains("nf_tables"), "nobody misses it");
+    agent.stop();
+    let agent = Agent::start();
+    let said = pods[1].try_add().failed();
+    assert!(said.contains("modprobe nf_tables"), "{said}");
+    pods[0].pings(host_addresses());
+    let_kernel_load();
+    load("nf_tables");
+    let second = pods[1].add();
+    pods[1].pings(attached.ips());
+    pods[0].pings(second.ips());
+    detach(&pods);
     assert_empty();
     agent.stop();
 }
 
 fn first_packets() {
-    load("veth");
+    let_kernel_load();
     let agent = Agent::start();
+    // The first look at what stands makes the kernel load it.
+    wait_for("the packet filter", || is_loaded("nf_tables").then_some(()));
     assert_eq!(log().contains("kernel lacks"), !has_ipv6());
     call("STATUS", &[], &[]).succeeded();
     let families = if has_ipv6() { 2 } else { 1 };
