@@ -290,7 +290,7 @@ pub struct Pod {
     /// Whether it may be sent traffic of others: its condition Ready is True, and it is not about to go.
     pub serving: bool,
     /// What policies need of it; none where there are no policies, and for a pod that they know nothing of.
-    pub policing: Option<policy::Pod>,
+    pub policing: Option<Arc<policy::Pod>>,
 }
 
 impl Pod {
@@ -406,7 +406,7 @@ impl Kind for Pods {
             app: app_name(controller, pod.metadata.labels.as_deref(), &pod.metadata.name),
             image: pod.spec.containers.into_iter().next().and_then(|container| container.image),
             serving: ready && pod.metadata.deletion_timestamp.is_none(),
-            policing: self.policing.as_ref().map(|reader| reader.pod(raw)).transpose()?.flatten(),
+            policing: self.policing.as_ref().map(|reader| reader.pod(raw)).transpose()?.flatten().map(Arc::new),
         }))
     }
 }

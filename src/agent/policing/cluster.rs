@@ -23,9 +23,9 @@ pub enum ClusterNews {
     /// Of namespaces and their labels.
     Namespaces(Told<String, Labels>),
     /// Of the pods of this node.
-    Own(Told<PodKey, Pod>),
+    Own(Told<PodKey, Arc<Pod>>),
     /// Of the pods of a selection, as one watch shows them.
-    Peers(Watch, Told<PodKey, Pod>),
+    Peers(Watch, Told<PodKey, Arc<Pod>>),
     /// A watch has ended that showed these pods.
     Ended(Watch, Vec<PodKey>),
 }
@@ -68,7 +68,7 @@ pub struct Learned {
     /// Namespaces.
     pub namespaces: Vec<(String, Option<Labels>)>,
     /// Pods, of this node and of others.
-    pub pods: Vec<(PodKey, Option<Pod>)>,
+    pub pods: Vec<(PodKey, Option<Arc<Pod>>)>,
     /// Pods of this node may be settled now that were not before, or the other way round.
     pub settled: bool,
     /// [`Cluster::wanted`] is another than before.
@@ -131,7 +131,7 @@ impl Cluster {
 
     /// The pods of this node.
     pub fn own(&self) -> impl Iterator<Item = (&PodKey, &Pod)> {
-        self.own.iter().filter_map(|key| self.world.pods.get_key_value(key))
+        self.own.iter().filter_map(|key| Some((key, &**self.world.pods.get(key)?)))
     }
 
     /// Whether everything has been told once that counts for this node: policies, namespaces, its own pods, and the pods that
@@ -172,7 +172,7 @@ impl Cluster {
         let World { mut pods, .. } = world;
         pods.retain(|key, _| own.contains(key));
         for (key, labels) in held_labels {
-            pods.entry(key).and_modify(|pod| pod.labels = labels);
+            pods.entry(key).and_modify(|pod| Arc::make_mut(pod).labels = labels);
         }
         *self = Cluster {
             world: World { pods, ..World::default() },
@@ -248,7 +248,7 @@ impl Cluster {
     }
 
     /// Whether other policies may hold for the pod than before.
-    fn own_pod(&mut self, change: Change<PodKey, Pod>, learned: &mut Learned) -> bool {
+    fn own_pod(&mut self, change: Change<PodKey, Arc<Pod>>, learned: &mut Learned) -> bool {
         let Change { key, now, .. } = change;
         let Some(mut pod) = now else {
             self.held_labels.remove(&key);
@@ -264,13 +264,13 @@ impl Cluster {
         let labels = self.world.pods.get(&key).filter(|_| !is_new).map(|before| before.labels.clone());
         let unsettles = labels.as_ref() != Some(&pod.labels) || self.held_labels.contains_key(&key);
         if let Some(labels) = labels.filter(|_| unsettles) {
-            self.held_labels.insert(key.clone(), std::mem::replace(&mut pod.labels, labels));
+            self.held_labels.insert(key.clone(), std::mem::replace(&mut Arc::make_mut(&mut pod).labels, labels));
         }
         self.put(key, pod, learned);
         unsettles
     }
 
-    fn peer(&mut self, change: Change<PodKey, Pod>, learned: &mut Learned) {
+    fn peer(&mut self, change: Change<PodKey, Arc<Pod>>, learned: &mut Learned) {
         let Change { key, known, now } = change;
         let Some(pod) = now else { return self.release(key, learned) };
         if !known && self.world.pods.contains_key(&key) {
@@ -282,7 +282,7 @@ impl Cluster {
         }
     }
 
-    fn put(&mut self, key: PodKey, pod: Pod, learned: &mut Learned) {
+    fn put(&mut self, key: PodKey, pod: Arc<Pod>, learned: &mut Learned) {
         if self.world.pods.get(&key) != Some(&pod) {
             let before = self.world.pods.insert(key.clone(), pod);
             learned.pods.push((key, before));
@@ -331,8 +331,8 @@ impl Cluster {
             self.held_labels.iter().filter(|(key, labels)| free(key, labels)).map(|(key, _)| key.clone()).collect();
         for key in freed {
             if let (Some(labels), Some(pod)) = (self.held_labels.remove(&key), self.world.pods.get(&key)) {
-                let pod = Pod { labels, ..pod.clone() };
-                self.put(key, pod, learned);
+                let pod = Pod { labels, ..Pod::clone(pod) };
+                self.put(key, pod.into(), learned);
             }
         }
         for (key, policy) in std::mem::take(&mut self.held_policies) {

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ struct Stamp {
 struct Content {
     policies: BTreeMap<PolicyKey, PolicyObject>,
     namespaces: BTreeMap<String, Labels>,
-    pods: BTreeMap<PodKey, Pod>,
+    pods: BTreeMap<PodKey, Arc<Pod>>,
     /// What was passed over, one line each.
     remarks: Vec<String>,
 }
@@ -327,7 +328,7 @@ impl Content {
                 let raw = to_raw_value(&object).map_err(|error| wrong(error.to_string()))?;
                 if let Some(pod) = reader.pod(&raw).map_err(wrong)? {
                     let key = keys.key(&Name { namespace, name });
-                    once(self.pods.insert(key, pod).is_none(), place)?;
+                    once(self.pods.insert(key, pod.into()).is_none(), place)?;
                 }
             }
             (version, kind) => {

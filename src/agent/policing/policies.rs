@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use crate::agent::policing::cluster::{Change as News, Cluster, ClusterNews, Learned, Told, Watch};
@@ -54,7 +55,7 @@ pub struct Policies {
     /// The addresses of pods that are gone.
     left: Left,
     /// Of a directory: the pods that it tells of, which do not say of which node they are.
-    written: BTreeMap<PodKey, Pod>,
+    written: BTreeMap<PodKey, Arc<Pod>>,
 }
 
 impl Policies {
@@ -239,7 +240,7 @@ impl Policies {
         // Of a thing that has changed several times, what it was before all of these news counts.
         let mut seen: BTreeSet<&PodKey> = BTreeSet::new();
         for (key, before) in learned.pods.iter().filter(|(key, _)| seen.insert(key)) {
-            let [before, after] = [before.as_ref(), world.pods.get(key)].map(|pod| pod.map(|pod| (key, pod)));
+            let [before, after] = [before.as_ref(), world.pods.get(key)].map(|pod| pod.map(|pod| (key, &**pod)));
             add(compiled.pod_changed(before, after));
             touched.extend(compiled.links_of(key).cloned());
         }
@@ -330,7 +331,7 @@ impl Policies {
     }
 
     /// Of a directory: tells of pods of this node. One that is none any more is what is written of it.
-    fn tell_own(&mut self, each: Vec<News<PodKey, Pod>>) -> Learned {
+    fn tell_own(&mut self, each: Vec<News<PodKey, Arc<Pod>>>) -> Learned {
         let gone = each.iter().filter(|change| change.now.is_none());
         let written = gone.filter_map(|change| Some((change.key.clone(), self.written.get(&change.key)?.clone())));
         let written: Vec<_> = written.map(|(key, pod)| News { key, known: true, now: Some(pod) }).collect();
@@ -403,7 +404,10 @@ fn is_of(lease: &Lease, pod: &PodName) -> bool {
 }
 
 /// The pods of these leases, with the addresses that they have and the labels and ports that are written.
-fn own_pods<'a>(leases: impl Iterator<Item = &'a Lease>, written: &BTreeMap<PodKey, Pod>) -> BTreeMap<PodKey, Pod> {
+fn own_pods<'a>(
+    leases: impl Iterator<Item = &'a Lease>,
+    written: &BTreeMap<PodKey, Arc<Pod>>,
+) -> BTreeMap<PodKey, Arc<Pod>> {
     let mut pods: BTreeMap<PodKey, Pod> = BTreeMap::new();
     for lease in leases {
         let Some(name) = &lease.pod else { continue };
@@ -416,5 +420,5 @@ fn own_pods<'a>(leases: impl Iterator<Item = &'a Lease>, written: &BTreeMap<PodK
         });
         pod.addresses.extend(lease.addresses().chain(lease.anycast.iter().copied()));
     }
-    pods
+    pods.into_iter().map(|(key, pod)| (key, pod.into())).collect()
 }

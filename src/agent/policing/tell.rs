@@ -56,10 +56,14 @@ impl Keys {
 }
 
 /// Changes that a watch tells, with other keys and other values.
-pub fn told<T, K, V>(changes: Changes<T>, key: impl Fn(&Name) -> K, value: impl Fn(&T) -> Option<V>) -> Told<K, V> {
+pub fn told<T, K, V>(
+    changes: Changes<T>,
+    key: impl Fn(&Name) -> K,
+    value: impl Fn(&Arc<T>) -> Option<V>,
+) -> Told<K, V> {
     let one = |change: watch::Change<T>| {
-        let known = change.before.as_deref().and_then(&value).is_some();
-        let now = change.after.as_deref().and_then(&value);
+        let known = change.before.as_ref().and_then(&value).is_some();
+        let now = change.after.as_ref().and_then(&value);
         (known || now.is_some()).then(|| Change { key: key(&change.name), known, now })
     };
     Told { each: changes.each.into_iter().filter_map(one).collect(), complete: changes.complete }

@@ -75,7 +75,7 @@ struct NamespaceAudience {
 
 impl Audience<Labels> for NamespaceAudience {
     fn changed(&mut self, changes: Changes<Labels>, _: &Arc<Objects<Labels>>) {
-        let told = told(changes, |name| name.name.clone(), |labels| Some(labels.clone()));
+        let told = told(changes, |name| name.name.clone(), |labels| Some(Labels::clone(labels)));
         self.tell.tell(ClusterNews::Namespaces(told));
     }
 

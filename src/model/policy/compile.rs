@@ -845,7 +845,7 @@ impl<'a> Crowd<'a> {
             for (key, pod) in &self.world.pods {
                 match namespaces.last_mut() {
                     Some((namespace, pods)) if *namespace == &*key.namespace => pods.push(pod),
-                    _ => namespaces.push((&key.namespace, vec![pod])),
+                    _ => namespaces.push((&key.namespace, vec![&**pod])),
                 }
             }
             let grouped = |mut pods: Vec<&'a Pod>| {

@@ -196,7 +196,7 @@ mod tests {
             let pod = PodKey { namespace: "a".into(), name: name.into() };
             let addresses = vec![core::net::IpAddr::from([10, 0, 0, number])];
             let known = Pod { labels: [("app", name)].into(), addresses: addresses.clone(), ports: vec![] };
-            world.pods.insert(pod.clone(), known);
+            world.pods.insert(pod.clone(), known.into());
             let link = format!("flock0000000{number}").parse().expect("a name");
             subjects.push(Subject { link, pod: Some(pod), addresses, treatment });
         }

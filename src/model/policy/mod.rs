@@ -186,8 +186,8 @@ pub struct World {
     pub namespaces: BTreeMap<String, Labels>,
     /// Policies by namespace and name.
     pub policies: BTreeMap<(String, String), Policy>,
-    /// Pods.
-    pub pods: BTreeMap<PodKey, Pod>,
+    /// Pods. Whoever else knows them has the same ones.
+    pub pods: BTreeMap<PodKey, Arc<Pod>>,
 }
 
 /// One link of this node.

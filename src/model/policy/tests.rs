@@ -75,7 +75,7 @@ fn world(cluster: &Cluster) -> World {
     for member in &cluster.pods {
         let mut pod = pod(member);
         pod.labels = pool.shared(pod.labels);
-        world.pods.insert(key(member), pod);
+        world.pods.insert(key(member), pod.into());
     }
     world
 }
@@ -245,7 +245,7 @@ fn after_any_changes_the_table_is_what_compiling_anew_would_give() {
             let (old, now) = (self::world(&before), &world);
             let mut revokes = false;
             for key in old.pods.keys().chain(now.pods.keys()).collect::<std::collections::BTreeSet<_>>() {
-                let [was, is] = [&old, now].map(|world| world.pods.get_key_value(key));
+                let [was, is] = [&old, now].map(|world| Some((key, &**world.pods.get(key)?)));
                 if was != is {
                     let step = compiled.pod_changed(was, is);
                     filter::apply(&mut table, &step.changes, FILTER);

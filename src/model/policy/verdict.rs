@@ -210,7 +210,8 @@ fn side(world: &World, subjects: &[Subject], subject: &Subject, direction: Direc
         Direction::Egress => question.to.address,
         Direction::Ingress => question.from.address,
     };
-    let there = world.pods.iter().filter(|(_, pod)| pod.addresses.contains(&other)).collect();
+    let pods = world.pods.iter().map(|(key, pod)| (key, &**pod));
+    let there = pods.filter(|(_, pod)| pod.addresses.contains(&other)).collect();
     let asked = Asked { world, subjects, own: &key.namespace, direction, question, other, there };
     let mut policies = Vec::new();
     for (name, policy) in isolating {
@@ -363,7 +364,7 @@ impl Asked<'_> {
                 let keys = own.filter_map(|subject| subject.pod.as_ref());
                 let mut pods =
                     keys.filter(|key| *key.namespace == *self.own).filter_map(|key| self.world.pods.get(key));
-                (pods.any(has_it), names::local(self.own, name, *protocol))
+                (pods.any(|pod| has_it(pod)), names::local(self.own, name, *protocol))
             }
             (Direction::Egress, Some(Peer::Block { .. })) => return None,
             (Direction::Egress, peer) => {

@@ -9,9 +9,9 @@ fn key(name: &str) -> PodKey {
     PodKey { namespace: namespace.into(), name: name.into() }
 }
 
-fn pod(app: &str, address: &str) -> Pod {
+fn pod(app: &str, address: &str) -> Arc<Pod> {
     let addresses = address.parse().into_iter().collect();
-    Pod { labels: Labels::from([("app", app)]), addresses, ports: Vec::new() }
+    Pod { labels: Labels::from([("app", app)]), addresses, ports: Vec::new() }.into()
 }
 
 fn selector(app: &str) -> Selector {
@@ -43,7 +43,7 @@ fn watch(number: u64, namespace: &str, app: &str) -> Watch {
 }
 
 /// A cluster that has told everything: pods of this node, and policies.
-fn told(own: &[(&str, Pod)], policies: &[(&str, Policy)]) -> Cluster {
+fn told(own: &[(&str, Arc<Pod>)], policies: &[(&str, Policy)]) -> Cluster {
     let mut cluster = Cluster::default();
     cluster.hear(ClusterNews::Namespaces(all([("web".to_owned(), Labels::default())])));
     cluster.hear(ClusterNews::Own(all(own.iter().map(|(name, pod)| (key(name), pod.clone())))));
@@ -155,8 +155,8 @@ fn a_pod_that_two_watches_show_is_gone_with_the_last_of_them() {
 
 #[test]
 fn a_wider_watch_takes_the_place_of_others_without_a_gap() {
-    let own: Vec<(String, Pod)> = (0..9).map(|n| (format!("n{n}/a"), pod("front", "10.0.0.1"))).collect();
-    let own: Vec<(&str, Pod)> = own.iter().map(|(name, pod)| (name.as_str(), pod.clone())).collect();
+    let own: Vec<(String, Arc<Pod>)> = (0..9).map(|n| (format!("n{n}/a"), pod("front", "10.0.0.1"))).collect();
+    let own: Vec<(&str, Arc<Pod>)> = own.iter().map(|(name, pod)| (name.as_str(), pod.clone())).collect();
     let mut cluster = told(&own, &[]);
     for n in 0..8 {
         cluster.hear(ClusterNews::Policies(one(name(&format!("n{n}/p")), false, Some(policy("front", "back")))));
