@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::kernel::nftables::NftError;
 use crate::kernel::nftables::socket::Nftables;
 use crate::process::failpoint;
-use model::ruleset::diff::{Change, apply, diff};
+use model::ruleset::diff::{Change, carried_out, diff};
 use model::ruleset::{Ruleset, Table, TableKey};
 
 /// The tables.
@@ -154,7 +154,7 @@ impl Tables {
     pub fn change(&mut self, changes: &[Change], deadline: Instant) -> Result<(), NftError> {
         self.carry_out(changes, deadline)?;
         if let Some(in_force) = &mut self.in_force
-            && apply(in_force, changes).is_err()
+            && carried_out(in_force, changes).is_err()
         {
             // The kernel has taken what the picture of it could not: the picture is wrong.
             self.in_force = None;

@@ -241,14 +241,38 @@ impl core::error::Error for Refused {}
 
 /// Does to `ruleset` what the kernel does for these changes, one behind the other.
 ///
-/// On an error `ruleset` has some of the changes and not others, where the kernel would have none: it is worth nothing then.
+/// # Errors
+/// What the kernel would not do. `ruleset` then has some of the changes and not others, where the kernel would have none: it is
+/// worth nothing any more.
 pub fn apply(ruleset: &mut Ruleset, changes: &[Change]) -> Result<(), Refused> {
+    carry_out(ruleset, changes, Judge::Here)
+}
+
+/// The same for changes that the kernel has carried out. It has followed all rules to see where they lead, which costs far more
+/// than the changes, so nobody does it again.
+///
+/// # Errors
+/// As [`apply`], where something is not there that changes, or is there already: `ruleset` is not what the kernel had.
+pub fn carried_out(ruleset: &mut Ruleset, changes: &[Change]) -> Result<(), Refused> {
+    carry_out(ruleset, changes, Judge::Kernel)
+}
+
+/// Who says that rules lead to what is there, and not in a circle, and that nothing leads to what goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judge {
+    /// This file.
+    Here,
+    /// The kernel has.
+    Kernel,
+}
+
+fn carry_out(ruleset: &mut Ruleset, changes: &[Change], judge: Judge) -> Result<(), Refused> {
     // Of the table that removals are just going on in: what something there leads to.
     let mut used: Option<(TableKey, BTreeSet<(u8, String)>)> = None;
     for change in changes {
         match change {
             Change::RemoveChain(key, name) => {
-                if is_used(ruleset, &mut used, *key, Target::Chain(name))? {
+                if judge == Judge::Here && is_used(ruleset, &mut used, *key, Target::Chain(name))? {
                     return Err(Refused::InUse(name.clone()));
                 }
                 let chain = table(ruleset, *key)?.chains.remove(name).ok_or_else(|| Refused::Absent(name.clone()))?;
@@ -257,7 +281,7 @@ pub fn apply(ruleset: &mut Ruleset, changes: &[Change]) -> Result<(), Refused> {
                 }
             }
             Change::RemoveMap(key, name) => {
-                if is_used(ruleset, &mut used, *key, Target::Map(name))? {
+                if judge == Judge::Here && is_used(ruleset, &mut used, *key, Target::Map(name))? {
                     return Err(Refused::InUse(name.clone()));
                 }
                 let map = table(ruleset, *key)?.maps.remove(name).ok_or_else(|| Refused::Absent(name.clone()))?;
@@ -266,14 +290,14 @@ pub fn apply(ruleset: &mut Ruleset, changes: &[Change]) -> Result<(), Refused> {
                 }
             }
             Change::RemoveSet(key, name) => {
-                if is_used(ruleset, &mut used, *key, Target::Set(name))? {
+                if judge == Judge::Here && is_used(ruleset, &mut used, *key, Target::Set(name))? {
                     return Err(Refused::InUse(name.clone()));
                 }
                 table(ruleset, *key)?.sets.remove(name).ok_or_else(|| Refused::Absent(name.clone()))?;
             }
             other => {
                 used = None;
-                add_or_cut(ruleset, other)?;
+                add_or_cut(ruleset, other, judge)?;
             }
         }
     }
@@ -281,7 +305,7 @@ pub fn apply(ruleset: &mut Ruleset, changes: &[Change]) -> Result<(), Refused> {
 }
 
 /// One change that removes no chain, map or set by itself.
-fn add_or_cut(ruleset: &mut Ruleset, change: &Change) -> Result<(), Refused> {
+fn add_or_cut(ruleset: &mut Ruleset, change: &Change, judge: Judge) -> Result<(), Refused> {
     match change {
         Change::AddTable(key) => {
             ruleset.entry(*key).or_default();
@@ -303,7 +327,7 @@ fn add_or_cut(ruleset: &mut Ruleset, change: &Change) -> Result<(), Refused> {
             }
             chains.insert(name.clone(), Chain { base: *base, rules: Vec::new() });
         }
-        Change::PutRules(key, name, rules) => put_rules(table(ruleset, *key)?, name, rules)?,
+        Change::PutRules(key, name, rules) => put_rules(table(ruleset, *key)?, name, rules, judge)?,
         Change::AddElements(key, name, form, elements) => {
             let set = set_of(ruleset, *key, name, *form)?;
             for element in elements {
@@ -318,7 +342,7 @@ fn add_or_cut(ruleset: &mut Ruleset, change: &Change) -> Result<(), Refused> {
                 }
             }
         }
-        Change::AddLinks(key, name, links) => add_links(table(ruleset, *key)?, name, links)?,
+        Change::AddLinks(key, name, links) => add_links(table(ruleset, *key)?, name, links, judge)?,
         Change::RemoveLinks(key, name, links) => {
             let map = table(ruleset, *key)?.maps.get_mut(name).ok_or_else(|| Refused::Absent(name.clone()))?;
             for link in links {
@@ -392,14 +416,16 @@ fn fits(element: &Element, form: Form) -> bool {
     }
 }
 
-fn put_rules(table: &mut Table, name: &str, rules: &[Rule]) -> Result<(), Refused> {
+fn put_rules(table: &mut Table, name: &str, rules: &[Rule], judge: Judge) -> Result<(), Refused> {
     let chain = table.chains.get_mut(name).ok_or_else(|| Refused::Absent(name.to_owned()))?;
     chain.rules = Vec::new();
-    for target in targets(rules) {
-        check(table, target)?;
-    }
-    if reaches(table, targets(rules), Target::Chain(name)) {
-        return Err(Refused::Circle(name.to_owned()));
+    if judge == Judge::Here {
+        for target in targets(rules) {
+            check(table, target)?;
+        }
+        if reaches(table, targets(rules), Target::Chain(name)) {
+            return Err(Refused::Circle(name.to_owned()));
+        }
     }
     if let Some(chain) = table.chains.get_mut(name) {
         chain.rules = rules.to_vec();
@@ -407,14 +433,16 @@ fn put_rules(table: &mut Table, name: &str, rules: &[Rule]) -> Result<(), Refuse
     Ok(())
 }
 
-fn add_links(table: &mut Table, name: &str, links: &[(IfName, Verdict)]) -> Result<(), Refused> {
-    for (_, verdict) in links {
-        if let Some(target) = target_of(verdict) {
-            check(table, target)?;
+fn add_links(table: &mut Table, name: &str, links: &[(IfName, Verdict)], judge: Judge) -> Result<(), Refused> {
+    if judge == Judge::Here {
+        for (_, verdict) in links {
+            if let Some(target) = target_of(verdict) {
+                check(table, target)?;
+            }
         }
-    }
-    if reaches(table, links.iter().filter_map(|(_, verdict)| target_of(verdict)), Target::Map(name)) {
-        return Err(Refused::Circle(name.to_owned()));
+        if reaches(table, links.iter().filter_map(|(_, verdict)| target_of(verdict)), Target::Map(name)) {
+            return Err(Refused::Circle(name.to_owned()));
+        }
     }
     let map = table.maps.get_mut(name).ok_or_else(|| Refused::Absent(name.to_owned()))?;
     for (link, verdict) in links {

@@ -12,7 +12,7 @@ use crate::ruleset::{ChainKind, End, Hook};
 
 /// Carries out one change after the other, and says which one was refused.
 #[track_caller]
-fn carried_out(shown: &Ruleset, changes: &[Change]) -> Ruleset {
+fn one_by_one(shown: &Ruleset, changes: &[Change]) -> Ruleset {
     let mut ruleset = shown.clone();
     for change in changes {
         if let Err(why) = apply(&mut ruleset, core::slice::from_ref(change)) {
@@ -28,10 +28,12 @@ fn any_ruleset_becomes_any_other_by_changes_each_of_which_the_kernel_takes() {
     for seed in 0..4000 {
         let (a, b) = (ruleset(seed), ruleset(seed + 4000));
         let changes = diff(&b, &a);
-        assert_eq!(carried_out(&a, &changes), b, "seed {seed}");
-        let mut at_once = a.clone();
+        assert_eq!(one_by_one(&a, &changes), b, "seed {seed}");
+        let [mut at_once, mut noted] = [a.clone(), a.clone()];
         apply(&mut at_once, &changes).expect("taken");
         assert_eq!(at_once, b, "seed {seed}");
+        carried_out(&mut noted, &changes).expect("the same");
+        assert_eq!(noted, b, "seed {seed}");
         assert_eq!(diff(&b, &b), [], "seed {seed}");
         anew +=
             usize::from(a.contains_key(&INET) && changes.contains(&Change::RemoveTable(INET)) && b.contains_key(&INET));
@@ -86,7 +88,7 @@ fn way(change: impl FnOnce(&mut Table)) -> Vec<Change> {
     let (shown, mut wanted) = (small(), small());
     change(wanted.get_mut(&INET).expect("there"));
     let changes = diff(&wanted, &shown);
-    assert_eq!(carried_out(&shown, &changes), wanted);
+    assert_eq!(one_by_one(&shown, &changes), wanted);
     changes
 }
 
@@ -170,7 +172,7 @@ fn what_the_kernel_cannot_change_has_its_table_made_anew_and_no_other_one() {
         let changes = diff(&wanted, &shown);
         assert_eq!(changes[..2], [Change::RemoveTable(INET), Change::AddTable(INET)], "{changes:?}");
         assert!(!changes.contains(&Change::RemoveTable(ARP)));
-        assert_eq!(carried_out(&shown, &changes), wanted);
+        assert_eq!(one_by_one(&shown, &changes), wanted);
     }
 }
 
