@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::agent::fault::Cause;
 use crate::agent::policing::cluster::ClusterNews;
 use crate::agent::policing::tell::Tell;
-use crate::agent::reply::{self, Reply};
+use crate::agent::reply::{self, Answer, Reply};
 use model::addr::Attachment;
 use model::asked::{Answer, Asked, Unanswerable};
 use model::lease::Lease;
@@ -64,6 +64,23 @@ pub enum Message {
     Stop,
 }
 
+/// What is about to be in force for a pod. Whoever does not wait for it has it let go of by [`Police::dismiss`].
+#[derive(Debug)]
+pub struct Admission {
+    answer: Answer<Result<Admitted, Cause>>,
+    deadline: Instant,
+}
+
+impl Admission {
+    /// Waits until it is in force.
+    ///
+    /// # Errors
+    /// [`Cause::Nftables`] with the kernel's reason; [`Cause::Late`].
+    pub fn wait(self) -> Result<Admitted, Cause> {
+        self.answer.wait(self.deadline).ok_or(Cause::Late)?
+    }
+}
+
 /// A handle of the thread. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Police {
@@ -78,15 +95,15 @@ impl Police {
         Police { messages, kernel: Arc::default() }
     }
 
-    /// Has in force what the pod of `lease` may send and receive, before its link is made.
+    /// Begins to have in force what the pod of `lease` may send and receive. Its link may be made when [`Admission::wait`] says so.
     ///
     /// # Errors
-    /// [`Cause::Nftables`] with the kernel's reason; [`Cause::Late`].
-    pub fn admit(&self, lease: &Lease, deadline: Instant) -> Result<Admitted, Cause> {
+    /// [`Cause::Stopping`].
+    pub fn admit(&self, lease: &Lease, deadline: Instant) -> Result<Admission, Cause> {
         let (reply, answer) = reply::pair();
         let message = Message::Admit(Box::new(lease.clone()), deadline, reply);
         self.messages.send(message).map_err(|_| Cause::Stopping)?;
-        answer.wait(deadline).ok_or(Cause::Late)?
+        Ok(Admission { answer, deadline })
     }
 
     /// What decides about a connection.

@@ -205,8 +205,8 @@ impl Verbs {
         loop {
             let attachment = claim.attachment().clone();
             let lease = claim.lease().ok_or_else(|| reserve(Cause::Unknown(attachment.clone())))?;
-            let admitted = self.police.admit(lease, deadline).map_err(|cause| Fault { step: Step::Wire, cause })?;
-            match wire(lease, netns, &self.remover, deadline) {
+            let admission = self.police.admit(lease, deadline).map_err(|cause| Fault { step: Step::Wire, cause })?;
+            match wire(lease, netns, admission, &self.remover, deadline) {
                 Err(Fault { step, cause: Cause::AddressTaken(ip, error) }) if wanted.fixed.contains(&ip) => {
                     return Err(Fault { step, cause: Cause::NamedTaken(ip, error) });
                 }
@@ -220,7 +220,7 @@ impl Verbs {
                     tell(&attachment, &claim.replace(ip, wanted.clone(), deadline).map_err(reserve)?);
                     tried += 1;
                 }
-                other => return other.map(|host_index| (host_index, admitted)),
+                other => return other,
             }
         }
     }

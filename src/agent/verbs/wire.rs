@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::observe;
+use crate::agent::policing::handle::{Admission, Admitted};
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::link::Pair;
 use crate::kernel::netlink::removal::LinkRemover;
@@ -17,12 +18,18 @@ use model::lease::Lease;
 use model::observed::Observed;
 use model::plan::{self, Change, Wiring};
 
-/// Makes the link that `lease` asks for, its pod end in `netns`. When it returns, the first packet works. Returns the index
-/// of the host end.
+/// Makes the link that `lease` asks for, its pod end in `netns`, as soon as its pod is admitted. When it returns, the first packet
+/// works. Returns the index of the host end, and as what the pod was admitted.
 ///
 /// # Errors
 /// Part of it may stand; [`unwire`] removes it. [`Cause::AddressTaken`] when somebody has a route to one of its addresses.
-pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Instant) -> Result<u32, Fault> {
+pub fn wire(
+    lease: &Lease,
+    netns: &Netns,
+    admission: Admission,
+    remover: &LinkRemover,
+    deadline: Instant,
+) -> Result<(u32, Admitted), Fault> {
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let wiring = plan::wiring(lease);
     let mut host = Conn::open(deadline).map_err(|e| fail(e.into()))?;
@@ -30,6 +37,8 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
     let visit = netns.run(|| (Conn::open(deadline), ipv6_is_off_by_default()));
     let (pod, pod_ipv6_off) = visit.map_err(|e| fail(e.into()))?;
     let mut pod = pod.map_err(|e| fail(e.into()))?;
+    // All that came before needs no link, and goes on beside what has to be in force before there is one.
+    let admitted = admission.wait().map_err(fail)?;
 
     let pair = create(&mut host, &wiring, netns, remover, deadline).map_err(fail)?;
     let name = wiring.host_link.as_str();
@@ -45,7 +54,7 @@ pub fn wire(lease: &Lease, netns: &Netns, remover: &LinkRemover, deadline: Insta
     for ip in lease.addresses().chain(lease.anycast.clone()).filter(IpAddr::is_ipv6) {
         pod.wait_until_local(pair.pod, ip).map_err(|e| fail(e.into()))?;
     }
-    Ok(pair.host)
+    Ok((pair.host, admitted))
 }
 
 /// What the host shows of the host end of `lease`; none if it does not stand.
