@@ -5,8 +5,9 @@
 //! which pods are watched, nor what a policy means.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -17,7 +18,7 @@ use crate::kube::url::encoded;
 use model::annotations::{self, Defaults};
 use model::policy::select::{Labels, Pool};
 use model::policy::watching::Selection;
-use model::policy::{self, Policy, spec};
+use model::policy::{self, NamedPort, Policy, spec};
 
 /// Most named ports of a pod that are kept.
 const PORTS_MAX: usize = 256;
@@ -127,14 +128,15 @@ impl Kind for PeerPods {
     }
 }
 
-/// Reads pods as policies see them. Equal labels of pods that it has read share their memory.
+/// Reads pods as policies see them. Equal labels of pods that it has read share their memory, and so do equal ports.
 #[derive(Debug, Clone, Default)]
-pub struct PodReader(RefCell<Labelled>);
+pub struct PodReader(RefCell<Shared>);
 
 #[derive(Debug, Clone, Default)]
-struct Labelled {
-    pool: Pool,
-    /// The pool is looked through when it has so many.
+struct Shared {
+    labels: Pool,
+    ports: BTreeSet<Arc<[NamedPort]>>,
+    /// Both are looked through when they have so many.
     sweep_at: usize,
 }
 
@@ -168,18 +170,26 @@ impl PodReader {
             "initContainers": of.init_containers.into_iter().map(RawContainer::again).collect::<Vec<_>>(),
         }}));
         ports.truncate(PORTS_MAX);
-        ports.shrink_to_fit();
-        Some(policy::Pod { labels: self.shared(metadata.labels), addresses, ports })
+        let (labels, ports) = self.0.borrow_mut().shared(metadata.labels.into_iter().collect(), ports.into());
+        Some(policy::Pod { labels, addresses, ports })
     }
+}
 
-    fn shared(&self, labels: BTreeMap<Box<str>, Box<str>>) -> Labels {
-        let Labelled { pool, sweep_at } = &mut *self.0.borrow_mut();
-        let labels = pool.shared(labels.into_iter().collect());
-        if pool.len() > *sweep_at {
-            pool.sweep();
-            *sweep_at = 2 * pool.len() + 64;
+impl Shared {
+    /// The copies of these labels and ports that all pods share.
+    fn shared(&mut self, labels: Labels, ports: Arc<[NamedPort]>) -> (Labels, Arc<[NamedPort]>) {
+        let labels = self.labels.shared(labels);
+        let known = self.ports.get(&ports).cloned();
+        let ports = known.unwrap_or_else(|| {
+            self.ports.insert(ports.clone());
+            ports
+        });
+        if self.labels.len() + self.ports.len() > self.sweep_at {
+            self.labels.sweep();
+            self.ports.retain(|ports| Arc::strong_count(ports) > 1);
+            self.sweep_at = 2 * (self.labels.len() + self.ports.len()) + 64;
         }
-        labels
+        (labels, ports)
     }
 }
 
@@ -269,4 +279,31 @@ fn ours<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, S
 
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::to_raw_value;
+
+    use super::*;
+
+    #[test]
+    fn pods_of_one_workload_share_the_memory_of_their_labels_and_ports() {
+        let reader = PodReader::default();
+        let pod = |port: u16, ip: &str| {
+            let container = json!({"name": "c", "ports": [{"name": "http", "containerPort": port}]});
+            let object = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}, "status": {"podIP": ip}});
+            reader.pod(&to_raw_value(&object).expect("JSON")).expect("readable").expect("one that counts")
+        };
+        let [one, other, third] = [pod(80, "10.0.0.1"), pod(80, "10.0.0.2"), pod(81, "10.0.0.3")];
+        assert!(one.labels.is(&other.labels) && Arc::ptr_eq(&one.ports, &other.ports));
+        assert!(one.labels.is(&third.labels) && one.ports != third.ports);
+        assert_ne!(one.addresses, other.addresses);
+        // What nobody has any more is forgotten in time.
+        drop((one, other, third));
+        for port in 0..1000 {
+            pod(port, "10.0.0.1");
+        }
+        assert!(reader.0.borrow().ports.len() < 200);
+    }
 }

@@ -8,6 +8,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::OnceCell;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -110,7 +111,7 @@ enum Selection {
 struct Placed {
     subject: Subject,
     /// The named ports of its pod.
-    ports: Vec<NamedPort>,
+    ports: Arc<[NamedPort]>,
     fates: [Fate; 2],
 }
 

@@ -195,7 +195,7 @@ mod tests {
         for (number, name) in [(1, "web"), (2, "db")] {
             let pod = PodKey { namespace: "a".into(), name: name.into() };
             let addresses = vec![core::net::IpAddr::from([10, 0, 0, number])];
-            let known = Pod { labels: [("app", name)].into(), addresses: addresses.clone(), ports: vec![] };
+            let known = Pod { labels: [("app", name)].into(), addresses: addresses.clone(), ports: [].into() };
             world.pods.insert(pod.clone(), known.into());
             let link = format!("flock0000000{number}").parse().expect("a name");
             subjects.push(Subject { link, pod: Some(pod), addresses, treatment });

@@ -68,8 +68,9 @@ pub struct Pod {
     pub labels: Labels,
     /// Its addresses, none twice. IPv4 in the form of IPv4.
     pub addresses: Vec<IpAddr>,
-    /// The ports of its containers that have a name, none twice.
-    pub ports: Vec<NamedPort>,
+    /// The ports of its containers that have a name, none twice. The pods of one workload have the same, which may be one piece of
+    /// memory.
+    pub ports: Arc<[NamedPort]>,
 }
 
 /// A port of a container that has a name.

@@ -11,7 +11,7 @@ fn key(name: &str) -> PodKey {
 
 fn pod(app: &str, address: &str) -> Arc<Pod> {
     let addresses = address.parse().into_iter().collect();
-    Pod { labels: Labels::from([("app", app)]), addresses, ports: Vec::new() }.into()
+    Pod { labels: Labels::from([("app", app)]), addresses, ports: [].into() }.into()
 }
 
 fn selector(app: &str) -> Selector {
