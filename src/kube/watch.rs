@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::sync::Arc;
 
@@ -129,7 +130,7 @@ enum Asking {
 pub struct Machine<K: Kind> {
     kind: K,
     objects: Arc<Objects<K::Object>>,
-    uids: BTreeMap<Arc<Name>, Box<str>>,
+    uids: BTreeMap<Arc<Name>, Uid>,
     asking: Asking,
     /// The newest resource version that was seen; empty before the first LIST.
     version: String,
@@ -148,6 +149,29 @@ pub struct Machine<K: Kind> {
     failing: bool,
     notices: Vec<WatchNotice>,
     changes: Changes<K::Object>,
+}
+
+/// Tells objects of one name apart, by a number of their uid. There may be ten thousand, of which the text is never asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Uid(u64);
+
+impl Uid {
+    /// Of an object that has none.
+    const NONE: Uid = Uid(0);
+
+    fn of(uid: &str) -> Uid {
+        if uid.is_empty() {
+            return Uid::NONE;
+        }
+        let mut hasher = DefaultHasher::new();
+        uid.hash(&mut hasher);
+        Uid(hasher.finish())
+    }
+
+    /// Whether both have one, and not the same.
+    fn is_another(self, other: Uid) -> bool {
+        self != other && self != Uid::NONE && other != Uid::NONE
+    }
 }
 
 /// What has become of the objects, one by one and in order, so that it costs nothing for those that stay as they are.
@@ -181,7 +205,7 @@ impl<T> Default for Changes<T> {
 pub struct Listing<T> {
     version: String,
     objects: Objects<T>,
-    uids: BTreeMap<Arc<Name>, Box<str>>,
+    uids: BTreeMap<Arc<Name>, Uid>,
     unusable: Vec<(Name, String)>,
 }
 
@@ -414,7 +438,7 @@ impl<K: Kind> Machine<K> {
             Ok(Some(object)) => {
                 let known = self.objects.get_key_value(&name).map(|(name, old)| (name.clone(), old.clone()));
                 let (name, before) = known.map_or_else(|| (Arc::new(name), None), |(name, old)| (name, Some(old)));
-                self.uids.insert(name.clone(), uid.into());
+                self.uids.insert(name.clone(), Uid::of(&uid));
                 if before.as_deref() != Some(&object) {
                     let object = Arc::new(object);
                     Arc::make_mut(&mut self.objects).insert(name.clone(), object.clone());
@@ -432,8 +456,8 @@ impl<K: Kind> Machine<K> {
     /// The object of a DELETED event is the last state before the end. A late one for an object that has been made anew
     /// meanwhile must not take the new one away.
     fn delete(&mut self, name: &Name, uid: &str) {
-        let same = self.uids.get(name).is_none_or(|known| **known == *uid || known.is_empty() || uid.is_empty());
-        if same {
+        let other = self.uids.get(name).is_some_and(|known| known.is_another(Uid::of(uid)));
+        if !other {
             self.remove(name);
         }
     }
@@ -595,7 +619,7 @@ impl<'de, K: Kind> Visitor<'de> for Items<'_, K> {
                     let known = known.get_key_value(&name);
                     let same = known.filter(|(_, known)| ***known == object).map(|(_, known)| known.clone());
                     let name = known.map_or_else(|| Arc::new(name), |(name, _)| name.clone());
-                    listing.uids.insert(name.clone(), meta.uid.into());
+                    listing.uids.insert(name.clone(), Uid::of(&meta.uid));
                     listing.objects.insert(name, same.unwrap_or_else(|| Arc::new(object)));
                 }
                 Err(why) => listing.unusable.push((name, why)),
