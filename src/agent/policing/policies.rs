@@ -209,6 +209,10 @@ impl Policies {
             let news = if matches!(self.origin, Origin::Directory) { self.read(news, leases) } else { vec![news] };
             for news in news {
                 let more = self.cluster.hear(news);
+                if self.compiled.is_none() {
+                    // It is about to be compiled from the world as it is then.
+                    continue;
+                }
                 learned.policies.extend(more.policies);
                 learned.namespaces.extend(more.namespaces);
                 learned.pods.extend(more.pods);

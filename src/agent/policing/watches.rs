@@ -35,6 +35,9 @@ const RUNNING_MAX: usize = 2 * WATCHES_MAX;
 /// Interval between looks at what can end, or could not begin, 5 s.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// Most pods of one piece of news. A list may have ten thousand, which need not be in memory once more in one piece.
+const AT_ONCE: usize = 512;
+
 /// What is to be watched, all of it each time: the pods that policies are about, and policies and namespaces in any case; `None`:
 /// nothing, since no policies are kept.
 pub type Wish = Option<BTreeSet<Selection>>;
@@ -241,9 +244,18 @@ struct PeerAudience {
 
 impl Audience<Pod> for PeerAudience {
     fn changed(&mut self, changes: Changes<Pod>, _: &Arc<Objects<Pod>>) {
-        let complete = changes.complete;
-        let told = told(changes, |name| self.keys.key(name), |pod| Some(pod.clone()));
-        self.tell.tell(ClusterNews::Peers(self.watch.clone(), told));
+        let Changes { each, complete } = changes;
+        let mut each = each.into_iter().peekable();
+        loop {
+            let some: Vec<_> = each.by_ref().take(AT_ONCE).collect();
+            let is_last = each.peek().is_none();
+            let some = Changes { each: some, complete: complete && is_last };
+            let told = told(some, |name| self.keys.key(name), |pod| Some(pod.clone()));
+            self.tell.tell(ClusterNews::Peers(self.watch.clone(), told));
+            if is_last {
+                break;
+            }
+        }
         if complete {
             self.complete.store(true, Ordering::Relaxed);
         }
@@ -257,7 +269,9 @@ impl Audience<Pod> for PeerAudience {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::policing::cluster::Cluster;
     use crate::kube::kubeconfig::from_text;
+    use crate::kube::watch;
 
     fn selection(namespace: &str) -> Selection {
         Selection { namespace: Some(namespace.into()), ..Selection::default() }
@@ -311,5 +325,42 @@ mod tests {
         watches.end(&BTreeSet::from([selection("n00")]), Instant::now());
         assert_eq!(watches.pods.len(), RUNNING_MAX);
         assert!(watches.pods.contains_key(&selection("n00")));
+    }
+
+    #[test]
+    fn a_long_list_is_told_in_pieces_and_what_is_known_of_a_pod_is_in_memory_once() {
+        let (tell, told) = channel();
+        let mut audience = PeerAudience {
+            watch: Watch { selection: selection("web"), number: 0 },
+            tell: Tell::new(move |news| _ = tell.send(news)),
+            complete: Arc::default(),
+            keys: Keys::default(),
+        };
+        let name = |n: usize| Arc::new(Name { namespace: "web".into(), name: format!("pod-{n:04}") });
+        let objects: Objects<Pod> = (0..2 * AT_ONCE + 1).map(|n| (name(n), Arc::default())).collect();
+        let new = |(name, pod): (&Arc<Name>, &Arc<Pod>)| watch::Change {
+            name: name.clone(),
+            before: None,
+            after: Some(pod.clone()),
+        };
+        let objects = Arc::new(objects);
+        audience.changed(Changes { each: objects.iter().map(new).collect(), complete: true }, &objects);
+        let news: Vec<ClusterNews> = told.try_iter().collect();
+        let of = |news: &ClusterNews| match news {
+            ClusterNews::Peers(_, told) => (told.each.len(), told.complete),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(news.iter().map(of).collect::<Vec<_>>(), [(AT_ONCE, false), (AT_ONCE, false), (1, true)]);
+        let mut cluster = Cluster::default();
+        news.into_iter().for_each(|news| _ = cluster.hear(news));
+        let pods = cluster.world().pods.iter().zip(objects.iter());
+        for ((key, known), (name, pod)) in pods {
+            assert!(key.name == name.name && Arc::ptr_eq(known, pod), "{key}");
+        }
+        assert_eq!(cluster.world().pods.len(), objects.len());
+
+        // A list of nothing is a list.
+        audience.changed(Changes { each: Vec::new(), complete: true }, &Arc::default());
+        assert_eq!(told.try_iter().map(|news| of(&news)).collect::<Vec<_>>(), [(0, true)]);
     }
 }
