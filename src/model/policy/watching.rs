@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::policy::select::{Labels, Selector};
-use crate::policy::{Namespaces, Peer, Policy, covers};
+use crate::policy::{Namespaces, Peer, Policy, Ports, Rule, covers};
 
 /// Most watches of pods at once. Where more would be needed, one of all pods takes their place.
 pub const WATCHES_MAX: usize = 8;
@@ -60,6 +60,11 @@ impl Selection {
 /// The selections whose pods `policy` of the namespace `own` is about.
 pub fn selections(own: &str, policy: &Policy, namespaces: &BTreeMap<String, Labels>) -> BTreeSet<Selection> {
     let mut found = BTreeSet::new();
+    // Whoever has a port of that name is meant, wherever he is.
+    let names_a_port = |rule: &Rule| rule.ports.iter().any(|port| matches!(port.ports, Ports::Named(_)));
+    if policy.egress.iter().flatten().filter(|rule| rule.peers.is_empty()).any(names_a_port) {
+        found.insert(Selection::all());
+    }
     for peer in policy.ingress.iter().chain(&policy.egress).flatten().flat_map(|rule| &rule.peers) {
         let Peer::Pods { namespaces: which, pods } = peer else { continue };
         match which {
@@ -98,7 +103,7 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
-    use crate::policy::Rule;
+    use crate::policy::Port;
     use crate::policy::select::{Operator, Requirement};
 
     fn selector(pairs: &[(&str, &str)]) -> Selector {
@@ -150,6 +155,19 @@ mod tests {
             none,
             "until there is such a namespace"
         );
+    }
+
+    #[test]
+    fn a_named_port_of_everybody_asks_for_all_pods_where_connections_go_out() {
+        let rule = |name: &str| Rule {
+            peers: Vec::new(),
+            ports: std::vec![Port { protocol: crate::policy::TCP, ports: Ports::Named(name.into()) }],
+        };
+        let policy = |ingress, egress| Policy { subjects: Selector::default(), ingress, egress };
+        let asked = |policy: &Policy| names(&selections("web", policy, &BTreeMap::new()));
+        assert_eq!(asked(&policy(None, Some(std::vec![Rule::default(), rule("http")]))), ["*/"]);
+        let here: [&str; 0] = [];
+        assert_eq!(asked(&policy(Some(std::vec![rule("http")]), Some(std::vec![Rule::default()]))), here);
     }
 
     #[test]
