@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -185,7 +186,7 @@ fn pod_of(party: &Party, world: &mut World) -> Option<PodKey> {
         Party::Address(ip) => world.pods.iter().find(|(_, pod)| pod.addresses.contains(ip)).map(|(key, _)| key.clone()),
         Party::Pod(key, at) => {
             if let Some(pod) = world.pods.get_mut(key).filter(|pod| pod.addresses.is_empty()) {
-                pod.addresses.extend(*at);
+                Arc::make_mut(pod).addresses.extend(*at);
             }
             Some(key.clone())
         }

@@ -23,11 +23,20 @@ pub enum ClusterNews {
     /// Of namespaces and their labels.
     Namespaces(Told<String, Labels>),
     /// Of the pods of this node.
-    Own(Told<PodKey, Arc<Pod>>),
+    Own(Told<PodKey, OwnPod>),
     /// Of the pods of a selection, as one watch shows them.
     Peers(Watch, Told<PodKey, Arc<Pod>>),
     /// A watch has ended that showed these pods.
     Ended(Watch, Vec<PodKey>),
+}
+
+/// A pod of this node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnPod {
+    /// What policies see.
+    pub pod: Arc<Pod>,
+    /// Tells it from others that have had its name; none where any uid of a runtime means it, as with a static pod.
+    pub uid: Option<Box<str>>,
 }
 
 /// One watch of pods.
@@ -86,8 +95,10 @@ impl Learned {
 #[derive(Debug, Default)]
 pub struct Cluster {
     world: World,
-    /// The pods of this node.
-    own: BTreeSet<PodKey>,
+    /// The pods of this node, with their uids.
+    own: BTreeMap<PodKey, Option<Box<str>>>,
+    /// What watches of peers show of pods of this node. It counts when they are none of this node any more.
+    also: BTreeMap<PodKey, Arc<Pod>>,
     /// Pods that more than one source shows, and how many more.
     shared: BTreeMap<PodKey, u16>,
     listed: Listed,
@@ -131,7 +142,7 @@ impl Cluster {
 
     /// The pods of this node.
     pub fn own(&self) -> impl Iterator<Item = (&PodKey, &Pod)> {
-        self.own.iter().filter_map(|key| Some((key, &**self.world.pods.get(key)?)))
+        self.own.keys().filter_map(|key| Some((key, &**self.world.pods.get(key)?)))
     }
 
     /// Whether everything has been told once that counts for this node: policies, namespaces, its own pods, and the pods that
@@ -149,10 +160,17 @@ impl Cluster {
         policies
             && namespaces
             && own
-            && self.own.contains(pod)
+            && self.own.contains_key(pod)
             && labels().is_some_and(|labels| {
                 self.candidates(&pod.namespace).all(|(key, policy)| !policy.subjects.matches(labels) || met(key))
             })
+    }
+
+    /// Whether the pod of this node that is known by this name is another one than that of this uid, which has had the name before
+    /// or is about to.
+    pub fn is_other(&self, pod: &PodKey, uid: Option<&str>) -> bool {
+        let known = self.own.get(pod).and_then(|known| known.as_deref());
+        known.zip(uid).is_some_and(|(known, uid)| known != uid)
     }
 
     /// The watches of pods that are wanted, so that the policies of this node's pods are known to be right.
@@ -170,7 +188,7 @@ impl Cluster {
     pub fn forget(&mut self) {
         let Cluster { world, own, held_labels, listed, numbers, .. } = std::mem::take(self);
         let World { mut pods, .. } = world;
-        pods.retain(|key, _| own.contains(key));
+        pods.retain(|key, _| own.contains_key(key));
         for (key, labels) in held_labels {
             pods.entry(key).and_modify(|pod| Arc::make_mut(pod).labels = labels);
         }
@@ -248,21 +266,33 @@ impl Cluster {
     }
 
     /// Whether other policies may hold for the pod than before.
-    fn own_pod(&mut self, change: Change<PodKey, Arc<Pod>>, learned: &mut Learned) -> bool {
+    fn own_pod(&mut self, change: Change<PodKey, OwnPod>, learned: &mut Learned) -> bool {
         let Change { key, now, .. } = change;
-        let Some(mut pod) = now else {
+        let Some(OwnPod { mut pod, uid }) = now else {
             self.held_labels.remove(&key);
-            return self.own.remove(&key) && {
-                self.release(key, learned);
+            return self.own.remove(&key).is_some() && {
+                let also = self.also.remove(&key);
+                self.release(key.clone(), learned);
+                also.into_iter().for_each(|pod| self.put(key.clone(), pod, learned));
                 true
             };
         };
-        let is_new = self.own.insert(key.clone());
-        if is_new && self.world.pods.contains_key(&key) {
+        let former = self.own.insert(key.clone(), uid.clone());
+        if former.is_none()
+            && let Some(shown) = self.world.pods.get(&key)
+        {
             *self.shared.entry(key.clone()).or_default() += 1;
+            self.also.insert(key.clone(), shown.clone());
         }
-        let labels = self.world.pods.get(&key).filter(|_| !is_new).map(|before| before.labels.clone());
+        let is_same = former.as_ref() == Some(&uid);
+        let before = self.world.pods.get(&key).filter(|_| former.is_some());
+        if let Some(before) = before.filter(|before| !is_same && **before == pod) {
+            // Nobody sees a difference but who looks at its links.
+            learned.pods.push((key.clone(), Some(before.clone())));
+        }
+        let labels = before.filter(|_| is_same).map(|before| before.labels.clone());
         let unsettles = labels.as_ref() != Some(&pod.labels) || self.held_labels.contains_key(&key);
+        self.held_labels.remove(&key);
         if let Some(labels) = labels.filter(|_| unsettles) {
             self.held_labels.insert(key.clone(), std::mem::replace(&mut Arc::make_mut(&mut pod).labels, labels));
         }
@@ -272,12 +302,21 @@ impl Cluster {
 
     fn peer(&mut self, change: Change<PodKey, Arc<Pod>>, learned: &mut Learned) {
         let Change { key, known, now } = change;
-        let Some(pod) = now else { return self.release(key, learned) };
+        let is_own = self.own.contains_key(&key);
+        let Some(pod) = now else {
+            self.release(key.clone(), learned);
+            if is_own && !self.shared.contains_key(&key) {
+                self.also.remove(&key);
+            }
+            return;
+        };
         if !known && self.world.pods.contains_key(&key) {
             *self.shared.entry(key.clone()).or_default() += 1;
         }
         // Of its own pods, the watch of them tells more, and sooner.
-        if !self.own.contains(&key) {
+        if is_own {
+            self.also.insert(key, pod);
+        } else {
             self.put(key, pod, learned);
         }
     }
@@ -358,7 +397,7 @@ impl Cluster {
     fn find_needs(&self) -> BTreeMap<PolicyKey, Need> {
         // A pod with labels that wait counts with either.
         let mut labels: BTreeMap<&Arc<str>, Vec<&Labels>> = BTreeMap::new();
-        for key in &self.own {
+        for key in self.own.keys() {
             let both = self.world.pods.get(key).map(|pod| &pod.labels).into_iter().chain(self.held_labels.get(key));
             labels.entry(&key.namespace).or_default().extend(both);
         }

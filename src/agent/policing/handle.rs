@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::agent::fault::Cause;
 use crate::agent::policing::cluster::ClusterNews;
 use crate::agent::policing::tell::Tell;
-use crate::agent::reply::{self, Answer, Reply};
+use crate::agent::reply::{self, Reply};
 use model::addr::Attachment;
 use model::asked::{Answer, Asked, Unanswerable};
 use model::lease::Lease;
@@ -67,7 +67,7 @@ pub enum Message {
 /// What is about to be in force for a pod. Whoever does not wait for it has it let go of by [`Police::dismiss`].
 #[derive(Debug)]
 pub struct Admission {
-    answer: Answer<Result<Admitted, Cause>>,
+    answer: reply::Answer<Result<Admitted, Cause>>,
     deadline: Instant,
 }
 

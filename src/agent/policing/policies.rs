@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use crate::agent::policing::cluster::{Change as News, Cluster, ClusterNews, Learned, Told, Watch};
+use crate::agent::policing::cluster::{Change as News, Cluster, ClusterNews, Learned, OwnPod, Told, Watch};
 use crate::agent::policing::epoch::Epoch;
 use crate::agent::policing::watches::Wish;
 use model::addr::{Attachment, IfName};
@@ -284,7 +284,7 @@ impl Policies {
     /// What holds for the link of `lease`, which is noted if it is settled.
     fn subject(&mut self, lease: &Lease, wishes: &Wishes) -> Subject {
         let subject = self.subject_of(lease, wishes);
-        let is_settled = || subject.pod.as_ref().is_none_or(|pod| self.cluster.is_settled(pod));
+        let is_settled = || subject.pod.as_ref().is_none_or(|pod| self.is_known(lease, pod));
         if subject.treatment != Treatment::Quarantine && is_settled() {
             self.settled.insert(lease.host_link.clone());
         }
@@ -305,15 +305,31 @@ impl Policies {
     fn treatment(&self, lease: &Lease, pod: Option<&PodKey>, wishes: &Wishes) -> Treatment {
         // A container that is no pod's has no policies.
         let Some(pod) = pod else { return Treatment::Exempt };
-        if !self.settled.contains(&lease.host_link) && !self.cluster.is_settled(pod) {
+        if !self.settled.contains(&lease.host_link) && !self.is_known(lease, pod) {
             return if wishes.unknown_open { Treatment::Exempt } else { Treatment::Quarantine };
         }
-        match wishes.mode {
+        let treatment = match wishes.mode {
             Mode::Enforce if lease.audit && wishes.audit.contains(&*pod.namespace) => Treatment::Audit,
             Mode::Enforce => Treatment::Enforce,
             Mode::Audit => Treatment::Audit,
             Mode::None => Treatment::Exempt,
+        };
+        match treatment {
+            // Another pod has its name, whose policies mean nothing for one that is gone.
+            Treatment::Enforce if self.is_another(lease, pod) => Treatment::Quarantine,
+            Treatment::Audit if self.is_another(lease, pod) => Treatment::Exempt,
+            treatment => treatment,
         }
+    }
+
+    /// Whether it is known what holds for `pod`, which is the one of `lease`.
+    fn is_known(&self, lease: &Lease, pod: &PodKey) -> bool {
+        self.cluster.is_settled(pod) && !self.is_another(lease, pod)
+    }
+
+    /// Whether the pod that is known as `pod` is not the one of `lease`, but one that has its name after it or had it before.
+    fn is_another(&self, lease: &Lease, pod: &PodKey) -> bool {
+        self.cluster.is_other(pod, lease.pod.as_ref().and_then(|pod| pod.uid.as_deref()))
     }
 
     /// The pod of `lease`: the one that the runtime has named or, where that was lost, the one of this node that has its address.
@@ -339,7 +355,7 @@ impl Policies {
         let gone = each.iter().filter(|change| change.now.is_none());
         let written = gone.filter_map(|change| Some((change.key.clone(), self.written.get(&change.key)?.clone())));
         let written: Vec<_> = written.map(|(key, pod)| News { key, known: true, now: Some(pod) }).collect();
-        let mut learned = self.cluster.hear(ClusterNews::Own(Told { each, complete: false }));
+        let mut learned = self.cluster.hear(own_news(each));
         if !written.is_empty() {
             let watch = Watch { selection: Selection::all(), number: 0 };
             let told = Told { each: written, complete: false };
@@ -362,7 +378,7 @@ impl Policies {
             let now = own.get(&change.key)?.clone();
             Some(News { key: change.key.clone(), known: true, now: Some(now) })
         });
-        let here = ClusterNews::Own(Told { each: here.collect(), complete: false });
+        let here = own_news(here);
         vec![ClusterNews::Peers(watch, told), here]
     }
 }
@@ -425,4 +441,10 @@ fn own_pods<'a>(
         pod.addresses.extend(lease.addresses().chain(lease.anycast.iter().copied()));
     }
     pods.into_iter().map(|(key, pod)| (key, pod.into())).collect()
+}
+
+/// Of a directory, which knows nothing of uids.
+fn own_news(each: impl IntoIterator<Item = News<PodKey, Arc<Pod>>>) -> ClusterNews {
+    let one = |News { key, known, now }| News { key, known, now: now.map(|pod| OwnPod { pod, uid: None }) };
+    ClusterNews::Own(Told { each: each.into_iter().map(one).collect(), complete: false })
 }

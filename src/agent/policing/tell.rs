@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::agent::policing::cluster::{Change, ClusterNews, Told};
+use crate::agent::policing::cluster::{Change, ClusterNews, OwnPod, Told};
 use crate::kube::kind::Name;
 use crate::kube::objects::Pod;
 use crate::kube::watch::{self, Changes};
@@ -86,11 +86,19 @@ impl OwnPods {
     pub fn changed(&mut self, mut changes: Changes<Pod>) {
         // Whether a pod serves concerns nobody here.
         changes.each.retain(|change| {
-            change.before.as_ref().map(|pod| &pod.policing) != change.after.as_ref().map(|pod| &pod.policing)
+            let [before, after] =
+                [&change.before, &change.after].map(|pod| pod.as_ref().map(|pod| (&pod.policing, uid(pod))));
+            before != after
         });
-        let told = told(changes, |name| self.keys.key(name), |pod| pod.policing.clone());
+        let own = |pod: &Arc<Pod>| Some(OwnPod { pod: pod.policing.clone()?, uid: uid(pod).map(Box::from) });
+        let told = told(changes, |name| self.keys.key(name), own);
         if told.complete || !told.each.is_empty() {
             self.tell.tell(ClusterNews::Own(told));
         }
     }
+}
+
+/// The uid by which a runtime knows the pod; none for a static one, which it knows by the hash of its file.
+fn uid(pod: &Pod) -> Option<&str> {
+    (pod.config_hash.is_none() && !pod.uid.is_empty()).then_some(&*pod.uid)
 }

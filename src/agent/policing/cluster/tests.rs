@@ -14,6 +14,10 @@ fn pod(app: &str, address: &str) -> Arc<Pod> {
     Pod { labels: Labels::from([("app", app)]), addresses, ports: [].into() }.into()
 }
 
+fn own_pod(pod: Arc<Pod>, uid: Option<&str>) -> OwnPod {
+    OwnPod { pod, uid: uid.map(Box::from) }
+}
+
 fn selector(app: &str) -> Selector {
     [Requirement::equals("app", app)].into_iter().collect()
 }
@@ -46,7 +50,7 @@ fn watch(number: u64, namespace: &str, app: &str) -> Watch {
 fn told(own: &[(&str, Arc<Pod>)], policies: &[(&str, Policy)]) -> Cluster {
     let mut cluster = Cluster::default();
     cluster.hear(ClusterNews::Namespaces(all([("web".to_owned(), Labels::default())])));
-    cluster.hear(ClusterNews::Own(all(own.iter().map(|(name, pod)| (key(name), pod.clone())))));
+    cluster.hear(ClusterNews::Own(all(own.iter().map(|(name, pod)| (key(name), own_pod(pod.clone(), None))))));
     cluster.hear(ClusterNews::Policies(all(policies.iter().map(|(of, policy)| (name(of), policy.clone())))));
     cluster
 }
@@ -109,7 +113,7 @@ fn a_policy_counts_when_the_pods_that_it_is_about_are_known_and_not_before() {
 fn a_pod_that_comes_under_a_policy_keeps_its_labels_until_the_peers_are_known() {
     let mut cluster = told(&[("web/a", pod("other", "10.0.0.1"))], &[("web/p", policy("front", "back"))]);
     assert!(has_policy(&cluster, "web/p"), "it selects nobody here");
-    let relabelled = ClusterNews::Own(one(key("web/a"), true, Some(pod("front", "10.0.0.2"))));
+    let relabelled = ClusterNews::Own(one(key("web/a"), true, Some(own_pod(pod("front", "10.0.0.2"), None))));
     let learned = cluster.hear(relabelled.clone());
     let labels = |cluster: &Cluster| cluster.world().pods.get(&key("web/a")).map(|pod| pod.labels.clone());
     assert_eq!(labels(&cluster), Some(Labels::from([("app", "other")])));
@@ -142,7 +146,7 @@ fn a_pod_that_two_watches_show_is_gone_with_the_last_of_them() {
 
     // A pod of this node is as the watch of this node's pods tells it, and may be a peer beside that.
     cluster.hear(peer(&one_watch, &c, false, Some(pod("x", "10.0.1.3"))));
-    cluster.hear(ClusterNews::Own(one(c.clone(), false, Some(pod("x", "10.0.1.4")))));
+    cluster.hear(ClusterNews::Own(one(c.clone(), false, Some(own_pod(pod("x", "10.0.1.4"), None)))));
     assert!(!cluster.hear(peer(&one_watch, &c, true, Some(pod("late", "10.0.1.3")))).is_something());
     assert!(!cluster.hear(peer(&other, &c, false, Some(pod("late", "10.0.1.3")))).is_something());
     assert_eq!(cluster.world().pods.get(&c), Some(&pod("x", "10.0.1.4")));
@@ -151,6 +155,70 @@ fn a_pod_that_two_watches_show_is_gone_with_the_last_of_them() {
     assert!(cluster.world().pods.contains_key(&c) && cluster.shared.is_empty());
     cluster.hear(ClusterNews::Ended(other, vec![c.clone()]));
     assert!(!cluster.world().pods.contains_key(&c));
+}
+
+#[test]
+fn a_pod_that_is_made_anew_under_its_name_has_nothing_of_the_former_one() {
+    let policies = [("web/p", policy("front", "back"))];
+    let mut cluster = told(&[], &policies);
+    let own =
+        |app, address, uid| ClusterNews::Own(one(key("web/a"), true, Some(own_pod(pod(app, address), Some(uid)))));
+    let a = key("web/a");
+    cluster.hear(own("other", "10.0.0.1", "u1"));
+    assert!(cluster.is_settled(&a) && !cluster.is_other(&a, Some("u1")) && !cluster.is_other(&a, None));
+    assert!(cluster.is_other(&a, Some("u2")), "a runtime may know of it before this");
+    // Its own labels count at once for others, be they those of a policy of which the peers are not known yet.
+    let learned = cluster.hear(own("front", "10.0.0.2", "u2"));
+    assert_eq!(cluster.world().pods.get(&a), Some(&pod("front", "10.0.0.2")));
+    assert_eq!(learned.pods, [(a.clone(), Some(pod("other", "10.0.0.1")))]);
+    assert!(learned.settled && !cluster.is_settled(&a) && cluster.is_other(&a, Some("u1")));
+    // Alike in all but the uid, its links have to be looked at.
+    let learned = cluster.hear(own("front", "10.0.0.2", "u3"));
+    assert_eq!(learned.pods, [(a.clone(), Some(pod("front", "10.0.0.2")))]);
+    // A static pod is meant by any uid.
+    cluster.hear(ClusterNews::Own(one(a.clone(), true, Some(own_pod(pod("front", "10.0.0.2"), None)))));
+    assert!(!cluster.is_other(&a, Some("u2")));
+}
+
+#[test]
+fn a_pod_that_is_made_anew_on_another_node_is_what_its_watch_says_in_whatever_order_that_is_heard() {
+    let here = ClusterNews::Own(one(key("web/a"), false, Some(own_pod(pod("back", "10.0.0.1"), Some("u1")))));
+    let gone = ClusterNews::Own(one(key("web/a"), true, None));
+    let peers = |known, now| ClusterNews::Peers(watch(0, "web", "back"), one(key("web/a"), known, now));
+    let (old, new) = (pod("back", "10.0.0.1"), pod("back", "10.0.1.1"));
+    let orders = [
+        [
+            here.clone(),
+            peers(false, Some(old.clone())),
+            peers(true, None),
+            peers(false, Some(new.clone())),
+            gone.clone(),
+        ],
+        [
+            here.clone(),
+            peers(false, Some(old.clone())),
+            peers(true, None),
+            gone.clone(),
+            peers(false, Some(new.clone())),
+        ],
+        [
+            here.clone(),
+            peers(false, Some(old.clone())),
+            peers(true, Some(new.clone())),
+            gone.clone(),
+            peers(true, Some(new.clone())),
+        ],
+        [peers(false, Some(old.clone())), here.clone(), peers(true, Some(new.clone())), here.clone(), gone.clone()],
+    ];
+    for order in orders {
+        let mut cluster = told(&[], &[]);
+        for news in order.clone() {
+            cluster.hear(news);
+        }
+        assert_eq!(cluster.world().pods.get(&key("web/a")), Some(&new), "{order:?}");
+        cluster.hear(peers(true, None));
+        assert_eq!(cluster.world().pods.get(&key("web/a")), None, "{order:?}");
+    }
 }
 
 #[test]
