@@ -10,7 +10,11 @@
 
 mod peers;
 mod policies;
+mod policing;
 mod routing;
+mod stage;
+#[path = "../policy/streams.rs"]
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 
