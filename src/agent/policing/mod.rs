@@ -66,6 +66,9 @@ const REPAIRS: u32 = 10;
 /// Deadline for one round, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Most messages that are taken in before what they change is in force.
+const AT_ONCE: usize = 4096;
+
 /// The thread's state.
 #[derive(Debug)]
 pub struct Policing {
@@ -148,7 +151,7 @@ impl Policing {
             };
             let mut look = first.is_none().then_some(Look::Kernel);
             let mut news = Vec::new();
-            for message in first.into_iter().chain(messages.try_iter()) {
+            for message in first.into_iter().chain(messages.try_iter()).take(AT_ONCE) {
                 match message {
                     Message::Cluster(more) => news.push(more),
                     Message::Admit(lease, deadline, reply) => {
