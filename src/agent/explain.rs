@@ -45,6 +45,12 @@ pub struct Words {
     pub port: Option<String>,
 }
 
+impl Words {
+    fn read(&self) -> Result<Asked, Unanswerable> {
+        Asked::read(&self.from, &self.to, self.port.as_deref())
+    }
+}
+
 /// Who is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -107,11 +113,11 @@ impl ExplainError {
 /// # Errors
 /// There is none.
 pub fn explain(words: &Words, source: &Source) -> Result<(Exit, String), ExplainError> {
-    let Words { from, to, port } = words;
-    let asked = Asked::read(from, to, port.as_deref())?;
+    // What the agent would not understand need not be sent.
+    words.read()?;
     let Explanation { passes, text } = match source {
         Source::Agent(socket) => ask(words, socket)?,
-        Source::Files { policies, config } => by_files(&asked, policies, config.as_deref())?,
+        Source::Files { policies, config } => Files::read(policies, config.as_deref())?.explain(words)?,
     };
     Ok((if passes { Exit::Done } else { Exit::Failed }, text))
 }
@@ -145,38 +151,54 @@ fn ask(words: &Words, socket: &Path) -> Result<Explanation, ExplainError> {
     }
 }
 
-/// By files alone.
-fn by_files(asked: &Asked, policies: &Path, config: Option<&Path>) -> Result<Explanation, ExplainError> {
-    let wishes = config.map_or_else(|| Ok(Policing::default()), wishes)?;
-    let cluster = read(policies)?;
-    let mut world = cluster.world().clone();
-    let treatment = match wishes.mode {
-        Mode::Enforce => Treatment::Enforce,
-        Mode::Audit => Treatment::Audit,
-        Mode::None => Treatment::Exempt,
-    };
-    let mut subjects: Vec<Subject> = Vec::new();
-    for (party, link) in [(&asked.from, "FROM"), (&asked.to, "TO")] {
-        let Some(pod) = pod_of(party, &mut world) else { continue };
-        let known = world.pods.get(&pod).map(|pod| pod.addresses.clone()).unwrap_or_default();
-        let link: Option<IfName> = link.parse().ok();
-        if let Some(link) =
-            link.filter(|_| !known.is_empty() && subjects.iter().all(|other| other.pod.as_ref() != Some(&pod)))
-        {
-            subjects.push(Subject { link, pod: Some(pod), addresses: known, treatment });
-        }
+/// What files say, without an agent.
+#[derive(Debug)]
+pub struct Files {
+    world: World,
+    wishes: Policing,
+}
+
+impl Files {
+    /// Reads a directory of manifests and, if there is one, a NodeConfig.
+    ///
+    /// # Errors
+    /// One of the files cannot be used; which, and why.
+    pub fn read(policies: &Path, config: Option<&Path>) -> Result<Files, ExplainError> {
+        let wishes = config.map_or_else(|| Ok(Policing::default()), wishes)?;
+        Ok(Files { world: read(policies)?.world().clone(), wishes })
     }
-    let facts = Facts {
-        world: &world,
-        subjects: &subjects,
-        sources: &Ruleset::new(),
-        node: &BTreeSet::new(),
-        known_by: "in the files",
-    };
-    let answer = answer(asked, &facts)?;
-    let note =
-        "note: from files, without an agent: FROM and TO stand for the links of the two, and sources are not checked\n";
-    Ok(Explanation { passes: answer.passes, text: answer.text + note })
+
+    /// The answer to a question.
+    ///
+    /// # Errors
+    /// The question cannot be answered as it stands.
+    pub fn explain(&self, words: &Words) -> Result<Explanation, ExplainError> {
+        let asked = words.read()?;
+        let mut world = self.world.clone();
+        let treatment = match self.wishes.mode {
+            Mode::Enforce => Treatment::Enforce,
+            Mode::Audit => Treatment::Audit,
+            Mode::None => Treatment::Exempt,
+        };
+        let mut subjects: Vec<Subject> = Vec::new();
+        for (party, link) in [(&asked.from, "FROM"), (&asked.to, "TO")] {
+            let Some(pod) = pod_of(party, &mut world) else { continue };
+            let addresses = world.pods.get(&pod).map(|pod| pod.addresses.clone()).unwrap_or_default();
+            let is_new = !addresses.is_empty() && subjects.iter().all(|other| other.pod.as_ref() != Some(&pod));
+            let link: Option<IfName> = link.parse().ok();
+            subjects.extend(link.filter(|_| is_new).map(|link| Subject { link, pod: Some(pod), addresses, treatment }));
+        }
+        let facts = Facts {
+            world: &world,
+            subjects: &subjects,
+            sources: &Ruleset::new(),
+            node: &BTreeSet::new(),
+            known_by: "in the files",
+        };
+        let answer = answer(&asked, &facts)?;
+        let note = "note: from files, without an agent: FROM and TO stand for the links of the two, and sources are not checked\n";
+        Ok(Explanation { passes: answer.passes, text: answer.text + note })
+    }
 }
 
 /// The pod that is meant. One of which the files have no address has the one that is asked with.
