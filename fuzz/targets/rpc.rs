@@ -1,11 +1,11 @@
-//! The socket: any bytes as a frame, and any frame as a request or an answer.
+//! The socket: any bytes as a frame, and any frame as a request, a question or an answer.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use flock::rpc::frame::{self, FrameError};
-use flock::rpc::message::{Request, Response, encode};
+use flock::rpc::message::{Incoming, Query, Request, Response, encode};
 
 /// So much goes into a socket before anybody reads from it.
 const FITS: usize = 64 * 1024;
@@ -17,6 +17,7 @@ pub(crate) fn check(data: &[u8]) {
     let data = data.get(..FITS).unwrap_or(data);
     as_frame(data);
     as_request(data);
+    as_question(data);
     as_response(data);
 }
 
@@ -39,6 +40,14 @@ fn as_request(data: &[u8]) {
     assert_one_frame(&line, data);
     let again: Request = serde_json::from_slice(&line).expect("what was written can be read");
     assert_eq!(again, request);
+}
+
+fn as_question(data: &[u8]) {
+    let Ok(Incoming::Query(query)) = Incoming::read(data) else { return };
+    let line = encode(&query).expect("what was read can be written");
+    assert_one_frame(&line, data);
+    let again: Query = serde_json::from_slice(&line).expect("what was written can be read");
+    assert_eq!(again, query);
 }
 
 fn as_response(data: &[u8]) {

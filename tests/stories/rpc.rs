@@ -15,10 +15,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cni::verb::Verb;
-use flock::rpc::client::{CallError, call};
+use flock::rpc::client::{CallError, ask, call};
 use flock::rpc::gate::LARGE_REQUESTS;
 use flock::rpc::listener::{BindError, Listener};
-use flock::rpc::message::{Explanation, Query, Request, Response, encode};
+use flock::rpc::message::{Explanation, Query, QueryOp, Request, Response, encode};
 use flock::rpc::server::{Call, Handler, Limits, Notice, Server, Unready};
 use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -552,6 +552,28 @@ fn a_request_whose_caller_has_gone_while_it_waited_is_not_begun() {
     assert!(controls.begun.try_recv().is_err(), "two were begun, and two not");
     let notices = serving.notices.lock().unwrap();
     assert_eq!(*notices, ["Abandoned(Add)", "Abandoned(Add)"]);
+}
+
+#[test]
+fn an_operators_question_is_answered_while_calls_of_the_plugin_wait() {
+    let (handler, controls) = answers("a");
+    let serving = serve(handler, Limits::default());
+    thread::scope(|scope| {
+        let add = scope.spawn(|| call(&serving.socket, &request(Verb::Add), Instant::now() + PATIENCE));
+        controls.begun.recv_timeout(PATIENCE).unwrap();
+        let query = Query { op: QueryOp::Explain, from: "a/b".into(), to: "node".into(), port: None };
+        let answer = ask(&serving.socket, &query, Instant::now() + PATIENCE).unwrap();
+        let said: Explanation = serde_json::from_str(answer.result.unwrap().get()).unwrap();
+        assert_eq!(said, Explanation { passes: true, text: "a/b to node".into() });
+        // In the words of a later program, of which this agent does not understand one.
+        let mut stream = UnixStream::connect(&serving.socket).unwrap();
+        stream.write_all(b"{\"op\":\"EXPLAIN\",\"from\":\"a/b\",\"to\":\"node\",\"via\":\"c\"}\n").unwrap();
+        let mut refusal = String::new();
+        stream.read_to_string(&mut refusal).unwrap();
+        assert!(refusal.contains("unknown field `via`") && refusal.contains("\"code\":6"), "{refusal}");
+        controls.go.send(()).unwrap();
+        add.join().unwrap().unwrap();
+    });
 }
 
 /// Keeps each request waiting until it is told to go on, and tells how long it may take.
