@@ -31,6 +31,9 @@ use model::ruleset::Ruleset;
 /// Longest NodeConfig file that is read, 1 MiB.
 const CONFIG_MAX: u64 = 1 << 20;
 
+/// Most remarks about files that are told.
+const NOTES_MAX: usize = 16;
+
 /// Longest text of a refusal, in bytes.
 const REFUSAL_MAX: usize = 1024;
 
@@ -156,6 +159,8 @@ fn ask(words: &Words, socket: &Path) -> Result<Explanation, ExplainError> {
 pub struct Files {
     world: World,
     wishes: Policing,
+    /// What of them is passed over, at most [`NOTES_MAX`].
+    notes: Vec<String>,
 }
 
 impl Files {
@@ -165,7 +170,17 @@ impl Files {
     /// One of the files cannot be used; which, and why.
     pub fn read(policies: &Path, config: Option<&Path>) -> Result<Files, ExplainError> {
         let wishes = config.map_or_else(|| Ok(Policing::default()), wishes)?;
-        Ok(Files { world: read(policies)?.world().clone(), wishes })
+        let (tell, told) = channel();
+        // The receiver is here, so nothing is lost.
+        let mut directory = Directory::new(policies.to_owned(), Tell::new(move |news| drop(tell.send(news))));
+        directory.look();
+        if let Some(why) = directory.problems().next() {
+            return Err(ExplainError::File(why));
+        }
+        let mut cluster = Cluster::default();
+        told.try_iter().for_each(|news| drop(cluster.hear(news)));
+        let notes = directory.remarks().take(NOTES_MAX).collect();
+        Ok(Files { world: cluster.world().clone(), wishes, notes })
     }
 
     /// The answer to a question.
@@ -196,8 +211,11 @@ impl Files {
             known_by: "in the files",
         };
         let answer = answer(&asked, &facts)?;
-        let note = "note: from files, without an agent: FROM and TO stand for the links of the two, and sources are not checked\n";
-        Ok(Explanation { passes: answer.passes, text: answer.text + note })
+        let how =
+            "from files, without an agent: FROM and TO stand for the links of the two, and sources are not checked";
+        let notes = [how].into_iter().chain(self.notes.iter().map(String::as_str));
+        let text = notes.fold(answer.text, |text, note| text + "note: " + note + "\n");
+        Ok(Explanation { passes: answer.passes, text })
     }
 }
 
@@ -220,18 +238,4 @@ fn wishes(path: &Path) -> Result<Policing, ExplainError> {
     let bytes = foreign_file::read(path, CONFIG_MAX).map_err(|error| wrong(error.to_string()))?;
     let config = nodeconfig::parse(bytes).map_err(|error| wrong(error.to_string()))?;
     Ok(config.policing)
-}
-
-/// What the manifests of a directory say.
-fn read(path: &Path) -> Result<Cluster, ExplainError> {
-    let (tell, told) = channel();
-    // The receiver is here, so nothing is lost.
-    let mut directory = Directory::new(path.to_owned(), Tell::new(move |news| drop(tell.send(news))));
-    directory.look();
-    if let Some(why) = directory.problems().next() {
-        return Err(ExplainError::File(why));
-    }
-    let mut cluster = Cluster::default();
-    told.try_iter().for_each(|news| drop(cluster.hear(news)));
-    Ok(cluster)
 }

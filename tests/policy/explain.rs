@@ -316,6 +316,42 @@ fn whoever_cannot_be_answered_learns_why() {
     }
 }
 
+#[test]
+fn manifests_are_asked_without_an_agent_and_without_root() {
+    let host = Host::new();
+    let mut cluster = Cluster::of_three();
+    for name in ["a", "b"] {
+        cluster.pods.insert(key("x", name), Pod { labels: labels(&[("pod", name)]), ..Pod::default() });
+    }
+    cluster.add_policy("x", "web", to_web(json!({"from": [{"podSelector": {"matchLabels": {"pod": "c"}}}]})));
+    host.write("/run/written/cluster.yaml", &cluster.documents());
+    host.write("/run/written/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n");
+    let spec = json!({"cidr4": CIDR4, "policy": {"mode": "audit"}});
+    host.write("/run/audit.yaml", &node_config_spec(spec));
+    let ask = |line: &str| {
+        let mut program = host.command("setpriv");
+        if !one_user_only() {
+            program.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        }
+        let done = program.args([FLOCK_AGENT, "explain", "--policy-dir", "/run/written"]).args(line.split(' '));
+        let done = done.output().expect("setpriv (util-linux) starts");
+        let text = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+        (done.status.code().expect("it ends by itself"), text)
+    };
+    let line = "x/b@10.0.0.2 x/a@10.0.0.1 TCP/80";
+    for (line, code, said) in [
+        (line.to_owned(), 1, "podSelector pod=c does not match x/b"),
+        (line.to_owned(), 1, "service.yaml: document 1: kind \"Service\" of apiVersion \"v1\" is ignored"),
+        (format!("{line} --node-config /run/audit.yaml"), 0, "it passes since the pod is audited"),
+        (format!("{line} --node-config /run/none.yaml"), 2, "/run/none.yaml: No such file"),
+        ("x/b x/a".into(), 2, "FROM \"x/b\": the pod has no address in the files"),
+        ("x/c node".into(), 2, "no such pod is known in the files"),
+    ] {
+        let (ended, text) = ask(&line);
+        assert!(ended == code && text.contains(said), "{line}: {ended} instead of {code}, without {said:?}:\n{text}");
+    }
+}
+
 /// The words of a question.
 fn words(probe: &Probe) -> Words {
     let end = |end: &End| match &end.who {

@@ -141,6 +141,17 @@ impl Directory {
         self.problem.clone().into_iter().chain(of_files)
     }
 
+    /// What of the files that could be used is passed over, or means less than it says.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        self.files.iter().flat_map(|(path, file)| {
+            let of_policies = file.content.policies.iter().flat_map(|((namespace, name), object)| {
+                object.faults.iter().map(move |fault| format!("NetworkPolicy {namespace}/{name}: {fault}"))
+            });
+            let all = file.content.remarks.iter().cloned().chain(of_policies);
+            all.map(move |remark| format!("{}: {remark}", path.display()))
+        })
+    }
+
     /// Tells what has changed since the last look. The first one at which every file can be used tells everything, be it nothing.
     pub fn look(&mut self) {
         let names = match names(&self.path) {
