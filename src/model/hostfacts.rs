@@ -11,7 +11,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::addr::{IfName, is_link_local};
+use crate::addr::{Family, IfName, is_link_local};
 use crate::nodeconfig::{MTU_MAX, MTU_MIN4, MTU_MIN6};
 
 /// MTU where neither the NodeConfig nor an uplink gives one, in bytes.
@@ -19,6 +19,15 @@ pub const DEFAULT_MTU: u32 = 1500;
 
 /// Addresses that are kept away from pods. A range with more foreign addresses in it belongs to somebody else.
 const TAKEN_MAX: usize = 4096;
+
+/// Pods of a node without an IPv4 range to say how many there can be.
+const USUAL_PODS: u32 = 256;
+
+/// Pods that are reckoned with, however large the range is: kubelet's usual bounds are 110 and 250.
+const PODS_MAX: u32 = 1024;
+
+/// Neighbours that a host may have on networks of its own: routers, other nodes.
+const OTHER_NEIGHBOURS: u32 = 512;
 
 /// Overlapping prefixes that are named, per range.
 const SHOWN_MAX: usize = 4;
@@ -139,6 +148,28 @@ pub fn proxy_remark(seen: &Seen, name: &IfName) -> Option<String> {
     };
     Some(format!(
         "spec.proxyNeighbours: {name} {why}, so the host answers for pods nowhere: name the link on which routers look for pods"
+    ))
+}
+
+/// What is wrong with the number of neighbours that the kernel remembers of a family, all network namespaces together, if anything is:
+/// `limit` is `gc_thresh3`; none where it is not shown, as outside of the first network namespace. Neighbours that flock makes are
+/// permanent and do not count. Two more are reckoned with for each pod: it and the host may know each other by link-local
+/// addresses, too, and it may have neighbours behind itself.
+pub fn neighbours_remark(prefixes: &[IpNet], family: Family, limit: Option<u32>) -> Option<String> {
+    let v6 = family == Family::V6;
+    prefixes.iter().find(|prefix| prefix.addr().is_ipv6() == v6)?;
+    // Of IPv4, each pod of the node has an address.
+    let range4 = prefixes.iter().find(|prefix| prefix.addr().is_ipv4());
+    let pods =
+        range4.map_or(USUAL_PODS, |range| 1_u32.checked_shl(u32::from(32 - range.prefix_len())).unwrap_or(u32::MAX));
+    let pods = pods.min(PODS_MAX);
+    let needed = 2 * pods + OTHER_NEIGHBOURS;
+    let limit = limit.filter(|limit| *limit < needed)?;
+    let key = if v6 { "net.ipv6.neigh.default.gc_thresh3" } else { "net.ipv4.neigh.default.gc_thresh3" };
+    Some(format!(
+        "{key} is {limit}: the kernel knows no more neighbours at a time, those of all pods together, and {pods} pods and the host's \
+         own neighbours can need {needed}, beyond which nobody is found who is new: sysctl -w {key}={}",
+        needed.next_power_of_two()
     ))
 }
 
@@ -320,6 +351,30 @@ mod tests {
             let seen = Seen { ways_out: ways.clone(), ..host() };
             let facts = judge(&seen, &[net("10.0.0.0/24")], GATEWAY4);
             assert_eq!((facts.mtu, facts.remarks.len()), (mtu, 0), "{ways:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_knows_too_few_neighbours_for_the_pods_is_told_with_the_setting() {
+        let (four, wide, six) = (net("10.0.0.0/24"), net("10.0.0.0/22"), net("2001:db8::/64"));
+        for (prefixes, family, limit, wants) in [
+            // The kernel's default is enough for what is usual.
+            (vec![four, six], Family::V4, Some(1024), None),
+            (vec![six], Family::V6, Some(1024), None),
+            (vec![four], Family::V4, Some(1023), Some("256 pods and the host's own neighbours can need 1024")),
+            (vec![six], Family::V6, Some(128), Some("sysctl -w net.ipv6.neigh.default.gc_thresh3=1024")),
+            (vec![wide, six], Family::V6, Some(1024), Some("sysctl -w net.ipv6.neigh.default.gc_thresh3=4096")),
+            (vec![wide], Family::V4, Some(2560), None),
+            (vec![net("10.0.0.0/8")], Family::V4, Some(2559), Some("1024 pods")),
+            // Where there is no such pod, or the host does not show it, there is nothing to say.
+            (vec![six], Family::V4, Some(1), None),
+            (vec![four], Family::V4, None, None),
+        ] {
+            let remark = neighbours_remark(&prefixes, family, limit);
+            match wants {
+                None => assert_eq!(remark, None, "{prefixes:?}"),
+                Some(words) => assert!(remark.as_ref().is_some_and(|remark| remark.contains(words)), "{remark:?}"),
+            }
         }
     }
 

@@ -38,6 +38,10 @@ const PROXY_NDP: usize = 22;
 const ANYWHERE: [IpAddr; 2] =
     [IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1))];
 
+/// How many neighbours the kernel remembers of each family.
+const NEIGHBOUR_LIMITS: [(Family, &str); 2] =
+    [(Family::V4, "ipv4/neigh/default/gc_thresh3"), (Family::V6, "ipv6/neigh/default/gc_thresh3")];
+
 /// What one look at the whole host found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
@@ -115,6 +119,11 @@ pub fn take(
     };
     let whereabouts = Whereabouts { next_hops: own::next_hops(&host_links), host: own::surroundings(&seen) };
     let mut facts = hostfacts::judge(&seen, prefixes, gateway4);
+    for (family, key) in NEIGHBOUR_LIMITS {
+        // What cannot be read is not shown to this network namespace.
+        let limit = setting(key).ok().flatten().and_then(|limit| u32::try_from(limit).ok());
+        facts.remarks.extend(hostfacts::neighbours_remark(prefixes, family, limit));
+    }
     facts.remarks.extend(proxies.and_then(|link| hostfacts::proxy_remark(&seen, link)));
     Ok(Survey { facts, whereabouts, uplinks4, advertised })
 }
