@@ -16,18 +16,27 @@ use rustix::fs::{FlockOperation, flock};
 use crate::install::plan::{ANNOUNCE_SERVICE, BIRD_SERVICE, ENABLED_BIRD, Host, RUN_DIR};
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
+use crate::kernel::nftables::NftError;
+use crate::kernel::nftables::socket::Nftables;
 use crate::kernel::sysctl;
 use crate::record::boot_clock;
 use crate::record::disk::{Directory, DiskError, open_lockable_dir};
 use crate::record::notes::Notes;
 use crate::record::store::Store;
 use model::addr::{Attachment, LinkEnd};
+use model::guard::{ARP, FILTER};
 use model::lease::PodName;
+use model::masquerade::{MASQUERADE4, MASQUERADE6};
 use model::plan;
 use model::routes::{self, Routes};
+use model::ruleset::TableKey;
+use model::ruleset::diff::Change;
 
 /// Deadline for one look at the kernel or one change of it, 10 s.
 const KERNEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Every table that an agent makes.
+const TABLES: [TableKey; 4] = [FILTER, ARP, MASQUERADE4, MASQUERADE6];
 
 /// Why the host could not be read or changed.
 #[derive(Debug)]
@@ -36,6 +45,8 @@ pub enum HostError {
     Disk(DiskError),
     /// The kernel could not be asked, or refused.
     Netlink(NetlinkError),
+    /// The packet filter could not be asked, or refused.
+    Nftables(NftError),
 }
 
 impl fmt::Display for HostError {
@@ -43,6 +54,7 @@ impl fmt::Display for HostError {
         match self {
             HostError::Disk(error) => write!(f, "{error}"),
             HostError::Netlink(error) => write!(f, "{error}"),
+            HostError::Nftables(error) => write!(f, "{error}"),
         }
     }
 }
@@ -50,6 +62,12 @@ impl fmt::Display for HostError {
 impl From<DiskError> for HostError {
     fn from(error: DiskError) -> HostError {
         HostError::Disk(error)
+    }
+}
+
+impl From<NftError> for HostError {
+    fn from(error: NftError) -> HostError {
+        HostError::Nftables(error)
     }
 }
 
@@ -158,6 +176,7 @@ pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostErr
     facts.routes = routes::steps(&Routes::default(), &conn.shown_routes()?);
     facts.unreachable =
         conn.own_routes()?.into_iter().filter(|route| route.unreachable).map(|route| route.to).collect();
+    facts.tables = tables()?;
     if facts.run_dir {
         facts.left.extend(settings(&mut conn)?);
     }
@@ -195,6 +214,34 @@ pub fn change_route(step: &routes::Step) -> Result<(), HostError> {
 /// The kernel refused.
 pub fn remove_unreachable(prefix: IpNet) -> Result<(), HostError> {
     Ok(Conn::open(Instant::now() + KERNEL_LIMIT)?.delete_unreachable(prefix)?)
+}
+
+/// The tables that stand. A kernel without nf_tables has none.
+fn tables() -> Result<Vec<TableKey>, NftError> {
+    let deadline = Instant::now() + KERNEL_LIMIT;
+    let look = || {
+        let mut nft = Nftables::open()?;
+        let mut found = Vec::new();
+        for key in TABLES {
+            found.extend(nft.read(key, deadline)?.map(|_| key));
+        }
+        Ok(found)
+    };
+    match look() {
+        Err(error) if NftError::is_absent(&error) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+/// Removes a table of the packet filter with all that is in it.
+///
+/// # Errors
+/// The kernel refused.
+pub fn remove_table(key: TableKey) -> Result<(), HostError> {
+    match Nftables::open()?.apply(&[Change::RemoveTable(key)], Instant::now() + KERNEL_LIMIT) {
+        Err(error) if !error.is_gone() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// The settings that flock makes, where they are as it makes them. Nobody knows what they were before, and others may rely on

@@ -342,6 +342,7 @@ fn carry_out(tree: &Tree, steps: &[Step], dry_run: bool) -> Result<(), InstallEr
                 Step::RemoveLink { index, .. } => host::remove_link(*index)?,
                 Step::Route(step) => host::change_route(step)?,
                 Step::RemoveUnreachable(prefix) => host::remove_unreachable(*prefix)?,
+                Step::RemoveTable(key) => host::remove_table(*key)?,
             }
         }
         say(&step.told(dry_run, |path| tree.shown(path)));

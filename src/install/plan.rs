@@ -13,6 +13,7 @@ use crate::install::defaults;
 use crate::install::tree::Found;
 use cni::conflist;
 use model::routes;
+use model::ruleset::TableKey;
 
 /// The agent's program, as the unit names it.
 pub const AGENT: &str = "/usr/local/bin/flock-agent";
@@ -96,6 +97,8 @@ pub enum Step {
     Route(routes::Step),
     /// Remove the unreachable route of a node prefix.
     RemoveUnreachable(IpNet),
+    /// Remove a table of the packet filter.
+    RemoveTable(TableKey),
 }
 
 impl Step {
@@ -111,6 +114,7 @@ impl Step {
             Step::RemoveLink { name, .. } => ("removed", "remove", format!("link {name}")),
             Step::Route(step) => ("removed", "remove", step.object()),
             Step::RemoveUnreachable(prefix) => ("removed", "remove", format!("route unreachable {prefix}")),
+            Step::RemoveTable(key) => ("removed", "remove", key.to_string()),
         };
         if dry_run { format!("would {todo} {object}") } else { format!("{done} {object}") }
     }
@@ -262,6 +266,8 @@ pub struct Host {
     pub routes: Vec<routes::Step>,
     /// Node prefixes with an unreachable route.
     pub unreachable: Vec<IpNet>,
+    /// The tables of the packet filter that stand.
+    pub tables: Vec<TableKey>,
     /// The directory of the running agent is there.
     pub run_dir: bool,
     /// Settings as flock would have made them, and a state directory in another place.
@@ -324,6 +330,14 @@ pub fn uninstall(
     steps.extend(host.deleted.iter().map(|(index, name)| Step::RemoveLink { index: *index, name: name.clone() }));
     steps.extend(host.routes.iter().cloned().map(Step::Route));
     steps.extend(host.unreachable.iter().copied().map(Step::RemoveUnreachable));
+    if host.attached.is_empty() {
+        steps.extend(host.tables.iter().copied().map(Step::RemoveTable));
+    } else {
+        // Pods live on, and nobody is opened, or made to bear a false address, by a program that goes.
+        left.extend(host.tables.iter().map(|key| {
+            format!("{key}: it holds for the pods that live on, and changes no more; nft delete {key} ends that")
+        }));
+    }
     if host.run_dir {
         steps.push(Step::RemoveAll(RUN_DIR.into()));
     }
@@ -385,6 +399,7 @@ fn is_of_bird(found: &Found) -> bool {
 mod tests {
     use super::*;
     use cni::conflist::PLUGIN_DIRS;
+    use model::guard::FILTER;
 
     fn file(content: &str) -> Found {
         Found::File { content: content.into(), mode: 0o644, own: true }
@@ -445,6 +460,7 @@ mod tests {
         Host {
             routes: vec![routes::Step::DeleteNexthop(7)],
             unreachable: vec!["2001:db8::/64".parse().expect("literal")],
+            tables: vec![FILTER],
             deleted: vec![(7, "flock0badcafe".into())],
             run_dir: true,
             ..Host::default()
@@ -475,6 +491,7 @@ mod tests {
             "link flock0badcafe",
             "nexthop 7",
             "route unreachable 2001:db8::/64",
+            "table inet flock",
             RUN_DIR,
             AGENT,
         ];
@@ -502,6 +519,7 @@ mod tests {
                 .retain(|(index, name)| !done.contains(&Step::RemoveLink { index: *index, name: name.clone() }));
             host.routes.retain(|step| !done.contains(&Step::Route(step.clone())));
             host.unreachable.retain(|prefix| !done.contains(&Step::RemoveUnreachable(*prefix)));
+            host.tables.retain(|key| !done.contains(&Step::RemoveTable(*key)));
             host.run_dir &= !done.contains(&Step::RemoveAll(RUN_DIR.into()));
             let (rest, _) = uninstall(&remains, &host, false, false).expect("nothing is in the way");
             assert_eq!(rest, all[cut..]);
@@ -515,7 +533,9 @@ mod tests {
         assert!(error.contains("9 in all (web/p0, web/p1, web/p2, …)"), "{error}");
         assert_eq!(uninstall(&installed(), &attached, true, false), Err(Refusal::Running));
         let without_agent = Host { running: false, ..attached };
-        assert!(uninstall(&installed(), &without_agent, true, false).is_ok());
+        let (steps, left) = uninstall(&installed(), &without_agent, true, false).expect("forced");
+        assert!(!steps.iter().any(|step| matches!(step, Step::RemoveTable(_))), "nobody is opened");
+        assert!(left.iter().any(|line| line.ends_with("nft delete table inet flock ends that")), "{left:?}");
         let speaking = Host { speaking: true, ..without_agent };
         assert_eq!(uninstall(&installed(), &speaking, true, false), Err(Refusal::Speaking));
     }

@@ -147,11 +147,15 @@ fn install_pods_and_uninstall_leave_the_host_as_it_was() {
     // Promised by the plugin, and carried out by nobody.
     machine.del(&pods[3]);
     assert_eq!(machine.host.flock_links().len(), 1);
+    let planned = machine.run("uninstall --dry-run").done();
+    assert!(planned.contains("would remove table inet flock\n"), "{planned}");
     let said = machine.run("uninstall").done();
     assert!(
         said.contains("removed link flock") && said.contains("removed route unreachable 2001:db8:1:f001::/64"),
         "{said}"
     );
+    assert!(said.contains("removed table inet flock\nremoved table arp flock\n"), "{said}");
+    assert_eq!(machine.host.run("nft list ruleset"), "");
     assert!(said.contains("left sysctl net/ipv4/ip_forward=1: others may rely on it"), "{said}");
     assert!(said.ends_with("next: systemctl daemon-reload\n"), "{said}");
     machine.assert_as(&before);
@@ -238,6 +242,8 @@ fn forced_it_leaves_the_pods_their_links_and_a_new_installation_takes_them_over(
     agent.stop();
     let said = machine.run("uninstall --force").done();
     assert!(said.contains("left the links of 2 pods"), "{said}");
+    assert!(said.contains("left table inet flock: it holds for the pods that live on"), "{said}");
+    machine.host.run("nft list table inet flock");
     for path in [AGENT, PLUGIN, CONFLIST, "/run/flock"] {
         assert!(!machine.host.path(path).exists(), "{path}");
     }
