@@ -28,6 +28,10 @@ pub enum ClusterNews {
     Peers(Watch, Told<PodKey, Arc<Pod>>),
     /// A watch has ended that showed these pods.
     Ended(Watch, Vec<PodKey>),
+    /// What of a policy is not understood; none if all of it is, or there is no such policy.
+    Faults(PolicyKey, Option<String>),
+    /// Why the API server refuses to tell of things of a resource, and what to do; none if it tells.
+    Refusal(&'static str, Option<String>),
 }
 
 /// A pod of this node.
@@ -112,6 +116,10 @@ pub struct Cluster {
     needs: BTreeMap<PolicyKey, Need>,
     wanted: BTreeSet<Selection>,
     known: bool,
+    /// What of policies is not understood.
+    faults: BTreeMap<PolicyKey, String>,
+    /// What the API server refuses to tell, by resource.
+    refusals: BTreeMap<&'static str, String>,
     /// Watches of pods below this number have been forgotten.
     forgotten: u64,
     /// The number that none has yet.
@@ -178,6 +186,48 @@ impl Cluster {
         &self.wanted
     }
 
+    /// The policies that select pods of this node.
+    pub fn of_own(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.needs.keys()
+    }
+
+    /// What of the policies that select pods of this node is not understood.
+    pub fn faults(&self) -> impl Iterator<Item = (&PolicyKey, &str)> {
+        self.needs.keys().filter_map(|key| Some((key, self.faults.get(key)?.as_str())))
+    }
+
+    /// What the API server refuses to tell, with what to do.
+    pub fn refusals(&self) -> impl Iterator<Item = &str> {
+        self.refusals.values().map(String::as_str)
+    }
+
+    /// What has not been told yet that [`Cluster::is_known`] asks for or, of a pod of this node, [`Cluster::is_settled`]; in words for an
+    /// operator. None if nothing is missing.
+    pub fn missing(&self, pod: Option<&PodKey>) -> Option<String> {
+        let Listed { policies, namespaces, own } = self.listed;
+        let unmet = || {
+            let labels =
+                pod.map(|pod| self.held_labels.get(pod).or_else(|| self.world.pods.get(pod).map(|pod| &pod.labels)));
+            let concerns = |key: &PolicyKey| match (pod, labels.flatten()) {
+                (None, _) => true,
+                (Some(pod), Some(labels)) => {
+                    self.candidates(&pod.namespace).any(|(of, policy)| of == key && policy.subjects.matches(labels))
+                }
+                (Some(_), None) => false,
+            };
+            self.needs.iter().find(|(key, need)| !need.met && concerns(key)).map(|(key, _)| key)
+        };
+        match (policies, namespaces, own, pod) {
+            (false, ..) => Some("the list of NetworkPolicies is missing".into()),
+            (_, false, ..) => Some("the list of namespaces is missing".into()),
+            (.., false, _) => Some("the list of this node's pods is missing".into()),
+            (.., Some(pod)) if !self.own.contains(pod) => Some("nobody has told of it, and of its labels".into()),
+            _ => unmet().map(|(namespace, name)| {
+                format!("the pods that NetworkPolicy {namespace}/{name} is about are missing")
+            }),
+        }
+    }
+
     /// Policies that wait for pods that they are about.
     pub fn waiting(&self) -> impl Iterator<Item = &PolicyKey> {
         self.held_policies.keys()
@@ -239,6 +289,20 @@ impl Cluster {
             ClusterNews::Peers(watch, told) => {
                 told.each.into_iter().for_each(|change| self.peer(change, &mut learned));
                 told.complete && self.complete.insert(watch)
+            }
+            ClusterNews::Faults(key, why) => {
+                match why {
+                    Some(why) => self.faults.insert(key, why),
+                    None => self.faults.remove(&key),
+                };
+                false
+            }
+            ClusterNews::Refusal(resource, why) => {
+                match why {
+                    Some(why) => self.refusals.insert(resource, why),
+                    None => self.refusals.remove(resource),
+                };
+                false
             }
             ClusterNews::Ended(watch, pods) => {
                 let gone = |key| Change { key, known: true, now: None };

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use crate::agent::node::cluster::report;
+use crate::agent::node::cluster::{advice, report};
 use crate::agent::policing::cluster::{ClusterNews, Watch};
 use crate::agent::policing::tell::{Keys, Tell, told};
 use crate::agent::threads::spawn;
@@ -49,16 +49,37 @@ struct PolicyAudience {
 
 impl Audience<PolicyObject> for PolicyAudience {
     fn changed(&mut self, changes: Changes<PolicyObject>, _: &Arc<Objects<PolicyObject>>) {
+        let key = |name: &Name| (name.namespace.clone(), name.name.clone());
         for change in &changes.each {
             change.after.iter().for_each(|object| report_faults(&change.name.namespace, &change.name.name, object));
+            let faults = |object: &Option<Arc<PolicyObject>>| {
+                object.as_ref().map(|object| object.faults.join("; ")).unwrap_or_default()
+            };
+            let (before, after) = (faults(&change.before), faults(&change.after));
+            if before != after {
+                self.tell.tell(ClusterNews::Faults(key(&change.name), Some(after).filter(|faults| !faults.is_empty())));
+            }
         }
-        let key = |name: &Name| (name.namespace.clone(), name.name.clone());
         self.tell.tell(ClusterNews::Policies(told(changes, key, |object| Some(object.policy.clone()))));
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        report("networkpolicies", &notice);
+        hear(&self.tell, "networkpolicies", &notice);
     }
+}
+
+/// Logs what a watch of `resource` tells, and passes on what an operator has to see to. A server that is merely away takes nothing away.
+fn hear(tell: &Tell, resource: &'static str, notice: &WatchNotice) {
+    report(resource, notice);
+    let refusal = match notice {
+        WatchNotice::Synced { .. } => None,
+        WatchNotice::Failed { verb, code: Some(code), message } => match advice(verb, resource, *code, message) {
+            Some(advice) => Some(format!("{resource}: {}: {}", advice.what, advice.remedy)),
+            None => return,
+        },
+        WatchNotice::Failed { .. } | WatchNotice::Unusable { .. } => return,
+    };
+    tell.tell(ClusterNews::Refusal(resource, refusal));
 }
 
 /// Logs what of a policy is not understood.
@@ -83,7 +104,7 @@ impl Audience<Labels> for NamespaceAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        report("namespaces", &notice);
+        hear(&self.tell, "namespaces", &notice);
     }
 }
 
@@ -262,7 +283,7 @@ impl Audience<Pod> for PeerAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        report("pods", &notice);
+        hear(&self.tell, "pods", &notice);
     }
 }
 

@@ -155,6 +155,13 @@ impl Compiled {
         &self.table
     }
 
+    /// The pods that policies isolate, in one direction at least, and whether what these forbid is dropped.
+    pub fn isolated(&self) -> BTreeMap<&PodKey, Treatment> {
+        let isolated = |placed: &Placed| placed.fates.iter().any(|fate| matches!(fate, Fate::Isolated(_)));
+        let placed = self.subjects.values().filter(|placed| isolated(placed));
+        placed.filter_map(|placed| Some((placed.subject.pod.as_ref()?, placed.subject.treatment))).collect()
+    }
+
     /// The links of a pod.
     pub fn links_of(&self, pod: &PodKey) -> impl Iterator<Item = &IfName> {
         self.links.get(pod).into_iter().flatten()
