@@ -53,6 +53,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 const GRANTED: &[(&str, &str)] = &[
     ("setns-net", "ok"),
     ("netlink-socket", "ok"),
+    ("packet-filter", "ok"),
     ("unix-socket", "ok"),
     ("inet-socket", "ok"),
     ("inet6-socket", "ok"),
@@ -139,6 +140,9 @@ fn everything_that_the_agent_does_works_under_the_unit() {
     };
     check(&a, &first);
     host.cni("STATUS").done();
+    // What they may send is checked in the packet filter.
+    let sets = host.nft_sets("inet", "flock");
+    assert_eq!(sets["links"].len(), 2, "{sets:?}");
 
     // State outlives a stop, and so does a delete that was noted meanwhile.
     host.systemctl("stop flock-agent.socket");

@@ -14,6 +14,7 @@ import sys
 libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+NETLINK_NETFILTER = 12
 
 
 def call(name, *arguments):
@@ -96,6 +97,7 @@ TRIES = {
     # What the agent does.
     "setns-net": entered("net", CLONE_NEWNET),
     "netlink-socket": socket_of(socket.AF_NETLINK, socket.SOCK_RAW),
+    "packet-filter": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER).close(),
     "unix-socket": socket_of(socket.AF_UNIX, socket.SOCK_STREAM),
     "inet-socket": socket_of(socket.AF_INET, socket.SOCK_STREAM),
     "inet6-socket": socket_of(socket.AF_INET6, socket.SOCK_STREAM),
