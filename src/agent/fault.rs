@@ -294,6 +294,8 @@ fn filter_remedy(error: &NftError) -> &'static str {
         "; flock-agent needs CAP_NET_ADMIN"
     } else if error.is_absent() {
         ", or let pods send and receive what they like: spec.sourceCheck: false and spec.policy.mode: none of the NodeConfig"
+    } else if error.is_gone() {
+        "; this kernel may lack a part of nf_tables that it has as a module: modprobe -a nft_ct nft_limit nft_log nft_masq"
     } else {
         ""
     }

@@ -20,6 +20,7 @@ use crate::agent::node::source::Published;
 use crate::agent::node::state::NodeState;
 use crate::agent::node::status::Reporter;
 use crate::agent::node::wake::Wake;
+use crate::agent::policing::state::PolicingState;
 use crate::agent::policing::tell::{OwnPods, Tell};
 use crate::agent::policing::watches::{Watches, Wish};
 use crate::agent::routing::bird::Speaking;
@@ -53,6 +54,8 @@ pub struct Kubernetes {
     pub held: Board<Option<Held>>,
     /// How the node's routes are, for its status.
     pub routes: Board<RoutesState>,
+    /// How what pods may send and receive is, for its status.
+    pub policing: Board<PolicingState>,
     /// Takes what is to be watched for policies.
     pub wishes: Sender<Wish>,
     wished: Receiver<Wish>,
@@ -75,6 +78,7 @@ impl Kubernetes {
             peers: Board::default(),
             held: Board::default(),
             routes: Board::default(),
+            policing: Board::default(),
             wishes,
             wished,
             wake,
@@ -95,7 +99,8 @@ impl Kubernetes {
         routing: Sender<News>,
         policing: Tell,
     ) -> io::Result<Following> {
-        let Kubernetes { node, client, published, pods, peers, held, routes, wished, wake, .. } = self;
+        let Kubernetes { node, client, published, pods, peers, held, routes, policing: policed, wished, wake, .. } =
+            self;
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
         let mut stopped = || {
@@ -136,7 +141,7 @@ impl Kubernetes {
         threads.start("nodepeer", move || own_peer.run(&peer_stopped))?;
 
         let status_stopped = stopped();
-        let reporter = Reporter::new(client.clone(), node, ledger, state, peers, routes, speaking);
+        let reporter = Reporter::new(client.clone(), node, ledger, state, peers, (routes, policed), speaking);
         let (reporting, reported) = channel();
         threads.start("status", move || {
             reporter.run(&status_stopped);

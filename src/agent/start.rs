@@ -38,7 +38,6 @@ use crate::agent::policing::Policing;
 use crate::agent::policing::directory::{self, Directory as PolicyDirectory};
 use crate::agent::policing::handle::{Message, Police};
 use crate::agent::policing::policies::{self, Policies};
-use crate::agent::policing::state::PolicingState;
 use crate::agent::reconcile::{Reconciler, Turn};
 use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
@@ -71,6 +70,9 @@ use model::claims::obstacle;
 
 /// Longest time for the requests that are in service at SIGTERM, 20 s: less than the unit's `TimeoutStopSec=`.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// Longest wait for the first look at the tables, 1 s. A CNI configuration that it leaves out comes a little later.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Deadline for the first count of leases, 10 s.
 const COUNT_LIMIT: Duration = Duration::from_secs(10);
@@ -206,8 +208,9 @@ impl Opened {
         let anycast = Anycast::new(pods.clone(), suspicions.clone());
         let gate = Gate::new(state.clone(), wakers.node.clone());
         let notes = Notes::beside(&self.socket);
-        let verbs =
-            Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone(), wakers.police.clone());
+        let board = kubernetes.as_ref().map(|of| of.policing.clone()).unwrap_or_default();
+        let policed = (wakers.police.clone(), board.clone());
+        let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone(), policed.clone());
         let elsewhere = kubernetes
             .as_ref()
             .map(|of| elsewhere(node_name.clone(), state.clone(), of.peers.clone(), of.held.clone()));
@@ -241,22 +244,15 @@ impl Opened {
         let policy_dir = self.policy_dir.filter(|_| kubernetes.is_none());
         let policies = Policies::new(origin, &self.state_dir, CONNECTION_MARK);
         let peers = kubernetes.as_ref().map(|kubernetes| kubernetes.peers.clone());
-        let (police, board) = (wakers.police.clone(), Board::<PolicingState>::default());
-        let policing = Policing::new(ledger.clone(), state.clone(), peers, policies, police, board);
+        let (police, wake) = (wakers.police.clone(), wakers.node.clone());
+        let policing = Policing::new(ledger.clone(), state.clone(), peers, policies, police, board, wake);
         let mut host = Host::new(suspicions);
         if leases > 0 {
             // There are pods to serve: what they need of the host and of its routes is kept without a request.
             host.serve();
         }
-        let mut node = Node::new(
-            source,
-            host,
-            conflist,
-            ledger.clone(),
-            state.clone(),
-            wakers.routing.clone(),
-            wakers.police.clone(),
-        );
+        let mut node =
+            Node::new(source, host, conflist, ledger.clone(), state.clone(), wakers.routing.clone(), policed);
         node.recall();
         node.round();
         Ok(Recovered {
@@ -316,7 +312,8 @@ impl Recovered {
     ///
     /// - Requests get the real handlers from the first one on: a DEL may have queued during the start, and only who knows the
     ///   record may answer it.
-    /// - The CNI configuration comes after the server, since it makes the runtime call.
+    /// - The CNI configuration comes after the server, since it makes the runtime call, and once it is known whether the kernel takes
+    ///   what pods may send and receive.
     /// - The agent reports READY to the service manager when requests are served, and does not wait for a NodeConfig or the
     ///   API: DEL and STATUS need neither.
     ///
@@ -330,7 +327,6 @@ impl Recovered {
         let Recovered { ledger, state, mut node, reconciler, routing, policing, woken, .. } = self;
         let handler = Arc::new(Overheard::new(self.verbs, self.search));
         let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
-        node.settle_conflist();
 
         let parts = vec![
             ("ledger", ledger.progress()),
@@ -345,6 +341,9 @@ impl Recovered {
         let watchdog = Watchdog::new(ledger.clone(), state.clone(), parts);
         let entrance = Entrance::new(server.door());
         let threads = Threads::default();
+        threads.start("policing", move || policing.run(&woken.policing))?;
+        node.wait_for_tables(FIRST_LOOK);
+        node.settle_conflist();
         threads.start("node", move || node.run(&woken.node))?;
         threads.start("reconcile", move || {
             if let Err(Deaf) = reconciler.run(&woken.reconcile, entrance) {
@@ -356,7 +355,6 @@ impl Recovered {
             let directory = PolicyDirectory::new(path, self.wakers.police.tell());
             threads.start("policy-dir", move || directory.run(&woken.directory))?;
         }
-        threads.start("policing", move || policing.run(&woken.policing))?;
         threads.start("bird", move || bird.run(&woken.bird))?;
         let following = match self.kubernetes {
             Some(kubernetes) => Some(kubernetes.follow(

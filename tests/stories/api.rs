@@ -95,7 +95,12 @@ impl Api {
             _ => "list",
         };
         let peers = path.contains("/nodepeers");
-        let kind = if peers { "nodepeers" } else { ["pods", "nodeconfigs"][usize::from(configs)] };
+        let policies = path.contains("/networkpolicies");
+        let kind = match (peers, policies) {
+            (true, _) => "nodepeers",
+            (_, true) => "networkpolicies",
+            _ => ["pods", "nodeconfigs"][usize::from(configs)],
+        };
         let refusal = self.look(|script| {
             let found = script.refusals.iter().find(|(v, k, ..)| *v == verb && *k == kind);
             found.map(|(.., status, body)| (*status, body.clone()))
@@ -539,6 +544,45 @@ fn a_node_that_is_withdrawn_or_lacks_a_route_says_so_in_its_status_and_what_ends
     announced("RoutesRefused", "False", 2, CIDR4);
     host.run(&format!("ip route del unreachable {CIDR4} table 102 metric 1 proto static"));
     announced("Announced", "True", 2, "table 102");
+    agent.stop();
+}
+
+#[test]
+fn what_pods_may_send_and_receive_is_told_with_what_ails_it_and_how_many_there_are() {
+    let host = Host::new();
+    let spec = |more: Value| {
+        let mut spec = json!({"cidr6": CIDR6, "cidr4": CIDR4});
+        spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        spec
+    };
+    let api = Api::start(&host, Some(node_config_object(spec(json!({})))));
+    let refusal = json!({"kind": "Status", "message": "User \"node\" cannot list networkpolicies"}).to_string();
+    api.change(|script| script.refusals = vec![("list", "networkpolicies", 403, refusal)]);
+    let agent = agent_of(&host, &api);
+    let told = |truth: &str, reason: &str, words: &str| {
+        let status = api.wait_condition("Policy", truth, reason);
+        let message = condition(&status, "Policy")["message"].as_str().expect("text").to_owned();
+        assert!(message.contains(words), "{message}");
+        status
+    };
+    let status = told("False", "NotWatched", "kubectl apply -f deploy/rbac.yaml");
+    assert_eq!(condition(&status, "Ready")["status"], "True", "pods are closed, and get addresses");
+    let pod = host.pod("a");
+    host.add(&pod).annotations(&[]).result();
+    let counts = |mode: &str, quarantined: u64| json!({"mode": mode, "policies": 0, "isolatedPods": 0, "quarantined": quarantined, "audited": 0, "checkedLinks": 1});
+    let wait_counts = |expected: Value| {
+        let last = || api.look(|script| script.patches.last().map(|status| status["policy"].clone()));
+        wait_or(|| format!("{:?}", last()), || (last() == Some(expected.clone())).then_some(()));
+    };
+    wait_counts(counts("enforce", 1));
+
+    // Whoever looks at no policies closes nothing for their sake.
+    api.edit(spec(json!({"policy": {"mode": "none"}})));
+    told("True", "SourcesOnly", "not looked at");
+    wait_counts(counts("none", 0));
+    api.change(|script| script.refusals.clear());
+    api.edit(spec(json!({"policy": {"mode": "audit"}})));
+    told("True", "Audited", "is counted, and passes");
     agent.stop();
 }
 

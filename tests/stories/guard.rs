@@ -249,6 +249,83 @@ fn the_check_goes_on_while_the_agent_is_away_and_the_next_one_finds_it() {
     assert_eq!(host.run("nft list ruleset"), "");
 }
 
+/// A kernel without nf_tables.
+const NO_TABLES: &str = "*/nftables.open * errno 93\n";
+
+// covers: FM-K04
+#[test]
+fn a_node_whose_kernel_lacks_nf_tables_is_not_ready_and_serves_once_it_is_loaded() {
+    let host = Host::new();
+    host.run("mkdir -p /run/net.d");
+    host.arm(NO_TABLES);
+    let agent = host.agent().args(&["--cni-conf-dir", "/run/net.d"]).start();
+    agent.wait_log("what pods may send and receive cannot be set");
+    let remedy = "source check and policies cannot be set; open a socket to the packet filter: this kernel lacks nf_tables: \
+                  modprobe nf_tables, or let pods send and receive what they like: spec.sourceCheck: false and spec.policy.mode: none \
+                  of the NodeConfig";
+    let error = host.cni("STATUS").error();
+    assert_eq!((error.code, error.details.as_str()), (50, remedy));
+    let pod = host.pod("p");
+    assert_eq!(host.add(&pod).error().text(), remedy);
+    host.assert_empty();
+    let conflist = host.path("/run/net.d/01-flock.conflist");
+    assert!(!conflist.exists(), "a runtime that finds it takes the node for ready");
+    host.disarm();
+    agent.signal("HUP");
+    wait_for("the CNI configuration", || conflist.exists().then_some(()));
+    host.cni("STATUS").done();
+    host.add(&pod).result();
+    pod.assert_pings(host_addresses());
+    host.assert_sound("once it is loaded");
+    let log = agent.stop();
+    assert_eq!(log.matches("what pods may send and receive cannot be set").count(), 1, "{log}");
+}
+
+// covers: FM-K04
+#[test]
+fn a_node_that_checks_nothing_needs_no_nf_tables_until_it_checks_again() {
+    let host = Host::new();
+    host.arm(NO_TABLES);
+    host.start_trace();
+    let off = config(&json!({"sourceCheck": false, "policy": {"mode": "none"}}));
+    let agent = host.agent().config(Some(&off)).start();
+    host.wait_point("policing/nftables.open", 1);
+    host.cni("STATUS").done();
+    let (p, _) = host.attach("p");
+    p.assert_pings(host_addresses());
+    host.del(&p).done();
+    let asked = || host.end_trace().lines().filter(|point| point.starts_with("policing/nftables.")).count();
+    assert_eq!(asked(), 1, "whether there is anything to remove, once");
+    host.start_trace();
+    agent.signal("HUP");
+    host.wait_point("policing/tables.compare", 1);
+    assert_eq!(asked(), 0);
+    let ready = || host.cni("STATUS").run().output.status.success();
+    agent.edit_config(&config(&json!({})));
+    wait_for("the node not to be ready", || (!ready()).then_some(()));
+    host.disarm();
+    agent.signal("HUP");
+    wait_for("the node to be ready", || ready().then_some(()));
+    let (q, _) = host.attach("q");
+    q.assert_pings(host_addresses());
+    host.assert_sound("checked again");
+}
+
+// covers: FM-T02
+#[test]
+fn a_kernel_that_remembers_too_few_neighbours_for_the_pods_is_said_with_the_setting() {
+    let host = Host::new();
+    // Only the first network namespace shows it.
+    let neighbours = "/proc/sys/net/ipv4/neigh";
+    host.script(&format!(
+        "mount -t tmpfs tmpfs {neighbours}; mkdir {neighbours}/default; echo 512 >{neighbours}/default/gc_thresh3"
+    ));
+    let agent = host.agent().start();
+    let line = agent.wait_log("net.ipv4.neigh.default.gc_thresh3 is 512");
+    assert!(line.contains("256 pods") && line.contains("sysctl -w net.ipv4.neigh.default.gc_thresh3=1024"), "{line}");
+    assert!(!agent.stop().contains("ipv6.neigh"), "what is not shown is not judged");
+}
+
 /// What a link is called says nothing.
 #[test]
 fn a_link_of_somebody_else_that_is_named_like_a_pods_is_left_alone() {

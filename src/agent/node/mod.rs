@@ -34,6 +34,7 @@ use crate::agent::node::source::{Seen, Source};
 use crate::agent::node::state::{NodeState, Verdict, View};
 use crate::agent::node::wake::{Wake, Woken};
 use crate::agent::policing::handle::Police;
+use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::news::News;
 use crate::process::log;
 use crate::process::progress::Progress;
@@ -64,6 +65,8 @@ pub struct Node {
     routing: Sender<News>,
     /// Keeps what pods may send and receive.
     police: Police,
+    /// How that is.
+    policing: Board<PolicingState>,
     progress: Progress,
 }
 
@@ -76,7 +79,7 @@ impl Node {
         ledger: Ledger,
         board: Board<NodeState>,
         routing: Sender<News>,
-        police: Police,
+        (police, policing): (Police, Board<PolicingState>),
     ) -> Node {
         // A runtime that finds the CNI configuration sends pods. Without one, the first request says that there are pods to serve.
         if conflist.is_some() {
@@ -93,6 +96,7 @@ impl Node {
             board,
             routing,
             police,
+            policing,
             progress: Progress::default(),
         }
     }
@@ -145,12 +149,21 @@ impl Node {
         self.keep_host();
     }
 
+    /// Waits until it is known whether the kernel takes what pods may send and receive, where there is a CNI configuration that has to
+    /// wait for that, and no longer than `limit`.
+    pub fn wait_for_tables(&self, limit: Duration) {
+        if self.conflist.is_some() && self.state.view.is_some() {
+            self.policing.wait(Instant::now() + limit, |policing| policing.looked.then_some(()));
+        }
+    }
+
     /// Writes the CNI configuration where it is missing or outdated, once pods can be served. Apart from [`Node::round`], since
     /// it may ask a plugin that hangs, and requests are to be served meanwhile.
     pub fn settle_conflist(&mut self) {
         // A runtime that finds the configuration sends pods.
         if self.state.view.is_some()
             && self.state.host.is_ready()
+            && self.policing.get().is_ready()
             && let Some(conflist) = &mut self.conflist
         {
             conflist.settle();

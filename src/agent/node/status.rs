@@ -17,8 +17,10 @@ use crate::agent::ledger::{Ledger, Usage};
 use crate::agent::node::peers::Listed;
 use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
 use crate::agent::node::state::{Edit, NodeState, Verdict};
+use crate::agent::policing;
+use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::bird::Speaking;
-use crate::agent::routing::condition;
+use crate::agent::routing::condition::{self, Judged};
 use crate::agent::routing::state::RoutesState;
 use crate::bird::sessions::Session;
 use crate::kube::client::{Client, Method};
@@ -31,12 +33,17 @@ use model::excerpt::Excerpt;
 use model::ipam::FamilyCounts;
 use model::nodeconfig::NodeConfig;
 use model::peers::{self, Own};
+use model::policing::Mode;
 
 /// Interval between looks at what there is to report, 1 s.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval between reports of which only counts are new, 10 s: pods come and go more often than anybody reads a count.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Interval between reports of which only counts of policies are new, 30 s, with jitter that doubles it at most: one policy changes
+/// those of every node that has pods of its namespace.
+const POLICY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Interval between looks at the kubeconfig, 5 s: while a watch is open and nothing happens, no request looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,6 +76,8 @@ pub enum Serving {
     NotConfigured,
     /// The host cannot do what pods need; why, in words for an operator.
     HostNotPrepared(String),
+    /// The kernel does not take what pods may send and receive; why, in words for an operator.
+    TablesRefused(String),
 }
 
 /// What a report is made of, but for the counts of pods and addresses.
@@ -80,6 +89,8 @@ struct Standing {
     others: Others,
     /// The condition of its routing; none as long as nothing is known of it.
     routing: Option<Condition>,
+    /// The condition of what its pods may send and receive; none as long as nothing is known of it.
+    policy: Option<Condition>,
     /// Whether the session with each peer of `spec.bgp` is established, by the peer's name.
     sessions: Vec<(String, bool)>,
 }
@@ -113,21 +124,30 @@ impl Others {
 }
 
 impl Standing {
-    fn of(state: &NodeState, others: Others, routes: &RoutesState, speaking: &Speaking) -> Standing {
-        let serving = match (&state.view, state.host.problem()) {
-            (None, _) => Serving::NotConfigured,
-            (Some(_), Some(problem)) => Serving::HostNotPrepared(problem.to_string()),
-            (Some(_), None) => Serving::Yes,
+    fn of(
+        state: &NodeState,
+        others: Others,
+        routes: &RoutesState,
+        policing: &PolicingState,
+        speaking: &Speaking,
+    ) -> Standing {
+        let serving = match (&state.view, state.host.problem(), policing.refusal()) {
+            (None, ..) => Serving::NotConfigured,
+            (Some(_), Some(problem), _) => Serving::HostNotPrepared(problem.to_string()),
+            (Some(_), None, Some(refusal)) => Serving::TablesRefused(refusal.to_string()),
+            (Some(_), None, None) => Serving::Yes,
         };
         let bgp = state.view.as_ref().is_some_and(|view| view.config.bgp.is_some());
-        let routing = condition::judge(routes, speaking, bgp).map(|judged| {
-            let status = if judged.well { Truth::True } else { Truth::False };
-            Condition { kind: "Routing", status, reason: judged.reason, message: judged.message }
-        });
+        let condition = |kind, Judged { well, reason, message }| {
+            let status = if well { Truth::True } else { Truth::False };
+            Condition { kind, status, reason, message }
+        };
+        let routing = condition::judge(routes, speaking, bgp).map(|judged| condition("Routing", judged));
+        let policy = policing::condition::judge(policing).map(|judged| condition("Policy", judged));
         let sessions =
             speaking.sessions.iter().map(|session| (session.peer.clone(), session.is_established())).collect();
         let (verdict, host_notes) = (state.verdict.clone(), state.host_notes.clone());
-        Standing { verdict, host_notes, serving, others, routing, sessions }
+        Standing { verdict, host_notes, serving, others, routing, policy, sessions }
     }
 
     fn notes(&self) -> String {
@@ -180,13 +200,16 @@ struct Written {
     /// The status without its time and without the counts of routes and the times of sessions. One event in a cluster changes those
     /// of every node, so they go along with a report that is due for another reason.
     status: Value,
+    /// The counts of policies.
+    policy: Value,
     at: Instant,
 }
 
 impl Written {
-    /// Whether nothing of `now` is news, and no regular report is due.
-    fn says(&self, now: &Written, interval: Duration) -> bool {
+    /// Whether nothing of `now` is news, or no more than counts of policies before their interval, and no regular report is due.
+    fn says(&self, now: &Written, policy_interval: Duration, interval: Duration) -> bool {
         self.edit == now.edit
+            && (self.policy == now.policy || now.at.saturating_duration_since(self.at) < policy_interval)
             && self.status == now.status
             && self.standing.sessions == now.standing.sessions
             && now.at.saturating_duration_since(self.at) < interval
@@ -206,6 +229,7 @@ pub struct Reporter {
     /// write of each node: so it goes along with the regular report, unless there was nothing to say, or is nothing any more.
     said: Option<Vec<String>>,
     began: Instant,
+    policing: Board<PolicingState>,
     speaking: Board<Speaking>,
     written: Option<Written>,
     /// The conditions as the server has them, and of which object; none as long as they are not known.
@@ -215,20 +239,22 @@ pub struct Reporter {
     /// How often the client had moved to another server at the last look.
     moves: u64,
     not_before: Option<Instant>,
+    /// After how long counts of policies make a report.
+    policy_interval: Duration,
     /// After how long without news the next report is due.
     heard_interval: Duration,
 }
 
 impl Reporter {
     /// A reporter that has written nothing yet. `listed` are the nodes of the cluster, and `routes` tells which of them are
-    /// reached.
+    /// reached, `policing` what pods may send and receive.
     pub fn new(
         client: Arc<Client>,
         node: String,
         ledger: Ledger,
         state: Board<NodeState>,
         listed: Board<Listed>,
-        routes: Board<RoutesState>,
+        (routes, policing): (Board<RoutesState>, Board<PolicingState>),
         speaking: Board<Speaking>,
     ) -> Reporter {
         Reporter {
@@ -240,6 +266,7 @@ impl Reporter {
             routes,
             said: None,
             began: Instant::now(),
+            policing,
             speaking,
             written: None,
             told: None,
@@ -247,6 +274,7 @@ impl Reporter {
             looked: None,
             moves: 0,
             not_before: None,
+            policy_interval: POLICY_INTERVAL,
             heard_interval: HEARD_INTERVAL,
         }
     }
@@ -289,7 +317,7 @@ impl Reporter {
             self.said.clone_from(&routes.unreached);
         }
         let others = Others::of(&self.node, &state, &listed, self.said.clone());
-        let standing = Standing::of(&state, others, &routes, &self.speaking.get());
+        let standing = Standing::of(&state, others, &routes, &self.policing.get(), &self.speaking.get());
         let same = self.written.as_ref().is_some_and(|written| written.standing == standing);
         if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
             return;
@@ -329,16 +357,26 @@ impl Reporter {
             "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &usage.addresses.ipv4),
             "conditions": conditions,
         });
-        let written = Written { edit: edit.clone(), standing, status: status.clone(), at: Instant::now() };
-        if self.written.as_ref().is_some_and(|former| former.says(&written, self.heard_interval)) {
+        let policy = policy(&self.policing.get());
+        let written = Written {
+            edit: edit.clone(),
+            standing,
+            status: status.clone(),
+            policy: policy.clone(),
+            at: Instant::now(),
+        };
+        let says = |former: &Written| former.says(&written, self.policy_interval, self.heard_interval);
+        if self.written.as_ref().is_some_and(says) {
             return Ok(());
         }
         if let Some(status) = status.as_object_mut() {
             status.insert("routing".into(), routing(&self.routes.get(), &self.speaking.get().sessions));
+            status.insert("policy".into(), policy);
             status.insert("lastHeard".into(), now.into());
         }
         patch(&self.client, &self.node, &status)?;
         self.written = Some(written);
+        self.policy_interval = jittered(POLICY_INTERVAL, 1);
         self.heard_interval = jittered(HEARD_INTERVAL, 5);
         Ok(())
     }
@@ -363,6 +401,27 @@ fn routing(routes: &RoutesState, sessions: &[Session]) -> Value {
         return Value::Null;
     }
     json!({"announced": routes.announced, "reached": routes.reached, "peers": peers})
+}
+
+/// What becomes of policies, and the counts of what is in force; null takes away what was written before.
+fn policy(policing: &PolicingState) -> Value {
+    if !policing.looked {
+        return Value::Null;
+    }
+    let (kept, counts) = (&policing.kept, &policing.counts);
+    let mode = match kept.policies {
+        Some(Mode::Enforce) => "enforce",
+        Some(Mode::Audit) => "audit",
+        Some(Mode::None) | None => "none",
+    };
+    json!({
+        "mode": mode,
+        "policies": counts.policies,
+        "isolatedPods": counts.isolated,
+        "quarantined": counts.quarantined,
+        "audited": counts.audited,
+        "checkedLinks": counts.links,
+    })
 }
 
 /// Says in the status that nobody serves this node's pods any more, if it says that somebody does. `Ready` is False and not
@@ -493,8 +552,9 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec
             condition("Ready", Truth::False, "NotConfigured", "no valid configuration has been seen")
         }
         (_, Serving::HostNotPrepared(why)) => condition("Ready", Truth::False, "HostNotPrepared", why),
+        (_, Serving::TablesRefused(why)) => condition("Ready", Truth::False, "TablesRefused", why),
     };
-    [ready, valid, free].into_iter().chain(standing.routing.clone()).collect()
+    [ready, valid, free].into_iter().chain(standing.routing.clone()).chain(standing.policy.clone()).collect()
 }
 
 /// What there is to say of the other nodes. Whether they are reached is said only where this node sees to it.
@@ -537,6 +597,7 @@ fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'stat
 mod tests {
     use super::*;
     use crate::agent::node::state::View;
+    use crate::agent::policing::state::{Counts, Kept, Problem};
     use crate::agent::routing::bird::Trouble;
     use crate::kube::kind::{Name, Objects};
     use cni::error::{Code, Error};
@@ -546,7 +607,8 @@ mod tests {
 
     impl Standing {
         fn of_alone(state: &NodeState) -> Standing {
-            Standing::of(state, Others::default(), &RoutesState::default(), &Speaking::default())
+            let (routes, policing) = (RoutesState::default(), PolicingState::default());
+            Standing::of(state, Others::default(), &routes, &policing, &Speaking::default())
         }
     }
 
@@ -558,6 +620,7 @@ mod tests {
             serving: Serving::Yes,
             others: Others::default(),
             routing: None,
+            policy: None,
             sessions: Vec::new(),
         }
     }
@@ -621,7 +684,7 @@ mod tests {
         let config = config(&format!("{{cidr4: 10.0.0.0/24, bgp: {bgp}}}"));
         let view = View { config, mtu: 1500, gateway4: GATEWAY4 };
         let state = NodeState { view: Some(Arc::new(view)), ..NodeState::default() };
-        Standing::of(&state, Others::default(), &RoutesState::default(), &speaking)
+        Standing::of(&state, Others::default(), &RoutesState::default(), &PolicingState::default(), &speaking)
     }
 
     #[test]
@@ -667,19 +730,27 @@ mod tests {
             edit: Edit { uid: "u".into(), generation: 1 },
             standing: speaking(sessions, None),
             status: json!({"pods": pods}),
+            policy: Value::Null,
             at: began + Duration::from_secs(seconds),
         };
         let (up, down) = (session("a", "Established", None), session("b", "Connect", None));
         let before = written(&[up.clone(), down.clone()], 1, 0);
-        let interval = Duration::from_secs(300);
+        let (interval, counts) = (Duration::from_secs(300), Duration::from_secs(30));
         let more = Session { sent: 4000, accepted: 9, since: Some("2026-11-26T12:00:00Z".into()), ..up.clone() };
         let again = Session { state: "Active".into(), since: Some("2026-11-26T12:00:01Z".into()), ..down.clone() };
-        assert!(before.says(&written(&[more.clone(), again.clone()], 1, 299), interval));
-        assert!(!before.says(&written(&[more, again], 1, 300), interval), "the regular report takes them along");
-        assert!(!before.says(&written(&[up.clone(), down], 2, 1), interval), "this node's pods");
+        assert!(before.says(&written(&[more.clone(), again.clone()], 1, 299), counts, interval));
+        assert!(
+            !before.says(&written(&[more, again], 1, 300), counts, interval),
+            "the regular report takes them along"
+        );
+        assert!(!before.says(&written(&[up.clone(), down.clone()], 2, 1), counts, interval), "this node's pods");
+        let policies =
+            |seconds| Written { policy: json!({"policies": 1}), ..written(&[up.clone(), down.clone()], 1, seconds) };
+        assert!(before.says(&policies(29), counts, interval), "every node has it");
+        assert!(!before.says(&policies(30), counts, interval), "in a while");
         let turned = |first: &str, second: &str| [session("a", first, None), session("b", second, None)];
-        assert!(!before.says(&written(&turned("Connect", "Established"), 1, 1), interval));
-        assert!(!before.says(&written(&turned("Established", "Established"), 1, 1), interval));
+        assert!(!before.says(&written(&turned("Connect", "Established"), 1, 1), counts, interval));
+        assert!(!before.says(&written(&turned("Established", "Established"), 1, 1), counts, interval));
     }
 
     #[test]
@@ -734,6 +805,42 @@ mod tests {
         assert_eq!(Standing::of_alone(&unconfigured).serving, Serving::NotConfigured);
         let prepared = NodeState { host: unprepared.host.after(Ok(())), ..unprepared };
         assert_eq!(Standing::of_alone(&prepared).serving, Serving::Yes);
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_take_the_tables_is_not_ready_and_counts_are_told_once_they_are_known() {
+        let state = NodeState { view: Some(view()), ..NodeState::default() };
+        let of = |policing: &PolicingState| {
+            Standing::of(&state, Others::default(), &RoutesState::default(), policing, &Speaking::default())
+        };
+        let fine = PolicingState { looked: true, ..PolicingState::default() };
+        let refused = |refuses_pods| {
+            let error = Error::new(Code::Internal, "it cannot be set").with_details("modprobe nf_tables");
+            PolicingState { problem: Some(Problem { error, refuses_pods }), ..fine.clone() }
+        };
+        let all = |policing| judge(&of(policing), None, &usage(0, 0, 0));
+        let of_kind = |policing, kind| all(policing).into_iter().find(|condition| condition.kind == kind);
+        let ready = of_kind(&refused(true), "Ready").expect("told");
+        assert_eq!((ready.status, ready.reason), (Truth::False, "TablesRefused"));
+        assert!(ready.message.contains("modprobe nf_tables"), "{ready:?}");
+        for policing in [refused(true), refused(false)] {
+            let policy = of_kind(&policing, "Policy").expect("told");
+            assert_eq!((policy.status, policy.reason), (Truth::False, "TablesRefused"));
+        }
+        let passing = of_kind(&refused(false), "Ready").expect("told");
+        assert_eq!(passing.status, Truth::True, "what may be over in a moment evicts nobody");
+        assert_eq!(of_kind(&fine, "Policy").map(|policy| policy.reason), Some("Off"));
+        assert_eq!(
+            (of_kind(&PolicingState::default(), "Policy"), super::policy(&PolicingState::default())),
+            (None, Value::Null)
+        );
+        let counts = Counts { policies: 1, isolated: 2, audited: 3, quarantined: 4, links: 5 };
+        let kept = Kept { policies: Some(Mode::Audit), sources: true };
+        let told = super::policy(&PolicingState { counts, kept, ..fine });
+        let expected = json!({
+            "mode": "audit", "policies": 1, "isolatedPods": 2, "audited": 3, "quarantined": 4, "checkedLinks": 5
+        });
+        assert_eq!(told, expected);
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Policing {
         if !wishes.source_check {
             notes.push("the NodeConfig has spec.sourceCheck: false, so pods send with any address".into());
         }
-        notes.extend(self.state.problem.iter().map(|problem| format!("the tables cannot be set: {problem}")));
+        notes.extend(self.state.problem.iter().map(|problem| format!("the tables cannot be set: {}", problem.error)));
         notes
     }
 }

@@ -5,7 +5,9 @@
 //! changes. What an earlier agent has left goes on to filter until all is known that counts. Must not touch a table of somebody
 //! else, nor a link.
 
+pub mod account;
 pub mod cluster;
+pub mod condition;
 pub mod directory;
 pub mod epoch;
 mod explain;
@@ -19,7 +21,7 @@ pub mod watches;
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
@@ -27,10 +29,12 @@ use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::Ledger;
 use crate::agent::node::peers::Listed;
 use crate::agent::node::state::NodeState;
+use crate::agent::node::wake::Wake;
+use crate::agent::policing::account::Account;
 use crate::agent::policing::cluster::ClusterNews;
 use crate::agent::policing::handle::{Admitted, Message, Police};
 use crate::agent::policing::policies::Policies;
-use crate::agent::policing::state::PolicingState;
+use crate::agent::policing::state::{Kept, PolicingState, Problem};
 use crate::agent::policing::tables::{Compared, Tables};
 use crate::agent::policing::wanted::{Inherited, elements, guarded, of_link, whole};
 use crate::agent::suspicion::Budget;
@@ -91,8 +95,11 @@ pub struct Policing {
     /// Whose tables these are: the leases of the last round, and what has come and gone since.
     leases: BTreeMap<Attachment, Lease>,
     budget: Budget,
+    account: Account,
     state: PolicingState,
     board: Board<PolicingState>,
+    /// Wakes the node's thread, which puts off the CNI configuration until pods can be added.
+    wake: Sender<Wake>,
     progress: Progress,
 }
 
@@ -106,7 +113,8 @@ enum Look {
 }
 
 impl Policing {
-    /// Tables of which nothing is known yet. How they are is published on `board`.
+    /// Tables of which nothing is known yet. How they are is published on `board`, and the node's thread is told by `wake` when pods
+    /// can be added, or cannot any more.
     pub fn new(
         ledger: Ledger,
         node: Board<NodeState>,
@@ -114,6 +122,7 @@ impl Policing {
         policies: Policies,
         police: Police,
         board: Board<PolicingState>,
+        wake: Sender<Wake>,
     ) -> Policing {
         Policing {
             ledger,
@@ -128,8 +137,10 @@ impl Policing {
             listening: false,
             leases: BTreeMap::new(),
             budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
+            account: Account::default(),
             state: PolicingState::default(),
             board,
+            wake,
             progress: Progress::default(),
         }
     }
@@ -143,13 +154,17 @@ impl Policing {
     pub fn run(mut self, messages: &Receiver<Message>) {
         let mut due = self.round(Look::Kernel);
         loop {
-            let left = due.saturating_duration_since(Instant::now());
+            let next = self.account.due().map_or(due, |account| account.min(due));
+            let left = next.saturating_duration_since(Instant::now());
             let first = match self.progress.resting(|| messages.recv_timeout(left)) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut look = first.is_none().then_some(Look::Kernel);
+            let mut look = (first.is_none() && Instant::now() >= due).then_some(Look::Kernel);
+            if first.is_some() {
+                self.account.touch(Instant::now());
+            }
             let mut news = Vec::new();
             for message in first.into_iter().chain(messages.try_iter()).take(AT_ONCE) {
                 match message {
@@ -159,6 +174,8 @@ impl Policing {
                         look = look.max(self.hear(mem::take(&mut news)));
                         if !reply.is_given_up() {
                             let outcome = self.admit(*lease, deadline);
+                            // A round says why, whoever has to know.
+                            look = look.max(outcome.is_err().then_some(Look::Wanted));
                             reply.send(outcome);
                         }
                     }
@@ -176,6 +193,9 @@ impl Policing {
             if let Some(look) = look {
                 due = self.round(look);
             }
+            if self.account.due().is_some_and(|account| account <= Instant::now()) {
+                self.count();
+            }
         }
     }
 
@@ -186,10 +206,17 @@ impl Policing {
 
     /// One comparison, with what it puts right. Returns when the next one is due.
     fn round(&mut self, look: Look) -> Instant {
-        let problem = self.compare(look).err().map(|error| error.to_string());
-        let next = if problem.is_some() { RETRY } else { INTERVAL };
-        self.say(problem);
+        let outcome = self.compare(look);
+        let next = if outcome.is_err() { RETRY } else { INTERVAL };
+        self.say(outcome);
+        self.account.touch(Instant::now());
         Instant::now() + next
+    }
+
+    /// Whether anything of the tables is wanted, once there are pods.
+    fn needs_tables(&self, wishes: &Wishes) -> bool {
+        let masquerade = &wishes.masquerade;
+        wishes.source_check || self.policies.are_kept(wishes) || masquerade.ipv4 || masquerade.ipv6
     }
 
     fn compare(&mut self, look: Look) -> Result<(), Fault> {
@@ -224,6 +251,22 @@ impl Policing {
     /// # Errors
     /// The kernel refuses; [`Cause::PoliciesUnknown`].
     fn make(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
+        let needed = self.needs_tables(wishes);
+        if needed {
+            self.tables.are_needed();
+        } else if self.tables.is_absent() {
+            return Ok(());
+        }
+        match self.make_tables(wishes, deadline) {
+            Err(Cause::Nftables(error)) if error.is_absent() && !needed => {
+                self.tables.are_absent();
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn make_tables(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
         if self.policies.are_kept(wishes) && self.policies.part().is_none() {
             return self.go_on(wishes, deadline);
         }
@@ -301,8 +344,6 @@ impl Policing {
             let closed = |lease: &Lease| self.policies.is_quarantined(lease, wishes);
             inherited.go_on(&mut wanted, self.leases.values(), closed, self.policies.mask());
         }
-        let links = wanted.get(&guard::FILTER).and_then(|table| table.sets.get(guard::LINKS));
-        self.state.links = links.map_or(0, |set| set.elements.len());
         wanted
     }
 
@@ -351,18 +392,49 @@ impl Policing {
         self.listening = started.is_ok();
     }
 
-    /// Publishes how the tables are. A problem is said once, until it is another one.
-    fn say(&mut self, problem: Option<String>) {
+    /// Publishes what became of a round. A problem is said once, until it is another one.
+    fn say(&mut self, outcome: Result<(), Fault>) {
+        // Without a NodeConfig nothing was looked at, and nothing can be wrong.
+        let Some(wishes) = self.wishes() else { return };
+        let problem = outcome.err().map(|fault| Problem {
+            refuses_pods: self.needs_tables(&wishes)
+                && matches!(&fault.cause, Cause::Nftables(error) if !error.is_transient()),
+            error: fault.to_error(),
+        });
         if let Some(problem) = problem.as_ref().filter(|problem| self.state.problem.as_ref() != Some(problem)) {
-            log::error("what pods may send and receive cannot be set").with("err", problem).write_limited();
+            log::error("what pods may send and receive cannot be set").with("err", &problem.error).write_limited();
         }
         if problem.is_none() && self.state.problem.is_some() {
             log::info("what pods may send and receive is set again").write_limited();
         }
+        self.state.looked = true;
         self.state.problem = problem;
-        if *self.board.get() != self.state {
+        let policies = self.policies.have_an_origin().then_some(wishes.mode);
+        self.state.kept = Kept { policies, sources: wishes.source_check };
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let before = self.board.get();
+        if *before != self.state {
             self.board.set(self.state.clone());
         }
+        if before.is_ready() != self.state.is_ready() {
+            // It ends only with the agent.
+            self.wake.send(Wake::Look).ok();
+        }
+    }
+
+    /// Publishes how many there are of what is in force, and what has been unknown for too long.
+    fn count(&mut self) {
+        let wishes = self.wishes().unwrap_or_default();
+        let (counts, ails) = self.account.look(&self.policies, &self.leases, &wishes, Instant::now());
+        let filter = self.tables.in_force().and_then(|in_force| in_force.get(&guard::FILTER));
+        let links = filter.and_then(|table| table.sets.get(guard::LINKS));
+        self.state.counts = counts;
+        self.state.counts.links = links.map_or(0, |set| set.elements.len());
+        self.state.ails = ails;
+        self.publish();
     }
 
     /// Has in force what the pod of `lease` may, before its link is made.

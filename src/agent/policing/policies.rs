@@ -12,6 +12,7 @@ use std::sync::mpsc::Sender;
 
 use crate::agent::policing::cluster::{Change as News, Cluster, ClusterNews, Learned, OwnPod, Told, Watch};
 use crate::agent::policing::epoch::Epoch;
+use crate::agent::policing::state::{Ails, Counts};
 use crate::agent::policing::watches::Wish;
 use model::addr::{Attachment, IfName};
 use model::lease::{Lease, PodName};
@@ -87,6 +88,49 @@ impl Policies {
     /// What is known.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Whether anybody tells of policies at all.
+    pub fn have_an_origin(&self) -> bool {
+        !matches!(self.origin, Origin::Nowhere)
+    }
+
+    /// The value by which connections are known that were allowed; none while each is judged packet by packet.
+    pub fn epoch(&self) -> Option<u32> {
+        self.epoch.value()
+    }
+
+    /// How many policies select pods of this node, and how many pods they isolate; nothing else is counted.
+    pub fn counts(&self, wishes: &Wishes) -> Counts {
+        let Some(compiled) = self.compiled.as_ref().filter(|_| self.are_kept(wishes)) else { return Counts::default() };
+        let isolated = compiled.isolated();
+        let audited = isolated.values().filter(|treatment| **treatment == Treatment::Audit).count();
+        Counts { policies: self.cluster.of_own().count(), isolated: isolated.len(), audited, ..Counts::default() }
+    }
+
+    /// What is wrong with policies, but for pods in quarantine.
+    pub fn ails(&self, wishes: &Wishes) -> Ails {
+        if !self.are_kept(wishes) {
+            return Ails::default();
+        }
+        let faults = self.cluster.faults();
+        let faults = faults.map(|((namespace, name), why)| {
+            format!("NetworkPolicy {namespace}/{name} is not understood in part, and allows less than it says: {why}")
+        });
+        Ails {
+            refused: self.cluster.refusals().map(str::to_owned).collect(),
+            missing: if self.cluster.is_known() { None } else { self.cluster.missing(None) },
+            quarantined: Vec::new(),
+            misunderstood: faults.collect(),
+        }
+    }
+
+    /// Which pod a lease is of that is in quarantine, and what is missing, in words for an operator.
+    pub fn why_quarantined(&self, lease: &Lease) -> (String, String) {
+        let pod = self.pod_of(lease);
+        let missing = self.cluster.missing(pod.as_ref());
+        let name = pod.map_or_else(|| format!("container {}", lease.attachment.container_id), |pod| pod.to_string());
+        (name, missing.unwrap_or_else(|| "nothing is missing, and its link is about to be opened".into()))
     }
 
     /// What stands in the kernel from before may have marked connections so.

@@ -22,6 +22,8 @@ pub struct Tables {
     in_force: Option<Ruleset>,
     /// The kernel's count of changes at the last look or own change.
     generation: Option<u32>,
+    /// The kernel has no tables at all.
+    absent: bool,
 }
 
 /// What became of a comparison.
@@ -36,7 +38,7 @@ pub enum Compared {
 impl Tables {
     /// Tables of which nothing is known yet. No socket is opened before it is needed.
     pub fn new(keys: &'static [TableKey]) -> Tables {
-        Tables { keys, nft: None, in_force: None, generation: None }
+        Tables { keys, nft: None, in_force: None, generation: None, absent: false }
     }
 
     /// What is in force, as far as it is known.
@@ -55,6 +57,24 @@ impl Tables {
     /// Lets go of what is known to be in force: the next change reads it first.
     pub fn forget(&mut self) {
         self.in_force = None;
+        self.absent = false;
+    }
+
+    /// Notes that this kernel has no tables, which is well as long as none is wanted: it is not asked again.
+    pub fn are_absent(&mut self) {
+        *self = Tables { in_force: Some(Ruleset::new()), absent: true, ..Tables::new(self.keys) };
+    }
+
+    /// Whether this kernel has no tables, as far as it was asked.
+    pub fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    /// Lets go of it that this kernel has no tables, as there are to be some: it is asked.
+    pub fn are_needed(&mut self) {
+        if self.absent {
+            self.forget();
+        }
     }
 
     /// Takes what stands for what is in force, as far as it can be told: without the rules of chains, which are to be left alone

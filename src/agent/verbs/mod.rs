@@ -20,12 +20,14 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
+use crate::agent::board::Board;
 use crate::agent::fault::{Fault, Step};
 use crate::agent::ledger::Ledger;
 use crate::agent::ledger::claim::Claim;
 use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
 use crate::agent::policing::handle::Police;
+use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::news::News;
 use crate::agent::verbs::claims::Claims;
 use crate::kernel::netlink::removal::LinkRemover;
@@ -55,6 +57,8 @@ pub struct Verbs {
     routing: Sender<News>,
     /// Keeps what pods may send and receive.
     police: Police,
+    /// How that is.
+    policing: Board<PolicingState>,
     /// What pods of other nodes have.
     claims: Claims,
     /// How many questions are being answered.
@@ -112,7 +116,7 @@ impl Verbs {
         pods: Option<Pods>,
         notes: Notes,
         routing: Sender<News>,
-        police: Police,
+        (police, policing): (Police, Board<PolicingState>),
     ) -> Verbs {
         Verbs {
             ledger,
@@ -122,6 +126,7 @@ impl Verbs {
             notes,
             routing,
             police,
+            policing,
             claims: Claims::default(),
             explaining: AtomicUsize::new(0),
         }

@@ -7,14 +7,17 @@ use crate::agent::verbs::Verbs;
 use cni::error::{Code, Error};
 
 impl Verbs {
-    /// Speaks of the agent, its NodeConfig and its host.
+    /// Speaks of the agent, its NodeConfig, its host, and of whether it can be set what pods may send and receive.
     pub(super) fn status(&self) -> Result<(), Fault> {
         let error = Error::new(Code::NotAvailable, "ADD cannot be served");
         let state = self.node.state();
         let why = match (&state.view, state.host.problem()) {
             (None, _) => "no valid NodeConfig yet; the log of flock-agent says why".to_owned(),
             (Some(_), Some(problem)) => problem.to_string(),
-            (Some(_), None) => return Ok(()),
+            (Some(_), None) => match self.policing.get().refusal() {
+                Some(refusal) => refusal.to_string(),
+                None => return Ok(()),
+            },
         };
         Err(Fault::new(Step::Receive, error.with_details(why)))
     }

@@ -61,7 +61,8 @@ impl Nftables {
     /// # Errors
     /// [`Cause::Absent`]: this kernel has nothing of netfilter. The socket could not be made.
     pub fn open() -> Result<Nftables, NftError> {
-        let made = Socket::new(NETLINK_NETFILTER).and_then(|mut socket| {
+        let opened = failpoint::pass("nftables.open").and_then(|()| Socket::new(NETLINK_NETFILTER));
+        let made = opened.and_then(|mut socket| {
             let address = socket.bind_auto()?;
             // Connected to the kernel, which then refuses what others send to this socket.
             socket.connect(&SocketAddr::new(0, 0))?;
