@@ -597,7 +597,7 @@ fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'stat
 mod tests {
     use super::*;
     use crate::agent::node::state::View;
-    use crate::agent::policing::state::{Counts, Kept, Problem};
+    use crate::agent::policing::state::{self as policed, Kept, Problem};
     use crate::agent::routing::bird::Trouble;
     use crate::kube::kind::{Name, Objects};
     use cni::error::{Code, Error};
@@ -834,7 +834,7 @@ mod tests {
             (of_kind(&PolicingState::default(), "Policy"), super::policy(&PolicingState::default())),
             (None, Value::Null)
         );
-        let counts = Counts { policies: 1, isolated: 2, audited: 3, quarantined: 4, links: 5 };
+        let counts = policed::Counts { policies: 1, isolated: 2, audited: 3, quarantined: 4, links: 5 };
         let kept = Kept { policies: Some(Mode::Audit), sources: true };
         let told = super::policy(&PolicingState { counts, kept, ..fine });
         let expected = json!({
