@@ -20,8 +20,9 @@ use crate::agent::node::source::Published;
 use crate::agent::node::state::NodeState;
 use crate::agent::node::status::Reporter;
 use crate::agent::node::wake::Wake;
+use crate::agent::policing::handle::Police;
 use crate::agent::policing::state::PolicingState;
-use crate::agent::policing::tell::{OwnPods, Tell};
+use crate::agent::policing::tell::OwnPods;
 use crate::agent::policing::watches::{Watches, Wish};
 use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::news::News;
@@ -86,7 +87,8 @@ impl Kubernetes {
     }
 
     /// Starts the threads. Each change of pods or of what other nodes say wakes the thread of the routes by `routing`; what the
-    /// cluster holds for policies is told to `policing`, of this node's pods at once and the rest as it is wished.
+    /// cluster holds for policies is told to `police`, of this node's pods at once and the rest as it is wished, and the ranges of
+    /// other nodes have it look again.
     ///
     /// # Errors
     /// A thread could not be started.
@@ -97,10 +99,11 @@ impl Kubernetes {
         state: Board<NodeState>,
         speaking: Board<Speaking>,
         routing: Sender<News>,
-        policing: Tell,
+        police: &Police,
     ) -> io::Result<Following> {
         let Kubernetes { node, client, published, pods, peers, held, routes, policing: policed, wished, wake, .. } =
             self;
+        let policing = police.tell();
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
         let mut stopped = || {
@@ -127,7 +130,7 @@ impl Kubernetes {
         })?;
 
         let (peers_stopped, watch, of_peers) = (stopped(), client.clone(), leaving.clone());
-        let mut audience = PeerAudience { listed: peers.clone(), routing };
+        let mut audience = PeerAudience { listed: peers.clone(), routing, police: police.clone() };
         threads.start("watch-nodepeers", move || {
             reflect(&watch, NodePeers, &peers_stopped, &mut audience);
             end_with(&of_peers);

@@ -363,7 +363,7 @@ impl Recovered {
                 state,
                 speaking,
                 self.wakers.routing.clone(),
-                self.wakers.police.tell(),
+                &self.wakers.police,
             )?),
             None => None,
         };

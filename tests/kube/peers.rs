@@ -1,11 +1,15 @@
 //! Stories of what nodes tell each other through a real API server: who writes it, who may, and what it costs a large cluster.
 
+use std::net::UdpSocket;
+use std::path::Path;
+
+use flock::kernel::netns::Netns;
 use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::manifests::{CIDR4, CIDR6, node_config, node_config_spec};
-use crate::support::waiting::{wait_for, wait_or};
+use crate::support::waiting::{PATIENCE, wait_for, wait_or};
 use crate::{agent_of, condition, rss_kib, wait_condition};
 
 const PEERS: &str = "/apis/flock.fritzlab.net/v1alpha1/nodepeers";
@@ -46,6 +50,39 @@ pub(crate) fn other_node(plane: &ControlPlane<'_>, name: &str, cidr4: &str) {
         "spec": {"cidr4": cidr4, "nextHops": [{"address": "192.0.2.2"}]},
     });
     plane.apply(&object.to_string()).expect("accepted");
+}
+
+#[test]
+fn pods_of_other_nodes_see_a_pods_own_address_and_the_outside_sees_the_node() {
+    const ELSEWHERE: &str = "10.25.215.5";
+    let host = Host::new();
+    let router = host.machine("up0", &["192.0.2.1/24"], &["192.0.2.2/24", &format!("{ELSEWHERE}/32")]);
+    router.run(&format!("ip route add {CIDR4} via 192.0.2.1"));
+    host.run("ip route add default via 192.0.2.2");
+    let plane = ControlPlane::start(&host);
+    let _agent = agent_of(&host, &plane);
+    let spec = json!({"cidr6": CIDR6, "cidr4": CIDR4, "masquerade": {"ipv4": true}, "policy": {"mode": "none"}});
+    plane.apply(&node_config_spec(spec)).expect("accepted");
+    wait_condition(&plane, "Ready", "True", "Serving");
+    let pod = host.pod("p");
+    let own = host.add(&pod).annotations(&[]).result().ipv4().expect("IPv4");
+    let open = |netns: &Path, ip: &str| {
+        let bind = || UdpSocket::bind((ip, 0)).expect("an own address");
+        let socket = Netns::open(netns).expect("a namespace").run(bind).expect("entered");
+        socket.set_read_timeout(Some(PATIENCE)).expect("set");
+        socket
+    };
+    let seen = |to: &str| {
+        let (here, there) = (open(&pod.netns(), &own.to_string()), open(&router.netns(), to));
+        here.send_to(b"?", there.local_addr().expect("bound")).expect("sent");
+        there.recv_from(&mut [0; 8]).expect("it arrives").1.ip().to_string()
+    };
+    assert_eq!([seen(ELSEWHERE), seen("192.0.2.2")], ["192.0.2.1", "192.0.2.1"], "nobody knows of that node yet");
+    other_node(&plane, "host002", "10.25.215.0/24");
+    wait_for("the pod's own address", || (seen(ELSEWHERE) == own.to_string()).then_some(()));
+    assert_eq!(seen("192.0.2.2"), "192.0.2.1");
+    plane.run("delete nodepeer host002");
+    wait_for("the node's address", || (seen(ELSEWHERE) == "192.0.2.1").then_some(()));
 }
 
 fn uid_of_node_config(plane: &ControlPlane<'_>) -> String {

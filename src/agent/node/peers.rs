@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 
 use crate::agent::board::Board;
 use crate::agent::node::cluster::{advice, report};
+use crate::agent::policing::handle::Police;
 use crate::agent::routing::news::News;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::reflect::Audience;
@@ -59,6 +60,8 @@ pub struct PeerAudience {
     pub listed: Board<Listed>,
     /// Wakes the thread of the routes, which looks at it.
     pub routing: Sender<News>,
+    /// Masquerades to none of their ranges.
+    pub police: Police,
 }
 
 impl PeerAudience {
@@ -74,6 +77,7 @@ impl PeerAudience {
 impl Audience<Peer> for PeerAudience {
     fn changed(&mut self, _: Changes<Peer>, objects: &Arc<Objects<Peer>>) {
         self.change(|listed| *listed = Listed { nodes: Some(objects.clone()), heard: true, ..Listed::default() });
+        self.police.look();
     }
 
     fn notice(&mut self, notice: WatchNotice) {
@@ -101,7 +105,8 @@ mod tests {
     #[test]
     fn a_server_that_falls_silent_takes_nothing_away() {
         let (routing, woken) = channel();
-        let mut audience = PeerAudience { listed: Board::default(), routing };
+        let (police, told) = channel();
+        let mut audience = PeerAudience { listed: Board::default(), routing, police: Police::new(police) };
         let board = audience.listed.clone();
         let word = || {
             let listed = board.get();
@@ -129,6 +134,6 @@ mod tests {
         assert_eq!((word(), board.get().remedy.clone()), (Some((1, false)), None));
         audience.notice(WatchNotice::Synced { objects: 1 });
         assert_eq!(word(), Some((1, true)));
-        assert_eq!(woken.try_iter().count(), 4);
+        assert_eq!((woken.try_iter().count(), told.try_iter().count()), (4, 1), "their ranges came once");
     }
 }

@@ -818,8 +818,9 @@ mod tests {
             let error = Error::new(Code::Internal, "it cannot be set").with_details("modprobe nf_tables");
             PolicingState { problem: Some(Problem { error, refuses_pods }), ..fine.clone() }
         };
-        let all = |policing| judge(&of(policing), None, &usage(0, 0, 0));
-        let of_kind = |policing, kind| all(policing).into_iter().find(|condition| condition.kind == kind);
+        let all = |policing: &PolicingState| judge(&of(policing), None, &usage(0, 0, 0));
+        let of_kind =
+            |policing: &PolicingState, kind: &str| all(policing).into_iter().find(|condition| condition.kind == kind);
         let ready = of_kind(&refused(true), "Ready").expect("told");
         assert_eq!((ready.status, ready.reason), (Truth::False, "TablesRefused"));
         assert!(ready.message.contains("modprobe nf_tables"), "{ready:?}");

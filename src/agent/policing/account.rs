@@ -152,7 +152,7 @@ mod tests {
             ClusterNews::Namespaces(Told { each: Vec::new(), complete: true }),
             ClusterNews::Own(Told { each: Vec::new(), complete: true }),
         ];
-        policies.hear(complete, &leases, &wishes);
+        policies.hear(complete, &leases, Some(&wishes));
         let (_, ails) = account.look(&policies, &leases, &wishes, began + LONG);
         assert_eq!(ails.quarantined, ["web/p sends and receives nothing: nobody has told of it, and of its labels"]);
         assert_eq!(ails.missing, None);

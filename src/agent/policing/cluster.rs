@@ -221,7 +221,7 @@ impl Cluster {
             (false, ..) => Some("the list of NetworkPolicies is missing".into()),
             (_, false, ..) => Some("the list of namespaces is missing".into()),
             (.., false, _) => Some("the list of this node's pods is missing".into()),
-            (.., Some(pod)) if !self.own.contains(pod) => Some("nobody has told of it, and of its labels".into()),
+            (.., Some(pod)) if !self.own.contains_key(pod) => Some("nobody has told of it, and of its labels".into()),
             _ => unmet().map(|(namespace, name)| {
                 format!("the pods that NetworkPolicy {namespace}/{name} is about are missing")
             }),

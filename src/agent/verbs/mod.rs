@@ -255,7 +255,15 @@ pub(crate) mod tests {
             let remover = LinkRemover::start().expect("the kernel answers");
             let gate = Gate::new(Board::default(), channel().0);
             let notes = Notes::beside(&directory.join("flock.sock"));
-            let verbs = Arc::new(Verbs::new(ledger, remover, gate, pods, notes, channel().0, Police::new(channel().0)));
+            let verbs = Arc::new(Verbs::new(
+                ledger,
+                remover,
+                gate,
+                pods,
+                notes,
+                channel().0,
+                (Police::new(channel().0), Board::default()),
+            ));
             Scene { verbs, directory }
         }
 
