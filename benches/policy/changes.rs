@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flock::kernel::nftables::socket::Nftables;
@@ -72,7 +73,7 @@ fn nft(host: &Host, arguments: &[&str]) -> Duration {
 pub fn one_peer() {
     let host = host();
     let mut node = Node::start(&host, Checks::All, &pods_of(PODS), PEERS, About::Workloads);
-    node.attach_all();
+    node.attach(PODS);
     node.wait_peers(PEERS);
     let set = names::pods("", &model::policy::Namespaces::Selected(Default::default()), &selector("app-0"));
     let beside = format!("beside {SERVICES} Services");
@@ -149,10 +150,10 @@ pub fn world() -> (World, Vec<Subject>) {
     (world, subjects)
 }
 
-fn pod(reader: &PodReader, object: &Value) -> (PodKey, Pod) {
+fn pod(reader: &PodReader, object: &Value) -> (PodKey, Arc<Pod>) {
     let text = |key: &str| object["metadata"][key].as_str().expect("text").to_owned();
     let pod = reader.pod(&to_raw_value(object).expect("JSON")).expect("a pod").expect("one that counts");
-    (PodKey { namespace: text("namespace").into(), name: text("name") }, pod)
+    (PodKey { namespace: text("namespace").into(), name: text("name") }, pod.into())
 }
 
 /// The whole policies' part of the table, made and read back.

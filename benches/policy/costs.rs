@@ -8,7 +8,6 @@ use crate::api::Kind;
 use crate::cluster::{self, About, POLICIES};
 use crate::node::{Checks, Node, calm, host, in_netns, names};
 use crate::support::agent::Agent;
-use crate::support::host::Host;
 use crate::support::waiting::{PATIENCE, wait_for};
 use crate::{median, ms, row};
 
@@ -27,11 +26,9 @@ pub fn add() {
     let all = [("sourceCheck false, mode none", Checks::Nothing, 0), ("all of it", Checks::All, PEERS)];
     let mut nodes: Vec<Node<'_>> = Vec::new();
     for (host, (_, checks, peers)) in hosts.iter().zip(all) {
-        // The last one comes and goes.
-        let mut node = Node::start(host, checks, &names(STANDING + 1), peers, About::Workloads);
-        node.attach_all();
-        let (pod, _) = node.pods.last().expect("the last");
-        del(host, pod);
+        // Those behind the standing ones come and go, each once: the address of one that is gone costs more.
+        let mut node = Node::start(host, checks, &names(STANDING + CALLS), peers, About::Workloads);
+        node.attach(STANDING);
         node.wait_peers(peers);
         nodes.push(node);
     }
@@ -40,13 +37,14 @@ pub fn add() {
     for round in 0..CALLS {
         for side in [round % 2, 1 - round % 2] {
             let node = &nodes[side];
-            let (pod, _) = &node.pods[STANDING];
+            let (number, name) = (STANDING + round, format!("pod-{}", STANDING + round));
+            let pod = node.host.pod(&name);
             calm();
-            let call = node.host.add(pod).kubernetes(&cluster::namespace(STANDING), &pod.name);
-            let outcome = call.run();
+            let outcome = node.host.add(&pod).kubernetes(&cluster::namespace(number), &name).run();
             outcome.succeeded();
             calls[side].push(ms(outcome.elapsed));
-            del(node.host, pod);
+            node.host.del(&pod).kubernetes(&cluster::namespace(number), &name).done();
+            pod.vanish();
         }
     }
     let calls = calls.map(median);
@@ -66,10 +64,6 @@ pub fn add() {
     );
 }
 
-fn del(host: &Host, pod: &crate::support::pod::Pod<'_>) {
-    host.del(pod).kubernetes(&cluster::namespace(STANDING), &pod.name).done();
-}
-
 /// The time that each ADD took so far, in milliseconds, as the agent tells it.
 fn served(agent: &Agent<'_>) -> Vec<f64> {
     let log = agent.log();
@@ -82,7 +76,7 @@ fn served(agent: &Agent<'_>) -> Vec<f64> {
 pub fn revocation() {
     let host = host();
     let mut node = Node::start(&host, Checks::All, &names(2), PEERS, About::Workloads);
-    node.attach_all();
+    node.attach(2);
     node.wait_peers(PEERS);
     let policy = cluster::policy(&cluster::namespace(0), POLICIES - 1, About::Workloads);
     let changes = node.changes();
@@ -180,7 +174,7 @@ impl Flow {
 pub fn memory() {
     let host = host();
     let mut node = Node::start(&host, Checks::Nothing, &names(PODS), 0, About::All);
-    node.attach_all();
+    node.attach(PODS);
     let mut rest = |checks: Checks, peers: usize| {
         node.api.have(Kind::Peers, (0..peers).map(cluster::peer).collect());
         node.restart(checks);

@@ -25,9 +25,10 @@ use crate::support::waiting::{PATIENCE, wait_for};
 /// A host that has prefixes on a link, as nodes have.
 pub fn host() -> Host {
     let host = Host::new();
-    host.run("ip link add lan0 type dummy");
+    host.run("ip link add lan0 type veth peer name lan1");
     host.run("ip addr add 192.0.2.1/24 dev lan0");
     host.run("ip addr add 2001:db8:9::1/64 dev lan0 nodad");
+    host.run("ip link set lan1 up");
     host.run("ip link set lan0 up");
     host
 }
@@ -79,9 +80,9 @@ impl<'a> Node<'a> {
         Node { host, api, agent: Some(agent), pods: Vec::new(), expected: names.to_vec() }
     }
 
-    /// Attaches all pods, and has them known with their addresses.
-    pub fn attach_all(&mut self) {
-        for (number, name) in self.expected.clone().iter().enumerate() {
+    /// Attaches the first so many of its pods, and has them known with their addresses.
+    pub fn attach(&mut self, count: usize) {
+        for (number, name) in self.expected.iter().take(count).enumerate() {
             let pod = self.host.pod(name);
             let attached = self.host.add(&pod).kubernetes(&cluster::namespace(number), name).result();
             self.api.tell(Kind::Own, "MODIFIED", &cluster::own(number, name, &attached.ips()));

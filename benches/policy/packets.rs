@@ -98,7 +98,7 @@ pub fn measure() {
 fn ready<'a>(kind: usize, host: &'a Host, checks: Checks) -> Node<'a> {
     let peers = if checks == Checks::All { PEERS } else { 0 };
     let mut node = Node::start(host, checks, &names(2), peers, About::Workloads);
-    node.attach_all();
+    node.attach(2);
     if checks == Checks::All {
         node.wait_peers(PEERS);
     }
