@@ -74,7 +74,9 @@ pub fn one_peer() {
     let host = host();
     let mut node = Node::start(&host, Checks::All, &pods_of(PODS), PEERS, About::Workloads);
     node.attach(PODS);
-    node.wait_peers(PEERS);
+    // Those of this node are peers as well: of one workload, and of their neighbours.
+    let all = PEERS + 2 * PODS;
+    node.wait_peers(all);
     let set = names::pods("", &model::policy::Namespaces::Selected(Default::default()), &selector("app-0"));
     let beside = format!("beside {SERVICES} Services");
     for what in ["", &beside] {
@@ -92,7 +94,7 @@ pub fn one_peer() {
                 times.push(at.saturating_duration_since(told));
             }
         }
-        assert_eq!(node.peers(), PEERS, "all that came have gone");
+        assert_eq!(node.peers(), all, "all that came have gone");
         row(
             &format!("one peer pod {what}: the server's event to the kernel's announcement, p50 / p99"),
             "1 ms",
