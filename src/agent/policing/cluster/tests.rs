@@ -223,22 +223,22 @@ fn a_pod_that_is_made_anew_on_another_node_is_what_its_watch_says_in_whatever_or
 
 #[test]
 fn a_wider_watch_takes_the_place_of_others_without_a_gap() {
-    let own: Vec<(String, Arc<Pod>)> = (0..9).map(|n| (format!("n{n}/a"), pod("front", "10.0.0.1"))).collect();
+    let own: Vec<(String, Arc<Pod>)> = (0..33).map(|n| (format!("n{n}/a"), pod("front", "10.0.0.1"))).collect();
     let own: Vec<(&str, Arc<Pod>)> = own.iter().map(|(name, pod)| (name.as_str(), pod.clone())).collect();
     let mut cluster = told(&own, &[]);
-    for n in 0..8 {
+    for n in 0..32 {
         cluster.hear(ClusterNews::Policies(one(name(&format!("n{n}/p")), false, Some(policy("front", "back")))));
         cluster.hear(ClusterNews::Peers(watch(n, &format!("n{n}"), "back"), all([])));
     }
-    assert_eq!((cluster.wanted().len(), cluster.world().policies.len()), (8, 8));
-    cluster.hear(ClusterNews::Policies(one(name("n8/p"), false, Some(policy("front", "back")))));
+    assert_eq!((cluster.wanted().len(), cluster.world().policies.len()), (32, 32));
+    cluster.hear(ClusterNews::Policies(one(name("n32/p"), false, Some(policy("front", "back")))));
     assert_eq!(wanted(&cluster), ["*/"]);
-    assert_eq!(cluster.world().policies.len(), 8);
-    assert!(cluster.is_settled(&key("n0/a")) && !cluster.is_settled(&key("n8/a")));
-    let everything = Watch { selection: Selection::all(), number: 8 };
+    assert_eq!(cluster.world().policies.len(), 32);
+    assert!(cluster.is_settled(&key("n0/a")) && !cluster.is_settled(&key("n32/a")));
+    let everything = Watch { selection: Selection::all(), number: 32 };
     cluster.hear(ClusterNews::Peers(everything, all([])));
-    assert!(has_policy(&cluster, "n8/p") && cluster.is_settled(&key("n8/a")));
-    for n in 0..8 {
+    assert!(has_policy(&cluster, "n32/p") && cluster.is_settled(&key("n32/a")));
+    for n in 0..32 {
         assert!(!cluster.hear(ClusterNews::Ended(watch(n, &format!("n{n}"), "back"), Vec::new())).wanted);
     }
     assert!(own.iter().all(|(name, _)| cluster.is_settled(&key(name))));
