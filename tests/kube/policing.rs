@@ -1,17 +1,18 @@
 //! Stories of NetworkPolicy with a real API server: pods of a real agent, and who may talk to whom as things happen in the cluster.
 
+use std::fs;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::agent_of;
-use crate::stage::{DNS, HTTP, Stage, cni, table, wait_table};
+use crate::stage::{DNS, HTTP, Stage, cni, peers, table};
 use crate::streams::{Place, Streams, Way};
 use crate::support::agent::Agent;
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::manifests::{CIDR4, CIDR6, node_config_of, node_config_spec};
 use crate::support::waiting::{wait_for, wait_or};
+use crate::{agent_of, rss_kib};
 
 const NODE: &str = "host001";
 /// The uid of a pod of which nobody tells.
@@ -246,7 +247,7 @@ fn what_the_api_server_revokes_ends_with_the_next_packet_and_nothing_else_is_los
     rule["ingress"][0]["ports"] = json!([{"protocol": "TCP", "endPort": 65535, "port": 1}, {"protocol": "UDP"}]);
     stage.policy("web/p", &rule);
     let front = ends[0].1.ips[0].to_string();
-    wait_table(&host, "the policy", |table| table.contains("policy/web/p/in") && table.contains(&front));
+    wait_for("the policy", || peers(&host).contains(&front).then_some(()));
     let mut all: Vec<(Place, Place, Way)> = Vec::new();
     for (_, end) in &ends {
         for (from, to) in end.ips.iter().zip(&db.end.ips) {
@@ -258,13 +259,20 @@ fn what_the_api_server_revokes_ends_with_the_next_packet_and_nothing_else_is_los
     let streams = Streams::start(&all);
     (0..all.len()).for_each(|one| streams.wait_received(one, 20));
     stage.plane.run("-n far label pod --overwrite front app=back");
-    wait_table(&host, "the peer to be gone", |table| !table.contains(&front));
+    wait_for("the peer to be gone", || (!peers(&host).contains(&front)).then_some(()));
     let next = streams.next();
     streams.wait_sent(next + 100);
     for (one, (from, to, way)) in all.iter().enumerate() {
         let received = streams.received(one);
         if one < all.len() / 2 {
-            assert!(received.iter().all(|number| *number < next), "{way:?} from {} to {} goes on", from.1, to.1);
+            let last = received.last().copied();
+            assert!(
+                last.is_some_and(|last| last < next),
+                "{way:?} from {} to {}: {last:?} arrived, and {next} was the next to be sent\n{}",
+                from.1,
+                to.1,
+                table(&host)
+            );
         } else {
             streams.wait_received(one, next + 100);
             let received = streams.received(one);
@@ -294,10 +302,13 @@ fn an_api_server_or_an_agent_that_is_away_opens_and_closes_nothing() {
     agent.stop();
     let agent = host.agent().config(None).kubeconfig("/run/k8s/agent.kubeconfig").start();
     agent.wait_log("API server heard resource=networkpolicies");
-    let second = stage.member(&host, NODE, "web/second", "db");
-    stage.wait_open(&front, &second.end, HTTP);
-    second.leave(&stage);
-    stage.remove("web/second");
+    // Then its policies are known, and have been compared.
+    agent.wait_log("pods are watched for policies");
+    agent.wait_log_times("API server heard resource=pods", 2);
+    let free = stage.member(&host, NODE, "web/free", "free");
+    stage.assert_open(&other, &free.end, HTTP);
+    free.leave(&stage);
+    stage.remove("web/free");
     let rules = |table: &str| -> Vec<String> {
         let is_rule = |line: &&str| line.contains("# handle") && !line.contains("counter") && !line.contains('{');
         table.lines().filter(is_rule).map(|line| line.trim().to_owned()).collect()
@@ -321,13 +332,12 @@ fn an_api_server_or_an_agent_that_is_away_opens_and_closes_nothing() {
     agent.stop();
     let agent = host.agent().config(None).kubeconfig("/run/k8s/agent.kubeconfig").start();
     agent.wait_log("API server cannot be asked");
-    agent.rounds_of("tables.compare", 1);
-    assert_eq!(rules(&table(&host)), before);
     is_right(&stage);
     stage.assert_closed(&front, &unknown.end, HTTP);
     let further = stage.attach(&host, "web/further", NOBODY);
     stage.assert_closed(&front, &further.end, HTTP);
     assert!(line_of_add(&agent, &further.pod.name).contains("policy=quarantine"));
+    assert_eq!(rules(&table(&host)), before);
     unknown.leave(&stage);
     is_right(&stage);
     stage.plane.start_api();
@@ -378,21 +388,30 @@ fn a_node_that_may_not_read_policies_yet_keeps_what_was_and_needs_no_restart_whe
     agent.stop();
 }
 
-/// How many streams of each resource the agents have open, as the API server counts them.
-fn watches(plane: &ControlPlane<'_>) -> Value {
-    let metrics = plane.run("get --raw /metrics");
-    let mut counts = json!({});
-    for resource in ["pods", "namespaces", "networkpolicies", "nodeconfigs", "nodepeers"] {
-        let is_it = |line: &&str| {
-            line.starts_with("apiserver_longrunning_requests{")
-                && line.contains(&format!("resource=\"{resource}\""))
-                && line.contains("verb=\"WATCH\"")
-        };
-        let count: f64 =
-            metrics.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
-        counts[resource] = json!(count);
-    }
-    counts
+/// The watches that an agent has for policies, each a thread: of policies, of namespaces, and of pods.
+fn watches(agent: &Agent<'_>) -> [usize; 3] {
+    let tasks = fs::read_dir(format!("/proc/{}/task", agent.pid())).expect("it runs");
+    // One may have ended since.
+    let names: Vec<String> =
+        tasks.filter_map(|task| fs::read_to_string(task.expect("readable").path().join("comm")).ok()).collect();
+    ["watch-policies", "watch-spaces", "watch-pods-of"]
+        .map(|name| names.iter().filter(|thread| thread.trim() == name).count())
+}
+
+/// Waits until it has that many. One that is wanted no more ends with the next thing that it is told.
+#[track_caller]
+fn wait_watches(stage: &Stage<'_>, agent: &Agent<'_>, expected: [usize; 3]) {
+    let mut count = 0;
+    wait_or(
+        || format!("{:?} instead of {expected:?}", watches(agent)),
+        || {
+            count += 1;
+            for what in ["namespace far", "-n web networkpolicy p", "-n far pod front"] {
+                stage.plane.run(&format!("label --overwrite {what} count={count}"));
+            }
+            (watches(agent) == expected).then_some(())
+        },
+    );
 }
 
 #[test]
@@ -400,25 +419,8 @@ fn a_node_watches_what_its_policies_are_about_and_the_mode_changes_while_it_runs
     let host = Host::new();
     let stage = Stage::new(ControlPlane::start(&host));
     configure(&stage, &json!({"mode": "none"}));
-    // The server itself watches some of it.
-    let own = watches(&stage.plane);
     let agent = agent_of(&host, &stage.plane);
     agent.wait_log("NodeConfig in force");
-    let wait_watches = |policies: u32, pods: u32| {
-        let last = std::cell::RefCell::new(Value::Null);
-        let plus = |resource: &str, more: u32| json!(own[resource].as_f64().expect("a number") + f64::from(more));
-        wait_or(
-            || format!("{} beside {own}", last.borrow()),
-            || {
-                let now = watches(&stage.plane);
-                let right = ["networkpolicies", "namespaces"].iter().all(|kind| now[kind] == plus(kind, policies))
-                    && now["pods"] == plus("pods", 1 + pods);
-                *last.borrow_mut() = now;
-                right.then_some(())
-            },
-        );
-    };
-    wait_watches(0, 0);
     let [front, other] = [stage.stranger(&host, 2), stage.stranger(&host, 3)];
     stage.object("elsewhere", "far/front", "front", &json!({}));
     stage.status("far/front", "Running", &front.ips);
@@ -426,11 +428,13 @@ fn a_node_watches_what_its_policies_are_about_and_the_mode_changes_while_it_runs
     let free = stage.member(&host, NODE, "web/free", "free");
     let db = stage.member(&host, NODE, "web/db", "db");
     stage.assert_open(&other, &db.end, HTTP);
+    assert_eq!(watches(&agent), [0, 0, 0]);
+    assert!(!agent.log().contains("resource=networkpolicies"), "nothing is asked for that nobody needs");
     assert!(!table(&host).contains("ct mark"), "{}", table(&host));
 
     let dropped = || table(&host).contains("policy/web/p/in");
     configure(&stage, &json!({"mode": "audit"}));
-    wait_watches(1, 1);
+    wait_watches(&stage, &agent, [1, 1, 1]);
     wait_for("the policy", || dropped().then_some(()));
     stage.assert_open(&other, &db.end, HTTP);
     configure(&stage, &json!({"mode": "enforce"}));
@@ -454,10 +458,47 @@ fn a_node_watches_what_its_policies_are_about_and_the_mode_changes_while_it_runs
     // Where no policy selects a pod, no pods are watched for any; without policies, nothing is.
     configure(&stage, &json!({"mode": "none"}));
     stage.wait_open(&other, &db.end, HTTP);
-    wait_watches(0, 0);
-    stage.plane.run("-n web delete networkpolicy p");
+    wait_watches(&stage, &agent, [0, 0, 0]);
+    stage.policy("web/p", &lets_in("nobody", &[app_of("far", "front")]));
     configure(&stage, &json!({}));
-    wait_watches(1, 0);
+    wait_watches(&stage, &agent, [1, 1, 0]);
+    agent.stop();
+}
+
+#[test]
+fn a_node_of_many_policies_watches_their_peers_and_not_the_whole_cluster() {
+    let host = Host::new();
+    let (stage, agent) = started(&host);
+    let front = stage.stranger(&host, 2);
+    stage.object("elsewhere", "far/front", "front", &json!({}));
+    stage.status("far/front", "Running", &front.ips);
+    // As charts have them: who comes in from the ingress controller, and the pods of the namespace among themselves.
+    let mut objects = Vec::new();
+    for n in 0..10 {
+        let namespace = format!("team-{n}");
+        objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
+        for (name, way, peers) in
+            [("in", "from", [app_of("far", "front"), app("web")]), ("out", "to", [app_of("far", "dns"), app("data")])]
+        {
+            let direction = if name == "in" { "ingress" } else { "egress" };
+            let spec = json!({"podSelector": {}, "policyTypes": [if name == "in" { "Ingress" } else { "Egress" }],
+                direction: [{way: peers}]});
+            let metadata = json!({"name": name, "namespace": namespace});
+            objects.push(json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}));
+        }
+    }
+    stage.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()).expect("accepted");
+    let mut members = Vec::new();
+    for n in 0..10 {
+        let name = format!("team-{n}/web");
+        members.push(stage.member(&host, NODE, &name, "web"));
+        stage.wait_open(&front, &members[n].end, HTTP);
+        if n == 0 || n == 9 {
+            let [_, _, pods] = watches(&agent);
+            println!("{} namespaces, {pods} watches of pods: {} KiB", n + 1, rss_kib(agent.pid()));
+        }
+    }
+    assert_eq!(watches(&agent), [1, 1, 22]);
     agent.stop();
 }
 

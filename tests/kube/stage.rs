@@ -16,7 +16,7 @@ use crate::support::machine::Machine;
 use crate::support::outcome::Attached;
 use crate::support::plugin::Cni;
 use crate::support::pod;
-use crate::support::waiting::{wait_for, wait_or};
+use crate::support::waiting::wait_or;
 
 /// Where pods listen, by name in their specs: `http` and `dns`.
 pub(crate) const HTTP: u16 = 8080;
@@ -123,8 +123,8 @@ impl<'a> Stage<'a> {
     /// A pod of another node, which is a machine beyond this cable.
     pub(crate) fn stranger(&self, host: &Host, number: u8) -> End {
         let (cable, v4, v6) = (format!("far{number}"), format!("192.0.{number}"), format!("2001:db8:9{number}:"));
-        let here = [format!("{v4}.1/24"), format!("{v6}:1/64")];
-        let there = [format!("{v4}.2/24"), format!("{v6}:2/64")];
+        let here = [format!("{v4}.1/24"), format!("{v6}:1/64"), format!("fe80::{number}:1/64")];
+        let there = [format!("{v4}.2/24"), format!("{v6}:2/64"), format!("fe80::{number}:2/64")];
         let machine: Machine<'_> =
             host.machine(&cable, &here.each_ref().map(|s| &**s), &there.each_ref().map(|s| &**s));
         machine.run(&format!("ip route add default via {v4}.1"));
@@ -215,8 +215,9 @@ pub(crate) fn table(host: &Host) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Waits until the table is as `right` says.
-#[track_caller]
-pub(crate) fn wait_table(host: &Host, what: &str, right: impl Fn(&str) -> bool) -> String {
-    wait_for(what, || Some(table(host)).filter(|table| right(table)))
+/// The addresses of the peers that policies of this node are about, as the table has them.
+pub(crate) fn peers(host: &Host) -> String {
+    let table = table(host);
+    let sets = table.split("\tset pods/").skip(1).filter_map(|set| set.split("\t}").next());
+    sets.collect()
 }
