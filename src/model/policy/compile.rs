@@ -167,7 +167,7 @@ impl Compiled {
         self.links.get(pod).into_iter().flatten()
     }
 
-    /// A pod came, changed, or is gone for good; one that only left a view of chosen pods has changed. Changes elements of sets
+    /// A pod came, changed, or is gone, be it from a view of chosen pods only, and still there. Changes elements of sets
     /// only. If the pod has links here ([`Compiled::links_of`]), each of them has to be looked at as well, by
     /// [`Compiled::subject_changed`].
     pub fn pod_changed(&mut self, before: Option<(&PodKey, &Pod)>, after: Option<(&PodKey, &Pod)>) -> Step {
@@ -182,8 +182,7 @@ impl Compiled {
             takes |= self.exchange(name, selection, &old, &new, &mut changes);
         }
         self.selections = selections;
-        // Nobody uses the address of a pod that is gone, until it is another's, which is a change of its own.
-        changes.step(takes && after.is_some())
+        changes.step(takes)
     }
 
     /// A namespace came, is gone, or has other labels. Changes elements of sets only.
