@@ -60,7 +60,7 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Of which nothing is known yet. The epoch is kept in `state_dir`; `mask` has the bits of the connection mark that are flock's.
+    /// Of which nothing is known yet. The epoch is kept in `state_dir`; `mask` has flock's bits of the connection mark.
     pub fn new(origin: Origin, state_dir: &Path, mask: u32) -> Policies {
         Policies {
             origin,
