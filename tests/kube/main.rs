@@ -13,6 +13,7 @@ mod policies;
 mod policing;
 mod routing;
 mod stage;
+#[allow(unreachable_pub, reason = "it is of two test programs")]
 #[path = "../policy/streams.rs"]
 mod streams;
 #[path = "../support/mod.rs"]

@@ -108,7 +108,7 @@ fn in_words(news: &ClusterNews) -> String {
             let pods = each(&told.each, |key, pod| {
                 let addresses: Vec<String> =
                     pod.into_iter().flat_map(|pod| &pod.addresses).map(ToString::to_string).collect();
-                let ports = pod.into_iter().flat_map(|pod| &pod.ports);
+                let ports = pod.into_iter().flat_map(|pod| pod.ports.iter());
                 let ports: Vec<String> = ports.map(|port| format!("{} {}", port.name, port.port)).collect();
                 format!("{key} [{}] [{}]", addresses.join(" "), ports.join(" "))
             });

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::stage::{DNS, HTTP, Stage, cni, peers, table};
-use crate::streams::{Place, Streams, Way};
+use crate::streams::{Place, Streams, WAYS, Way};
 use crate::support::agent::Agent;
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
@@ -251,7 +251,7 @@ fn what_the_api_server_revokes_ends_with_the_next_packet_and_nothing_else_is_los
     let mut all: Vec<(Place, Place, Way)> = Vec::new();
     for (_, end) in &ends {
         for (from, to) in end.ips.iter().zip(&db.end.ips) {
-            for way in [Way::Requests, Way::Answers, Way::Upload, Way::Download] {
+            for way in WAYS {
                 all.push(((end.netns.clone(), *from), (db.end.netns.clone(), *to), way));
             }
         }

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::machine::Machine;
-use crate::support::outcome::Attached;
 use crate::support::plugin::Cni;
 use crate::support::pod;
 use crate::support::waiting::wait_or;
@@ -41,7 +40,6 @@ pub(crate) struct End {
 /// A pod of this node.
 pub(crate) struct Member<'a> {
     pub(crate) pod: pod::Pod<'a>,
-    pub(crate) attached: Attached,
     pub(crate) end: End,
 }
 
@@ -117,7 +115,7 @@ impl<'a> Stage<'a> {
         let attached = cni(host.add(&pod), name, uid).annotations(&[]).result();
         let ips: Vec<IpAddr> = attached.ipv4().into_iter().chain(attached.ipv6()).collect();
         let end = self.listen(name, pod.netns(), ips);
-        Member { pod, attached, end }
+        Member { pod, end }
     }
 
     /// A pod of another node, which is a machine beyond this cable.

@@ -515,7 +515,10 @@ fn an_address_of_two_pods_stays_a_peer_as_long_as_one_of_them_is() {
     let holds = |compiled: &Compiled| compiled.table().sets[&set].elements.contains(&Element::Address(anycast));
     let [web, far] = [0, 2].map(|number| (key(&cluster.pods[number]), pod(&cluster.pods[number])));
     let step = compiled.pod_changed(Some((&web.0, &web.1)), None);
-    assert!(holds(&compiled) && step.revokes, "it may have left the view only, and its own address is no peer's: {step:?}");
+    assert!(
+        holds(&compiled) && step.revokes,
+        "it may have left the view only, and its own address is no peer's: {step:?}"
+    );
     compiled.pod_changed(None, Some((&web.0, &web.1)));
     let other = |pod: &Pod| Pod { labels: Default::default(), ..pod.clone() };
     compiled.pod_changed(Some((&far.0, &far.1)), Some((&far.0, &other(&far.1))));
