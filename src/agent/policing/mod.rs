@@ -317,8 +317,7 @@ impl Policing {
     /// Has what stands go on, with the links that there are, as long as it is not known what the policies are.
     fn go_on(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
         if self.inherited.is_none() || self.tables.in_force().is_none() {
-            let known = self.but_for_policies(wishes);
-            if !self.tables.inherit(&known, deadline)? {
+            if !self.tables.inherit(deadline)? {
                 return Err(Cause::PoliciesUnknown);
             }
             let inherited = self.inherited.get_or_insert_with(|| Inherited::by(self.leases.values()));
@@ -335,14 +334,10 @@ impl Policing {
         Ok(())
     }
 
-    fn but_for_policies(&self, wishes: &Wishes) -> Ruleset {
+    fn wanted(&mut self, wishes: &Wishes) -> Ruleset {
         let state = self.node.get();
         let peers = self.peers.as_ref().map(Board::get);
-        whole(wishes, &state, peers.as_deref(), self.leases.values())
-    }
-
-    fn wanted(&mut self, wishes: &Wishes) -> Ruleset {
-        let mut wanted = self.but_for_policies(wishes);
+        let mut wanted = whole(wishes, &state, peers.as_deref(), self.leases.values());
         if let Some(part) = self.policies.part() {
             wanted::add(&mut wanted, part);
         } else if let Some(inherited) = &self.inherited {
@@ -509,7 +504,7 @@ impl Policing {
     fn let_go(&mut self, attachment: &Attachment) {
         let deadline = Instant::now() + LIMIT;
         let Some(lease) = self.leases.remove(attachment) else { return };
-        if let Ok(true) = self.tables.inherit(&Ruleset::new(), deadline) {
+        if let Ok(true) = self.tables.inherit(deadline) {
             let changes =
                 self.tables.in_force().map(|standing| of_link(standing, &lease.host_link)).unwrap_or_default();
             self.tables.change(&changes, deadline).ok();

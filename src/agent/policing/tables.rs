@@ -77,21 +77,20 @@ impl Tables {
         }
     }
 
-    /// Takes what stands for what is in force, as far as it can be told: the rules of chains are those that are known if it shows just
-    /// these, and left alone where nothing else is wanted of them. False if something in it cannot be told; then it is not known what is in force.
+    /// Takes what stands for what is in force, as far as it can be told: without the rules of chains, which are to be left alone
+    /// where nothing else is wanted of them. False if something in it cannot be told; then it is not known what is in force.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn inherit(&mut self, known: &Ruleset, deadline: Instant) -> Result<bool, NftError> {
+    pub fn inherit(&mut self, deadline: Instant) -> Result<bool, NftError> {
         self.in_force = None;
         let mut standing = Ruleset::new();
         for key in self.keys {
-            let Some(shown) = Tables::nft(&mut self.nft)?.read(*key, deadline)? else { continue };
-            let Some(mut table) = shown.outline() else { return Ok(false) };
-            let chains = known.get(key).into_iter().flat_map(|known| &known.chains);
-            let same = chains.filter(|(name, chain)| shown.has_chain(name, chain));
-            table.chains.extend(same.map(|(name, chain)| (name.clone(), chain.clone())));
-            standing.insert(*key, table);
+            match Tables::nft(&mut self.nft)?.read(*key, deadline)?.map(|shown| shown.outline()) {
+                None => {}
+                Some(Some(table)) => drop(standing.insert(*key, table)),
+                Some(None) => return Ok(false),
+            }
         }
         self.in_force = Some(standing);
         Ok(true)

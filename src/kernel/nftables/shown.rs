@@ -212,33 +212,25 @@ impl Shown {
     }
 
     fn chains_differ(&self, wanted: &Table) -> Option<String> {
-        let different = wanted.chains.iter().find_map(|(name, chain)| self.chain_differs(name, chain));
-        let foreign = || self.chains.keys().find(|name| !wanted.chains.contains_key(*name));
-        different.or_else(|| foreign().map(|name| format!("there is a chain {name} that nobody wants")))
-    }
-
-    /// Whether it has this chain, with these rules.
-    pub fn has_chain(&self, name: &str, chain: &Chain) -> bool {
-        self.chain_differs(name, chain).is_none()
-    }
-
-    fn chain_differs(&self, name: &str, chain: &Chain) -> Option<String> {
-        let Some(shown) = self.chains.get(name) else { return Some(format!("chain {name} is missing")) };
-        let base = chain.base.map(|base| {
-            let (kind, hook) = base_of(self.key, base);
-            (kind.to_owned(), hook, base.priority, NF_ACCEPT)
-        });
-        if shown.base != base {
-            return Some(format!("packets enter chain {name} elsewhere, or what reaches its end does not go on"));
+        for (name, chain) in &wanted.chains {
+            let Some(shown) = self.chains.get(name) else { return Some(format!("chain {name} is missing")) };
+            let base = chain.base.map(|base| {
+                let (kind, hook) = base_of(self.key, base);
+                (kind.to_owned(), hook, base.priority, NF_ACCEPT)
+            });
+            if shown.base != base {
+                return Some(format!("packets enter chain {name} elsewhere, or what reaches its end does not go on"));
+            }
+            let rules = chain.rules.iter().zip(&shown.rules);
+            if let Some(number) = rules.into_iter().position(|(rule, shown)| *shown != ShownRule::wanted(rule)) {
+                return Some(format!("rule {} of chain {name} is another one", number + 1));
+            }
+            if chain.rules.len() != shown.rules.len() {
+                return Some(format!("chain {name} has {} rules instead of {}", shown.rules.len(), chain.rules.len()));
+            }
         }
-        let rules = chain.rules.iter().zip(&shown.rules);
-        if let Some(number) = rules.into_iter().position(|(rule, shown)| *shown != ShownRule::wanted(rule)) {
-            return Some(format!("rule {} of chain {name} is another one", number + 1));
-        }
-        if chain.rules.len() != shown.rules.len() {
-            return Some(format!("chain {name} has {} rules instead of {}", shown.rules.len(), chain.rules.len()));
-        }
-        None
+        let foreign = self.chains.keys().find(|name| !wanted.chains.contains_key(*name));
+        foreign.map(|name| format!("there is a chain {name} that nobody wants"))
     }
 }
 
