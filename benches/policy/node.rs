@@ -117,7 +117,7 @@ impl<'a> Node<'a> {
         in_netns(&self.host.netns(), || {
             let mut nft = Nftables::open().expect("a socket");
             let Some(shown) = nft.read(FILTER, Instant::now() + PATIENCE).expect("readable") else { return 0 };
-            let table = shown.outline().expect("flock's own table");
+            let table = shown.outline(&model::ruleset::Table::default()).expect("flock's own table");
             let sets = table.sets.iter().filter(|(_, set)| set.form == Form::Addresses(Family::V4));
             sets.map(|(_, set)| set.elements.len()).sum()
         })

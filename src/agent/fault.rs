@@ -128,8 +128,6 @@ pub enum Cause {
     Netns(NetnsError),
     /// The kernel refused, or did not answer in time.
     Netlink(NetlinkError),
-    /// A table of another flock filters, and nobody knows yet what its rules are to become.
-    PoliciesUnknown,
     /// What the pod may send and receive cannot be had in force.
     Nftables(NftError),
     /// Somebody has a route to an address that was to be the pod's.
@@ -246,13 +244,6 @@ impl Fault {
                 let code = if error.is_transient() { Code::TryAgainLater } else { Code::Internal };
                 (code, self.step.kernel_refused(), format!("{error}{}", remedy(error)))
             }
-            Cause::PoliciesUnknown => (
-                Code::TryAgainLater,
-                "policies are not known yet",
-                "the table inet flock of another version of flock goes on to filter until they are; the log of flock-agent says what \
-                 is missing"
-                    .to_owned(),
-            ),
             Cause::Nftables(error) => {
                 let code = if error.is_transient() { Code::TryAgainLater } else { Code::Internal };
                 (code, "source check and policies cannot be set", format!("{error}{}", filter_remedy(error)))

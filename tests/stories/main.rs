@@ -39,6 +39,7 @@ mod nftables;
 mod node;
 mod odd_links;
 mod old_kernels;
+mod policing;
 mod policy_page;
 mod recovery;
 mod routes;

@@ -49,8 +49,7 @@ use model::lease::Lease;
 use model::masquerade::{MASQUERADE4, MASQUERADE6};
 use model::policing::Policing as Wishes;
 use model::policy::names;
-use model::ruleset::diff::{Change, diff};
-use model::ruleset::{Ruleset, TableFamily, TableKey};
+use model::ruleset::{Ruleset, Table, TableFamily, TableKey};
 
 /// The tables of this thread.
 const TABLES: &[TableKey] = &[guard::FILTER, guard::ARP, MASQUERADE4, MASQUERADE6];
@@ -95,6 +94,8 @@ pub struct Policing {
     /// Whose tables these are: the leases of the last round, and what has come and gone since.
     leases: BTreeMap<Attachment, Lease>,
     budget: Budget,
+    /// Somebody changes the tables again and again: until then, what the kernel announces is not looked at.
+    contested: Option<Instant>,
     account: Account,
     state: PolicingState,
     board: Board<PolicingState>,
@@ -137,6 +138,7 @@ impl Policing {
             listening: false,
             leases: BTreeMap::new(),
             budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
+            contested: None,
             account: Account::default(),
             state: PolicingState::default(),
             board,
@@ -184,7 +186,8 @@ impl Policing {
                     Message::Look => look = look.max(Some(Look::Wanted)),
                     Message::Kernel => {
                         self.police.looks_at_kernel();
-                        look = Some(Look::Kernel);
+                        let waits = self.contested.is_some_and(|until| Instant::now() < until);
+                        look = look.max((!waits).then_some(Look::Kernel));
                     }
                     Message::Stop => return,
                 }
@@ -228,29 +231,35 @@ impl Policing {
         // Without a NodeConfig nobody knows what is wanted, and what stands from before goes on.
         let Some(wishes) = self.wishes() else { return Ok(()) };
         self.policies.wish(&wishes);
-        if look == Look::Kernel && self.inherited.is_some() {
-            // Its rules are not known, so it is looked at anew.
-            self.tables.forget();
-        } else if look == Look::Kernel
-            && let Compared::Differs(what) = self.tables.compare(deadline).map_err(refused)?
+        let is_known = self.tables.in_force().is_some();
+        if look == Look::Kernel
+            && let Compared::Differs(what) =
+                self.tables.compare(self.inherited.as_ref().and_then(Inherited::shown), deadline).map_err(refused)?
         {
-            if !self.budget.take(Instant::now()) {
-                log::warn("somebody keeps changing flock's tables; they are put back in rounds only")
-                    .with("seconds", INTERVAL.as_secs())
-                    .write_limited();
+            let now = Instant::now();
+            if !self.budget.take(now) {
+                if self.contested.is_none() {
+                    log::warn("somebody keeps changing flock's tables; they are put back in rounds only")
+                        .with("seconds", INTERVAL.as_secs())
+                        .with("what", what)
+                        .write();
+                }
+                self.contested = Some(now + INTERVAL);
                 return Ok(());
             }
             log::error("somebody has changed flock's tables, they are put back").with("what", what).write_limited();
+        } else if look == Look::Kernel && is_known {
+            self.contested = None;
         }
         self.policies.compile(self.leases.values(), &wishes);
-        self.make(&wishes, deadline).map_err(fail)
+        self.make(&wishes, deadline).map_err(refused)
     }
 
     /// Brings the kernel to what is wanted.
     ///
     /// # Errors
-    /// The kernel refuses; [`Cause::PoliciesUnknown`].
-    fn make(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
+    /// The kernel refuses, or what stands cannot be gone on with.
+    fn make(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), NftError> {
         let needed = self.needs_tables(wishes);
         if needed {
             self.tables.are_needed();
@@ -258,7 +267,7 @@ impl Policing {
             return Ok(());
         }
         match self.make_tables(wishes, deadline) {
-            Err(Cause::Nftables(error)) if error.is_absent() && !needed => {
+            Err(error) if error.is_absent() && !needed => {
                 self.tables.are_absent();
                 Ok(())
             }
@@ -266,18 +275,38 @@ impl Policing {
         }
     }
 
-    fn make_tables(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
-        if self.policies.are_kept(wishes) && self.policies.part().is_none() {
-            return self.go_on(wishes, deadline);
+    fn make_tables(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), NftError> {
+        let is_open = self.policies.are_kept(wishes) && self.policies.part().is_none();
+        if is_open && (self.inherited.is_none() || self.tables.in_force().is_none()) {
+            self.inherit(wishes, deadline)?;
         }
-        if self.inherited.take().is_some() {
+        if let Some(inherited) = &mut self.inherited
+            && let Some(epoch) = self.policies.take_moved()
+        {
+            inherited.moves((self.policies.mask(), epoch));
+        }
+        if !is_open && self.inherited.take().is_some() {
             self.tables.forget();
         }
         let mut wanted = self.wanted(wishes);
         self.listen_for(&wanted);
+        let keeps = |ruleset: &Ruleset| {
+            ruleset.get(&guard::FILTER).is_some_and(|table| table.chains.contains_key(names::EPOCH))
+        };
+        if keeps(&wanted) && self.inherited.is_none() && self.tables.in_force().is_some_and(|in_force| !keeps(in_force))
+        {
+            // Connections may bear the mark from a time before policies were switched off, in which others were in force.
+            self.policies.revoke();
+            wanted = self.wanted(wishes);
+        }
         if self.tables.in_force().is_none() && self.policies.part().is_some() {
-            if let Some(mark) = self.tables.mark(guard::FILTER, names::EPOCH, self.policies.mask(), deadline)? {
-                self.policies.marks_may_be(mark);
+            if let Some(standing) = self.tables.standing(guard::FILTER, deadline)? {
+                let mark = standing.mark(names::EPOCH, self.policies.mask());
+                mark.into_iter().for_each(|mark| self.policies.marks_may_be(mark));
+                if self.policies.were_led(wanted::led(&standing), self.leases.values(), wishes) {
+                    self.policies.compile(self.leases.values(), wishes);
+                }
+                wanted = self.wanted(wishes);
             }
             if self.tables.is_other(&wanted, deadline)? {
                 // What stands may have allowed what is not to be.
@@ -294,7 +323,7 @@ impl Policing {
         if former.is_some() {
             self.former = None;
         }
-        Ok(self.look_for_former(wishes, deadline)?)
+        self.look_for_former(wishes, deadline)
     }
 
     /// Says once that policies of the Go flock stand where nothing takes their place.
@@ -314,24 +343,29 @@ impl Policing {
         Ok(())
     }
 
-    /// Has what stands go on, with the links that there are, as long as it is not known what the policies are.
-    fn go_on(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), Cause> {
-        if self.inherited.is_none() || self.tables.in_force().is_none() {
-            if !self.tables.inherit(deadline)? {
-                return Err(Cause::PoliciesUnknown);
+    /// What stands is not known in full, and has to go on.
+    fn inherit(&mut self, wishes: &Wishes, deadline: Instant) -> Result<(), NftError> {
+        let standing = self.tables.standing(guard::FILTER, deadline)?;
+        self.tables.forget();
+        match &mut self.inherited {
+            Some(inherited) => {
+                if inherited.look(standing, self.leases.values()) {
+                    log::error("somebody has changed what an earlier agent left of policies: its pods are closed until all is known")
+                        .write();
+                }
             }
-            let inherited = self.inherited.get_or_insert_with(|| Inherited::by(self.leases.values()));
-            inherited.stands(self.tables.in_force().and_then(|standing| standing.get(&guard::FILTER)));
+            none => {
+                let mark = standing.as_ref().and_then(|shown| shown.mark(names::EPOCH, self.policies.mask()));
+                let inherited = Inherited::of(standing, self.leases.values());
+                *none = Some(inherited.ok_or_else(|| tables::unknown(guard::FILTER))?);
+                mark.into_iter().for_each(|mark| self.policies.marks_may_be(mark));
+            }
         }
         let wanted = self.wanted(wishes);
-        self.listen_for(&wanted);
-        // A table that can only be made anew would lose rules that nobody knows.
-        let anew = |in_force| diff(&wanted, in_force).contains(&Change::RemoveTable(guard::FILTER));
-        if self.inherited.as_ref().is_some_and(Inherited::is_something) && self.tables.in_force().is_some_and(anew) {
-            return Err(Cause::PoliciesUnknown);
+        match self.inherited.as_ref().and_then(Inherited::shown) {
+            Some(shown) => self.tables.inherit((guard::FILTER, shown), &wanted, deadline),
+            None => Ok(()),
         }
-        self.tables.put_instead(wanted, None, deadline)?;
-        Ok(())
     }
 
     fn wanted(&mut self, wishes: &Wishes) -> Ruleset {
@@ -342,7 +376,7 @@ impl Policing {
             wanted::add(&mut wanted, part);
         } else if let Some(inherited) = &self.inherited {
             let closed = |lease: &Lease| self.policies.is_quarantined(lease, wishes);
-            inherited.go_on(&mut wanted, self.leases.values(), closed, self.policies.mask());
+            inherited.go_on(&mut wanted, self.leases.values(), closed);
         }
         wanted
     }
@@ -451,7 +485,7 @@ impl Policing {
         changes.extend(self.policies.link_comes(&lease, &self.leases, &wishes));
         let done = match self.tables.in_force() {
             Some(in_force) if self.inherited.is_none() && after.keys().all(|key| in_force.contains_key(key)) => {
-                self.tables.change(&changes, deadline).map_err(Cause::from)
+                self.tables.change(&changes, deadline)
             }
             _ => self.make(&wishes, deadline),
         };
@@ -470,7 +504,7 @@ impl Policing {
                 };
                 self.policies.link_goes(&lease, &self.leases, &wishes);
                 self.tables.forget();
-                Err(error)
+                Err(error.into())
             }
         }
     }
@@ -481,6 +515,9 @@ impl Policing {
         let Some(wishes) = self.wishes() else { return self.let_go(attachment) };
         let before = self.guarded(attachment, &wishes);
         let Some(lease) = self.leases.remove(attachment) else { return };
+        if let Some(inherited) = &mut self.inherited {
+            inherited.forget(&lease.host_link);
+        }
         let after = self.guarded(attachment, &wishes);
         let mut changes = elements(&before, &after);
         changes.extend(self.policies.link_goes(&lease, &self.leases, &wishes));
@@ -488,11 +525,10 @@ impl Policing {
         let done = match self.tables.in_force() {
             // Where there is no pod, there is no table.
             _ if self.leases.is_empty() => self.make(&wishes, deadline),
-            Some(_) if self.inherited.is_none() => self.tables.change(&changes, deadline).map_err(Cause::from),
+            Some(_) if self.inherited.is_none() => self.tables.change(&changes, deadline),
             _ => Ok(()),
         };
-        if let Err(cause) = done {
-            let error = Fault { step: Step::Unwire, cause };
+        if let Err(error) = done {
             log::warn("what a pod could send is let go of in the next round")
                 .with("cid", &attachment.container_id)
                 .with("err", error)
@@ -504,11 +540,12 @@ impl Policing {
     fn let_go(&mut self, attachment: &Attachment) {
         let deadline = Instant::now() + LIMIT;
         let Some(lease) = self.leases.remove(attachment) else { return };
-        if let Ok(true) = self.tables.inherit(deadline) {
-            let changes =
-                self.tables.in_force().map(|standing| of_link(standing, &lease.host_link)).unwrap_or_default();
-            self.tables.change(&changes, deadline).ok();
+        let mut standing = Ruleset::new();
+        for key in TABLES {
+            let shown = self.tables.standing(*key, deadline).ok().flatten();
+            standing.extend(shown.and_then(|shown| shown.outline(&Table::default())).map(|table| (*key, table)));
         }
+        self.tables.change(&of_link(&standing, &lease.host_link), deadline).ok();
         self.tables.forget();
     }
 

@@ -14,6 +14,7 @@ use crate::agent::policing::cluster::{Change as News, Cluster, ClusterNews, Lear
 use crate::agent::policing::epoch::Epoch;
 use crate::agent::policing::state::{Ails, Counts};
 use crate::agent::policing::watches::Wish;
+use crate::process::log;
 use model::addr::{Attachment, IfName};
 use model::lease::{Lease, PodName};
 use model::policing::{Mode, Policing as Wishes};
@@ -53,8 +54,12 @@ pub struct Policies {
     wished: Option<Wish>,
     /// The links of which it has been known once what holds for them.
     settled: BTreeSet<IfName>,
+    /// Links of containers whose pod is not known any more, and that had policies.
+    orphans: BTreeSet<IfName>,
     /// The addresses of pods that are gone.
     left: Left,
+    /// The epoch has moved while nobody knew what should stand.
+    moved: bool,
     /// Of a directory: the pods that it tells of, which do not say of which node they are.
     written: BTreeMap<PodKey, Arc<Pod>>,
 }
@@ -70,7 +75,9 @@ impl Policies {
             compiled: None,
             wished: None,
             settled: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             left: Left::default(),
+            moved: false,
             written: BTreeMap::new(),
         }
     }
@@ -138,14 +145,39 @@ impl Policies {
         self.epoch.at_least(mark);
     }
 
+    /// Learns that what stands in the kernel from before has policies for these links. Those of `leases` whose pod nobody knows, as
+    /// the record was lost, are closed until they are made anew. True if that is news.
+    pub fn were_led<'a, 'b>(
+        &mut self,
+        led: impl Iterator<Item = &'a IfName>,
+        leases: impl Iterator<Item = &'b Lease>,
+        wishes: &Wishes,
+    ) -> bool {
+        if wishes.mode != Mode::Enforce || wishes.unknown_open {
+            return false;
+        }
+        let led: BTreeSet<&IfName> = led.collect();
+        let nameless = leases.filter(|lease| led.contains(&lease.host_link) && self.pod_of(lease).is_none());
+        let more: Vec<IfName> = nameless.map(|lease| lease.host_link.clone()).collect();
+        let before = self.orphans.len();
+        for link in more {
+            if self.orphans.insert(link.clone()) {
+                log::error("pod of a link that had policies is not known, so nothing reaches it: delete the pod")
+                    .with("link", link)
+                    .write_limited();
+            }
+        }
+        self.orphans.len() > before
+    }
+
     /// The bits of the connection mark that are flock's.
     pub fn mask(&self) -> u32 {
         self.mask
     }
 
-    /// Forgets what was compiled, so that it is compiled again. Whatever is allowed then is judged anew.
-    pub fn forget_compiled(&mut self) {
-        self.compiled = None;
+    /// The value of the mark from now on, if it has moved while what stands was an earlier agent's.
+    pub fn take_moved(&mut self) -> Option<Option<u32>> {
+        std::mem::take(&mut self.moved).then(|| self.epoch.value())
     }
 
     /// Asks for the watches that are needed, if they are others than before.
@@ -207,6 +239,12 @@ impl Policies {
             if led && self.left.has_any(&subject.addresses) {
                 changes.extend(self.revoke());
             }
+        } else if self.are_kept(wishes)
+            && subject.treatment == Treatment::Quarantine
+            && self.left.has_any(&subject.addresses)
+        {
+            self.revoke();
+            self.moved = true;
         }
         changes
     }
@@ -214,6 +252,7 @@ impl Policies {
     /// The link of `lease`, which is none of `leases` any more, has gone.
     pub fn link_goes(&mut self, lease: &Lease, leases: &BTreeMap<Attachment, Lease>, wishes: &Wishes) -> Vec<Change> {
         self.settled.remove(&lease.host_link);
+        self.orphans.remove(&lease.host_link);
         self.left.add(lease.addresses());
         let mut changes = Vec::new();
         if let Some(compiled) = &mut self.compiled {
@@ -347,8 +386,13 @@ impl Policies {
     }
 
     fn treatment(&self, lease: &Lease, pod: Option<&PodKey>, wishes: &Wishes) -> Treatment {
-        // A container that is no pod's has no policies.
-        let Some(pod) = pod else { return Treatment::Exempt };
+        let Some(pod) = pod else {
+            // A container that is no pod's has no policies.
+            let had_some = self.orphans.contains(&lease.host_link)
+                || self.part().is_some_and(|part| part.maps.values().any(|map| map.contains_key(&lease.host_link)));
+            let is_closed = had_some && wishes.mode == Mode::Enforce && !wishes.unknown_open;
+            return if is_closed { Treatment::Quarantine } else { Treatment::Exempt };
+        };
         if !self.settled.contains(&lease.host_link) && !self.is_known(lease, pod) {
             return if wishes.unknown_open { Treatment::Exempt } else { Treatment::Quarantine };
         }

@@ -6,8 +6,9 @@
 
 use std::time::Instant;
 
-use crate::kernel::nftables::NftError;
+use crate::kernel::nftables::shown::Shown;
 use crate::kernel::nftables::socket::Nftables;
+use crate::kernel::nftables::{Cause, NftError};
 use crate::process::failpoint;
 use model::ruleset::diff::{Change, carried_out, diff};
 use model::ruleset::{Ruleset, Table, TableKey};
@@ -77,32 +78,41 @@ impl Tables {
         }
     }
 
-    /// Takes what stands for what is in force, as far as it can be told: without the rules of chains, which are to be left alone
-    /// where nothing else is wanted of them. False if something in it cannot be told; then it is not known what is in force.
+    /// The table that stands; none if there is none.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn inherit(&mut self, deadline: Instant) -> Result<bool, NftError> {
-        self.in_force = None;
-        let mut standing = Ruleset::new();
-        for key in self.keys {
-            match Tables::nft(&mut self.nft)?.read(*key, deadline)?.map(|shown| shown.outline()) {
-                None => {}
-                Some(Some(table)) => drop(standing.insert(*key, table)),
-                Some(None) => return Ok(false),
-            }
-        }
-        self.in_force = Some(standing);
-        Ok(true)
+    pub fn standing(&mut self, key: TableKey, deadline: Instant) -> Result<Option<Shown>, NftError> {
+        Tables::nft(&mut self.nft)?.read(key, deadline)
     }
 
-    /// The value with which `chain` of the table that stands compares the connection's mark.
+    /// Takes what stands for what is in force, as far as it can be told beside what is `wanted`: with unknown rules in the chains of
+    /// the table `key`, which is `shown`. A chain that goes on to be wanted with unknown rules is left alone.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
-    pub fn mark(&mut self, key: TableKey, chain: &str, mask: u32, deadline: Instant) -> Result<Option<u32>, NftError> {
-        let shown = Tables::nft(&mut self.nft)?.read(key, deadline)?;
-        Ok(shown.and_then(|shown| shown.mark(chain, mask)))
+    /// The kernel cannot be asked, or the table is none that can be gone on with ([`Cause::Unknown`]).
+    pub fn inherit(
+        &mut self,
+        (key, shown): (TableKey, &Shown),
+        wanted: &Ruleset,
+        deadline: Instant,
+    ) -> Result<(), NftError> {
+        let nothing = Table::default();
+        let of = |key: &TableKey| wanted.get(key).unwrap_or(&nothing);
+        let mut in_force = Ruleset::new();
+        in_force.insert(key, shown.outline(of(&key)).ok_or_else(|| unknown(key))?);
+        let mut odd = Vec::new();
+        for other in self.keys.iter().filter(|other| **other != key) {
+            let Some(shown) = Tables::nft(&mut self.nft)?.read(*other, deadline)? else { continue };
+            match shown.outline(of(other)) {
+                Some(table) => _ = in_force.insert(*other, table),
+                // Nothing of it goes on.
+                None => odd.push(Change::RemoveTable(*other)),
+            }
+        }
+        self.carry_out(&odd, deadline)?;
+        self.in_force = Some(in_force);
+        Ok(())
     }
 
     /// Whether the kernel shows something else than `wanted`, or something that `wanted` lacks.
@@ -110,7 +120,7 @@ impl Tables {
     /// # Errors
     /// The kernel cannot be asked.
     pub fn is_other(&mut self, wanted: &Ruleset, deadline: Instant) -> Result<bool, NftError> {
-        Ok(self.differs(wanted, deadline)?.is_some())
+        Ok(self.differs(wanted, None, deadline)?.is_some())
     }
 
     fn nft(nft: &mut Option<Nftables>) -> Result<&mut Nftables, NftError> {
@@ -126,7 +136,7 @@ impl Tables {
     ///
     /// # Errors
     /// The kernel refuses, or there was no time. What is in force is then what was before, and is read again before the next
-    /// change.
+    /// change. [`Cause::Unknown`]: there is no way to `wanted` but to make a chain anew whose rules are not known.
     pub fn put_instead(
         &mut self,
         wanted: Ruleset,
@@ -135,9 +145,9 @@ impl Tables {
     ) -> Result<bool, NftError> {
         let mut changes = match &self.in_force {
             Some(in_force) => diff(&wanted, in_force),
-            None => match self.differs(&wanted, deadline) {
+            None => match self.differs(&wanted, None, deadline) {
                 Ok(None) => Vec::new(),
-                Ok(Some((_, standing))) => anew(&wanted, &standing),
+                Ok(Some(_)) => self.mended(&wanted, deadline)?,
                 // A node that needs none does without: what cannot be there need not be removed.
                 Err(error) if error.is_absent() && wanted.is_empty() => Vec::new(),
                 Err(error) => return Err(error),
@@ -149,6 +159,14 @@ impl Tables {
         {
             changes.push(Change::RemoveTable(former));
             stood = true;
+        }
+        let makes_unknown = |change: &Change| match change {
+            Change::PutRules(key, _, rules) => rules.iter().any(Vec::is_empty).then_some(*key),
+            _ => None,
+        };
+        if let Some(key) = changes.iter().find_map(makes_unknown) {
+            self.in_force = None;
+            return Err(unknown(key));
         }
         self.carry_out(&changes, deadline)?;
         self.in_force = Some(wanted);
@@ -182,6 +200,22 @@ impl Tables {
         Ok(())
     }
 
+    /// The changes that make of what stands what is wanted. Each chain goes on where it is, with other rules: in the moment in which
+    /// a whole table takes the place of another one, single packets pass both. Only what flock cannot have made is made anew.
+    fn mended(&mut self, wanted: &Ruleset, deadline: Instant) -> Result<Vec<Change>, NftError> {
+        let (mut changes, mut standing) = (Vec::new(), Ruleset::new());
+        let nothing = Table::default();
+        for key in self.keys {
+            let Some(shown) = Tables::nft(&mut self.nft)?.read(*key, deadline)? else { continue };
+            match shown.outline(wanted.get(key).unwrap_or(&nothing)) {
+                Some(table) => drop(standing.insert(*key, table)),
+                None => changes.push(Change::RemoveTable(*key)),
+            }
+        }
+        changes.extend(diff(wanted, &standing));
+        Ok(changes)
+    }
+
     fn carry_out(&mut self, changes: &[Change], deadline: Instant) -> Result<(), NftError> {
         if changes.is_empty() {
             return Ok(());
@@ -198,12 +232,12 @@ impl Tables {
         Ok(())
     }
 
-    /// Compares what the kernel shows with what is in force. Nothing is read where the kernel has counted no change since the last
-    /// comparison.
+    /// Compares what the kernel shows with what is in force, and rules that nobody knows with those that were `before`. Nothing is
+    /// read where the kernel has counted no change since the last comparison.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn compare(&mut self, deadline: Instant) -> Result<Compared, NftError> {
+    pub fn compare(&mut self, before: Option<&Shown>, deadline: Instant) -> Result<Compared, NftError> {
         failpoint::pass("tables.compare").ok();
         let Some(in_force) = self.in_force.take() else { return Ok(Compared::Same) };
         if in_force.is_empty() && self.nft.is_none() {
@@ -217,7 +251,7 @@ impl Tables {
             self.in_force = Some(in_force);
             return Ok(Compared::Same);
         }
-        let differs = self.differs(&in_force, deadline)?;
+        let differs = self.differs(&in_force, before, deadline)?;
         match differs {
             None => {
                 self.in_force = Some(in_force);
@@ -229,7 +263,12 @@ impl Tables {
     }
 
     /// The first difference between what the kernel shows and `wanted`, with the tables that stand there.
-    fn differs(&mut self, wanted: &Ruleset, deadline: Instant) -> Result<Option<(String, Vec<TableKey>)>, NftError> {
+    fn differs(
+        &mut self,
+        wanted: &Ruleset,
+        before: Option<&Shown>,
+        deadline: Instant,
+    ) -> Result<Option<(String, Vec<TableKey>)>, NftError> {
         let (mut first, mut standing) = (None, Vec::new());
         let nothing = Table::default();
         for key in self.keys {
@@ -238,7 +277,7 @@ impl Tables {
                 (None, None) => None,
                 (None, Some(_)) => Some(format!("{key} is gone")),
                 (Some(_), None) => Some(format!("{key} is there")),
-                (Some(shown), wanted) => shown.differs(wanted.unwrap_or(&nothing)),
+                (Some(shown), wanted) => shown.differs_from(wanted.unwrap_or(&nothing), before),
             };
             standing.extend(shown.map(|_| *key));
             first = first.or(differs);
@@ -247,9 +286,7 @@ impl Tables {
     }
 }
 
-/// The changes that make the tables anew in one batch, whatever they hold.
-fn anew(wanted: &Ruleset, standing: &[TableKey]) -> Vec<Change> {
-    let mut changes: Vec<Change> = standing.iter().map(|key| Change::RemoveTable(*key)).collect();
-    changes.extend(diff(wanted, &Ruleset::new()));
-    changes
+/// What is there cannot be gone on with.
+pub fn unknown(key: TableKey) -> NftError {
+    NftError { what: format!("go on with {key}"), cause: Cause::Unknown }
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::agent::node::peers::Listed;
 use crate::agent::node::state::NodeState;
+use crate::kernel::nftables::shown::{Shown, unknown_rules};
 use model::addr::IfName;
 use model::guard::{self, FILTER};
 use model::lease::{Lease, Phase};
@@ -122,44 +123,95 @@ pub fn of_link(standing: &Ruleset, link: &IfName) -> Vec<Change> {
 /// The policies' part that an earlier agent has left. Its rules are not known, and stay as they are.
 #[derive(Debug, Default)]
 pub struct Inherited {
+    /// The table as the kernel has shown it; none if there was none, or if somebody has changed it since.
+    shown: Option<Shown>,
     part: Table,
     /// The links that were there: one of which nothing was said was open.
     made_before: BTreeSet<IfName>,
-    /// The links of which something was said.
-    led: BTreeSet<IfName>,
+    /// Links that it was about and that it does not keep any more.
+    closed: BTreeSet<IfName>,
 }
 
 impl Inherited {
-    /// Beside the links of these leases, of which those that are committed were made before.
-    pub fn by<'a>(leases: impl Iterator<Item = &'a Lease>) -> Inherited {
+    /// Of the table that stands, beside the links of these leases, of which those that are committed were made before. None if it is
+    /// not such as this flock makes, and cannot be gone on with.
+    pub fn of<'a>(standing: Option<Shown>, leases: impl Iterator<Item = &'a Lease>) -> Option<Inherited> {
         let committed = leases.filter(|lease| lease.phase == Phase::Committed);
         let made_before = committed.map(|lease| lease.host_link.clone()).collect();
-        Inherited { made_before, ..Inherited::default() }
-    }
-
-    /// Takes the outline of the table that stands now.
-    pub fn stands(&mut self, standing: Option<&Table>) {
-        let mut part = standing.cloned().unwrap_or_default();
+        let mut inherited = Inherited { made_before, ..Inherited::default() };
+        let Some(shown) = standing else { return Some(inherited) };
+        if shown.is_dormant() {
+            // It keeps nothing, and what it kept can be told.
+            inherited.closed.extend(led(&shown).cloned());
+            return Some(inherited);
+        }
+        let mut part = shown.outline(&Table::default())?;
         let others = |name: &str| guard::NAMES.contains(&name) || sweep::is_name(name);
         part.sets.retain(|name, _| !others(name));
         part.chains.retain(|name, _| !others(name));
-        self.led.extend(part.maps.values().flat_map(|map| map.keys().cloned()));
-        self.part = part;
+        if !part.chains.is_empty() || !part.maps.is_empty() {
+            // What is closed from now on is closed by these.
+            let known = quarantine(BTreeSet::from([any_link()?]), (0, None));
+            let is_same = |name: &str| known.chains.get(name).is_some_and(|chain| shown.has_rules(name, &chain.rules));
+            if ![names::EGRESS, names::INGRESS, names::QUARANTINE].into_iter().all(is_same) {
+                return None;
+            }
+        }
+        Some(Inherited { shown: Some(shown), part, ..inherited })
     }
 
-    /// Whether there are rules that would be lost with the table.
-    pub fn is_something(&self) -> bool {
-        !self.part.chains.is_empty()
+    /// The table as the kernel has shown it, as long as it goes on.
+    pub fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
     }
 
-    /// Adds the part to what is wanted: with the links of `leases`, and those that are `closed` in quarantine, as far as it says
+    /// Compares with what stands now. If somebody has changed what an earlier agent has left, nobody knows any more what it said: the
+    /// links that it was about are closed. True in that case.
+    pub fn look<'a>(&mut self, standing: Option<Shown>, leases: impl Iterator<Item = &'a Lease>) -> bool {
+        let Some(before) = self.shown.take() else { return false };
+        let links: BTreeSet<&IfName> = leases.map(|lease| &lease.host_link).collect();
+        let is_same = |now: &Shown| {
+            let mut unknown = self.part.chains.iter().filter(|(_, chain)| chain.rules == unknown_rules());
+            let chains = unknown.all(|(chain, _)| now.has_chain_of(&before, chain));
+            let sets = self.part.sets.iter().all(|(name, set)| now.elements(name, set.form) == Some(&set.elements));
+            let maps = self.part.maps.iter().all(|(name, map)| {
+                let mut map = map.iter().filter(|(link, _)| links.contains(link));
+                now.links(name).is_some_and(|now| map.all(|(link, verdict)| now.get(link) == Some(verdict)))
+            });
+            chains && sets && maps && now.outline(&Table::default()).is_some()
+        };
+        self.shown = standing.filter(is_same);
+        if self.shown.is_none() {
+            let part = std::mem::take(&mut self.part);
+            self.closed.extend(part.maps.into_values().flat_map(BTreeMap::into_keys));
+        }
+        self.shown.is_none()
+    }
+
+    /// Connections that were allowed before are judged anew by their next packet. `epoch` is their mask and value.
+    pub fn moves(&mut self, epoch: (u32, Option<u32>)) {
+        let known = quarantine(any_link().into_iter().collect(), epoch);
+        for name in [names::EPOCH, names::SEAL] {
+            if let Some((chain, known)) = self.part.chains.get_mut(name).zip(known.chains.get(name)) {
+                chain.rules.clone_from(&known.rules);
+            }
+        }
+    }
+
+    /// A link has gone: one of this name is another one.
+    pub fn forget(&mut self, link: &IfName) {
+        self.part.maps.values_mut().for_each(|map| drop(map.remove(link)));
+        self.made_before.remove(link);
+        self.closed.remove(link);
+    }
+
+    /// Adds the part to what is wanted: with the links of `leases`, and those that are to be `closed` in quarantine, as far as it says
     /// nothing of them.
     pub fn go_on<'a>(
         &self,
         wanted: &mut Ruleset,
         leases: impl Iterator<Item = &'a Lease>,
         closed: impl Fn(&Lease) -> bool,
-        mask: u32,
     ) {
         let mut part = self.part.clone();
         let leases: Vec<&Lease> = leases.collect();
@@ -169,30 +221,38 @@ impl Inherited {
             let maps = [Direction::Egress, Direction::Ingress].map(names::map);
             maps.iter().any(|map| self.part.maps.get(*map).is_some_and(|map| map.contains_key(link)))
         };
-        // What was said of a link is lost where somebody has taken it away, so nothing is left but to close it.
-        let lost = |link: &IfName| self.led.contains(link);
-        let is_new = |lease: &Lease| !self.made_before.contains(&lease.host_link) && closed(lease);
-        let unknown =
-            leases.iter().filter(|lease| !known(&lease.host_link) && (lost(&lease.host_link) || is_new(lease)));
-        let subjects: Vec<Subject> = unknown
-            .map(|lease| Subject {
-                link: lease.host_link.clone(),
-                pod: None,
-                addresses: Vec::new(),
-                treatment: Treatment::Quarantine,
-            })
-            .collect();
-        let settings = Settings { mask, epoch: None, log: None };
-        let quarantine = compile(&World::default(), &subjects, &settings);
-        for (name, chain) in &quarantine.table().chains {
+        let is_new = |link: &IfName| !known(link) && !self.made_before.contains(link);
+        let is_closed =
+            |lease: &Lease| self.closed.contains(&lease.host_link) || is_new(&lease.host_link) && closed(lease);
+        let unknown = leases.iter().filter(|lease| is_closed(lease)).map(|lease| lease.host_link.clone()).collect();
+        let quarantine = quarantine(unknown, (0, None));
+        for (name, chain) in &quarantine.chains {
             part.chains.entry(name.clone()).or_insert_with(|| chain.clone());
         }
-        for (name, set) in &quarantine.table().sets {
+        for (name, set) in &quarantine.sets {
             part.sets.entry(name.clone()).or_insert_with(|| set.clone());
         }
-        for (name, map) in &quarantine.table().maps {
+        for (name, map) in &quarantine.maps {
             part.maps.entry(name.clone()).or_default().extend(map.clone());
         }
         add(wanted, &part);
     }
+}
+
+/// The links that the maps of the table lead somewhere, as far as they can be read.
+pub fn led(shown: &Shown) -> impl Iterator<Item = &IfName> {
+    let maps = [Direction::Egress, Direction::Ingress].map(|direction| shown.links(names::map(direction)));
+    maps.into_iter().flatten().flat_map(BTreeMap::keys)
+}
+
+/// The part of a node whose policies nobody knows, with these links closed. Empty for none.
+fn quarantine(links: BTreeSet<IfName>, (mask, epoch): (u32, Option<u32>)) -> Table {
+    let closed = |link| Subject { link, pod: None, addresses: Vec::new(), treatment: Treatment::Quarantine };
+    let subjects: Vec<Subject> = links.into_iter().map(closed).collect();
+    compile(&World::default(), &subjects, &Settings { mask, epoch, log: None }).table().clone()
+}
+
+/// Some link.
+fn any_link() -> Option<IfName> {
+    "flock0".parse().ok()
 }

@@ -64,6 +64,8 @@ pub enum Cause {
     Garbled(String),
     /// The tables changed each time that they were read, up to the deadline.
     Restless,
+    /// It would have made anew what nobody knows; nothing was sent.
+    Unknown,
 }
 
 impl NftError {
@@ -104,7 +106,7 @@ impl NftError {
     pub fn is_transient(&self) -> bool {
         let errno = match &self.cause {
             Cause::Late | Cause::Lost | Cause::Restless => return true,
-            Cause::Absent | Cause::TooLarge(_) | Cause::Garbled(_) => return false,
+            Cause::Absent | Cause::TooLarge(_) | Cause::Garbled(_) | Cause::Unknown => return false,
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => Errno::from_io_error(error),
         };
@@ -132,6 +134,10 @@ impl fmt::Display for NftError {
             Cause::Lost => f.write_str("the kernel's answers were lost, as they were too many at once"),
             Cause::Garbled(why) => write!(f, "the kernel's answer could not be read: {why}"),
             Cause::Restless => f.write_str("the tables kept changing while they were read"),
+            Cause::Unknown => f.write_str(
+                "it is not such as this flock makes it, and stays as it is until all policies are known: wait for that, or remove the \
+                 table by hand, which opens what it keeps closed",
+            ),
         }
     }
 }

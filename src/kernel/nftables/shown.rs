@@ -120,6 +120,17 @@ impl Shown {
         (map.odd == 0 && map.shape.is_map()).then_some(&map.links)
     }
 
+    /// The chain is there, and has just these rules.
+    pub fn has_rules(&self, chain: &str, rules: &[Rule]) -> bool {
+        let of_chain = self.chains.get(chain).map(|chain| &chain.rules);
+        of_chain.is_some_and(|shown| shown.iter().cloned().eq(rules.iter().map(ShownRule::wanted)))
+    }
+
+    /// Whether the chain is the same in both, with all its rules.
+    pub fn has_chain_of(&self, other: &Shown, chain: &str) -> bool {
+        self.chains.get(chain).is_some_and(|shown| other.chains.get(chain) == Some(shown))
+    }
+
     /// The rule with this number, from 0 on, of this chain is this one.
     pub fn has_rule(&self, chain: &str, number: usize, rule: &Rule) -> bool {
         let shown = self.chains.get(chain).and_then(|chain| chain.rules.get(number));
@@ -139,12 +150,20 @@ impl Shown {
         })
     }
 
-    /// The table as far as it can be told: its sets, its maps, and its chains without their rules, which nobody reads back. `None` if
-    /// something in it is not such as flock makes.
-    pub fn outline(&self) -> Option<Table> {
+    /// Somebody has put the table to sleep: none of its chains sees packets.
+    pub fn is_dormant(&self) -> bool {
+        self.dormant
+    }
+
+    /// The table as far as it can be told: its sets, its maps, and its chains. Nobody reads rules back: a chain has those of `known`
+    /// where it shows just them, and [`unknown_rules`] otherwise. `None` if something in it is not such as flock makes.
+    pub fn outline(&self, known: &Table) -> Option<Table> {
+        if self.dormant {
+            return None;
+        }
         let mut table = Table::default();
         for (name, set) in &self.sets {
-            if set.odd > 0 || self.dormant {
+            if set.odd > 0 {
                 return None;
             }
             if set.shape.is_map() {
@@ -159,7 +178,8 @@ impl Shown {
                 Some(_) => return None,
                 None => None,
             };
-            table.chains.insert(name.clone(), Chain { base, rules: Vec::new() });
+            let known = known.chains.get(name).map(|chain| &chain.rules).filter(|rules| self.has_rules(name, rules));
+            table.chains.insert(name.clone(), Chain { base, rules: known.cloned().unwrap_or_else(unknown_rules) });
         }
         Some(table)
     }
@@ -167,6 +187,11 @@ impl Shown {
     /// The first difference to what is wanted, in words for an operator; `None` if the kernel shows exactly that. What packets have
     /// put into sets, and counters, are no difference.
     pub fn differs(&self, wanted: &Table) -> Option<String> {
+        self.differs_from(wanted, None)
+    }
+
+    /// As [`Shown::differs`], where the rules that nobody knows ([`unknown_rules`]) are to be those of `before`.
+    pub fn differs_from(&self, wanted: &Table, before: Option<&Shown>) -> Option<String> {
         if self.dormant {
             return Some("somebody has switched the table off (flags dormant)".into());
         }
@@ -178,7 +203,7 @@ impl Shown {
             let name = self.sets.keys().find(|name| !known(name));
             name.map(|name| format!("there is a set or map {name} that nobody wants"))
         };
-        missing.or_else(foreign).or_else(|| self.chains_differ(wanted))
+        missing.or_else(foreign).or_else(|| self.chains_differ(wanted, before))
     }
 
     fn set_differs(&self, name: &str, wanted: &Set) -> Option<String> {
@@ -211,7 +236,7 @@ impl Shown {
         differ(&format!("map {name}"), first(wanted, &shown.links), first(&shown.links, wanted), shown.odd)
     }
 
-    fn chains_differ(&self, wanted: &Table) -> Option<String> {
+    fn chains_differ(&self, wanted: &Table, before: Option<&Shown>) -> Option<String> {
         for (name, chain) in &wanted.chains {
             let Some(shown) = self.chains.get(name) else { return Some(format!("chain {name} is missing")) };
             let base = chain.base.map(|base| {
@@ -220,6 +245,12 @@ impl Shown {
             });
             if shown.base != base {
                 return Some(format!("packets enter chain {name} elsewhere, or what reaches its end does not go on"));
+            }
+            if chain.rules == unknown_rules() {
+                match before.is_some_and(|before| self.has_chain_of(before, name)) {
+                    true => continue,
+                    false => return Some(format!("the rules of chain {name} are others than an earlier agent's")),
+                }
             }
             let rules = chain.rules.iter().zip(&shown.rules);
             if let Some(number) = rules.into_iter().position(|(rule, shown)| *shown != ShownRule::wanted(rule)) {
@@ -232,6 +263,11 @@ impl Shown {
         let foreign = self.chains.keys().find(|name| !wanted.chains.contains_key(*name));
         foreign.map(|name| format!("there is a chain {name} that nobody wants"))
     }
+}
+
+/// The rules of a chain that nobody knows: one without a statement, which is never made.
+pub fn unknown_rules() -> Vec<Rule> {
+    vec![Vec::new()]
 }
 
 /// The first of these that is not among the others.
