@@ -690,3 +690,29 @@ fn an_add_under_any_fault_of_the_packet_filter_works_or_fails_cleanly_and_a_chan
         }
     }
 }
+
+#[test]
+fn somebody_who_changes_tables_all_the_time_is_answered_now_and_then_and_said_once() {
+    let host = Host::new();
+    let (trio, agent) = Trio::new(&host);
+    host.write(
+        "/run/race.nft",
+        "add chain inet flock foreign\ndelete chain inet flock foreign\nadd chain inet flock foreign\n",
+    );
+    host.write("/run/own.nft", "add table inet theirs\ndelete table inet theirs\n");
+    host.start_trace();
+    for _ in 0..100 {
+        host.run("nft -f /run/race.nft");
+        host.run("nft -f /run/own.nft");
+    }
+    let batches = host.end_trace().lines().filter(|point| *point == "policing/tables.changed").count();
+    assert!((1..=12).contains(&batches), "{batches} answers to 100 changes");
+    let said = agent.log().matches("somebody keeps changing flock's tables").count();
+    assert_eq!(said, 1, "{}", agent.log());
+    trio.assert_closed("meanwhile");
+    trio.assert_friends("meanwhile");
+    // A pod that is made meanwhile does not wait for that.
+    let pod = host.pod("late");
+    host.add(&pod).kubernetes("x", "late").result();
+    host.del(&pod).kubernetes("x", "late").done();
+}
