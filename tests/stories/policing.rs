@@ -716,3 +716,25 @@ fn somebody_who_changes_tables_all_the_time_is_answered_now_and_then_and_said_on
     host.add(&pod).kubernetes("x", "late").result();
     host.del(&pod).kubernetes("x", "late").done();
 }
+
+#[test]
+fn what_was_allowed_before_policies_were_switched_off_is_judged_anew_when_they_are_on_again() {
+    let host = Host::new();
+    let (scene, agent) = Scene::new(&host);
+    let mode = |mode: &str| {
+        agent.edit_config(&node_config_spec(json!({"cidr6": CIDR6, "cidr4": CIDR4, "policy": {"mode": mode}})));
+    };
+    mode("none");
+    wait_for("policies to be off", || (!scene.trio.table().contains("chain epoch")).then_some(()));
+    put(&host, CLUSTER);
+    agent.rounds_of("policing/tables.compare", 2);
+    scene.flows.assert_guest(true, "while they are off");
+    mode("enforce");
+    wait_for("policies to be on", || scene.trio.table().contains("chain epoch").then_some(()));
+    scene.wait_let_in(false, "on again");
+    scene.flows.assert_guest(false, "on again");
+    for flow in &scene.flows.friend {
+        flow.wait_open("on again");
+        flow.assert_whole("on again");
+    }
+}
