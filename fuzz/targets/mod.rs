@@ -14,8 +14,10 @@ pub(crate) mod netconf;
 pub(crate) mod netlink;
 pub(crate) mod nodeconfig;
 pub(crate) mod note;
+pub(crate) mod policies;
 pub(crate) mod prev_result;
 pub(crate) mod rpc;
+pub(crate) mod ruleset_events;
 pub(crate) mod state;
 pub(crate) mod watch;
 
@@ -34,8 +36,10 @@ pub(crate) const ALL: &[(&str, Check)] = &[
     ("netlink", netlink::check),
     ("nodeconfig", nodeconfig::check),
     ("note", note::check),
+    ("policies", policies::check),
     ("prev_result", prev_result::check),
     ("rpc", rpc::check),
+    ("ruleset_events", ruleset_events::check),
     ("state", state::check),
     ("watch", watch::check),
 ];

@@ -200,8 +200,10 @@ held! {
     any_datagram_of_the_kernel_gives_facts: "netlink",
     any_node_config_is_read_alike_in_yaml_and_json_and_from_the_api: "nodeconfig",
     any_note_is_carried_out_only_under_its_own_name: "note",
+    any_file_of_policies_gives_a_table_that_the_kernel_takes: "policies",
     any_result_is_printed_harmlessly_or_not_at_all: "prev_result",
     any_frame_gives_a_request_or_an_answer_that_comes_back_as_it_was: "rpc",
+    any_announcement_of_the_packet_filter_names_tables_or_nothing: "ruleset_events",
     any_lease_log_opens_and_is_read_again_as_it_was_written: "state",
     any_api_server_leaves_the_watch_in_order: "watch",
 }
