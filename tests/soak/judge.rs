@@ -17,6 +17,7 @@ use crate::support::host::host_addresses;
 use crate::support::outcome::Attached;
 use crate::support::pod::Pod;
 use crate::trouble::Trouble;
+use crate::walls;
 use crate::world::World;
 use crate::{CIDRS, MTU};
 
@@ -25,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many pods are asked to ping, beside the witness.
 const SAMPLE: usize = 6;
+
+/// The pods that live as long as the soak.
+const WITNESSES: [&str; 3] = ["witness", walls::WALLED, walls::FRIEND];
 
 /// Somebody else's things on the host, which flock must never touch.
 const FOREIGN: &str = "ip link add foreign0 type veth peer name foreign1; ip link set foreign0 up; ip link set foreign1 up; \
@@ -44,13 +48,17 @@ pub struct Judge<'a> {
     /// What an agent uses that nobody calls.
     at_rest: Option<(usize, usize)>,
     probes: u64,
+    /// How often somebody had changed the tables by the last round.
+    damages: u64,
 }
 
 impl<'a> Judge<'a> {
     pub fn new(world: &'a World<'a>, seed: u64) -> Judge<'a> {
         crate::support::programs::succeed(world.host.command("sh").args(["-ec", FOREIGN]));
         world.host.run("ip netns add probe");
-        let mut judge = Judge { world, dice: Dice::new(seed, 3), foreign: String::new(), at_rest: None, probes: 0 };
+        walls::put(world.host, false);
+        let mut judge =
+            Judge { world, dice: Dice::new(seed, 3), foreign: String::new(), at_rest: None, probes: 0, damages: 0 };
         judge.foreign = judge.foreign_now();
         judge
     }
@@ -65,16 +73,19 @@ impl<'a> Judge<'a> {
             "ip -j neigh show dev foreign0 nud permanent",
             "ip -j rule",
             "ip -j -6 rule",
-            "nft list ruleset",
+            "nft list table inet mine",
         ];
         let texts: Vec<String> = lines.into_iter().map(|line| self.world.host.run(line)).collect();
         texts.concat()
     }
 
-    /// A pod that lives as long as the soak.
-    pub fn witness(&mut self) -> Result<(), String> {
-        self.world.host.run("ip netns add witness");
-        self.attach("witness", "witness")
+    /// Pods that live as long as the soak.
+    pub fn witnesses(&mut self) -> Result<(), String> {
+        for name in WITNESSES {
+            self.world.host.run(&format!("ip netns add {name}"));
+            self.attach(name, name)?;
+        }
+        Ok(())
     }
 
     /// Pauses the callers, lets all become well, and compares. `all`: every pod is asked to ping.
@@ -96,6 +107,7 @@ impl<'a> Judge<'a> {
             let mut found = self.world.host.differences();
             found.extend(self.world.book.lock().expect("unpoisoned").differences(&self.world.host.leases()));
             found.extend(self.host_differences());
+            found.extend(self.wall_differences()?);
             if found.is_empty() {
                 break;
             }
@@ -120,9 +132,37 @@ impl<'a> Judge<'a> {
         samples.rest(rest);
         drop(samples);
         trouble.forget();
+        self.damages = self.damages();
         self.world.book.lock().expect("unpoisoned").turn_page(boot_clock::now_ms());
         self.world.count("rounds of the oracle");
         Ok(())
+    }
+
+    /// Who may does reach the walled pod once all is well. Who may not never does, and that is a finding at once, unless somebody has
+    /// taken the table away since the last round.
+    fn wall_differences(&self) -> Result<Vec<String>, String> {
+        let walled = key(walls::WALLED);
+        let ips = self.world.book.lock().expect("unpoisoned").get(&walled).map(|entry| entry.ips.clone());
+        let mut found = Vec::new();
+        for ip in ips.unwrap_or_default() {
+            if pod(self.world, "witness").pings(ip) {
+                let table = self.world.host.run("nft list ruleset");
+                let finding = format!("a pod reaches {ip}, which a policy forbids:\n{table}");
+                if self.damages() == self.damages {
+                    return Err(finding);
+                }
+                found.push(finding);
+            }
+            if !pod(self.world, walls::FRIEND).pings(ip) {
+                found.push(format!("a pod does not reach {ip}, which a policy lets it"));
+            }
+        }
+        self.world.count("walls looked at");
+        Ok(found)
+    }
+
+    fn damages(&self) -> u64 {
+        self.world.tally().get("damage: tables").copied().unwrap_or_default()
     }
 
     /// What concerns no single pod.
@@ -173,7 +213,8 @@ impl<'a> Judge<'a> {
     }
 
     fn call(&self, verb: &str, id: &str, netns: &str) -> crate::support::plugin::Cni<'a> {
-        let call = self.world.host.cni(verb).container(id).ifname("eth0").kubernetes("default", id);
+        let namespace = if [walls::WALLED, walls::FRIEND].contains(&id) { walls::NAMESPACE } else { "default" };
+        let call = self.world.host.cni(verb).container(id).ifname("eth0").kubernetes(namespace, id);
         call.netns(&format!("/run/netns/{netns}"))
     }
 
@@ -194,7 +235,7 @@ impl<'a> Judge<'a> {
             let book = self.world.book.lock().expect("unpoisoned");
             book.standing()
                 .map(|(attachment, entry)| (entry.pod.clone(), attachment, entry.ips.clone()))
-                .filter(|(_, attachment, _)| attachment.ifname.as_str() == "eth0")
+                .filter(|(pod, attachment, _)| attachment.ifname.as_str() == "eth0" && pod != walls::WALLED)
                 .map(|(pod, _, ips)| (pod, ips))
                 .collect()
         };
@@ -255,9 +296,11 @@ impl<'a> Judge<'a> {
     /// Nothing is left when all have gone.
     pub fn end(&mut self, keeper: &mut Keeper<'a>, trouble: &mut Trouble<'a>) -> Result<(), String> {
         self.round(keeper, trouble, false)?;
-        self.call("DEL", "witness", "witness").done();
-        self.world.book.lock().expect("unpoisoned").gone(&key("witness"));
-        for name in ["witness", "probe"] {
+        for name in WITNESSES {
+            self.call("DEL", name, name).done();
+            self.world.book.lock().expect("unpoisoned").gone(&key(name));
+        }
+        for name in WITNESSES.into_iter().chain(["probe"]) {
             self.world.host.run(&format!("ip netns del {name}"));
         }
         self.world.host.assert_empty();

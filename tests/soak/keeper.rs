@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::agent::{Agent, LogAudience};
 use crate::support::dice::Dice;
+use crate::walls::DIRECTORY;
 use crate::weather::{Promise, Storm};
 use crate::world::World;
 
@@ -125,7 +126,7 @@ impl<'a> Keeper<'a> {
                 listens.store(true, Ordering::Relaxed);
             }
         });
-        let agent = self.world.host.agent().keep_config().log_to(audience).start();
+        let agent = self.world.host.agent().keep_config().args(&["--policy-dir", DIRECTORY]).log_to(audience).start();
         self.world.count("agents started");
         self.world.samples.lock().expect("unpoisoned").start();
         self.world.agent.store(agent.pid(), Ordering::Relaxed);

@@ -26,6 +26,7 @@ mod samples;
 #[path = "../support/mod.rs"]
 mod support;
 mod trouble;
+mod walls;
 mod weather;
 mod world;
 
@@ -123,7 +124,7 @@ fn run<'a>(world: &'a World<'a>, keeper: &mut Keeper<'a>, seed: u64, length: Dur
     let mut judge = Judge::new(world, seed);
     let mut trouble = Trouble::new(world, seed);
     keeper.revive()?;
-    judge.witness()?;
+    judge.witnesses()?;
     judge.round(keeper, &mut trouble, false)?;
     thread::scope(|scope| {
         scope.spawn(|| samples::keep(world));

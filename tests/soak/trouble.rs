@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::caller::CALLERS;
-use crate::keeper::Keeper;
+use crate::keeper::{AWAY, Keeper};
 use crate::support::dice::Dice;
 use crate::support::failpoints::ARMED;
 use crate::support::manifests::node_config_spec;
+use crate::walls;
 use crate::weather::{Promise, Storm};
 use crate::world::World;
 use crate::{CIDRS, MTU};
@@ -26,7 +27,7 @@ const BUT_DEL: &[Promise] = &[Promise::Add, Promise::Check, Promise::Status, Pro
 const EVERY: &[Promise] = &[Promise::Add, Promise::Del, Promise::Check, Promise::Status, Promise::Gc];
 
 /// The places where an agent is killed by itself.
-const PLACES: [&str; 23] = [
+const PLACES: [&str; 26] = [
     "conn/reserve",
     "conn/wire",
     "conn/commit",
@@ -50,6 +51,9 @@ const PLACES: [&str; 23] = [
     "main/netlink.dump",
     "main/compare",
     "main/socket.rename",
+    "policing/nftables.send",
+    "policing/tables.changed",
+    "policing/disk.rename",
 ];
 
 /// One kind of trouble.
@@ -76,10 +80,14 @@ enum Kind {
     NamespacesSlow,
     LinksDamaged,
     HostDamaged,
+    PoliciesEdited,
+    PoliciesAway,
+    FilterFails,
+    TablesDamaged,
     Calm,
 }
 
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 26] = [
     Kind::Kill,
     Kind::KillAndWait,
     Kind::Terminate,
@@ -101,6 +109,10 @@ const KINDS: [Kind; 22] = [
     Kind::NamespacesSlow,
     Kind::LinksDamaged,
     Kind::HostDamaged,
+    Kind::PoliciesEdited,
+    Kind::PoliciesAway,
+    Kind::FilterFails,
+    Kind::TablesDamaged,
     Kind::Calm,
 ];
 
@@ -146,6 +158,7 @@ impl<'a> Trouble<'a> {
     /// Takes everything back.
     pub fn relent(&mut self, keeper: &mut Keeper<'a>) -> Result<(), String> {
         self.disarm();
+        walls::back(self.world.host);
         fs::remove_file(self.world.host.path(FILLER)).ok();
         self.world.host.edit_config(&usual_config());
         keeper.revive()?;
@@ -264,6 +277,40 @@ impl<'a> Trouble<'a> {
             }
             Kind::LinksDamaged => self.damage_links(keeper),
             Kind::HostDamaged => self.damage_host(keeper),
+            Kind::PoliciesEdited => {
+                self.count("edit: policies");
+                walls::put(self.world.host, self.dice.chance(50));
+                let pause = self.dice.millis(0, 1_000);
+                self.linger(keeper, pause)
+            }
+            Kind::PoliciesAway => {
+                self.count("edit: policies away");
+                walls::away(self.world.host);
+                self.last(keeper, AWAY)?;
+                walls::back(self.world.host);
+                Ok(())
+            }
+            Kind::FilterFails => {
+                self.count("fault: packet filter fails");
+                let errno = *self.dice.pick(&[4, 12, 105]);
+                let point = *self.dice.pick(&["send", "receive"]);
+                let nth = self.some_passes();
+                self.fault(keeper, BUT_DEL, &[format!("policing/nftables.{point} {nth} errno {errno}")])
+            }
+            Kind::TablesDamaged => {
+                self.count("damage: tables");
+                let what = *self.dice.pick(&[
+                    "delete table inet flock",
+                    "flush set inet flock src4",
+                    "flush chain inet flock ingress",
+                    "insert rule inet flock source accept",
+                ]);
+                // There may be no such thing by now.
+                let script = format!("nft '{what}' 2>/dev/null || true");
+                crate::support::programs::succeed(self.world.host.command("sh").args(["-c", &script]));
+                let pause = self.dice.millis(0, 500);
+                self.linger(keeper, pause)
+            }
             Kind::Calm => {
                 let pause = self.dice.millis(500, 1_500);
                 self.linger(keeper, pause)
