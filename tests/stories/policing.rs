@@ -601,6 +601,30 @@ fn isolation_outlives_a_lost_epoch() {
     scene.flows.assert_kept("revoked again");
 }
 
+#[test]
+fn a_revocation_holds_where_its_number_cannot_be_written_and_the_next_agent_remembers_connections_again() {
+    for fault in ["replace.create", "replace.renamed"] {
+        let host = Host::new();
+        let (scene, agent) = Scene::new(&host);
+        let remembers = || host.run("nft list chain inet flock epoch").contains("ct mark");
+        assert!(remembers());
+        host.arm(&format!("policing/{fault} * errno 28\n"));
+        put(&host, CLUSTER);
+        agent.wait_log("which connections policies have allowed cannot be remembered for some days");
+        scene.wait_let_in(false, fault);
+        scene.flows.assert_guest(false, fault);
+        scene.flows.assert_kept(fault);
+        assert!(!remembers(), "no number is used that the next agent would not know of");
+        agent.kill();
+        host.disarm();
+        let _agent = start(&host);
+        wait_for("connections to be remembered", || remembers().then_some(()));
+        scene.flows.assert_guest(false, &format!("{fault}, the next agent"));
+        scene.flows.assert_kept(&format!("{fault}, the next agent"));
+        host.assert_sound(fault);
+    }
+}
+
 /// Who a pod is stands in the record alone. One that had policies is closed until it is made anew.
 #[test]
 fn an_isolated_pod_whose_record_is_lost_is_never_opened() {
