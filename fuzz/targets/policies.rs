@@ -35,7 +35,7 @@ pub(crate) fn check(data: &[u8]) {
             && let Ok(Some(pod)) = reader.pod(&raw)
         {
             world.namespaces.insert(namespace.clone(), Labels::default());
-            world.pods.insert(PodKey { namespace: namespace.into(), name }, pod);
+            world.pods.insert(PodKey { namespace: namespace.into(), name }, pod.into());
         }
     }
     let treatments = [Treatment::Enforce, Treatment::Audit, Treatment::Quarantine];

@@ -299,15 +299,6 @@ impl Policing {
             self.policies.revoke();
             wanted = self.wanted(wishes);
         }
-        let keeps = |ruleset: &Ruleset| {
-            ruleset.get(&guard::FILTER).is_some_and(|table| table.chains.contains_key(names::EPOCH))
-        };
-        if keeps(&wanted) && self.inherited.is_none() && self.tables.in_force().is_some_and(|in_force| !keeps(in_force))
-        {
-            // Connections may bear the mark from a time before policies were switched off, in which others were in force.
-            self.policies.revoke();
-            wanted = self.wanted(wishes);
-        }
         if self.tables.in_force().is_none() && self.policies.part().is_some() {
             if let Some(standing) = self.tables.standing(guard::FILTER, deadline)? {
                 let mark = standing.mark(names::EPOCH, self.policies.mask());
