@@ -145,12 +145,9 @@ impl Tables {
     ) -> Result<bool, NftError> {
         let mut changes = match &self.in_force {
             Some(in_force) => diff(&wanted, in_force),
-            None => match self.differs(&wanted, None, deadline) {
-                Ok(None) => Vec::new(),
-                Ok(Some(_)) => self.mended(&wanted, deadline)?,
-                // A node that needs none does without: what cannot be there need not be removed.
-                Err(error) if error.is_absent() && wanted.is_empty() => Vec::new(),
-                Err(error) => return Err(error),
+            None => match self.differs(&wanted, None, deadline)? {
+                None => Vec::new(),
+                Some(_) => self.mended(&wanted, deadline)?,
             },
         };
         let mut stood = false;
