@@ -312,8 +312,8 @@ impl Recovered {
     ///
     /// - Requests get the real handlers from the first one on: a DEL may have queued during the start, and only who knows the
     ///   record may answer it.
-    /// - The CNI configuration comes after the server, since it makes the runtime call, and once it is known whether the kernel takes
-    ///   what pods may send and receive.
+    /// - The CNI configuration comes after the server, since it makes the runtime call, and once it is known whether the kernel
+    ///   takes what pods may send and receive.
     /// - The agent reports READY to the service manager when requests are served, and does not wait for a NodeConfig or the
     ///   API: DEL and STATUS need neither.
     ///

@@ -149,8 +149,8 @@ impl Node {
         self.keep_host();
     }
 
-    /// Waits until it is known whether the kernel takes what pods may send and receive, where there is a CNI configuration that has to
-    /// wait for that, and no longer than `limit`.
+    /// Waits until it is known whether the kernel takes what pods may send and receive, where there is a CNI configuration that has
+    /// to wait for that, and no longer than `limit`.
     pub fn wait_for_tables(&self, limit: Duration) {
         if self.conflist.is_some() && self.state.view.is_some() {
             self.policing.wait(Instant::now() + limit, |policing| policing.looked.then_some(()));

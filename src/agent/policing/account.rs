@@ -60,8 +60,8 @@ impl Account {
         self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 
-    /// Looks at the policies of the pods of `leases`, and says in the log what is news. The links that are checked are for the caller
-    /// to count.
+    /// Looks at the policies of the pods of `leases`, and says in the log what is news. The links that are checked are for the
+    /// caller to count.
     pub fn look(
         &mut self,
         policies: &Policies,

@@ -201,8 +201,8 @@ impl Cluster {
         self.refusals.values().map(String::as_str)
     }
 
-    /// What has not been told yet that [`Cluster::is_known`] asks for or, of a pod of this node, [`Cluster::is_settled`]; in words for an
-    /// operator. None if nothing is missing.
+    /// What has not been told yet that [`Cluster::is_known`] asks for or, of a pod of this node, [`Cluster::is_settled`]; in words
+    /// for an operator. None if nothing is missing.
     pub fn missing(&self, pod: Option<&PodKey>) -> Option<String> {
         let Listed { policies, namespaces, own } = self.listed;
         let unmet = || {

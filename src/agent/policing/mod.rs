@@ -114,8 +114,8 @@ enum Look {
 }
 
 impl Policing {
-    /// Tables of which nothing is known yet. How they are is published on `board`, and the node's thread is told by `wake` when pods
-    /// can be added, or cannot any more.
+    /// Tables of which nothing is known yet. How they are is published on `board`, and the node's thread is told by `wake` when
+    /// pods can be added, or cannot any more.
     pub fn new(
         ledger: Ledger,
         node: Board<NodeState>,

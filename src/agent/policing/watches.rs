@@ -68,7 +68,8 @@ impl Audience<PolicyObject> for PolicyAudience {
     }
 }
 
-/// Logs what a watch of `resource` tells, and passes on what an operator has to see to. A server that is merely away takes nothing away.
+/// Logs what a watch of `resource` tells, and passes on what an operator has to see to. A server that is merely away takes nothing
+/// away.
 fn hear(tell: &Tell, resource: &'static str, notice: &WatchNotice) {
     report(resource, notice);
     let refusal = match notice {
