@@ -1,6 +1,7 @@
 //! The thread's part of the answer to `flock-agent explain`: what is known here, by the same values from which the tables are made.
 //!
-//! Takes no longer than it takes to put together what is wanted, since ADDs wait behind it. Must not ask the kernel or change anything.
+//! Takes no longer than it takes to put together what is wanted, since ADDs wait behind it. Must not ask the kernel or change
+//! anything.
 
 use crate::agent::policing::Policing;
 use crate::agent::policing::handle::{Explained, Unexplained};
