@@ -1,7 +1,7 @@
 //! How other threads speak to the one that keeps the tables.
 //!
-//! An ADD waits for its pod's part and a question for its answer, no longer than its deadline; everything else is only told. Must not
-//! know the tables.
+//! An ADD waits for its pod's part and a question for its answer, no longer than its deadline; everything else is only told. Must
+//! not know the tables.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
