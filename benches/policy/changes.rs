@@ -32,13 +32,13 @@ const TABLES: usize = 15;
 
 /// A table such as a proxy of Services makes: a map of all, and for each three chains.
 fn proxy() -> String {
-    let mut text = "table ip kube-proxy {\nchain mark {\nmeta mark set 0x4000\n}\n".to_owned();
+    let mut text = "table ip kube-proxy {\nchain marked {\nmeta mark set 0x4000\n}\n".to_owned();
     let mut entries = Vec::new();
     for n in 0..SERVICES {
         let (high, low) = (n / 250, n % 250);
         for end in 0..2 {
             text += &format!(
-                "chain endpoint-{n}-{end} {{\nip saddr 10.2{end}.{high}.{low} jump mark\nmeta l4proto tcp dnat to 10.2{end}.{high}.{low}:8080\n}}\n"
+                "chain endpoint-{n}-{end} {{\nip saddr 10.2{end}.{high}.{low} jump marked\nmeta l4proto tcp dnat to 10.2{end}.{high}.{low}:8080\n}}\n"
             );
         }
         text += &format!(
@@ -50,7 +50,7 @@ fn proxy() -> String {
         "map services {{\ntype ipv4_addr . inet_proto . inet_service : verdict\nelements = {{ {} }}\n}}\n",
         entries.join(", ")
     );
-    text += "chain nat {\ntype nat hook prerouting priority -100\nip daddr . meta l4proto . th dport vmap @services\n}\n}\n";
+    text += "chain entry {\ntype nat hook prerouting priority -100\nip daddr . meta l4proto . th dport vmap @services\n}\n}\n";
     text
 }
 
@@ -78,7 +78,7 @@ pub fn one_peer() {
     let all = PEERS + 2 * PODS;
     node.wait_peers(all);
     let set = names::pods("", &model::policy::Namespaces::Selected(Default::default()), &selector("app-0"));
-    let beside = format!("beside {SERVICES} Services");
+    let beside = format!(" beside {SERVICES} Services");
     for what in ["", &beside] {
         if !what.is_empty() {
             load_proxy(&host);
@@ -96,11 +96,11 @@ pub fn one_peer() {
         }
         assert_eq!(node.peers(), all, "all that came have gone");
         row(
-            &format!("one peer pod {what}: the server's event to the kernel's announcement, p50 / p99"),
+            &format!("one peer pod{what}: the server's event to the kernel's announcement, p50 / p99"),
             "1 ms",
             &spread(&come),
         );
-        row(&format!("the same, gone {what}"), "", &spread(&gone));
+        row(&format!("the same{what}, gone"), "", &spread(&gone));
     }
     node.end_agent();
     let mut times = Vec::new();
@@ -108,7 +108,7 @@ pub fn one_peer() {
         let element = format!("{{ 10.199.0.{round} }}");
         times.push(nft(&host, &["add", "element", "inet", "flock", &format!("{set}/4"), &element]));
     }
-    row(&format!("`nft add element` of one address {beside}, p50 / slowest"), "", &spread(&times));
+    row(&format!("`nft add element` of one address{beside}, p50 / slowest"), "", &spread(&times));
     host.run("nft delete table ip kube-proxy");
     let mut times = Vec::new();
     for round in 0..20 {
