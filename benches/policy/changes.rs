@@ -146,9 +146,9 @@ pub fn world() -> (World, Vec<Subject>) {
             addresses: ips.into(),
             treatment: Treatment::Enforce,
         });
-        world.pods.insert(key, pod.into());
+        world.pods.insert(key, pod);
     }
-    world.pods.extend((0..PEERS).map(|n| pod(&reader, &cluster::peer(n))).map(|(key, pod)| (key, pod.into())));
+    world.pods.extend((0..PEERS).map(|n| pod(&reader, &cluster::peer(n))));
     (world, subjects)
 }
 

@@ -86,8 +86,8 @@ impl Tables {
         Tables::nft(&mut self.nft)?.read(key, deadline)
     }
 
-    /// Takes what stands for what is in force, as far as it can be told beside what is `wanted`: with unknown rules in the chains of
-    /// the table `key`, which is `shown`. A chain that goes on to be wanted with unknown rules is left alone.
+    /// Takes what stands for what is in force, as far as it can be told beside what is `wanted`: with unknown rules in the chains
+    /// of the table `key`, which is `shown`. A chain that goes on to be wanted with unknown rules is left alone.
     ///
     /// # Errors
     /// The kernel cannot be asked, or the table is none that can be gone on with ([`Cause::Unknown`]).
@@ -197,8 +197,9 @@ impl Tables {
         Ok(())
     }
 
-    /// The changes that make of what stands what is wanted. Each chain goes on where it is, with other rules: in the moment in which
-    /// a whole table takes the place of another one, single packets pass both. Only what flock cannot have made is made anew.
+    /// The changes that make of what stands what is wanted. Each chain goes on where it is, with other rules: in the moment in
+    /// which a whole table takes the place of another one, single packets pass both. Only what flock cannot have made is made
+    /// anew.
     fn mended(&mut self, wanted: &Ruleset, deadline: Instant) -> Result<Vec<Change>, NftError> {
         let (mut changes, mut standing) = (Vec::new(), Ruleset::new());
         let nothing = Table::default();

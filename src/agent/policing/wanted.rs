@@ -133,8 +133,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Of the table that stands, beside the links of these leases, of which those that are committed were made before. None if it is
-    /// not such as this flock makes, and cannot be gone on with.
+    /// Of the table that stands, beside the links of these leases, of which those that are committed were made before. None if it
+    /// is not such as this flock makes, and cannot be gone on with.
     pub fn of<'a>(standing: Option<Shown>, leases: impl Iterator<Item = &'a Lease>) -> Option<Inherited> {
         let committed = leases.filter(|lease| lease.phase == Phase::Committed);
         let made_before = committed.map(|lease| lease.host_link.clone()).collect();
@@ -165,8 +165,8 @@ impl Inherited {
         self.shown.as_ref()
     }
 
-    /// Compares with what stands now. If somebody has changed what an earlier agent has left, nobody knows any more what it said: the
-    /// links that it was about are closed. True in that case.
+    /// Compares with what stands now. If somebody has changed what an earlier agent has left, nobody knows any more what it said:
+    /// the links that it was about are closed. True in that case.
     pub fn look<'a>(&mut self, standing: Option<Shown>, leases: impl Iterator<Item = &'a Lease>) -> bool {
         let Some(before) = self.shown.take() else { return false };
         let links: BTreeSet<&IfName> = leases.map(|lease| &lease.host_link).collect();
@@ -205,8 +205,8 @@ impl Inherited {
         self.closed.remove(link);
     }
 
-    /// Adds the part to what is wanted: with the links of `leases`, and those that are to be `closed` in quarantine, as far as it says
-    /// nothing of them.
+    /// Adds the part to what is wanted: with the links of `leases`, and those that are to be `closed` in quarantine, as far as it
+    /// says nothing of them.
     pub fn go_on<'a>(
         &self,
         wanted: &mut Ruleset,

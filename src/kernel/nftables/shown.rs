@@ -155,8 +155,8 @@ impl Shown {
         self.dormant
     }
 
-    /// The table as far as it can be told: its sets, its maps, and its chains. Nobody reads rules back: a chain has those of `known`
-    /// where it shows just them, and [`unknown_rules`] otherwise. `None` if something in it is not such as flock makes.
+    /// The table as far as it can be told: its sets, its maps, and its chains. Nobody reads rules back: a chain has those of
+    /// `known` where it shows just them, and [`unknown_rules`] otherwise. `None` if something in it is not such as flock makes.
     pub fn outline(&self, known: &Table) -> Option<Table> {
         if self.dormant {
             return None;

@@ -13,9 +13,9 @@ use crate::policy::{Namespaces, Peer, Policy, Ports, Rule, covers};
 
 /// Most watches of pods at once. Where more would be needed, one of all pods takes their place.
 ///
-/// Pods of ten namespaces with two policies each, as charts have them, need 22. A watch costs the agent a thread and a connection: 22
-/// of them take 4.4 MB with their pods, and one of all of 10,000 pods 15 MB. It also brings ten times the bytes, in its list and with
-/// each pod that starts anywhere, as `make bench-watch` shows.
+/// Pods of ten namespaces with two policies each, as charts have them, need 22. A watch costs the agent a thread and a connection:
+/// 22 of them take 4.4 MB with their pods, and one of all of 10,000 pods 15 MB. It also brings ten times the bytes, in its list
+/// and with each pod that starts anywhere, as `make bench-watch` shows.
 pub const WATCHES_MAX: usize = 32;
 
 /// No more than so many watches take the place of one of all pods again, so that nothing moves to and fro at the limit.
