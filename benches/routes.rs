@@ -1,8 +1,8 @@
 //! How fast routes are where they should be, and what is lost meanwhile: two nodes, a router and a client, with BIRD and a real API
 //! server. Run by `make bench-routes`.
 //!
-//! Everything is measured at the router's kernel and with packets, in one run; nothing is asserted. Times include the other programs of
-//! this machine, whose load the first line says: read medians.
+//! Everything is measured at the router's kernel and with packets, in one run; nothing is asserted. Times include the other
+//! programs of this machine, whose load the first line says: read medians.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

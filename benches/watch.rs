@@ -1,8 +1,8 @@
 //! What it costs a node, and the API server, to know the pods that policies are about: a cluster of ten thousand pods on a thousand
 //! nodes, with a real API server. Run by `make bench-watch`.
 //!
-//! Pods are objects and nothing more; what kubelet would say of them is written in its place. Nothing is asserted. Times include the
-//! other programs of this machine, whose load the first line says.
+//! Pods are objects and nothing more; what kubelet would say of them is written in its place. Nothing is asserted. Times include
+//! the other programs of this machine, whose load the first line says.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -215,8 +215,8 @@ fn selection(namespace: Option<usize>, key: &str, value: &str) -> Selection {
     Selection { namespace: namespace.map(|n| format!("ns-{n}").into()), pods }
 }
 
-/// The selections of two policies for each of `namespaces`, as a chart has them: the ingress controller, the namespace itself, the data
-/// tier, and DNS.
+/// The selections of two policies for each of `namespaces`, as a chart has them: the ingress controller, the namespace itself, the
+/// data tier, and DNS.
 fn needed(namespaces: &[usize]) -> BTreeSet<Selection> {
     let known: BTreeMap<String, Labels> = (0..NAMESPACES)
         .map(|n| (format!("ns-{n}"), Labels::from([(policy::NAME_LABEL.to_owned(), format!("ns-{n}"))])))

@@ -133,8 +133,8 @@ impl Flow {
         Flow { sender, receiver }
     }
 
-    /// Does something in the middle of the flow. Returns the two moments that it says, those at which each packet was sent, and which
-    /// of them arrived.
+    /// Does something in the middle of the flow. Returns the two moments that it says, those at which each packet was sent, and
+    /// which of them arrived.
     fn during(self, work: impl FnOnce() -> (Instant, Instant)) -> (Instant, Instant, Vec<Instant>, Vec<usize>) {
         let over = AtomicBool::new(false);
         let Flow { sender, receiver } = self;

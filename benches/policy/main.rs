@@ -1,9 +1,9 @@
 //! What policies and checks cost: each packet, each change, each ADD, and memory; and what still passes behind a revocation. Run by
 //! `make bench-policy`.
 //!
-//! The agent and the kernel are real; the API server is the bench's own, so that only the agent is measured. Nothing is asserted but
-//! that what is measured does what it should. Times include the other programs of this machine, whose load the first line says: read
-//! medians and ratios.
+//! The agent and the kernel are real; the API server is the bench's own, so that only the agent is measured. Nothing is asserted
+//! but that what is measured does what it should. Times include the other programs of this machine, whose load the first line
+//! says: read medians and ratios.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! What a packet costs between two pods of one node: a question and its answer by UDP, by one thread, so that nobody has to be woken.
+//! What a packet costs between two pods of one node: a question and its answer by UDP, by one thread, so that nobody has to be
+//! woken.
 
 use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -152,8 +152,8 @@ pub fn proxy_remark(seen: &Seen, name: &IfName) -> Option<String> {
 }
 
 /// What is wrong with the number of neighbours that the kernel remembers of a family, all network namespaces together, if anything
-/// is: `limit` is `gc_thresh3`; none where it is not shown, as outside of the first network namespace. Neighbours that flock makes are
-/// permanent and do not count. Two more are reckoned with for each pod: it and the host may know each other by link-local
+/// is: `limit` is `gc_thresh3`; none where it is not shown, as outside of the first network namespace. Neighbours that flock makes
+/// are permanent and do not count. Two more are reckoned with for each pod: it and the host may know each other by link-local
 /// addresses, too, and it may have neighbours behind itself.
 pub fn neighbours_remark(prefixes: &[IpNet], family: Family, limit: Option<u32>) -> Option<String> {
     let v6 = family == Family::V6;

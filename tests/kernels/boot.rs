@@ -100,8 +100,8 @@ fn pack(kernel: &Kernel, into: &Path) {
     archive.finish().expect("written");
 }
 
-/// What a module says of itself: the modules that it depends on, separated by commas, and behind a blank each the names by which the
-/// kernel asks for it.
+/// What a module says of itself: the modules that it depends on, separated by commas, and behind a blank each the names by which
+/// the kernel asks for it.
 fn about(module: &[u8]) -> String {
     let texts = module.split(|byte| *byte == 0).filter_map(|text| str::from_utf8(text).ok());
     let (mut depends, mut aliases) = ("", String::new());

@@ -1,5 +1,5 @@
-//! What the tool `ip` does on other hosts: makes and takes away links, addresses, routes and neighbours by rtnetlink, without any of
-//! flock's code.
+//! What the tool `ip` does on other hosts: makes and takes away links, addresses, routes and neighbours by rtnetlink, without any
+//! of flock's code.
 
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;

@@ -1,9 +1,9 @@
 //! Real kernels, the oldest that flock runs on among them, with nothing in them but both programs and this one: `make
 //! test-kernels`.
 //!
-//! On the host it packs an initramfs for each kernel, boots them in qemu without KVM and reads what they say. In the machine it
-//! is the first process, which makes a host out of it and tells the stories, and it is what the kernel runs when it needs a module. The
-//! last line is as cargo's own harness has it.
+//! On the host it packs an initramfs for each kernel, boots them in qemu without KVM and reads what they say. In the machine it is
+//! the first process, which makes a host out of it and tells the stories, and it is what the kernel runs when it needs a module.
+//! The last line is as cargo's own harness has it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,5 @@
-//! The node of a story: the real agent, the real plugin, pods, and a look at what the kernel shows, without flock's own reading of it.
+//! The node of a story: the real agent, the real plugin, pods, and a look at what the kernel shows, without flock's own reading of
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
-//! What pods may send and receive, by packets: sources, policies, masquerade, and the table of neighbours, which here a pod may fill,
-//! since nobody else runs on the machine.
+//! What pods may send and receive, by packets: sources, policies, masquerade, and the table of neighbours, which here a pod may
+//! fill, since nobody else runs on the machine.
 
 use std::fs;
 use std::io::Read as _;

@@ -17,8 +17,8 @@ use crate::{policing, routed};
 
 type Story = (&'static str, fn());
 
-/// The first ones of a boot tell of a kernel that has no module for pairs of links yet, nor for the packet filter; those behind them
-/// have both.
+/// The first ones of a boot tell of a kernel that has no module for pairs of links yet, nor for the packet filter; those behind
+/// them have both.
 const WITH_IPV6: [Story; 18] = [
     ("an_agent_without_the_modules_says_what_to_do", without_modules),
     ("pods_get_both_families_and_their_first_packets_arrive", first_packets),

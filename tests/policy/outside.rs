@@ -1,5 +1,5 @@
-//! Whom the outside sees, from a real agent: the node's address in place of the pod's where the node's owner asks, and what that does
-//! to policies, to connections that are there, and to addresses that are announced.
+//! Whom the outside sees, from a real agent: the node's address in place of the pod's where the node's owner asks, and what that
+//! does to policies, to connections that are there, and to addresses that are announced.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;

@@ -1,9 +1,10 @@
 //! The answer that counts: packets. Every end listens, and every question is a new connection, all of them at once.
 //!
-//! TCP is opened by connecting, UDP by a datagram that is sent back, SCTP by the two chunks that open an association, in raw packets,
-//! since connection tracking knows it where no socket does, and what has no ports by an echo. Knows nothing of policies, but is told
-//! what is expected, so that it never takes slowness for a denial: it waits until everything has come that should, and then as long
-//! again as that took. What should have come and did not is asked once more, with patience. What came and should not counts at once.
+//! TCP is opened by connecting, UDP by a datagram that is sent back, SCTP by the two chunks that open an association, in raw
+//! packets, since connection tracking knows it where no socket does, and what has no ports by an echo. Knows nothing of policies,
+//! but is told what is expected, so that it never takes slowness for a denial: it waits until everything has come that should, and
+//! then as long again as that took. What should have come and did not is asked once more, with patience. What came and should not
+//! counts at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};

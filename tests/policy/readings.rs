@@ -1,5 +1,5 @@
-//! Where cyclonus reads policies otherwise than the documentation does, one row each, decided by the documentation's words. Each row
-//! is asked of all three, so that a row which is no longer true is found out.
+//! Where cyclonus reads policies otherwise than the documentation does, one row each, decided by the documentation's words. Each
+//! row is asked of all three, so that a row which is no longer true is found out.
 
 use serde_json::{Value, json};
 

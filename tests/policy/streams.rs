@@ -1,5 +1,5 @@
-//! Connections that go on: numbers that are sent every few milliseconds, each way of UDP and TCP, and which of them arrive. What may
-//! be missing is for the tests to say.
+//! Connections that go on: numbers that are sent every few milliseconds, each way of UDP and TCP, and which of them arrive. What
+//! may be missing is for the tests to say.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -138,8 +138,8 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
-    /// Who may does reach the walled pod once all is well. Who may not never does, and that is a finding at once, unless somebody has
-    /// taken the table away since the last round.
+    /// Who may does reach the walled pod once all is well. Who may not never does, and that is a finding at once, unless somebody
+    /// has taken the table away since the last round.
     fn wall_differences(&self) -> Result<Vec<String>, String> {
         let walled = key(walls::WALLED);
         let ips = self.world.book.lock().expect("unpoisoned").get(&walled).map(|entry| entry.ips.clone());

@@ -28,8 +28,8 @@ const REMOTE: Both = ["10.25.2.5", "2001:db8:1:2::5"];
 /// What the node's owner has excepted, behind the router.
 const EXCEPTED: Both = ["203.0.113.5", "2001:db8:e::5"];
 
-/// A network namespace of this name, with these addresses on `eth0`, whose other end is the host's link of that name, and with default
-/// routes by these gateways on that link, as a pod has them.
+/// A network namespace of this name, with these addresses on `eth0`, whose other end is the host's link of that name, and with
+/// default routes by these gateways on that link, as a pod has them.
 pub(crate) fn wire(host: &Host, name: &str, link: &str, addresses: &[String], gateways: Both) {
     host.run(&format!("ip netns add {name}"));
     host.run(&format!("ip link add {link} type veth peer name eth0 netns {name}"));

@@ -1,4 +1,5 @@
-//! What docs/policy.md tells an operator to write and to run does what the page says. Must not know more of the page than its blocks.
+//! What docs/policy.md tells an operator to write and to run does what the page says. Must not know more of the page than its
+//! blocks.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

@@ -75,7 +75,8 @@ pub(crate) fn carry_out(host: &Host, shown: &Ruleset, wanted: &Ruleset) {
     nft.apply(&diff(wanted, shown), Instant::now() + PATIENCE).expect("taken");
 }
 
-/// The same for `nft`, which reads a port of a connection only where the rule has named a protocol, although the kernel does not care.
+/// The same for `nft`, which reads a port of a connection only where the rule has named a protocol, although the kernel does not
+/// care.
 fn readable(mut ruleset: Ruleset) -> Ruleset {
     let asks = |statement: &Statement| matches!(statement, Statement::In(fields, ..) if fields.contains(&Field::ConnectionPort));
     let rules = ruleset.values_mut().flat_map(|table| table.chains.values_mut()).flat_map(|chain| &mut chain.rules);

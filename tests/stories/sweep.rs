@@ -1,4 +1,5 @@
-//! A pod that sends to every address of a prefix on the host's link, with real packets, and whoever else needs the table of neighbours.
+//! A pod that sends to every address of a prefix on the host's link, with real packets, and whoever else needs the table of
+//! neighbours.
 //!
 //! All network namespaces of a kernel share that table, so no story may fill it: others that run beside it would fail. What happens
 //! without the guard is told by how many entries an unguarded pod makes, of which there need only be more for the table to be full.
