@@ -61,7 +61,7 @@ impl Node {
     fn pod(&mut self, pod: &str, addresses: &[IpAddr]) {
         let key = key(pod);
         let labels = [("app", key.name.as_str())].into();
-        self.world.pods.insert(key.clone(), Pod { labels, addresses: addresses.to_vec(), ports: Vec::new() });
+        self.world.pods.insert(key.clone(), Pod { labels, addresses: addresses.to_vec(), ports: [].into() }.into());
     }
 
     fn policy(&mut self, name: &str, spec: serde_json::Value) {
