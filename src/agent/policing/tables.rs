@@ -185,7 +185,7 @@ impl Tables {
     /// Carries out changes of what is in force.
     ///
     /// # Errors
-    /// As [`Tables::put`], and [`NftError::Unread`] if it is not known what is in force.
+    /// As [`Tables::put_instead`]. It need not be known what is in force.
     pub fn change(&mut self, changes: &[Change], deadline: Instant) -> Result<(), NftError> {
         self.carry_out(changes, deadline)?;
         if let Some(in_force) = &mut self.in_force
