@@ -44,8 +44,14 @@ impl Ears {
         self.wishes.send(Some(wanted)).expect("heard");
     }
 
+    /// The next piece of news of the cluster. What an operator is told beside it is of other tests.
     fn next(&self) -> ClusterNews {
-        self.news.recv_timeout(PATIENCE).expect("news")
+        loop {
+            let news = self.news.recv_timeout(PATIENCE).expect("news");
+            if !matches!(news, ClusterNews::Faults(..) | ClusterNews::Refusal(..)) {
+                return news;
+            }
+        }
     }
 
     /// Hears until everything has been told once, of policies, of namespaces, and of so many watches of pods. Then nothing is on
@@ -115,6 +121,8 @@ fn in_words(news: &ClusterNews) -> String {
             format!("{}: {pods}", watch.selection)
         }
         ClusterNews::Ended(watch, pods) => format!("ended {} with {}", watch.selection, pods.len()),
+        ClusterNews::Faults((namespace, name), faults) => format!("faults of {namespace}/{name}: {faults:?}"),
+        ClusterNews::Refusal(resource, refusal) => format!("refusal of {resource}: {refusal:?}"),
     }
 }
 
