@@ -32,7 +32,7 @@ const RATE: u32 = 5;
 const BURST: u32 = 32;
 
 /// How long a pod may go on sending to an address that does not answer, in seconds. Then it has to try again. So a pod may have
-/// [`RATE`] x [`TRIED`] = 50 destinations that never send anything back, and more lose packets.
+/// 5 x [`TRIED`] = 50 destinations that never send anything back, and more lose packets.
 pub const TRIED: u32 = 10;
 
 /// How long an address need not be tried again behind the last packet that came from it, in seconds.
