@@ -161,7 +161,7 @@ fn pod(reader: &PodReader, object: &Value) -> (PodKey, Arc<Pod>) {
 /// The whole policies' part of the table, made and read back.
 pub fn whole_table() {
     let (world, subjects) = world();
-    let settings = Settings { mask: 0x7fff_0000, epoch: Some(0x1_0000), log: None };
+    let settings = Settings { mask: 0x7fff_0000, epoch: Some(0x1_0000), seals: true, log: None };
     let mut compiling = Vec::new();
     let mut compiled: Option<Compiled> = None;
     for _ in 0..TABLES {

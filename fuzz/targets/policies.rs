@@ -50,7 +50,7 @@ pub(crate) fn check(data: &[u8]) {
             treatment,
         })
         .collect();
-    let settings = Settings { mask: 0x7fff_0000, epoch: Some(0x1_0000), log: None };
+    let settings = Settings { mask: 0x7fff_0000, epoch: Some(0x1_0000), seals: true, log: None };
     let compiled = compile(&world, &subjects, &settings);
     let table = compiled.table();
     let names = table.sets.keys().chain(table.maps.keys()).chain(table.chains.keys());

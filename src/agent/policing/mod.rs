@@ -66,6 +66,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Repairs out of turn that follow each other at once; then there is one in each [`INTERVAL`].
 const REPAIRS: u32 = 10;
 
+/// How long behind a revocation nothing is remembered, 20 ms: a packet that the former rules have judged has gone its way by then.
+const SEALED_BEHIND: Duration = Duration::from_millis(20);
+
 /// Deadline for one round, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -155,9 +158,18 @@ impl Policing {
     /// Answers messages and makes a round now and then, until [`Message::Stop`] comes or nobody can send any more.
     pub fn run(mut self, messages: &Receiver<Message>) {
         let mut due = self.round(Look::Kernel);
+        let mut seal_at: Option<Instant> = None;
         loop {
-            let next = self.account.due().map_or(due, |account| account.min(due));
-            let left = next.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            // Everything that the last turn has changed is in force here.
+            if self.policies.take_revoked() {
+                seal_at = Some(now + SEALED_BEHIND);
+            }
+            if seal_at.take_if(|at| *at <= now).is_some() {
+                self.seal();
+            }
+            let next = [self.account.due(), seal_at].into_iter().flatten().fold(due, Instant::min);
+            let left = next.saturating_duration_since(now);
             let first = match self.progress.resting(|| messages.recv_timeout(left)) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -199,6 +211,17 @@ impl Policing {
             if self.account.due().is_some_and(|account| account <= Instant::now()) {
                 self.count();
             }
+        }
+    }
+
+    /// Has connections remembered again that are allowed.
+    fn seal(&mut self) {
+        let changes = self.policies.seal();
+        if self.tables.in_force().is_some()
+            && let Err(error) = self.tables.change(&changes, Instant::now() + LIMIT)
+        {
+            // The next round makes it with the rest.
+            log::debug("connections are remembered from the next round on").with("err", error).write_limited();
         }
     }
 

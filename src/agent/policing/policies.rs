@@ -58,6 +58,10 @@ pub struct Policies {
     orphans: BTreeSet<IfName>,
     /// The addresses of pods that are gone.
     left: Left,
+    /// The epoch has moved, and nothing is remembered yet that the rules since then have allowed.
+    unsealed: bool,
+    /// It has moved since somebody last asked.
+    revoked: bool,
     /// The epoch has moved while nobody knew what should stand.
     moved: bool,
     /// Of a directory: the pods that it tells of, which do not say of which node they are.
@@ -77,6 +81,8 @@ impl Policies {
             settled: BTreeSet::new(),
             orphans: BTreeSet::new(),
             left: Left::default(),
+            unsealed: false,
+            revoked: false,
             moved: false,
             written: BTreeMap::new(),
         }
@@ -212,7 +218,8 @@ impl Policies {
         let subjects: Vec<Subject> = leases.iter().map(|lease| self.subject(lease, wishes)).collect();
         let links: BTreeSet<&IfName> = subjects.iter().map(|subject| &subject.link).collect();
         self.settled.retain(|link| links.contains(link));
-        let settings = |epoch| Settings { mask: self.mask, epoch, log: wishes.log.then_some(LOG) };
+        let seals = !self.unsealed;
+        let settings = |epoch| Settings { mask: self.mask, epoch, seals, log: wishes.log.then_some(LOG) };
         let fresh = compile(self.cluster.world(), &subjects, &settings(self.epoch.value()));
         let revokes = self.compiled.as_ref().is_some_and(|before| fresh.revokes(before));
         self.compiled = Some(fresh);
@@ -223,9 +230,22 @@ impl Policies {
 
     /// Has every connection judged anew. Returns what that changes in the part.
     pub fn revoke(&mut self) -> Vec<Change> {
+        self.unsealed = self.compiled.is_some();
+        self.revoked = self.unsealed;
         let epoch = self.epoch.advance();
         self.left = Left { addresses: VecDeque::new(), others: false };
         self.compiled.as_mut().map(|compiled| compiled.epoch_changed(epoch)).unwrap_or_default()
+    }
+
+    /// Whether the epoch has moved since the last call, so that [`Policies::seal`] is due some time behind the change.
+    pub fn take_revoked(&mut self) -> bool {
+        std::mem::take(&mut self.revoked)
+    }
+
+    /// Has remembered from now on what is allowed. Returns what that changes in the part.
+    pub fn seal(&mut self) -> Vec<Change> {
+        self.unsealed = false;
+        self.compiled.as_mut().map(Compiled::seals_again).unwrap_or_default()
     }
 
     /// A link is about to be made for `lease`, which is one of `leases`. Returns what that changes, as far as the part is known.

@@ -249,7 +249,7 @@ pub fn led(shown: &Shown) -> impl Iterator<Item = &IfName> {
 fn quarantine(links: BTreeSet<IfName>, (mask, epoch): (u32, Option<u32>)) -> Table {
     let closed = |link| Subject { link, pod: None, addresses: Vec::new(), treatment: Treatment::Quarantine };
     let subjects: Vec<Subject> = links.into_iter().map(closed).collect();
-    compile(&World::default(), &subjects, &Settings { mask, epoch, log: None }).table().clone()
+    compile(&World::default(), &subjects, &Settings { mask, epoch, seals: true, log: None }).table().clone()
 }
 
 /// Some link.

@@ -53,6 +53,9 @@ pub struct Settings {
     /// Their value for connections that were allowed since the last revocation; `None`, or none of the bits: no connection is
     /// remembered, and each packet is judged.
     pub epoch: Option<u32>,
+    /// What is allowed is remembered. Right behind a revocation it is not: a packet that was judged by the former rules may not have
+    /// reached the end of its way when the new ones come, and would be remembered as judged by these.
+    pub seals: bool,
     /// What is dropped, or would be, is written to the kernel's log.
     pub log: Option<Log>,
 }
@@ -280,9 +283,20 @@ impl Compiled {
             || sets.any(|(old, new)| !old.elements.is_subset(&new.elements))
     }
 
-    /// Another value says from now on which connections were allowed: each is judged anew by its next packet.
+    /// Another value says from now on which connections were allowed: each is judged anew by its next packet. None is remembered
+    /// until [`Compiled::seals_again`].
     pub fn epoch_changed(&mut self, epoch: Option<u32>) -> Vec<Change> {
-        self.settings.epoch = epoch;
+        (self.settings.epoch, self.settings.seals) = (epoch, false);
+        self.base_changed()
+    }
+
+    /// What is allowed is remembered from now on. To be said when the last packet that the former rules have judged has gone its way.
+    pub fn seals_again(&mut self) -> Vec<Change> {
+        self.settings.seals = true;
+        self.base_changed()
+    }
+
+    fn base_changed(&mut self) -> Vec<Change> {
         let mut changes = Changes(Some(Vec::new()));
         for (name, chain) in base_chains(&self.settings) {
             let known = self.table.chains.get_mut(name).filter(|known| known.rules != chain.rules);
@@ -1006,7 +1020,7 @@ fn base_chains(settings: &Settings) -> Vec<(&'static str, Chain)> {
             vec![Statement::ByMap(own, map())],
         ]
     };
-    let seal = mark.map(|(mask, value)| {
+    let seal = mark.filter(|_| settings.seals).map(|(mask, value)| {
         [End::In, End::Out].map(|end| {
             vec![
                 Statement::StateIn(CT_NEW | CT_ESTABLISHED),

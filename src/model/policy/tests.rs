@@ -29,7 +29,7 @@ use dice::Dice;
 use filter::{Connection, Packet, passes};
 use oracle::{Cluster, Member, Probe, Side};
 
-const SETTINGS: Settings = Settings { mask: 0x7fff_0000, epoch: Some(0x0005_0000), log: None };
+const SETTINGS: Settings = Settings { mask: 0x7fff_0000, epoch: Some(0x0005_0000), seals: true, log: None };
 
 /// The node's own link to others.
 const UPLINK: &str = "eth0";
@@ -551,9 +551,15 @@ fn without_an_epoch_every_packet_is_judged() {
     assert!(passes(&table, &mut packet));
     assert_eq!(packet.connection.expect("one").mark, 0);
     filter::apply(&mut table, &compiled.epoch_changed(Some(0x0007_0000)), FILTER);
-    let mut packet = first(&cluster, &probe(&cluster, 0, 2));
-    packet.connection.as_mut().expect("one").mark = 0x8000_1234;
-    assert!(passes(&table, &mut packet));
-    // The bits of others stay.
-    assert_eq!(packet.connection.expect("one").mark, 0x8007_1234);
+    let marked = |table: &Table| {
+        let mut packet = first(&cluster, &probe(&cluster, 0, 2));
+        packet.connection.as_mut().expect("one").mark = 0x8000_1234;
+        assert!(passes(table, &mut packet));
+        packet.connection.expect("one").mark
+    };
+    // A packet that the former rules have judged may just be behind them.
+    assert_eq!(marked(&table), 0x8000_1234, "nothing is remembered right behind a revocation");
+    filter::apply(&mut table, &compiled.seals_again(), FILTER);
+    assert_eq!(marked(&table), 0x8007_1234, "the bits of others stay");
+    assert_eq!((&table, compiled.seals_again()), (compiled.table(), vec![]));
 }
