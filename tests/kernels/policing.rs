@@ -140,7 +140,14 @@ pub fn sources() {
 fn table() -> Option<Vec<String>> {
     let mut nft = Nftables::open().expect("a socket");
     let shown = nft.read(guard::FILTER, Instant::now() + PATIENCE).expect("read")?;
-    Some(shown.outline(&model::ruleset::Table::default()).expect("a table of flock's forms").chains.into_keys().collect())
+    Some(
+        shown
+            .outline(&model::ruleset::Table::default())
+            .expect("a table of flock's forms")
+            .chains
+            .into_keys()
+            .collect(),
+    )
 }
 
 /// Brings into force, under this name, that the pod `web` takes packets of pods with the label `role` alone, and `mute` sends none.

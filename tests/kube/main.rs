@@ -409,7 +409,9 @@ fn one_identity_per_node_may_read_and_write_its_own_node_config_only() {
 fn pods_come_and_go_without_an_api_server_and_the_view_is_right_when_it_is_back() {
     let host = Host::new();
     let mut plane = ControlPlane::start(&host);
-    plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
+    // As the owner wants it, a pod that the server has not told of is open.
+    let open = json!({"cidr6": CIDR6, "cidr4": CIDR4, "policy": {"unknown": "open"}});
+    plane.apply(&node_config_spec(open)).expect("accepted");
     let agent = agent_of(&host, &plane);
     agent.wait_log("NodeConfig in force");
     let (a, b) = (host.pod("a"), host.pod("b"));
