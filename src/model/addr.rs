@@ -172,6 +172,9 @@ impl fmt::Display for IfName {
     }
 }
 
+/// What the names of all host ends of pods' links begin with. A link of somebody else may be named so, too.
+pub const POD_LINKS: &str = "flock";
+
 /// What all state is keyed by: one interface of one container (CNI specification, section 2: one attachment).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Attachment {
@@ -215,7 +218,7 @@ impl Attachment {
         if attempt > 0 {
             text.push_str(&format!("#{attempt}"));
         }
-        IfName(format!("flock{:08x}", fnv1a32(text.as_bytes())).into())
+        IfName(format!("{POD_LINKS}{:08x}", fnv1a32(text.as_bytes())).into())
     }
 
     /// The hardware address of one end: locally administered, unicast, the same for the same attachment, so that

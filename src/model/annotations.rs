@@ -343,11 +343,6 @@ pub fn of_the_node(annotations: &BTreeMap<String, String>) -> Vec<Warning> {
     warnings
 }
 
-/// Whether a pod's annotations ask for its policies to be audited rather than enforced.
-pub fn asks_for_audit(annotations: &BTreeMap<String, String>) -> bool {
-    word(POLICY, annotations.get(POLICY).map(String::as_str), "audit") == Ok(true)
-}
-
 /// Whether `key` has the one value that it can have.
 fn word(key: &'static str, value: Option<&str>, word: &'static str) -> Result<bool, AnnotationError> {
     match value.map(str::trim) {

@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::addr::{ContainerId, Family, IfName};
+use crate::addr::{ContainerId, Family, IfName, POD_LINKS};
 use crate::lease::Lease;
 use crate::ruleset::{
     Base, Chain, ChainKind, Element, End, Field, Form, Hook, Op, Rule, Ruleset, Set, Statement, Table, TableFamily,
@@ -42,9 +42,6 @@ const GUARD: &str = "guard";
 
 /// The names of all that is made here.
 pub const NAMES: [&str; 5] = [LINKS, SOURCES4, SOURCES6, SOURCE, GUARD];
-
-/// What all host ends of pods' links are named like.
-const POD_LINKS: &str = "flock";
 
 /// `priority raw`: before connections are tracked.
 const RAW: i32 = -300;

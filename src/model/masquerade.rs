@@ -9,7 +9,7 @@ use alloc::string::ToString as _;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::addr::Family;
+use crate::addr::{Family, POD_LINKS};
 use crate::policing::Masquerade;
 use crate::ruleset::ranges::ranges;
 use crate::ruleset::{
@@ -27,9 +27,6 @@ const OWN: &str = "own";
 
 /// Destinations that see the pod's address, of that table.
 const EXCEPT: &str = "except";
-
-/// What all host ends of pods' links are named like.
-const POD_LINKS: &str = "flock";
 
 /// `priority srcnat`.
 const SRCNAT: i32 = 100;

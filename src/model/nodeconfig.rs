@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::addr::{AddrError, Family, GATEWAY4, IfName, parse_prefix4, parse_prefix6};
+use crate::addr::{AddrError, Family, GATEWAY4, IfName, POD_LINKS, parse_prefix4, parse_prefix6};
 use crate::annotations::{Defaults, IP_ALGO, of_the_node};
 use crate::bgp::{Bgp, SpecBgp};
 use crate::configerror::{ConfigError, FieldRule, TEXT_MAX};
@@ -463,7 +463,7 @@ fn uplink(text: &str) -> Result<IfName, ConfigError> {
         value: Excerpt::of(text),
         rule: FieldRule::Link(rule),
     };
-    if text.starts_with("flock") {
+    if text.starts_with(POD_LINKS) {
         return Err(wrong("is a pod's link: give the link by which the router reaches this host, such as eth0"));
     }
     text.parse().map_err(|_| wrong("is no name of a link by which a router reaches this host, such as eth0"))

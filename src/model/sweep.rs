@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 
 use ipnet::IpNet;
 
-use crate::addr::Family;
+use crate::addr::{Family, POD_LINKS};
 use crate::guard::FILTER;
 use crate::ruleset::ranges::ranges;
 use crate::ruleset::{
@@ -65,9 +65,6 @@ const _: () = {
 
 /// The chain's order in the forward hook: behind every chain of the policies.
 const PRIORITY: i32 = 10;
-
-/// What all host ends of pods' links are named like.
-const POD_LINKS: &str = "flock";
 
 /// The set of limits.
 const RATES: &str = "sweeps";

@@ -23,7 +23,7 @@ use super::uapi::{
 };
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
-use model::addr::{GATEWAY6, is_link_local};
+use model::addr::{GATEWAY6, POD_LINKS, is_link_local};
 use model::plan::ROUTE_PROTOCOL;
 use model::routes::{ANNOUNCED, MAIN};
 
@@ -256,7 +256,7 @@ impl HeardLink {
         let mut link = HeardLink { index, turned, up, settled, named: false, marked: false, port };
         for (attribute, value) in object.attributes(LINK_SIZE) {
             match attribute {
-                IFLA_IFNAME => link.named = value.starts_with(b"flock"),
+                IFLA_IFNAME => link.named = value.starts_with(POD_LINKS.as_bytes()),
                 IFLA_IFALIAS => link.marked = text(value).starts_with("flock:"),
                 _ => {}
             }

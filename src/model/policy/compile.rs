@@ -15,7 +15,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::addr::{Family, IfName};
+use crate::addr::{Family, IfName, POD_LINKS};
 use crate::excerpt::cut;
 use crate::guard::FILTER;
 use crate::policy::names;
@@ -28,9 +28,6 @@ use crate::ruleset::{
     Base, CT_ESTABLISHED, CT_NEW, CT_RELATED, Chain, ChainKind, Element, End, Field, Form, Hook, Op, Rule, Set,
     Statement, Table, Value, Verdict,
 };
-
-/// What the names of the links begin with whose connections are sealed.
-const LINKS: &str = "flock";
 
 /// `IPPROTO_ICMP` (linux/in.h).
 const ICMP: u8 = 1;
@@ -1024,7 +1021,7 @@ fn base_chains(settings: &Settings) -> Vec<(&'static str, Chain)> {
         [End::In, End::Out].map(|end| {
             vec![
                 Statement::StateIn(CT_NEW | CT_ESTABLISHED),
-                Statement::NameBegins(end, Op::Eq, LINKS),
+                Statement::NameBegins(end, Op::Eq, POD_LINKS),
                 Statement::SetMark { mask, value },
             ]
         })
