@@ -50,8 +50,8 @@ pub struct Settings {
     /// Their value for connections that were allowed since the last revocation; `None`, or none of the bits: no connection is
     /// remembered, and each packet is judged.
     pub epoch: Option<u32>,
-    /// What is allowed is remembered. Right behind a revocation it is not: a packet that was judged by the former rules may not have
-    /// reached the end of its way when the new ones come, and would be remembered as judged by these.
+    /// What is allowed is remembered. Right behind a revocation it is not: a packet that was judged by the former rules may not
+    /// have reached the end of its way when the new ones come, and would be remembered as judged by these.
     pub seals: bool,
     /// What is dropped, or would be, is written to the kernel's log.
     pub log: Option<Log>,
@@ -287,7 +287,8 @@ impl Compiled {
         self.base_changed()
     }
 
-    /// What is allowed is remembered from now on. To be said when the last packet that the former rules have judged has gone its way.
+    /// What is allowed is remembered from now on. To be said when the last packet that the former rules have judged has gone its
+    /// way.
     pub fn seals_again(&mut self) -> Vec<Change> {
         self.settings.seals = true;
         self.base_changed()
