@@ -16,7 +16,8 @@ use crate::excerpt::Excerpt;
 use crate::guard::{self, FILTER};
 use crate::policy::explain::{sides, what};
 use crate::policy::verdict::{Endpoint, Question, Side, Verdict, verdict};
-use crate::policy::{Direction, PodKey, SCTP, Subject, TCP, UDP, World, names};
+use crate::policy::{Direction, PodKey, Subject, World, names};
+use crate::protocol::{ICMP, ICMP6, SCTP, TCP, UDP};
 use crate::ruleset::{Element, Ruleset};
 
 /// Longest word of a question, in bytes: a namespace, a pod and an address fit.
@@ -24,9 +25,6 @@ pub const WORD_MAX: usize = 512;
 
 /// Longest answer, in bytes. What is longer ends with a line that says so.
 pub const TEXT_MAX: usize = 256 * 1024;
-
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq)]

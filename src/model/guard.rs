@@ -15,6 +15,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::{ContainerId, Family, IfName, POD_LINKS};
 use crate::lease::Lease;
+use crate::protocol::{ICMP, ICMP6, UDP};
 use crate::ruleset::{
     Base, Chain, ChainKind, Element, End, Field, Form, Hook, Op, Rule, Ruleset, Set, Statement, Table, TableFamily,
     TableKey, Value, Verdict,
@@ -48,12 +49,6 @@ const RAW: i32 = -300;
 
 /// `priority filter`.
 const FILTERING: i32 = 0;
-
-const IPPROTO_ICMP: u8 = 1;
-const IPPROTO_UDP: u8 = 17;
-const IPPROTO_ICMPV6: u8 = 58;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
 
 /// Neighbour solicitation (RFC 4861), which a host sends from `::` to find out whether an address is free.
 const ND_NEIGHBOR_SOLICIT: u8 = 135;
@@ -122,12 +117,12 @@ fn source_rules() -> Vec<Rule> {
     let link = Field::Link(End::In);
     vec![
         vec![others(), accept()],
-        vec![is(Field::Family, NFPROTO_IPV4), within(vec![link, Field::Source(Family::V4)], SOURCES4), accept()],
-        vec![is(Field::Family, NFPROTO_IPV6), within(vec![link, Field::Source(Family::V6)], SOURCES6), accept()],
+        vec![Statement::of_family(Family::V4), within(vec![link, Field::Source(Family::V4)], SOURCES4), accept()],
+        vec![Statement::of_family(Family::V6), within(vec![link, Field::Source(Family::V6)], SOURCES6), accept()],
         vec![
-            is(Field::Family, NFPROTO_IPV6),
+            Statement::of_family(Family::V6),
             Statement::Is(Field::Source(Family::V6), Op::Eq, Value::V6(Ipv6Addr::UNSPECIFIED)),
-            is(Field::Protocol, IPPROTO_ICMPV6),
+            is(Field::Protocol, ICMP6),
             is(Field::Icmp6Type, ND_NEIGHBOR_SOLICIT),
             accept(),
         ],
@@ -140,15 +135,15 @@ fn guard_rules() -> Vec<Rule> {
     let is = |field, value: u8| Statement::Is(field, Op::Eq, Value::Byte(value));
     let mut rules = vec![vec![Statement::In(vec![Field::Link(End::In)], Op::Ne, LINKS.into()), accept()]];
     for (protocol, field, kind) in [
-        (IPPROTO_ICMPV6, Field::Icmp6Type, ND_ROUTER_ADVERT),
-        (IPPROTO_ICMPV6, Field::Icmp6Type, ND_REDIRECT),
-        (IPPROTO_ICMP, Field::IcmpType, ICMP_REDIRECT),
+        (ICMP6, Field::Icmp6Type, ND_ROUTER_ADVERT),
+        (ICMP6, Field::Icmp6Type, ND_REDIRECT),
+        (ICMP, Field::IcmpType, ICMP_REDIRECT),
     ] {
         rules.push(vec![is(Field::Protocol, protocol), is(field, kind), Statement::Count, drop()]);
     }
     for (server, client) in DHCP {
         rules.push(vec![
-            is(Field::Protocol, IPPROTO_UDP),
+            is(Field::Protocol, UDP),
             Statement::Is(Field::SourcePort, Op::Eq, Value::Short(server)),
             Statement::Is(Field::DestinationPort, Op::Eq, Value::Short(client)),
             Statement::Count,

@@ -35,6 +35,7 @@ pub mod permit;
 pub mod plan;
 pub mod policing;
 pub mod policy;
+pub mod protocol;
 pub mod proxy;
 pub mod recover;
 pub mod routes;

@@ -19,7 +19,7 @@ use crate::addr::{Family, POD_LINKS};
 use crate::guard::FILTER;
 use crate::ruleset::ranges::ranges;
 use crate::ruleset::{
-    Base, Chain, ChainKind, End, Field, Form, Hook, Op, Rule, Ruleset, Set, Span, Statement, Table, Value, Verdict,
+    Base, Chain, ChainKind, End, Field, Form, Hook, Op, Rule, Ruleset, Set, Span, Statement, Table, Verdict,
 };
 
 /// Addresses per second that a pod may try, of both families together.
@@ -87,16 +87,14 @@ pub fn is_name(name: &str) -> bool {
 /// Names and numbers of one family.
 struct Names {
     family: Family,
-    /// `NFPROTO_*`.
-    number: u8,
     on_link: &'static str,
     answered: &'static str,
     tried: &'static str,
 }
 
 const NAMES: [Names; 2] = [
-    Names { family: Family::V4, number: 2, on_link: "onlink4", answered: "answered4", tried: "tried4" },
-    Names { family: Family::V6, number: 10, on_link: "onlink6", answered: "answered6", tried: "tried6" },
+    Names { family: Family::V4, on_link: "onlink4", answered: "answered4", tried: "tried4" },
+    Names { family: Family::V6, on_link: "onlink6", answered: "answered6", tried: "tried6" },
 ];
 
 /// Adds to `ruleset` what keeps pods from going through the addresses of these prefixes, which the host has on its links. Nothing
@@ -114,7 +112,7 @@ pub fn limit_sweeps(ruleset: &mut Ruleset, on_link: &[IpNet]) {
         table.sets.insert(on_link.to_string(), Set { form: Form::Ranges(family), elements });
         add(&mut table, answered, Form::Recent { family, seconds: ANSWERED, size: ANSWERED_MOST });
         add(&mut table, tried, Form::Recent { family, seconds: TRIED, size: TRIED_MOST });
-        let is = || Statement::Is(Field::Family, Op::Eq, Value::Byte(names.number));
+        let is = || Statement::of_family(family);
         let within = |fields, op, set: &str| Statement::In(fields, op, set.to_string());
         let source = Field::Source(family);
         let way = || vec![Field::Link(End::In), Field::Destination(family)];
@@ -135,7 +133,7 @@ pub fn limit_sweeps(ruleset: &mut Ruleset, on_link: &[IpNet]) {
     }
     // Of a family that has no such prefix, nothing is limited.
     for names in NAMES.iter().filter(|names| !table.sets.contains_key(names.on_link)) {
-        known.push(vec![Statement::Is(Field::Family, Op::Eq, Value::Byte(names.number)), accept()]);
+        known.push(vec![Statement::of_family(names.family), accept()]);
     }
     add(&mut table, RATES, Form::Rates { seconds: RESTED, size: PODS_MOST });
     let from = |op| Statement::NameBegins(End::In, op, POD_LINKS);

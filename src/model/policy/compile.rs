@@ -23,17 +23,12 @@ use crate::policy::select::{Labels, Selector};
 use crate::policy::{
     Direction, NamedPort, Namespaces, Peer, Pod, PodKey, Policy, Port, Ports, Subject, Treatment, World, covers, family,
 };
+use crate::protocol::{ICMP, ICMP6};
 use crate::ruleset::diff::Change;
 use crate::ruleset::{
     Base, CT_ESTABLISHED, CT_NEW, CT_RELATED, Chain, ChainKind, Element, End, Field, Form, Hook, Op, Rule, Set,
     Statement, Table, Value, Verdict,
 };
-
-/// `IPPROTO_ICMP` (linux/in.h).
-const ICMP: u8 = 1;
-
-/// `IPPROTO_ICMPV6` (linux/in6.h).
-const ICMP6: u8 = 58;
 
 /// Longest text before a line of the kernel's log, in bytes.
 const PREFIX_MAX: usize = 127;

@@ -11,11 +11,8 @@ use core::net::IpAddr;
 use crate::excerpt::{Excerpt, VALUE_MAX};
 use crate::policy::select::Selector;
 use crate::policy::verdict::{Allowance, Endpoint, Miss, Outcome, Question, Side, Stranger, Tried, Verdict};
-use crate::policy::{Direction, SCTP, TCP, UDP, names};
-
-/// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`, which policies cannot name.
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
+use crate::policy::{Direction, names};
+use crate::protocol::{ICMP, ICMP6, SCTP, TCP, UDP};
 
 /// Most policies that are told of one by one, and most rules of each.
 pub const TOLD_MAX: usize = 64;

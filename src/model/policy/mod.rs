@@ -38,13 +38,6 @@ use crate::policy::select::{Labels, Selector};
 /// The label that each namespace has of itself, with its name.
 pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// The protocols that a policy can name (`IPPROTO_*`, linux/in.h).
-pub const TCP: u8 = 6;
-/// UDP.
-pub const UDP: u8 = 17;
-/// SCTP.
-pub const SCTP: u8 = 132;
-
 /// A pod's identity. Pods of one namespace are neighbours in the order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodKey {

@@ -16,7 +16,8 @@ use serde_json::Value;
 
 use crate::excerpt::Excerpt;
 use crate::policy::select::{Labels, Operator, Requirement, Selector};
-use crate::policy::{NamedPort, Namespaces, Peer, Policy, Port, Ports, Rule, SCTP, TCP, UDP};
+use crate::policy::{NamedPort, Namespaces, Peer, Policy, Port, Ports, Rule};
+use crate::protocol::{SCTP, TCP, UDP};
 
 /// The `apiVersion`.
 pub const API_VERSION: &str = "networking.k8s.io/v1";

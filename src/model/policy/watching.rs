@@ -165,7 +165,7 @@ mod tests {
     fn a_named_port_of_everybody_asks_for_all_pods_where_connections_go_out() {
         let rule = |name: &str| Rule {
             peers: Vec::new(),
-            ports: std::vec![Port { protocol: crate::policy::TCP, ports: Ports::Named(name.into()) }],
+            ports: std::vec![Port { protocol: crate::protocol::TCP, ports: Ports::Named(name.into()) }],
         };
         let policy = |ingress, egress| Policy { subjects: Selector::default(), ingress, egress };
         let asked = |policy: &Policy| names(&selections("web", policy, &BTreeMap::new()));

@@ -130,7 +130,7 @@ fn form(dice: &mut Dice) -> Form {
 }
 
 fn of(family: Family) -> Statement {
-    Statement::Is(Field::Family, Op::Eq, Value::Byte(if family == Family::V4 { 2 } else { 10 }))
+    Statement::of_family(family)
 }
 
 fn value(ip: IpAddr) -> Value {

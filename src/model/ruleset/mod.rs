@@ -248,6 +248,17 @@ pub enum Span {
     FromLast,
 }
 
+impl Statement {
+    /// The packet is of this family (`NFPROTO_*`, linux/netfilter.h).
+    pub fn of_family(family: Family) -> Statement {
+        let number = match family {
+            Family::V4 => 2,
+            Family::V6 => 10,
+        };
+        Statement::Is(Field::Family, Op::Eq, Value::Byte(number))
+    }
+}
+
 /// Whether something has to hold, or not to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
