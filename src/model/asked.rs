@@ -144,7 +144,7 @@ pub struct Facts<'a> {
     pub world: &'a World,
     /// The links of this node.
     pub subjects: &'a [Subject],
-    /// What checks the sources of these links, see [`guard::check_sources`].
+    /// What checks the sources of these links, see [`guard::sets_of`].
     pub sources: &'a Ruleset,
     /// The addresses of the node itself.
     pub node: &'a BTreeSet<IpAddr>,

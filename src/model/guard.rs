@@ -62,12 +62,27 @@ const ICMP_REDIRECT: u8 = 5;
 /// The servers' ports of DHCP and DHCPv6, and the clients'.
 const DHCP: [(u16, u16); 2] = [(67, 68), (547, 546)];
 
-/// Adds to `ruleset` what checks the sources of `leases`. Nothing for none.
+/// Adds to `ruleset` what checks the sources of `leases`: [`sets_of`] them, and the chains that look into these. Nothing for none.
+pub fn check_sources<'a>(ruleset: &mut Ruleset, leases: impl Iterator<Item = &'a Lease>) {
+    for (key, sets) in sets_of(leases) {
+        let table = ruleset.entry(key).or_default();
+        table.sets.extend(sets.sets);
+        if key == ARP {
+            add_chain(table, SOURCE, Hook::Input, FILTERING, arp_rules());
+        } else {
+            add_chain(table, SOURCE, Hook::Prerouting, RAW, source_rules());
+            add_chain(table, GUARD, Hook::Input, FILTERING, guard_rules());
+        }
+    }
+}
+
+/// The links of `leases` that are checked, and what each may send from, as sets of both tables. No table for none.
 ///
 /// Of a container with several links, each may bear the addresses of all: an answer leaves by the better default route,
 /// whichever way the question came. The pods that may send with any address are left out, and so are links that the Go flock
 /// made, whose link-local addresses nobody knows.
-pub fn check_sources<'a>(ruleset: &mut Ruleset, leases: impl Iterator<Item = &'a Lease>) {
+pub fn sets_of<'a>(leases: impl Iterator<Item = &'a Lease>) -> Ruleset {
+    let mut ruleset = Ruleset::new();
     let mut containers: BTreeMap<&ContainerId, Vec<&Lease>> = BTreeMap::new();
     for lease in leases {
         containers.entry(&lease.attachment.container_id).or_default().push(lease);
@@ -87,19 +102,17 @@ pub fn check_sources<'a>(ruleset: &mut Ruleset, leases: impl Iterator<Item = &'a
         }
     }
     if links.is_empty() {
-        return;
+        return ruleset;
     }
     let counted = Form::Links { counted: true };
     let arp = ruleset.entry(ARP).or_default();
     add_set(arp, LINKS, counted, links.clone());
     add_set(arp, SOURCES4, Form::LinkAddresses(Family::V4), v4.clone());
-    add_chain(arp, SOURCE, Hook::Input, FILTERING, arp_rules());
     let filter = ruleset.entry(FILTER).or_default();
     add_set(filter, LINKS, counted, links);
     add_set(filter, SOURCES4, Form::LinkAddresses(Family::V4), v4);
     add_set(filter, SOURCES6, Form::LinkAddresses(Family::V6), v6);
-    add_chain(filter, SOURCE, Hook::Prerouting, RAW, source_rules());
-    add_chain(filter, GUARD, Hook::Input, FILTERING, guard_rules());
+    ruleset
 }
 
 fn add_set(table: &mut Table, name: &str, form: Form, elements: BTreeSet<Element>) {

@@ -5,7 +5,7 @@
 
 use crate::agent::policing::Policing;
 use crate::agent::policing::handle::{Explained, Unexplained};
-use crate::agent::policing::wanted::guarded;
+use crate::agent::policing::wanted::sources;
 use crate::agent::reply::Reply;
 use model::asked::{Asked, Facts, answer};
 use model::guard;
@@ -40,7 +40,7 @@ impl Policing {
         let facts = Facts {
             world: self.policies.cluster().world(),
             subjects: &subjects,
-            sources: &guarded(&wishes, self.leases.values()),
+            sources: &sources(&wishes, self.leases.values()),
             node: &self.node.get().whereabouts.host.addresses,
             known_by: "to this node",
         };

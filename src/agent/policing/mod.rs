@@ -36,7 +36,7 @@ use crate::agent::policing::handle::{Admitted, Message, Police};
 use crate::agent::policing::policies::Policies;
 use crate::agent::policing::state::{Kept, PolicingState, Problem};
 use crate::agent::policing::tables::{Compared, Tables};
-use crate::agent::policing::wanted::{Inherited, elements, guarded, of_link, whole};
+use crate::agent::policing::wanted::{Inherited, elements, of_link, sources, whole};
 use crate::agent::suspicion::Budget;
 use crate::agent::threads::spawn;
 use crate::kernel::nftables::NftError;
@@ -501,9 +501,9 @@ impl Policing {
     fn admit(&mut self, lease: Lease, deadline: Instant) -> Result<Admitted, Cause> {
         let Some(wishes) = self.wishes() else { return Ok(Admitted::Settled) };
         let attachment = lease.attachment.clone();
-        let before = self.guarded(&attachment, &wishes);
+        let before = self.sources_of(&attachment, &wishes);
         let former = self.leases.insert(attachment.clone(), lease.clone());
-        let after = self.guarded(&attachment, &wishes);
+        let after = self.sources_of(&attachment, &wishes);
         let mut changes = elements(&before, &after);
         changes.extend(self.policies.link_comes(&lease, &self.leases, &wishes));
         let done = match self.tables.in_force() {
@@ -536,12 +536,12 @@ impl Policing {
     /// this name is there, and the next round removes it.
     fn dismiss(&mut self, attachment: &Attachment) {
         let Some(wishes) = self.wishes() else { return self.let_go(attachment) };
-        let before = self.guarded(attachment, &wishes);
+        let before = self.sources_of(attachment, &wishes);
         let Some(lease) = self.leases.remove(attachment) else { return };
         if let Some(inherited) = &mut self.inherited {
             inherited.forget(&lease.host_link);
         }
-        let after = self.guarded(attachment, &wishes);
+        let after = self.sources_of(attachment, &wishes);
         let mut changes = elements(&before, &after);
         changes.extend(self.policies.link_goes(&lease, &self.leases, &wishes));
         let deadline = Instant::now() + LIMIT;
@@ -572,9 +572,9 @@ impl Policing {
         self.tables.forget();
     }
 
-    /// What the one container of `attachment` may send, as tables of its own.
-    fn guarded(&self, attachment: &Attachment, wishes: &Wishes) -> Ruleset {
+    /// What the one container of `attachment` may send, as sets of its own.
+    fn sources_of(&self, attachment: &Attachment, wishes: &Wishes) -> Ruleset {
         let leases = self.leases.range(attachment.first_of_container()..).map(|(_, lease)| lease);
-        guarded(wishes, leases.take_while(|lease| lease.attachment.container_id == attachment.container_id))
+        sources(wishes, leases.take_while(|lease| lease.attachment.container_id == attachment.container_id))
     }
 }

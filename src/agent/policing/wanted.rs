@@ -29,7 +29,9 @@ pub fn whole<'a>(
     peers: Option<&Listed>,
     leases: impl Iterator<Item = &'a Lease>,
 ) -> Ruleset {
-    let mut wanted = guarded(wishes, leases);
+    let mut wanted = Ruleset::new();
+    let checked = checked(wishes, leases);
+    guard::check_sources(&mut wanted, checked.iter().map(AsRef::as_ref));
     if wanted.contains_key(&FILTER) {
         let networks = &state.whereabouts.host.networks;
         let on_link: Vec<IpNet> =
@@ -48,20 +50,22 @@ pub fn whole<'a>(
     wanted
 }
 
-/// What checks the sources of `leases`. The node's owner may have taken back what a pod was allowed when it was made.
-pub fn guarded<'a>(wishes: &Wishes, leases: impl Iterator<Item = &'a Lease>) -> Ruleset {
-    let mut own = Ruleset::new();
-    if wishes.source_check {
-        let listed = |lease: &Lease| lease.pod.as_ref().is_some_and(|pod| wishes.source_any.contains(&pod.namespace));
-        let leases: Vec<Cow<'_, Lease>> = leases
-            .map(|lease| match lease.any_source && !listed(lease) {
-                true => Cow::Owned(Lease { any_source: false, ..lease.clone() }),
-                false => Cow::Borrowed(lease),
-            })
-            .collect();
-        guard::check_sources(&mut own, leases.iter().map(AsRef::as_ref));
-    }
-    own
+/// What `leases` may send from, as the sets that say so.
+pub fn sources<'a>(wishes: &Wishes, leases: impl Iterator<Item = &'a Lease>) -> Ruleset {
+    guard::sets_of(checked(wishes, leases).iter().map(AsRef::as_ref))
+}
+
+/// The leases whose sources are to be checked: none where nothing is checked. The node's owner may have taken back what a pod was
+/// allowed when it was made.
+fn checked<'a>(wishes: &Wishes, leases: impl Iterator<Item = &'a Lease>) -> Vec<Cow<'a, Lease>> {
+    let listed = |lease: &Lease| lease.pod.as_ref().is_some_and(|pod| wishes.source_any.contains(&pod.namespace));
+    let leases = leases.filter(|_| wishes.source_check);
+    leases
+        .map(|lease| match lease.any_source && !listed(lease) {
+            true => Cow::Owned(Lease { any_source: false, ..lease.clone() }),
+            false => Cow::Borrowed(lease),
+        })
+        .collect()
 }
 
 /// Adds the policies' part.
