@@ -66,8 +66,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Repairs out of turn that follow each other at once; then there is one in each [`INTERVAL`].
 const REPAIRS: u32 = 10;
 
-/// How long behind a revocation nothing is remembered, 20 ms: a packet that the former rules have judged has gone its way by then.
-const SEALED_BEHIND: Duration = Duration::from_millis(20);
+/// How long behind a revocation nothing is remembered, 100 ms: a packet that the former rules have judged has gone its way by then.
+const SEALED_BEHIND: Duration = Duration::from_millis(100);
 
 /// Deadline for one round, 10 s.
 const LIMIT: Duration = Duration::from_secs(10);
