@@ -193,7 +193,8 @@ fn an_agent_killed_at_any_point_of_gc_removes_the_dead_and_nobody_else() {
     die();
     host.start_trace();
     gc.done();
-    let passed = end_trace(&host);
+    // The links have gone before, and whether their announcements are read that late is chance.
+    let passed: Vec<Passed> = end_trace(&host).into_iter().filter(|(point, _)| !point.starts_with("link/")).collect();
     assert!(passed.len() > 10, "{passed:?}");
     for point in share("killed in GC", &passed) {
         die();
