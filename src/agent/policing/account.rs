@@ -60,13 +60,14 @@ impl Account {
         self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 
-    /// Looks at the policies of the pods of `leases`, and says in the log what is news. The links that are checked are for the
-    /// caller to count.
+    /// Looks at the policies of the pods of `leases`, of which those are in quarantine of which `is_closed` says so, and says in
+    /// the log what is news. The links that are checked are for the caller to count.
     pub fn look(
         &mut self,
         policies: &Policies,
         leases: &BTreeMap<Attachment, Lease>,
         wishes: &Wishes,
+        is_closed: impl Fn(&Lease) -> bool,
         now: Instant,
     ) -> (Counts, Ails) {
         let mut ails = policies.ails(wishes);
@@ -84,8 +85,7 @@ impl Account {
         } else {
             self.unknown = None;
         }
-        let closed: BTreeMap<&Attachment, &Lease> =
-            leases.iter().filter(|(_, lease)| policies.is_quarantined(lease, wishes)).collect();
+        let closed: BTreeMap<&Attachment, &Lease> = leases.iter().filter(|(_, lease)| is_closed(lease)).collect();
         self.closed.retain(|attachment, _| closed.contains_key(attachment));
         for (attachment, lease) in &closed {
             let since = self.closed.entry((*attachment).clone()).or_insert(Since::new(now));
@@ -141,10 +141,10 @@ mod tests {
         let lease = Lease { pod, ..lease("c/eth0") };
         let leases = BTreeMap::from([(lease.attachment.clone(), lease)]);
         let (wishes, mut account, began) = (Wishes::default(), Account::default(), Instant::now());
-        let (counts, ails) = account.look(&policies, &leases, &wishes, began);
+        let (counts, ails) = account.look(&policies, &leases, &wishes, |_| true, began);
         assert_eq!((counts.quarantined, ails), (1, Ails::default()), "that is so at each start");
         assert_eq!(account.due(), Some(began + LONG));
-        let (_, ails) = account.look(&policies, &leases, &wishes, began + LONG);
+        let (_, ails) = account.look(&policies, &leases, &wishes, |_| true, began + LONG);
         assert_eq!(ails.quarantined, ["web/p sends and receives nothing: the list of NetworkPolicies is missing"]);
         assert_eq!((ails.missing.as_deref(), account.due()), (Some("the list of NetworkPolicies is missing"), None));
         let complete = vec![
@@ -153,7 +153,7 @@ mod tests {
             ClusterNews::Own(Told { each: Vec::new(), complete: true }),
         ];
         policies.hear(complete, &leases, Some(&wishes));
-        let (_, ails) = account.look(&policies, &leases, &wishes, began + LONG);
+        let (_, ails) = account.look(&policies, &leases, &wishes, |_| true, began + LONG);
         assert_eq!(ails.quarantined, ["web/p sends and receives nothing: nobody has told of it, and of its labels"]);
         assert_eq!(ails.missing, None);
         std::fs::remove_dir_all(&dir).expect("removable");

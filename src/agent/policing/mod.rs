@@ -36,7 +36,7 @@ use crate::agent::policing::handle::{Admitted, Message, Police};
 use crate::agent::policing::policies::Policies;
 use crate::agent::policing::state::{Kept, PolicingState, Problem};
 use crate::agent::policing::tables::{Compared, Tables};
-use crate::agent::policing::wanted::{Inherited, elements, of_link, sources, whole};
+use crate::agent::policing::wanted::{Inherited, elements, is_closed, of_link, sources, whole};
 use crate::agent::suspicion::Budget;
 use crate::agent::threads::spawn;
 use crate::kernel::nftables::NftError;
@@ -485,8 +485,12 @@ impl Policing {
     /// Publishes how many there are of what is in force, and what has been unknown for too long.
     fn count(&mut self) {
         let wishes = self.wishes().unwrap_or_default();
-        let (counts, ails) = self.account.look(&self.policies, &self.leases, &wishes, Instant::now());
         let filter = self.tables.in_force().and_then(|in_force| in_force.get(&guard::FILTER));
+        let is_closed = |lease: &Lease| match filter {
+            Some(filter) => is_closed(filter, &lease.host_link),
+            None => self.policies.is_quarantined(lease, &wishes),
+        };
+        let (counts, ails) = self.account.look(&self.policies, &self.leases, &wishes, is_closed, Instant::now());
         let links = filter.and_then(|table| table.sets.get(guard::LINKS));
         self.state.counts = counts;
         self.state.counts.links = links.map_or(0, |set| set.elements.len());

@@ -259,10 +259,7 @@ impl Policies {
             if led && self.left.has_any(&subject.addresses) {
                 changes.extend(self.revoke());
             }
-        } else if self.are_kept(wishes)
-            && subject.treatment == Treatment::Quarantine
-            && self.left.has_any(&subject.addresses)
-        {
+        } else if self.is_quarantined(lease, wishes) && self.left.has_any(&subject.addresses) {
             self.revoke();
             self.moved = true;
         }
@@ -294,9 +291,15 @@ impl Policies {
         self.step(&learned, &[], wishes)
     }
 
-    /// Whether the pod of `lease` is closed, as nobody knows yet what holds for it.
+    /// Whether a link that is made for `lease` now is closed: nobody knows yet what holds for it or, as long as anything is
+    /// missing for any pod, there is no part that could say it.
     pub fn is_quarantined(&self, lease: &Lease, wishes: &Wishes) -> bool {
-        self.are_kept(wishes) && self.treatment(lease, self.pod_of(lease).as_ref(), wishes) == Treatment::Quarantine
+        self.are_kept(wishes)
+            && match self.treatment(lease, self.pod_of(lease).as_ref(), wishes) {
+                Treatment::Quarantine => true,
+                Treatment::Enforce => self.compiled.is_none() && !wishes.unknown_open,
+                Treatment::Audit | Treatment::Exempt => false,
+            }
     }
 
     /// Takes news in. Returns what they change in force, for these leases; none if the part becomes known only now, or has to be
@@ -413,16 +416,23 @@ impl Policies {
             let is_closed = had_some && wishes.mode == Mode::Enforce && !wishes.unknown_open;
             return if is_closed { Treatment::Quarantine } else { Treatment::Exempt };
         };
-        if !self.settled.contains(&lease.host_link) && !self.is_known(lease, pod) {
-            return if wishes.unknown_open { Treatment::Exempt } else { Treatment::Quarantine };
-        }
         let treatment = match wishes.mode {
             Mode::Enforce if lease.audit && wishes.audit.contains(&*pod.namespace) => Treatment::Audit,
             Mode::Enforce => Treatment::Enforce,
             Mode::Audit => Treatment::Audit,
             Mode::None => Treatment::Exempt,
         };
+        let is_unknown = !self.settled.contains(&lease.host_link) && !self.is_known(lease, pod);
         match treatment {
+            // What nobody knows closes nothing where nothing is forbidden.
+            Treatment::Audit if is_unknown => Treatment::Exempt,
+            _ if is_unknown => {
+                if wishes.unknown_open {
+                    Treatment::Exempt
+                } else {
+                    Treatment::Quarantine
+                }
+            }
             // Another pod has its name, whose policies mean nothing for one that is gone.
             Treatment::Enforce if self.is_another(lease, pod) => Treatment::Quarantine,
             Treatment::Audit if self.is_another(lease, pod) => Treatment::Exempt,
@@ -556,3 +566,6 @@ fn own_news(each: impl IntoIterator<Item = News<PodKey, Arc<Pod>>>) -> ClusterNe
     let one = |News { key, known, now }| News { key, known, now: now.map(|pod| OwnPod { pod, uid: None }) };
     ClusterNews::Own(Told { each: each.into_iter().map(one).collect(), complete: false })
 }
+
+#[cfg(test)]
+mod tests;

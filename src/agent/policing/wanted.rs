@@ -19,7 +19,7 @@ use model::policing::Policing as Wishes;
 use model::policy::compile::{Settings, compile};
 use model::policy::{Direction, Subject, Treatment, World, names};
 use model::ruleset::diff::Change;
-use model::ruleset::{Element, Ruleset, Set, Table, TableKey};
+use model::ruleset::{Element, Ruleset, Set, Table, TableKey, Verdict};
 use model::sweep::{self, limit_sweeps};
 
 /// Everything but policies.
@@ -241,6 +241,12 @@ impl Inherited {
         }
         add(wanted, &part);
     }
+}
+
+/// Whether the maps of the table lead a link to where everything is dropped.
+pub fn is_closed(filter: &Table, link: &IfName) -> bool {
+    let closed = Verdict::Goto(names::QUARANTINE.into());
+    filter.maps.values().any(|map| map.get(link) == Some(&closed))
 }
 
 /// The links that the maps of the table lead somewhere, as far as they can be read.
