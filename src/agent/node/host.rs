@@ -133,8 +133,8 @@ impl Host {
     }
 
     /// Compares the host with what the pods of `config` need, once pods are to be served: whenever the comparison is due, when
-    /// the kernel has announced a change, and in each look while the host is not ready. True if the readiness is another one
-    /// afterwards.
+    /// the kernel has announced a change, and in each look while the host is not ready. True if the readiness may be another
+    /// one afterwards.
     pub fn keep(&mut self, config: &NodeConfig) -> bool {
         let now = Instant::now();
         let announced = self.suspicions.take_host();

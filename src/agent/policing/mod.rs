@@ -39,8 +39,8 @@ use crate::agent::policing::tables::{Compared, Tables};
 use crate::agent::policing::wanted::{Inherited, elements, is_closed, of_link, sources, whole};
 use crate::agent::suspicion::Budget;
 use crate::agent::threads::spawn;
-use crate::kernel::nftables::NftError;
 use crate::kernel::nftables::changes::Listener;
+use crate::kernel::nftables::{Cause as NftCause, NftError};
 use crate::process::log;
 use crate::process::progress::Progress;
 use model::addr::Attachment;
@@ -97,8 +97,9 @@ pub struct Policing {
     /// Whose tables these are: the leases of the last round, and what has come and gone since.
     leases: BTreeMap<Attachment, Lease>,
     budget: Budget,
-    /// Somebody changes the tables again and again: until then, what the kernel announces is not looked at.
-    contested: Option<Instant>,
+    /// Somebody changes the tables again and again: until then, what the kernel announces is not looked at. With the first
+    /// difference that was left to a round.
+    contested: Option<(Instant, String)>,
     account: Account,
     state: PolicingState,
     board: Board<PolicingState>,
@@ -198,15 +199,19 @@ impl Policing {
                     Message::Look => look = look.max(Some(Look::Wanted)),
                     Message::Kernel => {
                         self.police.looks_at_kernel();
-                        let waits = self.contested.is_some_and(|until| Instant::now() < until);
-                        look = look.max((!waits).then_some(Look::Kernel));
+                        match self.contested.as_ref().map(|(until, _)| *until).filter(|until| Instant::now() < *until) {
+                            Some(until) => due = due.min(until),
+                            None => look = Some(Look::Kernel),
+                        }
                     }
                     Message::Stop => return,
                 }
             }
             look = look.max(self.hear(news));
             if let Some(look) = look {
-                due = self.round(look);
+                let next = self.round(look);
+                // A round that has not looked at the kernel puts off none that does.
+                due = if look == Look::Kernel { next } else { due.min(next) };
             }
             if self.account.due().is_some_and(|account| account <= Instant::now()) {
                 self.count();
@@ -233,7 +238,7 @@ impl Policing {
     /// One comparison, with what it puts right. Returns when the next one is due.
     fn round(&mut self, look: Look) -> Instant {
         let outcome = self.compare(look);
-        let next = if outcome.is_err() { RETRY } else { INTERVAL };
+        let next = if outcome.is_err() && self.contested.is_none() { RETRY } else { INTERVAL };
         self.say(outcome);
         self.account.touch(Instant::now());
         Instant::now() + next
@@ -261,21 +266,30 @@ impl Policing {
         {
             let now = Instant::now();
             if !self.budget.take(now) {
-                if self.contested.is_none() {
-                    log::warn("somebody keeps changing flock's tables; they are put back in rounds only")
-                        .with("seconds", INTERVAL.as_secs())
-                        .with("what", what)
-                        .write();
+                let until = now + INTERVAL;
+                match &mut self.contested {
+                    Some((later, _)) => *later = until,
+                    none => *none = Some((until, what)),
                 }
-                self.contested = Some(now + INTERVAL);
-                return Ok(());
+                return self.uncontested().map_err(refused);
             }
             log::error("somebody has changed flock's tables, they are put back").with("what", what).write_limited();
         } else if look == Look::Kernel && is_known {
             self.contested = None;
         }
         self.policies.compile(self.leases.values(), &wishes);
-        self.make(&wishes, deadline).map_err(refused)
+        self.make(&wishes, deadline).and_then(|()| self.uncontested()).map_err(refused)
+    }
+
+    /// What is in force stays so, as far as others are concerned.
+    ///
+    /// # Errors
+    /// [`NftCause::Contested`], until a look at the kernel has found nothing changed.
+    fn uncontested(&self) -> Result<(), NftError> {
+        match &self.contested {
+            Some((_, what)) => Err(NftError { what: what.clone(), cause: NftCause::Contested }),
+            None => Ok(()),
+        }
     }
 
     /// Brings the kernel to what is wanted.

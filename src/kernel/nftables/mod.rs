@@ -66,6 +66,8 @@ pub enum Cause {
     Restless,
     /// It would have made anew what nobody knows; nothing was sent.
     Unknown,
+    /// Somebody changes it again and again, so it is not put back each time.
+    Contested,
 }
 
 impl NftError {
@@ -105,7 +107,7 @@ impl NftError {
     /// The same request may work in a moment. False where the request itself, or what is in the kernel, has to change first.
     pub fn is_transient(&self) -> bool {
         let errno = match &self.cause {
-            Cause::Late | Cause::Lost | Cause::Restless => return true,
+            Cause::Late | Cause::Lost | Cause::Restless | Cause::Contested => return true,
             Cause::Absent | Cause::TooLarge(_) | Cause::Garbled(_) | Cause::Unknown => return false,
             Cause::Kernel { errno, .. } => Some(*errno),
             Cause::Socket(error) => Errno::from_io_error(error),
@@ -137,6 +139,9 @@ impl fmt::Display for NftError {
             Cause::Unknown => f.write_str(
                 "it is not such as this flock makes it, and stays as it is until all policies are known: wait for that, or remove the \
                  table by hand, which opens what it keeps closed",
+            ),
+            Cause::Contested => f.write_str(
+                "somebody keeps changing flock's tables, so they are put back now and then only: `nft monitor` names the program",
             ),
         }
     }
