@@ -17,6 +17,10 @@ use crate::support::waiting::{PATIENCE, wait_at_most};
 fn start<'a>(plane: &ControlPlane<'_>, node: &'a Node) -> Agent<'a> {
     let kubeconfig = plane.kubeconfig_on(&node.host);
     plane.apply(&documented::block("Other nodes", "yaml", node)).expect("accepted");
+    // Its pods are containers that the API server does not know.
+    let open = r#"{"spec":{"policy":{"unknown":"open"}}}"#;
+    let patched = plane.kubectl(&["patch", "nodeconfig", &node.name, "--type", "merge", "-p", open]);
+    assert!(patched.status.success(), "{patched:?}");
     let agent = node.host.agent().node(&node.name).config(None).kubeconfig(&kubeconfig).start();
     agent.wait_log("NodeConfig in force");
     agent

@@ -34,6 +34,11 @@ fn add_foreign_route(node: &Node) {
     node.host.run("ip route add 10.99.0.0/24 via 192.0.2.1 table 102 proto static");
 }
 
+/// A node that lets a pod send from addresses that the agent does not know: the stories announce these themselves.
+fn start(node: &Node) -> Agent<'_> {
+    node.start(json!({"sourceCheck": false}))
+}
+
 /// A pod that has the anycast address and that its node knows, which it does not announce yet.
 struct Member<'a> {
     node: &'a Node,
@@ -72,7 +77,7 @@ fn story(debian: Debian, heading: &str, start_router: impl Fn(&Network) -> Daemo
     let network = Network::new();
     let nodes = [&network.one, &network.two];
     let _router = start_router(&network);
-    let agents = nodes.map(|node| node.start(json!({})));
+    let agents = nodes.map(start);
     let _daemons = nodes.map(|node| operate(node, debian, heading));
     nodes.into_iter().for_each(add_foreign_route);
     let [one, two] = nodes.map(Member::new);
@@ -137,7 +142,7 @@ fn restarts(start_router: impl Fn(&Network) -> Daemon<'_>) -> usize {
     let network = Network::new();
     let nodes = [&network.one, &network.two];
     let _router = start_router(&network);
-    let agents = nodes.map(|node| node.start(json!({})));
+    let agents = nodes.map(start);
     let [one, _two] = nodes.map(|node| operate(node, Debian::Bookworm, BIRD));
     nodes.into_iter().for_each(add_foreign_route);
     let members = nodes.map(Member::new);
@@ -163,7 +168,7 @@ fn an_older_frr_announces_the_nodes_ranges() {
     let network = Network::new();
     let nodes = [&network.one, &network.two];
     let _router = router::bird(&network);
-    let _agents = nodes.map(|node| node.start(json!({})));
+    let _agents = nodes.map(start);
     let _daemons = nodes.map(|node| operate(node, Debian::Bookworm, "An older FRR"));
     network.wait_learned(&ranges_and(&[]));
     let (pod, attached) = network.one.attach("web", &[]);
