@@ -256,18 +256,17 @@ impl Tables {
                 self.generation = Some(generation);
                 Ok(Compared::Same)
             }
-            Some((what, _)) => Ok(Compared::Differs(what)),
+            Some(what) => Ok(Compared::Differs(what)),
         }
     }
 
-    /// The first difference between what the kernel shows and `wanted`, with the tables that stand there.
+    /// The first difference between what the kernel shows and `wanted`.
     fn differs(
         &mut self,
         wanted: &Ruleset,
         before: Option<&Shown>,
         deadline: Instant,
-    ) -> Result<Option<(String, Vec<TableKey>)>, NftError> {
-        let (mut first, mut standing) = (None, Vec::new());
+    ) -> Result<Option<String>, NftError> {
         let nothing = Table::default();
         for key in self.keys {
             let shown = Tables::nft(&mut self.nft)?.read(*key, deadline)?;
@@ -277,10 +276,11 @@ impl Tables {
                 (Some(_), None) => Some(format!("{key} is there")),
                 (Some(shown), wanted) => shown.differs_from(wanted.unwrap_or(&nothing), before),
             };
-            standing.extend(shown.map(|_| *key));
-            first = first.or(differs);
+            if differs.is_some() {
+                return Ok(differs);
+            }
         }
-        Ok(first.map(|first| (first, standing)))
+        Ok(None)
     }
 }
 

@@ -167,7 +167,7 @@ fn width(field: Field) -> usize {
         Field::Link(_) => NAME_LEN,
         Field::Family | Field::Protocol | Field::IcmpType | Field::Icmp6Type | Field::Direction => 1,
         Field::SourcePort | Field::DestinationPort | Field::ConnectionPort => 2,
-        Field::ArpSource | Field::DestinationType => 4,
+        Field::ArpSource => 4,
         Field::Source(family)
         | Field::Destination(family)
         | Field::ConnectionSource(family)
@@ -197,11 +197,6 @@ fn load(field: Field, register: u32, to: &mut Writer) {
         Field::ConnectionSource(family) => connection(source(family), Some(IP_CT_DIR_ORIGINAL), register, to),
         Field::ConnectionDestination(family) => connection(source(family), Some(IP_CT_DIR_REPLY), register, to),
         Field::ConnectionPort => connection(NFT_CT_PROTO_SRC, Some(IP_CT_DIR_REPLY), register, to),
-        Field::DestinationType => expression(to, "fib", |data| {
-            data.put_u32(NFTA_FIB_DREG, register);
-            data.put_u32(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
-            data.put_u32(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR);
-        }),
     }
 }
 
@@ -280,13 +275,8 @@ fn bytes(field: Field, value: &Value) -> Vec<u8> {
         Value::V6(ip) => return ip.octets().into(),
         Value::Byte(number) => u32::from(*number),
         Value::Short(number) => u32::from(*number),
-        Value::Word(number) => *number,
     };
-    match field {
-        // The kernel's own number, not one of a packet.
-        Field::DestinationType => number.to_ne_bytes().into(),
-        _ => number.to_be_bytes().get(4 - width(field).min(4)..).unwrap_or_default().into(),
-    }
+    number.to_be_bytes().get(4 - width(field).min(4)..).unwrap_or_default().into()
 }
 
 /// The one form of an expression: its name, and behind that its attributes.

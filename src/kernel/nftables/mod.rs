@@ -94,11 +94,6 @@ impl NftError {
         self.errno() == Some(Errno::EXIST)
     }
 
-    /// Something that was to be removed is still led to.
-    pub fn is_busy(&self) -> bool {
-        self.errno() == Some(Errno::BUSY)
-    }
-
     /// The kernel does not let this process do it.
     pub fn is_denied(&self) -> bool {
         self.errno() == Some(Errno::PERM)

@@ -131,12 +131,6 @@ impl Shown {
         self.chains.get(chain).is_some_and(|shown| other.chains.get(chain) == Some(shown))
     }
 
-    /// The rule with this number, from 0 on, of this chain is this one.
-    pub fn has_rule(&self, chain: &str, number: usize, rule: &Rule) -> bool {
-        let shown = self.chains.get(chain).and_then(|chain| chain.rules.get(number));
-        shown.is_some_and(|shown| *shown == ShownRule::wanted(rule))
-    }
-
     /// The value with which the first rule that does so compares the connection's mark within `mask`
     /// ([`Statement::MarkIs`]); `None` if no rule of this chain does.
     pub fn mark(&self, chain: &str, mask: u32) -> Option<u32> {

@@ -158,12 +158,6 @@ pub(super) const NFT_CT_SRC_IP6: u32 = 21;
 pub(super) const IP_CT_DIR_ORIGINAL: u8 = 0;
 pub(super) const IP_CT_DIR_REPLY: u8 = 1;
 
-pub(super) const NFTA_FIB_DREG: u16 = 1;
-pub(super) const NFTA_FIB_RESULT: u16 = 2;
-pub(super) const NFTA_FIB_FLAGS: u16 = 3;
-pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
-pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
-
 pub(super) const NFTA_CMP_SREG: u16 = 1;
 pub(super) const NFTA_CMP_OP: u16 = 2;
 pub(super) const NFTA_CMP_DATA: u16 = 3;

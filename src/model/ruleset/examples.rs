@@ -182,7 +182,7 @@ fn through(dice: &mut Dice, name: &str, form: Form) -> Rule {
 fn match_of(dice: &mut Dice) -> Rule {
     let family = dice.family();
     let protocol = |number| Statement::Is(Field::Protocol, Op::Eq, Value::Byte(number));
-    match dice.below(17) {
+    match dice.below(16) {
         0 => vec![of(family), Statement::Is(Field::Source(family), dice.op(), value(address(dice, family)))],
         1 => vec![of(family), Statement::Is(Field::Destination(family), dice.op(), value(address(dice, family)))],
         2 => vec![Statement::Is(Field::Protocol, dice.op(), Value::Byte(dice.pick(&[1, 6, 17, 58, 132, 200])))],
@@ -209,7 +209,6 @@ fn match_of(dice: &mut Dice) -> Rule {
             vec![Statement::MarkIs { mask: 0x7fff_0000, value }]
         }
         14 => vec![Statement::Is(Field::Family, dice.op(), Value::Byte(dice.pick(&[2, 10])))],
-        15 => vec![Statement::Is(Field::DestinationType, dice.op(), Value::Word(1 + dice.below(7)))],
         _ => vec![Statement::AtMost { rate: 1 + dice.below(100), burst: 1 + dice.below(100) }],
     }
 }
@@ -337,7 +336,6 @@ fn nat(dice: &mut Dice) -> Table {
         let name = if family == Family::V4 { "own4" } else { "own6" };
         table.sets.insert(name.to_string(), set(dice, Form::Ranges(family)));
         let mut rule = through(dice, name, Form::Ranges(family));
-        rule.push(Statement::Is(Field::DestinationType, Op::Ne, Value::Word(2)));
         rule.push(Statement::Masquerade);
         rules.push(rule);
     }

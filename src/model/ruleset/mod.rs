@@ -309,8 +309,6 @@ pub enum Field {
     ConnectionDestination(Family),
     /// `ct reply proto-src`: the port of who answers, behind any translation.
     ConnectionPort,
-    /// `fib daddr type`.
-    DestinationType,
 }
 
 /// What a field is compared with.
@@ -320,8 +318,6 @@ pub enum Value {
     Byte(u8),
     /// Ports.
     Short(u16),
-    /// `fib … type`: `RTN_*` of linux/rtnetlink.h.
-    Word(u32),
     /// Addresses.
     V4(Ipv4Addr),
     /// Addresses.

@@ -67,8 +67,6 @@ const ICMP6_TYPES: [(u8, &str); 18] = [
     (142, "ind-neighbor-advert"),
     (143, "mld2-listener-report"),
 ];
-const ROUTE_TYPES: [&str; 9] =
-    ["unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit"];
 /// `CT_STATE_*` by their bits, lowest first.
 const STATES: [&str; 4] = ["invalid", "established", "related", "new"];
 /// Named priorities, and for which hooks.
@@ -414,7 +412,6 @@ fn field_text(field: Field, transport: Option<u8>) -> String {
         Field::ConnectionSource(family) => alloc::format!("ct original {} saddr", ip_text(family)),
         Field::ConnectionDestination(family) => alloc::format!("ct reply {} saddr", ip_text(family)),
         Field::ConnectionPort => "ct reply proto-src".to_string(),
-        Field::DestinationType => "fib daddr type".to_string(),
     }
 }
 
@@ -430,13 +427,8 @@ fn value_text(field: Field, value: &Value) -> String {
         (Field::Icmp6Type, Value::Byte(number)) => named(&ICMP6_TYPES, *number),
         (Field::Direction, Value::Byte(0)) => "original".to_string(),
         (Field::Direction, Value::Byte(1)) => "reply".to_string(),
-        (Field::DestinationType, Value::Word(number)) => {
-            let name = usize::try_from(*number).ok().and_then(|at| ROUTE_TYPES.get(at));
-            name.map_or_else(|| number.to_string(), |name| (*name).to_string())
-        }
         (_, Value::Byte(number)) => number.to_string(),
         (_, Value::Short(number)) => number.to_string(),
-        (_, Value::Word(number)) => number.to_string(),
         (_, Value::V4(ip)) => ip.to_string(),
         (_, Value::V6(ip)) => ip.to_string(),
     }
