@@ -1,9 +1,10 @@
 //! The epoch: which connections were allowed since the last time that something was taken away.
 //!
 //! It is a number in some bits of the connection mark. Each revocation takes the next one, and whatever is marked with another is
-//! judged anew by its next packet. A number must never come again while a connection may bear it, so the last one is kept in a file
-//! of this boot, written before the number is used. When the numbers have run out, no connection is remembered until the marks of
-//! all of them are gone. Must not know what was taken away.
+//! judged anew by its next packet. A number must never come again while a connection may bear it, so the last one is kept in a
+//! file of this boot, written before the number is used. When the numbers have run out, no connection is remembered until the
+//! marks of all of them are gone: each packet takes its connection's mark away, and connections without packets end. Must not know
+//! what was taken away.
 
 use std::path::{Path, PathBuf};
 

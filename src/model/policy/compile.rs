@@ -987,7 +987,12 @@ fn base_chains(settings: &Settings) -> Vec<(&'static str, Chain)> {
     let remembered = || Statement::Verdict(Verdict::Jump(names::EPOCH.into()));
     // A connection that nobody marked has 0, and would pass for one that was allowed.
     let mark = settings.epoch.map(|epoch| (settings.mask, epoch & settings.mask)).filter(|(_, value)| *value != 0);
-    let epoch = mark.map(|(mask, value)| vec![Statement::MarkIs { mask, value }, accept()]);
+    let epoch = match mark {
+        Some((mask, value)) => Some(vec![Statement::MarkIs { mask, value }, accept()]),
+        // Connections lose the marks that they bear, as numbers come again some day: one that is kept alive would keep its own.
+        None if settings.mask != 0 => Some(vec![Statement::SetMark { mask: settings.mask, value: 0 }]),
+        None => None,
+    };
     // An error of ICMP belongs to a connection that was allowed, and the sender of long packets has to hear it.
     let error = |protocol| {
         vec![Statement::Is(Field::Protocol, Op::Eq, Value::Byte(protocol)), Statement::StateIn(CT_RELATED), accept()]
