@@ -112,7 +112,7 @@ impl<'a> Trio<'a> {
 
     /// The table with its handles, without what packets have counted.
     fn table(&self) -> String {
-        self.host.script("nft -s -a list table inet flock 2>&1; true")
+        self.host.script("nft -s -a list table inet flock 2>&1 || true")
     }
 }
 
@@ -600,6 +600,72 @@ fn a_table_that_somebody_has_put_to_sleep_keeps_those_closed_that_it_was_about()
 }
 
 #[test]
+fn a_table_that_was_taken_away_while_no_agent_ran_is_told_of_and_is_back_with_the_policies() {
+    let host = Host::new();
+    let (trio, agent) = Trio::new(&host);
+    agent.kill();
+    hide(&host);
+    host.run("nft delete table inet flock");
+    let agent = start(&host);
+    agent.wait_log("flock's table is gone, or there was none before");
+    let pod = host.pod("late");
+    let late = host.add(&pod).kubernetes("x", "late").result();
+    assert!(!trio.stranger.0.pings(late.ips()[0]), "a new one is in quarantine");
+    show(&host);
+    wait_for("policies to be known", || (!trio.stranger.0.pings(trio.ips()[0])).then_some(()));
+    trio.assert_closed("known");
+    trio.assert_friends("known");
+}
+
+#[test]
+fn a_flow_to_a_shared_address_that_comes_to_another_pod_is_judged_anew() {
+    let host = Host::new();
+    let (trio, agent) = Trio::new(&host);
+    let extra = ["2001:db8:f::/64", "203.0.113.0/24"];
+    agent.edit_config(&node_config_spec(json!({"cidr6": CIDR6, "cidr4": CIDR4, "extraPrefixes": extra})));
+    wait_for("the prefixes", || (agent.log().matches("NodeConfig in force").count() > 1).then_some(()));
+    let shared: Vec<IpAddr> = ["2001:db8:f::53", "203.0.113.5"].map(|ip| ip.parse().expect("literal")).into();
+    let attach = |name: &str, role: &str| {
+        let pod = host.pod(name);
+        host.add(&pod).kubernetes("x", role).annotations(&[("anycast", "2001:db8:f::53,203.0.113.5")]).result();
+        pod
+    };
+    for stays in [false, true] {
+        let open = attach("open", "open");
+        let flows: Vec<Flow> =
+            shared.iter().map(|ip| Flow::start(&trio.stranger.0, &open, SocketAddr::new(*ip, 9000))).collect();
+        flows.iter().for_each(|flow| flow.wait_open("alone"));
+        if !stays {
+            host.del(&open).done();
+        }
+        let closed = attach("late", "late");
+        let hears: Vec<UdpSocket> = shared
+            .iter()
+            .map(|ip| {
+                let bound = || UdpSocket::bind((*ip, 9000)).expect("an own address");
+                Netns::open(&closed.netns()).expect("a namespace").run(bound).expect("entered")
+            })
+            .collect();
+        if stays {
+            host.del(&open).done();
+        }
+        for (flow, socket) in flows.iter().zip(&hears) {
+            let next = flow.sent() + 2;
+            wait_for("numbers to be sent", || (flow.sent() > next + 30).then_some(()));
+            socket.set_nonblocking(true).expect("set");
+            let heard = std::iter::from_fn(|| {
+                let mut number = [0; 8];
+                socket.recv(&mut number).ok().map(|_| u64::from_be_bytes(number))
+            });
+            assert_eq!(heard.filter(|number| *number >= next).count(), 0, "one {stays}: was allowed to the other pod");
+        }
+        drop(flows);
+        host.del(&closed).done();
+        [open, closed].into_iter().for_each(|pod| pod.vanish());
+    }
+}
+
+#[test]
 fn isolation_outlives_a_lost_epoch() {
     let host = Host::new();
     let (scene, agent) = Scene::new(&host);
@@ -628,7 +694,7 @@ fn a_revocation_holds_where_its_number_cannot_be_written_and_the_next_agent_reme
     for fault in ["replace.create", "replace.renamed"] {
         let host = Host::new();
         let (scene, agent) = Scene::new(&host);
-        let remembers = || host.run("nft list chain inet flock epoch").contains("ct mark");
+        let remembers = || host.run("nft list chain inet flock epoch").contains("accept");
         assert!(remembers());
         host.arm(&format!("policing/{fault} * errno 28\n"));
         put(&host, CLUSTER);
@@ -757,6 +823,17 @@ fn somebody_who_changes_tables_all_the_time_is_answered_now_and_then_and_said_on
     assert_eq!(said, 1, "{}", agent.log());
     trio.assert_closed("meanwhile");
     trio.assert_friends("meanwhile");
+    // The last of it is put back as well, although nothing is announced any more and others have the agent look at other things.
+    let look_until = |what: &str, is_so: &dyn Fn(&str) -> bool| {
+        wait_for(what, || {
+            agent.signal("HUP");
+            is_so(&trio.table()).then_some(())
+        });
+    };
+    look_until("all to be put back", &|table| !table.contains("foreign"));
+    host.run("nft delete table inet flock");
+    look_until("the table to be back", &|table| table.contains("chain policy/x/closed/in"));
+    trio.assert_closed("put back");
     // A pod that is made meanwhile does not wait for that.
     let pod = host.pod("late");
     host.add(&pod).kubernetes("x", "late").result();

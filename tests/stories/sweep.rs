@@ -14,10 +14,12 @@ use std::time::Duration;
 use flock::kernel::netns::Netns;
 use model::ruleset::Ruleset;
 use model::sweep::limit_sweeps;
+use serde_json::json;
 
 use crate::masquerade::{in_pod, nets, wire, wire_pod};
 use crate::ruleset_text::carry_out;
 use crate::support::host::Host;
+use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use crate::support::probe::{Echo, Probe};
 use crate::support::waiting::{PATIENCE, wait_for};
 
@@ -44,6 +46,23 @@ fn node() -> Host {
     wire_pod(&host, "q", "flock2", ["10.25.1.6", "2001:db8:1:1::6"]);
     host.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
     host
+}
+
+#[test]
+fn a_pod_that_sends_for_others_is_limited_where_it_is_alone() {
+    let host = Host::new();
+    host.run("ip link add lan0 type veth peer name lan1");
+    host.run("ip addr add 10.60.255.1/16 dev lan0");
+    host.run("ip link set lan0 up");
+    let config = node_config_spec(json!({"cidr6": CIDR6, "cidr4": CIDR4, "sourceAnyNamespaces": ["vpn"]}));
+    let _agent = host.agent().config(Some(&config)).start();
+    let pod = host.pod("p");
+    host.add(&pod).kubernetes("vpn", "p").annotations(&[("source", "any")]).result();
+    let limits = host.run("nft list table inet flock");
+    assert!(limits.contains("@onlink4"), "{limits}");
+    host.assert_sound("alone");
+    host.del(&pod).done();
+    assert_eq!(host.run("nft list tables"), "", "the last pod has gone");
 }
 
 fn guard(host: &Host) {

@@ -51,8 +51,8 @@ pub enum Unexplained {
 pub enum Message {
     /// A link is about to be made for this lease: have in force what its pod may, by this deadline.
     Admit(Box<Lease>, Instant, Reply<Result<Admitted, Cause>>),
-    /// The link of this attachment has gone.
-    Dismiss(Attachment),
+    /// The lease of this attachment that was made at this time ([`Lease::since`]) has ended, and its link has gone.
+    Dismiss(Attachment, u64),
     /// Something of the cluster that policies are about.
     Cluster(ClusterNews),
     /// Leases or NodeConfig have changed.
@@ -121,9 +121,9 @@ impl Police {
 
     // Sending fails only when the thread has ended, and then there is nobody to tell.
 
-    /// Lets go of what the pod of `attachment` could do. To be called when its link has gone.
-    pub fn dismiss(&self, attachment: &Attachment) {
-        self.messages.send(Message::Dismiss(attachment.clone())).ok();
+    /// Lets go of what the pod of the lease could do that `attachment` had, made at `since`. To be called when its link has gone.
+    pub fn dismiss(&self, attachment: &Attachment, since: u64) {
+        self.messages.send(Message::Dismiss(attachment.clone(), since)).ok();
     }
 
     /// What takes the news of the cluster.

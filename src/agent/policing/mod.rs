@@ -45,7 +45,7 @@ use crate::process::log;
 use crate::process::progress::Progress;
 use model::addr::Attachment;
 use model::guard;
-use model::lease::Lease;
+use model::lease::{Lease, Phase};
 use model::masquerade::{MASQUERADE4, MASQUERADE6};
 use model::policing::Policing as Wishes;
 use model::policy::names;
@@ -194,7 +194,7 @@ impl Policing {
                             reply.send(outcome);
                         }
                     }
-                    Message::Dismiss(attachment) => self.dismiss(&attachment),
+                    Message::Dismiss(attachment, since) => self.dismiss(&attachment, since),
                     Message::Explain(asked, reply) => self.explain(&asked, reply),
                     Message::Look => look = look.max(Some(Look::Wanted)),
                     Message::Kernel => {
@@ -255,7 +255,7 @@ impl Policing {
         let refused = |error: NftError| fail(error.into());
         let deadline = Instant::now() + LIMIT;
         let (leases, _) = self.ledger.leases(deadline).map_err(fail)?;
-        self.leases = leases.into_iter().map(|lease| (lease.attachment.clone(), lease)).collect();
+        self.take_leases(leases.into_iter().map(|lease| (lease.attachment.clone(), lease)).collect());
         // Without a NodeConfig nobody knows what is wanted, and what stands from before goes on.
         let Some(wishes) = self.wishes() else { return Ok(()) };
         self.policies.wish(&wishes);
@@ -281,6 +281,18 @@ impl Policing {
         self.make(&wishes, deadline).and_then(|()| self.uncontested()).map_err(refused)
     }
 
+    /// These are the leases from now on. Of one that has ended nobody may tell before the next has the same addresses or link.
+    fn take_leases(&mut self, leases: BTreeMap<Attachment, Lease>) {
+        let before = mem::replace(&mut self.leases, leases);
+        let ended = |lease: &&Lease| self.leases.get(&lease.attachment).is_none_or(|now| now.since != lease.since);
+        for lease in before.values().filter(ended) {
+            self.policies.forget(lease);
+            if let Some(inherited) = &mut self.inherited {
+                inherited.forget(&lease.host_link);
+            }
+        }
+    }
+
     /// What is in force stays so, as far as others are concerned.
     ///
     /// # Errors
@@ -303,7 +315,12 @@ impl Policing {
         } else if self.tables.is_absent() {
             return Ok(());
         }
-        match self.make_tables(wishes, deadline) {
+        let outcome = match self.make_tables(wishes, deadline) {
+            // Somebody has changed the tables since they were read.
+            Err(error) if error.is_gone() || error.is_exists() => self.make_tables(wishes, deadline),
+            outcome => outcome,
+        };
+        match outcome {
             Err(error) if error.is_absent() && !needed => {
                 self.tables.are_absent();
                 Ok(())
@@ -392,6 +409,12 @@ impl Policing {
                 }
             }
             none => {
+                let checked = |lease: &Lease| lease.phase == Phase::Committed && lease.pod_mac.is_some();
+                if standing.is_none() && wishes.source_check && self.leases.values().any(checked) {
+                    log::warn("flock's table is gone, or there was none before: pods that are there may do everything until all policies are known")
+                        .with("table", guard::FILTER)
+                        .write();
+                }
                 let mark = standing.as_ref().and_then(|shown| shown.mark(names::EPOCH, self.policies.mask()));
                 let inherited = Inherited::of(standing, self.leases.values());
                 *none = Some(inherited.ok_or_else(|| tables::unknown(guard::FILTER))?);
@@ -525,7 +548,11 @@ impl Policing {
         let mut changes = elements(&before, &after);
         changes.extend(self.policies.link_comes(&lease, &self.leases, &wishes));
         let done = match self.tables.in_force() {
-            Some(in_force) if self.inherited.is_none() && after.keys().all(|key| in_force.contains_key(key)) => {
+            Some(in_force)
+                if self.inherited.is_none()
+                    && after.keys().all(|key| in_force.contains_key(key))
+                    && (!wishes.source_check || in_force.contains_key(&guard::FILTER)) =>
+            {
                 self.tables.change(&changes, deadline)
             }
             _ => self.make(&wishes, deadline),
@@ -550,9 +577,13 @@ impl Policing {
         }
     }
 
-    /// Lets go of what the pod of an attachment could do, whose link has gone. What stays in the tables harms nobody, as no link of
-    /// this name is there, and the next round removes it.
-    fn dismiss(&mut self, attachment: &Attachment) {
+    /// Lets go of what the pod of an attachment could do, whose lease of this time has ended and whose link has gone. What stays in
+    /// the tables harms nobody, as no link of this name is there, and the next round removes it.
+    fn dismiss(&mut self, attachment: &Attachment, since: u64) {
+        if self.leases.get(attachment).is_some_and(|lease| lease.since != since) {
+            // The next pod of this name was quicker.
+            return;
+        }
         let Some(wishes) = self.wishes() else { return self.let_go(attachment) };
         let before = self.sources_of(attachment, &wishes);
         let Some(lease) = self.leases.remove(attachment) else { return };

@@ -254,9 +254,10 @@ impl Policies {
         let subject = self.subject(lease, wishes);
         if let Some(compiled) = &mut self.compiled {
             let step = compiled.subject_changed(self.cluster.world(), &subject.link, Some(&subject));
-            let led = compiled.table().maps.values().any(|map| map.contains_key(&subject.link));
+            let led = leads(compiled, &subject.link);
+            let shares = sharing(lease, leases).any(|other| led || leads(compiled, &other.host_link));
             changes.extend(self.with_epoch(step));
-            if led && self.left.has_any(&subject.addresses) {
+            if led && self.left.has_any(&subject.addresses) || shares {
                 changes.extend(self.revoke());
             }
         } else if self.is_quarantined(lease, wishes) && self.left.has_any(&subject.addresses) {
@@ -268,16 +269,26 @@ impl Policies {
 
     /// The link of `lease`, which is none of `leases` any more, has gone.
     pub fn link_goes(&mut self, lease: &Lease, leases: &BTreeMap<Attachment, Lease>, wishes: &Wishes) -> Vec<Change> {
-        self.settled.remove(&lease.host_link);
-        self.orphans.remove(&lease.host_link);
-        self.left.add(lease.addresses());
+        self.forget(lease);
         let mut changes = Vec::new();
         if let Some(compiled) = &mut self.compiled {
             let step = compiled.subject_changed(self.cluster.world(), &lease.host_link, None);
+            // The kernel leads to them what it has led to this one.
+            let shares = sharing(lease, leases).any(|other| leads(compiled, &other.host_link));
             changes = self.with_epoch(step);
+            if shares {
+                changes.extend(self.revoke());
+            }
         }
         changes.extend(self.own_changed(lease, leases, wishes));
         changes
+    }
+
+    /// `lease` has ended, and the part is about to be compiled for those that are left. One of the same link may have begun.
+    pub fn forget(&mut self, lease: &Lease) {
+        self.settled.remove(&lease.host_link);
+        self.orphans.remove(&lease.host_link);
+        self.left.add(addresses(lease));
     }
 
     /// Of a directory: the pod of `lease` is what its leases say.
@@ -404,8 +415,7 @@ impl Policies {
             true => self.treatment(lease, pod.as_ref(), wishes),
             false => Treatment::Exempt,
         };
-        let addresses = lease.addresses().chain(lease.anycast.iter().copied()).collect();
-        Subject { link: lease.host_link.clone(), pod, addresses, treatment }
+        Subject { link: lease.host_link.clone(), pod, addresses: addresses(lease).collect(), treatment }
     }
 
     fn treatment(&self, lease: &Lease, pod: Option<&PodKey>, wishes: &Wishes) -> Treatment {
@@ -533,6 +543,22 @@ impl Left {
     }
 }
 
+/// All addresses behind the link of a lease, those that it shares with others included.
+fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
+    lease.addresses().chain(lease.anycast.iter().copied())
+}
+
+/// Those of `leases` that share an address with `lease`: a connection to that address may come to one after it came to another.
+fn sharing<'a>(lease: &Lease, leases: &'a BTreeMap<Attachment, Lease>) -> impl Iterator<Item = &'a Lease> {
+    let shares = |other: &Lease| other.anycast.iter().any(|ip| lease.anycast.contains(ip));
+    leases.values().filter(move |other| other.attachment != lease.attachment && shares(other))
+}
+
+/// Whether policies are about a link.
+fn leads(compiled: &Compiled, link: &IfName) -> bool {
+    compiled.table().maps.values().any(|map| map.contains_key(link))
+}
+
 fn key_of(name: &PodName) -> PodKey {
     PodKey { namespace: name.namespace.as_str().into(), name: name.name.clone() }
 }
@@ -556,7 +582,7 @@ fn own_pods<'a>(
             ports: known.map(|pod| pod.ports.clone()).unwrap_or_default(),
             addresses: Vec::new(),
         });
-        pod.addresses.extend(lease.addresses().chain(lease.anycast.iter().copied()));
+        pod.addresses.extend(addresses(lease));
     }
     pods.into_iter().map(|(key, pod)| (key, pod.into())).collect()
 }

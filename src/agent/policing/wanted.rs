@@ -32,7 +32,8 @@ pub fn whole<'a>(
     let mut wanted = Ruleset::new();
     let checked = checked(wishes, leases);
     guard::check_sources(&mut wanted, checked.iter().map(AsRef::as_ref));
-    if wanted.contains_key(&FILTER) {
+    // Those too that may send from any address.
+    if !checked.is_empty() {
         let networks = &state.whereabouts.host.networks;
         let on_link: Vec<IpNet> =
             networks.iter().filter(|net| net.prefix_len() < net.max_prefix_len()).copied().collect();

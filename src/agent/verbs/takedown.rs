@@ -66,6 +66,15 @@ pub enum TakenDown {
     Spared(Unless),
 }
 
+/// The lease that a take-down ends.
+struct Ended {
+    attachment: Attachment,
+    /// When it was made.
+    since: Option<u64>,
+    /// It has routes beside those of its link.
+    routed_apart: bool,
+}
+
 impl Verbs {
     /// Takes an attachment down, unless one of `unless` keeps it, as soon as nobody works on it.
     ///
@@ -79,9 +88,9 @@ impl Verbs {
     pub(super) fn take_down(&self, claim: Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let done = self.unwire_unless(&claim, unless, deadline)?;
         if done == TakenDown::Removed {
-            let (attachment, routed_apart) = (claim.attachment().clone(), self.has_routes_apart(&claim));
+            let ended = self.ended(&claim);
             Step::Release.begin();
-            self.released(&attachment, routed_apart, claim.release(deadline))?;
+            self.released(&ended, claim.release(deadline))?;
         }
         Ok(done)
     }
@@ -90,9 +99,9 @@ impl Verbs {
     pub(super) fn make_way(&self, claim: &mut Claim, unless: &[Unless], deadline: Instant) -> Result<TakenDown, Fault> {
         let done = self.unwire_unless(claim, unless, deadline)?;
         if done == TakenDown::Removed {
-            let (attachment, routed_apart) = (claim.attachment().clone(), self.has_routes_apart(claim));
+            let ended = self.ended(claim);
             Step::Release.begin();
-            self.released(&attachment, routed_apart, claim.clear(deadline))?;
+            self.released(&ended, claim.clear(deadline))?;
         }
         Ok(done)
     }
@@ -131,15 +140,22 @@ impl Verbs {
             .write_limited();
     }
 
-    fn has_routes_apart(&self, claim: &Claim) -> bool {
-        claim.lease().is_some_and(|lease| self.is_routed_apart(lease))
+    fn ended(&self, claim: &Claim) -> Ended {
+        Ended {
+            attachment: claim.attachment().clone(),
+            since: claim.lease().map(|lease| lease.since),
+            routed_apart: claim.lease().is_some_and(|lease| self.is_routed_apart(lease)),
+        }
     }
 
     /// What follows the end of a lease, which is in force whether or not it is durable.
-    fn released(&self, attachment: &Attachment, routed_apart: bool, outcome: Result<(), Cause>) -> Result<(), Fault> {
-        self.tell_routing_if(routed_apart);
+    fn released(&self, ended: &Ended, outcome: Result<(), Cause>) -> Result<(), Fault> {
+        let Ended { attachment, since, routed_apart } = ended;
+        self.tell_routing_if(*routed_apart);
         self.tell_of_proxies();
-        self.police.dismiss(attachment);
+        if let Some(since) = since {
+            self.police.dismiss(attachment, *since);
+        }
         match outcome {
             Err(Cause::Store(error)) => {
                 log::warn("end of a lease not durable yet")
