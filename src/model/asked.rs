@@ -356,7 +356,9 @@ impl Answer {
 
     /// Whether policies allow it.
     fn is_allowed(&mut self, port: (u8, u16), from: &End, to: &End, facts: &Facts<'_>, why: &mut String) -> bool {
-        if from.is_node || to.is_node {
+        // The node decides for its own pods alone. One of another node is behind no link here.
+        let is_here = |end: &End| end.is_node || end.link.is_some();
+        if (from.is_node && is_here(to)) || (to.is_node && is_here(from)) {
             let said = match from.is_node {
                 true => "policies: the node itself reaches its pods, whatever they say",
                 false => {

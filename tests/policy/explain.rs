@@ -304,7 +304,7 @@ fn whoever_cannot_be_answered_learns_why() {
     let _agent = host.agent().start();
     assert_says(&host, "a/b node", 2, &["FROM \"a/b\": no such pod is known to this node"]);
     let said = "note: flock-agent has neither Kubernetes nor --policy-dir, so there are no policies";
-    assert_says(&host, "node 192.0.2.7", 0, &["the node itself reaches its pods", said]);
+    assert_says(&host, "node 192.0.2.7", 0, &["ask on the nodes of the two, if they are pods", said]);
     if !one_user_only() {
         let mut program = host.command("setpriv");
         program.args(["--reuid=65534", "--regid=65534", "--clear-groups", FLOCK_AGENT, "explain", "a/b", "node"]);

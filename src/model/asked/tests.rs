@@ -193,6 +193,35 @@ fn the_node_outsiders_and_the_pod_itself_are_no_matter_of_policies() {
 }
 
 #[test]
+fn of_a_pod_of_another_node_this_node_says_nothing_on_its_own_behalf() {
+    let mut node = Node::new();
+    node.policy("none", serde_json::json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
+    for own in ["node", "192.0.2.1"] {
+        for other in ["far/app", "far/app@10.0.9.9", "10.0.9.9", "198.51.100.9"] {
+            for (from, to) in [(own, other), (other, own)] {
+                let text = node.ask(from, to, "TCP/80").text;
+                let is_said = text.contains("ask on the nodes of the two") && !text.contains("policies: ");
+                assert!(is_said, "{from} {to}: {text}");
+            }
+        }
+    }
+    let both = node.ask("node", "far/app", "TCP/80").text;
+    assert_eq!(both.matches("ask on the nodes of the two").count(), 2, "of each family: {both}");
+    // A node without an address of the family is named, since there is none to show.
+    node.node.clear();
+    let text = node.ask("far/app@10.0.9.9", "node", "TCP/80").text;
+    assert!(text.contains("ingress: the node is behind no link") && !text.contains("0.0.0.0"), "{text}");
+    // The node and itself.
+    let text = node.ask("node", "node", "TCP/80").text;
+    assert!(text.contains("policies: ") && !text.contains("ask on the nodes"), "{text}");
+    // What is behind a link of this node is its own, a pod or not, known or not.
+    node.subjects.iter_mut().for_each(|subject| subject.pod = None);
+    for (from, to) in [("node", "10.0.0.2"), ("10.0.0.2", "node")] {
+        assert!(node.ask(from, to, "TCP/80").text.contains("policies: "), "{from} {to}");
+    }
+}
+
+#[test]
 fn who_is_not_known_or_may_be_several_is_said() {
     let mut node = Node::new();
     assert_eq!(

@@ -47,11 +47,16 @@ fn side(text: &mut String, question: &Question, end: &Endpoint, side: &Side, dir
     let chain = |end: &Endpoint| end.link.as_ref().map(|link| names::link(link, direction)).unwrap_or_default();
     let map = names::map(direction);
     match side {
-        Side::Elsewhere => line(
-            text,
-            0,
-            &format!("{direction}: {} is behind no link of this node, which judges only its own pods", end.address),
-        ),
+        Side::Elsewhere => {
+            // A node without an address of this family has none that could be shown.
+            let none = end.address.is_unspecified();
+            let who = if none { "the node".into() } else { end.address.to_string() };
+            line(
+                text,
+                0,
+                &format!("{direction}: {who} is behind no link of this node, which judges only its own pods"),
+            );
+        }
         Side::Exempt => line(text, 0, &format!("{direction}: policies mean nothing for this link")),
         Side::Quarantined(pod) => {
             let who = pod.as_ref().map_or("the pod".into(), ToString::to_string);
