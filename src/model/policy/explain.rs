@@ -1,7 +1,7 @@
 //! The answer for one connection in words, for people who want to know why it does not work, or why it does.
 //!
-//! Says first whether packets pass, then of each side which policies were asked and what each said, by the paths of fields that a
-//! manifest has, with the names under which `nft` shows it. It must not decide anything.
+//! Says of each side which policies were asked and what each said, by the paths of fields that a manifest has, with the names under
+//! which `nft` shows it. It must not decide anything.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -20,16 +20,7 @@ pub const TOLD_MAX: usize = 64;
 /// Most names of sets, and most peers, that are told for one rule.
 const NAMES_MAX: usize = 8;
 
-/// The answer as text of several lines. What `nft` shows stands behind `kernel:`.
-pub fn explained(question: &Question, verdict: &Verdict) -> String {
-    let mut text = String::new();
-    let passes = if verdict.passes() { "passes" } else { "is dropped" };
-    let Question { from, to, protocol, port } = question;
-    line(&mut text, 0, &format!("{} from {} to {} {passes}", what(*protocol, *port), from.address, to.address));
-    text + &sides(question, verdict)
-}
-
-/// What decides it, without the verdict.
+/// What decides it, as lines of text, without the verdict. What `nft` shows stands behind `kernel:`.
 pub fn sides(question: &Question, verdict: &Verdict) -> String {
     let mut text = String::new();
     let Question { from, to, .. } = question;
@@ -207,7 +198,9 @@ mod tests {
             link: subjects.get(usize::from(number) - 1).map(|subject| subject.link.clone()),
         };
         let question = Question { from: end(1), to: end(to), protocol: TCP, port };
-        let text = explained(&question, &verdict(&world, &subjects, &question));
+        let verdict = verdict(&world, &subjects, &question);
+        let passes = if verdict.passes() { "passes\n" } else { "is dropped\n" };
+        let text = String::from(passes) + &sides(&question, &verdict);
         // Hashes of names say nothing here.
         let short = |word: &str| {
             let hash = word.split('/').find(|part| part.len() == 24);
@@ -241,7 +234,7 @@ mod tests {
         assert_eq!(
             explain(&policies(), Treatment::Enforce, 2, 80),
             [
-                "TCP/80 from 10.0.0.1 to 10.0.0.2 passes",
+                "passes",
                 "egress: no policy selects a/web, so everything passes",
                 "ingress of a/db: the policy open allows it; 3 policies were asked",
                 "  kernel: map in, chains flock00000002/in, group/HASH/in",
@@ -262,7 +255,7 @@ mod tests {
     #[test]
     fn a_connection_that_is_dropped_says_what_each_policy_lacks() {
         let text = explain(&policies(), Treatment::Enforce, 2, 22);
-        assert_eq!(text[0], "TCP/22 from 10.0.0.1 to 10.0.0.2 is dropped");
+        assert_eq!(text[0], "is dropped");
         assert_eq!(text[2], "ingress of a/db: no policy allows it; 3 policies were asked");
         assert_eq!(
             text[text.len() - 5..],
@@ -275,7 +268,7 @@ mod tests {
             ]
         );
         let audited = explain(&policies(), Treatment::Audit, 2, 22);
-        assert_eq!(audited[0], "TCP/22 from 10.0.0.1 to 10.0.0.2 passes");
+        assert_eq!(audited[0], "passes");
         assert!(audited[2].contains("no policy allows it, and it passes since the pod is audited"), "{audited:?}");
     }
 
@@ -285,7 +278,7 @@ mod tests {
         assert_eq!(
             quarantined,
             [
-                "TCP/80 from 10.0.0.1 to 10.0.0.3 is dropped",
+                "is dropped",
                 "egress: nothing passes, since a/web or its policies are not known yet",
                 "  kernel: map out, chain quarantine",
                 "ingress: 10.0.0.3 is behind no link of this node, which judges only its own pods",
