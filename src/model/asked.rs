@@ -15,6 +15,7 @@ use crate::addr::IfName;
 use crate::excerpt::Excerpt;
 use crate::guard::{self, FILTER};
 use crate::policy::explain::{sides, what};
+use crate::policy::spec::{is_namespace, is_subdomain};
 use crate::policy::verdict::{Endpoint, Question, Side, Verdict, verdict};
 use crate::policy::{Direction, PodKey, Subject, World, names};
 use crate::protocol::{ICMP, ICMP6, SCTP, TCP, UDP};
@@ -99,11 +100,7 @@ fn party(field: &'static str, word: &str) -> Result<Party, Unanswerable> {
             None => (rest, None),
         };
         // A namespace has no dot in its name, so that a prefix of addresses is none.
-        let is_name = |text: &str, more: &[u8]| {
-            let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || more.contains(&byte);
-            !text.is_empty() && text.bytes().all(fits)
-        };
-        if !is_name(namespace, b"-") || !is_name(name, b"-.") {
+        if !is_namespace(namespace) || !is_subdomain(name) {
             return Err(wrong());
         }
         let key = PodKey { namespace: namespace.into(), name: name.into() };

@@ -8,6 +8,7 @@ use core::fmt;
 use crate::addr::{AddrError, Family};
 use crate::bgp::BgpError;
 use crate::excerpt::Excerpt;
+use crate::policy::spec::NAMESPACE_RULE;
 use crate::text::TextError;
 
 /// Longest manifest text, in bytes: more than the API server would store.
@@ -112,7 +113,7 @@ impl fmt::Display for FieldRule {
             FieldRule::AtMost(most) => write!(f, "are too many: at most {most} are allowed"),
             FieldRule::Twice => f.write_str("stands there twice: remove one of the two"),
             FieldRule::Link(rule) => f.write_str(rule),
-            FieldRule::Namespace => f.write_str("is no name of a namespace: lower-case letters, digits and '-', such as vpn"),
+            FieldRule::Namespace => f.write_str(NAMESPACE_RULE),
             FieldRule::AnyPrefix => f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32"),
             FieldRule::Between(min, max) => write!(f, "must be between {min} and {max}"),
         }

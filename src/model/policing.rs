@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::configerror::{ConfigError, FieldRule};
 use crate::excerpt::Excerpt;
+use crate::policy::spec::is_namespace;
 use crate::text;
 
 /// Most namespaces of one list.
@@ -18,9 +19,6 @@ pub const NAMESPACES_MAX: usize = 64;
 
 /// Most destinations that are not masqueraded.
 pub const EXCEPT_MAX: usize = 64;
-
-/// Longest name of a namespace, in bytes (RFC 1123).
-const NAMESPACE_MAX: usize = 63;
 
 /// `spec.policy` as it is written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -176,9 +174,7 @@ fn namespaces(path: &'static str, names: Option<Vec<String>>) -> Result<BTreeSet
     }
     let mut known = BTreeSet::new();
     for name in names {
-        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let inner = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        if name.len() > NAMESPACE_MAX || !inner || !edge(name.chars().next()) || !edge(name.chars().next_back()) {
+        if !is_namespace(&name) {
             return Err(wrong(&name, FieldRule::Namespace));
         }
         if known.contains(&name) {
@@ -257,7 +253,17 @@ mod tests {
             ("sourceAnyNamespaces: [A]", "spec.sourceAnyNamespaces: \"A\" is no name of a namespace"),
             ("sourceAnyNamespaces: ['*']", "spec.sourceAnyNamespaces: \"*\" is no name of a namespace"),
             ("sourceAnyNamespaces: ['']", "spec.sourceAnyNamespaces: \"\" is no name of a namespace"),
-            ("sourceAnyNamespaces: [a-]", "spec.sourceAnyNamespaces: \"a-\" is no name of a namespace"),
+            (
+                "sourceAnyNamespaces: [a-]",
+                "spec.sourceAnyNamespaces: \"a-\" is no name of a namespace: 1 to 63 lower-case letters, digits and '-', with a letter \
+                 or digit at both ends",
+            ),
+            (
+                "policy: {auditNamespaces: [-a]}",
+                "spec.policy.auditNamespaces: \"-a\" is no name of a namespace: 1 to 63",
+            ),
+            ("sourceAnyNamespaces: [a.b]", "spec.sourceAnyNamespaces: \"a.b\" is no name of a namespace"),
+            ("sourceAnyNamespaces: [é]", "spec.sourceAnyNamespaces: \"é\" is no name of a namespace"),
             ("sourceAnyNamespaces: [a, a]", "spec.sourceAnyNamespaces: \"a\" stands there twice"),
             (
                 &format!("sourceAnyNamespaces: [{many}]"),
@@ -273,6 +279,10 @@ mod tests {
             let refusal = spec(fields).expect_err("must be refused").to_string();
             assert!(refusal.starts_with(expected), "{refusal}");
         }
+        let letters = |number| format!("sourceAnyNamespaces: [{}]", "a".repeat(number));
+        let refusal = spec(&letters(64)).expect_err("too long").to_string();
+        assert!(refusal.contains("is no name of a namespace: 1 to 63 lower-case letters"), "{refusal}");
+        assert_eq!(spec(&letters(63)).expect("valid").source_any.len(), 1);
         for fields in ["policy: {mod: none}", "masquerade: {ipv5: true}", "sourceCheck: 7", "policy: {mode: false}"] {
             spec(fields).expect_err("must be refused");
         }

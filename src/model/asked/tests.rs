@@ -102,7 +102,24 @@ fn the_words_of_a_question_are_names_addresses_and_ports() {
     assert_eq!((asked.to, asked.port), (Party::Node, None));
     let asked = read("::ffff:10.0.0.1", "fd00::1", Some("SCTP/65535"));
     assert_eq!((asked.from, asked.port), (Party::Address(ip("10.0.0.1")), Some((SCTP, 65535))));
-    for word in ["", "web", "shop/", "/web", "a/b/c", "shop/web@", "shop/web@x", "Shop/web", "10.0.0.0/8", "a b/c"] {
+    for word in [
+        "",
+        "web",
+        "shop/",
+        "/web",
+        "a/b/c",
+        "shop/web@",
+        "shop/web@x",
+        "Shop/web",
+        "10.0.0.0/8",
+        "a b/c",
+        "a-/b",
+        "-a/b",
+        "a.b/c",
+        "a/b-",
+        "a/b..c",
+        "a/.b",
+    ] {
         let refusal = Asked::read(word, "node", None).expect_err(word).to_string();
         assert!(refusal.starts_with(&format!("FROM {word:?}: must be NAMESPACE/POD")), "{refusal}");
         Asked::read("node", word, None).expect_err(word);
@@ -110,6 +127,10 @@ fn the_words_of_a_question_are_names_addresses_and_ports() {
     let long = "a".repeat(WORD_MAX);
     let refusal = Asked::read("node", &format!("a/{long}"), None).expect_err("too long").to_string();
     assert!(refusal.starts_with("TO ") && refusal.len() < 600, "{refusal}");
+    for (namespace, name, fits) in [(63, 253, true), (64, 253, false), (63, 254, false)] {
+        let word = format!("{}/{}", "a".repeat(namespace), "b".repeat(name));
+        assert_eq!(Asked::read(&word, "node", None).is_ok(), fits, "{namespace} {name}");
+    }
     for word in ["", "80", "tcp", "tcp/", "tcp/0", "tcp/65536", "tcp/+80", "gre/1", "tcp/80/81", "icmp/1"] {
         let refusal = Asked::read("node", "node", Some(word)).expect_err(word).to_string();
         assert!(refusal.starts_with(&format!("PROTO/PORT {word:?}: must be TCP/PORT")), "{refusal}");

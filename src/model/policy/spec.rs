@@ -28,6 +28,10 @@ pub const KIND: &str = "NetworkPolicy";
 /// Longest name of a namespace, in bytes (a label of RFC 1123).
 pub const NAMESPACE_MAX: usize = 63;
 
+/// What is wrong with a text that [`is_namespace`] refuses. Reads on from the text.
+pub const NAMESPACE_RULE: &str =
+    "is no name of a namespace: 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends";
+
 /// Longest name of a policy or pod, in bytes (a subdomain of RFC 1123).
 pub const NAME_MAX: usize = 253;
 
@@ -106,12 +110,9 @@ pub fn identity(object: &Value) -> Result<(String, String), Fault> {
     let namespace = match given("namespace") {
         Value::Null => "default",
         Value::String(text) if text.is_empty() => "default",
-        Value::String(text) if is_label(text) => text,
+        Value::String(text) if is_namespace(text) => text,
         other => {
-            return Err(metadata.field("namespace").fault(
-                other,
-                "is no name of a namespace: 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends",
-            ));
+            return Err(metadata.field("namespace").fault(other, NAMESPACE_RULE));
         }
     };
     match given("name") {
@@ -498,7 +499,8 @@ fn protocol(name: &Value) -> Option<u8> {
     }
 }
 
-fn is_label(text: &str) -> bool {
+/// Whether a namespace can have this name: one label of RFC 1123, of at most [`NAMESPACE_MAX`] bytes.
+pub fn is_namespace(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends = text.as_bytes().first().zip(text.as_bytes().last());
     text.len() <= NAMESPACE_MAX
@@ -506,7 +508,8 @@ fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| plain(b) || b == b'-')
 }
 
-fn is_subdomain(text: &str) -> bool {
+/// Whether a pod or a policy can have this name: a subdomain of RFC 1123, of at most [`NAME_MAX`] bytes.
+pub fn is_subdomain(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let part = |part: &str| {
         let ends = part.as_bytes().first().zip(part.as_bytes().last());
