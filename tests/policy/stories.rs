@@ -223,7 +223,7 @@ fn nothing_opens_when_the_files_are_away_or_broken() {
         }
         policed.agent.signal("HUP");
         let complaint =
-            if state == "away" { "directory of policies cannot be read" } else { "file of policies cannot be used" };
+            if state == "away" { "directory of policies cannot be used" } else { "file of policies cannot be used" };
         policed.agent.wait_log(complaint);
         policed.neighbours.assert_nothing_opened(&format!("while the files are {state}"));
         policed.agent.signal("KILL");

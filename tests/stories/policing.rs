@@ -124,7 +124,7 @@ fn what_an_earlier_agent_left_goes_on_through_every_round_until_policies_can_be_
     agent.kill();
     hide(&host);
     let agent = start(&host);
-    agent.wait_log("directory of policies cannot be read");
+    agent.wait_log("directory of policies cannot be used");
     agent.rounds_of("policing/tables.compare", 3);
     assert_eq!(trio.table(), before, "not one rule is made anew");
     assert!(!agent.log().contains("somebody has changed"), "{}", agent.log());

@@ -1,7 +1,8 @@
 //! Policies, namespaces and pods from a directory of manifests, for nodes without Kubernetes and for tests: the news of what is in
 //! its files, told as watches of an API server tell it.
 //!
-//! A file that cannot be read or used keeps what it said last, and why is said once. Must not write anything, nor decide what a
+//! A file that cannot be read or used keeps what it said last, and so do all of them where they are too many or say too much. Why is
+//! said once. Must not write anything, nor decide what a
 //! policy means.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +35,7 @@ pub const FILE_MAX: u64 = 4 << 20;
 /// Most files of the directory that are read.
 pub const FILES_MAX: usize = 1024;
 
-/// Most objects of all files together, lists counted by their items.
+/// Most objects of all files together, lists counted by their items. One that is in two files counts twice.
 pub const OBJECTS_MAX: usize = 65_536;
 
 /// Interval between looks, 500 ms.
@@ -54,7 +55,7 @@ pub struct Directory {
     /// What has been told.
     told: Content,
     told_once: bool,
-    /// Why the directory could not be read at the last look.
+    /// Why the directory could not be used at the last look.
     problem: Option<String>,
 }
 
@@ -154,14 +155,18 @@ impl Directory {
 
     /// Tells what has changed since the last look. The first one at which every file can be used tells everything, be it nothing.
     pub fn look(&mut self) {
-        let names = match names(&self.path) {
-            Ok(names) => names,
-            Err(error) => {
-                self.complain(format!("{}: {error}", self.path.display()));
-                return;
+        match self.read() {
+            Ok(content) => {
+                self.problem = None;
+                content.into_iter().for_each(|content| self.tell_changes(content));
             }
-        };
-        self.problem = None;
+            Err(why) => self.complain(format!("{}: {why}", self.path.display())),
+        }
+    }
+
+    /// What the files say, if that is to be told.
+    fn read(&mut self) -> Result<Option<Content>, String> {
+        let names = names(&self.path).map_err(|error| error.to_string())?;
         let mut changed = !self.told_once;
         let before = self.files.len();
         self.files.retain(|path, _| names.contains(path));
@@ -173,17 +178,21 @@ impl Directory {
                 Err(why) => file.complain(why),
             }
         }
+        // A part of the objects would say that there are no others.
+        let objects: usize = self.files.values().map(|file| file.content.objects()).sum();
+        if objects > OBJECTS_MAX {
+            return Err(format!(
+                "it has {objects} objects, which is more than {OBJECTS_MAX}: leave out what no policy needs"
+            ));
+        }
         // What a file says that could not be used yet is not known, and what is not known must not open anything.
         let known = self.told_once || self.files.values().all(|file| file.problem.is_none());
-        if changed && known {
-            let content = self.all();
-            self.tell_changes(content);
-        }
+        Ok((changed && known).then(|| self.all()))
     }
 
     fn complain(&mut self, why: String) {
         if self.problem.as_ref() != Some(&why) {
-            log::error("directory of policies cannot be read, what it held stays in force")
+            log::error("directory of policies cannot be used, what it held stays in force")
                 .with("err", &why)
                 .write_limited();
             self.problem = Some(why);
@@ -194,17 +203,6 @@ impl Directory {
     fn all(&self) -> Content {
         let mut all = Content::default();
         for (path, file) in &self.files {
-            let size = all.policies.len() + all.namespaces.len() + all.pods.len();
-            let more = file.content.policies.len() + file.content.namespaces.len() + file.content.pods.len();
-            if size + more > OBJECTS_MAX {
-                log::error(
-                    "directory of policies has too many objects, and this file and those behind it are passed over",
-                )
-                .with("file", path.display())
-                .with("most", OBJECTS_MAX)
-                .write_limited();
-                break;
-            }
             let Content { policies, namespaces, pods, .. } = &file.content;
             merge(&mut all.policies, policies, path, |(namespace, name)| format!("NetworkPolicy {namespace}/{name}"));
             merge(&mut all.namespaces, namespaces, path, |name| format!("Namespace {name}"));
@@ -314,13 +312,22 @@ fn content(bytes: &[u8], reader: &PodReader, keys: &Keys) -> Result<Content, Str
 }
 
 impl Content {
+    /// How many objects it has.
+    fn objects(&self) -> usize {
+        self.policies.len() + self.namespaces.len() + self.pods.len()
+    }
+
     /// Takes one object in. `place` says which it is.
     fn take(&mut self, place: &str, object: Value, reader: &PodReader, keys: &Keys, outer: bool) -> Result<(), String> {
         let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
         let wrong = |why: String| String::from(Excerpt::line(&format!("{place}: {why}"), REASON_MAX));
         match (text("apiVersion"), text("kind")) {
             ("v1", "List") if outer => {
-                let items = object.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+                let items = match object.get("items") {
+                    None | Some(Value::Null) => Vec::new(),
+                    Some(Value::Array(items)) => items.clone(),
+                    Some(_) => return Err(wrong("items is no list".into())),
+                };
                 for (number, item) in items.into_iter().enumerate() {
                     self.take(&format!("{place}, item {}", number + 1), item, reader, keys, false)?;
                 }
@@ -506,6 +513,7 @@ items:
         for (bad, why) in [
             ("{".to_owned(), "line"),
             (format!("{}---\n{}", policy("x"), policy("x")), "document 2: the file has another object"),
+            ("apiVersion: v1\nkind: List\nitems: {a: {kind: Namespace}}\n".to_owned(), "document 1: items is no list"),
             (policy("x").replace("name: x", "name: 7"), "document 1: metadata.name: 7 is no name"),
             (policy("x").replace("networking.k8s.io/v1", "extensions/v1beta1"), "must be networking.k8s.io/v1"),
             ("\u{0}".repeat(10), ""),
@@ -543,6 +551,78 @@ items:
         }
         dir.write("b.yaml", &policy("q"));
         assert_eq!(policies(&look(&mut directory).0), ["web/p", "web/q"]);
+    }
+
+    /// So many Namespaces in one document, beginning with this number.
+    fn namespaces(first: usize, number: usize) -> String {
+        let items: Vec<String> = (first..first + number)
+            .map(|n| format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"n{n}"}}}}"#))
+            .collect();
+        format!(r#"{{"apiVersion":"v1","kind":"List","items":[{}]}}"#, items.join(","))
+    }
+
+    /// Files that together have as many objects as there may be, less the policy `a.yaml` says, and more.
+    fn fill(dir: &Dir, objects: usize) {
+        let each = 16_384;
+        for first in (0..objects).step_by(each) {
+            dir.write(&format!("b{first:05}.json"), &namespaces(first, each.min(objects - first)));
+        }
+    }
+
+    #[test]
+    fn one_object_too_many_takes_away_nothing_that_is_in_force() {
+        let dir = Dir::new("many");
+        dir.write("z.yaml", &policy("p"));
+        fill(&dir, OBJECTS_MAX - 1);
+        let (mut directory, mut look) = followed(&dir);
+        let full = look(&mut directory).0;
+        assert_eq!((policies(&full), full.world().namespaces.len()), (vec!["web/p".to_owned()], OBJECTS_MAX - 1));
+        assert_eq!(directory.problems().next(), None);
+
+        // In a file that comes before the policy, and in one that has the policy itself.
+        for (name, more, less) in [
+            ("a.yaml", policy("q"), None),
+            ("z.yaml", format!("{}---\n{}", policy("p"), policy("q")), Some(policy("p"))),
+        ] {
+            dir.write(name, &more);
+            for _ in 0..2 {
+                let (cluster, told) = look(&mut directory);
+                assert_eq!((policies(&cluster), told), (vec!["web/p".to_owned()], 0), "{name}");
+                let problems: Vec<String> = directory.problems().collect();
+                let said = format!("{}: it has {} objects", dir.0.display(), OBJECTS_MAX + 1);
+                assert!(problems.len() == 1 && problems[0].starts_with(&said), "{problems:?}");
+                assert!(problems[0].contains(&format!("more than {OBJECTS_MAX}")), "{problems:?}");
+            }
+            match less {
+                Some(less) => dir.write(name, &less),
+                None => fs::remove_file(dir.0.join(name)).expect("removable"),
+            }
+            assert_eq!(
+                (policies(&look(&mut directory).0), directory.problems().count()),
+                (vec!["web/p".to_owned()], 0)
+            );
+        }
+
+        // What changes meanwhile is told when there is room for all of it.
+        dir.write("a.yaml", &policy("q"));
+        look(&mut directory);
+        dir.write("z.yaml", "# nothing");
+        assert_eq!((policies(&look(&mut directory).0), directory.problems().count()), (vec!["web/q".to_owned()], 0));
+    }
+
+    #[test]
+    fn nothing_is_told_until_there_is_room_for_every_object() {
+        let dir = Dir::new("much");
+        dir.write("z.yaml", &policy("p"));
+        fill(&dir, OBJECTS_MAX);
+        let (mut directory, mut look) = followed(&dir);
+        for _ in 0..2 {
+            let (cluster, told) = look(&mut directory);
+            assert!(!cluster.is_known() && told == 0 && directory.problems().count() == 1);
+        }
+        fs::remove_file(dir.0.join("b00000.json")).expect("removable");
+        assert_eq!(policies(&look(&mut directory).0), ["web/p"]);
+        assert_eq!(directory.problems().next(), None);
     }
 
     #[test]
