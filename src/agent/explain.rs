@@ -197,11 +197,12 @@ impl Files {
         };
         let mut subjects: Vec<Subject> = Vec::new();
         for (party, link) in [(&asked.from, "FROM"), (&asked.to, "TO")] {
-            let Some(pod) = pod_of(party, &mut world) else { continue };
-            let addresses = world.pods.get(&pod).map(|pod| pod.addresses.clone()).unwrap_or_default();
-            let is_new = !addresses.is_empty() && subjects.iter().all(|other| other.pod.as_ref() != Some(&pod));
-            let link: Option<IfName> = link.parse().ok();
-            subjects.extend(link.filter(|_| is_new).map(|link| Subject { link, pod: Some(pod), addresses, treatment }));
+            for pod in pods_of(party, &mut world) {
+                let addresses = world.pods.get(&pod).map(|pod| pod.addresses.clone()).unwrap_or_default();
+                let is_new = !addresses.is_empty() && subjects.iter().all(|other| other.pod.as_ref() != Some(&pod));
+                let link = link.parse::<IfName>().ok().filter(|_| is_new);
+                subjects.extend(link.map(|link| Subject { link, pod: Some(pod), addresses, treatment }));
+            }
         }
         let facts = Facts {
             world: &world,
@@ -219,16 +220,20 @@ impl Files {
     }
 }
 
-/// The pod that is meant. One of which the files have no address has the one that is asked with.
-fn pod_of(party: &Party, world: &mut World) -> Option<PodKey> {
+/// The pods that may be meant: more than one if they share an address, which then decides nothing. One of which the files have no
+/// address has the one that is asked with.
+fn pods_of(party: &Party, world: &mut World) -> Vec<PodKey> {
     match party {
-        Party::Node => None,
-        Party::Address(ip) => world.pods.iter().find(|(_, pod)| pod.addresses.contains(ip)).map(|(key, _)| key.clone()),
+        Party::Node => Vec::new(),
+        Party::Address(ip) => {
+            let have_it = world.pods.iter().filter(|(_, pod)| pod.addresses.contains(ip));
+            have_it.map(|(key, _)| key.clone()).collect()
+        }
         Party::Pod(key, at) => {
             if let Some(pod) = world.pods.get_mut(key).filter(|pod| pod.addresses.is_empty()) {
                 Arc::make_mut(pod).addresses.extend(*at);
             }
-            Some(key.clone())
+            vec![key.clone()]
         }
     }
 }
@@ -238,4 +243,98 @@ fn wishes(path: &Path) -> Result<Policing, ExplainError> {
     let bytes = foreign_file::read(path, CONFIG_MAX).map_err(|error| wrong(error.to_string()))?;
     let config = nodeconfig::parse(bytes).map_err(|error| wrong(error.to_string()))?;
     Ok(config.policing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::agent::policing::directory::OBJECTS_MAX;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str, text: &str) -> Dir {
+            let path = std::env::temp_dir().join(format!("flock-explain-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a directory");
+            fs::write(path.join("a.yaml"), text).expect("writable");
+            Dir(path)
+        }
+
+        fn ask(&self, from: &str, to: &str) -> Result<(Exit, String), ExplainError> {
+            let words = Words { from: from.into(), to: to.into(), port: Some("TCP/80".into()) };
+            explain(&words, &Source::Files { policies: self.0.clone(), config: None })
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    /// `shop/a` and `shop/b` share an address, and `shop/b` is closed.
+    const SHARED: &str = "
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: a}, status: {podIPs: [{ip: 10.0.0.1}, {ip: 203.0.113.53}]}}
+- {apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: b, labels: {app: b}}, status: {podIPs: [{ip: 10.0.0.2}, {ip: 203.0.113.53}]}}
+- {apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: c}, status: {podIPs: [{ip: 10.0.0.3}]}}
+- apiVersion: networking.k8s.io/v1
+  kind: NetworkPolicy
+  metadata: {namespace: shop, name: closed}
+  spec: {podSelector: {matchLabels: {app: b}}, policyTypes: [Ingress, Egress]}
+";
+
+    #[test]
+    fn an_address_of_several_pods_in_files_is_asked_for_by_the_name_of_one() {
+        let dir = Dir::new("shared", SHARED);
+        let shared = "203.0.113.53";
+        for (from, to, field) in [
+            ("shop/c", shared, "TO"),
+            (shared, "shop/c", "FROM"),
+            ("198.51.100.9", shared, "TO"),
+            ("shop/a", shared, "TO"),
+            ("shop/b", shared, "TO"),
+            (shared, "shop/b", "FROM"),
+            ("10.0.0.1", shared, "TO"),
+            (shared, shared, "FROM"),
+            ("node", shared, "TO"),
+        ] {
+            let refusal = dir.ask(from, to).expect_err("several are meant");
+            let said = format!(
+                "{field} \"{shared}\": several pods have this address: name the one that is meant, as shop/a@{shared}"
+            );
+            let other = said.replace("shop/a@", "shop/b@");
+            let text = refusal.to_string();
+            assert!([said, other].contains(&text) && refusal.exit() == Exit::Misused, "{from} {to}: {text}");
+        }
+        for (from, to, exit) in [
+            ("shop/c", "shop/a@203.0.113.53", Exit::Done),
+            ("shop/c", "shop/b@203.0.113.53", Exit::Failed),
+            ("shop/b@203.0.113.53", "10.0.0.3", Exit::Failed),
+            ("10.0.0.3", "10.0.0.1", Exit::Done),
+            ("10.0.0.1", "10.0.0.1", Exit::Done),
+        ] {
+            let (ended, text) = dir.ask(from, to).expect("an answer");
+            assert_eq!(ended, exit, "{from} {to}: {text}");
+        }
+    }
+
+    #[test]
+    fn files_with_more_objects_than_are_read_answer_nothing() {
+        let dir = Dir::new("many", SHARED);
+        for file in 0..5 {
+            let names = (0..OBJECTS_MAX / 4)
+                .map(|n| format!(r#"{{"apiVersion":"v1","kind":"Namespace","metadata":{{"name":"n{file}-{n}"}}}}"#));
+            let items = names.collect::<Vec<_>>().join(",");
+            let text = format!(r#"{{"apiVersion":"v1","kind":"List","items":[{items}]}}"#);
+            fs::write(dir.0.join(format!("n{file}.json")), text).expect("writable");
+        }
+        let refusal = dir.ask("shop/c", "shop/b").expect_err("some of it is unknown");
+        let said = format!("more than {OBJECTS_MAX}");
+        assert!(refusal.to_string().contains(&said) && refusal.exit() == Exit::Misused, "{refusal}");
+    }
 }
