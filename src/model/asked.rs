@@ -262,7 +262,8 @@ fn end_of_address(field: &'static str, address: IpAddr, facts: &Facts<'_>) -> Re
     }
     let mut here = facts.subjects.iter().filter(|subject| subject.addresses.contains(&address));
     if let Some(subject) = here.next() {
-        let other = here.find(|other| other.pod != subject.pod);
+        // Nothing says that two containers which are no pod's are one.
+        let other = here.find(|other| other.pod.is_none() || other.pod != subject.pod);
         return match (other, &subject.pod) {
             (None, pod) => {
                 let name = pod.as_ref().map_or("a container".into(), ToString::to_string);
@@ -275,8 +276,12 @@ fn end_of_address(field: &'static str, address: IpAddr, facts: &Facts<'_>) -> Re
             }
         };
     }
-    let there = facts.world.pods.iter().find(|(_, pod)| pod.addresses.contains(&address));
-    let name = there.map_or("somebody who is no known pod".into(), |(key, _)| key.to_string());
+    let mut there = facts.world.pods.iter().filter(|(_, pod)| pod.addresses.contains(&address)).map(|(key, _)| key);
+    let name = match (there.next(), there.next()) {
+        (None, _) => "somebody who is no known pod".into(),
+        (Some(key), None) => key.to_string(),
+        (Some(key), Some(_)) => format!("{key} and others"),
+    };
     Ok(End { name, address, link: None, is_node: false })
 }
 
