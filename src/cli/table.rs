@@ -583,7 +583,7 @@ pub const PAGES: &[Page] = &[
             },
         ],
         examples: &[
-            ("flock-agent explain shop/web shop/db TCP/5432", "two pods, asked on the node of either"),
+            ("flock-agent explain shop/web shop/db TCP/5432", "two pods, asked on the node of each"),
             ("flock-agent explain 198.51.100.7 shop/web TCP/443", "somebody outside"),
             (
                 "flock-agent explain --policy-dir policies shop/web shop/db TCP/5432",

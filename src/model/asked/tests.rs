@@ -203,7 +203,11 @@ fn the_node_outsiders_and_the_pod_itself_are_no_matter_of_policies() {
     }
     for (treatment, passes, said) in [
         (Treatment::Audit, true, "passes since the pod is audited"),
-        (Treatment::Exempt, true, "policies mean nothing for this link"),
+        (
+            Treatment::Exempt,
+            true,
+            "ingress: no policy holds for this link (mode: none; a pod that is not known, with mode: audit or unknown: open; or no pod of Kubernetes)",
+        ),
         (Treatment::Quarantine, false, "shop/db or its policies are not known yet"),
     ] {
         node.subjects.iter_mut().for_each(|subject| subject.treatment = treatment);
@@ -258,6 +262,15 @@ fn who_is_not_known_or_may_be_several_is_said() {
         "{several}"
     );
     assert!(node.ask("node", "shop/web@203.0.113.53", "TCP/53").passes);
+    // Several containers that are no pod's, too.
+    node.subjects.iter_mut().for_each(|subject| subject.pod = None);
+    assert!(node.refusal("203.0.113.53", "node").contains("several pods have this address"));
+    // Of other nodes' pods that share one, policies ask whether any is meant.
+    node.pod("far/more", &[ip("10.0.9.9")]);
+    let text = node.ask("10.0.0.1", "10.0.9.9", "TCP/53").text;
+    assert!(text.contains("to far/app and others (10.0.9.9)"), "{text}");
+    let text = node.ask("10.0.0.1", "fd00:9::9", "TCP/53").text;
+    assert!(!text.contains("and others"), "{text}");
 }
 
 #[test]

@@ -48,7 +48,14 @@ fn side(text: &mut String, question: &Question, end: &Endpoint, side: &Side, dir
                 &format!("{direction}: {who} is behind no link of this node, which judges only its own pods"),
             );
         }
-        Side::Exempt => line(text, 0, &format!("{direction}: policies mean nothing for this link")),
+        Side::Exempt => line(
+            text,
+            0,
+            &format!(
+                "{direction}: no policy holds for this link (mode: none; a pod that is not known, with mode: audit or unknown: open; or \
+                 no pod of Kubernetes)"
+            ),
+        ),
         Side::Quarantined(pod) => {
             let who = pod.as_ref().map_or("the pod".into(), ToString::to_string);
             line(text, 0, &format!("{direction}: nothing passes, since {who} or its policies are not known yet"));
@@ -287,7 +294,10 @@ mod tests {
         let itself = explain(&policies(), Treatment::Enforce, 1, 80);
         assert_eq!(itself[1], "a pod always reaches itself, by way of a Service as well");
         let exempt = explain(&policies(), Treatment::Exempt, 2, 22);
-        assert_eq!(exempt[2], "ingress: policies mean nothing for this link");
+        assert_eq!(
+            exempt[2],
+            "ingress: no policy holds for this link (mode: none; a pod that is not known, with mode: audit or unknown: open; or no pod of Kubernetes)"
+        );
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Verdict {
 pub enum Side {
     /// He is not behind a link of this node: his own node judges, if he is a pod.
     Elsewhere,
-    /// Policies mean nothing for this link.
+    /// No policy holds for this link.
     Exempt,
     /// Nothing passes, since it is not known what holds. The pod, if that is known.
     Quarantined(Option<PodKey>),
