@@ -286,7 +286,8 @@ fn filter_remedy(error: &NftError) -> &'static str {
     } else if error.is_absent() {
         ", or let pods send and receive what they like: spec.sourceCheck: false and spec.policy.mode: none of the NodeConfig"
     } else if error.is_gone() {
-        "; this kernel may lack a part of nf_tables that it has as a module: modprobe -a nft_ct nft_limit nft_log nft_masq"
+        "; this kernel may lack a part of nf_tables that it has as a module: modprobe -a nft_ct nft_limit nft_counter nft_log nft_masq \
+         nft_chain_nat"
     } else {
         ""
     }
@@ -347,4 +348,29 @@ from! {
     NetlinkError => Netlink,
     NftError => Nftables,
     SysctlError => Sysctl,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::kernel::nftables;
+
+    #[test]
+    fn whoever_lacks_a_module_of_the_packet_filter_is_told_all_that_there_are() {
+        let cause = nftables::Cause::Kernel { errno: Errno::NOENT, text: None, part: None };
+        let remedy = filter_remedy(&NftError { what: "table inet flock".into(), cause });
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/requirements.md");
+        let text = fs::read_to_string(path).expect("documented");
+        let row = text.lines().find(|line| line.starts_with("| the packet filter")).expect("a row");
+        let needed: BTreeSet<&str> = row.split('`').filter(|word| word.starts_with("nft_")).collect();
+        let told: BTreeSet<&str> = remedy.split(' ').filter(|word| word.starts_with("nft_")).collect();
+        assert!(needed.len() > 4, "{row}");
+        assert_eq!(told, needed);
+    }
 }
