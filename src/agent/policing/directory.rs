@@ -1,9 +1,8 @@
 //! Policies, namespaces and pods from a directory of manifests, for nodes without Kubernetes and for tests: the news of what is in
 //! its files, told as watches of an API server tell it.
 //!
-//! A file that cannot be read or used keeps what it said last, and so do all of them where they are too many or say too
-//! much. Why is said once. Must not write anything, nor decide what a
-//! policy means.
+//! A file that cannot be read or used keeps what it said last, and so do all of them where they are too many or say too much.
+//! Why is said once. Must not write anything, nor decide what a policy means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
