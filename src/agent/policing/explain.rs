@@ -5,13 +5,13 @@
 
 use crate::agent::policing::Policing;
 use crate::agent::policing::handle::{Explained, Unexplained};
-use crate::agent::policing::wanted::sources;
+use crate::agent::policing::wanted::{is_closed, sources};
 use crate::agent::reply::Reply;
+use model::addr::IfName;
 use model::asked::{Asked, Facts, answer};
 use model::guard;
 use model::policing::{Mode, Policing as Wishes};
-use model::policy::{Direction, Subject, Treatment, names};
-use model::ruleset::{Ruleset, Verdict};
+use model::policy::{Subject, Treatment};
 
 impl Policing {
     /// Answers a question, if somebody still waits for it.
@@ -27,12 +27,14 @@ impl Policing {
         let is_known = !self.policies.are_kept(&wishes) || self.policies.part().is_some();
         let mut wanted = self.wanted(&wishes);
         wanted.retain(|key, _| [guard::FILTER, guard::ARP].contains(key));
+        let filter = wanted.get(&guard::FILTER);
+        let is_left_closed = |link: &IfName| filter.is_some_and(|filter| is_closed(filter, link));
         let subject = |lease| {
             let subject = self.policies.subject_of(lease, &wishes);
             match is_known {
                 true => subject,
                 // What an earlier agent has left goes on, and says of a link that it is closed, or nothing that can be told.
-                false if is_closed(&wanted, &subject) => Subject { treatment: Treatment::Quarantine, ..subject },
+                false if is_left_closed(&subject.link) => Subject { treatment: Treatment::Quarantine, ..subject },
                 false => Subject { treatment: Treatment::Exempt, ..subject },
             }
         };
@@ -71,13 +73,4 @@ impl Policing {
         notes.extend(self.state.problem.iter().map(|problem| format!("the tables cannot be set: {}", problem.error)));
         notes
     }
-}
-
-/// Whether nothing passes by the link of `subject`, as nobody knows yet what holds for it.
-fn is_closed(tables: &Ruleset, subject: &Subject) -> bool {
-    let to = Verdict::Goto(names::QUARANTINE.into());
-    tables.get(&guard::FILTER).is_some_and(|table| {
-        let maps = [Direction::Egress, Direction::Ingress].map(names::map);
-        maps.iter().any(|map| table.maps.get(*map).and_then(|links| links.get(&subject.link)) == Some(&to))
-    })
 }
