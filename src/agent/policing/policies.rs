@@ -436,13 +436,8 @@ impl Policies {
         match treatment {
             // What nobody knows closes nothing where nothing is forbidden.
             Treatment::Audit if is_unknown => Treatment::Exempt,
-            _ if is_unknown => {
-                if wishes.unknown_open {
-                    Treatment::Exempt
-                } else {
-                    Treatment::Quarantine
-                }
-            }
+            _ if is_unknown && wishes.unknown_open => Treatment::Exempt,
+            _ if is_unknown => Treatment::Quarantine,
             // Another pod has its name, whose policies mean nothing for one that is gone.
             Treatment::Enforce if self.is_another(lease, pod) => Treatment::Quarantine,
             Treatment::Audit if self.is_another(lease, pod) => Treatment::Exempt,
