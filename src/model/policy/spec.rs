@@ -446,8 +446,7 @@ impl Reader {
 
     /// The key of a label.
     fn key(&mut self, place: &Place<'_>, key: &str) -> Result<Box<str>, Unclear> {
-        let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
-        if prefix.is_none_or(is_subdomain) && is_label_name(name) {
+        if is_label_key(key) {
             return Ok(key.into());
         }
         let rule =
@@ -516,6 +515,17 @@ pub fn is_subdomain(text: &str) -> bool {
         ends.is_some_and(|(first, last)| plain(*first) && plain(*last)) && part.bytes().all(|b| plain(b) || b == b'-')
     };
     text.len() <= NAME_MAX && text.split('.').all(part)
+}
+
+/// Whether a label can have this key.
+pub fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    prefix.is_none_or(is_subdomain) && is_label_name(name)
+}
+
+/// Whether a label can have this value.
+pub fn is_label_value(value: &str) -> bool {
+    value.is_empty() || is_label_name(value)
 }
 
 fn is_label_name(text: &str) -> bool {

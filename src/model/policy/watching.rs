@@ -8,8 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::policy::select::{Labels, Selector};
-use crate::policy::{Namespaces, Peer, Policy, Ports, Rule, covers};
+use crate::policy::select::{Labels, Operator, Requirement, Selector};
+use crate::policy::{Namespaces, Peer, Policy, Ports, Rule, covers, spec};
 
 /// Most watches of pods at once. Where more would be needed, one of all pods takes their place.
 ///
@@ -23,6 +23,16 @@ pub const WATCHES_AGAIN: usize = WATCHES_MAX / 2;
 
 /// Most namespaces of one selector that are watched one by one. Where there are more, the pods of all namespaces are.
 pub const NAMESPACES_MAX: usize = 3;
+
+/// Most watches beside one that may all show the same pods. Whoever writes policies chooses the selectors, and a pod that 32 watches
+/// show is in memory, and comes over the wire, as many times.
+pub const ALIKE_MAX: usize = 3;
+
+/// No more than so many, beside one, take the place of one of all pods there again.
+pub const ALIKE_AGAIN: usize = 1;
+
+/// Most selections that are compared with each other. Where there are more, the pods of all namespaces are watched.
+pub const COMPARED_MAX: usize = 8 * WATCHES_MAX;
 
 /// Longest text of a selector that is asked for, in bytes; more does not pass through every proxy as part of a URL.
 pub const TEXT_MAX: usize = 2048;
@@ -54,10 +64,68 @@ impl Selection {
             && self.pods.requirements().iter().all(|asked| other.pods.requirements().contains(asked))
     }
 
-    fn of(namespace: Option<&str>, pods: &Selector) -> Selection {
-        let fits = |pods: &&Selector| alloc::format!("{pods}").len() <= TEXT_MAX;
-        let pods = Some(pods).filter(fits).cloned().unwrap_or_default();
-        Selection { namespace: namespace.map(Box::from), pods }
+    /// Whether a pod may be one of both, as far as the words show.
+    pub fn meets(&self, other: &Selection) -> bool {
+        let same_space = self.namespace.is_none() || other.namespace.is_none() || self.namespace == other.namespace;
+        let requirements = || self.pods.requirements().iter();
+        same_space && !requirements().any(|one| other.pods.requirements().iter().any(|other| are_apart(one, other)))
+    }
+
+    /// What to ask for to see all pods that `pods` selects; none if no pod can be one. Of a label that no pod can have, the server
+    /// does not take a question. What only says of pods what they are not selects nearly all of them, and many such say the same.
+    fn of(namespace: Option<&str>, pods: &Selector) -> Option<Selection> {
+        let mut asked = Vec::new();
+        for requirement in pods.requirements() {
+            match sayable(requirement) {
+                Some(Sayable::Nobody) => return None,
+                Some(Sayable::As(requirement)) => asked.push(requirement),
+                None => {}
+            }
+        }
+        let names_some = asked.iter().any(|one| matches!(one.operator, Operator::In(_) | Operator::Exists));
+        let pods: Selector = asked.into_iter().filter(|_| names_some).collect();
+        let fits = |pods: &Selector| alloc::format!("{pods}").len() <= TEXT_MAX;
+        Some(Selection { namespace: namespace.map(Box::from), pods: Some(pods).filter(fits).unwrap_or_default() })
+    }
+}
+
+/// Whether no labels are as both ask.
+fn are_apart(one: &Requirement, other: &Requirement) -> bool {
+    let values = |requirement: &Requirement| match &requirement.operator {
+        Operator::In(values) => values.clone(),
+        _ => Box::default(),
+    };
+    let (mine, theirs) = (values(one), values(other));
+    one.key == other.key && !mine.is_empty() && !theirs.is_empty() && !mine.iter().any(|value| theirs.contains(value))
+}
+
+/// What can be asked of a server in the place of a requirement.
+enum Sayable {
+    /// No pod is so.
+    Nobody,
+    /// This, which says the same.
+    As(Requirement),
+}
+
+/// None: every pod is so.
+fn sayable(Requirement { key, operator }: &Requirement) -> Option<Sayable> {
+    let possible = |values: &[Box<str>]| -> Box<[Box<str>]> {
+        let key_fits = spec::is_label_key(key);
+        values.iter().filter(|value| key_fits && spec::is_label_value(value)).cloned().collect()
+    };
+    let say = |operator| Some(Sayable::As(Requirement { key: key.clone(), operator }));
+    match operator {
+        Operator::In(values) => match possible(values) {
+            values if values.is_empty() => Some(Sayable::Nobody),
+            values => say(Operator::In(values)),
+        },
+        Operator::NotIn(values) => match possible(values) {
+            values if values.is_empty() => None,
+            values => say(Operator::NotIn(values)),
+        },
+        Operator::Exists if !spec::is_label_key(key) => Some(Sayable::Nobody),
+        Operator::DoesNotExist if !spec::is_label_key(key) => None,
+        operator => say(operator.clone()),
     }
 }
 
@@ -73,18 +141,18 @@ pub fn selections(own: &str, policy: &Policy, namespaces: &BTreeMap<String, Labe
         let Peer::Pods { namespaces: which, pods } = peer else { continue };
         match which {
             Namespaces::Same => {
-                found.insert(Selection::of(Some(own), pods));
+                found.extend(Selection::of(Some(own), pods));
             }
             Namespaces::Selected(selector) if selector.is_empty() => {
-                found.insert(Selection::of(None, pods));
+                found.extend(Selection::of(None, pods));
             }
             Namespaces::Selected(_) => {
                 let meant = namespaces.iter().filter(|(name, labels)| covers(which, own, name, Some(labels)));
                 let meant: Vec<&str> = meant.map(|(name, _)| name.as_str()).take(NAMESPACES_MAX + 1).collect();
                 if meant.len() > NAMESPACES_MAX {
-                    found.insert(Selection::of(None, pods));
+                    found.extend(Selection::of(None, pods));
                 } else {
-                    found.extend(meant.into_iter().map(|name| Selection::of(Some(name), pods)));
+                    found.extend(meant.into_iter().filter_map(|name| Selection::of(Some(name), pods)));
                 }
             }
         }
@@ -92,12 +160,35 @@ pub fn selections(own: &str, policy: &Policy, namespaces: &BTreeMap<String, Labe
     found
 }
 
+/// Those that no other one covers.
+fn widest(selections: BTreeSet<Selection>) -> BTreeSet<Selection> {
+    let is_covered = |one: &Selection| selections.iter().any(|other| other != one && other.covers(one));
+    selections.iter().filter(|selection| !is_covered(selection)).cloned().collect()
+}
+
 /// The watches to have, so that each of `needed` is covered, where `current` are those that there are. One that is still needed
 /// stays.
 pub fn watches(needed: impl IntoIterator<Item = Selection>, current: &BTreeSet<Selection>) -> BTreeSet<Selection> {
     let needed: BTreeSet<Selection> = needed.into_iter().collect();
-    let widest = |selection: &Selection| !needed.iter().any(|other| other != selection && other.covers(selection));
-    let wanted: BTreeSet<Selection> = needed.iter().filter(|selection| widest(selection)).cloned().collect();
+    let all_of = |namespace: &Option<Box<str>>| Selection { namespace: namespace.clone(), pods: Selector::default() };
+    let is_all = |one: &Selection| one.pods.is_empty();
+    let has_all_of = |one: &Selection| needed.contains(&Selection::all()) || needed.contains(&all_of(&one.namespace));
+    let compared: BTreeSet<Selection> = needed.iter().filter(|one| is_all(one) || !has_all_of(one)).cloned().collect();
+    if compared.len() > COMPARED_MAX {
+        return BTreeSet::from([Selection::all()]);
+    }
+    let mut wanted = widest(compared);
+    // Those of one namespace, or of all, that may show the same pods become one of all its pods.
+    let crowded = |wanted: &BTreeSet<Selection>| {
+        let alike = |one: &Selection, other: &Selection| one.namespace == other.namespace && one.meets(other);
+        let room = |one: &Selection| if current.contains(&all_of(&one.namespace)) { ALIKE_AGAIN } else { ALIKE_MAX };
+        let crowd = |one: &&Selection| wanted.iter().filter(|other| alike(one, other)).count() > room(one) + 1;
+        wanted.iter().find(crowd).map(|one| one.namespace.clone())
+    };
+    while let Some(namespace) = crowded(&wanted) {
+        wanted.insert(all_of(&namespace));
+        wanted = widest(wanted);
+    }
     let most = if current.contains(&Selection::all()) { WATCHES_AGAIN } else { WATCHES_MAX };
     if wanted.len() > most { BTreeSet::from([Selection::all()]) } else { wanted }
 }
@@ -108,7 +199,6 @@ mod tests {
 
     use super::*;
     use crate::policy::Port;
-    use crate::policy::select::{Operator, Requirement};
 
     fn selector(pairs: &[(&str, &str)]) -> Selector {
         pairs.iter().map(|(key, value)| Requirement::equals(*key, *value)).collect()
@@ -193,6 +283,96 @@ mod tests {
         let long: Selector = [Requirement { key: "app".into(), operator: Operator::In(values) }].into_iter().collect();
         let peer = Peer::Pods { namespaces: Namespaces::Same, pods: long };
         assert_eq!(asked(std::vec![peer], std::vec![]), ["web/"]);
+    }
+
+    fn requirement(key: &str, operator: fn(Box<[Box<str>]>) -> Operator, values: &[&str]) -> Requirement {
+        Requirement { key: key.into(), operator: operator(values.iter().map(|value| Box::from(*value)).collect()) }
+    }
+
+    #[test]
+    fn what_no_label_can_be_is_not_asked_for_and_selects_nobody_or_everybody() {
+        let long = "a".repeat(64);
+        let ask = |requirements: &[Requirement]| {
+            let pods = requirements.iter().cloned().collect();
+            asked(std::vec![Peer::Pods { namespaces: Namespaces::Same, pods }], std::vec![])
+        };
+        let web = || Requirement::equals("app", "web");
+        let nobody: [&str; 0] = [];
+        for value in ["my app", &long, "-a", "a.", "ä", "a,b", "a)"] {
+            assert_eq!(ask(&[Requirement::equals("tier", value), web()]), nobody, "{value}");
+            assert_eq!(ask(&[requirement("tier", Operator::In, &["x", value])]), ["web/tier=x"], "{value}");
+            assert_eq!(ask(&[requirement("tier", Operator::NotIn, &[value]), web()]), ["web/app=web"], "{value}");
+            assert_eq!(
+                ask(&[requirement("tier", Operator::NotIn, &["x", value]), web()]),
+                ["web/app=web,tier!=x"],
+                "{value}"
+            );
+        }
+        assert_eq!(ask(&[Requirement::equals("tier", "")]), ["web/tier="], "a label without a value is one");
+        for key in ["", "a b", "A.b/c", "a/b/c", "/a", &long] {
+            let none = |operator| Requirement { key: key.into(), operator };
+            assert_eq!(ask(&[none(Operator::Exists), web()]), nobody, "{key}");
+            assert_eq!(ask(&[none(Operator::DoesNotExist), web()]), ["web/app=web"], "{key}");
+            assert_eq!(ask(&[requirement(key, Operator::In, &["a"])]), nobody, "{key}");
+            assert_eq!(ask(&[requirement(key, Operator::NotIn, &["a"]), web()]), ["web/app=web"], "{key}");
+        }
+    }
+
+    #[test]
+    fn what_selects_nearly_all_pods_is_asked_for_as_all_of_them() {
+        let everywhere = |n: usize, operator: fn(Box<[Box<str>]>) -> Operator| Peer::Pods {
+            namespaces: of(&[]),
+            pods: [requirement("app", operator, &["web", &alloc::format!("none-{n}")])].into_iter().collect(),
+        };
+        let many = |operator| (0..32).map(|n| everywhere(n, operator)).collect::<Vec<_>>();
+        assert_eq!(asked(many(Operator::NotIn), std::vec![]), ["*/"]);
+        let without = |key: &str| Requirement { key: key.into(), operator: Operator::DoesNotExist };
+        let peer = |namespaces, of: Vec<Requirement>| Peer::Pods { namespaces, pods: of.into_iter().collect() };
+        let unlabelled = std::vec![without("a"), without("b")];
+        assert_eq!(asked(std::vec![peer(of(&[("team", "x")]), unlabelled.clone())], std::vec![]), ["*/"]);
+        assert_eq!(asked(std::vec![], std::vec![peer(Namespaces::Same, unlabelled)]), ["web/"]);
+        let some = std::vec![without("a"), Requirement::equals("app", "web")];
+        assert_eq!(asked(std::vec![peer(of(&[]), some)], std::vec![]), ["*/!a,app=web"]);
+    }
+
+    #[test]
+    fn no_pod_is_shown_by_many_watches_of_one_namespace_or_of_all() {
+        for space in ["*", "web"] {
+            // Each may be the pods of `web`, or of any other that has the key.
+            let namespace = (space != "*").then(|| Box::from(space));
+            let by_value = |n: usize| Selection {
+                namespace: namespace.clone(),
+                pods: [requirement("app", Operator::In, &["web", &alloc::format!("none-{n}")])].into_iter().collect(),
+            };
+            let by_key = |n: usize| Selection {
+                namespace: namespace.clone(),
+                pods: [Requirement { key: alloc::format!("k{n}").into(), operator: Operator::Exists }]
+                    .into_iter()
+                    .collect(),
+            };
+            let whole = [alloc::format!("{space}/")];
+            for many in [(0..5).map(by_value).collect::<Vec<_>>(), (0..5).map(by_key).collect()] {
+                assert_eq!(watched(&many[..4], &[]).len(), 4);
+                assert_eq!(watched(&many, &many[..4]), whole);
+                let all = Selection { namespace: namespace.clone(), pods: Selector::default() };
+                assert_eq!(watched(&many[..3], core::slice::from_ref(&all)), whole, "nothing moves at the limit");
+                assert_eq!(watched(&many[..2], &[all]).len(), 2);
+            }
+        }
+        // No pod is one of two of these, so many of them cost no more than one of all.
+        let names: Vec<Selection> = (0..30).map(|n| selection("*", &[("app", &alloc::format!("a{n}"))])).collect();
+        assert_eq!(watched(&names, &[]).len(), 30);
+        let spaces: Vec<Selection> = (0..30).map(|n| selection(&alloc::format!("n{n}"), &[("a", "b")])).collect();
+        assert_eq!(watched(&spaces, &[]).len(), 30);
+    }
+
+    #[test]
+    fn selections_without_end_become_one_of_everything_before_they_are_compared() {
+        let thousands: Vec<Selection> =
+            (0..16_384).map(|n| selection("web", &[("a", &alloc::format!("{n}"))])).collect();
+        assert_eq!(watched(&thousands, &[]), ["*/"]);
+        let with_all = [thousands.as_slice(), &[selection("web", &[]), selection("data", &[("a", "b")])]].concat();
+        assert_eq!(watched(&with_all, &[]), ["data/a=b", "web/"]);
     }
 
     fn watched(needed: &[Selection], current: &[Selection]) -> Vec<String> {
