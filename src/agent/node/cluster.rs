@@ -1,4 +1,5 @@
-//! The agent's side of the Kubernetes API: two reflectors, and what they publish.
+//! What the agent hears of its node from the Kubernetes API, its NodeConfig and its own pods, and what refusals of the API server
+//! mean for an operator.
 //!
 //! Everything here may fail for as long as it likes: pods run, ADD and DEL go on with what is known. Must not decide what a
 //! NodeConfig means.
@@ -110,6 +111,12 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
     let unknown_kind =
         message.trim() == "404 page not found" || message.contains("could not find the requested resource");
     match code {
+        400 | 414 if matches!(verb, "list" | "watch") => advice(
+            "API server, or a proxy before it, does not take the question",
+            "see what it says of it (`err` in the log): correct the selector of the NetworkPolicy that has such a key or value, or \
+             `server` and `proxy-url` in the kubeconfig"
+                .into(),
+        ),
         401 => advice(
             "API server refuses the credentials",
             "the token or certificate has expired, was revoked, or is another cluster's: renew it where the kubeconfig has it; \
@@ -237,6 +244,8 @@ mod tests {
                 "the verb patch on the resource nodeconfigs/status of apiGroup flock.fritzlab.net",
             ),
             ("watch", "nodeconfigs", 401, "Unauthorized", "refuses the credentials", "renew it"),
+            ("list", "pods", 400, "unable to parse requirement", "does not take the question", "correct the selector"),
+            ("watch", "pods", 414, "", "does not take the question", "`proxy-url`"),
         ] {
             let advice = advice(verb, resource, code, message).expect("advice");
             assert!(advice.what.contains(what) && advice.remedy.contains(remedy), "{code} {resource}: {advice:?}");
@@ -247,5 +256,6 @@ mod tests {
         {
             assert_eq!(advice("list", "nodeconfigs", code, message), None, "{code}");
         }
+        assert_eq!(advice("patch", "nodeconfigs/status", 400, "invalid"), None, "that is of what was written");
     }
 }
