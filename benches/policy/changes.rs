@@ -132,7 +132,7 @@ pub fn world() -> (World, Vec<Subject>) {
     for object in cluster::policies(About::Workloads) {
         let read = spec::read(&object).expect("a policy");
         assert!(read.faults.is_empty());
-        world.policies.insert((read.namespace, read.name), read.policy);
+        world.policies.insert((read.namespace, read.name), read.policy.into());
     }
     let reader = PodReader::default();
     let mut subjects = Vec::new();

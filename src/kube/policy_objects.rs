@@ -34,7 +34,7 @@ pub struct NetworkPolicies;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyObject {
     /// What holds.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What less is allowed for than is written, one line each, at most [`spec::FAULTS_MAX`].
     pub faults: Vec<String>,
 }
@@ -64,7 +64,7 @@ impl Kind for NetworkPolicies {
 pub fn policy(object: &Value) -> Result<((String, String), PolicyObject), String> {
     let read = spec::read(object).map_err(|fault| fault.to_string())?;
     let faults = read.faults.iter().map(ToString::to_string).collect();
-    Ok(((read.namespace, read.name), PolicyObject { policy: read.policy, faults }))
+    Ok(((read.namespace, read.name), PolicyObject { policy: read.policy.into(), faults }))
 }
 
 /// The namespaces of the cluster.

@@ -19,7 +19,7 @@ pub type PolicyKey = (String, String);
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClusterNews {
     /// Of policies.
-    Policies(Told<PolicyKey, Policy>),
+    Policies(Told<PolicyKey, Arc<Policy>>),
     /// Of namespaces and their labels.
     Namespaces(Told<String, Labels>),
     /// Of the pods of this node.
@@ -77,7 +77,7 @@ pub struct Change<K, V> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Learned {
     /// Policies.
-    pub policies: Vec<(PolicyKey, Option<Policy>)>,
+    pub policies: Vec<(PolicyKey, Option<Arc<Policy>>)>,
     /// Namespaces.
     pub namespaces: Vec<(String, Option<Labels>)>,
     /// Pods, of this node and of others.
@@ -109,7 +109,7 @@ pub struct Cluster {
     /// The watches of which all pods are known.
     complete: BTreeSet<Watch>,
     /// Policies that wait for pods that they are about. The world has what they were before, if they were.
-    held_policies: BTreeMap<PolicyKey, Policy>,
+    held_policies: BTreeMap<PolicyKey, Arc<Policy>>,
     /// Labels of pods of this node that wait for pods that their policies are about. The world has the former ones.
     held_labels: BTreeMap<PodKey, Labels>,
     /// The policies that select pods of this node.
@@ -316,7 +316,7 @@ impl Cluster {
         learned
     }
 
-    fn policy(&mut self, change: Change<PolicyKey, Policy>, learned: &mut Learned) {
+    fn policy(&mut self, change: Change<PolicyKey, Arc<Policy>>, learned: &mut Learned) {
         let Change { key, now, .. } = change;
         match now {
             Some(policy) => _ = self.held_policies.insert(key, policy),
@@ -408,12 +408,13 @@ impl Cluster {
     /// The policies of a namespace, as they are told, be they in the world yet or not.
     fn candidates<'a>(&'a self, namespace: &str) -> impl Iterator<Item = (&'a PolicyKey, &'a Policy)> + use<'a> {
         fn within<'a>(
-            policies: &'a BTreeMap<PolicyKey, Policy>,
+            policies: &'a BTreeMap<PolicyKey, Arc<Policy>>,
             namespace: &str,
         ) -> impl Iterator<Item = (&'a PolicyKey, &'a Policy)> + use<'a> {
             let namespace = namespace.to_owned();
             let from = (namespace.clone(), String::new());
-            policies.range(from..).take_while(move |((other, _), _)| *other == namespace)
+            let within = policies.range(from..).take_while(move |((other, _), _)| *other == namespace);
+            within.map(|(key, policy)| (key, &**policy))
         }
         let held = within(&self.held_policies, namespace);
         let rest = within(&self.world.policies, namespace).filter(|(key, _)| !self.held_policies.contains_key(*key));

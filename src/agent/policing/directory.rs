@@ -212,7 +212,7 @@ impl Directory {
 
     fn tell_changes(&mut self, content: Content) {
         let complete = !self.told_once;
-        let policies = |content: &Content| -> BTreeMap<PolicyKey, Policy> {
+        let policies = |content: &Content| -> BTreeMap<PolicyKey, Arc<Policy>> {
             content.policies.iter().map(|(key, object)| (key.clone(), object.policy.clone())).collect()
         };
         let policies = changes(&policies(&self.told), &policies(&content), complete);

@@ -385,4 +385,18 @@ mod tests {
         audience.changed(Changes { each: Vec::new(), complete: true }, &Arc::default());
         assert_eq!(told.try_iter().map(|news| of(&news)).collect::<Vec<_>>(), [(0, true)]);
     }
+
+    #[test]
+    fn a_policy_is_in_memory_once_be_it_of_this_node_or_not() {
+        let (tell, told) = channel();
+        let mut audience = PolicyAudience { tell: Tell::new(move |news| _ = tell.send(news)) };
+        let object = Arc::new(PolicyObject { policy: Arc::default(), faults: Vec::new() });
+        let name = Arc::new(Name { namespace: "web".into(), name: "p".into() });
+        let new = watch::Change { name, before: None, after: Some(object.clone()) };
+        audience.changed(Changes { each: vec![new], complete: true }, &Arc::default());
+        let mut cluster = Cluster::default();
+        told.try_iter().for_each(|news| _ = cluster.hear(news));
+        let known: Vec<_> = cluster.world().policies.values().collect();
+        assert!(matches!(*known, [known] if Arc::ptr_eq(known, &object.policy)));
+    }
 }

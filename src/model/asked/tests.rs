@@ -67,7 +67,7 @@ impl Node {
     fn policy(&mut self, name: &str, spec: serde_json::Value) {
         let object = serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"namespace": "shop", "name": name}, "spec": spec});
-        self.world.policies.insert(("shop".into(), name.into()), spec::read(&object).expect("a policy").policy);
+        self.world.policies.insert(("shop".into(), name.into()), spec::read(&object).expect("a policy").policy.into());
     }
 
     fn facts(&self) -> Facts<'_> {

@@ -943,7 +943,7 @@ pub(crate) fn selecting<'a>(
     let first = (pod.namespace.to_string(), String::new());
     let own = world.policies.range(first..).take_while(|((namespace, _), _)| **namespace == *pod.namespace);
     own.filter(move |(_, policy)| policy.rules(direction).is_some() && policy.subjects.matches(labels))
-        .map(|((_, name), policy)| (name.as_str(), policy))
+        .map(|((_, name), policy)| (name.as_str(), &**policy))
 }
 
 fn named_port(port: &Port) -> Option<(&str, u8)> {

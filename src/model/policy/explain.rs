@@ -189,7 +189,7 @@ mod tests {
         for (name, spec) in policies {
             let object = serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
                 "metadata": {"namespace": "a", "name": name}, "spec": spec});
-            world.policies.insert(("a".into(), (*name).into()), spec::read(&object).expect("a policy").policy);
+            world.policies.insert(("a".into(), (*name).into()), spec::read(&object).expect("a policy").policy.into());
         }
         let mut subjects = Vec::new();
         for (number, name) in [(1, "web"), (2, "db")] {

@@ -178,9 +178,9 @@ pub enum Ports {
 pub struct World {
     /// The labels of each namespace.
     pub namespaces: BTreeMap<String, Labels>,
-    /// Policies by namespace and name.
-    pub policies: BTreeMap<(String, String), Policy>,
-    /// Pods. Whoever else knows them has the same ones.
+    /// Policies by namespace and name. Whoever else knows them, or pods, has the same ones.
+    pub policies: BTreeMap<(String, String), Arc<Policy>>,
+    /// Pods.
     pub pods: BTreeMap<PodKey, Arc<Pod>>,
 }
 

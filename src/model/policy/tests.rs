@@ -70,7 +70,7 @@ fn world(cluster: &Cluster) -> World {
     for policy in &cluster.policies {
         let read = spec::read(policy).expect("a policy");
         assert_eq!(read.faults, [], "{policy}");
-        world.policies.insert((read.namespace, read.name), read.policy);
+        world.policies.insert((read.namespace, read.name), read.policy.into());
     }
     for member in &cluster.pods {
         let mut pod = pod(member);

@@ -200,7 +200,7 @@ fn side(world: &World, subjects: &[Subject], subject: &Subject, direction: Direc
         .filter(|((namespace, _), policy)| {
             **namespace == *key.namespace && policy.rules(direction).is_some() && policy.subjects.matches(&pod.labels)
         })
-        .map(|((_, name), policy)| (name, policy))
+        .map(|((_, name), policy)| (name, &**policy))
         .collect();
     if isolating.is_empty() {
         return Side::Free(key.clone());

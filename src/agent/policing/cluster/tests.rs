@@ -23,10 +23,10 @@ fn selector(app: &str) -> Selector {
 }
 
 /// A policy for the pods of one app that lets those of another one of its namespace in.
-fn policy(subjects: &str, peers: &str) -> Policy {
+fn policy(subjects: &str, peers: &str) -> Arc<Policy> {
     let peer = Peer::Pods { namespaces: Namespaces::Same, pods: selector(peers) };
     let rule = Rule { peers: vec![peer], ports: Vec::new() };
-    Policy { subjects: selector(subjects), ingress: Some(vec![rule]), egress: None }
+    Policy { subjects: selector(subjects), ingress: Some(vec![rule]), egress: None }.into()
 }
 
 fn one<K, V>(key: K, known: bool, now: Option<V>) -> Told<K, V> {
@@ -47,7 +47,7 @@ fn watch(number: u64, namespace: &str, app: &str) -> Watch {
 }
 
 /// A cluster that has told everything: pods of this node, and policies.
-fn told(own: &[(&str, Arc<Pod>)], policies: &[(&str, Policy)]) -> Cluster {
+fn told(own: &[(&str, Arc<Pod>)], policies: &[(&str, Arc<Policy>)]) -> Cluster {
     let mut cluster = Cluster::default();
     cluster.hear(ClusterNews::Namespaces(all([("web".to_owned(), Labels::default())])));
     cluster.hear(ClusterNews::Own(all(own.iter().map(|(name, pod)| (key(name), own_pod(pod.clone(), None))))));
@@ -252,7 +252,7 @@ fn a_namespace_that_comes_under_a_selector_takes_nothing_away() {
         ingress: Some(vec![Rule { peers: vec![peer], ports: Vec::new() }]),
         egress: None,
     };
-    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", open)]);
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", open.into())]);
     assert!(cluster.is_known() && cluster.wanted().is_empty() && has_policy(&cluster, "web/p"));
     let labels = Labels::from([("app", "yes")]);
     let learned = cluster.hear(ClusterNews::Namespaces(one("data".to_owned(), false, Some(labels))));
