@@ -263,11 +263,13 @@ impl Cluster {
         }
         let unsettles = match news {
             ClusterNews::Policies(told) => {
+                learned.settled |= told.complete;
                 self.listed.policies |= told.complete;
                 told.each.into_iter().for_each(|change| self.policy(change, &mut learned));
                 true
             }
             ClusterNews::Namespaces(told) => {
+                learned.settled |= told.complete;
                 self.listed.namespaces |= told.complete;
                 for Change { key, now, .. } in told.each {
                     let before = match now {
@@ -279,6 +281,7 @@ impl Cluster {
                 true
             }
             ClusterNews::Own(told) => {
+                learned.settled |= told.complete;
                 self.listed.own |= told.complete;
                 let mut unsettles = told.complete;
                 for change in told.each {
@@ -335,6 +338,7 @@ impl Cluster {
         let Some(OwnPod { mut pod, uid }) = now else {
             self.held_labels.remove(&key);
             return self.own.remove(&key).is_some() && {
+                learned.settled = true;
                 let also = self.also.remove(&key);
                 self.release(key.clone(), learned);
                 also.into_iter().for_each(|pod| self.put(key.clone(), pod, learned));
@@ -349,6 +353,7 @@ impl Cluster {
             self.also.insert(key.clone(), shown.clone());
         }
         let is_same = former.as_ref() == Some(&uid);
+        learned.settled |= !is_same;
         let before = self.world.pods.get(&key).filter(|_| former.is_some());
         if let Some(before) = before.filter(|before| !is_same && **before == pod) {
             // Nobody sees a difference but who looks at its links.
@@ -424,7 +429,7 @@ impl Cluster {
     /// Finds out what is needed, and puts into the world what waits no more.
     fn settle(&mut self, learned: &mut Learned) {
         let needs = self.find_needs();
-        learned.settled = needs != self.needs || !self.held_labels.is_empty() || !self.held_policies.is_empty();
+        learned.settled |= needs != self.needs || !self.held_labels.is_empty() || !self.held_policies.is_empty();
         self.needs = needs;
         let met = |needs: &BTreeMap<PolicyKey, Need>, key: &PolicyKey| needs.get(key).is_none_or(|need| need.met);
 

@@ -181,6 +181,32 @@ fn a_pod_that_is_made_anew_under_its_name_has_nothing_of_the_former_one() {
 }
 
 #[test]
+fn whatever_settles_a_pod_of_this_node_is_told_be_the_world_another_or_not() {
+    let a = key("web/a");
+    let own =
+        |known, uid| ClusterNews::Own(one(key("web/a"), known, Some(own_pod(pod("back", "10.0.0.1"), Some(uid)))));
+    let shown = ClusterNews::Peers(watch(0, "web", "back"), all([(a.clone(), pod("back", "10.0.0.1"))]));
+    let mut cluster = told(&[], &[]);
+    cluster.hear(shown);
+    assert!(!cluster.is_settled(&a), "it may be a pod of another node");
+    let learned = cluster.hear(own(false, "u1"));
+    assert!(cluster.is_settled(&a) && learned.settled && !learned.is_something());
+    assert!(!cluster.hear(own(true, "u1")).settled);
+    assert!(cluster.hear(own(true, "u2")).settled);
+    assert!(cluster.hear(ClusterNews::Own(one(a.clone(), true, None))).settled && !cluster.is_settled(&a));
+
+    // Of the lists, the last one settles what was told before it.
+    let lists = [ClusterNews::Policies(all([])), ClusterNews::Namespaces(all([])), ClusterNews::Own(all([]))];
+    for last in &lists {
+        let mut cluster = Cluster::default();
+        cluster.hear(own(false, "u1"));
+        lists.iter().filter(|list| *list != last).for_each(|list| _ = cluster.hear(list.clone()));
+        assert!(!cluster.is_settled(&a));
+        assert!(cluster.hear(last.clone()).settled && cluster.is_settled(&a), "{last:?}");
+    }
+}
+
+#[test]
 fn a_pod_that_is_made_anew_on_another_node_is_what_its_watch_says_in_whatever_order_that_is_heard() {
     let here = ClusterNews::Own(one(key("web/a"), false, Some(own_pod(pod("back", "10.0.0.1"), Some("u1")))));
     let gone = ClusterNews::Own(one(key("web/a"), true, None));
