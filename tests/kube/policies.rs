@@ -61,8 +61,8 @@ impl Ears {
         while !policies || !namespaces || watches < pods {
             let news = self.next();
             match &news {
-                ClusterNews::Policies(told) => policies |= told.complete,
-                ClusterNews::Namespaces(told) => namespaces |= told.complete,
+                ClusterNews::Policies(_, told) => policies |= told.complete,
+                ClusterNews::Namespaces(_, told) => namespaces |= told.complete,
                 ClusterNews::Peers(_, told) => watches += usize::from(told.complete),
                 _ => {}
             }
@@ -98,14 +98,14 @@ fn each<K, V>(each: &[Change<K, V>], words: impl Fn(&K, Option<&V>) -> String) -
 
 fn in_words(news: &ClusterNews) -> String {
     match news {
-        ClusterNews::Policies(told) => {
+        ClusterNews::Policies(_, told) => {
             let rules = |rules: &Option<Vec<_>>| rules.as_ref().map_or("-".into(), |rules| rules.len().to_string());
             each(&told.each, |(namespace, name), policy| {
                 let text = policy.map(|policy| format!(" in {} out {}", rules(&policy.ingress), rules(&policy.egress)));
                 format!("policy {namespace}/{name}{}", text.unwrap_or_default())
             })
         }
-        ClusterNews::Namespaces(told) => each(&told.each, |name, labels| {
+        ClusterNews::Namespaces(_, told) => each(&told.each, |name, labels| {
             let team = labels.map(|labels| format!(" of {}", labels.get("team").unwrap_or("nobody")));
             format!("namespace {name}{}", team.unwrap_or_default())
         }),
@@ -121,8 +121,9 @@ fn in_words(news: &ClusterNews) -> String {
             format!("{}: {pods}", watch.selection)
         }
         ClusterNews::Ended(watch, pods) => format!("ended {} with {}", watch.selection, pods.len()),
-        ClusterNews::Faults((namespace, name), faults) => format!("faults of {namespace}/{name}: {faults:?}"),
-        ClusterNews::Refusal(resource, refusal) => format!("refusal of {resource}: {refusal:?}"),
+        ClusterNews::Faults(_, (namespace, name), faults) => format!("faults of {namespace}/{name}: {faults:?}"),
+        ClusterNews::Refusal(number, refusal) => format!("refusal of watch {number}: {refusal:?}"),
+        ClusterNews::Cleared(below) => format!("cleared below {below}"),
     }
 }
 

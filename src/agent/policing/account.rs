@@ -148,8 +148,8 @@ mod tests {
         assert_eq!(ails.quarantined, ["web/p sends and receives nothing: the list of NetworkPolicies is missing"]);
         assert_eq!((ails.missing.as_deref(), account.due()), (Some("the list of NetworkPolicies is missing"), None));
         let complete = vec![
-            ClusterNews::Policies(Told { each: Vec::new(), complete: true }),
-            ClusterNews::Namespaces(Told { each: Vec::new(), complete: true }),
+            ClusterNews::Policies(0, Told { each: Vec::new(), complete: true }),
+            ClusterNews::Namespaces(0, Told { each: Vec::new(), complete: true }),
             ClusterNews::Own(Told { each: Vec::new(), complete: true }),
         ];
         policies.hear(complete, &leases, Some(&wishes));

@@ -12,16 +12,19 @@ use model::policy::select::Labels;
 use model::policy::watching::{Selection, selections, watches};
 use model::policy::{Pod, PodKey, Policy, World};
 
+/// Most watches that have ended of which what they have shown counts on.
+const ENDED_MAX: usize = 8;
+
 /// A policy by its namespace and name.
 pub type PolicyKey = (String, String);
 
-/// One piece of news.
+/// One piece of news. A number is that of the watch that tells; a watch that begins later has a higher one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClusterNews {
     /// Of policies.
-    Policies(Told<PolicyKey, Arc<Policy>>),
+    Policies(u64, Told<PolicyKey, Arc<Policy>>),
     /// Of namespaces and their labels.
-    Namespaces(Told<String, Labels>),
+    Namespaces(u64, Told<String, Labels>),
     /// Of the pods of this node.
     Own(Told<PodKey, OwnPod>),
     /// Of the pods of a selection, as one watch shows them.
@@ -29,9 +32,25 @@ pub enum ClusterNews {
     /// A watch has ended that showed these pods.
     Ended(Watch, Vec<PodKey>),
     /// What of a policy is not understood; none if all of it is, or there is no such policy.
-    Faults(PolicyKey, Option<String>),
-    /// Why the API server refuses to tell of things of a resource, and what to do; none if it tells.
-    Refusal(&'static str, Option<String>),
+    Faults(u64, PolicyKey, Option<String>),
+    /// What the API server refuses to tell a watch, why, and what to do; none if it tells.
+    Refusal(u64, Option<String>),
+    /// Somebody has heard that nothing is wished ([`Cluster::forget`]), and all watches below this number are on their end.
+    Cleared(u64),
+}
+
+impl ClusterNews {
+    /// The watch that tells; none where it is not one that was wished.
+    fn number(&self) -> Option<u64> {
+        match self {
+            ClusterNews::Policies(number, _) | ClusterNews::Namespaces(number, _) | ClusterNews::Refusal(number, _) => {
+                Some(*number)
+            }
+            ClusterNews::Faults(number, ..) => Some(*number),
+            ClusterNews::Peers(watch, _) | ClusterNews::Ended(watch, _) => Some(watch.number),
+            ClusterNews::Own(_) | ClusterNews::Cleared(_) => None,
+        }
+    }
 }
 
 /// A pod of this node.
@@ -118,12 +137,14 @@ pub struct Cluster {
     known: bool,
     /// What of policies is not understood.
     faults: BTreeMap<PolicyKey, String>,
-    /// What the API server refuses to tell, by resource.
-    refusals: BTreeMap<&'static str, String>,
-    /// Watches of pods below this number have been forgotten.
+    /// What the API server refuses to tell, by the number of the watch that it is refused to.
+    refusals: BTreeMap<u64, String>,
+    /// What watches have shown that have ended, the oldest first. It counts as long as a policy needs it and nobody else shows it.
+    ended: Vec<(Selection, Vec<PodKey>)>,
+    /// Watches below this number have been forgotten.
     forgotten: u64,
-    /// The number that none has yet.
-    numbers: u64,
+    /// How many times everything was forgotten without an answer yet. Until then, all news are of what was.
+    forgetting: u64,
 }
 
 /// What has been told as a whole.
@@ -196,9 +217,10 @@ impl Cluster {
         self.needs.keys().filter_map(|key| Some((key, self.faults.get(key)?.as_str())))
     }
 
-    /// What the API server refuses to tell, with what to do.
+    /// What the API server refuses to tell, with what to do; each once.
     pub fn refusals(&self) -> impl Iterator<Item = &str> {
-        self.refusals.values().map(String::as_str)
+        let distinct: BTreeSet<&str> = self.refusals.values().map(String::as_str).collect();
+        distinct.into_iter()
     }
 
     /// What has not been told yet that [`Cluster::is_known`] asks for or, of a pod of this node, [`Cluster::is_settled`]; in words
@@ -228,15 +250,10 @@ impl Cluster {
         }
     }
 
-    /// Policies that wait for pods that they are about.
-    pub fn waiting(&self) -> impl Iterator<Item = &PolicyKey> {
-        self.held_policies.keys()
-    }
-
-    /// Forgets everything but the pods of this node, as when no policies are kept any more. What is watched from then on tells
-    /// everything again.
+    /// Forgets everything but the pods of this node, as when no policies are kept any more. What is on its way from watches is
+    /// not looked at, and what is watched after [`ClusterNews::Cleared`] tells everything again.
     pub fn forget(&mut self) {
-        let Cluster { world, own, held_labels, listed, numbers, .. } = std::mem::take(self);
+        let Cluster { world, own, held_labels, listed, forgotten, forgetting, .. } = std::mem::take(self);
         let World { mut pods, .. } = world;
         pods.retain(|key, _| own.contains_key(key));
         for (key, labels) in held_labels {
@@ -246,8 +263,8 @@ impl Cluster {
             world: World { pods, ..World::default() },
             own,
             listed: Listed { own: listed.own, ..Listed::default() },
-            forgotten: numbers,
-            numbers,
+            forgotten,
+            forgetting: forgetting + 1,
             ..Cluster::default()
         };
     }
@@ -255,20 +272,17 @@ impl Cluster {
     /// Takes news in.
     pub fn hear(&mut self, news: ClusterNews) -> Learned {
         let mut learned = Learned::default();
-        if let ClusterNews::Peers(watch, _) | ClusterNews::Ended(watch, _) = &news {
-            self.numbers = self.numbers.max(watch.number + 1);
-            if watch.number < self.forgotten {
-                return learned;
-            }
+        if news.number().is_some_and(|number| self.forgetting > 0 || number < self.forgotten) {
+            return learned;
         }
         let unsettles = match news {
-            ClusterNews::Policies(told) => {
+            ClusterNews::Policies(_, told) => {
                 learned.settled |= told.complete;
                 self.listed.policies |= told.complete;
                 told.each.into_iter().for_each(|change| self.policy(change, &mut learned));
                 true
             }
-            ClusterNews::Namespaces(told) => {
+            ClusterNews::Namespaces(_, told) => {
                 learned.settled |= told.complete;
                 self.listed.namespaces |= told.complete;
                 for Change { key, now, .. } in told.each {
@@ -293,24 +307,33 @@ impl Cluster {
                 told.each.into_iter().for_each(|change| self.peer(change, &mut learned));
                 told.complete && self.complete.insert(watch)
             }
-            ClusterNews::Faults(key, why) => {
+            ClusterNews::Faults(_, key, why) => {
                 match why {
                     Some(why) => self.faults.insert(key, why),
                     None => self.faults.remove(&key),
                 };
                 false
             }
-            ClusterNews::Refusal(resource, why) => {
+            ClusterNews::Refusal(number, why) => {
                 match why {
-                    Some(why) => self.refusals.insert(resource, why),
-                    None => self.refusals.remove(resource),
+                    Some(why) => self.refusals.insert(number, why),
+                    None => self.refusals.remove(&number),
                 };
                 false
             }
             ClusterNews::Ended(watch, pods) => {
-                let gone = |key| Change { key, known: true, now: None };
-                pods.into_iter().for_each(|key| self.peer(gone(key), &mut learned));
-                self.complete.remove(&watch)
+                self.refusals.remove(&watch.number);
+                let was_complete = self.complete.remove(&watch);
+                match was_complete {
+                    true => self.ended.push((watch.selection, pods)),
+                    false => self.gone(pods, &mut learned),
+                }
+                was_complete
+            }
+            ClusterNews::Cleared(below) => {
+                self.forgotten = below;
+                self.forgetting = self.forgetting.saturating_sub(1);
+                false
             }
         };
         if unsettles {
@@ -462,6 +485,39 @@ impl Cluster {
         }
         let Listed { policies, namespaces, own } = self.listed;
         self.known |= policies && namespaces && own && self.needs.values().all(|need| need.met);
+        self.let_go(learned);
+    }
+
+    /// Takes away what watches have shown that have ended, but for what a policy needs that no other watch has told yet: it may be
+    /// in force, and would lose its peers for as long as a list takes.
+    fn let_go(&mut self, learned: &mut Learned) {
+        let mut ended = std::mem::take(&mut self.ended);
+        let missed: BTreeSet<&Selection> = match ended.is_empty() {
+            true => BTreeSet::new(),
+            false => {
+                let unmet = self.needs.values().filter(|need| !need.met).flat_map(|need| &need.selections);
+                unmet.filter(|needed| !self.is_told(needed)).collect()
+            }
+        };
+        let is_missed = |(selection, _): &(Selection, _)| missed.iter().any(|missed| selection.covers(missed));
+        let mut gone: Vec<PodKey> =
+            ended.extract_if(.., |ended| !is_missed(ended)).flat_map(|(_, pods)| pods).collect();
+        let more = ended.len().saturating_sub(ENDED_MAX);
+        gone.extend(ended.drain(..more).flat_map(|(_, pods)| pods));
+        self.ended = ended;
+        self.gone(gone, learned);
+    }
+
+    /// A watch does not show these pods any more.
+    fn gone(&mut self, pods: Vec<PodKey>, learned: &mut Learned) {
+        for key in pods {
+            self.peer(Change { key, known: true, now: None }, learned);
+        }
+    }
+
+    /// Whether a watch has told of all pods of a selection.
+    fn is_told(&self, needed: &Selection) -> bool {
+        self.complete.iter().any(|watch| watch.selection.covers(needed))
     }
 
     fn find_needs(&self) -> BTreeMap<PolicyKey, Need> {
@@ -476,8 +532,7 @@ impl Cluster {
             for (key, policy) in self.candidates(namespace) {
                 if labels.iter().any(|labels| policy.subjects.matches(labels)) {
                     let selections = selections(namespace, policy, &self.world.namespaces);
-                    let is_met = |needed: &Selection| self.complete.iter().any(|watch| watch.selection.covers(needed));
-                    let met = selections.iter().all(is_met);
+                    let met = selections.iter().all(|needed| self.is_told(needed));
                     needs.insert(key.clone(), Need { selections, met });
                 }
             }

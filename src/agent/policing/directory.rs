@@ -220,7 +220,7 @@ impl Directory {
         let pods = changes(&self.told.pods, &content.pods, complete);
         let is_news = |each: usize| complete || each > 0;
         if is_news(namespaces.each.len()) {
-            self.tell.tell(ClusterNews::Namespaces(namespaces));
+            self.tell.tell(ClusterNews::Namespaces(0, namespaces));
         }
         if is_news(pods.each.len()) {
             // Which of them are this node's is not written; all of them are known.
@@ -230,7 +230,7 @@ impl Directory {
             self.tell.tell(ClusterNews::Own(Told { each: Vec::new(), complete }));
         }
         if is_news(policies.each.len()) {
-            self.tell.tell(ClusterNews::Policies(policies));
+            self.tell.tell(ClusterNews::Policies(0, policies));
         }
         self.told_once = true;
         self.told = content;

@@ -49,9 +49,9 @@ fn watch(number: u64, namespace: &str, app: &str) -> Watch {
 /// A cluster that has told everything: pods of this node, and policies.
 fn told(own: &[(&str, Arc<Pod>)], policies: &[(&str, Arc<Policy>)]) -> Cluster {
     let mut cluster = Cluster::default();
-    cluster.hear(ClusterNews::Namespaces(all([("web".to_owned(), Labels::default())])));
+    cluster.hear(ClusterNews::Namespaces(0, all([("web".to_owned(), Labels::default())])));
     cluster.hear(ClusterNews::Own(all(own.iter().map(|(name, pod)| (key(name), own_pod(pod.clone(), None))))));
-    cluster.hear(ClusterNews::Policies(all(policies.iter().map(|(of, policy)| (name(of), policy.clone())))));
+    cluster.hear(ClusterNews::Policies(0, all(policies.iter().map(|(of, policy)| (name(of), policy.clone())))));
     cluster
 }
 
@@ -85,15 +85,15 @@ fn nothing_is_known_before_everything_has_been_told_that_counts_here() {
 fn a_policy_counts_when_the_pods_that_it_is_about_are_known_and_not_before() {
     let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[]);
     assert!(cluster.is_known());
-    let learned = cluster.hear(ClusterNews::Policies(one(name("web/p"), false, Some(policy("front", "back")))));
+    let learned = cluster.hear(ClusterNews::Policies(0, one(name("web/p"), false, Some(policy("front", "back")))));
     assert!(learned.wanted && !learned.is_something() && !has_policy(&cluster, "web/p"));
-    assert_eq!(cluster.waiting().cloned().collect::<Vec<_>>(), [name("web/p")]);
+    assert!(cluster.missing(None).is_some_and(|missing| missing.contains("NetworkPolicy web/p")));
     assert!(!cluster.is_settled(&key("web/a")), "a pod that comes now waits");
     cluster.hear(ClusterNews::Peers(watch(0, "web", "back"), all([(key("web/b"), pod("back", "10.0.1.1"))])));
     assert!(has_policy(&cluster, "web/p") && cluster.is_settled(&key("web/a")));
 
     // An edit that is about other pods: the policy is what it was until they are known.
-    cluster.hear(ClusterNews::Policies(one(name("web/p"), true, Some(policy("front", "middle")))));
+    cluster.hear(ClusterNews::Policies(0, one(name("web/p"), true, Some(policy("front", "middle")))));
     assert_eq!(cluster.world().policies.get(&name("web/p")), Some(&policy("front", "back")));
     assert_eq!(wanted(&cluster), ["web/app=middle"]);
     let learned = cluster.hear(ClusterNews::Peers(watch(1, "web", "middle"), all([])));
@@ -102,9 +102,9 @@ fn a_policy_counts_when_the_pods_that_it_is_about_are_known_and_not_before() {
     assert_eq!(learned.pods, [(key("web/b"), Some(pod("back", "10.0.1.1")))]);
 
     // One that goes goes at once, be it waiting or not.
-    cluster.hear(ClusterNews::Policies(one(name("web/q"), false, Some(policy("front", "late")))));
-    assert!(!cluster.hear(ClusterNews::Policies(one(name("web/q"), true, None))).is_something());
-    let learned = cluster.hear(ClusterNews::Policies(one(name("web/p"), true, None)));
+    cluster.hear(ClusterNews::Policies(0, one(name("web/q"), false, Some(policy("front", "late")))));
+    assert!(!cluster.hear(ClusterNews::Policies(0, one(name("web/q"), true, None))).is_something());
+    let learned = cluster.hear(ClusterNews::Policies(0, one(name("web/p"), true, None)));
     assert_eq!(learned.policies, [(name("web/p"), Some(policy("front", "middle")))]);
     assert!(learned.wanted && cluster.wanted().is_empty() && cluster.is_settled(&key("web/a")));
 }
@@ -196,7 +196,7 @@ fn whatever_settles_a_pod_of_this_node_is_told_be_the_world_another_or_not() {
     assert!(cluster.hear(ClusterNews::Own(one(a.clone(), true, None))).settled && !cluster.is_settled(&a));
 
     // Of the lists, the last one settles what was told before it.
-    let lists = [ClusterNews::Policies(all([])), ClusterNews::Namespaces(all([])), ClusterNews::Own(all([]))];
+    let lists = [ClusterNews::Policies(0, all([])), ClusterNews::Namespaces(0, all([])), ClusterNews::Own(all([]))];
     for last in &lists {
         let mut cluster = Cluster::default();
         cluster.hear(own(false, "u1"));
@@ -253,11 +253,11 @@ fn a_wider_watch_takes_the_place_of_others_without_a_gap() {
     let own: Vec<(&str, Arc<Pod>)> = own.iter().map(|(name, pod)| (name.as_str(), pod.clone())).collect();
     let mut cluster = told(&own, &[]);
     for n in 0..32 {
-        cluster.hear(ClusterNews::Policies(one(name(&format!("n{n}/p")), false, Some(policy("front", "back")))));
+        cluster.hear(ClusterNews::Policies(0, one(name(&format!("n{n}/p")), false, Some(policy("front", "back")))));
         cluster.hear(ClusterNews::Peers(watch(n, &format!("n{n}"), "back"), all([])));
     }
     assert_eq!((cluster.wanted().len(), cluster.world().policies.len()), (32, 32));
-    cluster.hear(ClusterNews::Policies(one(name("n32/p"), false, Some(policy("front", "back")))));
+    cluster.hear(ClusterNews::Policies(0, one(name("n32/p"), false, Some(policy("front", "back")))));
     assert_eq!(wanted(&cluster), ["*/"]);
     assert_eq!(cluster.world().policies.len(), 32);
     assert!(cluster.is_settled(&key("n0/a")) && !cluster.is_settled(&key("n32/a")));
@@ -271,6 +271,48 @@ fn a_wider_watch_takes_the_place_of_others_without_a_gap() {
 }
 
 #[test]
+fn a_watch_that_ends_while_a_policy_needs_it_takes_no_peers_away() {
+    let (b, c) = (key("web/b"), key("web/c"));
+    let peers = |number, pods: &[&PodKey]| {
+        let pods = pods.iter().map(|key| ((*key).clone(), pod("back", "10.0.1.1")));
+        ClusterNews::Peers(watch(number, "web", "back"), all(pods))
+    };
+    let ended = |number, pods: &[&PodKey]| {
+        ClusterNews::Ended(watch(number, "web", "back"), pods.iter().copied().cloned().collect())
+    };
+    let all_of = |cluster: &Cluster| cluster.world().pods.keys().map(ToString::to_string).collect::<Vec<_>>();
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[]);
+    cluster.hear(peers(0, &[&b, &c]));
+    // It was told to end just before the policy came, and says so behind that.
+    cluster.hear(ClusterNews::Policies(0, one(name("web/p"), false, Some(policy("front", "back")))));
+    assert!(has_policy(&cluster, "web/p") && cluster.is_settled(&key("web/a")));
+    let learned = cluster.hear(ended(0, &[&b, &c]));
+    assert!(!learned.is_something() && learned.settled && !cluster.is_settled(&key("web/a")));
+    assert_eq!(all_of(&cluster), ["web/a", "web/b", "web/c"]);
+    // What its successor does not show goes when that has told everything.
+    let learned = cluster.hear(peers(1, &[&b]));
+    assert_eq!(learned.pods.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>(), ["web/c"]);
+    assert!(all_of(&cluster) == ["web/a", "web/b"] && cluster.shared.is_empty() && cluster.ended.is_empty());
+    // Nobody needs it any more: what it has shown goes.
+    cluster.hear(ended(1, &[&b]));
+    assert_eq!(all_of(&cluster), ["web/a", "web/b"]);
+    cluster.hear(ClusterNews::Policies(0, one(name("web/p"), true, None)));
+    assert!(all_of(&cluster) == ["web/a"] && cluster.ended.is_empty());
+}
+
+#[test]
+fn of_watches_that_have_ended_only_the_last_few_count_on() {
+    let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", policy("front", "back"))]);
+    for n in 0..100 {
+        let b = key(&format!("web/b{n}"));
+        cluster.hear(ClusterNews::Peers(watch(n, "web", "back"), all([(b.clone(), pod("back", "10.0.1.1"))])));
+        cluster.hear(ClusterNews::Ended(watch(n, "web", "back"), vec![b]));
+    }
+    assert!(has_policy(&cluster, "web/p") && cluster.world().pods.contains_key(&key("web/b99")));
+    assert!(cluster.world().pods.len() <= ENDED_MAX + 1);
+}
+
+#[test]
 fn a_namespace_that_comes_under_a_selector_takes_nothing_away() {
     let peer = Peer::Pods { namespaces: Namespaces::Selected(selector("yes")), pods: Selector::default() };
     let open = Policy {
@@ -281,11 +323,11 @@ fn a_namespace_that_comes_under_a_selector_takes_nothing_away() {
     let mut cluster = told(&[("web/a", pod("front", "10.0.0.1"))], &[("web/p", open.into())]);
     assert!(cluster.is_known() && cluster.wanted().is_empty() && has_policy(&cluster, "web/p"));
     let labels = Labels::from([("app", "yes")]);
-    let learned = cluster.hear(ClusterNews::Namespaces(one("data".to_owned(), false, Some(labels))));
+    let learned = cluster.hear(ClusterNews::Namespaces(0, one("data".to_owned(), false, Some(labels))));
     assert_eq!((learned.namespaces, learned.wanted), (vec![("data".to_owned(), None)], true));
     assert!(has_policy(&cluster, "web/p") && !cluster.is_settled(&key("web/a")));
     assert_eq!(wanted(&cluster), ["data/"]);
-    let learned = cluster.hear(ClusterNews::Namespaces(one("data".to_owned(), true, None)));
+    let learned = cluster.hear(ClusterNews::Namespaces(0, one("data".to_owned(), true, None)));
     assert!(learned.wanted && cluster.wanted().is_empty());
 }
 
@@ -308,9 +350,32 @@ fn a_node_that_keeps_no_policies_any_more_forgets_all_but_its_own_pods() {
             .is_something()
     );
     assert!(!cluster.hear(ClusterNews::Ended(before, vec![a.clone(), b.clone()])).is_something());
-    cluster.hear(ClusterNews::Namespaces(all([])));
-    cluster.hear(ClusterNews::Policies(all([(name("web/p"), policy("front", "back"))])));
-    cluster.hear(ClusterNews::Peers(watch(4, "web", "back"), all([(b, pod("back", "10.0.1.1"))])));
+    // So may those that have begun before anybody heard that nothing is wished, and of which nothing has been heard yet.
+    let ghosts = [
+        ClusterNews::Policies(4, all([(name("web/ghost"), policy("front", "back"))])),
+        ClusterNews::Namespaces(5, all([("ghost".to_owned(), Labels::default())])),
+        ClusterNews::Faults(4, name("web/ghost"), Some("nonsense".into())),
+        ClusterNews::Refusal(4, Some("no".into())),
+        ClusterNews::Peers(watch(6, "web", "back"), all([(key("web/ghost"), pod("back", "10.0.1.1"))])),
+    ];
+    for late in [false, true] {
+        if late {
+            cluster.hear(ClusterNews::Cleared(7));
+        }
+        for news in &ghosts {
+            let learned = cluster.hear(news.clone());
+            assert!(!learned.is_something() && !learned.settled && cluster.refusals().count() == 0, "{news:?}");
+        }
+    }
+    // Twice forgotten, the first answer is not the last.
+    cluster.forget();
+    cluster.forget();
+    cluster.hear(ClusterNews::Cleared(7));
+    assert!(!cluster.hear(ClusterNews::Policies(8, all([(name("web/p"), policy("front", "back"))]))).settled);
+    cluster.hear(ClusterNews::Cleared(9));
+    cluster.hear(ClusterNews::Namespaces(9, all([])));
+    cluster.hear(ClusterNews::Policies(10, all([(name("web/p"), policy("front", "back"))])));
+    cluster.hear(ClusterNews::Peers(watch(11, "web", "back"), all([(b, pod("back", "10.0.1.1"))])));
     assert!(cluster.is_known() && cluster.is_settled(&a) && cluster.world().pods.len() == 2);
 }
 
