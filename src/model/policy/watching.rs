@@ -24,8 +24,8 @@ pub const WATCHES_AGAIN: usize = WATCHES_MAX / 2;
 /// Most namespaces of one selector that are watched one by one. Where there are more, the pods of all namespaces are.
 pub const NAMESPACES_MAX: usize = 3;
 
-/// Most watches beside one that may all show the same pods. Whoever writes policies chooses the selectors, and a pod that 32 watches
-/// show is in memory, and comes over the wire, as many times.
+/// Most watches beside one that may all show the same pods. Whoever writes policies chooses the selectors, and a pod that 32
+/// watches show is in memory, and comes over the wire, as many times.
 pub const ALIKE_MAX: usize = 3;
 
 /// No more than so many, beside one, take the place of one of all pods there again.
