@@ -3,7 +3,7 @@
 //! One thread per kind. A change is told once, and in order: an audience that keeps its own view of the objects keeps it from the
 //! first change on. Must not know what the objects mean.
 
-use std::io::BufReader;
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -32,7 +32,8 @@ pub trait Audience<T> {
 }
 
 /// Lists and watches until the sender of `stop` is dropped, or the client is shut down, which interrupts a request in flight.
-/// Nothing else ends it. Of what is asked for in the middle of a watch, the end waits for the next line, which is a minute at most.
+/// Nothing else ends it. Of what is asked for in the middle of a watch, the end waits for the next line, which is a minute at most;
+/// in the middle of a list, for the next piece of it.
 /// Returns the objects that the audience knows of at the end.
 pub fn reflect<K: Kind>(
     client: &Client,
@@ -54,7 +55,7 @@ pub fn reflect<K: Kind>(
         match machine.next(now(), chance()) {
             Order::Pause(until) => wait = Duration::from_millis(until.saturating_sub(now())),
             Order::List(path) => {
-                let Some(outcome) = list(client, &path, &machine) else { break };
+                let Some(outcome) = list(client, &path, &machine, stop) else { break };
                 if client.moves() == moves {
                     machine.listed(outcome, now(), chance());
                 }
@@ -67,7 +68,7 @@ pub fn reflect<K: Kind>(
                             Ok(Some(line)) => {
                                 let flow = machine.line(&line, now(), chance());
                                 publish(&mut machine, audience);
-                                if flow == Flow::Stop || stop.try_recv() == Err(TryRecvError::Disconnected) {
+                                if flow == Flow::Stop || is_dropped(stop) {
                                     break None;
                                 }
                             }
@@ -95,15 +96,42 @@ pub fn reflect<K: Kind>(
     machine.objects().clone()
 }
 
-/// What a LIST came to; none when the client was shut down.
-fn list<K: Kind>(client: &Client, path: &str, machine: &Machine<K>) -> Option<Result<Listing<K::Object>, Reply>> {
+/// The body of a list as long as somebody wants it: it may be long, and what has been read of it is in memory.
+struct Wanted<'a, R> {
+    body: R,
+    stop: &'a Receiver<()>,
+}
+
+impl<R: Read> Read for Wanted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if is_dropped(self.stop) {
+            return Err(io::Error::other("nobody wants it any more"));
+        }
+        self.body.read(buffer)
+    }
+}
+
+fn is_dropped(stop: &Receiver<()>) -> bool {
+    stop.try_recv() == Err(TryRecvError::Disconnected)
+}
+
+/// What a LIST came to; none when the client was shut down, or nobody wants it any more.
+fn list<K: Kind>(
+    client: &Client,
+    path: &str,
+    machine: &Machine<K>,
+    stop: &Receiver<()>,
+) -> Option<Result<Listing<K::Object>, Reply>> {
     let mut body = match client.download(path, machine.form(), LIST_MAX) {
         Ok(Download::Body(body)) => body,
         Ok(Download::Refused(answer)) => return Some(Err(reply(Ok(answer)))),
         Err(KubeError::Stopped) => return None,
         Err(error) => return Some(Err(reply(Err(error)))),
     };
-    let read = machine.read(BufReader::with_capacity(PIECE, &mut body));
+    let read = machine.read(BufReader::with_capacity(PIECE, Wanted { body: &mut body, stop }));
+    if is_dropped(stop) {
+        return None;
+    }
     // What the network did explains what is missing.
     match body.failure() {
         Some(KubeError::Stopped) => None,

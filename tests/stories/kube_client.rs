@@ -1,7 +1,7 @@
 //! The API client against a scripted TLS server: every way in which a server, a proxy, a file or a plugin may behave.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -999,6 +999,46 @@ fn a_list_that_breaks_off_in_the_middle_takes_no_node_away_and_brings_none() {
         assert!(matches!(next(), Told::Nodes(nodes) if nodes == ["one"]));
         drop(stop);
         client.shutdown();
+    });
+}
+
+#[test]
+fn a_list_that_nobody_wants_any_more_ends_in_the_middle() {
+    struct Nobody;
+    impl Audience<Peer> for Nobody {
+        fn changed(&mut self, _: Changes<Peer>, _: &Arc<Objects<Peer>>) {
+            panic!("the list never came to its end");
+        }
+        fn notice(&mut self, notice: WatchNotice) {
+            panic!("nobody is told: {notice:?}");
+        }
+    }
+    let (tell, began) = channel();
+    let tell = Mutex::new(tell);
+    let address = Server::run(move |mut conn| {
+        conn.answer_all(|conn, _| {
+            conn.begin();
+            conn.chunk(r#"{"kind":"NodePeerList","items":["#);
+            for number in 0.. {
+                let comma = if number == 0 { "" } else { "," };
+                let chunk = format!("{comma}{}", node_peer(&format!("n{number}"), "10.1.0.0/24"));
+                if write!(conn.stream, "{:x}\r\n{chunk}\r\n", chunk.len()).is_err() {
+                    return;
+                }
+                if number == 1000 {
+                    tell.lock().unwrap().send(()).unwrap();
+                }
+            }
+        });
+    });
+    let client = client(address);
+    let (stop, stopped) = channel();
+    thread::scope(|scope| {
+        let client = &client;
+        let reflecting = scope.spawn(move || reflect(client, NodePeers, &stopped, &mut Nobody));
+        began.recv_timeout(PATIENCE).unwrap();
+        drop(stop);
+        assert!(reflecting.join().unwrap().is_empty());
     });
 }
 
