@@ -33,7 +33,7 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::addr::{Family, IfName};
-use crate::policy::select::{Labels, Selector};
+use crate::policy::select::{Labels, Operator, Requirement, Selector};
 
 /// The label that each namespace has of itself, with its name.
 pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -95,6 +95,47 @@ impl Policy {
             Direction::Egress => self.egress.as_deref(),
             Direction::Ingress => self.ingress.as_deref(),
         }
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub fn size(&self) -> usize {
+        let rules = [&self.ingress, &self.egress].into_iter().flatten().flatten();
+        size_of::<Policy>() + self.subjects.size() + rules.map(Rule::size).sum::<usize>()
+    }
+}
+
+/// What a piece of memory of its own costs beside what is in it, in bytes.
+const PIECE: usize = 16;
+
+impl Rule {
+    /// About how much memory it takes, in bytes.
+    pub fn size(&self) -> usize {
+        let peers = self.peers.iter().map(|peer| match peer {
+            Peer::Pods { namespaces: Namespaces::Same, pods } => pods.size(),
+            Peer::Pods { namespaces: Namespaces::Selected(namespaces), pods } => namespaces.size() + pods.size(),
+            Peer::Block { except, .. } => PIECE + size_of_val(&**except),
+        });
+        let ports = self.ports.iter().map(|port| match &port.ports {
+            Ports::Named(name) => PIECE + name.len(),
+            Ports::All | Ports::Numbers(..) => 0,
+        });
+        let lists = size_of_val(&*self.peers) + size_of_val(&*self.ports);
+        size_of::<Rule>() + lists + peers.sum::<usize>() + ports.sum::<usize>()
+    }
+}
+
+impl Selector {
+    /// About how much memory it takes beside itself, in bytes.
+    pub fn size(&self) -> usize {
+        let each = self.requirements().iter().map(|requirement| {
+            let values: &[Box<str>] = match &requirement.operator {
+                Operator::In(values) | Operator::NotIn(values) => values,
+                Operator::Exists | Operator::DoesNotExist => &[],
+            };
+            let texts: usize = values.iter().map(|value| PIECE + value.len()).sum();
+            size_of::<Requirement>() + 2 * PIECE + requirement.key.len() + size_of_val(values) + texts
+        });
+        each.sum()
     }
 }
 

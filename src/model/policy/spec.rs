@@ -45,6 +45,13 @@ pub const LABEL_MAX: usize = 63;
 /// API server has no such bound, but the size of an object bounds peers and ports one by one, and their product could be anything.
 pub const MATCHES_MAX: usize = 16_384;
 
+/// Most memory that the rules of one direction may come to, in bytes (1 MiB): some ten thousand blocks or peers. A node keeps the
+/// policies of the whole cluster, and an object of the API may come to twenty times its length.
+pub const RULES_SIZE_MAX: usize = 1 << 20;
+
+/// Most memory that the selector of a policy's own pods may come to, in bytes (16 KiB).
+pub const SUBJECTS_SIZE_MAX: usize = 16 << 10;
+
 /// Most faults of a policy that are told.
 pub const FAULTS_MAX: usize = 16;
 
@@ -223,6 +230,13 @@ impl Reader {
             Value::Null => Ok(Selector::default()),
             selector => self.selector(&place.field("podSelector"), selector),
         };
+        let subjects = match subjects {
+            Ok(subjects) if subjects.size() > SUBJECTS_SIZE_MAX => {
+                let rule = "comes to more than 16 KiB of keys and values: label the pods that are meant, and select that label";
+                Err(self.unclear(&place.field("podSelector"), given("podSelector"), rule))
+            }
+            subjects => subjects,
+        };
         let [ingress, egress] = self.types(&place.field("policyTypes"), given("policyTypes"), given("egress"));
         let mut direction = |isolates: bool, key, peers| {
             // The rules are looked at even where they do not count, so that their faults are told.
@@ -274,7 +288,7 @@ impl Reader {
 
     /// The rules of a direction.
     fn rules(&mut self, place: &Place<'_>, rules: &Value, peers: &str) -> Result<Vec<Rule>, Unclear> {
-        let mut matches = 0_usize;
+        let (mut matches, mut size) = (0_usize, 0_usize);
         let mut read = Vec::new();
         for (number, rule) in self.list(place, rules)?.iter().enumerate() {
             let place = place.item(number);
@@ -295,6 +309,16 @@ impl Reader {
             if matches > MATCHES_MAX {
                 let rule = "comes to more than 16384 matches of a peer and a named port: write several policies, or numbers of ports";
                 return Err(self.unclear(&place, given(peers), rule));
+            }
+            size += rule.size();
+            if size > RULES_SIZE_MAX {
+                let (place, value) = match size_of_val(&*rule.ports) > rule.size() / 2 {
+                    true => (ports_place, given("ports")),
+                    false => (peers_place, given(peers)),
+                };
+                let rule = "comes, with what is before it, to more than 1 MiB of peers, excepts, values and ports: write wider blocks \
+                            and fewer values, or several policies";
+                return Err(self.unclear(&place, value, rule));
             }
             read.push(rule);
         }
@@ -747,6 +771,52 @@ mod tests {
         let read = policy(&format!("{{egress: [{{to: [{peers}], ports: [{ports}]}}]}}"));
         assert_eq!(read.policy.egress, Some(vec![]));
         assert!(read.faults[0].to_string().contains("16384"), "{:?}", read.faults);
+    }
+
+    #[test]
+    fn whatever_makes_a_policy_large_closes_its_direction_with_the_name_of_the_field() {
+        let many = |one: &dyn Fn(usize) -> String, n: usize| (0..n).map(one).collect::<Vec<_>>().join(",");
+        let values = many(&|n| format!("v{n}"), 40_000);
+        let keys = many(&|n| format!("k{n}: a"), 10_000);
+        let peer = |n: usize| format!("{{ipBlock: {{cidr: 10.{}.{}.0/24}}}}", n / 256, n % 256);
+        let labelled = |n: usize| format!("{{podSelector: {{matchLabels: {{app: web-{n}}}}}}}");
+        let excepts = many(&|n| format!("10.{}.{}.0/24", n / 256, n % 256), 60_000);
+        for (rule, field) in [
+            (format!("{{from: [{}]}}", many(&labelled, 12_000)), "from: the list"),
+            (format!("{{from: [{{ipBlock: {{cidr: 10.0.0.0/8, except: [{excepts}]}}}}]}}"), "from: the list"),
+            (
+                format!(
+                    "{{from: [{{podSelector: {{matchExpressions: [{{key: a, operator: In, values: [{values}]}}]}}}}]}}"
+                ),
+                "from: the list",
+            ),
+            (format!("{{from: [{{namespaceSelector: {{matchLabels: {{{keys}}}}}}}]}}"), "from: the list"),
+            (
+                format!("{{from: [{{podSelector: {{matchLabels: {{a: {}}}}}}}]}}", "x".repeat(RULES_SIZE_MAX)),
+                "from: the list",
+            ),
+            (format!("{{ports: [{}]}}", many(&|n| format!("{{port: {}}}", n + 1), 60_000)), "ports: the list"),
+        ] {
+            let read = policy(&format!(
+                "{{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{}}, {rule}], egress: [{{}}]}}"
+            ));
+            let text: String = rule.chars().take(40).collect();
+            let rules = [&read.policy.ingress, &read.policy.egress].map(|rules| rules.as_ref().map(Vec::len));
+            assert_eq!(rules, [Some(0), Some(1)], "{text}");
+            let [fault] = &*read.faults else { panic!("{text}: {:?}", read.faults) };
+            let said = fault.to_string();
+            assert!(said.contains(&format!("spec.ingress[1].{field} comes")) && said.contains("1 MiB"), "{said}");
+        }
+        // Many rules that are not large one by one.
+        let read = policy(&format!("{{ingress: [{}]}}", vec!["{}"; 60_000].join(",")));
+        assert_eq!(read.policy.ingress.map(|rules| rules.len()), Some(0));
+        // Lists of blocks as there are, of countries and of providers.
+        let blocks = format!("{{ingress: [{{from: [{}]}}]}}", many(&peer, 5000));
+        assert_eq!(good(&blocks).ingress.map(|rules| rules[0].peers.len()), Some(5000));
+
+        let read = policy(&format!("{{podSelector: {{matchLabels: {{{keys}}}}}, ingress: [{{}}]}}"));
+        assert_eq!(read.policy, Policy { subjects: Selector::default(), ingress: Some(vec![]), egress: None });
+        assert!(read.faults[0].to_string().starts_with("spec.podSelector: the object comes to more than 16 KiB"));
     }
 
     #[test]
