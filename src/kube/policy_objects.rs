@@ -7,7 +7,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -18,7 +19,7 @@ use crate::kube::url::encoded;
 use model::annotations::{self, Defaults};
 use model::policy::select::{Labels, Pool};
 use model::policy::watching::Selection;
-use model::policy::{self, NamedPort, Policy, spec};
+use model::policy::{self, NamedPort, Policy, Rule, spec};
 
 /// Most named ports of a pod that are kept.
 const PORTS_MAX: usize = 256;
@@ -26,17 +27,112 @@ const PORTS_MAX: usize = 256;
 /// Most addresses of a pod in its status that are kept. There is one of each family.
 const STATUS_ADDRESSES_MAX: usize = 16;
 
+/// Most memory that the policies of a cluster take, in bytes (64 MiB, a quarter of what the agent may take): some thirty of the
+/// largest ones, or fifty thousand small ones. One beyond it is kept without its rules, so that it isolates its pods and allows
+/// nothing, and is looked at again when it changes, or all are listed again, which is within half an hour.
+pub const POLICIES_SIZE_MAX: usize = 64 << 20;
+
+/// What is said of a policy that is kept without its rules.
+const TOO_MANY: &str = "spec: all NetworkPolicies of the cluster come to more than 64 MiB of memory, so this one isolates its pods and \
+                        allows nothing: delete policies, or write them with fewer blocks and values";
+
+/// Names and maps that lead to a policy, in bytes.
+const LED_TO: usize = 512;
+
 /// The policies of the whole cluster.
-#[derive(Debug, Clone, Copy)]
-pub struct NetworkPolicies;
+#[derive(Debug)]
+pub struct NetworkPolicies {
+    kept: RefCell<Kept>,
+    most: usize,
+}
+
+impl Default for NetworkPolicies {
+    fn default() -> NetworkPolicies {
+        NetworkPolicies { kept: RefCell::default(), most: POLICIES_SIZE_MAX }
+    }
+}
+
+/// The policies that are in memory.
+#[derive(Debug, Default)]
+struct Kept {
+    each: BTreeMap<(String, String), Weak<Held>>,
+    total: Arc<AtomicUsize>,
+    /// They are looked through when there are so many.
+    sweep_at: usize,
+}
+
+/// A policy that counts as long as somebody has it.
+#[derive(Debug)]
+struct Held {
+    policy: Arc<Policy>,
+    size: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
 
 /// A policy, and what of it is not understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PolicyObject {
     /// What holds.
     pub policy: Arc<Policy>,
-    /// What less is allowed for than is written, one line each, at most [`spec::FAULTS_MAX`].
+    /// What less is allowed for than is written, one line each, at most [`spec::FAULTS_MAX`] and one.
     pub faults: Vec<String>,
+    /// What counts it among those of the cluster.
+    held: Option<Arc<Held>>,
+}
+
+impl PartialEq for PolicyObject {
+    fn eq(&self, other: &PolicyObject) -> bool {
+        self.policy == other.policy && self.faults == other.faults
+    }
+}
+
+impl PolicyObject {
+    /// One that is not of a cluster.
+    pub fn new(policy: Arc<Policy>, faults: Vec<String>) -> PolicyObject {
+        PolicyObject { policy, faults, held: None }
+    }
+}
+
+impl Kept {
+    /// The policy of this name as it is kept where all may take `most` bytes.
+    fn keep(&mut self, key: (String, String), mut object: PolicyObject, most: usize) -> PolicyObject {
+        let known = self.each.get(&key).and_then(Weak::upgrade);
+        // A list shows again what is there already.
+        let again = |object: &PolicyObject| known.clone().filter(|known| known.policy == object.policy);
+        let held = again(&object).unwrap_or_else(|| {
+            let others = self.total.load(Ordering::Relaxed) - known.as_ref().map_or(0, |known| known.size);
+            if others + object.policy.size() + LED_TO > most {
+                object.policy = closed(&object.policy).into();
+                object.faults.push(TOO_MANY.into());
+            }
+            again(&object).unwrap_or_else(|| self.hold(key, object.policy.clone()))
+        });
+        PolicyObject { policy: held.policy.clone(), held: Some(held), ..object }
+    }
+
+    fn hold(&mut self, key: (String, String), policy: Arc<Policy>) -> Arc<Held> {
+        let size = policy.size() + LED_TO;
+        self.total.fetch_add(size, Ordering::Relaxed);
+        let held = Arc::new(Held { policy, size, total: self.total.clone() });
+        self.each.insert(key, Arc::downgrade(&held));
+        if self.each.len() > self.sweep_at {
+            self.each.retain(|_, held| held.strong_count() > 0);
+            self.sweep_at = 2 * self.each.len() + 64;
+        }
+        held
+    }
+}
+
+/// What isolates the same pods and allows nothing.
+fn closed(policy: &Policy) -> Policy {
+    let nothing = |rules: &Option<Vec<Rule>>| rules.as_ref().map(|_| Vec::new());
+    Policy { subjects: policy.subjects.clone(), ingress: nothing(&policy.ingress), egress: nothing(&policy.egress) }
 }
 
 impl Kind for NetworkPolicies {
@@ -53,7 +149,8 @@ impl Kind for NetworkPolicies {
             fields.entry("apiVersion").or_insert_with(|| spec::API_VERSION.into());
             fields.entry("kind").or_insert_with(|| spec::KIND.into());
         }
-        policy(&object).map(|(_, policy)| Some(policy))
+        let (key, object) = policy(&object)?;
+        Ok(Some(self.kept.borrow_mut().keep(key, object, self.most)))
     }
 }
 
@@ -64,7 +161,7 @@ impl Kind for NetworkPolicies {
 pub fn policy(object: &Value) -> Result<((String, String), PolicyObject), String> {
     let read = spec::read(object).map_err(|fault| fault.to_string())?;
     let faults = read.faults.iter().map(ToString::to_string).collect();
-    Ok(((read.namespace, read.name), PolicyObject { policy: read.policy.into(), faults }))
+    Ok(((read.namespace, read.name), PolicyObject::new(read.policy.into(), faults)))
 }
 
 /// The namespaces of the cluster.
@@ -286,6 +383,74 @@ mod tests {
     use serde_json::value::to_raw_value;
 
     use super::*;
+    use crate::kube::kind::Objects;
+    use crate::kube::watch::{Machine, Order};
+
+    /// A NetworkPolicy with so many blocks.
+    fn blocks(name: &str, blocks: usize) -> Value {
+        let peers: Vec<Value> =
+            (0..blocks).map(|n| json!({"ipBlock": {"cidr": format!("10.{}.{}.0/24", n / 256, n % 256)}})).collect();
+        json!({"metadata": {"name": name, "namespace": "web", "uid": name},
+            "spec": {"podSelector": {"matchLabels": {"app": name}}, "ingress": [{"from": peers}]}})
+    }
+
+    #[test]
+    fn policies_beyond_what_a_node_can_keep_isolate_their_pods_and_allow_nothing_until_there_is_room() {
+        let large = blocks("a", 1000);
+        let size = policy_of(&large).policy.size() + LED_TO;
+        let most = 2 * size + 3 * LED_TO;
+        let mut machine = Machine::new(NetworkPolicies { kept: RefCell::default(), most });
+        let list = |machine: &mut Machine<NetworkPolicies>, items: &[Value]| {
+            while !matches!(machine.next(u64::MAX, 0), Order::List(_)) {
+                machine.elsewhere();
+            }
+            let body = json!({"metadata": {"resourceVersion": "7"}, "items": items}).to_string();
+            let listing = machine.read(body.as_bytes());
+            machine.listed(Ok(listing.expect("a list")), 0, 0);
+            drop(machine.changes());
+        };
+        let peers = |objects: &Objects<PolicyObject>| -> Vec<(String, Option<usize>, bool)> {
+            let of = |object: &PolicyObject| {
+                let peers = object.policy.ingress.iter().flatten().map(|rule| rule.peers.len()).sum();
+                (object.policy.ingress.is_some() && object.policy.egress.is_none()).then_some(peers)
+            };
+            objects.iter().map(|(name, o)| (name.name.clone(), of(o), o.faults.is_empty())).collect()
+        };
+        let all = [large, blocks("b", 1000), blocks("c", 1000), blocks("d", 1)];
+        let expected = [("a", 1000, true), ("b", 1000, true), ("c", 0, false), ("d", 1, true)];
+        let expected = expected.map(|(name, peers, good)| (name.to_owned(), Some(peers), good));
+        // Listed again and again, each is what it was.
+        for _ in 0..3 {
+            list(&mut machine, &all);
+            assert_eq!(peers(machine.objects()), expected);
+        }
+        let closed = machine.objects().values().nth(2).expect("c");
+        assert!(closed.policy.subjects.to_string() == "app=c" && closed.faults == [TOO_MANY]);
+        // One that changes takes no more than it did.
+        let event = |machine: &mut Machine<NetworkPolicies>, kind: &str, object: &Value| {
+            let mut object = object.clone();
+            object["metadata"]["resourceVersion"] = "8".into();
+            assert!(matches!(machine.next(u64::MAX, 0), Order::Watch(_)));
+            machine.line(json!({"type": kind, "object": object}).to_string().as_bytes(), 0, 0);
+            drop(machine.changes());
+        };
+        event(&mut machine, "MODIFIED", &blocks("b", 999));
+        assert_eq!(peers(machine.objects())[1], ("b".into(), Some(999), true));
+        event(&mut machine, "DELETED", &blocks("a", 1000));
+        event(&mut machine, "MODIFIED", &blocks("c", 1000));
+        assert_eq!(peers(machine.objects())[1], ("c".into(), Some(1000), true));
+        // Nothing is counted for what is gone.
+        for name in ["b", "c", "d"] {
+            event(&mut machine, "DELETED", &blocks(name, 1));
+        }
+        list(&mut machine, &[blocks("x", 2000)]);
+        assert_eq!(peers(machine.objects()), [("x".into(), Some(2000), true)]);
+    }
+
+    fn policy_of(object: &Value) -> PolicyObject {
+        let raw = to_raw_value(object).expect("JSON");
+        NetworkPolicies::default().reduce(&raw).expect("readable").expect("one that counts")
+    }
 
     #[test]
     fn pods_of_one_workload_share_the_memory_of_their_labels_and_ports() {

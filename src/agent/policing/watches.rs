@@ -216,8 +216,8 @@ impl Watches {
     fn begin(&mut self, wanted: &BTreeSet<Selection>) -> io::Result<()> {
         self.ending.retain(|shown| shown.strong_count() > 0);
         if self.basics.is_empty() {
-            let policies =
-                self.basic("watch-policies", NetworkPolicies, |number, tell| PolicyAudience { number, tell })?;
+            let policies = self
+                .basic("watch-policies", NetworkPolicies::default(), |number, tell| PolicyAudience { number, tell })?;
             let namespaces =
                 self.basic("watch-spaces", Namespaces, |number, tell| NamespaceAudience { number, tell })?;
             self.basics = vec![policies, namespaces];
@@ -552,7 +552,7 @@ mod tests {
     fn a_policy_is_in_memory_once_be_it_of_this_node_or_not() {
         let (tell, told) = channel();
         let mut audience = PolicyAudience { number: 0, tell: Tell::new(move |news| _ = tell.send(news)) };
-        let object = Arc::new(PolicyObject { policy: Arc::default(), faults: Vec::new() });
+        let object = Arc::new(PolicyObject::new(Arc::default(), Vec::new()));
         let name = Arc::new(Name { namespace: "web".into(), name: "p".into() });
         let new = watch::Change { name, before: None, after: Some(object.clone()) };
         audience.changed(Changes { each: vec![new], complete: true }, &Arc::default());
