@@ -43,12 +43,12 @@ impl Scene {
         let policies = policies.map(|(name, subjects, ingress)| News {
             key: ("web".to_owned(), name.to_owned()),
             known: false,
-            now: Some(Policy { subjects: selector(subjects), ingress: Some(ingress), egress: None }),
+            now: Some(Policy { subjects: selector(subjects), ingress: Some(ingress), egress: None }.into()),
         });
         let news = vec![
-            ClusterNews::Namespaces(Told { each: Vec::new(), complete: true }),
+            ClusterNews::Namespaces(0, Told { each: Vec::new(), complete: true }),
             ClusterNews::Own(Told { each: own.into(), complete: true }),
-            ClusterNews::Policies(Told { each: policies.into(), complete: true }),
+            ClusterNews::Policies(0, Told { each: policies.into(), complete: true }),
         ];
         self.policies.hear(news, &self.leases, Some(wishes));
     }
