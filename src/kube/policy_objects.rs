@@ -83,7 +83,7 @@ pub struct PolicyObject {
     /// What less is allowed for than is written, one line each, at most [`spec::FAULTS_MAX`] and one.
     pub faults: Vec<String>,
     /// What counts it among those of the cluster.
-    held: Option<Arc<Held>>,
+    _held: Option<Arc<Held>>,
 }
 
 impl PartialEq for PolicyObject {
@@ -95,7 +95,7 @@ impl PartialEq for PolicyObject {
 impl PolicyObject {
     /// One that is not of a cluster.
     pub fn new(policy: Arc<Policy>, faults: Vec<String>) -> PolicyObject {
-        PolicyObject { policy, faults, held: None }
+        PolicyObject { policy, faults, _held: None }
     }
 }
 
@@ -113,7 +113,7 @@ impl Kept {
             }
             again(&object).unwrap_or_else(|| self.hold(key, object.policy.clone()))
         });
-        PolicyObject { policy: held.policy.clone(), held: Some(held), ..object }
+        PolicyObject { policy: held.policy.clone(), _held: Some(held), ..object }
     }
 
     fn hold(&mut self, key: (String, String), policy: Arc<Policy>) -> Arc<Held> {

@@ -11,8 +11,9 @@ use flock::agent::policing::watches::{Watches, Wish};
 use flock::kernel::netns::Netns;
 use flock::kube::client::Client;
 use flock::kube::kubeconfig::from_file;
-use model::policy::select::{Requirement, Selector};
-use model::policy::watching::Selection;
+use model::policy::select::{Operator, Requirement, Selector};
+use model::policy::watching::{Selection, selections};
+use model::policy::{Namespaces, Peer, Policy, Rule};
 use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
@@ -231,6 +232,52 @@ fn what_happens_in_the_cluster_arrives_as_one_piece_of_news_each() {
         plane.run(&format!("annotate pod -n web second --overwrite count={count}"));
         ears.news.try_iter().find(|news| in_words(news) == "ended web/app=front with 1")
     });
+}
+
+#[test]
+fn whatever_a_policy_selects_by_the_api_server_takes_the_question() {
+    let host = Host::new();
+    let plane = ControlPlane::start(&host);
+    plane.run("create namespace web");
+    make_pod(&plane, "first", "in", json!({}));
+    status(&plane, "first", "Running", &["10.0.0.1"]);
+    let long = "x".repeat(64);
+    let values = ["my app", "", "in", "notin", "a,b", "a)", "=", "!", "-", "a_b.C-1", "ä", &long];
+    let keys = ["app", "in", "notin", "exists", "example.org/in", "a b", "A.b/c", "", &long];
+    let mut asked = BTreeSet::new();
+    let mut ask = |requirements: Vec<Requirement>| {
+        let peer = Peer::Pods { namespaces: Namespaces::Same, pods: requirements.into_iter().collect() };
+        let rule = Rule { peers: vec![peer], ports: Vec::new() };
+        let policy = Policy { ingress: Some(vec![rule]), ..Policy::default() };
+        asked.extend(selections("web", &policy, &Default::default()));
+    };
+    for key in keys {
+        let requirement = |operator| Requirement { key: key.into(), operator };
+        let exists = || Requirement { key: "app".into(), operator: Operator::Exists };
+        ask(vec![requirement(Operator::Exists)]);
+        ask(vec![requirement(Operator::DoesNotExist), exists()]);
+        for value in values {
+            let both = || Box::new([Box::from("a"), Box::from(value)]);
+            ask(vec![Requirement::equals(key, value)]);
+            ask(vec![requirement(Operator::In(both()))]);
+            ask(vec![requirement(Operator::NotIn(both())), exists()]);
+            ask(vec![requirement(Operator::NotIn(Box::new([value.into()]))), exists()]);
+        }
+    }
+    assert!(asked.len() > 60, "{}", asked.len());
+    let ears = Ears::new(&host, &plane);
+    let asked: Vec<&Selection> = asked.iter().collect();
+    for some in asked.chunks(16) {
+        let mut missing: BTreeSet<&Selection> = some.iter().copied().collect();
+        ears.wish(some);
+        while !missing.is_empty() {
+            match ears.news.recv_timeout(PATIENCE).expect("news") {
+                ClusterNews::Peers(watch, told) if told.complete => _ = missing.remove(&watch.selection),
+                ClusterNews::Refusal(_, Some(why)) => panic!("{why}"),
+                _ => {}
+            }
+        }
+    }
 }
 
 #[test]
