@@ -129,7 +129,7 @@ fn sayable(Requirement { key, operator }: &Requirement) -> Option<Sayable> {
     }
 }
 
-/// The selections whose pods `policy` of the namespace `own` is about.
+/// The selections whose pods `policy` of the namespace `own` is about; all pods if there would be more than [`COMPARED_MAX`].
 pub fn selections(own: &str, policy: &Policy, namespaces: &BTreeMap<String, Labels>) -> BTreeSet<Selection> {
     let mut found = BTreeSet::new();
     // Whoever has a port of that name is meant, wherever he is.
@@ -138,6 +138,9 @@ pub fn selections(own: &str, policy: &Policy, namespaces: &BTreeMap<String, Labe
         found.insert(Selection::all());
     }
     for peer in policy.ingress.iter().chain(&policy.egress).flatten().flat_map(|rule| &rule.peers) {
+        if found.len() > COMPARED_MAX {
+            return BTreeSet::from([Selection::all()]);
+        }
         let Peer::Pods { namespaces: which, pods } = peer else { continue };
         match which {
             Namespaces::Same => {
@@ -373,6 +376,9 @@ mod tests {
         assert_eq!(watched(&thousands, &[]), ["*/"]);
         let with_all = [thousands.as_slice(), &[selection("web", &[]), selection("data", &[("a", "b")])]].concat();
         assert_eq!(watched(&with_all, &[]), ["data/a=b", "web/"]);
+        let peers: Vec<String> = (0..16_384).map(|n| alloc::format!("{n}")).collect();
+        let peers = peers.iter().map(|value| pods(Namespaces::Same, &[("a", value)])).collect();
+        assert_eq!(asked(std::vec![], peers), ["*/"]);
     }
 
     fn watched(needed: &[Selection], current: &[Selection]) -> Vec<String> {
