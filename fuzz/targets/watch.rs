@@ -25,7 +25,7 @@ pub(crate) fn check(data: &[u8]) {
     match lines.next() {
         Some(b"pods") => follow(Pods { node: "n".into(), policing: Some(PodReader::default()) }, lines),
         Some(b"nodepeers") => follow(NodePeers, lines),
-        Some(b"networkpolicies") => follow(NetworkPolicies, lines),
+        Some(b"networkpolicies") => follow(NetworkPolicies::default(), lines),
         Some(b"namespaces") => follow(Namespaces, lines),
         Some(b"peers") => follow(PeerPods::new(Selection::all()), lines),
         _ => follow(NodeConfigs { node: "n".into() }, lines),

@@ -52,6 +52,13 @@ impl Default for NetworkPolicies {
     }
 }
 
+/// A copy has read nothing yet.
+impl Clone for NetworkPolicies {
+    fn clone(&self) -> NetworkPolicies {
+        NetworkPolicies { kept: RefCell::default(), most: self.most }
+    }
+}
+
 /// The policies that are in memory.
 #[derive(Debug, Default)]
 struct Kept {
