@@ -66,8 +66,13 @@ fn write(nft: &mut Nftables, key: TableKey, table: &Table) {
 
 #[track_caller]
 fn holds(nft: &mut Nftables, key: TableKey, table: &Table) {
-    let shown = nft.read(key, deadline()).expect("read").expect("there");
-    assert_eq!(shown.differs(table), None);
+    let mut look = || nft.read(key, deadline()).expect("read").expect("there").differs(table);
+    if let Some(difference) = look() {
+        // While the kernel makes room in a large set, a list of it may lack elements.
+        let again = look();
+        assert_ne!(again, Some(difference));
+        assert_eq!(again.and_then(|_| look()), None);
+    }
 }
 
 fn set(form: Form, elements: impl IntoIterator<Item = Element>) -> Set {
@@ -577,7 +582,7 @@ const FOREIGN: [(&str, &str); 21] = [
         "map out lacks b : drop",
     ),
     ("nft insert rule inet flock egress accept", "chain egress has 1 rules instead of 0"),
-    ("nft add rule inet flock every accept", "chain every has 50 rules instead of 49"),
+    ("nft add rule inet flock every accept", "chain every has 48 rules instead of 47"),
     (
         "nft delete rule inet flock after handle $(nft -a list chain inet flock after | sed -n 's/.*masquerade # handle //p')",
         "chain after has 0 rules instead of 1",

@@ -269,15 +269,23 @@ impl Tables {
     ) -> Result<Option<String>, NftError> {
         let nothing = Table::default();
         for key in self.keys {
-            let shown = Tables::nft(&mut self.nft)?.read(*key, deadline)?;
-            let differs = match (&shown, wanted.get(key)) {
-                (None, None) => None,
-                (None, Some(_)) => Some(format!("{key} is gone")),
-                (Some(_), None) => Some(format!("{key} is there")),
-                (Some(shown), wanted) => shown.differs_from(wanted.unwrap_or(&nothing), before),
-            };
-            if differs.is_some() {
-                return Ok(differs);
+            let mut before_that = None;
+            loop {
+                let shown = Tables::nft(&mut self.nft)?.read(*key, deadline)?;
+                let differs = match (&shown, wanted.get(key)) {
+                    (None, None) => None,
+                    (None, Some(_)) => Some(format!("{key} is gone")),
+                    (Some(_), None) => Some(format!("{key} is there")),
+                    (Some(shown), wanted) => shown.differs_from(wanted.unwrap_or(&nothing), before),
+                };
+                // While the kernel makes room in a large set, a list of it may lack elements: what is wrong is so twice.
+                if differs.is_none() {
+                    break;
+                }
+                if differs == before_that || Instant::now() >= deadline {
+                    return Ok(differs);
+                }
+                before_that = differs;
             }
         }
         Ok(None)
