@@ -217,6 +217,12 @@ impl Cluster {
         self.needs.keys().filter_map(|key| Some((key, self.faults.get(key)?.as_str())))
     }
 
+    /// What of the policies of a namespace is not understood, a line for each.
+    pub fn misunderstood<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = String> + 'a {
+        let faults = self.faults.range((namespace.to_owned(), String::new())..);
+        faults.take_while(move |((of, _), _)| of == namespace).map(|(key, why)| misunderstood(key, why))
+    }
+
     /// What the API server refuses to tell, with what to do; each once.
     pub fn refusals(&self) -> impl Iterator<Item = &str> {
         let distinct: BTreeSet<&str> = self.refusals.values().map(String::as_str).collect();
@@ -539,6 +545,11 @@ impl Cluster {
         }
         needs
     }
+}
+
+/// That a policy is not understood in part, in words for an operator.
+pub fn misunderstood((namespace, name): &PolicyKey, why: &str) -> String {
+    format!("NetworkPolicy {namespace}/{name} is not understood in part, and allows less than it says: {why}")
 }
 
 #[cfg(test)]

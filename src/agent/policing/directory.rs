@@ -212,6 +212,14 @@ impl Directory {
 
     fn tell_changes(&mut self, content: Content) {
         let complete = !self.told_once;
+        let faults =
+            |content: &Content, key: &PolicyKey| content.policies.get(key).map(|object| object.faults.join("; "));
+        for key in self.told.policies.keys().chain(content.policies.keys()).collect::<BTreeSet<_>>() {
+            let [before, after] = [&self.told, &content].map(|content| faults(content, key).unwrap_or_default());
+            if before != after {
+                self.tell.tell(ClusterNews::Faults(0, key.clone(), Some(after).filter(|after| !after.is_empty())));
+            }
+        }
         let policies = |content: &Content| -> BTreeMap<PolicyKey, Arc<Policy>> {
             content.policies.iter().map(|(key, object)| (key.clone(), object.policy.clone())).collect()
         };
@@ -500,6 +508,12 @@ items:
         assert_eq!(pods(&cluster)[0], "default/far [10.0.0.9, 2001:db8::1] 0");
         directory.forget();
         assert_eq!(look(&mut directory).1, 0, "read again, and as it was");
+        let misunderstood = |cluster: &Cluster| cluster.misunderstood("web").collect::<Vec<_>>();
+        dir.write("b.yaml", &policy("r").replace("spec: {", "spec: {policyTypes: [Egres], "));
+        let said = misunderstood(&look(&mut directory).0);
+        assert!(said.len() == 1 && said[0].contains("web/r") && said[0].contains("Egres"), "{said:?}");
+        dir.write("b.yaml", &policy("r"));
+        assert_eq!(misunderstood(&look(&mut directory).0), [""; 0]);
     }
 
     #[test]

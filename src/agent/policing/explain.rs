@@ -3,15 +3,37 @@
 //! Takes no longer than it takes to put together what is wanted, since ADDs wait behind it. Must not ask the kernel or change
 //! anything.
 
+use std::collections::BTreeSet;
+
 use crate::agent::policing::Policing;
+use crate::agent::policing::cluster::Cluster;
 use crate::agent::policing::handle::{Explained, Unexplained};
 use crate::agent::policing::wanted::{is_closed, sources};
 use crate::agent::reply::Reply;
 use model::addr::IfName;
-use model::asked::{Asked, Facts, answer};
+use model::asked::{Asked, Facts, Party, answer};
 use model::guard;
 use model::policing::{Mode, Policing as Wishes};
 use model::policy::{Subject, Treatment};
+
+/// Most policies that are said to be misunderstood.
+const MISUNDERSTOOD_MAX: usize = 4;
+
+/// What of the policies of the two is not understood, a line for each.
+fn misunderstood(asked: &Asked, subjects: &[Subject], cluster: &Cluster) -> Vec<String> {
+    let mut namespaces: BTreeSet<&str> = BTreeSet::new();
+    for party in [&asked.from, &asked.to] {
+        match party {
+            Party::Node => {}
+            Party::Pod(pod, _) => drop(namespaces.insert(&pod.namespace)),
+            Party::Address(ip) => {
+                let have_it = subjects.iter().filter(|subject| subject.addresses.contains(ip));
+                namespaces.extend(have_it.filter_map(|subject| Some(&*subject.pod.as_ref()?.namespace)));
+            }
+        }
+    }
+    namespaces.into_iter().flat_map(|namespace| cluster.misunderstood(namespace)).take(MISUNDERSTOOD_MAX).collect()
+}
 
 impl Policing {
     /// Answers a question, if somebody still waits for it.
@@ -54,7 +76,9 @@ impl Policing {
         }
         // Rules that an earlier agent has left are not known one by one.
         let wanted = self.inherited.is_none().then_some(wanted);
-        Ok(Explained { answer, wanted, notes: self.notes(&wishes) })
+        let mut notes = self.notes(&wishes);
+        notes.extend(misunderstood(asked, &subjects, self.policies.cluster()));
+        Ok(Explained { answer, wanted, notes })
     }
 
     fn notes(&self, wishes: &Wishes) -> Vec<String> {

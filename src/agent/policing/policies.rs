@@ -10,7 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use crate::agent::policing::cluster::{Change as News, Cluster, ClusterNews, Learned, OwnPod, Told, Watch};
+use crate::agent::policing::cluster::{
+    Change as News, Cluster, ClusterNews, Learned, OwnPod, Told, Watch, misunderstood,
+};
 use crate::agent::policing::epoch::Epoch;
 use crate::agent::policing::state::{Ails, Counts};
 use crate::agent::policing::watches::Wish;
@@ -126,10 +128,7 @@ impl Policies {
         if !self.are_kept(wishes) {
             return Ails::default();
         }
-        let faults = self.cluster.faults();
-        let faults = faults.map(|((namespace, name), why)| {
-            format!("NetworkPolicy {namespace}/{name} is not understood in part, and allows less than it says: {why}")
-        });
+        let faults = self.cluster.faults().map(|(key, why)| misunderstood(key, why));
         Ails {
             refused: self.cluster.refusals().map(str::to_owned).collect(),
             missing: if self.cluster.is_known() { None } else { self.cluster.missing(None) },
