@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cluster::{About, PORT};
 use crate::node::{Checks, Node, host, in_netns, names};
 use crate::support::host::Host;
+use crate::support::waiting::wait_for;
 use crate::{median, row};
 
 /// Turns of each node and family.
@@ -103,6 +104,10 @@ fn ready<'a>(kind: usize, host: &'a Host, checks: Checks) -> Node<'a> {
     node.attach(2);
     if checks == Checks::All {
         node.wait_peers(PEERS);
+        // For a moment behind a revocation, nothing is.
+        wait_for("connections to be remembered", || {
+            host.run("nft list chain inet flock seal").contains("ct mark set").then_some(())
+        });
     }
     let tables = host.run("nft list ruleset");
     assert_eq!(tables.is_empty(), checks == Checks::Nothing, "{tables}");
