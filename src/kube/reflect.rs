@@ -111,7 +111,8 @@ impl<R: Read> Read for Wanted<'_, R> {
     }
 }
 
-fn is_dropped(stop: &Receiver<()>) -> bool {
+/// Whether the sender is gone, which ends a watch.
+pub fn is_dropped(stop: &Receiver<()>) -> bool {
     stop.try_recv() == Err(TryRecvError::Disconnected)
 }
 

@@ -92,7 +92,7 @@ pub fn sets_of<'a>(leases: impl Iterator<Item = &'a Lease>) -> Ruleset {
         for lease in leases {
             let Some(pod_mac) = lease.pod_mac.filter(|_| !lease.any_source) else { continue };
             links.insert(Element::Link(lease.host_link.clone()));
-            for ip in leases.iter().flat_map(|lease| lease.addresses().chain(lease.anycast.clone())) {
+            for ip in leases.iter().flat_map(|lease| lease.all_addresses()) {
                 let set = if ip.is_ipv4() { &mut v4 } else { &mut v6 };
                 set.insert(Element::LinkAddress(lease.host_link.clone(), ip));
             }

@@ -106,4 +106,9 @@ impl Lease {
         // Nothing is allocated for an empty list.
         self.primary().chain(self.extra.clone())
     }
+
+    /// All addresses behind its link: its own, and those that it shares with others.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.addresses().chain(self.anycast.clone())
+    }
 }

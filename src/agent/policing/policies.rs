@@ -287,7 +287,7 @@ impl Policies {
     pub fn forget(&mut self, lease: &Lease) {
         self.settled.remove(&lease.host_link);
         self.orphans.remove(&lease.host_link);
-        self.left.add(addresses(lease));
+        self.left.add(lease.all_addresses());
     }
 
     /// Of a directory: the pod of `lease` is what its leases say.
@@ -414,14 +414,14 @@ impl Policies {
             true => self.treatment(lease, pod.as_ref(), wishes),
             false => Treatment::Exempt,
         };
-        Subject { link: lease.host_link.clone(), pod, addresses: addresses(lease).collect(), treatment }
+        Subject { link: lease.host_link.clone(), pod, addresses: lease.all_addresses().collect(), treatment }
     }
 
     fn treatment(&self, lease: &Lease, pod: Option<&PodKey>, wishes: &Wishes) -> Treatment {
         let Some(pod) = pod else {
             // A container that is no pod's has no policies.
             let had_some = self.orphans.contains(&lease.host_link)
-                || self.part().is_some_and(|part| part.maps.values().any(|map| map.contains_key(&lease.host_link)));
+                || self.compiled.as_ref().is_some_and(|compiled| leads(compiled, &lease.host_link));
             let is_closed = had_some && wishes.mode == Mode::Enforce && !wishes.unknown_open;
             return if is_closed { Treatment::Quarantine } else { Treatment::Exempt };
         };
@@ -537,11 +537,6 @@ impl Left {
     }
 }
 
-/// All addresses behind the link of a lease, those that it shares with others included.
-fn addresses(lease: &Lease) -> impl Iterator<Item = IpAddr> {
-    lease.addresses().chain(lease.anycast.iter().copied())
-}
-
 /// Those of `leases` that share an address with `lease`: a connection to that address may come to one after it came to another.
 fn sharing<'a>(lease: &Lease, leases: &'a BTreeMap<Attachment, Lease>) -> impl Iterator<Item = &'a Lease> {
     let shares = |other: &Lease| other.anycast.iter().any(|ip| lease.anycast.contains(ip));
@@ -576,7 +571,7 @@ fn own_pods<'a>(
             ports: known.map(|pod| pod.ports.clone()).unwrap_or_default(),
             addresses: Vec::new(),
         });
-        pod.addresses.extend(addresses(lease));
+        pod.addresses.extend(lease.all_addresses());
     }
     pods.into_iter().map(|(key, pod)| (key, pod.into())).collect()
 }

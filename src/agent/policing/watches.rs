@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::agent::threads::spawn;
 use crate::kube::client::Client;
 use crate::kube::kind::{Kind, Name, Objects};
 use crate::kube::policy_objects::{Namespaces, NetworkPolicies, PeerPods, PolicyObject};
-use crate::kube::reflect::{Audience, reflect};
+use crate::kube::reflect::{Audience, is_dropped, reflect};
 use crate::kube::watch::{Changes, WatchNotice};
 use crate::process::log;
 use model::excerpt::Excerpt;
@@ -272,7 +272,7 @@ impl Watches {
         spawn("watch-pods-of", move || {
             let left = reflect(&client, kind, &stopped, &mut audience);
             // What was known when the agent ends is true for its successor.
-            if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+            if is_dropped(&stopped) {
                 let gone = left.keys().map(|name| audience.keys.key(name)).collect();
                 audience.tell.tell(ClusterNews::Ended(watch, gone));
             }

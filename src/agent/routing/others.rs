@@ -107,7 +107,7 @@ impl Others {
         let listed = self.listed.get();
         let peers = listed.peers();
         let ranges = view.config.prefixes();
-        let had = leases.iter().flat_map(|lease| lease.addresses().chain(lease.anycast.iter().copied())).collect();
+        let had = leases.iter().flat_map(Lease::all_addresses).collect();
         let own = Own { name: &self.node, ranges: &ranges, held: &had, host: &state.whereabouts.host };
         let (held, untold) = self.tell(leases, view);
         let claimed = held.claims;

@@ -51,7 +51,7 @@ pub fn wire(
     pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))?;
     // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
     host.wait_until_operational(pair.host, name).map_err(|e| fail(e.into()))?;
-    for ip in lease.addresses().chain(lease.anycast.clone()).filter(IpAddr::is_ipv6) {
+    for ip in lease.all_addresses().filter(IpAddr::is_ipv6) {
         pod.wait_until_local(pair.pod, ip).map_err(|e| fail(e.into()))?;
     }
     Ok((pair.host, admitted))
