@@ -95,6 +95,13 @@ struct Standing {
     sessions: Vec<(String, bool)>,
 }
 
+/// What a report says beside its conditions, of the same moment as they.
+#[derive(Debug)]
+struct Counts {
+    routing: Value,
+    policy: Value,
+}
+
 /// How the node stands to the others.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Others {
@@ -137,7 +144,7 @@ impl Standing {
             (Some(_), None, Some(refusal)) => Serving::TablesRefused(refusal.to_string()),
             (Some(_), None, None) => Serving::Yes,
         };
-        let bgp = state.view.as_ref().is_some_and(|view| view.config.bgp.is_some());
+        let bgp = has_bgp(state);
         let condition = |kind, Judged { well, reason, message }| {
             let status = if well { Truth::True } else { Truth::False };
             Condition { kind, status, reason, message }
@@ -145,7 +152,7 @@ impl Standing {
         let routing = condition::judge(routes, speaking, bgp).map(|judged| condition("Routing", judged));
         let policy = policing::condition::judge(policing).map(|judged| condition("Policy", judged));
         let sessions =
-            speaking.sessions.iter().map(|session| (session.peer.clone(), session.is_established())).collect();
+            sessions(state, speaking).iter().map(|session| (session.peer.clone(), session.is_established())).collect();
         let (verdict, host_notes) = (state.verdict.clone(), state.host_notes.clone());
         Standing { verdict, host_notes, serving, others, routing, policy, sessions }
     }
@@ -317,7 +324,8 @@ impl Reporter {
             self.said.clone_from(&routes.unreached);
         }
         let others = Others::of(&self.node, &state, &listed, self.said.clone());
-        let standing = Standing::of(&state, others, &routes, &self.policing.get(), &self.speaking.get());
+        let (policing, speaking) = (self.policing.get(), self.speaking.get());
+        let standing = Standing::of(&state, others, &routes, &policing, &speaking);
         let same = self.written.as_ref().is_some_and(|written| written.standing == standing);
         if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
             return;
@@ -325,7 +333,8 @@ impl Reporter {
         self.counted = Some(Instant::now());
         let Some(edit) = standing.verdict.edit.clone() else { return };
         let config = state.view.as_ref().map(|view| &view.config);
-        match self.report(standing, config, &edit) {
+        let counts = Counts { routing: routing(&routes, sessions(&state, &speaking)), policy: policy(&policing) };
+        match self.report(standing, counts, config, &edit) {
             Ok(()) => {}
             Err(Unreported::Gone) => self.not_before = Some(Instant::now() + jittered(RETRY, 1)),
             Err(Unreported::Failed { why, wait }) => {
@@ -336,7 +345,13 @@ impl Reporter {
         }
     }
 
-    fn report(&mut self, standing: Standing, config: Option<&NodeConfig>, edit: &Edit) -> Result<(), Unreported> {
+    fn report(
+        &mut self,
+        standing: Standing,
+        counts: Counts,
+        config: Option<&NodeConfig>,
+        edit: &Edit,
+    ) -> Result<(), Unreported> {
         let told = match &self.told {
             Some((uid, told)) if *uid == edit.uid => told.clone(),
             _ => conditions_on_server(&self.client, &self.node, edit)?,
@@ -357,7 +372,7 @@ impl Reporter {
             "ipv4": family(config.is_some_and(|config| config.cidr4.is_some()), &usage.addresses.ipv4),
             "conditions": conditions,
         });
-        let policy = policy(&self.policing.get());
+        let Counts { routing, policy } = counts;
         let written = Written {
             edit: edit.clone(),
             standing,
@@ -370,7 +385,7 @@ impl Reporter {
             return Ok(());
         }
         if let Some(status) = status.as_object_mut() {
-            status.insert("routing".into(), routing(&self.routes.get(), &self.speaking.get().sessions));
+            status.insert("routing".into(), routing);
             status.insert("policy".into(), policy);
             status.insert("lastHeard".into(), now.into());
         }
@@ -380,6 +395,15 @@ impl Reporter {
         self.heard_interval = jittered(HEARD_INTERVAL, 5);
         Ok(())
     }
+}
+
+fn has_bgp(state: &NodeState) -> bool {
+    state.view.as_ref().is_some_and(|view| view.config.bgp.is_some())
+}
+
+/// The sessions that the NodeConfig asks for. Those that BIRD is about to end are nobody's concern.
+fn sessions<'a>(state: &NodeState, speaking: &'a Speaking) -> &'a [Session] {
+    if has_bgp(state) { &speaking.sessions } else { &[] }
 }
 
 /// The counts of routes and the sessions with the peers; null takes away what was written before. In which state of connecting a
@@ -706,6 +730,16 @@ mod tests {
             assert_eq!(speaking(std::slice::from_ref(&up), Some(trouble)).routing.expect("a condition").reason, reason);
         }
         assert_eq!(judge(&active, None, &usage(0, 0, 0)).len(), 4);
+    }
+
+    #[test]
+    fn sessions_that_nobody_asks_for_any_more_are_not_shown_until_bird_has_ended_them() {
+        let up = Speaking { sessions: vec![session("tor1", "Established", None)], ..Speaking::default() };
+        let view = View { config: config("{cidr4: 10.0.0.0/24}"), mtu: 1500, gateway4: GATEWAY4 };
+        let state = NodeState { view: Some(Arc::new(view)), ..NodeState::default() };
+        assert_eq!(super::sessions(&state, &up), []);
+        let counts = (&RoutesState::default(), &PolicingState::default());
+        assert!(Standing::of(&state, Others::default(), counts.0, counts.1, &up).sessions.is_empty());
     }
 
     #[test]
