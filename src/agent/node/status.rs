@@ -152,7 +152,7 @@ impl Standing {
         let routing = condition::judge(routes, speaking, bgp).map(|judged| condition("Routing", judged));
         let policy = policing::condition::judge(policing).map(|judged| condition("Policy", judged));
         let sessions =
-            sessions(state, speaking).iter().map(|session| (session.peer.clone(), session.is_established())).collect();
+            speaking.wanted(bgp).iter().map(|session| (session.peer.clone(), session.is_established())).collect();
         let (verdict, host_notes) = (state.verdict.clone(), state.host_notes.clone());
         Standing { verdict, host_notes, serving, others, routing, policy, sessions }
     }
@@ -333,7 +333,7 @@ impl Reporter {
         self.counted = Some(Instant::now());
         let Some(edit) = standing.verdict.edit.clone() else { return };
         let config = state.view.as_ref().map(|view| &view.config);
-        let counts = Counts { routing: routing(&routes, sessions(&state, &speaking)), policy: policy(&policing) };
+        let counts = Counts { routing: routing(&routes, speaking.wanted(has_bgp(&state))), policy: policy(&policing) };
         match self.report(standing, counts, config, &edit) {
             Ok(()) => {}
             Err(Unreported::Gone) => self.not_before = Some(Instant::now() + jittered(RETRY, 1)),
@@ -399,11 +399,6 @@ impl Reporter {
 
 fn has_bgp(state: &NodeState) -> bool {
     state.view.as_ref().is_some_and(|view| view.config.bgp.is_some())
-}
-
-/// The sessions that the NodeConfig asks for. Those that BIRD is about to end are nobody's concern.
-fn sessions<'a>(state: &NodeState, speaking: &'a Speaking) -> &'a [Session] {
-    if has_bgp(state) { &speaking.sessions } else { &[] }
 }
 
 /// The counts of routes and the sessions with the peers; null takes away what was written before. In which state of connecting a
@@ -737,7 +732,7 @@ mod tests {
         let up = Speaking { sessions: vec![session("tor1", "Established", None)], ..Speaking::default() };
         let view = View { config: config("{cidr4: 10.0.0.0/24}"), mtu: 1500, gateway4: GATEWAY4 };
         let state = NodeState { view: Some(Arc::new(view)), ..NodeState::default() };
-        assert_eq!(super::sessions(&state, &up), []);
+        assert_eq!(up.wanted(has_bgp(&state)), []);
         let counts = (&RoutesState::default(), &PolicingState::default());
         assert!(Standing::of(&state, Others::default(), counts.0, counts.1, &up).sessions.is_empty());
     }

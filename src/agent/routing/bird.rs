@@ -80,16 +80,24 @@ impl Speaking {
         asked.then(|| self.sessions.iter().any(Session::is_established))
     }
 
-    /// Whether all is well, in one word, and in words for an operator; none without `spec.bgp`.
-    pub fn judge(&self) -> Option<(bool, &'static str, String)> {
+    /// The sessions that the NodeConfig asks for, which without `spec.bgp` is none. Those that BIRD has not ended yet are nobody's
+    /// concern.
+    pub fn wanted(&self, bgp: bool) -> &[Session] {
+        if bgp { &self.sessions } else { &[] }
+    }
+
+    /// Whether all is well, in one word, and in words for an operator. Without `spec.bgp`, only what keeps BIRD from ending its
+    /// sessions is told, since that is not over by itself.
+    pub fn judge(&self, bgp: bool) -> Option<(bool, &'static str, String)> {
+        let sessions = self.wanted(bgp);
         let remarks = if self.remarks.is_empty() { String::new() } else { format!("; {}", self.remarks.join("; ")) };
         let (well, reason, text) = match &self.trouble {
             Some(Trouble::Unreachable(why)) => (false, "BirdUnreachable", why.clone()),
             Some(Trouble::Refused(why)) => (false, "ConfigurationRefused", why.clone()),
-            None if self.sessions.is_empty() => return None,
+            None if sessions.is_empty() => return None,
             None => {
                 let down: Vec<String> =
-                    self.sessions.iter().filter(|session| !session.is_established()).map(in_words).collect();
+                    sessions.iter().filter(|session| !session.is_established()).map(in_words).collect();
                 match down.is_empty() {
                     true => (true, "Established", "the session with each peer is established".into()),
                     false => (false, "SessionDown", down.join(", ")),
@@ -271,7 +279,7 @@ impl Bird {
 
     /// Logs how the sessions are when that has changed.
     fn tell(&mut self, speaking: &Speaking) {
-        let judged = speaking.judge();
+        let judged = speaking.judge(true);
         if judged == self.told {
             return;
         }

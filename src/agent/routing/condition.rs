@@ -37,8 +37,7 @@ pub fn judge(routes: &RoutesState, speaking: &Speaking, bgp: bool) -> Option<Jud
         )),
     }
     wrong.extend(routes.problem.iter().map(|problem| ("RoutesRefused", problem.clone())));
-    // Sessions without `spec.bgp` are about to be ended. What keeps BIRD from that is not over by itself.
-    let (mut well, sessions) = match speaking.judge().filter(|_| bgp || speaking.trouble.is_some()) {
+    let (mut well, sessions) = match speaking.judge(bgp) {
         Some((true, reason, message)) => (Some((reason, message)), None),
         Some((false, reason, message)) => (None, Some((reason, message))),
         None => (None, None),
