@@ -37,6 +37,9 @@ pub const CALM: u64 = 120_000;
 pub const SHORT_WATCH: u64 = 1000;
 /// Number of suspicious watches in a row that are allowed if they brought events.
 const SHORT_WATCHES: u32 = 3;
+/// Number of watches in a row that were silent from their beginning to their end before a LIST is asked for. One is a dead
+/// connection; a server whose data was restored from a backup takes a watch from a version that it has not reached, and is silent.
+const SILENT_WATCHES: u32 = 2;
 /// After at least this long, in milliseconds, the end of a watch is followed by a LIST: it heals what a server lost silently.
 /// Jitter doubles it at most.
 pub const RELIST: u64 = 900_000;
@@ -144,6 +147,8 @@ pub struct Machine<K: Kind> {
     watch_began: u64,
     watch_events: u32,
     short_watches: u32,
+    /// Watches in a row that the server has said nothing in.
+    silent_watches: u32,
     relist_at: u64,
     synced: bool,
     failing: bool,
@@ -279,6 +284,7 @@ impl<K: Kind> Machine<K> {
             watch_began: 0,
             watch_events: 0,
             short_watches: 0,
+            silent_watches: 0,
             relist_at: 0,
             synced: false,
             failing: false,
@@ -383,6 +389,7 @@ impl<K: Kind> Machine<K> {
         self.version = version;
         self.version_lost = false;
         self.tried_newest = false;
+        self.silent_watches = 0;
         self.asking = Asking::Watch;
         self.relist_at = now + RELIST + chance % RELIST;
         if !self.synced || self.failing {
@@ -413,6 +420,7 @@ impl<K: Kind> Machine<K> {
             return self.distrust("an event holds something that is no object", None, now, chance);
         };
         self.watch_events += 1;
+        self.silent_watches = 0;
         // A watch that goes on from where it was shows, as a list does, that the server is there again.
         if self.failing {
             self.failing = false;
@@ -498,6 +506,7 @@ impl<K: Kind> Machine<K> {
         let short = now.saturating_sub(self.watch_began) < SHORT_WATCH;
         self.short_watches = if short { self.short_watches + 1 } else { 0 };
         if *end == End::Silent {
+            self.silent_watches += u32::from(self.watch_events == 0);
             self.notices.push(WatchNotice::Failed {
                 verb: "watch",
                 code: None,
@@ -508,7 +517,7 @@ impl<K: Kind> Machine<K> {
             self.distrust("the watch ended at once", None, now, chance);
         } else if self.short_watches > SHORT_WATCHES {
             self.fail_with("watch", None, "watches keep ending at once".into(), None, now, chance);
-        } else if now >= self.relist_at {
+        } else if now >= self.relist_at || self.silent_watches >= SILENT_WATCHES {
             self.asking = Asking::List;
         }
     }

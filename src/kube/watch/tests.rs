@@ -244,6 +244,32 @@ fn a_silent_stream_is_watched_again_from_where_it_was() {
     assert!(matches!(machine.notices().as_slice(), [WatchNotice::Failed { verb: "watch", .. }]));
 }
 
+// Bug 5 again: the server takes a watch from a version that it has not reached, and does not say a word in it, not even a bookmark.
+// covers: FM-D03
+#[test]
+fn a_server_that_is_silent_from_the_beginning_of_two_watches_is_asked_for_a_list() {
+    let mut machine = synced();
+    for watch in 1..=2 {
+        assert!(asks(&mut machine).starts_with("WATCH"), "{watch}");
+        machine.ended(&End::Silent, NOW + 150_000, 0);
+    }
+    assert!(asks(&mut machine).starts_with("LIST"));
+    answered(&mut machine, &status(504, r#"{"message":"Too large resource version: 10, current: 3"}"#), NOW, 0);
+    assert!(asks(&mut machine).starts_with("LIST"));
+    answered(&mut machine, &list("3", &[object("a", "u9", "2", 8)]), NOW, 0);
+    assert_eq!(values(&machine), one("a", 8));
+    // From then on two are needed again, and one word in between is enough to trust the version.
+    let bookmark = event("BOOKMARK", r#"{"kind":"Thing","metadata":{"resourceVersion":"4"}}"#);
+    for watch in 3..=6 {
+        assert!(asks(&mut machine).starts_with("WATCH"), "{watch}");
+        if watch % 2 == 0 {
+            machine.line(&bookmark, NOW, 0);
+        }
+        machine.ended(&End::Silent, NOW + 150_000, 0);
+    }
+    assert!(asks(&mut machine).starts_with("WATCH"));
+}
+
 // Bug 3: the stream lives, updates are lost, nobody errs.
 #[test]
 fn a_list_now_and_then_heals_what_the_stream_lost() {
