@@ -3,20 +3,13 @@
 use serde_json::Value;
 
 use crate::network::Node;
+use crate::support::page;
 
 const PAGE: &str = include_str!("../../docs/reachability.md");
 
 /// The first code block of this language under the heading of this text, for this node: the page has it for the first one.
 pub(crate) fn block(heading: &str, language: &str, node: &Node) -> String {
-    let is_title = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
-    let mut lines = PAGE.lines().skip_while(|line| !is_title(line)).skip(1);
-    let begin = format!("```{language}");
-    lines
-        .by_ref()
-        .take_while(|line| !line.starts_with("##"))
-        .find(|line| *line == begin)
-        .unwrap_or_else(|| panic!("docs/reachability.md has no {language} under {heading:?}"));
-    let text: String = lines.take_while(|line| *line != "```").flat_map(|line| [line, "\n"]).collect();
+    let text = page::block(PAGE, heading, language);
     let own = [
         ("node1", &node.name),
         ("2001:db8:a25::11", &node.ip6),

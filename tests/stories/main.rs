@@ -5,7 +5,7 @@
 //! environment, the mask of new files, the limits and the signals of the process. What has to be changed is changed for a program
 //! that the story starts, on a host of its own; a program that a story has made is put in place by `support::programs`.
 //!
-//! Programs of their own are only `tidy` and `conformance_doc`, which look at texts, need neither root nor the feature and are
+//! Programs of their own are only `tidy`, `documents` and `conformance_doc`, which look at texts, need neither root nor the feature and are
 //! built in seconds, and the suites that need a special machine: `kube`, `kernels`, `libcni`, `runtimes`, `soak`, `systemd`. The
 //! one story about the end of its own process (`conformance::output`) starts this program again for itself alone.
 #![allow(

@@ -10,19 +10,14 @@ use model::nodeconfig::parse;
 
 use crate::support::host::Host;
 use crate::support::outcome::Attached;
+use crate::support::page;
 use crate::support::pod::Pod;
 use crate::support::waiting::{PATIENCE, wait_for};
 
 const PAGE: &str = include_str!("../../docs/policy.md");
 
-/// The first code block of this language under the heading of this text.
 fn block(heading: &str, language: &str) -> String {
-    let is_title = |line: &&str| line.starts_with('#') && line.trim_start_matches('#').trim() == heading;
-    let mut lines = PAGE.lines().skip_while(|line| !is_title(line)).skip(1);
-    let begin = format!("```{language}");
-    let found = lines.by_ref().take_while(|line| !line.starts_with('#')).any(|line| line == begin);
-    assert!(found, "docs/policy.md has no {language} under {heading:?}");
-    lines.take_while(|line| *line != "```").flat_map(|line| [line, "\n"]).collect()
+    page::block(PAGE, heading, language)
 }
 
 /// The command lines of that block, without what is said of them.

@@ -27,6 +27,7 @@ pub mod machine;
 pub mod manifests;
 pub mod oracle;
 pub mod outcome;
+pub mod page;
 pub mod plugin;
 pub mod pod;
 pub mod probe;
