@@ -11,7 +11,8 @@
 //!   are crates of their own and have no file, socket, thread, clock or environment. Time and randomness are arguments.
 //! - Edges: `process`, `record` (what outlives the agent), `kernel`, `kube` (the API server), `bird` (the routing daemon) and `rpc`
 //!   (the line between plugin and agent). Each talks to one thing outside.
-//! - Programs: `agent` (the daemon), `install` and `plugin`. `cli` is the command line of the first two.
+//! - Programs: `agent` (the daemon), `install`, `operator` (what an operator runs beside the agent) and `plugin`. `cli` is the
+//!   command line of all but the last.
 //!
 //! `tests/tidy.rs` holds the arrows as data. `docs/architecture.md` says where a change goes.
 
@@ -26,7 +27,8 @@ pub mod rpc;
 // The programs.
 pub mod agent;
 pub mod install;
+pub mod operator;
 pub mod plugin;
 
-// The command line of the first two.
+// The command line of all but the last.
 pub mod cli;

@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The programs.
     ("agent", &["bird", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("install", &["bird", "cni", "kernel", "model", "process", "record", "rpc"]),
+    ("operator", &["model", "process", "record"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
     // The command line.
     ("cli", &["agent", "install", "process", "rpc"]),

@@ -153,7 +153,7 @@ pub fn look(socket: &Path, state_dir: &Path, lock: bool) -> Result<Seen, HostErr
     }
     // A note means what stood when it was written: an attachment that was made later is alive.
     let noted: BTreeSet<Attachment> = Notes::beside(socket)
-        .noted()
+        .noted()?
         .into_iter()
         .filter(|note| made.get(&note.attachment).is_none_or(|since| *since <= note.at))
         .map(|note| note.attachment)

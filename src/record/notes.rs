@@ -160,7 +160,7 @@ impl Notes {
         if !waiting.incomplete {
             self.clear_halves(&mut waiting)?;
         }
-        for name in self.names()? {
+        for name in self.names().map_err(|error| self.error("list", error))? {
             let path = self.path.join(&name);
             match read_note(&path) {
                 // A note of an earlier boot: the pod is gone with it.
@@ -176,12 +176,23 @@ impl Notes {
         Ok(waiting)
     }
 
-    /// The notes of this boot. Changes nothing and waits for nobody, so a note that is being written may
-    /// be missing.
-    pub fn noted(&self) -> Vec<Note> {
-        let (Ok(names), Ok(boot)) = (self.names(), boot_clock::id()) else { return Vec::new() };
+    /// The notes of this boot, oldest first; none where there is no directory of notes. Changes nothing and waits for nobody, so a
+    /// note that is being written may be missing.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn noted(&self) -> Result<Vec<Note>, DiskError> {
+        let failed = |operation, error| DiskError { operation, path: self.path.clone(), error };
+        let boot = boot_clock::id().map_err(|error| failed("read the boot id for", error))?;
+        let names = match self.names() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            names => names.map_err(|error| failed("list", error))?,
+        };
         let contents = names.iter().filter_map(|name| read_note(&self.path.join(name)).ok());
-        contents.filter(|content| content.boot == boot).filter_map(|content| content.note()).collect()
+        let of_this_boot = contents.filter(|content| content.boot == boot);
+        let mut notes: Vec<Note> = of_this_boot.filter_map(|content| content.note()).collect();
+        notes.sort_by_key(|note| note.at);
+        Ok(notes)
     }
 
     /// The note of this boot that says that `attachment` is to be deleted. Changes nothing and waits for nobody: one that is being
@@ -248,12 +259,10 @@ impl Notes {
         Ok(())
     }
 
-    fn names(&self) -> Result<Vec<String>, NoteError> {
-        let entries = fs::read_dir(&self.path).map_err(|error| self.error("list", error))?;
+    fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| self.error("list", error))?;
-            names.extend(entry.file_name().into_string().ok().filter(|name| name.ends_with(SUFFIX)));
+        for entry in fs::read_dir(&self.path)? {
+            names.extend(entry?.file_name().into_string().ok().filter(|name| name.ends_with(SUFFIX)));
         }
         Ok(names)
     }
@@ -287,7 +296,7 @@ impl Writing<'_> {
     /// Nothing was promised: the caller must not report success.
     pub fn write(&self, attachment: &Attachment) -> Result<(), NoteError> {
         let name = file_name(attachment);
-        let names = self.notes.names()?;
+        let names = self.notes.names().map_err(|error| self.notes.error("list", error))?;
         if names.len() >= MAX_NOTES && !names.contains(&name) {
             return Err(NoteError::Full);
         }
@@ -465,7 +474,7 @@ mod tests {
         place.write("a/eth0");
         place.forge("b/eth0", &Content { boot: "another".into(), ..content("b/eth0") });
         assert_eq!(
-            place.notes.noted().into_iter().map(|note| note.attachment).collect::<Vec<_>>(),
+            place.notes.noted().expect("readable").into_iter().map(|note| note.attachment).collect::<Vec<_>>(),
             [attachment("a/eth0")]
         );
         let waiting = place.notes.waiting().expect("readable");
