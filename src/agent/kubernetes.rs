@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::agent::board::Board;
 use crate::agent::ledger::Ledger;
 use crate::agent::node::cluster::{NodeConfigAudience, PodAudience, tell};
+use crate::agent::node::credentials::Ends;
 use crate::agent::node::own_peer::OwnPeer;
 use crate::agent::node::peers::{Listed, PeerAudience};
 use crate::agent::node::pods::Pods;
@@ -57,6 +58,8 @@ pub struct Kubernetes {
     pub routes: Board<RoutesState>,
     /// How what pods may send and receive is, for its status.
     pub policing: Board<PolicingState>,
+    /// When the credentials in use end.
+    pub ends: Board<Ends>,
     /// Takes what is to be watched for policies.
     pub wishes: Sender<Wish>,
     wished: Receiver<Wish>,
@@ -80,6 +83,7 @@ impl Kubernetes {
             held: Board::default(),
             routes: Board::default(),
             policing: Board::default(),
+            ends: Board::default(),
             wishes,
             wished,
             wake,
@@ -101,8 +105,20 @@ impl Kubernetes {
         routing: Sender<News>,
         police: &Police,
     ) -> io::Result<Following> {
-        let Kubernetes { node, client, published, pods, peers, held, routes, policing: policed, wished, wake, .. } =
-            self;
+        let Kubernetes {
+            node,
+            client,
+            published,
+            pods,
+            peers,
+            held,
+            routes,
+            policing: policed,
+            ends,
+            wished,
+            wake,
+            ..
+        } = self;
         let policing = police.tell();
         let leaving = Arc::new(AtomicBool::new(false));
         let mut stops = Vec::new();
@@ -144,7 +160,7 @@ impl Kubernetes {
         threads.start("nodepeer", move || own_peer.run(&peer_stopped))?;
 
         let status_stopped = stopped();
-        let reporter = Reporter::new(client.clone(), node, ledger, state, peers, (routes, policed), speaking);
+        let reporter = Reporter::new(client.clone(), node, ledger, state, peers, (routes, policed, ends), speaking);
         let (reporting, reported) = channel();
         threads.start("status", move || {
             reporter.run(&status_stopped);

@@ -21,6 +21,7 @@ use crate::kube::access::{Access, AccessError, Kubeconfig};
 use crate::kube::connect::{Names, Tcp, Tls};
 use crate::kube::credentials::{Contents, Credentials, CredentialsError};
 use crate::kube::dates;
+use crate::kube::expiry::Expiry;
 use crate::kube::explained;
 use crate::kube::kind::Form;
 use crate::kube::kubeconfig;
@@ -351,6 +352,12 @@ impl Client {
         let mut tidings = Vec::new();
         self.state.lock().follow(self, &mut tidings);
         tidings.into_iter().for_each(&self.tell);
+    }
+
+    /// When the credentials end that the last request was made with.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let state = self.state.lock();
+        state.target.credentials.expiries(state.target.current.as_ref().map(|(contents, _)| contents))
     }
 
     /// Asks for what stands at `path_and_query`, and takes at most so many bytes.

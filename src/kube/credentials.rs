@@ -23,6 +23,7 @@ use ureq::http::HeaderValue;
 
 use crate::kube::access::{Access, Auth, ClientCertificate, Trust};
 use crate::kube::exec::{self, PluginError, PluginOutput};
+use crate::kube::expiry::{self, Expiry};
 use crate::kube::explained;
 use crate::kube::pem::{Origin, Pem};
 use crate::kube::secret::Secret;
@@ -283,6 +284,25 @@ impl Credentials {
         Ok(Arc::new(config))
     }
 
+    /// When the token ends that was sent last, and the certificate of `contents`; nothing of what a plugin brought, which is asked
+    /// again in time.
+    pub(super) fn expiries(&self, contents: Option<&Contents>) -> Vec<Expiry> {
+        let token = match &self.auth {
+            Auth::Token(token) => Some((Origin::Field(PathBuf::new(), "token".into()), token)),
+            Auth::TokenFile { path, until_read } => {
+                let token = self.last_token.as_ref().or(until_read.as_ref());
+                token.map(|token| (Origin::File(path.clone()), token))
+            }
+            Auth::Nothing | Auth::Basic(_) | Auth::Exec(_) => None,
+        };
+        let token = token.and_then(|(origin, token)| expiry::of_token(origin, token.expose()));
+        let pair = contents.and_then(|contents| contents.pair.as_ref()).zip(self.certificate.as_ref());
+        let certificate = pair
+            .filter(|_| self.said.is_none())
+            .and_then(|((certificate, _), named)| chain_expiry(named.certificate.origin(), certificate.expose()));
+        token.into_iter().chain(certificate).collect()
+    }
+
     fn pair_origins(&self) -> (Origin, Origin) {
         match (&self.certificate, &self.auth) {
             (_, Auth::Exec(plugin)) if self.said.as_ref().is_some_and(|said| said.pair.is_some()) => {
@@ -295,6 +315,22 @@ impl Credentials {
             }
         }
     }
+}
+
+/// When the credentials end that stand where `access` says, as far as they can be read: for whoever has no client. Plugins are not
+/// run.
+pub fn expiries(access: &Access) -> Vec<Expiry> {
+    let mut credentials = Credentials::new(access, Duration::ZERO);
+    if let Auth::TokenFile { path, .. } = &access.auth {
+        credentials.last_token = token_in(path).ok();
+    }
+    let pair = access.certificate.as_ref().and_then(|pair| Some((read(&pair.certificate).ok()?, Secret::new([]))));
+    credentials.expiries(Some(&Contents { authorities: Authorities::Anyone, pair }))
+}
+
+fn chain_expiry(origin: &Origin, pem: &[u8]) -> Option<Expiry> {
+    let chain = certificates(origin, pem).ok()?;
+    expiry::of_chain(origin, chain.iter().map(AsRef::as_ref))
 }
 
 fn header(scheme: &str, secret: &Secret, origin: Origin) -> Result<HeaderValue, CredentialsError> {

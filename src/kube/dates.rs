@@ -1,4 +1,5 @@
-//! The two ways in which dates arrive: RFC 3339 in JSON, and the date of HTTP headers. Both only in UTC or with an offset.
+//! The ways in which dates arrive: RFC 3339 in JSON, the date of HTTP headers, and the times of certificates. All of them only in
+//! UTC or with an offset.
 //!
 //! Must not ask a clock.
 
@@ -36,6 +37,26 @@ pub(super) fn http(text: &str) -> Option<SystemTime> {
     let seconds = seconds(year, month, day, words.next()?)?;
     (words.next()? == "GMT" && words.next().is_none()).then_some(())?;
     at(seconds)
+}
+
+/// `261206100000Z` or `20261206100000Z`, as RFC 5280 wants a UTCTime (tag 0x17) or a GeneralizedTime (tag 0x18) to be.
+pub(super) fn der(tag: u8, text: &[u8]) -> Option<SystemTime> {
+    let text = str::from_utf8(text).ok()?.strip_suffix('Z')?;
+    let (year, rest) = text.split_at_checked(match tag {
+        0x17 => 2,
+        0x18 => 4,
+        _ => return None,
+    })?;
+    let year = match number(year, year.len())? {
+        short @ 0..50 if tag == 0x17 => 2000 + short,
+        short if tag == 0x17 => 1900 + short,
+        year => year,
+    };
+    let pairs = [0, 2, 4, 6, 8].map(|from| rest.get(from..from + 2));
+    let [month, day, hour, minute, second] = pairs.map(Option::unwrap_or_default);
+    let clock = format!("{hour}:{minute}:{second}");
+    (rest.len() == 10).then_some(())?;
+    at(seconds(year, number(month, 2)?, number(day, 2)?, &clock)?)
 }
 
 fn at(seconds: i64) -> Option<SystemTime> {
@@ -83,6 +104,29 @@ mod tests {
         ] {
             let want = seconds.map(|s| UNIX_EPOCH + Duration::from_secs(s));
             assert_eq!(rfc3339(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_of_certificates() {
+        for (tag, text, seconds) in [
+            (0x17, "261124000000Z", Some(1_795_478_400)),
+            (0x18, "20261124000000Z", Some(1_795_478_400)),
+            (0x17, "491231235959Z", Some(2_524_607_999)),
+            (0x17, "500101000000Z", Some(0)),
+            (0x18, "99991231235959Z", Some(253_402_300_799)),
+            (0x17, "20261124000000Z", None),
+            (0x18, "261124000000Z", None),
+            (0x17, "261124000000", None),
+            (0x17, "2611240000Z", None),
+            (0x17, "261124000000+0100", None),
+            (0x17, "26é240000000Z", None),
+            (0x17, "261324000000Z", None),
+            (0x02, "261124000000Z", None),
+            (0x17, "Z", None),
+        ] {
+            let want = seconds.map(|s| UNIX_EPOCH + Duration::from_secs(s));
+            assert_eq!(der(tag, text.as_bytes()), want, "{text}");
         }
     }
 

@@ -10,6 +10,7 @@ mod connect;
 pub mod credentials;
 mod dates;
 pub mod exec;
+pub mod expiry;
 pub mod kind;
 pub mod kubeconfig;
 pub mod objects;

@@ -545,6 +545,40 @@ fn a_rotated_token_is_used_without_a_restart() {
 }
 
 #[test]
+fn a_token_and_a_certificate_that_end_soon_are_told_in_log_and_status_until_there_are_others() {
+    let host = Host::new();
+    let plane = ControlPlane::start(&host);
+    plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
+    let token = |hours: u32| {
+        plane.run(&format!("create token flock-agent --namespace kube-system --duration={hours}h")).trim().to_owned()
+    };
+    let path = host.path("/run/k8s/agent.token");
+    fs::write(&path, token(9 * 24)).expect("writable");
+    let kubeconfig = plane.kubeconfig_with("ending", "tokenFile: agent.token");
+    let agent = host.agent().config(None).kubeconfig(&kubeconfig).start();
+    let line = agent.wait_log("a credential for the API server ends soon");
+    for words in ["level=warn", "part=token", "file=/run/k8s/agent.token", "hours_left=215", "put a new one into"] {
+        assert!(line.contains(words), "{line}");
+    }
+    let message = wait_condition(&plane, "CredentialsLasting", "False", "EndSoon");
+    assert!(message.starts_with("the token in /run/k8s/agent.token ends at 2"), "{message}");
+    wait_condition(&plane, "Ready", "True", "Serving");
+    fs::write(&path, token(90 * 24)).expect("writable");
+    wait_condition(&plane, "CredentialsLasting", "True", "Lasting");
+    assert_eq!(agent.log().matches("a credential for the API server").count(), 1, "not with each look");
+    agent.stop();
+
+    plane.run("create clusterrolebinding by-certificate --clusterrole=flock-agent --user=node-host001");
+    plane.client_certificate("node-host001");
+    let kubeconfig = plane.kubeconfig_with("certificate", "client-certificate: agent.crt, client-key: agent.key");
+    let agent = host.agent().config(None).kubeconfig(&kubeconfig).start();
+    let message = wait_condition(&plane, "CredentialsLasting", "False", "EndSoon");
+    assert!(message.starts_with("the client certificate in /run/k8s/agent.crt ends at 2"), "{message}");
+    agent.wait_log("part=\"client certificate\"");
+    agent.stop();
+}
+
+#[test]
 fn a_rotated_client_certificate_is_used_without_a_restart() {
     let host = Host::new();
     let mut plane = ControlPlane::start(&host);

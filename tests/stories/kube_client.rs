@@ -662,6 +662,55 @@ fn a_client_certificate_is_renewed_without_a_restart_and_half_a_rotation_keeps_t
     shows("client-sec1-params.crt");
 }
 
+#[test]
+fn a_client_tells_when_the_credentials_end_that_it_uses() {
+    let server = Server::ok();
+    let dir = TempDir::new("kube-expiry");
+    let place = |name: &str| dir.path().join(name);
+    // As kubelet has it: certificate and key in one file, behind a link.
+    let pair = |name: &str| [".crt", ".key"].map(|end| fs::read(data(&format!("{name}{end}"))).unwrap()).concat();
+    fs::write(place("kubelet-client-2026.pem"), pair("client-sec1")).unwrap();
+    std::os::unix::fs::symlink("kubelet-client-2026.pem", place("kubelet-client-current.pem")).unwrap();
+    let claims = |claims: &str| format!("e30.{}.c2ln", base64(claims.as_bytes()).trim_end_matches('='));
+    fs::write(place("token"), claims(r#"{"iat":1764201600,"exp":1795478400}"#)).unwrap();
+    let user = format!(
+        "client-certificate: {0}\nclient-key: {0}\ntokenFile: {1}",
+        place("kubelet-client-current.pem").display(),
+        place("token").display()
+    );
+    let access = access(&format!("https://{}", server.address), "certificate-authority: ca.crt", &user);
+    let client = client_with(&access, limits());
+    assert_eq!(client.expiries(), [], "nothing is in use yet");
+    client.get("/", 10).unwrap();
+    let told = |expiries: Vec<flock::kube::expiry::Expiry>| {
+        expiries.iter().map(|expiry| (expiry.to_string(), expiry.renewed)).collect::<Vec<_>>()
+    };
+    let lines = |token: &str| {
+        let token = format!("the token in {} ends at {token}", place("token").display());
+        let certificate = place("kubelet-client-current.pem");
+        let certificate = format!("the client certificate in {} ends at 2120-01-01T00:00:00Z", certificate.display());
+        vec![(token, false), (certificate, true)]
+    };
+    assert_eq!(told(client.expiries()), lines("2026-11-24T00:00:00Z"));
+    assert_eq!(told(flock::kube::credentials::expiries(&access)), lines("2026-11-24T00:00:00Z"), "without a client");
+    // What was good before is in use, and that is what counts.
+    fs::write(place("token"), "").unwrap();
+    client.get("/", 10).unwrap();
+    assert_eq!(told(client.expiries()), lines("2026-11-24T00:00:00Z"));
+    fs::write(place("token"), claims(r#"{"exp":1795564800}"#)).unwrap();
+    client.get("/", 10).unwrap();
+    assert_eq!(told(client.expiries()), lines("2026-11-25T00:00:00Z"));
+    // A plugin is asked again before what it brought ends.
+    let plugin = script(
+        &dir,
+        r#"echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "t"}}'"#,
+    );
+    let client = client_of(server.address, &exec(&plugin));
+    client.get("/", 10).unwrap();
+    assert_eq!(client.expiries(), []);
+    assert!(!format!("{access:?}{:?}", flock::kube::credentials::expiries(&access)).contains("e30."));
+}
+
 // covers: FM-D06
 #[test]
 fn authorities_are_counted_and_renewed() {

@@ -7,6 +7,7 @@
 
 pub mod cluster;
 pub mod conflist;
+pub mod credentials;
 pub mod gate;
 pub mod host;
 pub mod last_good;

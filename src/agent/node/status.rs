@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::agent::board::Board;
 use crate::agent::ledger::{Ledger, Usage};
+use crate::agent::node::credentials::{Credentials, Ends};
 use crate::agent::node::peers::Listed;
 use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
 use crate::agent::node::state::{Edit, NodeState, Verdict};
@@ -24,6 +25,7 @@ use crate::agent::routing::condition::{self, Judged};
 use crate::agent::routing::state::RoutesState;
 use crate::bird::sessions::Session;
 use crate::kube::client::{Client, Method};
+use crate::kube::expiry::Nearness;
 use crate::kube::explained;
 use crate::kube::kind::Kind as _;
 use crate::kube::objects::{NodeConfigs, collection};
@@ -93,6 +95,8 @@ struct Standing {
     policy: Option<Condition>,
     /// Whether the session with each peer of `spec.bgp` is established, by the peer's name.
     sessions: Vec<(String, bool)>,
+    /// The condition of what the agent proves itself with; none if nothing of it ends.
+    credentials: Option<Condition>,
 }
 
 /// What a report says beside its conditions, of the same moment as they.
@@ -154,7 +158,7 @@ impl Standing {
         let sessions =
             speaking.wanted(bgp).iter().map(|session| (session.peer.clone(), session.is_established())).collect();
         let (verdict, host_notes) = (state.verdict.clone(), state.host_notes.clone());
-        Standing { verdict, host_notes, serving, others, routing, policy, sessions }
+        Standing { verdict, host_notes, serving, others, routing, policy, sessions, credentials: None }
     }
 
     fn notes(&self) -> String {
@@ -243,6 +247,8 @@ pub struct Reporter {
     told: Option<(String, Vec<Told>)>,
     counted: Option<Instant>,
     looked: Option<Instant>,
+    credentials: Credentials,
+    ends: Ends,
     /// How often the client had moved to another server at the last look.
     moves: u64,
     not_before: Option<Instant>,
@@ -254,14 +260,14 @@ pub struct Reporter {
 
 impl Reporter {
     /// A reporter that has written nothing yet. `listed` are the nodes of the cluster, and `routes` tells which of them are
-    /// reached, `policing` what pods may send and receive.
+    /// reached, `policing` what pods may send and receive. When credentials end is published on `ends`.
     pub fn new(
         client: Arc<Client>,
         node: String,
         ledger: Ledger,
         state: Board<NodeState>,
         listed: Board<Listed>,
-        (routes, policing): (Board<RoutesState>, Board<PolicingState>),
+        (routes, policing, ends): (Board<RoutesState>, Board<PolicingState>, Board<Ends>),
         speaking: Board<Speaking>,
     ) -> Reporter {
         Reporter {
@@ -279,6 +285,8 @@ impl Reporter {
             told: None,
             counted: None,
             looked: None,
+            credentials: Credentials::new(ends),
+            ends: Ends::default(),
             moves: 0,
             not_before: None,
             policy_interval: POLICY_INTERVAL,
@@ -303,6 +311,7 @@ impl Reporter {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
             self.looked = Some(Instant::now());
             self.client.look();
+            self.ends = self.credentials.look(self.client.expiries(), SystemTime::now());
         }
         // Another server does not know the reports that the former one has taken.
         if self.client.moves() != self.moves {
@@ -325,7 +334,10 @@ impl Reporter {
         }
         let others = Others::of(&self.node, &state, &listed, self.said.clone());
         let (policing, speaking) = (self.policing.get(), self.speaking.get());
-        let standing = Standing::of(&state, others, &routes, &policing, &speaking);
+        let standing = Standing {
+            credentials: judge_credentials(&self.ends),
+            ..Standing::of(&state, others, &routes, &policing, &speaking)
+        };
         let same = self.written.as_ref().is_some_and(|written| written.standing == standing);
         if same && self.counted.is_some_and(|counted| counted.elapsed() < COUNTS_INTERVAL) {
             return;
@@ -573,7 +585,20 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec
         (_, Serving::HostNotPrepared(why)) => condition("Ready", Truth::False, "HostNotPrepared", why),
         (_, Serving::TablesRefused(why)) => condition("Ready", Truth::False, "TablesRefused", why),
     };
-    [ready, valid, free].into_iter().chain(standing.routing.clone()).chain(standing.policy.clone()).collect()
+    let further = [&standing.routing, &standing.policy, &standing.credentials];
+    [ready, valid, free].into_iter().chain(further.into_iter().flatten().cloned()).collect()
+}
+
+/// What there is to say of what the agent proves itself with, in words that stay the same from day to day.
+fn judge_credentials(ends: &Ends) -> Option<Condition> {
+    let condition = |status, reason, message| Condition { kind: "CredentialsLasting", status, reason, message };
+    let Some((expiry, nearness)) = ends.near.first() else {
+        let lasting = || condition(Truth::True, "Lasting", "no token or client certificate is about to end".into());
+        return (!ends.all.is_empty()).then(lasting);
+    };
+    let reason = if *nearness == Nearness::Past { "Ended" } else { "EndSoon" };
+    let message = format!("{expiry}, and the API server then refuses this agent: {}", expiry.remedy());
+    Some(condition(Truth::False, reason, Excerpt::line(&message, NOTES_MAX).into()))
 }
 
 /// What there is to say of the other nodes. Whether they are reached is said only where this node sees to it.
@@ -641,6 +666,7 @@ mod tests {
             routing: None,
             policy: None,
             sessions: Vec::new(),
+            credentials: None,
         }
     }
 
@@ -918,6 +944,29 @@ mod tests {
         assert_eq!((reached(&[]).kind, reached(&[]).status), ("PeersReached", Truth::True));
         let far = reached(&["node m is beyond a router", "node k, too"]);
         assert_eq!((far.status, far.message.as_str()), (Truth::False, "node m is beyond a router; node k, too"));
+    }
+
+    #[test]
+    fn credentials_that_end_soon_are_a_condition_with_the_remedy() {
+        use crate::kube::expiry::{Expiry, Kind};
+        use crate::kube::pem::Origin;
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400);
+        let expiry =
+            Expiry { kind: Kind::Token, origin: Origin::File("/t".into()), since: None, until, renewed: false };
+        let ends = |near: &[Nearness]| Ends {
+            all: vec![expiry.clone()],
+            near: near.iter().map(|near| (expiry.clone(), *near)).collect(),
+        };
+        assert_eq!(judge_credentials(&Ends::default()), None, "there may be no end at all");
+        let reason = |near: &[Nearness]| judge_credentials(&ends(near)).map(|told| (told.status, told.reason));
+        assert_eq!(reason(&[]), Some((Truth::True, "Lasting")));
+        assert_eq!(reason(&[Nearness::Past]), Some((Truth::False, "Ended")));
+        assert_eq!(reason(&[Nearness::Soon]), Some((Truth::False, "EndSoon")));
+        let soon = Standing { credentials: judge_credentials(&ends(&[Nearness::Soon])), ..of(Verdict::default()) };
+        let told = judge(&soon, None, &usage(0, 0, 0)).into_iter().find(|told| told.kind == "CredentialsLasting");
+        let message = told.expect("told").message;
+        assert!(message.starts_with("the token in /t ends at 2026-11-24T00:00:00Z, and"), "{message}");
+        assert!(message.contains("put a new one into /t"), "{message}");
     }
 
     #[test]
