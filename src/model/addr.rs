@@ -11,6 +11,8 @@ use core::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::notation::{self, Slip};
+
 /// Longest container id that is accepted, in bytes. The CNI specification sets no limit; containerd and CRI-O
 /// use 64. The id becomes part of file names of runtimes, which end at 255 bytes.
 pub const CONTAINER_ID_MAX: usize = 128;
@@ -53,8 +55,10 @@ pub enum AddrError {
     BadCharacter(&'static str),
     /// A name that the kernel or the host uses for something else.
     Reserved,
-    /// Not an address followed by `/` and a prefix length of this family.
-    NotAPrefix(Family),
+    /// Not an address followed by `/` and a prefix length, of this family; why not.
+    NotAPrefix(Family, Slip),
+    /// A prefix of the other family; what was probably meant.
+    OtherFamily(IpNet),
     /// Bits are set behind the prefix length; the prefix that was probably meant.
     HostBits(String),
     /// A range that no pod can live in; which one it touches.
@@ -70,7 +74,12 @@ impl fmt::Display for AddrError {
             AddrError::TooLong(max) => write!(f, "is longer than {max} bytes"),
             AddrError::BadCharacter(rule) => f.write_str(rule),
             AddrError::Reserved => f.write_str("is a reserved name"),
-            AddrError::NotAPrefix(family) => write!(f, "is not an {family} prefix such as {}", example(*family)),
+            AddrError::NotAPrefix(family, Slip::Other) => {
+                write!(f, "is not an {family} prefix such as {}", example(*family))
+            }
+            AddrError::NotAPrefix(_, slip) => slip.fmt(f),
+            AddrError::OtherFamily(net @ IpNet::V4(_)) => write!(f, "is an IPv4 prefix: write cidr4: {net}"),
+            AddrError::OtherFamily(net @ IpNet::V6(_)) => write!(f, "is an IPv6 prefix: write cidr6: '{net}'"),
             AddrError::HostBits(meant) => write!(f, "has bits set behind the prefix length (did you mean {meant}?)"),
             AddrError::NotUnicast(what) => write!(f, "overlaps {what}, where no pod can live"),
             AddrError::PrefixLength(rule) => f.write_str(rule),
@@ -282,9 +291,12 @@ impl FromStr for Mac {
 /// # Errors
 /// Every variant that names a prefix; the message reads on from the value (`"… is not an IPv6 prefix"`).
 pub fn parse_prefix6(text: &str) -> Result<Ipv6Net, AddrError> {
-    let net: Ipv6Net = text.trim().parse().map_err(|_| AddrError::NotAPrefix(Family::V6))?;
-    check_prefix6(net)?;
-    Ok(net)
+    match notation::prefix(text.trim()) {
+        Ok(IpNet::V6(net)) => check_prefix6(net).map(|()| net),
+        Ok(net @ IpNet::V4(_)) => Err(AddrError::OtherFamily(net)),
+        Err(Slip::Mapped(net)) => Err(AddrError::OtherFamily(net.into())),
+        Err(slip) => Err(AddrError::NotAPrefix(Family::V6, slip)),
+    }
 }
 
 /// The rule of [`parse_prefix6`], for a prefix that has been read elsewhere.
@@ -316,9 +328,11 @@ pub fn check_prefix6(net: Ipv6Net) -> Result<(), AddrError> {
 /// # Errors
 /// As there.
 pub fn parse_prefix4(text: &str) -> Result<Ipv4Net, AddrError> {
-    let net: Ipv4Net = text.trim().parse().map_err(|_| AddrError::NotAPrefix(Family::V4))?;
-    check_prefix4(net)?;
-    Ok(net)
+    match notation::prefix(text.trim()) {
+        Ok(IpNet::V4(net)) => check_prefix4(net).map(|()| net),
+        Ok(net @ IpNet::V6(_)) => Err(AddrError::OtherFamily(net)),
+        Err(slip) => Err(AddrError::NotAPrefix(Family::V4, slip)),
+    }
 }
 
 /// The IPv4 twin of [`check_prefix6`].
@@ -449,10 +463,16 @@ mod tests {
     fn prefixes_say_what_is_wrong_and_what_was_meant() {
         assert!(parse_prefix6("2001:db8::/64").is_ok());
         assert_eq!(parse_prefix6("2001:db8::1/64"), Err(AddrError::HostBits("2001:db8::/64".into())));
-        assert_eq!(parse_prefix6("10.0.0.0/8"), Err(AddrError::NotAPrefix(Family::V6)));
+        let why = |refused: AddrError| refused.to_string();
+        let other = parse_prefix6("10.0.0.0/8").map_err(why);
+        assert_eq!(other, Err("is an IPv4 prefix: write cidr4: 10.0.0.0/8".into()));
+        let mapped = parse_prefix6("::ffff:10.25.214.0/120").map_err(why);
+        assert_eq!(mapped, Err("is an IPv4 prefix: write cidr4: 10.25.214.0/24".into()));
+        let other = parse_prefix4("2001:db8::/64").map_err(why);
+        assert_eq!(other, Err("is an IPv6 prefix: write cidr6: '2001:db8::/64'".into()));
         assert!(parse_prefix4("10.0.0.0/24").is_ok());
         assert_eq!(parse_prefix4("10.0.0.9/24"), Err(AddrError::HostBits("10.0.0.0/24".into())));
-        for bad in ["fe80::/64", "ff02::/16", "::/0", "::ffff:0:0/96", "fe00::/8"] {
+        for bad in ["fe80::/64", "ff02::/16", "::/0", "::fffe:0:0/96", "fe00::/8"] {
             assert!(matches!(parse_prefix6(bad), Err(AddrError::NotUnicast(_))), "{bad}");
         }
         for bad in ["127.0.0.0/24", "169.254.0.0/24", "224.0.0.0/24", "0.0.0.0/0", "255.255.255.0/24"] {

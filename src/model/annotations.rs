@@ -16,6 +16,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::addr::{AddrError, Family, check_prefix4, check_prefix6, parse_prefix4, parse_prefix6};
 use crate::embed::{Algo, AlgoError};
 use crate::excerpt::Excerpt;
+use crate::notation::{self, Slip};
 
 /// What all annotation keys begin with. Keys without it are somebody else's.
 pub const PREFIX: &str = "flock.fritzlab.net/";
@@ -168,8 +169,8 @@ pub enum Rule {
     NoAddresses,
     /// More addresses than [`ADDRESSES_MAX`]: how many.
     TooManyAddresses(usize),
-    /// An item that is no address.
-    NotAnAddress,
+    /// An item that is no address; why not.
+    NotAnAddress(Slip),
     /// An address that no pod can have.
     Address(AddrError),
     /// An address of a family that the pod does not get, and who switched it off.
@@ -237,7 +238,8 @@ impl fmt::Display for Rule {
             }
             Rule::NoAddresses => f.write_str("is an empty list of addresses (remove the annotation for none)"),
             Rule::TooManyAddresses(count) => write!(f, "has {count} addresses, and {ADDRESSES_MAX} are allowed"),
-            Rule::NotAnAddress => f.write_str("is not an address such as 2001:db8::5 or 192.0.2.5"),
+            Rule::NotAnAddress(Slip::Other) => f.write_str("is not an address such as 2001:db8::5 or 192.0.2.5"),
+            Rule::NotAnAddress(slip) => slip.fmt(f),
             Rule::Address(why) => why.fmt(f),
             Rule::AddressOff(family, level) => write!(f, "is an address of {family}, which the {level} switched off"),
             Rule::Twice => f.write_str("stands there twice"),
@@ -407,7 +409,7 @@ fn addresses(
             let why = AddrError::BadCharacter("has nothing between two commas or at an end");
             return Err(wrong(text, Rule::Address(why)));
         }
-        let ip: IpAddr = item.parse().map_err(|_| wrong(item, Rule::NotAnAddress))?;
+        let ip = notation::address(item).map_err(|slip| wrong(item, Rule::NotAnAddress(slip)))?;
         // The rules of prefixes, which are those of a prefix of one address, too.
         let unicast = match ip {
             IpAddr::V6(ip) => check_prefix6(ip.into()),
@@ -516,10 +518,10 @@ mod tests {
             ("ipv4", "", r#"annotation flock.fritzlab.net/ipv4: "" is neither true nor false"#),
             ("cidr6", " ", r#"flock.fritzlab.net/cidr6: " " is an empty list"#),
             ("cidr4", "10.0.0.0/8,", r#"flock.fritzlab.net/cidr4: "10.0.0.0/8," has nothing between"#),
-            ("cidr6", "10.0.0.0/8", r#"cidr6: "10.0.0.0/8" is not an IPv6 prefix"#),
-            ("cidr4", "2001:db8::/64", r#"cidr4: "2001:db8::/64" is not an IPv4 prefix"#),
+            ("cidr6", "10.0.0.0/8", r#"cidr6: "10.0.0.0/8" is an IPv4 prefix: write cidr4: 10.0.0.0/8"#),
+            ("cidr4", "2001:db8::/64", r#"cidr4: "2001:db8::/64" is an IPv6 prefix: write cidr6:"#),
             ("cidr4", "10.0.0.0/8,10.1.2.3/24", r#"cidr4: "10.1.2.3/24" has bits set"#),
-            ("cidr4", "10.0.0.1", r#"cidr4: "10.0.0.1" is not an IPv4 prefix"#),
+            ("cidr4", "10.0.0.1", r#"cidr4: "10.0.0.1" has no prefix length"#),
         ] {
             let text = refusal(&[(key, value)], &BOTH);
             assert!(text.contains(says), "{text}");
@@ -595,14 +597,14 @@ mod tests {
             for (value, says) in [
                 ("", r#""" is an empty list of addresses"#),
                 ("203.0.113.5,", r#""203.0.113.5," has nothing between"#),
-                ("203.0.113.5/32", r#""203.0.113.5/32" is not an address such as"#),
+                ("203.0.113.5/32", r#""203.0.113.5/32" has a prefix length, and one address is meant"#),
                 ("router", r#""router" is not an address"#),
                 ("203.0.113.5,203.0.113.5", r#""203.0.113.5" stands there twice"#),
                 ("127.0.0.1", r#""127.0.0.1" overlaps the loopback range"#),
                 ("::1", r#""::1" overlaps the reserved range ::/8"#),
                 ("::", r#""::" overlaps the reserved range ::/8"#),
                 ("0.0.0.0", r#""0.0.0.0" overlaps the reserved range"#),
-                ("::ffff:203.0.113.5", "overlaps the reserved range ::/8"),
+                ("::ffff:203.0.113.5", "is IPv4 written as IPv6: write 203.0.113.5"),
                 ("ff02::1", "overlaps the multicast range"),
                 ("224.0.0.1", "overlaps the multicast range"),
                 ("fe80::1", "overlaps the link-local range"),

@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Visitor};
 
 use crate::addr::{IF_NAME_MAX, IfName};
 use crate::excerpt::Excerpt;
+use crate::notation::{self, Slip};
 use crate::text;
 
 /// Most peers of a node.
@@ -262,8 +263,8 @@ pub enum BgpRule {
     Asn,
     /// Not written as an IPv4 address, or 0.0.0.0.
     RouterId,
-    /// Not a prefix.
-    Prefix,
+    /// Not a prefix; why not.
+    Prefix(Slip),
     /// Bits are set behind the prefix length; the prefix that was probably meant.
     HostBits(IpNet),
     /// A prefix that no peer may give.
@@ -272,8 +273,8 @@ pub enum BgpRule {
     Twice(String),
     /// Not a name.
     Name,
-    /// Not an address.
-    Address,
+    /// Not an address; why not.
+    Address(Slip),
     /// An address that no router can have.
     NotUnicast,
     /// Not the name of a link.
@@ -307,7 +308,8 @@ impl fmt::Display for BgpRule {
             BgpRule::AtMost(max) => write!(f, "has too many entries: at most {max} are allowed"),
             BgpRule::Asn => write!(f, "must be an AS number, from 1 to {ASN_MAX}, or the word external"),
             BgpRule::RouterId => f.write_str("must be written like an IPv4 address, such as 192.0.2.11, and not be 0.0.0.0"),
-            BgpRule::Prefix => f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32"),
+            BgpRule::Prefix(Slip::Other) => f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32"),
+            BgpRule::Prefix(slip) => slip.fmt(f),
             BgpRule::HostBits(meant) => write!(f, "has bits set behind the prefix length (did you mean {meant}?)"),
             BgpRule::Reserved => {
                 f.write_str("is loopback, link-local, multicast or reserved, and is never taken from a peer: remove it")
@@ -318,12 +320,13 @@ impl fmt::Display for BgpRule {
                 "must be a small letter, then small letters, digits and _, {PEER_NAME_MAX} at most: it names the session in the \
                  routing daemon"
             ),
-            BgpRule::Address => f.write_str(
+            BgpRule::Address(Slip::Zone | Slip::Other) => f.write_str(
                 "is not an IP address such as 192.0.2.1, 2001:db8::1 or fe80::1; the link of a link-local one belongs into \
                  interface",
             ),
+            BgpRule::Address(slip) => slip.fmt(f),
             BgpRule::NotUnicast => {
-                f.write_str("is no address of a router: it is unspecified, loopback, multicast, broadcast or IPv4-mapped")
+                f.write_str("is no address of a router: it is unspecified, loopback, multicast or broadcast")
             }
             BgpRule::Link => write!(
                 f,
@@ -475,7 +478,7 @@ fn import(written: Vec<String>) -> Result<Vec<IpNet>, BgpError> {
     let mut import: Vec<IpNet> = Vec::new();
     for (index, text) in written.iter().enumerate() {
         let wrong = |rule| broken(format!("spec.bgp.import[{index}]"), text, rule);
-        let net: IpNet = text.parse().map_err(|_| wrong(BgpRule::Prefix))?;
+        let net = notation::prefix(text).map_err(|slip| wrong(BgpRule::Prefix(slip)))?;
         if net.trunc() != net {
             return Err(wrong(BgpRule::HostBits(net.trunc())));
         }
@@ -517,10 +520,13 @@ fn name(path: impl FnOnce() -> String, text: &str) -> Result<PeerName, BgpError>
 }
 
 fn address(path: impl FnOnce() -> String, text: &str) -> Result<IpAddr, BgpError> {
-    let Ok(address) = text.parse::<IpAddr>() else { return Err(broken(path(), text, BgpRule::Address)) };
+    let address = match notation::address(text) {
+        Ok(address) => address,
+        Err(slip) => return Err(broken(path(), text, BgpRule::Address(slip))),
+    };
     let unicast = match address {
         IpAddr::V4(ip) => !(ip.octets()[0] == 0 || ip.is_loopback() || ip.is_multicast() || ip.octets()[0] >= 240),
-        // ::/8 holds the unspecified and the loopback address and IPv4-mapped ones.
+        // ::/8 holds the unspecified and the loopback address.
         IpAddr::V6(ip) => !(ip.octets()[0] == 0 || ip.is_multicast()),
     };
     if unicast { Ok(address) } else { Err(broken(path(), text, BgpRule::NotUnicast)) }

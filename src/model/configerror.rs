@@ -8,6 +8,7 @@ use core::fmt;
 use crate::addr::{AddrError, Family};
 use crate::bgp::BgpError;
 use crate::excerpt::Excerpt;
+use crate::notation::Slip;
 use crate::policy::spec::NAMESPACE_RULE;
 use crate::text::TextError;
 
@@ -72,8 +73,8 @@ pub enum FieldRule {
     Link(&'static str),
     /// Not the name of a Kubernetes namespace.
     Namespace,
-    /// Not a prefix of either family.
-    AnyPrefix,
+    /// Not a prefix of either family; why not.
+    AnyPrefix(Slip),
 }
 
 impl fmt::Display for ConfigError {
@@ -114,7 +115,8 @@ impl fmt::Display for FieldRule {
             FieldRule::Twice => f.write_str("stands there twice: remove one of the two"),
             FieldRule::Link(rule) => f.write_str(rule),
             FieldRule::Namespace => f.write_str(NAMESPACE_RULE),
-            FieldRule::AnyPrefix => f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32"),
+            FieldRule::AnyPrefix(Slip::Other) => f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32"),
+            FieldRule::AnyPrefix(slip) => slip.fmt(f),
             FieldRule::Between(min, max) => write!(f, "must be between {min} and {max}"),
         }
     }

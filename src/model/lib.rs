@@ -29,6 +29,7 @@ pub mod ipam;
 pub mod lease;
 pub mod masquerade;
 pub mod nodeconfig;
+pub mod notation;
 pub mod observed;
 pub mod peers;
 pub mod permit;

@@ -13,11 +13,14 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::addr::{AddrError, Family, GATEWAY4, IfName, POD_LINKS, parse_prefix4, parse_prefix6};
+use crate::addr::{
+    AddrError, Family, GATEWAY4, IfName, POD_LINKS, check_prefix4, check_prefix6, parse_prefix4, parse_prefix6,
+};
 use crate::annotations::{Defaults, IP_ALGO, of_the_node};
 use crate::bgp::{Bgp, SpecBgp};
 use crate::configerror::{ConfigError, FieldRule, TEXT_MAX};
 use crate::excerpt::Excerpt;
+use crate::notation;
 use crate::policing::{self, Policing, SpecMasquerade, SpecPolicy};
 use crate::text::{self, TextError};
 
@@ -445,10 +448,12 @@ fn extra_prefixes(texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
     }
     let mut prefixes: Vec<IpNet> = Vec::new();
     for text in texts {
-        let net = match text.contains(':') {
-            true => prefix(PATH, text, parse_prefix6).map(IpNet::from)?,
-            false => prefix(PATH, text, parse_prefix4).map(IpNet::from)?,
+        let net = notation::prefix(text.trim()).map_err(|slip| wrong(text, FieldRule::AnyPrefix(slip)))?;
+        let checked = match net {
+            IpNet::V6(net) => check_prefix6(net),
+            IpNet::V4(net) => check_prefix4(net),
         };
+        checked.map_err(|why| wrong(text, FieldRule::Prefix(why)))?;
         if prefixes.contains(&net) {
             return Err(wrong(text, FieldRule::Twice));
         }
@@ -513,7 +518,7 @@ mod tests {
                 "extraPrefixes: [10.1.0.1/24]",
                 "spec.extraPrefixes: \"10.1.0.1/24\" has bits set behind the prefix length (did you mean 10.1.0.0/24?)",
             ),
-            ("extraPrefixes: [10.1.0.1]", "spec.extraPrefixes: \"10.1.0.1\" is not an IPv4 prefix such as 10.0.0.0/24"),
+            ("extraPrefixes: [10.1.0.1]", "spec.extraPrefixes: \"10.1.0.1\" has no prefix length"),
             (
                 "extraPrefixes: ['fe80::/64']",
                 "spec.extraPrefixes: \"fe80::/64\" overlaps the link-local range fe80::/10",
@@ -632,7 +637,8 @@ mod tests {
             ("{}", "spec has neither cidr6 nor cidr4"),
             ("{cidr6: null}", "spec has neither"),
             ("{cidr6: '2001:db8::1/64'}", "spec.cidr6: \"2001:db8::1/64\" has bits set behind"),
-            ("{cidr6: 10.0.0.0/24}", "spec.cidr6: \"10.0.0.0/24\" is not an IPv6 prefix"),
+            ("{cidr6: 10.0.0.0/24}", "spec.cidr6: \"10.0.0.0/24\" is an IPv4 prefix: write cidr4: 10.0.0.0/24"),
+            ("{cidr4: 10.025.214.0/24}", "which some programs take for octal: write 10.25.214.0/24"),
             ("{cidr6: '2001:db8::/127'}", "the smallest range is /126"),
             ("{cidr6: '2000::/15'}", "the largest range is /16"),
             ("{cidr6: 'fe80::/64'}", "overlaps the link-local range"),

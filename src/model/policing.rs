@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::configerror::{ConfigError, FieldRule};
 use crate::excerpt::Excerpt;
+use crate::notation;
 use crate::policy::spec::is_namespace;
 use crate::text;
 
@@ -193,7 +194,7 @@ fn destinations(path: &'static str, texts: &[String]) -> Result<Vec<IpNet>, Conf
     }
     let mut nets: Vec<IpNet> = Vec::new();
     for text in texts {
-        let net: IpNet = text.trim().parse().map_err(|_| wrong(text, FieldRule::AnyPrefix))?;
+        let net = notation::prefix(text.trim()).map_err(|slip| wrong(text, FieldRule::AnyPrefix(slip)))?;
         if net.trunc() != net {
             return Err(wrong(text, FieldRule::Prefix(crate::addr::AddrError::HostBits(net.trunc().to_string()))));
         }
@@ -270,7 +271,7 @@ mod tests {
                 "spec.sourceAnyNamespaces: \"65\" are too many: at most 64 are allowed",
             ),
             ("masquerade: {except: [10.0.0.1/8]}", "spec.masquerade.except: \"10.0.0.1/8\" has bits set behind"),
-            ("masquerade: {except: [10.0.0.1]}", "spec.masquerade.except: \"10.0.0.1\" is not a prefix"),
+            ("masquerade: {except: [10.0.0.1]}", "spec.masquerade.except: \"10.0.0.1\" has no prefix length"),
             (
                 "masquerade: {except: [10.0.0.0/8, 10.0.0.0/8]}",
                 "spec.masquerade.except: \"10.0.0.0/8\" stands there twice",
