@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flock::cli::help::named;
-use flock::cli::table::FLAGS;
+use flock::cli::pages::every_flag;
 
 /// The rooms of the house, which are the folders of src and the plugin, with every arrow between them. A new one is a line here,
 /// for a reviewer to see.
@@ -435,12 +435,12 @@ fn documents_name_files_and_flags_that_exist() {
         }
         for line in text.lines().filter(|line| line.contains("flock-agent") && !line.contains("systemctl")) {
             for flag in line.split([' ', '`', '=']).filter(|word| word.starts_with("--")) {
-                assert!(FLAGS.iter().any(|known| known.name == flag), "{}: {flag}", path.display());
+                assert!(every_flag().any(|known| known.name == flag), "{}: {flag}", path.display());
             }
         }
     }
     let readme = fs::read_to_string(root().join("README.md")).expect("text");
-    for flag in FLAGS {
+    for flag in every_flag() {
         let cell = format!("`{}`", named(flag));
         let row = readme.lines().find(|line| line.starts_with("| ") && line.contains(&cell));
         let row = row.unwrap_or_else(|| panic!("README.md does not describe {cell}"));

@@ -2,7 +2,8 @@
 //!
 //! Must not hold a word about any program itself.
 
-use crate::cli::table::{Default, Flag, Kind, Operand, PAGES, Page, Program, Value};
+use crate::cli::pages::PAGES;
+use crate::cli::table::{Default, Flag, Kind, Operand, Page, Program, Value};
 
 /// Longest line, in characters.
 const WIDTH: usize = 80;

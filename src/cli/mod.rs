@@ -3,7 +3,9 @@
 //! Stands above the programs: it hands them what they need, and they do not know how it is typed. Must not know what a program
 //! does with it.
 
+pub mod flags;
 pub mod help;
+pub mod pages;
 pub mod reader;
 pub mod table;
 
@@ -18,7 +20,7 @@ use crate::agent::routing::bird::Places;
 use crate::agent::routing::commands;
 use crate::agent::settings::{ConfigSource, Settings};
 use crate::cli::reader::{Asked, Given, UsageError};
-use crate::cli::table::Program;
+use crate::cli::table::{Flag, Page, Program};
 use crate::install;
 use crate::install::order::{AgentPlaces, Common, Order};
 use crate::process::exit::Exit;
@@ -31,7 +33,7 @@ pub fn run() -> ExitCode {
     let exit = match asked.and_then(|asked| carry_out(&asked)) {
         Ok(exit) => exit,
         Err(error) => {
-            let command = program.page().map(table::Page::command).unwrap_or_default();
+            let command = program.page().map(Page::command).unwrap_or_default();
             log::last_words(format!("flock-agent: {error}; {command} --help lists the flags\n"));
             Exit::Misused
         }
@@ -46,27 +48,27 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
         Asked::Run(Program::Agent, given) => agent::run(agent_settings(given)?),
         Asked::Run(Program::Install, given) => {
             let order = Order::Install {
-                plugin: given.path(&table::PLUGIN),
-                cni_conf: given.has(&table::CNI_CONF),
-                bird: given.has(&table::BIRD),
-                common: common(given, &table::INSTALL_CNI_BIN_DIR),
+                plugin: given.path(&pages::install::PLUGIN),
+                cni_conf: given.has(&pages::install::CNI_CONF),
+                bird: given.has(&pages::install::BIRD),
+                common: common(given, &pages::install::CNI_BIN_DIR),
             };
             install::run(&order, agent_places)
         }
         Asked::Run(Program::Uninstall, given) => {
             let order = Order::Uninstall {
-                force: given.has(&table::FORCE),
-                purge: given.has(&table::PURGE),
-                common: common(given, &table::UNINSTALL_CNI_BIN_DIR),
+                force: given.has(&pages::uninstall::FORCE),
+                purge: given.has(&pages::uninstall::PURGE),
+                common: common(given, &pages::uninstall::CNI_BIN_DIR),
             };
             install::run(&order, agent_places)
         }
         Asked::Run(Program::BirdStop, given) => {
-            commands::stop_bird(&given.needed_path(&table::BIRD_SOCKET)?, &given.needed_path(&table::AGENT_SOCKET)?)
+            commands::stop_bird(&given.needed_path(&flags::BIRD_SOCKET)?, &given.needed_path(&flags::AGENT_SOCKET)?)
         }
         Asked::Run(Program::Withdraw, given) => {
-            let wait = Duration::from_secs(given.needed(&table::WAIT)?);
-            commands::withdraw(&given.needed_path(&table::AGENT_SOCKET)?, wait)
+            let wait = Duration::from_secs(given.needed(&pages::withdraw::WAIT)?);
+            commands::withdraw(&given.needed_path(&flags::AGENT_SOCKET)?, wait)
         }
         Asked::Run(Program::Explain, given) => {
             let (words, source) = question(given)?;
@@ -81,7 +83,7 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
                 }
             }
         }
-        Asked::Run(Program::Announce, given) => commands::announce(&given.needed_path(&table::AGENT_SOCKET)?),
+        Asked::Run(Program::Announce, given) => commands::announce(&given.needed_path(&flags::AGENT_SOCKET)?),
     })
 }
 
@@ -93,22 +95,25 @@ fn print(text: &str) -> Exit {
 }
 
 fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
-    let source = match (given.path(&table::NODE_CONFIG), given.path(&table::KUBECONFIG)) {
+    let source = match (given.path(&pages::agent::NODE_CONFIG), given.path(&pages::agent::KUBECONFIG)) {
         (Some(path), _) => ConfigSource::File(path),
         (None, Some(path)) => ConfigSource::Kubeconfig(path),
         (None, None) => ConfigSource::Pod,
     };
     Ok(Settings {
         source,
-        node_name: given.text(&table::NODE_NAME),
-        socket: given.needed_path(&table::SOCKET)?,
-        state_dir: given.needed_path(&table::STATE_DIR)?,
-        policy_dir: given.path(&table::POLICY_DIR),
-        cni_conf_dir: given.path(&table::CNI_CONF_DIR),
-        import: given.needed_path(&table::IMPORT)?,
-        bird: Places { file: given.needed_path(&table::BIRD_CONFIG)?, socket: given.needed_path(&table::BIRD_SOCKET)? },
-        log_format: given.needed(&table::LOG_FORMAT)?,
-        log_level: given.needed(&table::LOG_LEVEL)?,
+        node_name: given.text(&pages::agent::NODE_NAME),
+        socket: given.needed_path(&pages::agent::SOCKET)?,
+        state_dir: given.needed_path(&pages::agent::STATE_DIR)?,
+        policy_dir: given.path(&pages::agent::POLICY_DIR),
+        cni_conf_dir: given.path(&pages::agent::CNI_CONF_DIR),
+        import: given.needed_path(&pages::agent::IMPORT)?,
+        bird: Places {
+            file: given.needed_path(&pages::agent::BIRD_CONFIG)?,
+            socket: given.needed_path(&flags::BIRD_SOCKET)?,
+        },
+        log_format: given.needed(&pages::agent::LOG_FORMAT)?,
+        log_level: given.needed(&pages::agent::LOG_LEVEL)?,
     })
 }
 
@@ -118,20 +123,20 @@ fn question(given: &Given) -> Result<(Words, Source), UsageError> {
     let mut needed = |name| operands.next().ok_or(UsageError::NoValue(name));
     let (from, to) = (needed("FROM")?, needed("TO")?);
     let words = Words { from, to, port: operands.next() };
-    let (config, socket) = (given.path(&table::EXPLAIN_NODE_CONFIG), &table::EXPLAIN_SOCKET);
-    let source = match given.path(&table::EXPLAIN_POLICY_DIR) {
-        Some(_) if given.has(socket) => return Err(UsageError::Both(socket.name, table::EXPLAIN_POLICY_DIR.name)),
+    let (config, socket) = (given.path(&pages::explain::NODE_CONFIG), &pages::explain::SOCKET);
+    let source = match given.path(&pages::explain::POLICY_DIR) {
+        Some(_) if given.has(socket) => return Err(UsageError::Both(socket.name, pages::explain::POLICY_DIR.name)),
         Some(policies) => Source::Files { policies, config },
         None if config.is_some() => {
-            return Err(UsageError::Alone(table::EXPLAIN_NODE_CONFIG.name, table::EXPLAIN_POLICY_DIR.name));
+            return Err(UsageError::Alone(pages::explain::NODE_CONFIG.name, pages::explain::POLICY_DIR.name));
         }
         None => Source::Agent(given.needed_path(socket)?),
     };
     Ok((words, source))
 }
 
-fn common(given: &Given, cni_bin_dir: &table::Flag) -> Common {
-    Common { cni_bin_dir: given.path(cni_bin_dir), root: given.path(&table::ROOT), dry_run: given.has(&table::DRY_RUN) }
+fn common(given: &Given, cni_bin_dir: &Flag) -> Common {
+    Common { cni_bin_dir: given.path(cni_bin_dir), root: given.path(&flags::ROOT), dry_run: given.has(&flags::DRY_RUN) }
 }
 
 /// Where an agent with these flags has its socket and directories; none if it would not start with them.

@@ -9,7 +9,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::cli::table::{Default, Flag, HELP, Kind, Operand, PAGES, Program, VERSION};
+use crate::cli::flags::HELP;
+use crate::cli::pages::PAGES;
+use crate::cli::pages::agent::VERSION;
+use crate::cli::table::{Default, Flag, Kind, Operand, Program};
 
 /// Largest number of seconds.
 const SECONDS_MAX: u64 = 60;

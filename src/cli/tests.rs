@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::*;
+use crate::cli::pages::{PAGES, every_flag};
 use crate::cli::reader::program;
-use crate::cli::table::{Default, FLAGS, Kind, Operand, PAGES};
+use crate::cli::table::{Default, Kind, Operand};
 use crate::process::log::{Format, Level};
 
 fn read(line: &str) -> Result<Asked, UsageError> {
@@ -65,10 +66,10 @@ fn every_flag_reaches_what_it_is_for() {
     assert_eq!(settings("").source, ConfigSource::Pod);
     let of_uninstall = given("uninstall --root=a=b --dry-run --force --cni-bin-dir /x");
     let expected = Common { cni_bin_dir: Some("/x".into()), root: Some("a=b".into()), dry_run: true };
-    assert_eq!(common(&of_uninstall, &table::UNINSTALL_CNI_BIN_DIR), expected);
-    assert!(of_uninstall.has(&table::FORCE) && !of_uninstall.has(&table::PURGE));
+    assert_eq!(common(&of_uninstall, &pages::uninstall::CNI_BIN_DIR), expected);
+    assert!(of_uninstall.has(&pages::uninstall::FORCE) && !of_uninstall.has(&pages::uninstall::PURGE));
     let of_install = given("install --cni-conf --plugin p");
-    assert!(of_install.has(&table::CNI_CONF) && of_install.path(&table::PLUGIN) == Some("p".into()));
+    assert!(of_install.has(&pages::install::CNI_CONF) && of_install.path(&pages::install::PLUGIN) == Some("p".into()));
 }
 
 // covers: FM-Q16
@@ -79,7 +80,7 @@ fn a_path_is_taken_byte_by_byte_in_either_form() {
     inline.push(odd);
     for arguments in [vec![inline], vec!["--state-dir".into(), odd.to_owned()]] {
         let Ok(Asked::Run(_, given)) = reader::read(Program::Agent, arguments) else { panic!("not understood") };
-        assert_eq!(given.path(&table::STATE_DIR).as_deref().map(Path::as_os_str), Some(odd));
+        assert_eq!(given.path(&pages::agent::STATE_DIR).as_deref().map(Path::as_os_str), Some(odd));
     }
     let mut no_flag = OsString::from("--\u{e9}");
     no_flag.push(odd);
@@ -158,13 +159,13 @@ fn operands_stand_anywhere_and_each_of_them_is_needed() {
     const OPERANDS: &[Operand] =
         &[Operand { name: "POD", needed: true, help: "a pod" }, Operand { name: "FILE", needed: true, help: "a file" }];
     let read = |line: &str| {
-        let flags = [&table::ROOT, &table::DRY_RUN];
+        let flags = [&flags::ROOT, &flags::DRY_RUN];
         reader::read_by(Program::Install, &flags, OPERANDS, line.split_whitespace().map(OsString::from))
     };
     for line in ["a/b --root /x c", "--root=/x a/b c", "a/b c --root /x --dry-run"] {
         let Ok(Asked::Run(_, given)) = read(line) else { panic!("not understood: {line}") };
         assert_eq!(given.operands(), ["a/b", "c"], "{line}");
-        assert_eq!(given.path(&table::ROOT), Some("/x".into()), "{line}");
+        assert_eq!(given.path(&flags::ROOT), Some("/x".into()), "{line}");
     }
     for (line, why) in [("", "POD needs a value"), ("a", "FILE needs a value"), ("a b c", "\"c\""), ("a -b", "\"-b\"")]
     {
@@ -213,15 +214,15 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
             assert!(names.insert(flag.name.to_owned()), "{} has {} twice", page.command(), flag.name);
             assert!(flag.letter.is_none_or(|letter| names.insert(format!("-{letter}"))), "{}", flag.name);
         }
-        assert!(page.program.flags().any(|flag| flag.name == table::HELP.name), "{} has no help", page.command());
+        assert!(page.program.flags().any(|flag| flag.name == flags::HELP.name), "{} has no help", page.command());
         assert_eq!(page.program.page().map(|found| found.word), Some(page.word), "{} has one page", page.command());
         assert!(page.operands.is_empty() || page.word.is_some(), "a word would be taken for an operand");
         assert!(page.operands.is_sorted_by_key(|operand| !operand.needed), "{}", page.command());
     }
-    for flag in FLAGS {
-        assert!(flag.name.starts_with("--") && !flag.programs.is_empty(), "{}", flag.name);
+    for flag in every_flag() {
+        assert!(flag.name.starts_with("--"), "{}", flag.name);
         for other in flag.excludes {
-            let other = FLAGS.iter().find(|known| known.name == *other).expect("a flag");
+            let other = every_flag().find(|known| known.name == *other).expect("a flag");
             assert!(other.excludes.contains(&flag.name), "{} excludes one that does not know of it", flag.name);
         }
         for text in [flag.help, flag.value.as_ref().map_or("", |value| value.name)] {
@@ -248,7 +249,7 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
 fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
     for page in PAGES {
         let text = help::text(page.program);
-        for flag in FLAGS {
+        for flag in every_flag() {
             let listed = text.contains(&format!("\n  {} ", help::named(flag)));
             let has = page.program.flags().any(|own| help::named(own) == help::named(flag));
             assert_eq!(listed, has, "{}: {}", page.command(), flag.name);

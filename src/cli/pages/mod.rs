@@ -1,0 +1,36 @@
+//! What there is to say about each program: one file each, with the flags that only it has.
+//!
+//! A new program is a file here, its line in [`PAGES`] and its variant of `Program`. Must not hold a flag of several programs.
+
+pub mod agent;
+pub mod announce;
+pub mod bird_stop;
+pub mod explain;
+pub mod install;
+pub mod uninstall;
+pub mod withdraw;
+
+use crate::cli::flags;
+use crate::cli::table::{Flag, Page, Program};
+
+/// Every program, the daemon first, in the order of the help.
+pub const PAGES: &[Page] =
+    &[agent::PAGE, install::PAGE, uninstall::PAGE, bird_stop::PAGE, withdraw::PAGE, announce::PAGE, explain::PAGE];
+
+impl Program {
+    /// What there is to say about it.
+    pub fn page(self) -> Option<&'static Page> {
+        PAGES.iter().find(|page| page.program == self)
+    }
+
+    /// The flags that it has, in the order of the help.
+    pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
+        let own = self.page().map_or(&[][..], |page| page.flags);
+        own.iter().copied().chain([&flags::HELP])
+    }
+}
+
+/// Every flag of every program.
+pub fn every_flag() -> impl Iterator<Item = &'static Flag> {
+    PAGES.iter().flat_map(|page| page.program.flags())
+}
