@@ -4,6 +4,7 @@
 //! callers ask.
 
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 use crate::rpc::listener::BindError;
 use crate::rpc::server::Door;
 
@@ -17,6 +18,7 @@ const REFUSALS: u32 = 3;
 pub struct Entrance {
     door: Door,
     refused: u32,
+    unreachable: Lasting,
 }
 
 /// The agent cannot be called and cannot help itself.
@@ -26,7 +28,7 @@ pub struct Deaf;
 impl Entrance {
     /// The entrance that `door` keeps. No look has failed yet.
     pub fn new(door: Door) -> Entrance {
-        Entrance { door, refused: 0 }
+        Entrance { door, refused: 0, unreachable: Lasting::default() }
     }
 
     /// Looks at the socket once, which costs one file's metadata when all is well.
@@ -37,6 +39,7 @@ impl Entrance {
         let error = match self.door.keep_bound() {
             Ok(bound) => {
                 self.refused = 0;
+                self.unreachable.over(|| log::info("callers reach the agent again"));
                 if bound {
                     log::warn("socket was gone from its place, and is bound again").write_limited();
                 }
@@ -46,7 +49,7 @@ impl Entrance {
         };
         let refused = matches!(error, BindError::Directory(_) | BindError::Io { .. });
         self.refused = if refused { self.refused + 1 } else { 0 };
-        log::error("callers cannot reach the agent").with("err", error).write_limited();
+        self.unreachable.met(error, || log::error("callers cannot reach the agent"));
         if self.refused < REFUSALS { Ok(()) } else { Err(Deaf) }
     }
 }

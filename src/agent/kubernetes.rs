@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
 use crate::agent::ledger::Ledger;
-use crate::agent::node::cluster::{NodeConfigAudience, PodAudience, tell};
+use crate::agent::node::cluster::{Hearing, NodeConfigAudience, PodAudience, tell};
 use crate::agent::node::credentials::Ends;
 use crate::agent::node::own_peer::OwnPeer;
 use crate::agent::node::peers::{Listed, PeerAudience};
@@ -129,7 +129,8 @@ impl Kubernetes {
         };
 
         let (configs_stopped, configs, of_configs) = (stopped(), client.clone(), leaving.clone());
-        let mut audience = NodeConfigAudience { node: node.clone(), published, wake };
+        let hearing = Hearing::new("nodeconfigs");
+        let mut audience = NodeConfigAudience { node: node.clone(), published, wake, hearing };
         let kind = NodeConfigs { node: node.clone() };
         threads.start("watch-nodeconfigs", move || {
             reflect(&configs, kind, &configs_stopped, &mut audience);
@@ -138,7 +139,8 @@ impl Kubernetes {
 
         let (pods_stopped, watch, of_pods) = (stopped(), client.clone(), leaving.clone());
         let own = OwnPods::new(policing.clone());
-        let mut audience = PodAudience { pods, routing: routing.clone(), policing: own };
+        let hearing = Hearing::new("pods");
+        let mut audience = PodAudience { pods, routing: routing.clone(), policing: own, hearing };
         let kind = PodsOfNode { node: node.clone(), policing: Some(PodReader::default()) };
         threads.start("watch-pods", move || {
             reflect(&watch, kind, &pods_stopped, &mut audience);
@@ -146,7 +148,8 @@ impl Kubernetes {
         })?;
 
         let (peers_stopped, watch, of_peers) = (stopped(), client.clone(), leaving.clone());
-        let mut audience = PeerAudience { listed: peers.clone(), routing, police: police.clone() };
+        let hearing = Hearing::new("nodepeers");
+        let mut audience = PeerAudience { listed: peers.clone(), routing, police: police.clone(), hearing };
         threads.start("watch-nodepeers", move || {
             reflect(&watch, NodePeers, &peers_stopped, &mut audience);
             end_with(&of_peers);

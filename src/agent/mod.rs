@@ -48,6 +48,7 @@ pub mod requirements;
 pub mod routing;
 pub mod settings;
 pub mod start;
+pub mod subject;
 pub mod suspicion;
 pub mod threads;
 pub mod verbs;

@@ -122,7 +122,7 @@ fn carry_out(conn: &mut Conn, steps: &[Step], lost: bool) -> Option<String> {
             true => log::warn("neighbour proxies were changed by somebody, and are put back"),
             false => log::info("neighbour proxies changed"),
         };
-        line.with("added", added).with("removed", removed).write_limited();
+        line.number("added", added).number("removed", removed).write_limited();
     }
     failure
 }

@@ -13,8 +13,8 @@ pub fn to_log() -> Notify {
     Arc::new(|notice| match notice {
         Notice::Accept(error) => log::warn("connection cannot be accepted").with("err", error).write_limited(),
         Notice::ForeignUid { uid, pid } => log::warn("caller refused: neither root nor this user")
-            .with("uid", uid)
-            .with_some("pid", pid)
+            .number("uid", uid)
+            .number_some("pid", pid)
             .write_limited(),
         // A connection that brought nothing: a plugin has only looked whether the agent listens.
         Notice::Request(FrameError::Closed(0)) => {}

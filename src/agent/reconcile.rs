@@ -26,12 +26,14 @@ use crate::agent::verbs::wire;
 use crate::process::failpoint;
 use crate::process::foreign_file::open_regular;
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 use crate::process::progress::Progress;
 use crate::record::boot_clock;
 use crate::record::import;
 use crate::record::notes::{Notes, Waiting};
+use cni::verb::Verb;
 use model::addr::{Attachment, LinkEnd};
-use model::lease::Lease;
+use model::lease::{Lease, PodName};
 use model::observed::Observed;
 use model::plan;
 use model::recover::{Repair, repairs};
@@ -78,6 +80,12 @@ pub struct Reconciler {
     /// Repairs that failed in this round and in the last one, with the reason, which need not be said again.
     failing: HashMap<Attachment, String>,
     failed_before: HashMap<Attachment, String>,
+    /// The pods of what is repaired in this round, for the log: of a lease that has ended, nobody knows its pod.
+    pods: HashMap<Attachment, PodName>,
+    unrecorded: Lasting,
+    unspared: Lasting,
+    unread: Lasting,
+    uncompared: Lasting,
     /// When this agent began, in milliseconds of the boot clock.
     began: u64,
     progress: Progress,
@@ -94,6 +102,11 @@ impl Reconciler {
             budget: Budget::new(LOOKS, INTERVAL, Instant::now()),
             failing: HashMap::new(),
             failed_before: HashMap::new(),
+            pods: HashMap::new(),
+            unrecorded: Lasting::default(),
+            unspared: Lasting::default(),
+            unread: Lasting::default(),
+            uncompared: Lasting::default(),
             began: boot_clock::now_ms(),
             progress: Progress::default(),
         }
@@ -126,24 +139,28 @@ impl Reconciler {
                 }
                 self.replay(&waiting, deadline);
             }
-            Err(error) => log::error("delete notes cannot be read").with("err", error).write(),
+            Err(error) => self.unread.met(error, || log::error("delete notes cannot be read")),
         }
         self.refill();
         Ok(())
     }
 
-    fn refill(&self) {
-        if let Err(error) = self.notes.refill() {
-            log::warn("spare delete notes are missing").with("err", error).write_limited();
+    fn refill(&mut self) {
+        match self.notes.refill() {
+            Ok(()) => self.unspared.over(|| log::info("spare delete notes are there again")),
+            Err(error) => self.unspared.met(error, || log::warn("spare delete notes are missing")),
         }
     }
 
-    fn settle(&self, deadline: Instant) {
+    fn settle(&mut self, deadline: Instant) {
         match self.verbs.ledger().settle(deadline) {
-            Ok(true) => log::info("state is recorded again").write_limited(),
-            Ok(false) => {}
-            Err(Cause::Store(error)) => log::error("state cannot be recorded").with("err", error).write_limited(),
-            Err(_) => log::warn("state is slow to be recorded").write_limited(),
+            Ok(true) => self.unrecorded.ended(log::info("state is recorded again")).write_limited(),
+            Ok(false) => self.unrecorded.over(|| log::info("state is recorded again")),
+            Err(Cause::Store(error)) => self.unrecorded.met(error, || log::error("state cannot be recorded")),
+            Err(cause) => {
+                let fault = Fault { step: Step::Commit, cause };
+                self.unrecorded.met(fault, || log::warn("state is slow to be recorded"));
+            }
         }
     }
 
@@ -202,15 +219,19 @@ impl Reconciler {
         let deadline = Instant::now() + LIMIT;
         self.settle(deadline);
         match self.notes.waiting() {
-            Ok(waiting) => self.replay(&waiting, deadline),
-            Err(error) => log::error("delete notes cannot be read").with("err", error).write_limited(),
+            Ok(waiting) => {
+                self.unread.over(|| log::info("delete notes can be read again"));
+                self.replay(&waiting, deadline);
+            }
+            Err(error) => self.unread.met(error, || log::error("delete notes cannot be read")),
         }
         self.refill();
         let began = boot_clock::now_ms();
         let repairs = match self.compare(deadline) {
             Ok(repairs) => repairs,
-            Err(fault) => return log::warn("reconcile round failed").with("err", fault).write_limited(),
+            Err(fault) => return self.uncompared.met(fault, || log::warn("record and kernel cannot be compared")),
         };
+        self.uncompared.over(|| log::info("record and kernel can be compared again"));
         let mut suspects = HashSet::new();
         for repair in repairs {
             match repair {
@@ -229,30 +250,26 @@ impl Reconciler {
         }
         // A note whose attachment a request works on has its turn in a later round: one request that is held up must not hold
         // up the rest.
-        let busy = self.verbs.ledger().leases(deadline).map(|(_, busy)| busy).unwrap_or_default();
+        let (leases, busy) = self.verbs.ledger().leases(deadline).unwrap_or_default();
         let mut carried_out = Vec::new();
         for note in waiting.notes.iter().filter(|note| !busy.contains(&note.attachment)) {
-            match self.verbs.remove(&note.attachment, &[Unless::MadeAfter(note.at)], deadline) {
+            let lease = leases.iter().find(|lease| lease.attachment == note.attachment);
+            let line = match self.verbs.remove(&note.attachment, &[Unless::MadeAfter(note.at)], deadline) {
                 Ok(done) => {
-                    log::info("noted delete carried out")
-                        .with("cid", &note.attachment.container_id)
-                        .with("if", &note.attachment.ifname)
-                        .with("removed", done == TakenDown::Removed)
-                        .write_limited();
                     carried_out.push(note.clone());
+                    log::info("noted delete carried out").with("removed", done == TakenDown::Removed)
                 }
-                Err(fault) => log::warn("noted delete failed")
-                    .with("cid", &note.attachment.container_id)
-                    .with("err", fault)
-                    .write_limited(),
-            }
+                Err(fault) => log::warn("noted delete failed").with("err", fault),
+            };
+            let pod = lease.and_then(|lease| lease.pod.as_ref());
+            line.with("op", Verb::Del).about((&note.attachment, pod)).write_limited();
         }
         if let Err(error) = self.notes.done(&carried_out) {
             log::warn("delete notes stay").with("err", error).write_limited();
         }
     }
 
-    fn compare(&self, deadline: Instant) -> Result<Vec<Repair>, Fault> {
+    fn compare(&mut self, deadline: Instant) -> Result<Vec<Repair>, Fault> {
         Step::Compare.begin();
         let fail = |cause: Cause| Fault { step: Step::Compare, cause };
         // Links before leases: a link made in between has no lease in an older list, and its request holds the claim in
@@ -260,7 +277,13 @@ impl Reconciler {
         let links = observe::host_links(deadline).map_err(fail)?;
         failpoint::pass("links.listed").ok();
         let (leases, busy) = self.verbs.ledger().leases(deadline).map_err(fail)?;
-        Ok(repairs(leases.iter(), &links, |attachment| busy.contains(attachment), self.began, LONG_AGO))
+        let repairs = repairs(leases.iter(), &links, |attachment| busy.contains(attachment), self.began, LONG_AGO);
+        self.pods.clear();
+        for lease in leases.into_iter().filter(|lease| repairs.iter().any(|repair| repair.is_about(&lease.attachment)))
+        {
+            self.pods.extend(lease.pod.map(|pod| (lease.attachment, pod)));
+        }
+        Ok(repairs)
     }
 
     /// Carries out a repair. `began` is from before the comparison: what was made since then was not compared.
@@ -290,8 +313,8 @@ impl Reconciler {
             },
             Repair::Conflict { attachment, ip, holder } => {
                 return log::error("one address, two links: delete one of the pods")
+                    .about((holder, self.pods.get(holder)))
                     .with("addr", ip)
-                    .with("recorded", holder)
                     .with("unrecorded", attachment)
                     .write_limited();
             }
@@ -311,7 +334,7 @@ impl Reconciler {
             // Limited, since a pod that flaps its end of a link can have it repaired round by round.
             Ok(()) => {
                 self.failing.remove(attachment);
-                log::info(done).with("cid", &attachment.container_id).with("if", &attachment.ifname).write_limited();
+                log::info(done).about((attachment, self.pods.get(attachment))).write_limited();
             }
             Err(fault) => {
                 let why = fault.to_string();
@@ -320,8 +343,8 @@ impl Reconciler {
                 self.failing.insert(attachment.clone(), why.clone());
                 if !said {
                     log::warn("repair failed")
+                        .about((attachment, self.pods.get(attachment)))
                         .with("repair", done)
-                        .with("cid", &attachment.container_id)
                         .with("err", why)
                         .write_limited();
                 }
@@ -401,16 +424,16 @@ impl Reconciler {
         }
         if turn == Turn::Look && !self.budget.take(Instant::now()) {
             log::warn("somebody keeps taking from pods' links what flock gives them; it is put back in rounds only")
-                .with("seconds", INTERVAL.as_secs())
+                .number("seconds", INTERVAL.as_secs())
                 .write_limited();
             return Ok(false);
         }
         let shown: Vec<String> = lacks.iter().map(ToString::to_string).collect();
         log::warn("host end of a link lacks what flock gave it")
-            .with("cid", &attachment.container_id)
-            .with("if", &attachment.ifname)
+            .about(lease)
             .with("lacks", shown.join(", "))
             .write_limited();
+        self.pods.extend(lease.pod.clone().map(|pod| (attachment.clone(), pod)));
         wire::rewire(lease, &end, &lacks, deadline)?;
         self.verbs.look_beside(lease);
         Ok(true)
@@ -459,7 +482,7 @@ impl Reconciler {
             if claim.lease().is_some() {
                 continue;
             }
-            log::info("attachment of the Go flock taken over").with("cid", &lease.attachment.container_id).write();
+            log::info("attachment of the Go flock taken over").about(&lease).write();
             adopt(claim, lease, deadline)?;
         }
         Ok(())
@@ -467,10 +490,9 @@ impl Reconciler {
 }
 
 fn adopt(claim: Claim, lease: Lease, deadline: Instant) -> Result<bool, Fault> {
-    let container_id = lease.attachment.container_id.clone();
-    match claim.adopt(lease, deadline) {
+    match claim.adopt(lease.clone(), deadline) {
         Err(Cause::Store(error)) => {
-            log::warn("adopted lease not durable yet").with("cid", container_id).with("err", error).write_limited();
+            log::warn("adopted lease not durable yet").about(&lease).with("err", error).write_limited();
             Ok(true)
         }
         other => other.map_err(|cause| Fault { step: Step::Commit, cause }),

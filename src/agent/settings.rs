@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use crate::agent::routing::bird::Places;
-use crate::process::log::{Format, Level};
+use crate::process::log::line::{Format, Level};
 
 /// Everything that is decided before the agent starts.
 #[derive(Debug, PartialEq, Eq)]

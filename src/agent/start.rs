@@ -372,8 +372,8 @@ impl Recovered {
             .with("version", env!("CARGO_PKG_VERSION"))
             .with("node", self.node_name)
             .with("socket", self.socket.display())
-            .with("leases", self.leases)
-            .with("ms", self.began.elapsed().as_millis())
+            .number("leases", self.leases)
+            .took(self.began.elapsed())
             .write();
         notify::send("READY=1");
         let (watching, unwatched) = channel();
@@ -414,7 +414,7 @@ impl Serving {
     pub fn until_told_to_stop(mut self) {
         let signal = self.wait_for_the_end();
         notify::send("STOPPING=1\nSTATUS=finishing requests in service");
-        log::info("flock-agent stops").with_some("signal", signal).write();
+        log::info("flock-agent stops").number_some("signal", signal).write();
         let until = Instant::now() + DRAIN;
         let leaving = self.following.map(Following::leave);
         drop(self.watching);
@@ -427,7 +427,7 @@ impl Serving {
         // only so long.
         self.threads.wait(until);
         if left > 0 {
-            log::warn("requests were still in service").with("requests", left).write();
+            log::warn("requests were still in service").number("requests", left).write();
         }
         drop(self.lock);
     }
@@ -588,8 +588,8 @@ fn report(finding: &Finding) {
             let line = match why {
                 Unusable::Damaged { unreadable, misplaced } => {
                     log::error("state was damaged; what is beyond doubt is in force, and the kernel tells the rest")
-                        .with("unreadable_lines", unreadable)
-                        .with("misplaced_lines", misplaced)
+                        .number("unreadable_lines", *unreadable)
+                        .number("misplaced_lines", *misplaced)
                 }
                 Unusable::Version(found) => {
                     log::error("state is of another flock; the kernel tells what is there").with("version", found)

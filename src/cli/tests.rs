@@ -9,7 +9,7 @@ use super::*;
 use crate::cli::pages::{PAGES, every_flag};
 use crate::cli::reader::program;
 use crate::cli::table::{Default, Kind, Operand};
-use crate::process::log::{Format, Level};
+use crate::process::log::line::{Format, Level};
 
 fn read(line: &str) -> Result<Asked, UsageError> {
     let (program, arguments) = program(line.split_whitespace().map(OsString::from).collect());

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::kube::dates;
 use crate::kube::pem::Origin;
-use crate::process::log;
+use crate::process::dates::timestamp;
 
 /// How long before its end a credential is about to end, 14 days.
 pub const NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -111,7 +111,7 @@ impl fmt::Display for Expiry {
 
 /// A date and a time without what is beyond a second.
 pub fn date(at: SystemTime) -> String {
-    let precise = log::timestamp(at);
+    let precise = timestamp(at);
     format!("{}Z", precise.split_once('.').map_or(precise.as_str(), |(seconds, _)| seconds))
 }
 

@@ -45,6 +45,22 @@ pub enum Repair {
     },
 }
 
+impl Repair {
+    /// Whether it is about this attachment.
+    pub fn is_about(&self, attachment: &Attachment) -> bool {
+        match self {
+            Repair::Undo(of)
+            | Repair::Commit(of)
+            | Repair::Forget(of)
+            | Repair::Release(of)
+            | Repair::Rewire(of)
+            | Repair::Remove(of) => of == attachment,
+            Repair::Amend(lease) | Repair::Adopt(lease) => lease.attachment == *attachment,
+            Repair::Conflict { attachment: of, holder, .. } => of == attachment || holder == attachment,
+        }
+    }
+}
+
 /// What sets record and kernel apart, in the order in which it is to be put right: ends before beginnings, as the former may
 /// set addresses free that the latter have. Attachments that are `busy` have a request in service and are left to it. `began`
 /// is when this agent began and `now` is for leases that are made anew, both in milliseconds of the boot clock.

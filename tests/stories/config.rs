@@ -636,20 +636,3 @@ fn the_hosts_name_becomes_the_nodes_as_with_kubelet_and_what_cannot_is_refused()
     }
     assert!(!host.path("/run/other").exists(), "nothing was touched");
 }
-
-#[test]
-fn every_line_of_a_json_log_is_one_object() {
-    let host = Host::new();
-    let agent = host.agent().args(&["--log-format", "json"]).start();
-    let pod = host.pod("p");
-    let attached = host.add(&pod).annotations(&[("colour", "\"red\"\n")]).result();
-    host.add(&pod).error();
-    host.del(&pod).done();
-    let log = agent.stop();
-    let lines: Vec<Value> =
-        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
-    assert!(lines.iter().all(|line| ["time", "level", "msg"].iter().all(|key| line[key].is_string())), "{log}");
-    let add = lines.iter().find(|line| line["op"] == "ADD" && line["msg"] == "request served").expect("a line for ADD");
-    assert_eq!((&add["cid"], &add["if"], &add["pod"]), (&json!("p"), &json!("eth0"), &json!("default/p")));
-    assert!(attached.ips().iter().all(|ip| add["addr"].as_str().is_some_and(|text| text.contains(&ip.to_string()))));
-}

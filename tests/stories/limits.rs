@@ -515,7 +515,7 @@ fn a_log_that_nobody_reads_holds_up_no_call_and_what_it_lacks_is_said_when_it_is
     let host = Host::new();
     let (mut reader, writer) = full_pipe();
     let agent = host.agent().stderr(writer).start();
-    let many = flock::process::log::QUEUE_LINES + 1000;
+    let many = flock::process::log::queue::QUEUE_LINES + 1000;
     calls_go_on(&host, many);
     assert!(memory(&agent, "VmRSS:") < 64, "{} MiB", memory(&agent, "VmRSS:"));
     // Somebody begins to read, and there is room again when he has come to the gap.
@@ -588,7 +588,7 @@ fn a_log_on_a_full_disk_goes_on_when_there_is_room() {
     let agent = host.agent().stderr(std::fs::File::create(&file).unwrap()).start();
     calls_go_on(&host, 500);
     host.run("rm /run/log/ballast");
-    host.cni("STATUS").done();
+    agent.signal("HUP");
     wait_for("the gap to be said", || log().contains("lines_dropped=").then_some(()));
     agent.stop();
     let text = log();
@@ -663,11 +663,15 @@ fn the_limits_are_written_down_as_they_are() {
         ("a NodeConfig", format!("{} KiB", model::configerror::TEXT_MAX / 1024)),
         (
             "lines of the log that wait for its reader",
-            format!("{}, {} KiB", flock::process::log::QUEUE_LINES, flock::process::log::QUEUE_BYTES / 1024),
+            format!(
+                "{}, {} KiB",
+                flock::process::log::queue::QUEUE_LINES,
+                flock::process::log::queue::QUEUE_BYTES / 1024
+            ),
         ),
         (
             "lines of the log of one kind",
-            format!("{} in {} s", flock::process::log::LIMIT, flock::process::log::WINDOW.as_secs()),
+            format!("{} in {} s", flock::process::log::storms::LIMIT, flock::process::log::storms::WINDOW.as_secs()),
         ),
     ] {
         let row = format!("| {what} | {limit} |");

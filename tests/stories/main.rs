@@ -33,6 +33,7 @@ mod kernel;
 mod kernel_routes;
 mod kube_client;
 mod limits;
+mod log;
 mod masquerade;
 mod netlink_faults;
 mod nftables;

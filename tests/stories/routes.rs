@@ -314,6 +314,6 @@ fn a_pod_whose_interface_comes_and_goes_all_the_time_bothers_routers_only_now_an
     let told: Vec<&str> = log.lines().filter(|line| line.contains("again and again")).collect();
     assert!(told.len() as u64 <= allowed - 4 && (times >= 20 || !told.is_empty()), "{times} times: {told:?}");
     for line in told {
-        assert!(["cid=", "if=eth0", "remedy="].iter().all(|words| line.contains(words)), "{line}");
+        assert!(["cid=", "ifname=eth0", "remedy="].iter().all(|words| line.contains(words)), "{line}");
     }
 }

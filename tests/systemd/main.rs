@@ -12,6 +12,7 @@ mod bird;
 mod hardening;
 mod host;
 mod install;
+mod journal;
 mod socket;
 #[path = "../support/mod.rs"]
 mod support;

@@ -19,6 +19,7 @@ use crate::kube::objects::{NodeConfigObject, Pod};
 use crate::kube::reflect::Audience;
 use crate::kube::watch::{Changes, WatchNotice};
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 
 /// API group of flock's own kinds, as RBAC names it.
 const GROUP: &str = "flock.fritzlab.net";
@@ -32,6 +33,8 @@ pub struct NodeConfigAudience {
     pub published: Board<Published>,
     /// Wakes the node's thread.
     pub wake: Sender<Wake>,
+    /// Logs what the watch tells.
+    pub hearing: Hearing,
 }
 
 impl Audience<NodeConfigObject> for NodeConfigAudience {
@@ -43,7 +46,7 @@ impl Audience<NodeConfigObject> for NodeConfigAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        report("nodeconfigs", &notice);
+        self.hearing.report(&notice);
     }
 }
 
@@ -56,6 +59,8 @@ pub struct PodAudience {
     pub routing: Sender<News>,
     /// Tells what concerns policies.
     pub policing: OwnPods,
+    /// Logs what the watch tells.
+    pub hearing: Hearing,
 }
 
 impl Audience<Pod> for PodAudience {
@@ -66,7 +71,7 @@ impl Audience<Pod> for PodAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        report("pods", &notice);
+        self.hearing.report(&notice);
     }
 }
 
@@ -145,41 +150,57 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
     }
 }
 
-/// Logs what a watch of `resource` tells.
-pub fn report(resource: &'static str, notice: &WatchNotice) {
-    match notice {
-        WatchNotice::Synced { objects } => {
-            log::info("API server heard").with("resource", resource).with("objects", objects).write_limited();
-        }
-        WatchNotice::Unusable { name, why } => log::warn("object of the API server cannot be used")
-            .with("resource", resource)
-            .with("name", format!("{}/{}", name.namespace, name.name))
-            .with("err", why)
-            .write_limited(),
-        // An old resource version is normal, and the next LIST cures it.
-        WatchNotice::Failed { verb, code: Some(410), message } => {
-            log::debug("watch begins anew")
-                .with("verb", verb)
+/// Logs what one watch tells.
+#[derive(Debug)]
+pub struct Hearing {
+    resource: &'static str,
+    deaf: Lasting,
+}
+
+impl Hearing {
+    /// Of a watch of `resource`, which has told nothing yet.
+    pub fn new(resource: &'static str) -> Hearing {
+        Hearing { resource, deaf: Lasting::default() }
+    }
+
+    /// What is watched.
+    pub fn resource(&self) -> &'static str {
+        self.resource
+    }
+
+    /// Logs what it tells. An API server that stays away is told of once.
+    pub fn report(&mut self, notice: &WatchNotice) {
+        let resource = self.resource;
+        match notice {
+            WatchNotice::Synced { objects } => {
+                let line = log::info("API server heard").with("resource", resource).number("objects", *objects);
+                self.deaf.ended(line).write_limited();
+            }
+            WatchNotice::Unusable { name, why } => log::warn("object of the API server cannot be used")
                 .with("resource", resource)
-                .with("why", message)
-                .write_limited();
+                .with("name", format!("{}/{}", name.namespace, name.name))
+                .with("err", why)
+                .write_limited(),
+            // An old resource version is normal, and the next LIST cures it.
+            WatchNotice::Failed { verb, code: Some(410), message } => {
+                log::debug("watch begins anew")
+                    .with("verb", verb)
+                    .with("resource", resource)
+                    .with("why", message)
+                    .write_limited();
+            }
+            WatchNotice::Failed { verb, code, message } => self.deaf.met(message, || {
+                let advice = code.and_then(|code| advice(verb, resource, code, message));
+                let line = match &advice {
+                    Some(advice) => log::error(advice.what),
+                    None => log::warn("API server cannot be asked"),
+                };
+                line.with("verb", verb)
+                    .with("resource", resource)
+                    .number_some("code", *code)
+                    .with_some("remedy", advice.map(|advice| advice.remedy))
+            }),
         }
-        WatchNotice::Failed { verb, code: Some(code), message } if advice(verb, resource, *code, message).is_some() => {
-            let Some(advice) = advice(verb, resource, *code, message) else { return };
-            log::error(advice.what)
-                .with("verb", verb)
-                .with("resource", resource)
-                .with("code", code)
-                .with("err", message)
-                .with("remedy", advice.remedy)
-                .write_limited();
-        }
-        WatchNotice::Failed { verb, code, message } => log::warn("API server cannot be asked")
-            .with("verb", verb)
-            .with("resource", resource)
-            .with_some("code", *code)
-            .with("err", message)
-            .write_limited(),
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use crate::agent::node::portmap::{HostPorts, PortmapPlugin, Search};
 use crate::process::foreign_file::open_regular;
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 use crate::record::disk::DiskError;
 use crate::record::replacement::Replacement;
 use crate::rpc::DEFAULT_SOCKET;
@@ -41,6 +42,7 @@ pub struct Conflist {
     portmap: PortmapPlugin,
     /// What the log last said of the file, which needs no second line.
     said: Option<(Remedy, HostPorts)>,
+    failing: Lasting,
     /// When the file was last as it should be, as far as is known.
     settled: Option<Instant>,
 }
@@ -49,7 +51,14 @@ impl Conflist {
     /// The file in `dir` of an agent with this socket, for a runtime that looks for its plugins as `search` tells.
     pub fn new(dir: PathBuf, socket: &Path, search: Search) -> Conflist {
         let unusual = (socket != Path::new(DEFAULT_SOCKET)).then(|| socket.to_string_lossy().into_owned());
-        Conflist { dir, unusual_socket: unusual, portmap: PortmapPlugin::new(search), said: None, settled: None }
+        Conflist {
+            dir,
+            unusual_socket: unusual,
+            portmap: PortmapPlugin::new(search),
+            said: None,
+            failing: Lasting::default(),
+            settled: None,
+        }
     }
 
     /// Makes the next [`Conflist::settle`] look, however lately the last one did.
@@ -65,8 +74,11 @@ impl Conflist {
             return;
         }
         match self.keep() {
-            Ok(()) => self.settled = Some(Instant::now()),
-            Err(error) => log::error("CNI configuration cannot be written").with("err", error).write_limited(),
+            Ok(()) => {
+                self.settled = Some(Instant::now());
+                self.failing.over(|| log::info("CNI configuration can be written again"));
+            }
+            Err(error) => self.failing.met(error, || log::error("CNI configuration cannot be written")),
         }
     }
 
@@ -144,5 +156,7 @@ pub fn install(dir: &Path, text: &str) -> Result<(), DiskError> {
     let opened = File::open(dir);
     let replaced =
         opened.and_then(|dir| Replacement { dir: dir.as_fd(), name, beside, mode: MODE }.write(text.as_bytes()));
-    replaced.map_err(|error| DiskError { operation: "replace", path: dir.join(FILE_NAME), error })
+    // Of a directory that is missing, its own name is what an operator has to know.
+    let path = if dir.is_dir() { dir.join(FILE_NAME) } else { dir.into() };
+    replaced.map_err(|error| DiskError { operation: "replace", path, error })
 }

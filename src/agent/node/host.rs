@@ -13,6 +13,7 @@ use crate::agent::node::state::{Readiness, Whereabouts};
 use crate::agent::node::survey::{self, Survey};
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 use cni::error::{Code, Error};
 use model::desired::{Difference, Policy, Wants, differences};
 use model::hostfacts::HostFacts;
@@ -53,6 +54,9 @@ pub struct Host {
     budget: Budget,
     /// Remarks that the last comparison has logged, which need no second line.
     said: BTreeSet<String>,
+    unread: Lasting,
+    uncompared: Lasting,
+    unprepared: Lasting,
 }
 
 impl Host {
@@ -69,6 +73,9 @@ impl Host {
             compare_due: now,
             budget: Budget::new(COMPARISONS, COMPARE_INTERVAL, now),
             said: BTreeSet::new(),
+            unread: Lasting::default(),
+            uncompared: Lasting::default(),
+            unprepared: Lasting::default(),
         }
     }
 
@@ -121,12 +128,13 @@ impl Host {
                 self.survey_due = now + SURVEY_INTERVAL.max(took * SURVEY_SHARE);
                 let changed = self.survey.as_ref() != Some(&survey);
                 self.survey = Some(survey);
+                self.unread.over(|| log::info("host can be read again"));
                 changed
             }
             Err(error) => {
                 // Without these facts no pod is served, so the next look tries again.
                 self.survey_due = now;
-                log::warn("host cannot be read").with("err", error).write_limited();
+                self.unread.met(error, || log::warn("host cannot be read"));
                 false
             }
         }
@@ -152,10 +160,13 @@ impl Host {
         };
         let deadline = now + KERNEL_LIMIT;
         let differences = match survey::settings(survey, proxies, deadline) {
-            Ok(shows) => differences(&wants, &shows),
+            Ok(shows) => {
+                self.uncompared.over(|| log::info("host can be compared with what pods need again"));
+                differences(&wants, &shows)
+            }
             Err(cause) => {
                 let fault = Fault { step: Step::Host, cause };
-                log::warn("host cannot be compared with what pods need").with("err", &fault).write_limited();
+                self.uncompared.met(&fault, || log::warn("host cannot be compared with what pods need"));
                 // A host that was ready is not known to be anything else.
                 if self.readiness.is_ready() {
                     return false;
@@ -167,18 +178,17 @@ impl Host {
         let lost = differences.iter().any(|difference| matches!(difference.policy(), Policy::PutBack | Policy::Offer));
         if lost && !due && !self.budget.take(now) {
             log::warn("somebody keeps changing what pods need of this host; it is put back in rounds only")
-                .with("seconds", COMPARE_INTERVAL.as_secs())
+                .number("seconds", COMPARE_INTERVAL.as_secs())
                 .write_limited();
             return false;
         }
         self.compare_due = now + COMPARE_INTERVAL;
         let outcome = self.put_right(&differences, deadline);
         self.say(remarks(&differences));
-        // A host that is not ready is tried again and again, and said once.
-        if let Err(error) = &outcome
-            && self.readiness.problem() != Some(error)
-        {
-            log::error("host cannot be prepared").with("err", error).write();
+        // A host that is not ready is tried again and again.
+        match &outcome {
+            Ok(()) => self.unprepared.over(|| log::info("host is ready for pods again")),
+            Err(error) => self.unprepared.met(error, || log::error("host cannot be prepared")),
         }
         self.readiness = self.readiness.after(outcome);
         true

@@ -244,7 +244,7 @@ impl Node {
             log::info("NodeConfig in force")
                 .with_some("cidr6", view.config.cidr6)
                 .with_some("cidr4", view.config.cidr4)
-                .with("mtu", view.mtu)
+                .number("mtu", view.mtu)
                 .write_limited();
             self.state.view = Some(Arc::new(view));
         }
@@ -268,10 +268,9 @@ impl Node {
         for lease in &leases {
             for (ip, holder) in lease.addresses().filter_map(|ip| facts.taken.get_key_value(&ip)) {
                 log::error("a pod has an address that is somebody else's: delete the pod")
+                    .about(lease)
                     .with("addr", ip)
                     .with("is", holder)
-                    .with("cid", &lease.attachment.container_id)
-                    .with_some("pod", lease.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)))
                     .write_limited();
             }
         }

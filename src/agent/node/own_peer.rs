@@ -20,6 +20,7 @@ use crate::kube::explained;
 use crate::kube::objects::node_peers;
 use crate::kube::url::encoded;
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 use model::nodeconfig::{API_VERSION, KIND};
 use model::peers::{Claim, Peer};
 
@@ -47,6 +48,7 @@ pub struct OwnPeer {
     moves: u64,
     pause: Duration,
     not_before: Option<Instant>,
+    failing: Lasting,
 }
 
 impl OwnPeer {
@@ -59,7 +61,7 @@ impl OwnPeer {
         held: Board<Option<Held>>,
     ) -> OwnPeer {
         let (written, moves, pause, not_before) = (None, 0, PAUSE_MIN, None);
-        OwnPeer { client, node, state, listed, held, written, moves, pause, not_before }
+        OwnPeer { client, node, state, listed, held, written, moves, pause, not_before, failing: Lasting::default() }
     }
 
     /// Writes until `stop` says so or is dropped. Whoever cannot wait for that shuts the client down.
@@ -94,7 +96,8 @@ impl OwnPeer {
         }
         match self.apply(&wanted) {
             Ok(()) => {
-                log::info("NodePeer written").with("node", &self.node).with("spec", spec(&wanted)).write_limited();
+                let line = log::info("NodePeer written").with("node", &self.node).with("spec", spec(&wanted));
+                self.failing.ended(line).write_limited();
                 self.pause = PAUSE_MIN;
                 self.written = Some((wanted, Instant::now()));
             }
@@ -102,9 +105,9 @@ impl OwnPeer {
                 let wait = asked.unwrap_or_default().min(RETRY_MAX).max(jittered(self.pause, 1));
                 self.not_before = Some(Instant::now() + wait);
                 self.pause = (self.pause * 2).min(RETRY * 4);
-                log::warn("NodePeer cannot be written: other nodes do not learn the way to the pods of this one")
-                    .with("err", why)
-                    .write_limited();
+                self.failing.met(why, || {
+                    log::warn("NodePeer cannot be written: other nodes do not learn the way to the pods of this one")
+                });
             }
         }
     }

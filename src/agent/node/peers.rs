@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use crate::agent::board::Board;
-use crate::agent::node::cluster::{advice, report};
+use crate::agent::node::cluster::{Hearing, advice};
 use crate::agent::policing::handle::Police;
 use crate::agent::routing::news::News;
 use crate::kube::kind::{Name, Objects};
@@ -62,6 +62,8 @@ pub struct PeerAudience {
     pub routing: Sender<News>,
     /// Masquerades to none of their ranges.
     pub police: Police,
+    /// Logs what the watch tells.
+    pub hearing: Hearing,
 }
 
 impl PeerAudience {
@@ -81,7 +83,7 @@ impl Audience<Peer> for PeerAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        report(RESOURCE, &notice);
+        self.hearing.report(&notice);
         match notice {
             // Before the objects of a first list: they say the rest.
             WatchNotice::Synced { .. } if self.listed.get().nodes.is_none() => {}
@@ -106,7 +108,12 @@ mod tests {
     fn a_server_that_falls_silent_takes_nothing_away() {
         let (routing, woken) = channel();
         let (police, told) = channel();
-        let mut audience = PeerAudience { listed: Board::default(), routing, police: Police::new(police) };
+        let mut audience = PeerAudience {
+            listed: Board::default(),
+            routing,
+            police: Police::new(police),
+            hearing: Hearing::new(RESOURCE),
+        };
         let board = audience.listed.clone();
         let word = || {
             let listed = board.get();

@@ -30,7 +30,9 @@ use crate::kube::explained;
 use crate::kube::kind::Kind as _;
 use crate::kube::objects::{NodeConfigs, collection};
 use crate::kube::url::encoded;
+use crate::process::dates::timestamp;
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 use model::excerpt::Excerpt;
 use model::ipam::FamilyCounts;
 use model::nodeconfig::NodeConfig;
@@ -252,6 +254,7 @@ pub struct Reporter {
     /// How often the client had moved to another server at the last look.
     moves: u64,
     not_before: Option<Instant>,
+    failing: Lasting,
     /// After how long counts of policies make a report.
     policy_interval: Duration,
     /// After how long without news the next report is due.
@@ -289,6 +292,7 @@ impl Reporter {
             ends: Ends::default(),
             moves: 0,
             not_before: None,
+            failing: Lasting::default(),
             policy_interval: POLICY_INTERVAL,
             heard_interval: HEARD_INTERVAL,
         }
@@ -347,12 +351,12 @@ impl Reporter {
         let config = state.view.as_ref().map(|view| &view.config);
         let counts = Counts { routing: routing(&routes, speaking.wanted(has_bgp(&state))), policy: policy(&policing) };
         match self.report(standing, counts, config, &edit) {
-            Ok(()) => {}
+            Ok(()) => self.failing.over(|| log::info("status of the NodeConfig is written again")),
             Err(Unreported::Gone) => self.not_before = Some(Instant::now() + jittered(RETRY, 1)),
             Err(Unreported::Failed { why, wait }) => {
                 let wait = wait.unwrap_or_default().min(RETRY_MAX).max(jittered(RETRY, 1));
                 self.not_before = Some(Instant::now() + wait);
-                log::warn("status of the NodeConfig cannot be written").with("err", why).write_limited();
+                self.failing.met(why, || log::warn("status of the NodeConfig cannot be written"));
             }
         }
     }
@@ -369,7 +373,7 @@ impl Reporter {
             _ => conditions_on_server(&self.client, &self.node, edit)?,
         };
         let Ok(usage) = self.ledger.usage(Instant::now() + LEDGER_LIMIT) else { return Ok(()) };
-        let now = log::timestamp(SystemTime::now());
+        let now = timestamp(SystemTime::now());
         let mut conditions = judge(&standing, config, &usage).to_vec();
         conditions.extend(judge_others(&standing.others));
         let (conditions, told) = dated(&conditions, &told, &now, edit.generation);
@@ -470,7 +474,7 @@ fn withdraw(client: &Client, node: &str) -> Result<(), String> {
     else {
         return Ok(());
     };
-    let now = log::timestamp(SystemTime::now());
+    let now = timestamp(SystemTime::now());
     let message = "flock-agent was stopped: pods that run go on, new ones wait until it is started";
     if ready.get("status").and_then(Value::as_str) != Some("False") {
         ready.insert("status".into(), "False".into());

@@ -78,7 +78,7 @@ impl Account {
             } else if !unknown.said {
                 unknown.said = true;
                 log::warn("policies are not known yet, and what was in force before goes on")
-                    .with("seconds", LONG.as_secs())
+                    .number("seconds", LONG.as_secs())
                     .with_some("why", ails.missing.as_ref())
                     .write_limited();
             }
@@ -96,9 +96,8 @@ impl Account {
             if !since.said {
                 since.said = true;
                 log::warn("pod sends and receives nothing, as its policies are not known")
-                    .with("pod", &pod)
-                    .with("cid", &attachment.container_id)
-                    .with("seconds", LONG.as_secs())
+                    .about(*lease)
+                    .number("seconds", LONG.as_secs())
                     .with("why", &why)
                     .write_limited();
             }
@@ -108,11 +107,11 @@ impl Account {
         let in_force = |counts: &Counts| (counts.policies, counts.isolated, counts.audited);
         if in_force(&counts) != in_force(&self.said) {
             log::info("policies in force")
-                .with("policies", counts.policies)
-                .with("isolated", counts.isolated)
-                .with("audited", counts.audited)
-                .with("quarantined", counts.quarantined)
-                .with_some("epoch", policies.epoch())
+                .number("policies", counts.policies)
+                .number("isolated", counts.isolated)
+                .number("audited", counts.audited)
+                .number("quarantined", counts.quarantined)
+                .number_some("epoch", policies.epoch())
                 .write_limited();
             self.said = counts;
         }

@@ -602,7 +602,7 @@ impl Policing {
         };
         if let Err(error) = done {
             log::warn("what a pod could send is let go of in the next round")
-                .with("cid", &attachment.container_id)
+                .about(&lease)
                 .with("err", error)
                 .write_limited();
         }

@@ -163,12 +163,13 @@ impl Policies {
         }
         let led: BTreeSet<&IfName> = led.collect();
         let nameless = leases.filter(|lease| led.contains(&lease.host_link) && self.pod_of(lease).is_none());
-        let more: Vec<IfName> = nameless.map(|lease| lease.host_link.clone()).collect();
+        let more: Vec<Lease> = nameless.cloned().collect();
         let before = self.orphans.len();
-        for link in more {
-            if self.orphans.insert(link.clone()) {
+        for lease in more {
+            if self.orphans.insert(lease.host_link.clone()) {
                 log::error("pod of a link that had policies is not known, so nothing reaches it: delete the pod")
-                    .with("link", link)
+                    .about(&lease)
+                    .with("link", &lease.host_link)
                     .write_limited();
             }
         }

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::agent::node::cluster::{advice, report};
+use crate::agent::node::cluster::{Hearing, advice};
 use crate::agent::policing::cluster::{ClusterNews, Watch};
 use crate::agent::policing::tell::{Keys, Tell, told};
 use crate::agent::threads::spawn;
@@ -60,6 +60,7 @@ pub type Wish = Option<BTreeSet<Selection>>;
 struct PolicyAudience {
     number: u64,
     tell: Tell,
+    hearing: Hearing,
 }
 
 impl Audience<PolicyObject> for PolicyAudience {
@@ -80,14 +81,15 @@ impl Audience<PolicyObject> for PolicyAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        hear(&self.tell, self.number, "networkpolicies", "", &notice);
+        hear(&mut self.hearing, &self.tell, self.number, "", &notice);
     }
 }
 
-/// Logs what the watch `number` of `which` of `resource` tells, and passes on what an operator has to see to. A server that is
+/// Logs what the watch `number` of `which` of a resource tells, and passes on what an operator has to see to. A server that is
 /// merely away takes nothing away.
-fn hear(tell: &Tell, number: u64, resource: &'static str, which: &str, notice: &WatchNotice) {
-    report(resource, notice);
+fn hear(hearing: &mut Hearing, tell: &Tell, number: u64, which: &str, notice: &WatchNotice) {
+    hearing.report(notice);
+    let resource = hearing.resource();
     let refusal = match notice {
         WatchNotice::Synced { .. } => None,
         WatchNotice::Failed { verb, code: Some(code), message } => {
@@ -118,6 +120,7 @@ pub fn report_faults(namespace: &str, name: &str, object: &PolicyObject) {
 struct NamespaceAudience {
     number: u64,
     tell: Tell,
+    hearing: Hearing,
 }
 
 impl Audience<Labels> for NamespaceAudience {
@@ -127,7 +130,7 @@ impl Audience<Labels> for NamespaceAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        hear(&self.tell, self.number, "namespaces", "", &notice);
+        hear(&mut self.hearing, &self.tell, self.number, "", &notice);
     }
 }
 
@@ -216,10 +219,14 @@ impl Watches {
     fn begin(&mut self, wanted: &BTreeSet<Selection>) -> io::Result<()> {
         self.ending.retain(|shown| shown.strong_count() > 0);
         if self.basics.is_empty() {
-            let policies = self
-                .basic("watch-policies", NetworkPolicies::default(), |number, tell| PolicyAudience { number, tell })?;
-            let namespaces =
-                self.basic("watch-spaces", Namespaces, |number, tell| NamespaceAudience { number, tell })?;
+            let policies = self.basic("watch-policies", NetworkPolicies::default(), |number, tell| {
+                let hearing = Hearing::new("networkpolicies");
+                PolicyAudience { number, tell, hearing }
+            })?;
+            let namespaces = self.basic("watch-spaces", Namespaces, |number, tell| {
+                let hearing = Hearing::new("namespaces");
+                NamespaceAudience { number, tell, hearing }
+            })?;
             self.basics = vec![policies, namespaces];
         }
         for selection in wanted {
@@ -267,7 +274,13 @@ impl Watches {
         let (stop, stopped) = channel();
         let shown = Arc::<Shown>::default();
         let keys = Keys::default();
-        let mut audience = PeerAudience { watch: watch.clone(), tell: self.tell.clone(), shown: shown.clone(), keys };
+        let mut audience = PeerAudience {
+            watch: watch.clone(),
+            tell: self.tell.clone(),
+            shown: shown.clone(),
+            keys,
+            hearing: Hearing::new("pods"),
+        };
         let (client, kind) = (self.client.clone(), PeerPods::new(selection.clone()));
         spawn("watch-pods-of", move || {
             let left = reflect(&client, kind, &stopped, &mut audience);
@@ -319,6 +332,7 @@ struct PeerAudience {
     tell: Tell,
     shown: Arc<Shown>,
     keys: Keys,
+    hearing: Hearing,
 }
 
 impl Audience<Pod> for PeerAudience {
@@ -342,7 +356,8 @@ impl Audience<Pod> for PeerAudience {
     }
 
     fn notice(&mut self, notice: WatchNotice) {
-        hear(&self.tell, self.watch.number, "pods", &self.watch.selection.to_string(), &notice);
+        let selection = self.watch.selection.to_string();
+        hear(&mut self.hearing, &self.tell, self.watch.number, &selection, &notice);
     }
 }
 
@@ -495,7 +510,7 @@ mod tests {
         let failed = |code| WatchNotice::Failed { verb: "list", code: Some(code), message: "no".into() };
         let mut cluster = Cluster::default();
         let mut hears = |number, which: &Selection, notice: &WatchNotice| {
-            hear(&tell, number, "pods", &which.to_string(), notice);
+            hear(&mut Hearing::new("pods"), &tell, number, &which.to_string(), notice);
             told.try_iter().for_each(|news| _ = cluster.hear(news));
             cluster.refusals().map(str::to_owned).collect::<Vec<_>>()
         };
@@ -519,6 +534,7 @@ mod tests {
             tell: Tell::new(move |news| _ = tell.send(news)),
             shown: Arc::default(),
             keys: Keys::default(),
+            hearing: Hearing::new("pods"),
         };
         let name = |n: usize| Arc::new(Name { namespace: "web".into(), name: format!("pod-{n:04}") });
         let objects: Objects<Pod> = (0..2 * AT_ONCE + 1).map(|n| (name(n), Arc::default())).collect();
@@ -551,7 +567,11 @@ mod tests {
     #[test]
     fn a_policy_is_in_memory_once_be_it_of_this_node_or_not() {
         let (tell, told) = channel();
-        let mut audience = PolicyAudience { number: 0, tell: Tell::new(move |news| _ = tell.send(news)) };
+        let mut audience = PolicyAudience {
+            number: 0,
+            tell: Tell::new(move |news| _ = tell.send(news)),
+            hearing: Hearing::new("networkpolicies"),
+        };
         let object = Arc::new(PolicyObject::new(Arc::default(), Vec::new()));
         let name = Arc::new(Name { namespace: "web".into(), name: "p".into() });
         let new = watch::Change { name, before: None, after: Some(object.clone()) };

@@ -84,9 +84,7 @@ impl Anycast {
         let counted = self.flaps.count(index, up, Instant::now());
         if counted == (Counted::Held { first: true }) {
             log::warn("a pod takes its interface down again and again, and gets less of what it shares")
-                .with_some("pod", lease.pod.as_ref())
-                .with("cid", &lease.attachment.container_id)
-                .with("if", &lease.attachment.ifname)
+                .about(lease)
                 .with("remedy", "let what sets the interface down in the pod leave it up, or delete the pod")
                 .write_limited();
         }

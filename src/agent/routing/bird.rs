@@ -225,7 +225,7 @@ impl Bird {
             log::warn("BIRD was not as flock had left it, and is put right").with("why", repair).write_limited();
         } else if outcome.configured {
             log::info("BIRD is configured")
-                .with("peers", bgp.peers.len())
+                .number("peers", bgp.peers.len())
                 .with("now", &outcome.standing)
                 .write_limited();
         }

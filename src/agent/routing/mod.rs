@@ -44,6 +44,7 @@ use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::{Hop, NetlinkError};
 use crate::process::failpoint;
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
 use crate::process::progress::Progress;
 use model::lease::Lease;
 use model::peers::summary;
@@ -88,6 +89,10 @@ pub struct Routing {
     neighbours: Neighbours,
     budget: Budget,
     state: RoutesState,
+    uncompared: Lasting,
+    unproxied: Lasting,
+    unstaged: Lasting,
+    unset: Lasting,
     board: Board<RoutesState>,
     progress: Progress,
 }
@@ -118,6 +123,10 @@ impl Routing {
             neighbours: Neighbours::default(),
             budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
             state: RoutesState::default(),
+            uncompared: Lasting::default(),
+            unproxied: Lasting::default(),
+            unstaged: Lasting::default(),
+            unset: Lasting::default(),
             board,
             progress: Progress::default(),
         }
@@ -150,12 +159,15 @@ impl Routing {
             self.suspicions.take_routes();
             self.keep_neighbours(round.due);
             match self.round(round) {
-                Ok(again_at) => self.pace.succeeded(began, again_at, Instant::now()),
+                Ok(again_at) => {
+                    self.pace.succeeded(began, again_at, Instant::now());
+                    self.uncompared.over(|| log::info("routes can be compared again"));
+                }
                 Err(cause) => {
                     let fault = Fault { step: Step::Compare, cause };
                     self.pace.failed(round, began, Instant::now());
                     self.state.problem = Some(fault.to_string());
-                    log::warn("routes cannot be compared").with("err", fault).write_limited();
+                    self.uncompared.met(fault, || log::warn("routes cannot be compared"));
                 }
             }
             self.board.set(self.state.clone());
@@ -167,17 +179,23 @@ impl Routing {
         let state = self.node.get();
         let config = state.view.as_ref().map(|view| &view.config);
         let deadline = Instant::now() + LIMIT;
-        if let Err(cause) = self.neighbours.keep(config, due, || self.ledger.leases(deadline), deadline) {
-            let fault = Fault { step: Step::Compare, cause };
-            log::warn("neighbour proxies cannot be compared").with("err", fault).write_limited();
+        match self.neighbours.keep(config, due, || self.ledger.leases(deadline), deadline) {
+            Ok(()) => self.unproxied.over(|| log::info("neighbour proxies can be compared again")),
+            Err(cause) => {
+                let fault = Fault { step: Step::Compare, cause };
+                self.unproxied.met(fault, || log::warn("neighbour proxies cannot be compared"));
+            }
         }
     }
 
-    fn stage(&self) -> Stage {
+    fn stage(&mut self) -> Stage {
         match self.drain.stage() {
-            Ok(stage) => stage,
+            Ok(stage) => {
+                self.unstaged.over(|| log::info("whether this node is withdrawn can be read again"));
+                stage
+            }
             Err(error) => {
-                log::warn("whether this node is withdrawn cannot be read").with("err", error).write_limited();
+                self.unstaged.met(error, || log::warn("whether this node is withdrawn cannot be read"));
                 self.state.stage
             }
         }
@@ -238,7 +256,7 @@ impl Routing {
         let lost = self.wanted == Some(digest) && !steps.iter().all(own_work);
         if lost && !due && !self.budget.take(Instant::now()) {
             log::warn("somebody keeps changing the routes of this node; they are put back in rounds only")
-                .with("seconds", INTERVAL.as_secs())
+                .number("seconds", INTERVAL.as_secs())
                 .write_limited();
             return Ok(again_at);
         }
@@ -256,8 +274,9 @@ impl Routing {
         let tried: BTreeSet<RouteKey> = steps.iter().filter_map(added).collect();
         self.led.retain(|key| wanted.routes.contains_key(key) && !tried.contains(key));
         self.led.extend(led);
-        if let Some(problem) = problem.as_ref().filter(|problem| self.state.problem.as_ref() != Some(problem)) {
-            log::error("routes cannot be set").with("err", problem).write_limited();
+        match &problem {
+            Some(problem) => self.unset.met(problem, || log::error("routes cannot be set")),
+            None => self.unset.over(|| log::info("routes are set again")),
         }
         let retry = problem.is_some().then(|| Instant::now() + RETRY_REFUSED);
         self.wanted = problem.is_none().then_some(digest);
@@ -267,7 +286,8 @@ impl Routing {
 
     /// What there is to do before the node has a NodeConfig and its host has been ready.
     fn before_serving(&mut self, view: Option<&View>) -> Result<(), Cause> {
-        self.enter(self.stage());
+        let stage = self.stage();
+        self.enter(stage);
         // Others may have to know the way to pods that are there, whatever ails the host.
         if let (Some(others), Some(view)) = (&self.others, view) {
             others.tell(&self.ledger.leases(Instant::now() + LIMIT)?.0, view);
@@ -394,7 +414,7 @@ fn carry_out(
             false => log::info("routes changed"),
         };
         let first = steps.first().map(ToString::to_string);
-        line.with("changes", done).with_some("first", first).write_limited();
+        line.number("changes", done).with_some("first", first).write_limited();
     }
     if failures.is_empty() {
         return outcome;

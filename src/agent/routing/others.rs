@@ -19,7 +19,7 @@ use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::state::Held;
 use crate::kernel::netlink::Hop;
 use crate::kernel::netlink::conn::Conn;
-use crate::process::log;
+use crate::process::dates::timestamp;
 use model::addr::is_link_local;
 use model::claims::{self, Claimed, Contest};
 use model::lease::Lease;
@@ -166,8 +166,7 @@ impl Others {
         let told_claims = told.iter().flat_map(|held| &held.claims);
         let former: Vec<Claim> = published.iter().chain(told_claims).cloned().collect();
         let (ranges, named) = (view.config.prefixes(), &view.config.extra_prefixes);
-        let Claimed { claims, untold } =
-            claims::own(leases, &ranges, named, &former, &log::timestamp(SystemTime::now()));
+        let Claimed { claims, untold } = claims::own(leases, &ranges, named, &former, &timestamp(SystemTime::now()));
         let held = Held { cidr6: view.config.cidr6, cidr4: view.config.cidr4, claims };
         if told.as_ref().as_ref() != Some(&held) {
             self.held.set(Some(held.clone()));

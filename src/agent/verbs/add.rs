@@ -19,7 +19,7 @@ use crate::agent::node::state::View;
 use crate::agent::policing::handle::Admitted;
 use crate::agent::verbs::takedown::{TakenDown, Unless};
 use crate::agent::verbs::wire::{unwire, wire};
-use crate::agent::verbs::{Trace, Verbs, key, receive};
+use crate::agent::verbs::{Trace, Verbs, key, named, receive};
 use crate::kernel::netns::Netns;
 use crate::kube::objects::Pod;
 use crate::process::log;
@@ -69,16 +69,13 @@ impl Verbs {
         let attachment = key(request)?;
         trace.attachment = Some(attachment.clone());
         let pod_args = args::parse(&request.args).map_err(|e| Fault::new(Step::Receive, e))?;
-        let pod = pod_args.as_ref().map(|pod| PodName {
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-            uid: pod.uid.clone(),
-        });
+        let pod = pod_args.as_ref().map(named);
         trace.pod.clone_from(&pod);
 
         Step::Intent.begin();
         let view = self.node.state().view.clone().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
-        let wanted = self.intent(&conf, pod_args.as_ref(), &view, call.deadline).map_err(at(Step::Intent))?;
+        let wanted =
+            self.intent(&conf, (&attachment, pod_args.as_ref()), &view, call.deadline).map_err(at(Step::Intent))?;
         let alone = &wanted.addresses.fixed;
         self.claims.allow(alone, &wanted.anycast, pod.as_ref()).map_err(at(Step::Intent))?;
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
@@ -123,7 +120,7 @@ impl Verbs {
                         return Err(at(Step::Reserve)(Cause::Attached(attachment)));
                     }
                     if let Some(note) = note {
-                        self.put_away(note);
+                        self.put_away(note, trace.pod.as_ref());
                     }
                 }
                 Step::Host.begin();
@@ -132,7 +129,7 @@ impl Verbs {
                 claim.reserve(new, call.deadline).map_err(at(Step::Reserve))?
             }
         };
-        tell(&attachment, &warnings);
+        tell((&attachment, trace.pod.as_ref()), &warnings);
         trace.addresses = claim.lease().iter().flat_map(|lease| lease.addresses()).collect();
         let wired = self.wire_and_commit(call, &mut claim, &wanted.addresses, &netns);
         trace.quarantined = matches!(wired, Ok(Admitted::Quarantined));
@@ -153,13 +150,13 @@ impl Verbs {
     }
 
     /// The end of a note that has been carried out: nobody should read it beside the lease that is about to be made.
-    fn put_away(&self, note: Note) {
+    fn put_away(&self, note: Note, pod: Option<&PodName>) {
         let attachment = note.attachment.clone();
         let line = match self.notes.done(&[note]) {
             Ok(()) => log::info("noted delete carried out"),
             Err(error) => log::warn("noted delete carried out, and its note stays").with("err", error),
         };
-        line.with("cid", &attachment.container_id).with("if", &attachment.ifname).write_limited();
+        line.with("op", Verb::Del).about((&attachment, pod)).write_limited();
     }
 
     /// Claims the attachment. On a host that is ready, which is the rule, the same message reserves.
@@ -212,12 +209,15 @@ impl Verbs {
                 }
                 Err(Fault { cause: Cause::AddressTaken(ip, error), .. }) if tried < ADDRESSES_TRIED => {
                     log::warn("address is somebody else's, the pod gets another one")
-                        .with("cid", &attachment.container_id)
+                        .with("op", Verb::Add)
+                        .about(lease)
                         .with("addr", ip)
                         .with("err", error)
                         .write_limited();
                     unwire(lease, &self.remover, deadline)?;
-                    tell(&attachment, &claim.replace(ip, wanted.clone(), deadline).map_err(reserve)?);
+                    let pod = lease.pod.clone();
+                    let warnings = claim.replace(ip, wanted.clone(), deadline).map_err(reserve)?;
+                    tell((&attachment, pod.as_ref()), &warnings);
                     tried += 1;
                 }
                 other => return other,
@@ -228,11 +228,12 @@ impl Verbs {
     /// Takes back a failed ADD, on time of its own: the request's may be over.
     fn undo(&self, claim: Claim) {
         let attachment = claim.attachment().clone();
+        let pod = claim.lease().and_then(|lease| lease.pod.clone());
         if let Err(fault) = self.take_down(claim, &[], Instant::now() + agent_limit(Verb::Del)) {
             // The record stays, so the next DEL, round or start finds it.
             log::warn("failed ADD not undone yet")
-                .with("cid", &attachment.container_id)
-                .with("if", &attachment.ifname)
+                .with("op", Verb::Add)
+                .about((&attachment, pod.as_ref()))
                 .with("err", fault)
                 .write_limited();
         }
@@ -242,7 +243,7 @@ impl Verbs {
     pub(super) fn intent(
         &self,
         conf: &NetConf,
-        pod: Option<&PodArgs>,
+        (attachment, pod): (&Attachment, Option<&PodArgs>),
         view: &View,
         deadline: Instant,
     ) -> Result<Wanted, Cause> {
@@ -259,9 +260,12 @@ impl Verbs {
         };
         let (intent, warnings) = annotations::intent(&annotations, &view.config.defaults)?;
         permit(&intent, pod.map(|pod| pod.namespace.as_str()), &view.config)?;
-        let shown = pod.map(|pod| format!("{}/{}", pod.namespace, pod.name));
         for warning in warnings {
-            log::warn("annotation ignored").with_some("pod", shown.as_ref()).with("why", warning).write_limited();
+            log::warn("annotation ignored")
+                .with("op", Verb::Add)
+                .about((attachment, pod.map(named).as_ref()))
+                .with("why", warning)
+                .write_limited();
         }
         let embed = intent.algo.map(|algo| {
             let mut identity = Identity { namespace: pod.map(|pod| pod.namespace.clone()), app: None, image: None };
@@ -284,10 +288,11 @@ impl Verbs {
 }
 
 /// Says in the log what an operator should know of the addresses that were chosen.
-fn tell(attachment: &Attachment, warnings: &[String]) {
+fn tell(subject: (&Attachment, Option<&PodName>), warnings: &[String]) {
     for warning in warnings {
         log::warn("address chosen in another way than asked")
-            .with("cid", &attachment.container_id)
+            .with("op", Verb::Add)
+            .about(subject)
             .with("why", warning)
             .write_limited();
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::observe;
-use crate::agent::verbs::{Trace, Verbs, key, receive};
+use crate::agent::verbs::{Trace, Verbs, key, pod_of, receive};
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netns::Netns;
 use crate::rpc::server::Call;
@@ -95,9 +95,10 @@ impl Verbs {
         let prev = conf.expected_state().map_err(|e| Fault::new(Step::Receive, e))?;
         let attachment = key(request)?;
         trace.attachment = Some(attachment.clone());
+        trace.pod = pod_of(request);
         let claim = self.claim(&attachment, call.deadline)?;
         let lease = claim.lease().ok_or_else(|| fail(Cause::Unknown(attachment)))?;
-        trace.addresses = lease.addresses().collect();
+        trace.found(Some(lease));
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| fail(e.into()))?;
         result(lease, &request.netns, prev).and_then(|()| kernel(lease, &netns, call.deadline)).map_err(fail)
     }

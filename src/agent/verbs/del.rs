@@ -5,10 +5,9 @@
 use std::time::Instant;
 
 use crate::agent::fault::Fault;
-use crate::agent::verbs::{Trace, Verbs, key, receive};
+use crate::agent::verbs::{Trace, Verbs, key, pod_of, receive};
 use crate::rpc::message::Request;
 use cni::verb::Verb;
-use model::lease::Lease;
 
 impl Verbs {
     /// Detaches a container.
@@ -16,8 +15,9 @@ impl Verbs {
         receive(request, Verb::Del)?;
         let attachment = key(request)?;
         trace.attachment = Some(attachment.clone());
+        trace.pod = pod_of(request);
         let claim = self.claim(&attachment, deadline)?;
-        trace.addresses = claim.lease().into_iter().flat_map(Lease::addresses).collect();
+        trace.found(claim.lease());
         self.take_down(claim, &[], deadline).map(drop)
     }
 }

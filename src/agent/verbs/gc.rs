@@ -20,8 +20,9 @@ impl Verbs {
         let conf = receive(call.request, Verb::Gc)?;
         let ValidAttachments::Set { valid, ignored, examples } = &conf.valid_attachments else { return Ok(()) };
         if *ignored > 0 {
-            log::warn("GC: entries that name no attachment")
-                .with("entries", ignored)
+            log::warn("entries of the runtime's list name no attachment")
+                .with("op", Verb::Gc)
+                .number("entries", *ignored)
                 .with("such_as", examples.join(", "))
                 .write_limited();
         }
@@ -37,7 +38,10 @@ impl Verbs {
             }
             match self.remove(&lease.attachment, &unless, call.deadline) {
                 Ok(TakenDown::Removed) => {
-                    log::info("GC: attachment removed").with("cid", &lease.attachment.container_id).write();
+                    log::info("attachment removed that the runtime does not know")
+                        .with("op", Verb::Gc)
+                        .about(&lease)
+                        .write();
                 }
                 Ok(TakenDown::Spared(Unless::Alive)) => kept.push(format!("{} is alive", lease.attachment)),
                 Ok(TakenDown::Spared(_) | TakenDown::Absent) => {}

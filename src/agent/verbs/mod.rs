@@ -31,10 +31,14 @@ use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::news::News;
 use crate::agent::verbs::claims::Claims;
 use crate::kernel::netlink::removal::LinkRemover;
+use crate::process::lock::Lock;
 use crate::process::log;
+use crate::process::log::lasting::Lasting;
+use crate::process::log::line::{Line, Subject};
 use crate::record::notes::Notes;
 use crate::rpc::message::{Query, Request, Response};
 use crate::rpc::server::{Call, Handler};
+use cni::args::{self, PodArgs};
 use cni::error::{Code, Error};
 use cni::netconf::{self, NetConf};
 use cni::verb::Verb;
@@ -63,6 +67,8 @@ pub struct Verbs {
     claims: Claims,
     /// How many questions are being answered.
     explaining: AtomicUsize,
+    /// Why pods cannot be served, which the runtime asks every few seconds.
+    unavailable: Lock<Lasting>,
 }
 
 /// What one request did, for its line in the log.
@@ -73,6 +79,25 @@ struct Trace {
     addresses: Vec<IpAddr>,
     /// Nothing passes to or from the pod until it is known what its policies say.
     quarantined: bool,
+}
+
+impl Trace {
+    /// The lease of the attachment. What it says of the pod counts before what the runtime says, which may say nothing.
+    fn found(&mut self, lease: Option<&Lease>) {
+        self.addresses = lease.into_iter().flat_map(Lease::addresses).collect();
+        if let Some(pod) = lease.and_then(|lease| lease.pod.as_ref()) {
+            self.pod = Some(pod.clone());
+        }
+    }
+}
+
+impl Subject for Trace {
+    fn of(&self, line: Line) -> Line {
+        match &self.attachment {
+            Some(attachment) => line.about((attachment, self.pod.as_ref())),
+            None => line,
+        }
+    }
 }
 
 impl Handler for Verbs {
@@ -92,7 +117,7 @@ impl Handler for Verbs {
                 Err(Fault::new(Step::Receive, error))
             }
         };
-        log_request(call.request.op, &trace, began, outcome.as_ref().err());
+        self.log_request(call.request.op, &trace, began, outcome.as_ref().err());
         outcome.unwrap_or_else(|fault| fault.to_response())
     }
 
@@ -129,6 +154,7 @@ impl Verbs {
             policing,
             claims: Claims::default(),
             explaining: AtomicUsize::new(0),
+            unavailable: Lock::default(),
         }
     }
 
@@ -163,6 +189,43 @@ impl Verbs {
         self.ledger.claim(attachment, deadline).map_err(|cause| Fault { step: Step::Receive, cause })
     }
 
+    /// Writes the one line that tells what became of a request.
+    fn log_request(&self, verb: Verb, trace: &Trace, began: Instant, fault: Option<&Fault>) {
+        if verb == Verb::Status {
+            return self.log_status(fault);
+        }
+        let line = match (fault, verb) {
+            (Some(_), _) => log::warn("request failed"),
+            (None, Verb::Check) => log::debug("request served"),
+            // Runtimes repeat deletes, and this one has found nothing to do.
+            (None, Verb::Del) if trace.addresses.is_empty() => log::debug("request served"),
+            (None, _) => log::info("request served"),
+        };
+        let addresses: Vec<String> = trace.addresses.iter().map(ToString::to_string).collect();
+        let line = line
+            .with("op", verb)
+            .about(trace)
+            .with_some("addr", (!addresses.is_empty()).then(|| addresses.join(",")))
+            .with_some("policy", trace.quarantined.then_some("quarantine"))
+            .took(began.elapsed());
+        match fault {
+            Some(fault) => {
+                let error = fault.to_error();
+                line.with("step", fault.step).number("code", error.code().number()).with("err", error).write_limited();
+            }
+            None => line.write(),
+        }
+    }
+
+    /// Runtimes ask every five seconds, so only what is news is said.
+    fn log_status(&self, fault: Option<&Fault>) {
+        let mut unavailable = self.unavailable.lock();
+        match fault {
+            Some(fault) => unavailable.met(fault, || log::warn("pods cannot be served").with("op", Verb::Status)),
+            None => unavailable.over(|| log::info("pods can be served again").with("op", Verb::Status)),
+        }
+    }
+
     /// The part of the agent that records.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -190,28 +253,13 @@ fn key(request: &Request) -> Result<Attachment, Fault> {
     })
 }
 
-fn log_request(verb: Verb, trace: &Trace, began: Instant, fault: Option<&Fault>) {
-    let line = match (fault, verb) {
-        (Some(_), _) => log::warn("request failed"),
-        // Runtimes ask every five seconds.
-        (None, Verb::Status | Verb::Check) => log::debug("request served"),
-        // Runtimes repeat deletes, and this one has found nothing to do.
-        (None, Verb::Del) if trace.addresses.is_empty() => log::debug("request served"),
-        (None, _) => log::info("request served"),
-    };
-    let addresses: Vec<String> = trace.addresses.iter().map(ToString::to_string).collect();
-    let line = line
-        .with("op", verb)
-        .with_some("cid", trace.attachment.as_ref().map(|a| &a.container_id))
-        .with_some("if", trace.attachment.as_ref().map(|a| &a.ifname))
-        .with_some("pod", trace.pod.as_ref().map(|pod| format!("{}/{}", pod.namespace, pod.name)))
-        .with_some("addr", (!addresses.is_empty()).then(|| addresses.join(",")))
-        .with_some("policy", trace.quarantined.then_some("quarantine"))
-        .with("ms", format!("{:.1}", began.elapsed().as_secs_f64() * 1000.0));
-    match fault {
-        Some(fault) => line.with("step", fault.step).with("err", fault).write_limited(),
-        None => line.write(),
-    }
+/// The pod that the runtime names, if it names one that can be.
+fn pod_of(request: &Request) -> Option<PodName> {
+    args::parse(&request.args).ok().flatten().as_ref().map(named)
+}
+
+fn named(pod: &PodArgs) -> PodName {
+    PodName { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() }
 }
 
 #[cfg(test)]
@@ -227,7 +275,6 @@ pub(crate) mod tests {
     use crate::agent::verbs::takedown::{TakenDown, Unless};
     use crate::record::disk::Directory;
     use crate::record::store::Store;
-    use cni::args;
     use model::ipam::Draw;
     use model::nodeconfig;
     use std::sync::Arc;
@@ -309,11 +356,12 @@ pub(crate) mod tests {
         let text = json_of(r#"{"cidr4":"10.0.0.0/24"}"#);
         let config = nodeconfig::parse(text).expect("a NodeConfig");
         let view = View { mtu: 1500, gateway4: config.gateway4, config };
+        let attachment: Attachment = "only-in-tests/eth0".parse().expect("literal");
         let told = |runtime_config: &str| {
             let text = format!(r#"{{"cniVersion":"1.1.0","name":"flock","type":"flock"{runtime_config}}}"#);
             let conf = netconf::parse(text.as_bytes(), Verb::Add).expect("a configuration");
             let pod = args::parse("K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0").expect("a pod");
-            scene.verbs.intent(&conf, pod.as_ref(), &view, Instant::now() + Duration::from_millis(20))
+            scene.verbs.intent(&conf, (&attachment, pod.as_ref()), &view, Instant::now() + Duration::from_millis(20))
         };
         let refused = told("");
         assert!(matches!(refused, Err(Cause::PodUnknown)), "{refused:?}");

@@ -13,6 +13,7 @@ use crate::agent::verbs::Verbs;
 use crate::kernel::netlink::conn::Conn;
 use crate::process::failpoint;
 use crate::process::log;
+use cni::verb::Verb;
 use model::lease::Lease;
 use model::proxy::Proxy;
 
@@ -28,7 +29,8 @@ impl Verbs {
     pub(super) fn proxy_for(&self, lease: &Lease, deadline: Instant) {
         if let Err(cause) = self.proxies_of(lease, Deed::Make, deadline) {
             log::warn("neighbours do not find a pod yet, its proxies are tried again")
-                .with("cid", &lease.attachment.container_id)
+                .with("op", Verb::Add)
+                .about(lease)
                 .with("err", Fault { step: Step::Wire, cause })
                 .write_limited();
             self.tell_of_proxies();

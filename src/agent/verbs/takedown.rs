@@ -19,13 +19,13 @@ use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::claim::Claim;
 use crate::agent::observe;
 use crate::agent::verbs::wire::{unwire, unwire_unrecorded};
-use crate::agent::verbs::{Verbs, key};
+use crate::agent::verbs::{Verbs, key, pod_of};
 use crate::process::log;
 use crate::rpc::agent_limit;
 use crate::rpc::message::{Request, Response};
 use cni::verb::Verb;
 use model::addr::Attachment;
-use model::lease::Lease;
+use model::lease::{Lease, PodName};
 
 /// What keeps an attachment from being taken down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,7 @@ pub enum TakenDown {
 /// The lease that a take-down ends.
 struct Ended {
     attachment: Attachment,
+    pod: Option<PodName>,
     /// When it was made.
     since: Option<u64>,
     /// It has routes beside those of its link.
@@ -132,10 +133,11 @@ impl Verbs {
     pub(super) fn take_back(&self, request: &Request, answer: &Response) {
         let deadline = Instant::now() + agent_limit(Verb::Del);
         let unless: Vec<Unless> = answer.since.map(Unless::NotMadeAt).into_iter().collect();
-        let undone = key(request).and_then(|attachment| self.remove(&attachment, &unless, deadline));
+        let Ok(attachment) = key(request) else { return };
+        let undone = self.remove(&attachment, &unless, deadline);
         log::warn("answer not delivered, attachment undone")
-            .with("cid", &request.container_id)
-            .with("if", &request.ifname)
+            .with("op", Verb::Add)
+            .about((&attachment, pod_of(request).as_ref()))
             .with_some("err", undone.err())
             .write_limited();
     }
@@ -143,6 +145,7 @@ impl Verbs {
     fn ended(&self, claim: &Claim) -> Ended {
         Ended {
             attachment: claim.attachment().clone(),
+            pod: claim.lease().and_then(|lease| lease.pod.clone()),
             since: claim.lease().map(|lease| lease.since),
             routed_apart: claim.lease().is_some_and(|lease| self.is_routed_apart(lease)),
         }
@@ -150,7 +153,7 @@ impl Verbs {
 
     /// What follows the end of a lease, which is in force whether or not it is durable.
     fn released(&self, ended: &Ended, outcome: Result<(), Cause>) -> Result<(), Fault> {
-        let Ended { attachment, since, routed_apart } = ended;
+        let Ended { attachment, pod, since, routed_apart } = ended;
         self.tell_routing_if(*routed_apart);
         self.tell_of_proxies();
         if let Some(since) = since {
@@ -159,7 +162,7 @@ impl Verbs {
         match outcome {
             Err(Cause::Store(error)) => {
                 log::warn("end of a lease not durable yet")
-                    .with("cid", &attachment.container_id)
+                    .about((attachment, pod.as_ref()))
                     .with("err", error)
                     .write_limited();
                 Ok(())

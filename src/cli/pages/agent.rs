@@ -3,7 +3,7 @@
 use crate::cli::flags;
 use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
-use crate::process::log::{Format, Level};
+use crate::process::log::line::{Format, Level};
 use crate::rpc::DEFAULT_SOCKET;
 
 /// What there is to say about it.

@@ -141,7 +141,7 @@ fn a_huge_or_broken_list_protects_exactly_what_it_names() {
     entries.push(json!({"containerID": "a", "ifname": "eth0"}));
     host.cni("GC").conf(KEY, json!(entries)).done();
     assert_eq!(held(&host), ["a"]);
-    agent.wait_log("entries that name no attachment");
+    agent.wait_log("entries of the runtime's list name no attachment");
     for shape in [json!(7), json!({}), json!("a"), json!([7]), json!([{}])] {
         assert_eq!(host.cni("GC").conf(KEY, shape).error().code, 6);
     }
