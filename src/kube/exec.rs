@@ -140,7 +140,7 @@ fn credential(output: &[u8], api_version: &str) -> Result<PluginOutput, PluginPr
     let text = text::decoded(output).map_err(|_| PluginProblem::NotACredential(None))?;
     let place = |error: TextError| match error {
         TextError::Yaml(error) => error.location().map(|place| (place.line(), place.column())),
-        TextError::Merged(_) | TextError::ManyDocuments | TextError::Encoding(_) => None,
+        TextError::Merged(_) | TextError::ManyDocuments | TextError::TooMany | TextError::Encoding(_) => None,
     };
     let read: Option<Value> = text::document(&text).map_err(|error| PluginProblem::NotACredential(place(error)))?;
     let credential = read.filter(Value::is_object).ok_or(PluginProblem::NotACredential(None))?;

@@ -97,7 +97,7 @@ fn unreadable(path: &Path, error: &TextError) -> AccessError {
     let place = match error {
         TextError::Yaml(error) => error.location(),
         TextError::Merged(_) => None,
-        TextError::Encoding(_) | TextError::ManyDocuments => {
+        TextError::Encoding(_) | TextError::ManyDocuments | TextError::TooMany => {
             return AccessError::Unreadable { path: path.into(), line: None, message };
         }
     };

@@ -16,13 +16,11 @@ use crate::kube::kind::{Kind, REASON_MAX};
 use crate::kube::policy_objects::PodReader;
 use crate::kube::url::encoded;
 use model::annotations;
-use model::bgp::{PEERS_MAX, SpecBfd, SpecBgp, SpecPeer};
 use model::embed::app_name;
 use model::excerpt::Excerpt;
-use model::nodeconfig::{KIND, Manifest, NOTES_MAX, NodeConfig, Spec, SpecDefaults, range4, range6};
+use model::nodeconfig::{self, KIND, NodeConfig, range4, range6};
 use model::peers::own::is_reachable;
 use model::peers::{CLAIMS_MAX, Claim, NEXT_HOPS_MAX, NextHop, Peer};
-use model::policing::{SpecMasquerade, SpecPolicy};
 use model::policy;
 
 /// The NodeConfig of one node. The server filters.
@@ -41,7 +39,7 @@ pub struct NodeConfigObject {
     pub generation: i64,
     /// The configuration, or what is wrong with it, in words for an operator.
     pub config: Result<NodeConfig, String>,
-    /// What an operator should know about one that can be used, one line each, at most [`NOTES_MAX`].
+    /// What an operator should know about one that can be used, one line each, at most [`nodeconfig::NOTES_MAX`].
     pub notes: Vec<String>,
     /// The part of the object that counts, as a manifest in JSON: read again, it is the same configuration. Empty for one that
     /// cannot be used.
@@ -85,61 +83,22 @@ pub fn collection() -> String {
 }
 
 fn config(text: &str) -> Result<(NodeConfig, Vec<String>, String), String> {
-    let object: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let known = |value: &Value, keys: &[&str]| -> Value {
-        let Some(object) = value.as_object() else { return value.clone() };
-        object.iter().filter(|(key, _)| keys.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+    let mut object: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let keep = |value: &mut Value, keys: &[&str]| {
+        value.as_object_mut().into_iter().for_each(|fields| fields.retain(|key, _| keys.contains(&key.as_str())));
     };
-    let mut unknown = Vec::new();
-    let mut note = |place: &str, value: &Value, keys: &[&str]| {
-        let fields = value.as_object().into_iter().flatten().map(|(key, _)| key);
-        unknown.extend(fields.filter(|key| !keys.contains(&key.as_str())).take(NOTES_MAX).map(|key| {
-            format!("{place}: the field {} is ignored: this version of flock-agent does not know it", Excerpt::of(key))
-        }));
-    };
-    let mut manifest = known(&object, &["apiVersion", "kind", "metadata", "spec"]);
-    if let Some(metadata) = manifest.get_mut("metadata") {
-        *metadata = known(metadata, &["name", "annotations"]);
+    keep(&mut object, &["apiVersion", "kind", "metadata", "spec"]);
+    if let Some(metadata) = object.get_mut("metadata") {
+        keep(metadata, &["name", "annotations"]);
         // The API server lets nothing but texts in; should it ever, the other annotations still count.
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|_, value| value.is_string());
         }
     }
-    if let Some(spec) = manifest.get_mut("spec") {
-        note("spec", spec, &Spec::FIELDS);
-        *spec = known(spec, &Spec::FIELDS);
-        if let Some(defaults) = spec.get_mut("defaults") {
-            note("spec.defaults", defaults, &SpecDefaults::FIELDS);
-            *defaults = known(defaults, &SpecDefaults::FIELDS);
-        }
-        for (field, fields) in [("policy", &SpecPolicy::FIELDS[..]), ("masquerade", &SpecMasquerade::FIELDS[..])] {
-            if let Some(block) = spec.get_mut(field) {
-                note(&format!("spec.{field}"), block, fields);
-                *block = known(block, fields);
-            }
-        }
-        if let Some(bgp) = spec.get_mut("bgp") {
-            note("spec.bgp", bgp, &SpecBgp::FIELDS);
-            *bgp = known(bgp, &SpecBgp::FIELDS);
-            let peers = bgp.get_mut("peers").and_then(Value::as_array_mut);
-            for (index, peer) in peers.into_iter().flatten().enumerate().take(PEERS_MAX) {
-                note(&format!("spec.bgp.peers[{index}]"), peer, &SpecPeer::FIELDS);
-                *peer = known(peer, &SpecPeer::FIELDS);
-                if let Some(bfd) = peer.get_mut("bfd") {
-                    note(&format!("spec.bgp.peers[{index}].bfd"), bfd, &SpecBfd::FIELDS);
-                    *bfd = known(bfd, &SpecBfd::FIELDS);
-                }
-            }
-        }
-    }
-    // The reader's message quotes the value that is wrong, and the reason has to fit into the status.
-    let excerpt = |error: serde_json::Error| String::from(Excerpt::line(&error.to_string(), REASON_MAX));
-    let text = manifest.to_string();
-    let manifest: Manifest = serde_json::from_value(manifest).map_err(excerpt)?;
-    let (config, mut notes) = manifest.check().map_err(|error| error.to_string())?;
-    notes.extend(unknown);
-    notes.truncate(NOTES_MAX);
-    Ok((config, notes, text))
+    let manifest = object.to_string();
+    let (config, notes) = nodeconfig::read_published(&manifest)
+        .map_err(|error| String::from(Excerpt::line(&error.to_string(), REASON_MAX)))?;
+    Ok((config, notes, manifest))
 }
 
 /// What the nodes of the cluster say of themselves for each other: all of them.
@@ -530,29 +489,22 @@ mod tests {
             let at = format!("/spec/versions/0/schema/openAPIV3Schema/properties/{place}/properties");
             crd.pointer(&at).and_then(Value::as_object).expect("properties").keys().cloned().collect()
         };
-        let known = |fields: &[&str]| fields.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
-        assert_eq!(properties("spec"), known(&Spec::FIELDS));
-        assert_eq!(properties("spec/properties/defaults"), known(&SpecDefaults::FIELDS));
-        assert_eq!(properties("spec/properties/policy"), known(&SpecPolicy::FIELDS));
-        assert_eq!(properties("spec/properties/masquerade"), known(&SpecMasquerade::FIELDS));
-        assert_eq!(properties("spec/properties/bgp"), known(&SpecBgp::FIELDS));
         let peer = "spec/properties/bgp/properties/peers/items";
-        assert_eq!(properties(peer), known(&SpecPeer::FIELDS));
-        assert_eq!(properties(&format!("{peer}/properties/bfd")), known(&SpecBfd::FIELDS));
         // The strict reader of files names the fields that it knows when it meets another one.
-        let strict = |text: &str| model::nodeconfig::parse(text).expect_err("refused").to_string();
         let head = "apiVersion: flock.fritzlab.net/v1alpha1\nkind: NodeConfig\nmetadata: {name: n}\nspec:\n";
-        for (text, fields) in [
-            ("  x: 1", &Spec::FIELDS[..]),
-            ("  defaults: {x: true}", &SpecDefaults::FIELDS),
-            ("  policy: {x: true}", &SpecPolicy::FIELDS),
-            ("  masquerade: {x: true}", &SpecMasquerade::FIELDS),
-            ("  bgp: {x: true}", &SpecBgp::FIELDS),
-            ("  bgp: {peers: [{x: 1}]}", &SpecPeer::FIELDS),
-            ("  bgp: {peers: [{bfd: {x: 1}}]}", &SpecBfd::FIELDS),
+        for (text, place) in [
+            ("  x: 1", "spec"),
+            ("  defaults: {x: true}", "spec/properties/defaults"),
+            ("  policy: {x: true}", "spec/properties/policy"),
+            ("  masquerade: {x: true}", "spec/properties/masquerade"),
+            ("  bgp: {x: true}", "spec/properties/bgp"),
+            ("  bgp: {peers: [{x: 1}]}", peer),
+            ("  bgp: {peers: [{bfd: {x: 1}}]}", &format!("{peer}/properties/bfd")),
         ] {
-            let refusal = strict(&format!("{head}{text}\n"));
-            assert!(fields.iter().all(|field| refusal.contains(&format!("`{field}`"))), "{refusal}");
+            let refusal = nodeconfig::parse(format!("{head}{text}\n")).expect_err("refused").to_string();
+            let (_, fields) = refusal.split_once("the fields here are ").unwrap_or_else(|| panic!("{text}: {refusal}"));
+            let fields = fields.split(" (and ").next().expect("fields").replace(" and ", ", ");
+            assert_eq!(fields.split(", ").map(str::to_owned).collect::<BTreeSet<_>>(), properties(place), "{text}");
         }
         let object = node_config(&json!({
             "apiVersion": "flock.fritzlab.net/v1alpha1",
@@ -594,7 +546,7 @@ mod tests {
                 "metadata": {"name": "n", "uid": "u", "annotations": {"flock.fritzlab.net/ip-algo": "app"}},
                 "spec": spec,
             }));
-            let again = model::nodeconfig::parse(&object.manifest).expect("as it was");
+            let again = nodeconfig::read_published(&object.manifest).expect("as it was").0;
             assert_eq!(Ok(again), object.config, "{}", object.manifest);
         }
     }
@@ -644,14 +596,14 @@ mod tests {
         let object = node_config(&json!({
             "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig", "metadata": {"name": "n"}, "spec": spec,
         }));
-        assert_eq!(object.notes.len(), NOTES_MAX);
+        assert_eq!(object.notes.len(), nodeconfig::NOTES_MAX);
     }
 
     #[test]
     fn a_bad_configuration_is_an_object_with_a_reason() {
         for (spec, why) in [
             (json!({"cidr6": "2001:db8::1/64"}), "2001:db8::/64"),
-            (json!({"cidr4": 7}), "string"),
+            (json!({"cidr4": 7}), "spec.cidr4: 7 is a number"),
             (json!({}), "cidr"),
             (json!("x"), "spec"),
         ] {
@@ -659,7 +611,7 @@ mod tests {
                 "apiVersion": "flock.fritzlab.net/v1alpha1", "kind": "NodeConfig", "metadata": {"name": "n"}, "spec": spec,
             }));
             let error = object.config.expect_err("refused");
-            assert!(error.contains(why) || !error.is_empty(), "{error}");
+            assert!(error.contains(why) && !error.contains("line "), "{error}");
         }
     }
 

@@ -55,8 +55,8 @@ pub enum AddrError {
     BadCharacter(&'static str),
     /// A name that the kernel or the host uses for something else.
     Reserved,
-    /// Not an address followed by `/` and a prefix length, of this family; why not.
-    NotAPrefix(Family, Slip),
+    /// Not an address followed by `/` and a prefix length, of this family if one is meant; why not.
+    NotAPrefix(Option<Family>, Slip),
     /// A prefix of the other family; what was probably meant.
     OtherFamily(IpNet),
     /// Bits are set behind the prefix length; the prefix that was probably meant.
@@ -74,7 +74,10 @@ impl fmt::Display for AddrError {
             AddrError::TooLong(max) => write!(f, "is longer than {max} bytes"),
             AddrError::BadCharacter(rule) => f.write_str(rule),
             AddrError::Reserved => f.write_str("is a reserved name"),
-            AddrError::NotAPrefix(family, Slip::Other) => {
+            AddrError::NotAPrefix(None, Slip::Other) => {
+                f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32")
+            }
+            AddrError::NotAPrefix(Some(family), Slip::Other) => {
                 write!(f, "is not an {family} prefix such as {}", example(*family))
             }
             AddrError::NotAPrefix(_, slip) => slip.fmt(f),
@@ -286,6 +289,15 @@ impl FromStr for Mac {
     }
 }
 
+/// A prefix of either family without host bits.
+///
+/// # Errors
+/// [`AddrError::NotAPrefix`] and [`AddrError::HostBits`].
+pub fn parse_prefix(text: &str) -> Result<IpNet, AddrError> {
+    let net = notation::prefix(text.trim()).map_err(|slip| AddrError::NotAPrefix(None, slip))?;
+    if net.trunc() == net { Ok(net) } else { Err(AddrError::HostBits(net.trunc().to_string())) }
+}
+
 /// An IPv6 prefix without host bits that lies wholly in space where a pod can have a unicast address.
 ///
 /// # Errors
@@ -295,7 +307,7 @@ pub fn parse_prefix6(text: &str) -> Result<Ipv6Net, AddrError> {
         Ok(IpNet::V6(net)) => check_prefix6(net).map(|()| net),
         Ok(net @ IpNet::V4(_)) => Err(AddrError::OtherFamily(net)),
         Err(Slip::Mapped(net)) => Err(AddrError::OtherFamily(net.into())),
-        Err(slip) => Err(AddrError::NotAPrefix(Family::V6, slip)),
+        Err(slip) => Err(AddrError::NotAPrefix(Some(Family::V6), slip)),
     }
 }
 
@@ -331,7 +343,7 @@ pub fn parse_prefix4(text: &str) -> Result<Ipv4Net, AddrError> {
     match notation::prefix(text.trim()) {
         Ok(IpNet::V4(net)) => check_prefix4(net).map(|()| net),
         Ok(net @ IpNet::V6(_)) => Err(AddrError::OtherFamily(net)),
-        Err(slip) => Err(AddrError::NotAPrefix(Family::V4, slip)),
+        Err(slip) => Err(AddrError::NotAPrefix(Some(Family::V4), slip)),
     }
 }
 

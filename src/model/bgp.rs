@@ -1,4 +1,4 @@
-//! `spec.bgp` of a NodeConfig: its shape on the wire, and the checked value from which a routing daemon is configured.
+//! `spec.bgp` of a NodeConfig: the checked value from which a routing daemon is configured, and how it is read.
 //!
 //! A checked value is harmless in any configuration: names are symbols, links and files hold no character that ends a quotation,
 //! numbers are in bounds. Must not know how a daemon wants to be told, and reads no file: a password is a file's name here.
@@ -8,14 +8,11 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
-use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
-
-use crate::addr::{IF_NAME_MAX, IfName};
-use crate::excerpt::Excerpt;
+use crate::addr::{IF_NAME_MAX, IfName, parse_prefix};
+use crate::fields::{Fields, Value};
 use crate::notation::{self, Slip};
-use crate::text;
+use crate::tree::Tree;
+use ipnet::IpNet;
 
 /// Most peers of a node.
 pub const PEERS_MAX: usize = 16;
@@ -40,105 +37,6 @@ pub const BFD_INTERVAL: u16 = 300;
 
 /// Number of lost packets of BFD after which a peer is gone, if none is given.
 pub const BFD_MULTIPLIER: u8 = 3;
-
-/// `spec.bgp` as it is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct SpecBgp {
-    /// The node's AS number.
-    pub asn: Option<i64>,
-    /// The node's router id, in the form of an IPv4 address.
-    #[serde(rename = "routerID")]
-    pub router_id: Option<String>,
-    /// Prefixes that peers may give to this host.
-    pub import: Option<Vec<String>>,
-    /// The routers.
-    pub peers: Option<Vec<SpecPeer>>,
-}
-
-impl SpecBgp {
-    /// The names of its fields, for readers that leave out what they do not know.
-    pub const FIELDS: [&str; 4] = ["asn", "routerID", "import", "peers"];
-}
-
-/// One of `spec.bgp.peers` as it is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct SpecPeer {
-    /// What the operator calls it.
-    #[serde(deserialize_with = "text::string")]
-    pub name: String,
-    /// Its address.
-    pub address: Option<String>,
-    /// The link on which it is.
-    pub interface: Option<String>,
-    /// Its AS number.
-    pub asn: Option<SpecAsn>,
-    /// Number of hops to it.
-    pub multihop: Option<i64>,
-    /// Time without a message after which it is gone, in seconds.
-    pub hold_time: Option<i64>,
-    /// The file that has the password of the session.
-    pub password_file: Option<String>,
-    /// Whether and how BFD watches it.
-    pub bfd: Option<SpecBfd>,
-}
-
-impl SpecPeer {
-    /// The names of its fields.
-    pub const FIELDS: [&str; 8] =
-        ["name", "address", "interface", "asn", "multihop", "holdTime", "passwordFile", "bfd"];
-}
-
-/// `bfd` of a peer as it is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct SpecBfd {
-    /// Interval between packets, in milliseconds.
-    pub interval: Option<i64>,
-    /// Number of lost packets after which the peer is gone.
-    pub multiplier: Option<i64>,
-}
-
-impl SpecBfd {
-    /// The names of its fields.
-    pub const FIELDS: [&str; 2] = ["interval", "multiplier"];
-}
-
-/// `asn` of a peer as it is written: a number or a word.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SpecAsn {
-    /// A number.
-    Number(i64),
-    /// A word.
-    Word(String),
-}
-
-impl<'de> Deserialize<'de> for SpecAsn {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SpecAsn, D::Error> {
-        struct Either;
-        impl Visitor<'_> for Either {
-            type Value = SpecAsn;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an AS number or the word external")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<SpecAsn, E> {
-                Ok(SpecAsn::Number(number))
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<SpecAsn, E> {
-                Ok(SpecAsn::Number(i64::try_from(number).unwrap_or(i64::MAX)))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<SpecAsn, E> {
-                Ok(SpecAsn::Word(word.into()))
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
 
 /// A checked `spec.bgp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,190 +137,115 @@ impl fmt::Display for LinkName {
     }
 }
 
-/// A field of `spec.bgp` whose value breaks a rule. One line that begins with the field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BgpError {
-    /// Where, such as `spec.bgp.peers[1].address`, counted from 0.
-    pub path: String,
-    /// The value; none where there is none, or too many.
-    pub value: Option<Excerpt>,
-    /// What is wrong with it.
-    pub rule: BgpRule,
-}
-
-/// A rule that a field's value breaks. The text reads on from the value, and says what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BgpRule {
-    /// Nothing is there.
-    Required(&'static str),
-    /// Outside these bounds.
-    Between(u32, u32),
-    /// More than so many.
-    AtMost(usize),
-    /// Neither a number of an AS nor the word.
-    Asn,
-    /// Not written as an IPv4 address, or 0.0.0.0.
-    RouterId,
-    /// Not a prefix; why not.
-    Prefix(Slip),
-    /// Bits are set behind the prefix length; the prefix that was probably meant.
-    HostBits(IpNet),
-    /// A prefix that no peer may give.
-    Reserved,
-    /// Another value of the list is the same: which one.
-    Twice(String),
-    /// Not a name.
-    Name,
-    /// Not an address; why not.
-    Address(Slip),
-    /// An address that no router can have.
-    NotUnicast,
-    /// Not the name of a link.
-    Link,
-    /// Neither `address` nor `interface`.
-    NoNeighbour,
-    /// A link-local address without a link.
-    NoLink,
-    /// A peer on a link of the host that is several hops away.
-    Hops,
-    /// BFD of a peer that is several hops away.
-    BfdHops,
-    /// Not the absolute path of a file.
-    File,
-}
-
-impl fmt::Display for BgpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.value {
-            Some(value) => write!(f, "{}: {value} {}", self.path, self.rule),
-            None => write!(f, "{} {}", self.path, self.rule),
-        }
+/// Reads `spec.bgp`. None: something is wrong with it, and has been said.
+pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Bgp> {
+    let asn = fields.required("asn", "write the node's own AS number, such as 65001");
+    let asn = asn.and_then(|value| value.within(1, ASN_MAX));
+    let router_id = fields.get("routerID").and_then(|value| value.parsed(router_id));
+    let import = fields.get("import").map(|value| value.set(IMPORT_MAX, import)).unwrap_or_default();
+    let written = fields.required("peers", "write at least one router; a node without any has no bgp")?;
+    let mut peers: Vec<Written<'_>> = Vec::new();
+    let items = written.items(PEERS_MAX)?;
+    if items.is_empty() {
+        written.wrong("is empty: write at least one router, or remove bgp");
     }
-}
-
-impl fmt::Display for BgpRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BgpRule::Required(what) => write!(f, "is required: {what}"),
-            BgpRule::Between(min, max) => write!(f, "must be between {min} and {max}"),
-            BgpRule::AtMost(max) => write!(f, "has too many entries: at most {max} are allowed"),
-            BgpRule::Asn => write!(f, "must be an AS number, from 1 to {ASN_MAX}, or the word external"),
-            BgpRule::RouterId => f.write_str("must be written like an IPv4 address, such as 192.0.2.11, and not be 0.0.0.0"),
-            BgpRule::Prefix(Slip::Other) => f.write_str("is not a prefix such as 10.0.0.0/8 or 2001:db8::/32"),
-            BgpRule::Prefix(slip) => slip.fmt(f),
-            BgpRule::HostBits(meant) => write!(f, "has bits set behind the prefix length (did you mean {meant}?)"),
-            BgpRule::Reserved => {
-                f.write_str("is loopback, link-local, multicast or reserved, and is never taken from a peer: remove it")
-            }
-            BgpRule::Twice(other) => write!(f, "is {other} already: remove one of them"),
-            BgpRule::Name => write!(
-                f,
-                "must be a small letter, then small letters, digits and _, {PEER_NAME_MAX} at most: it names the session in the \
-                 routing daemon"
-            ),
-            BgpRule::Address(Slip::Zone | Slip::Other) => f.write_str(
-                "is not an IP address such as 192.0.2.1, 2001:db8::1 or fe80::1; the link of a link-local one belongs into \
-                 interface",
-            ),
-            BgpRule::Address(slip) => slip.fmt(f),
-            BgpRule::NotUnicast => {
-                f.write_str("is no address of a router: it is unspecified, loopback, multicast or broadcast")
-            }
-            BgpRule::Link => write!(
-                f,
-                "must be the name of a link of the host: letters, digits, '_', '.' and '-', {IF_NAME_MAX} at most, and not lo, all or \
-                 default"
-            ),
-            BgpRule::NoNeighbour => f.write_str("has neither address nor interface, and one of them is needed"),
-            BgpRule::NoLink => f.write_str("is link-local, and the peer has no interface: name the link there"),
-            BgpRule::Hops => f.write_str(
-                "is for a peer behind routers, and this one has a link-local address or none: remove multihop, or give its global \
-                 address",
-            ),
-            BgpRule::BfdHops => f.write_str(
-                "is for a peer on a link of this host, and this one has multihop: remove one of them; holdTime tells how soon a \
-                 peer that is far away is gone",
-            ),
-            BgpRule::File => write!(
-                f,
-                "must be the absolute path of a file, of at most {PASSWORD_FILE_MAX} bytes without control characters"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for BgpError {}
-
-impl SpecBgp {
-    /// The checked value.
-    ///
-    /// # Errors
-    /// The first field that breaks a rule.
-    pub fn check(self) -> Result<Bgp, BgpError> {
-        let path = |field: &str| format!("spec.bgp.{field}");
-        let asn = self.asn.ok_or_else(|| missing(path("asn"), "the node's own AS number, such as 65001"))?;
-        let asn = within(|| path("asn"), asn, 1, ASN_MAX)?;
-        let router_id = self.router_id.map(|text| router_id(path("routerID"), &text)).transpose()?;
-        let import = import(self.import.unwrap_or_default())?;
-        let written = self.peers.unwrap_or_default();
-        if written.is_empty() {
-            return Err(missing(path("peers"), "at least one router; a node without any has no bgp"));
-        }
-        bounded(path("peers"), written.len(), PEERS_MAX)?;
-        let mut peers = Vec::new();
-        for (index, peer) in written.into_iter().enumerate() {
-            let peer = peer.check(|field| format!("spec.bgp.peers[{index}]{field}"))?;
-            check_unique(&peers, &peer, index)?;
+    for item in items {
+        if let Some(peer) = item.object(peer).flatten() {
+            peer.check_unique(&peers);
             peers.push(peer);
         }
-        Ok(Bgp { asn, router_id, import, peers })
+    }
+    Some(Bgp { asn: asn?, router_id, import, peers: peers.into_iter().map(|written| written.peer).collect() })
+}
+
+/// A peer, and where its name and its neighbour are written.
+struct Written<'a> {
+    peer: Peer,
+    name: Value<'a>,
+    neighbour: Value<'a>,
+}
+
+impl Written<'_> {
+    fn check_unique(&self, others: &[Written<'_>]) {
+        let twice = |value: &Value<'_>, other: &Value<'_>| {
+            value.wrong(format_args!("is {} already: remove one of them", other.path()));
+        };
+        if let Some(other) = others.iter().find(|other| other.peer.name == self.peer.name) {
+            twice(&self.name, &other.name);
+        }
+        if let Some(other) = others.iter().find(|other| other.peer.neighbour.is(&self.peer.neighbour)) {
+            twice(&self.neighbour, &other.neighbour);
+        }
     }
 }
 
-impl SpecPeer {
-    fn check(self, path: impl Fn(&str) -> String) -> Result<Peer, BgpError> {
-        let name = name(|| path(".name"), &self.name)?;
-        let address = self.address.map(|text| address(|| path(".address"), &text)).transpose()?;
-        let interface = self.interface.map(|text| link(|| path(".interface"), &text)).transpose()?;
-        let neighbour = match (address, interface) {
-            (Some(address), None) if is_link_local(address) => {
-                return Err(broken(path(".address"), &address.to_string(), BgpRule::NoLink));
-            }
-            (Some(address), interface) => Neighbour::At { address, interface },
-            (None, Some(interface)) => Neighbour::On(interface),
-            (None, None) => return Err(BgpError { path: path(""), value: None, rule: BgpRule::NoNeighbour }),
-        };
-        let asn = match self.asn {
-            None => return Err(missing(path(".asn"), "the router's AS number, or the word external")),
-            Some(SpecAsn::Word(word)) if word == "external" => PeerAsn::External,
-            Some(SpecAsn::Word(word)) => return Err(broken(path(".asn"), &word, BgpRule::Asn)),
-            Some(SpecAsn::Number(number)) => {
-                let asn = u32::try_from(number).ok().filter(|asn| (1..=ASN_MAX).contains(asn));
-                PeerAsn::Is(asn.ok_or_else(|| broken(path(".asn"), &number.to_string(), BgpRule::Asn))?)
-            }
-        };
-        let multihop = self.multihop.map(|hops| within(|| path(".multihop"), hops, 1, u8::MAX)).transpose()?;
-        if let Some(hops) = multihop
-            && !matches!(neighbour, Neighbour::At { address, interface: None } if !is_link_local(address))
-        {
-            return Err(broken(path(".multihop"), &hops.to_string(), BgpRule::Hops));
+fn peer<'a>(fields: &mut Fields<'a>) -> Option<Written<'a>> {
+    let name = fields.required("name", format_args!("write {NAME_RULE}"));
+    let peer_name = name.as_ref().and_then(|value| value.parsed(peer_name));
+    let (at, on) = (fields.get("address"), fields.get("interface"));
+    let address = at.as_ref().and_then(|value| value.parsed(address));
+    let interface = on.as_ref().and_then(|value| value.parsed(link));
+    let neighbour = match (&at, &on) {
+        (None, None) => {
+            fields.lack("has neither address nor interface, and one of them is needed");
+            None
         }
-        let hold_time = self.hold_time.map(|time| within(|| path(".holdTime"), time, 3, u16::MAX)).transpose()?;
-        let password_file = self.password_file.map(|text| file(|| path(".passwordFile"), text)).transpose()?;
-        let bfd = self.bfd.map(|bfd| bfd.check(|field| path(&format!(".bfd.{field}")))).transpose()?;
-        if bfd.is_some() && multihop.is_some() {
-            return Err(BgpError { path: path(".bfd"), value: None, rule: BgpRule::BfdHops });
+        (Some(at), None) if address.is_some_and(is_link_local) => {
+            at.wrong("is link-local, and the peer has no interface: name the link there");
+            None
         }
-        Ok(Peer { name, neighbour, asn, multihop, hold_time: hold_time.unwrap_or(HOLD_TIME), password_file, bfd })
+        (Some(_), _) => address.map(|address| Neighbour::At { address, interface }),
+        (None, Some(_)) => interface.map(Neighbour::On),
+    };
+    let asn =
+        fields.required("asn", "write the router's AS number, or the word external").and_then(|asn| peer_asn(&asn));
+    let hops = fields.get("multihop");
+    let multihop: Option<u8> = hops.as_ref().and_then(|hops| hops.within(1, u8::MAX.into()));
+    if let (Some(hops), Some(neighbour)) = (hops.as_ref().filter(|_| multihop.is_some()), &neighbour)
+        && !matches!(neighbour, Neighbour::At { address, interface: None } if !is_link_local(*address))
+    {
+        hops.wrong(
+            "is for a peer behind routers, and this one has a link-local address or none: remove multihop, or give its global \
+             address",
+        );
+    }
+    let hold_time = fields.get("holdTime").and_then(|time| time.within(3, u16::MAX.into())).unwrap_or(HOLD_TIME);
+    let password_file = fields.get("passwordFile").and_then(|path| path.parsed(file));
+    let watched = fields.get("bfd");
+    if let (Some(watched), Some(_)) = (&watched, &hops) {
+        watched.wrong(
+            "is for a peer on a link of this host, and this one has multihop: remove one of them; holdTime tells how soon a \
+             peer that is far away is gone",
+        );
+    }
+    let bfd = watched.and_then(|value| value.object(bfd));
+    let (name, neighbour_value) = (name?, at.or(on)?);
+    let peer = Peer { name: peer_name?, neighbour: neighbour?, asn: asn?, multihop, hold_time, password_file, bfd };
+    Some(Written { peer, name, neighbour: neighbour_value })
+}
+
+fn bfd(fields: &mut Fields<'_>) -> Bfd {
+    Bfd {
+        interval: fields.get("interval").and_then(|ms| ms.within(10, 60_000)).unwrap_or(BFD_INTERVAL),
+        multiplier: fields.get("multiplier").and_then(|n| n.within(2, u8::MAX.into())).unwrap_or(BFD_MULTIPLIER),
     }
 }
 
-impl SpecBfd {
-    fn check(self, path: impl Fn(&str) -> String) -> Result<Bfd, BgpError> {
-        let interval = self.interval.map(|ms| within(|| path("interval"), ms, 10, 60_000)).transpose()?;
-        let multiplier = self.multiplier.map(|n| within(|| path("multiplier"), n, 2, u8::MAX)).transpose()?;
-        Ok(Bfd { interval: interval.unwrap_or(BFD_INTERVAL), multiplier: multiplier.unwrap_or(BFD_MULTIPLIER) })
+fn peer_asn(value: &Value<'_>) -> Option<PeerAsn> {
+    match value.tree() {
+        Tree::Text(word) if word == "external" => return Some(PeerAsn::External),
+        Tree::Text(text) if text.parse::<u32>().is_ok() => {
+            value.wrong(format_args!("is a text between quotes: write {text} without them"));
+        }
+        Tree::Integer(number) if u32::try_from(*number).is_ok_and(|number| (1..=ASN_MAX).contains(&number)) => {
+            return u32::try_from(*number).ok().map(PeerAsn::Is);
+        }
+        Tree::Text(_) | Tree::Integer(_) | Tree::Number(_) | Tree::Boolean(_) => {
+            value.wrong(format_args!("must be an AS number, from 1 to {ASN_MAX}, or the word external"));
+        }
+        _ => value.wrong_kind("an AS number or the word external is meant"),
     }
+    None
 }
 
 impl Neighbour {
@@ -444,53 +267,17 @@ impl Neighbour {
     }
 }
 
-fn missing(path: String, what: &'static str) -> BgpError {
-    BgpError { path, value: None, rule: BgpRule::Required(what) }
-}
-
-fn broken(path: String, value: &str, rule: BgpRule) -> BgpError {
-    BgpError { path, value: Some(Excerpt::of(value)), rule }
-}
-
-fn bounded(path: String, count: usize, max: usize) -> Result<(), BgpError> {
-    if count > max { Err(BgpError { path, value: None, rule: BgpRule::AtMost(max) }) } else { Ok(()) }
-}
-
-fn within<T: TryFrom<i64> + Into<u32> + Copy>(
-    path: impl FnOnce() -> String,
-    value: i64,
-    min: u32,
-    max: T,
-) -> Result<T, BgpError> {
-    let most = max.into();
-    let fits = |value: &T| (min..=most).contains(&(*value).into());
-    let found = T::try_from(value).ok().filter(fits);
-    found.ok_or_else(|| broken(path(), &value.to_string(), BgpRule::Between(min, most)))
-}
-
-fn router_id(path: String, text: &str) -> Result<Ipv4Addr, BgpError> {
+fn router_id(text: &str) -> Result<Ipv4Addr, &'static str> {
     let found = text.parse().ok().filter(|id: &Ipv4Addr| !id.is_unspecified());
-    found.ok_or_else(|| broken(path, text, BgpRule::RouterId))
+    found.ok_or("must be written like an IPv4 address, such as 192.0.2.11, and not be 0.0.0.0")
 }
 
-fn import(written: Vec<String>) -> Result<Vec<IpNet>, BgpError> {
-    bounded("spec.bgp.import".into(), written.len(), IMPORT_MAX)?;
-    let mut import: Vec<IpNet> = Vec::new();
-    for (index, text) in written.iter().enumerate() {
-        let wrong = |rule| broken(format!("spec.bgp.import[{index}]"), text, rule);
-        let net = notation::prefix(text).map_err(|slip| wrong(BgpRule::Prefix(slip)))?;
-        if net.trunc() != net {
-            return Err(wrong(BgpRule::HostBits(net.trunc())));
-        }
-        if is_reserved(&net) {
-            return Err(wrong(BgpRule::Reserved));
-        }
-        if let Some(other) = import.iter().position(|other| *other == net) {
-            return Err(wrong(BgpRule::Twice(format!("spec.bgp.import[{other}]"))));
-        }
-        import.push(net);
+fn import(text: &str) -> Result<IpNet, String> {
+    let net = parse_prefix(text).map_err(|why| why.to_string())?;
+    if is_reserved(&net) {
+        return Err("is loopback, link-local, multicast or reserved, and is never taken from a peer: remove it".into());
     }
-    Ok(import)
+    Ok(net)
 }
 
 /// Wholly in a range of which no peer has to tell a host anything.
@@ -508,7 +295,11 @@ fn is_reserved(net: &IpNet) -> bool {
     }
 }
 
-fn name(path: impl FnOnce() -> String, text: &str) -> Result<PeerName, BgpError> {
+/// What a name of a peer is.
+const NAME_RULE: &str =
+    "a small letter, then small letters, digits and _, 31 at most: it names the session in the routing daemon";
+
+fn peer_name(text: &str) -> Result<PeerName, String> {
     let good = |text: &&str| {
         let mut bytes = text.bytes();
         text.len() <= PEER_NAME_MAX
@@ -516,52 +307,51 @@ fn name(path: impl FnOnce() -> String, text: &str) -> Result<PeerName, BgpError>
             && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
     let found = Some(text).filter(good).map(|text| PeerName(text.into()));
-    found.ok_or_else(|| broken(path(), text, BgpRule::Name))
+    found.ok_or_else(|| format!("must be {NAME_RULE}"))
 }
 
-fn address(path: impl FnOnce() -> String, text: &str) -> Result<IpAddr, BgpError> {
-    let address = match notation::address(text) {
-        Ok(address) => address,
-        Err(slip) => return Err(broken(path(), text, BgpRule::Address(slip))),
-    };
+fn address(text: &str) -> Result<IpAddr, String> {
+    let address = notation::address(text).map_err(|slip| match slip {
+        Slip::Zone | Slip::Other => {
+            "is not an IP address such as 192.0.2.1, 2001:db8::1 or fe80::1; the link of a link-local one belongs into interface"
+                .into()
+        }
+        slip => slip.to_string(),
+    })?;
     let unicast = match address {
         IpAddr::V4(ip) => !(ip.octets()[0] == 0 || ip.is_loopback() || ip.is_multicast() || ip.octets()[0] >= 240),
         // ::/8 holds the unspecified and the loopback address.
         IpAddr::V6(ip) => !(ip.octets()[0] == 0 || ip.is_multicast()),
     };
-    if unicast { Ok(address) } else { Err(broken(path(), text, BgpRule::NotUnicast)) }
+    if unicast {
+        Ok(address)
+    } else {
+        Err("is no address of a router, but unspecified, loopback, multicast or broadcast: write the router's own"
+            .into())
+    }
 }
 
-fn link(path: impl FnOnce() -> String, text: &str) -> Result<LinkName, BgpError> {
+fn link(text: &str) -> Result<LinkName, String> {
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
     let name = Some(text).filter(|_| plain).and_then(|text| text.parse().ok());
-    name.map(LinkName).ok_or_else(|| broken(path(), text, BgpRule::Link))
+    name.map(LinkName).ok_or_else(|| {
+        format!(
+            "must be the name of a link of the host: letters, digits, '_', '.' and '-', {IF_NAME_MAX} at most, and not lo, all or \
+             default"
+        )
+    })
 }
 
-fn file(path: impl FnOnce() -> String, text: String) -> Result<String, BgpError> {
+fn file(text: &str) -> Result<String, String> {
     let good = text.starts_with('/') && text.len() <= PASSWORD_FILE_MAX && !text.chars().any(char::is_control);
-    if good { Ok(text) } else { Err(broken(path(), &text, BgpRule::File)) }
+    let rule = || {
+        format!("must be the absolute path of a file, of at most {PASSWORD_FILE_MAX} bytes without control characters")
+    };
+    if good { Ok(text.into()) } else { Err(rule()) }
 }
 
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local())
-}
-
-fn check_unique(peers: &[Peer], peer: &Peer, index: usize) -> Result<(), BgpError> {
-    let same = |field: &str, value: &str, other: usize| {
-        let rule = BgpRule::Twice(format!("spec.bgp.peers[{other}]{field}"));
-        Err(broken(format!("spec.bgp.peers[{index}]{field}"), value, rule))
-    };
-    if let Some(other) = peers.iter().position(|other| other.name == peer.name) {
-        return same(".name", peer.name.as_str(), other);
-    }
-    match peers.iter().position(|other| other.neighbour.is(&peer.neighbour)) {
-        None => Ok(()),
-        Some(other) => match &peer.neighbour {
-            Neighbour::At { address, .. } => same(".address", &address.to_string(), other),
-            Neighbour::On(link) => same(".interface", link.as_str(), other),
-        },
-    }
 }
 
 #[cfg(test)]

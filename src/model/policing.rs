@@ -1,4 +1,4 @@
-//! What a NodeConfig says about what pods may send and receive: its shape on the wire, and the checked value.
+//! What a NodeConfig says about what pods may send and receive: the checked value, and how it is read.
 //!
 //! Must not know how any of it is enforced.
 
@@ -6,59 +6,16 @@ use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
+use crate::addr::parse_prefix;
+use crate::fields::Fields;
+use crate::policy::spec::{NAMESPACE_RULE, is_namespace};
 use ipnet::IpNet;
-use serde::Deserialize;
-
-use crate::configerror::{ConfigError, FieldRule};
-use crate::excerpt::Excerpt;
-use crate::notation;
-use crate::policy::spec::is_namespace;
-use crate::text;
 
 /// Most namespaces of one list.
 pub const NAMESPACES_MAX: usize = 64;
 
 /// Most destinations that are not masqueraded.
 pub const EXCEPT_MAX: usize = 64;
-
-/// `spec.policy` as it is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct SpecPolicy {
-    /// Whether policies are enforced.
-    pub mode: Option<String>,
-    /// What holds for a pod that the API server has not told of.
-    pub unknown: Option<String>,
-    /// Whose pods may ask not to be policed.
-    pub audit_namespaces: Option<Vec<String>>,
-    /// Whether drops are logged.
-    #[serde(deserialize_with = "text::boolean")]
-    pub log: Option<bool>,
-}
-
-impl SpecPolicy {
-    /// The names of its fields, for readers that leave out what they do not know.
-    pub const FIELDS: [&str; 4] = ["mode", "unknown", "auditNamespaces", "log"];
-}
-
-/// `spec.masquerade` as it is written.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct SpecMasquerade {
-    /// For IPv4.
-    #[serde(deserialize_with = "text::boolean")]
-    pub ipv4: Option<bool>,
-    /// For IPv6.
-    #[serde(deserialize_with = "text::boolean")]
-    pub ipv6: Option<bool>,
-    /// Destinations that see the pod's own address.
-    pub except: Option<Vec<String>>,
-}
-
-impl SpecMasquerade {
-    /// The names of its fields.
-    pub const FIELDS: [&str; 3] = ["ipv4", "ipv6", "except"];
-}
 
 /// What the owner of a node lets its pods send and receive.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -117,93 +74,44 @@ pub struct Masquerade {
     pub except: Vec<IpNet>,
 }
 
-/// The fields of `spec` that are about this, as they are written.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) source_check: Option<bool>,
-    pub(crate) source_any_namespaces: Option<Vec<String>>,
-    pub(crate) policy: Option<SpecPolicy>,
-    pub(crate) masquerade: Option<SpecMasquerade>,
-}
-
-impl Written {
-    /// The checked value.
-    ///
-    /// # Errors
-    /// [`ConfigError::Field`].
-    pub(crate) fn check(self) -> Result<Policing, ConfigError> {
-        let policy = self.policy.unwrap_or_default();
-        let masquerade = self.masquerade.unwrap_or_default();
-        let except = masquerade.except.unwrap_or_default();
-        let mode = match policy.mode.as_deref() {
-            // Not `off`, which kubectl reads as false.
-            Some("none") => Mode::None,
-            Some("audit") => Mode::Audit,
-            None | Some("enforce") => Mode::Enforce,
-            Some(other) => return Err(one_of("spec.policy.mode", other, &["none", "audit", "enforce"])),
-        };
-        let unknown_open = match policy.unknown.as_deref() {
-            None | Some("closed") => false,
-            Some("open") => true,
-            Some(other) => return Err(one_of("spec.policy.unknown", other, &["closed", "open"])),
-        };
-        Ok(Policing {
-            source_check: self.source_check.unwrap_or(true),
-            source_any: namespaces("spec.sourceAnyNamespaces", self.source_any_namespaces)?,
-            mode,
-            unknown_open,
-            audit: namespaces("spec.policy.auditNamespaces", policy.audit_namespaces)?,
-            log: policy.log.unwrap_or_default(),
-            masquerade: Masquerade {
-                ipv4: masquerade.ipv4.unwrap_or_default(),
-                ipv6: masquerade.ipv6.unwrap_or_default(),
-                except: destinations("spec.masquerade.except", &except)?,
-            },
-        })
+/// Reads the fields of `spec` that are about this.
+pub(crate) fn read(spec: &mut Fields<'_>) -> Policing {
+    let source_check = boolean(spec, "sourceCheck");
+    let source_any = namespaces(spec, "sourceAnyNamespaces");
+    // Not `off`, which kubectl reads as false.
+    let modes = [("none", Mode::None), ("audit", Mode::Audit), ("enforce", Mode::Enforce)];
+    let policing = spec.object("policy", |policy| Policing {
+        mode: policy.get("mode").and_then(|mode| mode.word(&modes)).unwrap_or(Mode::Enforce),
+        unknown_open: policy
+            .get("unknown")
+            .and_then(|word| word.word(&[("closed", false), ("open", true)]))
+            .unwrap_or(false),
+        audit: namespaces(policy, "auditNamespaces"),
+        log: boolean(policy, "log").unwrap_or(false),
+        ..Policing::default()
+    });
+    let masquerade = spec.object("masquerade", |masquerade| Masquerade {
+        ipv4: boolean(masquerade, "ipv4").unwrap_or(false),
+        ipv6: boolean(masquerade, "ipv6").unwrap_or(false),
+        // Also ranges that no pod could have.
+        except: masquerade.get("except").map(|except| except.set(EXCEPT_MAX, parse_prefix)).unwrap_or_default(),
+    });
+    Policing {
+        source_check: source_check.unwrap_or(true),
+        source_any,
+        masquerade: masquerade.unwrap_or_default(),
+        ..policing.unwrap_or_default()
     }
 }
 
-fn one_of(path: &'static str, value: &str, words: &'static [&'static str]) -> ConfigError {
-    ConfigError::Field { path, value: Excerpt::of(value), rule: FieldRule::OneOf(words) }
+fn boolean(fields: &mut Fields<'_>, name: &'static str) -> Option<bool> {
+    fields.get(name)?.boolean()
 }
 
-fn namespaces(path: &'static str, names: Option<Vec<String>>) -> Result<BTreeSet<String>, ConfigError> {
-    let wrong = |value: &str, rule| ConfigError::Field { path, value: Excerpt::of(value), rule };
-    let names = names.unwrap_or_default();
-    if names.len() > NAMESPACES_MAX {
-        return Err(wrong(&names.len().to_string(), FieldRule::AtMost(NAMESPACES_MAX)));
-    }
-    let mut known = BTreeSet::new();
-    for name in names {
-        if !is_namespace(&name) {
-            return Err(wrong(&name, FieldRule::Namespace));
-        }
-        if known.contains(&name) {
-            return Err(wrong(&name, FieldRule::Twice));
-        }
-        known.insert(name);
-    }
-    Ok(known)
-}
-
-/// Prefixes of any kind: also ranges that no pod could have.
-fn destinations(path: &'static str, texts: &[String]) -> Result<Vec<IpNet>, ConfigError> {
-    let wrong = |value: &str, rule| ConfigError::Field { path, value: Excerpt::of(value), rule };
-    if texts.len() > EXCEPT_MAX {
-        return Err(wrong(&texts.len().to_string(), FieldRule::AtMost(EXCEPT_MAX)));
-    }
-    let mut nets: Vec<IpNet> = Vec::new();
-    for text in texts {
-        let net = notation::prefix(text.trim()).map_err(|slip| wrong(text, FieldRule::AnyPrefix(slip)))?;
-        if net.trunc() != net {
-            return Err(wrong(text, FieldRule::Prefix(crate::addr::AddrError::HostBits(net.trunc().to_string()))));
-        }
-        if nets.contains(&net) {
-            return Err(wrong(text, FieldRule::Twice));
-        }
-        nets.push(net);
-    }
-    Ok(nets)
+fn namespaces(fields: &mut Fields<'_>, name: &'static str) -> BTreeSet<String> {
+    let namespace = |text: &str| if is_namespace(text) { Ok(text.to_string()) } else { Err(NAMESPACE_RULE) };
+    let names = fields.get(name).map(|list| list.set(NAMESPACES_MAX, namespace));
+    names.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -212,6 +120,7 @@ mod tests {
     use std::string::ToString;
 
     use super::*;
+    use crate::configerror::ConfigError;
     use crate::nodeconfig;
 
     fn spec(fields: &str) -> Result<Policing, ConfigError> {
@@ -248,43 +157,50 @@ mod tests {
     fn what_cannot_be_meant_is_named_with_its_field_and_value() {
         let many = (0..65).map(|n| format!("n{n}")).collect::<Vec<_>>().join(",");
         for (fields, expected) in [
-            ("policy: {mode: On}", "spec.policy.mode: \"On\" must be none or audit or enforce"),
+            ("policy: {mode: On}", "spec.policy.mode: \"On\" must be none, audit or enforce"),
             ("policy: {unknown: ''}", "spec.policy.unknown: \"\" must be closed or open"),
-            ("policy: {auditNamespaces: [a_b]}", "spec.policy.auditNamespaces: \"a_b\" is no name of a namespace"),
-            ("sourceAnyNamespaces: [A]", "spec.sourceAnyNamespaces: \"A\" is no name of a namespace"),
-            ("sourceAnyNamespaces: ['*']", "spec.sourceAnyNamespaces: \"*\" is no name of a namespace"),
-            ("sourceAnyNamespaces: ['']", "spec.sourceAnyNamespaces: \"\" is no name of a namespace"),
+            ("policy: {auditNamespaces: [a_b]}", "spec.policy.auditNamespaces[0]: \"a_b\" is no name of a namespace"),
+            ("sourceAnyNamespaces: [A]", "spec.sourceAnyNamespaces[0]: \"A\" is no name of a namespace"),
+            ("sourceAnyNamespaces: ['*']", "spec.sourceAnyNamespaces[0]: \"*\" is no name of a namespace"),
+            ("sourceAnyNamespaces: ['']", "spec.sourceAnyNamespaces[0]: \"\" is no name of a namespace"),
             (
                 "sourceAnyNamespaces: [a-]",
-                "spec.sourceAnyNamespaces: \"a-\" is no name of a namespace: 1 to 63 lower-case letters, digits and '-', with a letter \
+                "spec.sourceAnyNamespaces[0]: \"a-\" is no name of a namespace: 1 to 63 lower-case letters, digits and '-', with a letter \
                  or digit at both ends",
             ),
             (
                 "policy: {auditNamespaces: [-a]}",
-                "spec.policy.auditNamespaces: \"-a\" is no name of a namespace: 1 to 63",
+                "spec.policy.auditNamespaces[0]: \"-a\" is no name of a namespace: 1 to 63",
             ),
-            ("sourceAnyNamespaces: [a.b]", "spec.sourceAnyNamespaces: \"a.b\" is no name of a namespace"),
-            ("sourceAnyNamespaces: [é]", "spec.sourceAnyNamespaces: \"é\" is no name of a namespace"),
-            ("sourceAnyNamespaces: [a, a]", "spec.sourceAnyNamespaces: \"a\" stands there twice"),
+            ("sourceAnyNamespaces: [a.b]", "spec.sourceAnyNamespaces[0]: \"a.b\" is no name of a namespace"),
+            ("sourceAnyNamespaces: [é]", "spec.sourceAnyNamespaces[0]: \"é\" is no name of a namespace"),
+            ("sourceAnyNamespaces: [a, a]", "spec.sourceAnyNamespaces[1]: \"a\" stands there twice"),
             (
                 &format!("sourceAnyNamespaces: [{many}]"),
-                "spec.sourceAnyNamespaces: \"65\" are too many: at most 64 are allowed",
+                "spec.sourceAnyNamespaces has 65 entries, and at most 64 are allowed",
             ),
-            ("masquerade: {except: [10.0.0.1/8]}", "spec.masquerade.except: \"10.0.0.1/8\" has bits set behind"),
-            ("masquerade: {except: [10.0.0.1]}", "spec.masquerade.except: \"10.0.0.1\" has no prefix length"),
+            ("masquerade: {except: [10.0.0.1/8]}", "spec.masquerade.except[0]: \"10.0.0.1/8\" has bits set behind"),
+            ("masquerade: {except: [10.0.0.1]}", "spec.masquerade.except[0]: \"10.0.0.1\" has no prefix length"),
             (
                 "masquerade: {except: [10.0.0.0/8, 10.0.0.0/8]}",
-                "spec.masquerade.except: \"10.0.0.0/8\" stands there twice",
+                "spec.masquerade.except[1]: \"10.0.0.0/8\" stands there twice",
             ),
         ] {
             let refusal = spec(fields).expect_err("must be refused").to_string();
-            assert!(refusal.starts_with(expected), "{refusal}");
+            assert!(refusal.starts_with(&format!("line 4: {expected}")), "{refusal}");
         }
         let letters = |number| format!("sourceAnyNamespaces: [{}]", "a".repeat(number));
         let refusal = spec(&letters(64)).expect_err("too long").to_string();
         assert!(refusal.contains("is no name of a namespace: 1 to 63 lower-case letters"), "{refusal}");
         assert_eq!(spec(&letters(63)).expect("valid").source_any.len(), 1);
-        for fields in ["policy: {mod: none}", "masquerade: {ipv5: true}", "sourceCheck: 7", "policy: {mode: false}"] {
+        for fields in [
+            "policy: {mod: none}",
+            "policy: 7",
+            "masquerade: []",
+            "masquerade: {ipv5: true}",
+            "sourceCheck: 7",
+            "policy: {mode: false}",
+        ] {
             spec(fields).expect_err("must be refused");
         }
     }

@@ -7,10 +7,13 @@
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::fmt;
 
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, Unexpected, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed as _, Deserializer, IgnoredAny, Unexpected, Visitor};
 use yaml_serde::Value;
+
+use crate::tree::{Seed, Tree, VALUES_MAX};
 
 /// Most documents that are looked at. Files have one, and editors and templates leave a few empty ones.
 const DOCUMENTS_MAX: usize = 64;
@@ -24,6 +27,8 @@ pub enum TextError {
     ManyDocuments,
     /// The reader refused it. Its message quotes values.
     Yaml(yaml_serde::Error),
+    /// It has more values than are read.
+    TooMany,
     /// The reader refused what came of its merge keys. Its message quotes values, and its place is not that in the text.
     Merged(serde_json::Error),
 }
@@ -37,6 +42,7 @@ impl fmt::Display for TextError {
             TextError::ManyDocuments => {
                 f.write_str("there is more than one YAML document with content: leave only the one that counts")
             }
+            TextError::TooMany => write!(f, "it has more than {VALUES_MAX} values"),
             TextError::Yaml(error) => error.fmt(f),
             TextError::Merged(error) => {
                 let text = error.to_string();
@@ -96,6 +102,45 @@ pub fn document<T: DeserializeOwned>(text: &str) -> Result<Option<T>, TextError>
         return T::deserialize(document).map(Some).map_err(TextError::Yaml);
     }
     serde_json::from_str(&merged(document)?).map(Some).map_err(TextError::Merged)
+}
+
+/// The one document with content, in YAML or JSON, as a tree with its merge keys carried out; none when there is no content.
+///
+/// # Errors
+/// [`TextError::ManyDocuments`], [`TextError::TooMany`] and [`TextError::Yaml`], whose place is that in the whole text.
+pub fn tree(text: &str) -> Result<Option<Tree>, TextError> {
+    let seen = Cell::new(0);
+    let seed = Seed { seen: &seen, most: VALUES_MAX };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_ascii_start().starts_with('{') {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let read = seed.deserialize(&mut json).and_then(|tree| json.end().map(|()| tree));
+        if let Ok(tree) = read {
+            return Ok(Some(tree.merged()));
+        }
+        seen.set(0);
+    }
+    let Some(document) = with_content(text)? else { return Ok(None) };
+    let read = seed.deserialize(document);
+    read.map(|tree| Some(tree.merged())).map_err(|error| match seen.get() {
+        VALUES_MAX.. => TextError::TooMany,
+        _ => TextError::Yaml(error),
+    })
+}
+
+/// The line, from 1, of the value or name that has this number in the [`tree`] of a text.
+pub fn line_of(text: &str, at: usize) -> Option<usize> {
+    let seed = Seed { seen: &Cell::new(0), most: at.checked_sub(1)? };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim_ascii_start().starts_with('{')
+        && let Err(error) = seed.deserialize(&mut serde_json::Deserializer::from_str(text))
+        && error.is_data()
+    {
+        return Some(error.line());
+    }
+    seed.seen.set(0);
+    let error = seed.deserialize(with_content(text).ok()??).err()?;
+    error.location().map(|place| place.line())
 }
 
 /// Every document with content, in YAML, or one in JSON. Whoever has the text bounds its length.

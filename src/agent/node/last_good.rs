@@ -32,7 +32,7 @@ impl LastGood {
     /// The NodeConfig that an earlier run has kept for `node`, if there is one and it can be used. Says in the log which.
     pub fn recall(&mut self, node: &str) -> Option<NodeConfig> {
         let read = Directory::open(&self.state_dir).and_then(|mut disk| disk.read(FILE));
-        match nodeconfig::parse(read.ok()??) {
+        match nodeconfig::read_published(read.ok()??).map(|(config, _)| config) {
             Ok(config) if config.name != node => {
                 log::warn("NodeConfig of the last run is of another node and not used")
                     .with("name", &config.name)
