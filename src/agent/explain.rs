@@ -16,9 +16,9 @@ use crate::agent::policing::directory::Directory;
 use crate::agent::policing::tell::Tell;
 use crate::process::exit::Exit;
 use crate::process::foreign_file;
-use crate::rpc::QUERY_LIMIT;
 use crate::rpc::client::{self, CallError};
-use crate::rpc::message::{Explanation, Query, QueryOp, Response};
+use crate::rpc::message::{Explanation, Passage, Query, QueryOp, Response};
+use crate::rpc::{QUERY_LIMIT, QUERY_PATIENCE};
 use cni::error::Code;
 use model::addr::IfName;
 use model::asked::{Asked, Facts, Party, Unanswerable, answer};
@@ -127,8 +127,9 @@ pub fn explain(words: &Words, source: &Source) -> Result<(Exit, String), Explain
 
 fn ask(words: &Words, socket: &Path) -> Result<Explanation, ExplainError> {
     let Words { from, to, port } = words.clone();
-    let query = Query { op: QueryOp::Explain, from, to, port };
-    let response = client::ask(socket, &query, Instant::now() + QUERY_LIMIT).map_err(ExplainError::Call)?;
+    let query = Query::Passage(Passage { op: QueryOp::Explain, from, to, port });
+    let response =
+        client::ask(socket, &query, QUERY_PATIENCE, Instant::now() + QUERY_LIMIT).map_err(ExplainError::Call)?;
     let Response { result, error, code, details, .. } = response;
     let told = |error: String| match details {
         Some(details) => format!("{error}: {details}"),

@@ -30,7 +30,7 @@ use crate::agent::routing::news::News;
 use crate::agent::routing::state::{Held, RoutesState};
 use crate::agent::threads::{Threads, end};
 use crate::kube::access::Access;
-use crate::kube::client::{Client, KubeError};
+use crate::kube::client::{Client, KubeError, Tidings};
 use crate::kube::objects::{NodeConfigs, NodePeers, Pods as PodsOfNode};
 use crate::kube::policy_objects::PodReader;
 use crate::kube::reflect::reflect;
@@ -46,6 +46,8 @@ const FAREWELL: Duration = Duration::from_millis(1500);
 pub struct Kubernetes {
     node: String,
     client: Arc<Client>,
+    /// The API server that is asked.
+    pub server: Board<String>,
     /// The newest word about this node's NodeConfig.
     pub published: Board<Published>,
     /// The pods of this node.
@@ -72,11 +74,19 @@ impl Kubernetes {
     /// # Errors
     /// A file or address that `access` names cannot be used.
     pub fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
-        let client = Client::new(access, USER_AGENT)?.telling(tell);
+        let server = Board::new(access.server.to_string());
+        let meant = server.clone();
+        let client = Client::new(access, USER_AGENT)?.telling(move |tidings| {
+            if let Tidings::Good { server, .. } = &tidings {
+                meant.set(server.clone());
+            }
+            tell(tidings);
+        });
         let (wishes, wished) = channel();
         Ok(Kubernetes {
             node,
             client: Arc::new(client),
+            server,
             published: Board::default(),
             pods: Pods::default(),
             peers: Board::default(),

@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::history::History;
 use crate::agent::ledger::claim::Claim;
 use crate::agent::observe;
 use crate::agent::suspicion::{Budget, Suspicions};
@@ -50,6 +51,9 @@ const SETTLING: Duration = Duration::from_millis(20);
 
 /// Deadline for one round, however much there is to do, 30 s.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// Letters of a container's id that stand for it, as runtimes show it.
+const SHORT_ID: usize = 12;
 
 /// When a lease counts as made whose record was lost, in milliseconds of the boot clock: before every delete note, since such a
 /// note means what stands now.
@@ -86,14 +90,16 @@ pub struct Reconciler {
     unspared: Lasting,
     unread: Lasting,
     uncompared: Lasting,
+    /// Keeps when a round was, and what was put right.
+    history: History,
     /// When this agent began, in milliseconds of the boot clock.
     began: u64,
     progress: Progress,
 }
 
 impl Reconciler {
-    /// A reconciler that acts through `verbs`, with the delete notes beside `socket`.
-    pub fn new(verbs: Arc<Verbs>, socket: &Path, suspicions: Suspicions) -> Reconciler {
+    /// A reconciler that acts through `verbs`, with the delete notes beside `socket`, and tells `history` what it has done.
+    pub fn new(verbs: Arc<Verbs>, socket: &Path, suspicions: Suspicions, history: History) -> Reconciler {
         Reconciler {
             verbs,
             notes: Notes::beside(socket),
@@ -107,6 +113,7 @@ impl Reconciler {
             unspared: Lasting::default(),
             unread: Lasting::default(),
             uncompared: Lasting::default(),
+            history,
             began: boot_clock::now_ms(),
             progress: Progress::default(),
         }
@@ -128,6 +135,7 @@ impl Reconciler {
         for repair in self.compare(deadline)? {
             self.carry_out(&repair, began, deadline);
         }
+        self.history.round(None);
         match self.notes.waiting() {
             Ok(waiting) => {
                 for (path, why) in &waiting.strangers {
@@ -229,7 +237,10 @@ impl Reconciler {
         let began = boot_clock::now_ms();
         let repairs = match self.compare(deadline) {
             Ok(repairs) => repairs,
-            Err(fault) => return self.uncompared.met(fault, || log::warn("record and kernel cannot be compared")),
+            Err(fault) => {
+                self.history.round(Some(fault.to_string()));
+                return self.uncompared.met(fault, || log::warn("record and kernel cannot be compared"));
+            }
         };
         self.uncompared.over(|| log::info("record and kernel can be compared again"));
         let mut suspects = HashSet::new();
@@ -242,6 +253,7 @@ impl Reconciler {
             }
         }
         self.suspects = suspects;
+        self.history.round(None);
     }
 
     fn replay(&self, waiting: &Waiting, deadline: Instant) {
@@ -334,6 +346,14 @@ impl Reconciler {
             // Limited, since a pod that flaps its end of a link can have it repaired round by round.
             Ok(()) => {
                 self.failing.remove(attachment);
+                let whose = match self.pods.get(attachment) {
+                    Some(pod) => pod.to_string(),
+                    None => {
+                        let id = attachment.container_id.as_str();
+                        format!("container {}", id.get(..SHORT_ID).unwrap_or(id))
+                    }
+                };
+                self.history.repaired(&format!("{done}, {} of {whose}", attachment.ifname));
                 log::info(done).about((attachment, self.pods.get(attachment))).write_limited();
             }
             Err(fault) => {
@@ -507,7 +527,12 @@ mod tests {
     #[test]
     fn a_repair_of_an_older_lease_leaves_the_newer_one() {
         let scene = Scene::new("forget", None);
-        let reconciler = Reconciler::new(scene.verbs.clone(), Path::new("/nowhere/flock.sock"), Suspicions::default());
+        let reconciler = Reconciler::new(
+            scene.verbs.clone(),
+            Path::new("/nowhere/flock.sock"),
+            Suspicions::default(),
+            History::default(),
+        );
         let attachment = scene.recorded("only-in-tests/eth0", 101);
         let recorded = || {
             let claim = scene.verbs.ledger().claim(&attachment, soon()).expect("in time");

@@ -20,6 +20,7 @@ use crate::agent::board::Board;
 use crate::agent::draw::KernelDraw;
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::{Fault, Step};
+use crate::agent::history::History;
 use crate::agent::identity::{Identity, Origin};
 use crate::agent::kubernetes::{Following, Kubernetes};
 use crate::agent::ledger::Ledger;
@@ -39,6 +40,7 @@ use crate::agent::policing::directory::{self, Directory as PolicyDirectory};
 use crate::agent::policing::handle::{Message, Police};
 use crate::agent::policing::policies::{self, Policies};
 use crate::agent::reconcile::{Reconciler, Turn};
+use crate::agent::report::{Answering, Boards, Reports, Whence};
 use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
 use crate::agent::routing::anycast::Anycast;
@@ -193,16 +195,19 @@ impl Opened {
         let remover = LinkRemover::start().map_err(StartError::Netlink)?;
         let state = Board::<NodeState>::default();
         let (wakers, woken) = Wakers::new();
-        let (source, kubernetes) = match origin {
-            Origin::File(path) => (Source::File(FileSource::new(path, node_name.clone())), None),
+        let (whence, source, kubernetes) = match origin {
+            Origin::File(path) => {
+                (Whence::File(path.clone()), Source::File(FileSource::new(path, node_name.clone())), None)
+            }
             Origin::Api(access) => {
                 let kubernetes = Kubernetes::new(&access, node_name.clone(), wakers.node.clone());
                 let kubernetes = kubernetes.map_err(StartError::Kube)?;
                 let last_good = LastGood::new(&self.state_dir);
                 let source = ClusterSource::new(kubernetes.published.clone(), node_name.clone(), last_good);
-                (Source::Cluster(source.into()), Some(kubernetes))
+                (Whence::Server(kubernetes.server.clone()), Source::Cluster(source.into()), Some(kubernetes))
             }
         };
+        let history = History::default();
         let pods = kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone());
         let suspicions = Suspicions::default();
         let anycast = Anycast::new(pods.clone(), suspicions.clone());
@@ -214,10 +219,10 @@ impl Opened {
         let elsewhere = kubernetes
             .as_ref()
             .map(|of| elsewhere(node_name.clone(), state.clone(), of.peers.clone(), of.held.clone()));
-        let verbs = Arc::new(verbs.heeding(elsewhere.unwrap_or_default()));
+        let verbs = Arc::new(verbs.heeding(elsewhere.unwrap_or_default()).recording(history.clone()));
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
-        let mut reconciler = Reconciler::new(verbs.clone(), &self.socket, suspicions.clone());
+        let mut reconciler = Reconciler::new(verbs.clone(), &self.socket, suspicions.clone(), history.clone());
         reconciler.import(&self.import).map_err(StartError::Recovery)?;
         reconciler.start().map_err(StartError::Recovery)?;
         let uncounted = |cause| StartError::Recovery(Fault { step: Step::Compare, cause });
@@ -231,7 +236,8 @@ impl Opened {
             .as_ref()
             .map(|of| Others::new(node_name.clone(), of.peers.clone(), speaking.clone(), of.held.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
-        let routing = Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes);
+        let routing =
+            Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes.clone());
         let origin = match (&kubernetes, &self.policy_dir) {
             (Some(kubernetes), None) => policies::Origin::Api(kubernetes.wishes.clone()),
             (Some(kubernetes), Some(_)) => {
@@ -245,8 +251,25 @@ impl Opened {
         let policies = Policies::new(origin, &self.state_dir, CONNECTION_MARK);
         let peers = kubernetes.as_ref().map(|kubernetes| kubernetes.peers.clone());
         let (police, wake) = (wakers.police.clone(), wakers.node.clone());
+        let boards = Boards {
+            state: state.clone(),
+            listed: peers.clone(),
+            routes,
+            policing: board.clone(),
+            speaking: speaking.clone(),
+            ends: kubernetes.as_ref().map(|kubernetes| kubernetes.ends.clone()).unwrap_or_default(),
+        };
+        let reports = Reports {
+            node: node_name.clone(),
+            source: whence,
+            began: self.began,
+            socket_is_handed_over: self.listener.is_handed_over(),
+            boards,
+            ledger: ledger.clone(),
+            history: history.clone(),
+        };
         let policing = Policing::new(ledger.clone(), state.clone(), peers, policies, police, board, wake);
-        let mut host = Host::new(suspicions);
+        let mut host = Host::new(suspicions, history);
         if leases > 0 {
             // There are pods to serve: what they need of the host and of its routes is kept without a request.
             host.serve();
@@ -276,6 +299,7 @@ impl Opened {
             policing,
             policy_dir,
             speaking,
+            reports,
             bird: self.bird,
         })
     }
@@ -304,6 +328,7 @@ pub struct Recovered {
     policing: Policing,
     policy_dir: Option<PathBuf>,
     speaking: Board<Speaking>,
+    reports: Reports,
     bird: Places,
 }
 
@@ -325,7 +350,7 @@ impl Recovered {
 
     fn start_all(self) -> io::Result<Serving> {
         let Recovered { ledger, state, mut node, reconciler, routing, policing, woken, .. } = self;
-        let handler = Arc::new(Overheard::new(self.verbs, self.search));
+        let handler = Arc::new(Answering::new(Overheard::new(self.verbs, self.search), self.reports));
         let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
 
         let parts = vec![

@@ -1,6 +1,7 @@
 //! The flags that more than one verb has. A flag of one verb stands in its file of `pages`. Must not read or print anything.
 
 use crate::cli::table::{Default, Flag, Kind, Value};
+use crate::record::DEFAULT_STATE_DIR;
 use crate::rpc::DEFAULT_SOCKET;
 
 /// `--bird-socket`
@@ -16,6 +17,22 @@ pub const AGENT_SOCKET: Flag = Flag {
     name: "--socket",
     value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
     help: "the agent's socket, beside which stands how far the node is withdrawn",
+    ..Flag::SWITCH
+};
+
+/// `--socket` of the verbs that tell how a node is
+pub const RECORD_SOCKET: Flag = Flag {
+    name: "--socket",
+    value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
+    help: "the agent's socket, beside which deletes wait for it",
+    ..Flag::SWITCH
+};
+
+/// `--state-dir` of the verbs that read what the agent has recorded
+pub const RECORD_DIR: Flag = Flag {
+    name: "--state-dir",
+    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Value(DEFAULT_STATE_DIR) }),
+    help: "where the agent keeps what it records",
     ..Flag::SWITCH
 };
 

@@ -23,6 +23,8 @@ use crate::cli::reader::{Asked, Given, UsageError};
 use crate::cli::table::{Flag, Page, Program};
 use crate::install;
 use crate::install::order::{AgentPlaces, Common, Order};
+use crate::operator::table::Heads;
+use crate::operator::{self, Told, status};
 use crate::process::exit::Exit;
 use crate::process::log;
 
@@ -83,6 +85,8 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
                 }
             }
         }
+        Asked::Run(Program::Status, given) => tell("status", &status::run(&status_order(given)?)),
+        Asked::Run(Program::Pods, given) => tell("pods", &operator::pods::run(&pods_order(given)?)),
         Asked::Run(Program::Announce, given) => commands::announce(&given.needed_path(&flags::AGENT_SOCKET)?),
     })
 }
@@ -92,6 +96,43 @@ fn print(text: &str) -> Exit {
         Ok(()) => Exit::Done,
         Err(_) => Exit::Failed,
     }
+}
+
+/// Prints what a verb has to say.
+fn tell(verb: &str, told: &Told) -> Exit {
+    for line in &told.asides {
+        log::last_words(format!("flock-agent: {verb}: {line}\n"));
+    }
+    match print(&told.text) {
+        Exit::Done => told.exit,
+        unprinted => unprinted,
+    }
+}
+
+fn status_order(given: &Given) -> Result<status::Order, UsageError> {
+    let output = match (given.has(&pages::status::QUIET), given.has(&pages::status::OUTPUT)) {
+        (true, _) => status::Output::Quiet,
+        (false, true) => status::Output::Json,
+        (false, false) => status::Output::Text,
+    };
+    Ok(status::Order {
+        output,
+        wait: Duration::from_secs(given.needed(&pages::status::WAIT)?),
+        strict: given.has(&pages::status::STRICT),
+        socket: given.needed_path(&flags::RECORD_SOCKET)?,
+        state_dir: given.needed_path(&flags::RECORD_DIR)?,
+    })
+}
+
+fn pods_order(given: &Given) -> Result<operator::pods::Order, UsageError> {
+    let output = given.text(&pages::pods::OUTPUT);
+    Ok(operator::pods::Order {
+        namespace: given.text(&pages::pods::NAMESPACE),
+        output: output.and_then(|word| operator::pods::Output::named(&word)).unwrap_or(operator::pods::Output::Table),
+        heads: if given.has(&pages::pods::NO_HEADERS) { Heads::Hidden } else { Heads::Shown },
+        state_dir: given.needed_path(&flags::RECORD_DIR)?,
+        socket: given.needed_path(&flags::RECORD_SOCKET)?,
+    })
 }
 
 fn agent_settings(given: &Given) -> Result<Settings, UsageError> {

@@ -14,9 +14,6 @@ use crate::cli::pages::PAGES;
 use crate::cli::pages::agent::VERSION;
 use crate::cli::table::{Default, Flag, Kind, Operand, Program};
 
-/// Largest number of seconds.
-const SECONDS_MAX: u64 = 60;
-
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Asked {
@@ -165,9 +162,9 @@ fn checked(flag: &Flag, kind: Kind, value: OsString) -> Result<OsString, UsageEr
     if matches!(kind, Kind::AbsoluteDirectory | Kind::AbsoluteFile | Kind::Socket) {
         keeps(Path::new(&value).is_absolute(), "must be an absolute path")?;
     }
-    if kind == Kind::Seconds {
+    if let Kind::Seconds(max) = kind {
         let seconds = value.to_str().and_then(|text| text.parse::<u64>().ok());
-        keeps(seconds.is_some_and(|seconds| seconds <= SECONDS_MAX), "must be 0 to 60")?;
+        keeps(seconds.is_some_and(|seconds| seconds <= max), &format!("must be 0 to {max}"))?;
     }
     if let Kind::OneOf(words) = kind {
         keeps(words.iter().any(|word| value == *word), &listed(words))?;

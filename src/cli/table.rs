@@ -22,6 +22,10 @@ pub enum Program {
     Announce,
     /// `flock-agent explain`
     Explain,
+    /// `flock-agent status`
+    Status,
+    /// `flock-agent pods`
+    Pods,
 }
 
 /// What there is to say about a program, beside its flags.
@@ -100,8 +104,8 @@ pub enum Kind {
     /// The absolute path of a socket, in UTF-8: the plugin looks for it from another working directory, and its configuration,
     /// which names it, is JSON.
     Socket,
-    /// A whole number of seconds, at most a minute.
-    Seconds,
+    /// A whole number of seconds, at most so many.
+    Seconds(u64),
     /// One of these words.
     OneOf(&'static [&'static str]),
 }

@@ -106,13 +106,22 @@ impl fmt::Display for Holder {
     }
 }
 
+/// The link by which packets leave the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenUplink {
+    /// Its name.
+    pub name: String,
+    /// Its own MTU, in bytes.
+    pub mtu: u32,
+}
+
 /// What follows for pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// MTU of the uplink, in bytes: the smallest one where packets leave by several links.
     pub mtu: u32,
-    /// An uplink says so, and it is not just [`DEFAULT_MTU`].
-    pub has_uplink: bool,
+    /// The uplink that says so; none where that is just [`DEFAULT_MTU`].
+    pub uplink: Option<SeenUplink>,
     /// Addresses that no pod may get: all of the host's, and those of others that are in the node's ranges.
     pub taken: BTreeMap<IpAddr, Holder>,
     /// Why the pods' IPv4 gateway cannot be an address of this host, if so.
@@ -125,8 +134,9 @@ pub struct HostFacts {
 pub fn judge(seen: &Seen, prefixes: &[IpNet], gateway4: Ipv4Addr) -> HostFacts {
     let mut facts = HostFacts::default();
     let v6 = prefixes.iter().any(|prefix| prefix.addr().is_ipv6());
-    let mtu = uplink_mtu(seen, if v6 { MTU_MIN6 } else { MTU_MIN4 }, &mut facts.remarks);
-    (facts.mtu, facts.has_uplink) = (mtu.unwrap_or(DEFAULT_MTU), mtu.is_some());
+    facts.uplink = uplink(seen).map(|link| SeenUplink { name: link.name.clone(), mtu: link.mtu });
+    let min = if v6 { MTU_MIN6 } else { MTU_MIN4 };
+    facts.mtu = facts.uplink.as_ref().map_or(DEFAULT_MTU, |uplink| mtu_by(uplink, min, &mut facts.remarks));
     take(seen, prefixes, &mut facts);
     for prefix in prefixes {
         overlaps(seen, prefix, &mut facts.remarks);
@@ -173,8 +183,8 @@ pub fn neighbours_remark(prefixes: &[IpNet], family: Family, limit: Option<u32>)
     ))
 }
 
-/// None where no packet leaves the host.
-fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> Option<u32> {
+/// The uplink of the smallest MTU; none where no packet leaves the host.
+fn uplink(seen: &Seen) -> Option<&SeenLink> {
     let mut smallest: Option<&SeenLink> = None;
     for v6 in [true, false] {
         let ways = seen.ways_out.iter().filter(|way| way.v6 == v6);
@@ -186,7 +196,11 @@ fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> Option<u32> {
         let uplink = ways.into_iter().find_map(links);
         smallest = [smallest, uplink].into_iter().flatten().min_by_key(|link| link.mtu);
     }
-    let uplink = smallest?;
+    smallest
+}
+
+/// The MTU that an uplink leaves to pods.
+fn mtu_by(uplink: &SeenUplink, min: u32, remarks: &mut Vec<String>) -> u32 {
     let mtu = uplink.mtu.clamp(min, MTU_MAX);
     if mtu != uplink.mtu {
         remarks.push(format!(
@@ -195,7 +209,7 @@ fn uplink_mtu(seen: &Seen, min: u32, remarks: &mut Vec<String>) -> Option<u32> {
             uplink.name, uplink.mtu
         ));
     }
-    Some(mtu)
+    mtu
 }
 
 impl Seen {

@@ -3,10 +3,12 @@
 //! A verb reads what others keep, the record, the kernel, the agent's own word, and tells it. What it takes from the command line
 //! comes as values. Must not change anything of the host but where the operator says so, nor keep anything itself.
 
+pub mod ask;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod pods;
 pub mod record;
+pub mod status;
 pub mod table;
 
 use crate::process::exit::Exit;

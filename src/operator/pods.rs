@@ -3,7 +3,7 @@
 //! The record says who has what. The kernel tells which link is missing, and which one nobody has recorded. Must not change
 //! anything, nor ask the agent.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -116,8 +116,10 @@ fn look(order: &Order) -> Result<(Recorded, Option<Vec<Observed>>), RecordError>
     let links = observe::host_links(Instant::now() + KERNEL_LIMIT).ok();
     let mut recorded = read()?;
     // A pod that is deleted meanwhile has its link in the list, and no lease any more.
-    let gone = before.leases.into_iter().filter(|lease| !recorded.leases.iter().any(|other| same(lease, other)));
-    let gone: Vec<Attachment> = gone.map(|lease| lease.attachment).collect();
+    let kept: HashSet<(&Attachment, u64)> =
+        recorded.leases.iter().map(|lease| (&lease.attachment, lease.since)).collect();
+    let gone = before.leases.iter().filter(|lease| !kept.contains(&(&lease.attachment, lease.since)));
+    let gone: HashSet<&Attachment> = gone.map(|lease| &lease.attachment).collect();
     let links = links.map(|mut links| {
         links.retain(|link| marked(link).is_none_or(|attachment| !gone.contains(&attachment)));
         links
@@ -128,10 +130,6 @@ fn look(order: &Order) -> Result<(Recorded, Option<Vec<Observed>>), RecordError>
             .push("the kernel does not tell its links: no link is known to be missing or unrecorded".into());
     }
     Ok((recorded, links))
-}
-
-fn same(lease: &Lease, other: &Lease) -> bool {
-    lease.attachment == other.attachment && lease.since == other.since
 }
 
 /// Whose link it is by the mark that flock gives it.
@@ -168,13 +166,11 @@ fn told(order: &Order, recorded: &Recorded, links: Option<&[Observed]>) -> Told 
 
 /// All attachments in the order in which they are told: by namespace and pod, and those of nobody known at the end.
 fn rows(recorded: &Recorded, links: Option<&[Observed]>) -> Vec<Row> {
-    let mut rows: Vec<Row> = recorded.leases.iter().map(|lease| of_lease(lease, recorded, links)).collect();
-    let known: BTreeMap<String, ()> = recorded.leases.iter().map(|lease| (lease.attachment.to_string(), ())).collect();
-    for link in links.unwrap_or_default() {
-        rows.extend(
-            marked(link).filter(|it| !known.contains_key(&it.to_string())).map(|it| of_link(it, link, recorded)),
-        );
-    }
+    let links = links.map(Links::new);
+    let mut rows: Vec<Row> = recorded.leases.iter().map(|lease| of_lease(lease, recorded, links.as_ref())).collect();
+    let known: HashSet<&Attachment> = recorded.leases.iter().map(|lease| &lease.attachment).collect();
+    let unrecorded = links.iter().flat_map(|links| &links.marked).filter(|(attachment, _)| !known.contains(attachment));
+    rows.extend(unrecorded.map(|(attachment, link)| of_link(attachment.clone(), link, recorded)));
     rows.sort_by_cached_key(|row| {
         let pod = row.pod.as_ref().map(|pod| (pod.namespace.clone(), pod.name.clone()));
         (pod.is_none(), pod, row.attachment.ifname.to_string(), row.attachment.container_id.to_string())
@@ -182,8 +178,27 @@ fn rows(recorded: &Recorded, links: Option<&[Observed]>) -> Vec<Row> {
     rows
 }
 
-fn of_lease(lease: &Lease, recorded: &Recorded, links: Option<&[Observed]>) -> Row {
-    let link = links.and_then(|links| host_end_of(lease, links));
+/// The links of the host, found by flock's mark.
+struct Links<'a> {
+    all: &'a [Observed],
+    marked: HashMap<Attachment, &'a Observed>,
+}
+
+impl<'a> Links<'a> {
+    fn new(all: &'a [Observed]) -> Links<'a> {
+        let marked = all.iter().filter_map(|link| marked(link).map(|attachment| (attachment, link))).collect();
+        Links { all, marked }
+    }
+
+    /// The host end of `lease`, whatever somebody has made of its mark.
+    fn of(&self, lease: &Lease) -> Option<&'a Observed> {
+        let marked = self.marked.get(&lease.attachment).copied();
+        marked.or_else(|| host_end_of(lease, self.all))
+    }
+}
+
+fn of_lease(lease: &Lease, recorded: &Recorded, links: Option<&Links<'_>>) -> Row {
+    let link = links.and_then(|links| links.of(lease));
     let state = match lease.phase {
         _ if recorded.is_delete_noted(lease) => State::DeleteNoted,
         Phase::Pending => State::Pending,

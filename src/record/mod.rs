@@ -12,3 +12,6 @@ pub mod import;
 pub mod notes;
 pub mod replacement;
 pub mod store;
+
+/// Where the agent keeps its record unless told otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/run/flock/state";

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use crate::record::boot_clock;
 use crate::rpc::frame::{self, FrameError};
 use crate::rpc::message::{Query, Request, Response, encode};
-use crate::rpc::{FRAME_MAX, QUERY_PATIENCE, connect_limit};
+use crate::rpc::{FRAME_MAX, connect_limit};
 
 /// Pause between two tries to connect, 20 ms.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -151,13 +151,14 @@ pub fn call_patiently(
     }
 }
 
-/// Asks the agent on `socket` an operator's question, once: somebody watches, and can ask again.
+/// Asks the agent on `socket` an operator's question, once: somebody watches, and can ask again. An agent that does not listen is
+/// waited for no longer than `patience`.
 ///
 /// # Errors
 /// Every variant of [`CallError`].
-pub fn ask(socket: &Path, query: &Query, deadline: Instant) -> Result<Response, CallError> {
-    let line = encode(query).map_err(|_| CallError::TooLong)?;
-    let stream = reach(socket, deadline.min(Instant::now() + QUERY_PATIENCE))?;
+pub fn ask(socket: &Path, query: &Query, patience: Duration, deadline: Instant) -> Result<Response, CallError> {
+    let line = query.encode().map_err(|_| CallError::TooLong)?;
+    let stream = reach(socket, deadline.min(Instant::now() + patience))?;
     let socket = || socket.to_path_buf();
     let answer = frame::write(&stream, &line, deadline).and_then(|()| frame::read(&stream, deadline));
     let answer = answer.map_err(|error| match error {

@@ -114,6 +114,11 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl Listener {
+    /// Whether a service manager holds the socket, so that callers wait while agents come and go.
+    pub fn is_handed_over(&self) -> bool {
+        matches!(self.standing, Standing::HandedOver(_) | Standing::Lost)
+    }
+
     /// The listening socket that `stdin` is, when a service manager has put one there (`StandardInput=socket`): it holds the
     /// socket while agents come and go, so that callers wait instead of being refused. None if `stdin` is anything else.
     ///

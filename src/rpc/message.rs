@@ -4,8 +4,9 @@
 //! `path`, `stdin_data` (base64); `result`, `error`. Added here, and ignored by the Go flock: `call`, `left_ms`, `sent_ms`,
 //! `code`, `details`. Unknown keys are ignored on both sides. Must not judge what a request says: that is the verbs'.
 //!
-//! The same socket takes the question of an operator, whose `op` is none of the verbs. An agent that knows no such question
-//! refuses it by its `op`, and one that does not know all that is asked refuses it by the key.
+//! The same socket takes the questions of an operator, whose `op` is none of the verbs. An agent that knows no such question
+//! refuses it by its `op`, and one that does not know all that is asked refuses it by the key; since it says its version with
+//! that, both can be named.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -49,19 +50,52 @@ pub struct Request {
     pub sent_ms: Option<u64>,
 }
 
-/// The one operation of a [`Query`].
+/// What an operator can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QueryOp {
     /// May these two talk, and what decides it?
     #[serde(rename = "EXPLAIN")]
     Explain,
+    /// How is the node?
+    #[serde(rename = "NODE")]
+    Node,
 }
 
-/// A question of an operator, in the words of his command line.
+/// A question of an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// [`QueryOp::Explain`]
+    Passage(Passage),
+    /// [`QueryOp::Node`]
+    Node,
+}
+
+impl Query {
+    /// The question as a line.
+    ///
+    /// # Errors
+    /// None that a question can cause.
+    pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Query::Passage(passage) => encode(passage),
+            Query::Node => encode(&Plain { op: QueryOp::Node }),
+        }
+    }
+}
+
+/// A question that is its operation and nothing more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Query {
+struct Plain {
     /// What is asked.
+    op: QueryOp,
+}
+
+/// May these two talk, in the words of the operator's command line?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passage {
+    /// [`QueryOp::Explain`]
     pub op: QueryOp,
     /// Who begins the connection.
     pub from: String,
@@ -72,7 +106,12 @@ pub struct Query {
     pub port: Option<String>,
 }
 
-/// The `result` of the answer to a [`Query`].
+/// What a question is answered with: the `result`.
+pub trait Answer: for<'de> Deserialize<'de> {}
+
+impl Answer for Explanation {}
+
+/// The answer to a [`Passage`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// Whether packets pass.
@@ -99,25 +138,26 @@ impl Incoming {
         /// No more than is needed to know what a line was meant to be.
         #[derive(Deserialize)]
         struct Meant {
-            #[serde(rename = "op")]
-            _op: QueryOp,
+            op: QueryOp,
         }
         let error = match serde_json::from_slice(line) {
             Ok(request) => return Ok(Incoming::Request(Box::new(request))),
             Err(error) => error,
         };
         // A call of the plugin is by far the more frequent, and is read once.
-        match serde_json::from_slice::<Meant>(line) {
-            Ok(_) => serde_json::from_slice(line).map(Incoming::Query),
-            Err(_) => Err(error),
-        }
+        let query = match serde_json::from_slice::<Meant>(line) {
+            Ok(Meant { op: QueryOp::Explain }) => Query::Passage(serde_json::from_slice(line)?),
+            Ok(Meant { op: QueryOp::Node }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Node)?,
+            Err(_) => return Err(error),
+        };
+        Ok(Incoming::Query(query))
     }
 }
 
 /// The answer to a [`Request`] or a [`Query`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Response {
-    /// Of an ADD, a CNI result in the 1.0/1.1 form, unparsed; of a question, an [`Explanation`].
+    /// Of an ADD, a CNI result in the 1.0/1.1 form, unparsed; of a question, an [`Explanation`] or a value of `report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
     /// What went wrong; empty or absent for success.
@@ -129,6 +169,9 @@ pub struct Response {
     /// More about `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<String>,
+    /// The version of the agent, where it did not understand what was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// When the attachment was made that `result` is of, in milliseconds of the boot clock: for the agent itself, in case the
     /// answer cannot be delivered.
     #[serde(skip)]
@@ -144,19 +187,24 @@ impl Response {
     /// The answer to a question.
     ///
     /// # Errors
-    /// None that an [`Explanation`] can cause.
-    pub fn explained(explanation: &Explanation) -> Result<Response, serde_json::Error> {
-        Ok(Response { result: Some(serde_json::value::to_raw_value(explanation)?), ..Response::default() })
+    /// None that an answer of `rpc` can cause.
+    pub fn told(answer: &impl Serialize) -> Result<Response, serde_json::Error> {
+        Ok(Response { result: Some(serde_json::value::to_raw_value(answer)?), ..Response::default() })
+    }
+
+    /// What was asked is not understood; `why`.
+    pub fn not_understood(code: u32, why: impl Into<String>) -> Response {
+        let version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        Response { version, ..Response::failed(code, "request refused", why) }
     }
 
     /// A failure.
     pub fn failed(code: u32, error: impl Into<String>, details: impl Into<String>) -> Response {
         Response {
-            result: None,
             error: Some(error.into()),
             code: Some(code),
             details: Some(details.into()).filter(|details| !details.is_empty()),
-            since: None,
+            ..Response::default()
         }
     }
 }
@@ -253,10 +301,14 @@ mod tests {
 
     #[test]
     fn a_question_is_no_call_of_the_plugin_and_one_that_asks_for_more_than_is_known_is_refused_by_its_key() {
-        let query = Query { op: QueryOp::Explain, from: "a/b".into(), to: "node".into(), port: Some("TCP/80".into()) };
-        let line = encode(&query).expect("encodes");
+        let query =
+            Passage { op: QueryOp::Explain, from: "a/b".into(), to: "node".into(), port: Some("TCP/80".into()) };
+        let line = Query::Passage(query.clone()).encode().expect("encodes");
         assert_eq!(line, b"{\"op\":\"EXPLAIN\",\"from\":\"a/b\",\"to\":\"node\",\"port\":\"TCP/80\"}\n");
-        assert!(matches!(Incoming::read(&line), Ok(Incoming::Query(read)) if read == query));
+        assert!(matches!(Incoming::read(&line), Ok(Incoming::Query(Query::Passage(read))) if read == query));
+        let node = Query::Node.encode().expect("encodes");
+        assert_eq!(node, b"{\"op\":\"NODE\"}\n");
+        assert!(matches!(Incoming::read(&node), Ok(Incoming::Query(Query::Node))));
         let request = encode(&request()).expect("encodes");
         assert!(matches!(Incoming::read(&request), Ok(Incoming::Request(read)) if read.op == Verb::Add));
         // What an agent says that knows no questions.
@@ -265,6 +317,7 @@ mod tests {
         for (line, named) in [
             (r#"{"op":"EXPLAIN","from":"a/b","to":"node","through":"c"}"#, "`through`"),
             (r#"{"op":"EXPLAIN","from":"a/b"}"#, "`to`"),
+            (r#"{"op":"NODE","of":"b"}"#, "`of`"),
             (r#"{"op":"FLY","from":"a/b"}"#, "`FLY`"),
         ] {
             let error = Incoming::read(line.as_bytes()).expect_err("refused").to_string();

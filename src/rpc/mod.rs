@@ -8,6 +8,7 @@ pub mod frame;
 pub mod gate;
 pub mod listener;
 pub mod message;
+pub mod report;
 pub mod server;
 
 use std::time::Duration;

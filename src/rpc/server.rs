@@ -74,7 +74,7 @@ pub trait Handler: Send + Sync {
     fn handle(&self, call: &Call<'_>) -> Response;
 
     /// The answer to an operator's question, by this deadline.
-    fn explain(&self, query: &Query, deadline: Instant) -> Response;
+    fn answer(&self, query: &Query, deadline: Instant) -> Response;
 
     /// Called when the answer could not be delivered: the caller does not know that the request succeeded.
     fn undelivered(&self, request: &Request, answer: &Response);
@@ -98,7 +98,7 @@ impl Handler for Unready {
         }
     }
 
-    fn explain(&self, _: &Query, _: Instant) -> Response {
+    fn answer(&self, _: &Query, _: Instant) -> Response {
         Response::failed(Code::NotAvailable.number(), "flock-agent is not ready", "it has just started")
     }
 
@@ -414,13 +414,13 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Ok(Incoming::Request(request)) => request,
         Ok(Incoming::Query(query)) => {
             let handler = shared.handler.lock().clone();
-            let response = handler.explain(&query, Instant::now() + agent_share(QUERY_LIMIT));
+            let response = handler.answer(&query, Instant::now() + agent_share(QUERY_LIMIT));
             return answer(stream, &response).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
         }
         Err(error) => {
             // The text can repeat what the caller wrote, and that can be long.
             let why = Excerpt::line(&format!("no request of flock: {error}"), REFUSAL_MAX);
-            let refusal = Response::failed(Code::Decode.number(), "request refused", why);
+            let refusal = Response::not_understood(Code::Decode.number(), why);
             answer(stream, &refusal).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
             return;
         }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use flock::agent::explain::{Files, Words};
 use flock::rpc::client;
-use flock::rpc::message::{Explanation, Query, QueryOp};
+use flock::rpc::message::{Explanation, Passage, Query, QueryOp};
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, End, Pod, Probe, Protocol, Who, key, labels};
@@ -405,8 +405,9 @@ fn what_is_said_is_what_packets_do_and_what_files_alone_say() {
                 continue;
             }
             let Words { from, to, port } = words(probe);
-            let query = Query { op: QueryOp::Explain, from, to, port };
-            let response = client::ask(&socket, &query, Instant::now() + PATIENCE).expect("an answer");
+            let query = Passage { op: QueryOp::Explain, from, to, port };
+            let query = Query::Passage(query);
+            let response = client::ask(&socket, &query, PATIENCE, Instant::now() + PATIENCE).expect("an answer");
             let result = response.result.unwrap_or_else(|| panic!("{}: {:?}", told(), response.error));
             let said: Explanation = serde_json::from_str(result.get()).expect("an explanation");
             assert!(verdict.is(said.passes), "{}:\n{}", told(), said.text);

@@ -40,6 +40,7 @@ mod nftables;
 mod node;
 mod odd_links;
 mod old_kernels;
+mod operator;
 mod policing;
 mod policy_page;
 mod recovery;

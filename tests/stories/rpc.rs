@@ -18,7 +18,7 @@ use cni::verb::Verb;
 use flock::rpc::client::{CallError, ask, call};
 use flock::rpc::gate::LARGE_REQUESTS;
 use flock::rpc::listener::{BindError, Listener};
-use flock::rpc::message::{Explanation, Query, QueryOp, Request, Response, encode};
+use flock::rpc::message::{Explanation, Passage, Query, QueryOp, Request, Response, encode};
 use flock::rpc::server::{Call, Handler, Limits, Notice, Server, Unready};
 use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -273,9 +273,10 @@ impl Handler for Answers {
         }
     }
 
-    fn explain(&self, query: &Query, _: Instant) -> Response {
-        let explanation = Explanation { passes: true, text: format!("{} to {}", query.from, query.to) };
-        Response::explained(&explanation).expect("encodes")
+    fn answer(&self, query: &Query, _: Instant) -> Response {
+        let Query::Passage(Passage { from, to, .. }) = query else { panic!("nobody asks {query:?}") };
+        let explanation = Explanation { passes: true, text: format!("{from} to {to}") };
+        Response::told(&explanation).expect("encodes")
     }
 
     fn undelivered(&self, request: &Request, _: &Response) {
@@ -561,8 +562,9 @@ fn an_operators_question_is_answered_while_calls_of_the_plugin_wait() {
     thread::scope(|scope| {
         let add = scope.spawn(|| call(&serving.socket, &request(Verb::Add), Instant::now() + PATIENCE));
         controls.begun.recv_timeout(PATIENCE).unwrap();
-        let query = Query { op: QueryOp::Explain, from: "a/b".into(), to: "node".into(), port: None };
-        let answer = ask(&serving.socket, &query, Instant::now() + PATIENCE).unwrap();
+        let (from, to) = ("a/b".into(), "node".into());
+        let query = Query::Passage(Passage { op: QueryOp::Explain, from, to, port: None });
+        let answer = ask(&serving.socket, &query, PATIENCE, Instant::now() + PATIENCE).unwrap();
         let said: Explanation = serde_json::from_str(answer.result.unwrap().get()).unwrap();
         assert_eq!(said, Explanation { passes: true, text: "a/b to node".into() });
         // In the words of a later program, of which this agent does not understand one.
@@ -571,6 +573,8 @@ fn an_operators_question_is_answered_while_calls_of_the_plugin_wait() {
         let mut refusal = String::new();
         stream.read_to_string(&mut refusal).unwrap();
         assert!(refusal.contains("unknown field `via`") && refusal.contains("\"code\":6"), "{refusal}");
+        let version = format!("\"version\":\"{}\"", env!("CARGO_PKG_VERSION"));
+        assert!(refusal.contains(&version), "whoever is not understood learns by which version: {refusal}");
         controls.go.send(()).unwrap();
         add.join().unwrap().unwrap();
     });
@@ -589,7 +593,7 @@ impl Handler for Timed {
         Response::done()
     }
 
-    fn explain(&self, _: &Query, _: Instant) -> Response {
+    fn answer(&self, _: &Query, _: Instant) -> Response {
         unreachable!("nobody asks")
     }
 

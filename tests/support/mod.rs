@@ -39,4 +39,5 @@ pub mod scripted;
 pub mod share;
 pub mod switch;
 pub mod temp;
+pub mod verb;
 pub mod waiting;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 
 use crate::agent::node::portmap::{HostPorts, PortmapPlugin, Search};
+use crate::agent::node::state::CniConf;
 use crate::process::foreign_file::open_regular;
 use crate::process::log;
 use crate::process::log::lasting::Lasting;
@@ -45,12 +46,15 @@ pub struct Conflist {
     failing: Lasting,
     /// When the file was last as it should be, as far as is known.
     settled: Option<Instant>,
+    /// How the file is, for whoever asks.
+    state: CniConf,
 }
 
 impl Conflist {
     /// The file in `dir` of an agent with this socket, for a runtime that looks for its plugins as `search` tells.
     pub fn new(dir: PathBuf, socket: &Path, search: Search) -> Conflist {
         let unusual = (socket != Path::new(DEFAULT_SOCKET)).then(|| socket.to_string_lossy().into_owned());
+        let state = CniConf::NotYet(dir.join(FILE_NAME));
         Conflist {
             dir,
             unusual_socket: unusual,
@@ -58,7 +62,13 @@ impl Conflist {
             said: None,
             failing: Lasting::default(),
             settled: None,
+            state,
         }
+    }
+
+    /// How the file is, as of the last look.
+    pub fn state(&self) -> &CniConf {
+        &self.state
     }
 
     /// Makes the next [`Conflist::settle`] look, however lately the last one did.
@@ -78,7 +88,10 @@ impl Conflist {
                 self.settled = Some(Instant::now());
                 self.failing.over(|| log::info("CNI configuration can be written again"));
             }
-            Err(error) => self.failing.met(error, || log::error("CNI configuration cannot be written")),
+            Err(error) => {
+                self.state = CniConf::Failed(self.dir.join(FILE_NAME), error.to_string());
+                self.failing.met(error, || log::error("CNI configuration cannot be written"));
+            }
         }
     }
 
@@ -111,6 +124,10 @@ impl Conflist {
             }
             Remedy::Leave | Remedy::LeaveEdited => {}
         }
+        self.state = match remedy {
+            Remedy::Write | Remedy::Leave => CniConf::Stands(file),
+            Remedy::LeaveEdited => CniConf::Edited(file),
+        };
         self.said = Some((remedy, host_ports));
         Ok(())
     }

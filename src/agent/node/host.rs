@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::agent::fault::{Fault, Step};
+use crate::agent::history::History;
 use crate::agent::node::state::{Readiness, Whereabouts};
 use crate::agent::node::survey::{self, Survey};
 use crate::agent::suspicion::{Budget, Suspicions};
@@ -57,11 +58,13 @@ pub struct Host {
     unread: Lasting,
     uncompared: Lasting,
     unprepared: Lasting,
+    /// Keeps what was put right.
+    history: History,
 }
 
 impl Host {
-    /// A host of which nothing is known yet but what `suspicions` will tell.
-    pub fn new(suspicions: Suspicions) -> Host {
+    /// A host of which nothing is known yet but what `suspicions` will tell. What is put right is told to `history`.
+    pub fn new(suspicions: Suspicions, history: History) -> Host {
         let now = Instant::now();
         Host {
             survey: None,
@@ -76,6 +79,7 @@ impl Host {
             unread: Lasting::default(),
             uncompared: Lasting::default(),
             unprepared: Lasting::default(),
+            history,
         }
     }
 
@@ -221,6 +225,7 @@ impl Host {
         if !changed.is_empty() {
             // A host that was ready had all this; one that was not gets it now.
             let line = if self.readiness.is_ready() {
+                self.history.repaired(&format!("host: {}", changed.join(", ")));
                 log::warn("host had lost what pods need, and has it again")
             } else {
                 log::info("host prepared")

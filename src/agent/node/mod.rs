@@ -39,6 +39,7 @@ use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::news::News;
 use crate::process::log;
 use crate::process::progress::Progress;
+use crate::record::boot_clock;
 use model::nodeconfig::{self, NodeConfig};
 
 /// Interval between rounds without being woken, 500 ms.
@@ -86,6 +87,7 @@ impl Node {
         if conflist.is_some() {
             host.serve();
         }
+        let cni = conflist.as_ref().map(|conflist| conflist.state().clone()).unwrap_or_default();
         Node {
             source,
             host,
@@ -93,7 +95,7 @@ impl Node {
             ledger,
             config: None,
             noted: Vec::new(),
-            state: NodeState::default(),
+            state: NodeState { cni, ..NodeState::default() },
             board,
             routing,
             police,
@@ -168,6 +170,11 @@ impl Node {
             && let Some(conflist) = &mut self.conflist
         {
             conflist.settle();
+            if self.state.cni != *conflist.state() {
+                self.state.cni = conflist.state().clone();
+                // Nobody waits for this word.
+                self.board.set(self.state.clone());
+            }
         }
     }
 
@@ -198,6 +205,7 @@ impl Node {
             Seen::Config { config: Ok(config), notes, edit } => {
                 let changed = self.config.as_ref() != Some(&*config);
                 self.config = Some(*config);
+                self.state.in_force.generation = edit.as_ref().map(|edit| edit.generation);
                 if self.noted != notes {
                     notes.iter().for_each(|note| remark(note));
                     self.noted.clone_from(&notes);
@@ -226,13 +234,16 @@ impl Node {
     fn put_in_force(&mut self) {
         let (Some(config), Some(facts)) = (&self.config, self.host.facts()) else { return };
         let view = View { config: config.clone(), mtu: config.mtu.unwrap_or(facts.mtu), gateway4: config.gateway4 };
-        let mtu_note =
-            config.mtu.filter(|_| facts.has_uplink).and_then(|asked| nodeconfig::mtu_note(Some(asked), facts.mtu));
+        let mtu_note = config
+            .mtu
+            .filter(|_| facts.uplink.is_some())
+            .and_then(|asked| nodeconfig::mtu_note(Some(asked), facts.mtu));
         let mut notes: Vec<String> = mtu_note.into_iter().chain(facts.remarks.iter().cloned()).collect();
         notes.sort();
         notes.dedup();
         notes.iter().filter(|note| !self.state.host_notes.contains(note)).for_each(|note| remark(note));
         self.state.host_notes = notes;
+        self.state.uplink.clone_from(&facts.uplink);
         if let Some(whereabouts) = self.host.whereabouts().filter(|found| **found != *self.state.whereabouts) {
             self.state.whereabouts = Arc::new(whereabouts.clone());
         }
@@ -247,6 +258,7 @@ impl Node {
                 .number("mtu", view.mtu)
                 .write_limited();
             self.state.view = Some(Arc::new(view));
+            self.state.in_force.since = boot_clock::now_ms();
         }
         self.publish();
         self.conflist.iter_mut().for_each(Conflist::hurry);

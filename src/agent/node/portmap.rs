@@ -93,8 +93,8 @@ impl<H: Handler> Handler for Overheard<H> {
         self.handler.handle(call)
     }
 
-    fn explain(&self, query: &Query, deadline: Instant) -> Response {
-        self.handler.explain(query, deadline)
+    fn answer(&self, query: &Query, deadline: Instant) -> Response {
+        self.handler.answer(query, deadline)
     }
 
     fn undelivered(&self, request: &Request, answer: &Response) {

@@ -4,9 +4,11 @@
 //! Values only. Must not decide anything, and must not know who reads them.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cni::error::Error;
+use model::hostfacts::SeenUplink;
 use model::nodeconfig::NodeConfig;
 use model::peers::{NextHop, Surroundings};
 
@@ -15,6 +17,8 @@ use model::peers::{NextHop, Surroundings};
 pub struct NodeState {
     /// What new pods get; none before the first good NodeConfig.
     pub view: Option<Arc<View>>,
+    /// Which edit that is of, and since when.
+    pub in_force: InForce,
     /// The judgement of the newest NodeConfig, which need not be the one in force.
     pub verdict: Verdict,
     /// What an operator should know about the NodeConfig in force on this host.
@@ -23,6 +27,35 @@ pub struct NodeState {
     pub whereabouts: Arc<Whereabouts>,
     /// Whether the host is ready for pods.
     pub host: Readiness,
+    /// The link by which packets leave the host; as of the last survey.
+    pub uplink: Option<SeenUplink>,
+    /// The CNI configuration.
+    pub cni: CniConf,
+}
+
+/// Which NodeConfig is in force, and since when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// `metadata.generation`; none for a file, and for one of an earlier run.
+    pub generation: Option<i64>,
+    /// Since when, in milliseconds of the boot clock: this agent, or a later edit of what it says.
+    pub since: u64,
+}
+
+/// The file with the CNI configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum CniConf {
+    /// The settings name no directory for it.
+    #[default]
+    Nowhere,
+    /// It waits until pods can be served, or could be looked at.
+    NotYet(PathBuf),
+    /// It is as it should be.
+    Stands(PathBuf),
+    /// An operator has made it his own.
+    Edited(PathBuf),
+    /// It cannot be looked at or written; why.
+    Failed(PathBuf, String),
 }
 
 /// Where the host is among others: what other nodes reach it by, and what a route to them must not take from it.

@@ -171,14 +171,18 @@ impl Standing {
 
 /// The status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Truth {
+pub enum Truth {
+    /// It holds.
     True,
+    /// It does not.
     False,
+    /// Nobody can tell.
     Unknown,
 }
 
 impl Truth {
-    fn text(self) -> &'static str {
+    /// As the API has it.
+    pub fn text(self) -> &'static str {
         match self {
             Truth::True => "True",
             Truth::False => "False",
@@ -189,11 +193,57 @@ impl Truth {
 
 /// One condition, in the words of the Kubernetes API conventions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Condition {
-    kind: &'static str,
-    status: Truth,
-    reason: &'static str,
-    message: String,
+pub struct Condition {
+    /// What it is about.
+    pub kind: &'static str,
+    /// Whether it holds.
+    pub status: Truth,
+    /// Why, in one word.
+    pub reason: &'static str,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+/// What the conditions are made of, but for the ledger's counts: what stood on the boards at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The node.
+    pub state: Arc<NodeState>,
+    /// The nodes of the cluster; none without Kubernetes.
+    pub listed: Option<Arc<Listed>>,
+    /// Its routes.
+    pub routes: Arc<RoutesState>,
+    /// What its pods may send and receive.
+    pub policing: Arc<PolicingState>,
+    /// What is known of its peers.
+    pub speaking: Arc<Speaking>,
+    /// When its credentials end.
+    pub ends: Arc<Ends>,
+}
+
+impl Snapshot {
+    /// The conditions of the node of this name, as its status in the API has them.
+    pub fn conditions(&self, node: &str, usage: &Usage) -> Vec<Condition> {
+        let Snapshot { state, listed, routes, policing, speaking, ends } = self;
+        let others = listed.as_ref().map(|listed| Others::of(node, state, listed, routes.unreached.clone()));
+        let standing = Standing {
+            credentials: judge_credentials(ends),
+            ..Standing::of(state, others.clone().unwrap_or_default(), routes, policing, speaking)
+        };
+        let config = state.view.as_ref().map(|view| &view.config);
+        let mut conditions = judge(&standing, config, usage);
+        if config.is_none() && state.verdict.problem.is_none() {
+            // There is nothing that could be valid.
+            conditions.retain(|condition| condition.kind != "Valid");
+        }
+        conditions.extend(others.iter().flat_map(judge_others));
+        conditions
+    }
+
+    /// The sessions with the peers that the NodeConfig in force names.
+    pub fn sessions(&self) -> &[Session] {
+        self.speaking.wanted(has_bgp(&self.state))
+    }
 }
 
 /// A condition as the server has it, with the time since when it has this status.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::agent::policing::handle::{Explained, Police, Unexplained};
 use crate::kernel::nftables::socket::Nftables;
 use crate::kernel::nftables::{Count, NftError};
-use crate::rpc::message::{Explanation, Query, Response};
+use crate::rpc::message::{Explanation, Passage, Response};
 use cni::error::Code;
 use model::asked::{Asked, Counted, Counter};
 use model::guard::{ARP, FILTER, LINKS};
@@ -30,7 +30,7 @@ enum Agreement {
 }
 
 /// The answer to `query`, of which `busy` counts how many are at work.
-pub(super) fn answer(police: &Police, busy: &AtomicUsize, query: &Query, deadline: Instant) -> Response {
+pub(super) fn answer(police: &Police, busy: &AtomicUsize, query: &Passage, deadline: Instant) -> Response {
     let failed = |code: Code, why: String| Response::failed(code.number(), why, "");
     let asked = match Asked::read(&query.from, &query.to, query.port.as_deref()) {
         Ok(asked) => asked,
@@ -43,7 +43,7 @@ pub(super) fn answer(police: &Police, busy: &AtomicUsize, query: &Query, deadlin
     };
     busy.fetch_sub(1, Ordering::Relaxed);
     let encoded = match explained {
-        Ok(explanation) => Response::explained(&explanation),
+        Ok(explanation) => Response::told(&explanation),
         Err(Unexplained::Unanswerable(why)) => return failed(Code::InvalidEnvironment, why.to_string()),
         Err(Unexplained::NotYet(why)) => return failed(Code::TryAgainLater, why.into()),
     };

@@ -22,6 +22,7 @@ use std::time::Instant;
 
 use crate::agent::board::Board;
 use crate::agent::fault::{Fault, Step};
+use crate::agent::history::{Failure, History};
 use crate::agent::ledger::Ledger;
 use crate::agent::ledger::claim::Claim;
 use crate::agent::node::gate::Gate;
@@ -69,6 +70,8 @@ pub struct Verbs {
     explaining: AtomicUsize,
     /// Why pods cannot be served, which the runtime asks every few seconds.
     unavailable: Lock<Lasting>,
+    /// Keeps which requests have failed.
+    history: History,
 }
 
 /// What one request did, for its line in the log.
@@ -117,12 +120,22 @@ impl Handler for Verbs {
                 Err(Fault::new(Step::Receive, error))
             }
         };
+        if let Err(fault) = &outcome {
+            let (op, code) = (call.request.op, fault.to_error().code().number());
+            let (attachment, pod) = (trace.attachment.clone(), trace.pod.clone());
+            self.history.failed(Failure::new(op, attachment, pod, code, &fault.to_string()));
+        }
         self.log_request(call.request.op, &trace, began, outcome.as_ref().err());
         outcome.unwrap_or_else(|fault| fault.to_response())
     }
 
-    fn explain(&self, query: &Query, deadline: Instant) -> Response {
-        explain::answer(&self.police, &self.explaining, query, deadline)
+    fn answer(&self, query: &Query, deadline: Instant) -> Response {
+        match query {
+            Query::Passage(passage) => explain::answer(&self.police, &self.explaining, passage, deadline),
+            Query::Node => {
+                Response::failed(Code::Internal.number(), "the question is for another part of the agent", "")
+            }
+        }
     }
 
     fn undelivered(&self, request: &Request, answer: &Response) {
@@ -155,6 +168,7 @@ impl Verbs {
             claims: Claims::default(),
             explaining: AtomicUsize::new(0),
             unavailable: Lock::default(),
+            history: History::default(),
         }
     }
 
@@ -162,6 +176,12 @@ impl Verbs {
     #[must_use]
     pub fn heeding(self, claims: Claims) -> Verbs {
         Verbs { claims, ..self }
+    }
+
+    /// The same, keeping in `history` what fails.
+    #[must_use]
+    pub fn recording(self, history: History) -> Verbs {
+        Verbs { history, ..self }
     }
 
     /// Whether there are routes for `lease` beside those of its link. Most pods have none.

@@ -4,6 +4,7 @@ use crate::cli::flags;
 use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 use crate::process::log::line::{Format, Level};
+use crate::record::DEFAULT_STATE_DIR;
 use crate::rpc::DEFAULT_SOCKET;
 
 /// What there is to say about it.
@@ -95,7 +96,7 @@ pub const SOCKET: Flag = Flag {
 /// `--state-dir`
 pub const STATE_DIR: Flag = Flag {
     name: "--state-dir",
-    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Value("/run/flock/state") }),
+    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Value(DEFAULT_STATE_DIR) }),
     help: "keep the allocations here",
     ..Flag::SWITCH
 };

@@ -7,6 +7,8 @@ pub mod announce;
 pub mod bird_stop;
 pub mod explain;
 pub mod install;
+pub mod pods;
+pub mod status;
 pub mod uninstall;
 pub mod withdraw;
 
@@ -14,8 +16,17 @@ use crate::cli::flags;
 use crate::cli::table::{Flag, Page, Program};
 
 /// Every program, the daemon first, in the order of the help.
-pub const PAGES: &[Page] =
-    &[agent::PAGE, install::PAGE, uninstall::PAGE, bird_stop::PAGE, withdraw::PAGE, announce::PAGE, explain::PAGE];
+pub const PAGES: &[Page] = &[
+    agent::PAGE,
+    install::PAGE,
+    uninstall::PAGE,
+    bird_stop::PAGE,
+    withdraw::PAGE,
+    announce::PAGE,
+    explain::PAGE,
+    status::PAGE,
+    pods::PAGE,
+];
 
 impl Program {
     /// What there is to say about it.

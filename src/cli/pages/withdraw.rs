@@ -4,6 +4,9 @@ use crate::cli::flags;
 use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 
+/// Longest wait, in seconds.
+const WAIT_MAX: u64 = 60;
+
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Withdraw,
@@ -27,7 +30,7 @@ pub const PAGE: Page = Page {
 /// `--wait`
 pub const WAIT: Flag = Flag {
     name: "--wait",
-    value: Some(Value { name: "SECONDS", kind: Kind::Seconds, default: Default::Value("1") }),
+    value: Some(Value { name: "SECONDS", kind: Kind::Seconds(WAIT_MAX), default: Default::Value("1") }),
     help: "how long routers have for turning to other nodes",
     ..Flag::SWITCH
 };

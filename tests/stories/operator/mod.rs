@@ -1,0 +1,4 @@
+//! What an operator runs beside the agent, with the real programs: while it runs, while it is away, and when it is another one.
+
+mod pods;
+mod status;
