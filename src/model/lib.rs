@@ -24,6 +24,7 @@ pub mod embed;
 mod examples;
 pub mod excerpt;
 pub mod fields;
+pub mod forwarding;
 pub mod guard;
 pub mod hostfacts;
 pub mod ipam;

@@ -93,6 +93,8 @@ pub(super) const NFTA_SET_USERDATA: u16 = 13;
 pub(super) const NFTA_SET_EXPR: u16 = 17;
 pub(super) const NFTA_SET_EXPRESSIONS: u16 = 18;
 pub(super) const NFTA_SET_DESC_SIZE: u16 = 1;
+pub(super) const NFTA_SET_DESC_CONCAT: u16 = 2;
+pub(super) const NFTA_SET_FIELD_LEN: u16 = 1;
 pub(super) const NFT_SET_ANONYMOUS: u32 = 0x1;
 pub(super) const NFT_SET_INTERVAL: u32 = 0x4;
 pub(super) const NFT_SET_MAP: u32 = 0x8;
@@ -112,12 +114,14 @@ pub(super) const NFTA_SET_ELEM_EXPR: u16 = 7;
 pub(super) const NFTA_SET_ELEM_KEY_END: u16 = 10;
 pub(super) const NFTA_SET_ELEM_EXPRESSIONS: u16 = 11;
 pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
+pub(super) const NFT_SET_ELEM_CATCHALL: u32 = 2;
 
 // Values and verdicts.
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTA_DATA_VERDICT: u16 = 2;
 pub(super) const NFTA_VERDICT_CODE: u16 = 1;
 pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
+pub(super) const NFT_CONTINUE: u32 = -1i32 as u32;
 pub(super) const NFT_JUMP: u32 = -3i32 as u32;
 pub(super) const NFT_GOTO: u32 = -4i32 as u32;
 pub(super) const NFT_RETURN: u32 = -5i32 as u32;
@@ -133,6 +137,14 @@ pub(super) const NFTA_EXPR_DATA: u16 = 2;
 
 pub(super) const NFTA_META_DREG: u16 = 1;
 pub(super) const NFTA_META_KEY: u16 = 2;
+pub(super) const NFTA_META_SREG: u16 = 3;
+pub(super) const NFT_META_PROTOCOL: u32 = 1;
+pub(super) const NFT_META_MARK: u32 = 3;
+pub(super) const NFT_META_IIF: u32 = 4;
+pub(super) const NFT_META_OIF: u32 = 5;
+pub(super) const NFT_META_IIFTYPE: u32 = 8;
+pub(super) const NFT_META_OIFTYPE: u32 = 9;
+pub(super) const NFT_META_PKTTYPE: u32 = 19;
 pub(super) const NFT_META_IIFNAME: u32 = 6;
 pub(super) const NFT_META_OIFNAME: u32 = 7;
 pub(super) const NFT_META_NFPROTO: u32 = 15;
@@ -151,6 +163,7 @@ pub(super) const NFTA_CT_DIRECTION: u16 = 3;
 pub(super) const NFTA_CT_SREG: u16 = 4;
 pub(super) const NFT_CT_STATE: u32 = 0;
 pub(super) const NFT_CT_DIRECTION: u32 = 1;
+pub(super) const NFT_CT_STATUS: u32 = 2;
 pub(super) const NFT_CT_MARK: u32 = 3;
 pub(super) const NFT_CT_PROTO_SRC: u32 = 11;
 pub(super) const NFT_CT_SRC_IP: u32 = 19;
@@ -163,8 +176,26 @@ pub(super) const NFTA_CMP_OP: u16 = 2;
 pub(super) const NFTA_CMP_DATA: u16 = 3;
 pub(super) const NFT_CMP_EQ: u32 = 0;
 pub(super) const NFT_CMP_NEQ: u32 = 1;
+pub(super) const NFT_CMP_LT: u32 = 2;
 pub(super) const NFT_CMP_LTE: u32 = 3;
+pub(super) const NFT_CMP_GT: u32 = 4;
 pub(super) const NFT_CMP_GTE: u32 = 5;
+
+pub(super) const NFTA_RANGE_SREG: u16 = 1;
+pub(super) const NFTA_RANGE_OP: u16 = 2;
+pub(super) const NFTA_RANGE_FROM_DATA: u16 = 3;
+pub(super) const NFTA_RANGE_TO_DATA: u16 = 4;
+
+pub(super) const NFTA_BYTEORDER_SREG: u16 = 1;
+pub(super) const NFTA_BYTEORDER_DREG: u16 = 2;
+pub(super) const NFTA_BYTEORDER_LEN: u16 = 4;
+pub(super) const NFTA_BYTEORDER_SIZE: u16 = 5;
+
+// What iptables brings with it: conditions and targets, whose numbers are the same.
+pub(super) const NFTA_MATCH_NAME: u16 = 1;
+pub(super) const NFTA_MATCH_REV: u16 = 2;
+pub(super) const NFTA_MATCH_INFO: u16 = 3;
+pub(super) const NFTA_TARGET_NAME: u16 = 1;
 
 pub(super) const NFTA_BITWISE_SREG: u16 = 1;
 pub(super) const NFTA_BITWISE_DREG: u16 = 2;
@@ -188,6 +219,7 @@ pub(super) const NFTA_DYNSET_TIMEOUT: u16 = 6;
 pub(super) const NFTA_DYNSET_EXPR: u16 = 7;
 pub(super) const NFTA_DYNSET_PAD: u16 = 8;
 pub(super) const NFTA_DYNSET_FLAGS: u16 = 9;
+pub(super) const NFTA_DYNSET_EXPRESSIONS: u16 = 10;
 pub(super) const NFT_DYNSET_OP_ADD: u32 = 0;
 pub(super) const NFT_DYNSET_OP_UPDATE: u32 = 1;
 
