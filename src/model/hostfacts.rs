@@ -126,8 +126,36 @@ pub struct HostFacts {
     pub taken: BTreeMap<IpAddr, Holder>,
     /// Why the pods' IPv4 gateway cannot be an address of this host, if so.
     pub gateway4_taken: Option<String>,
-    /// What an operator should know, a line each.
-    pub remarks: Vec<String>,
+    /// What an operator should know.
+    pub remarks: Vec<Remark>,
+}
+
+/// One thing that an operator should know, in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// What it is about.
+    pub about: About,
+    /// The line.
+    pub text: String,
+}
+
+/// What a [`Remark`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The node's ranges, and others who have addresses there.
+    Ranges,
+    /// How many neighbours the kernel remembers.
+    Neighbours,
+    /// The MTU of the uplink.
+    Mtu,
+    /// The link on which the host is to answer for pods.
+    Proxy,
+}
+
+impl Remark {
+    fn new(about: About, text: String) -> Remark {
+        Remark { about, text }
+    }
 }
 
 /// Judges the host for pods in `prefixes`, whose IPv4 gateway is to be `gateway4`.
@@ -148,7 +176,7 @@ pub fn judge(seen: &Seen, prefixes: &[IpNet], gateway4: Ipv4Addr) -> HostFacts {
 }
 
 /// What is wrong with `name`, the link on which the host is to answer for pods, if anything is.
-pub fn proxy_remark(seen: &Seen, name: &IfName) -> Option<String> {
+pub fn proxy_remark(seen: &Seen, name: &IfName) -> Option<Remark> {
     let link = seen.links.values().find(|link| link.name == name.as_str());
     let why = match link {
         None => "is no link of this host (yet)",
@@ -156,16 +184,17 @@ pub fn proxy_remark(seen: &Seen, name: &IfName) -> Option<String> {
         Some(link) if link.loopback => "leads to the host itself",
         Some(_) => return None,
     };
-    Some(format!(
+    let text = format!(
         "spec.proxyNeighbours: {name} {why}, so the host answers for pods nowhere: name the link on which routers look for pods"
-    ))
+    );
+    Some(Remark::new(About::Proxy, text))
 }
 
 /// What is wrong with the number of neighbours that the kernel remembers of a family, all network namespaces together, if anything
 /// is: `limit` is `gc_thresh3`; none where it is not shown, as outside of the first network namespace. Neighbours that flock makes
 /// are permanent and do not count. Two more are reckoned with for each pod: it and the host may know each other by link-local
 /// addresses, too, and it may have neighbours behind itself.
-pub fn neighbours_remark(prefixes: &[IpNet], family: Family, limit: Option<u32>) -> Option<String> {
+pub fn neighbours_remark(prefixes: &[IpNet], family: Family, limit: Option<u32>) -> Option<Remark> {
     let v6 = family == Family::V6;
     prefixes.iter().find(|prefix| prefix.addr().is_ipv6() == v6)?;
     // Of IPv4, each pod of the node has an address.
@@ -176,11 +205,12 @@ pub fn neighbours_remark(prefixes: &[IpNet], family: Family, limit: Option<u32>)
     let needed = 2 * pods + OTHER_NEIGHBOURS;
     let limit = limit.filter(|limit| *limit < needed)?;
     let key = if v6 { "net.ipv6.neigh.default.gc_thresh3" } else { "net.ipv4.neigh.default.gc_thresh3" };
-    Some(format!(
+    let text = format!(
         "{key} is {limit}: the kernel knows no more neighbours at a time, those of all pods together, and {pods} pods and the host's \
          own neighbours can need {needed}, beyond which nobody is found who is new: sysctl -w {key}={}",
         needed.next_power_of_two()
-    ))
+    );
+    Some(Remark::new(About::Neighbours, text))
 }
 
 /// The uplink of the smallest MTU; none where no packet leaves the host.
@@ -200,14 +230,15 @@ fn uplink(seen: &Seen) -> Option<&SeenLink> {
 }
 
 /// The MTU that an uplink leaves to pods.
-fn mtu_by(uplink: &SeenUplink, min: u32, remarks: &mut Vec<String>) -> u32 {
+fn mtu_by(uplink: &SeenUplink, min: u32, remarks: &mut Vec<Remark>) -> u32 {
     let mtu = uplink.mtu.clamp(min, MTU_MAX);
     if mtu != uplink.mtu {
-        remarks.push(format!(
+        let text = format!(
             "the uplink {} has an MTU of {}, and pods get {mtu}, as a pod's link needs {min} to {MTU_MAX}: set the uplink's MTU or \
              spec.mtu",
             uplink.name, uplink.mtu
-        ));
+        );
+        remarks.push(Remark::new(About::Mtu, text));
     }
     mtu
 }
@@ -244,9 +275,10 @@ fn take(seen: &Seen, prefixes: &[IpNet], facts: &mut HostFacts) {
             continue;
         }
         if facts.taken.len() >= TAKEN_MAX {
-            facts.remarks.push(format!(
+            let text = format!(
                 "more than {TAKEN_MAX} addresses of the node's ranges are somebody else's: give the node ranges of its own"
-            ));
+            );
+            facts.remarks.push(Remark::new(About::Ranges, text));
             return;
         }
         facts.taken.entry(ip).or_insert(holder);
@@ -254,7 +286,7 @@ fn take(seen: &Seen, prefixes: &[IpNet], facts: &mut HostFacts) {
 }
 
 /// Prefixes of others that the node's range meets. Pods work there, but somebody else may give out the same addresses.
-fn overlaps(seen: &Seen, prefix: &IpNet, remarks: &mut Vec<String>) {
+fn overlaps(seen: &Seen, prefix: &IpNet, remarks: &mut Vec<Remark>) {
     let field = if prefix.addr().is_ipv6() { "spec.cidr6" } else { "spec.cidr4" };
     let meets = |net: &IpNet| net.contains(prefix) || prefix.contains(net);
     let name = |link: &u32| seen.links.get(link).filter(|link| !link.ours).map(|link| link.name.clone());
@@ -277,13 +309,15 @@ fn overlaps(seen: &Seen, prefix: &IpNet, remarks: &mut Vec<String>) {
     found.dedup_by(|one, other| one.0 == other.0);
     let more = found.len().saturating_sub(SHOWN_MAX);
     for (net, what) in found.into_iter().take(SHOWN_MAX) {
-        remarks.push(format!(
+        let text = format!(
             "{field} {prefix} meets {net}, {what}: machines there may have addresses that pods get; use a range of the node's own, \
              or keep it out of every other pool"
-        ));
+        );
+        remarks.push(Remark::new(About::Ranges, text));
     }
     if more > 0 {
-        remarks.push(format!("{field} {prefix} meets {more} more prefixes of others"));
+        let text = format!("{field} {prefix} meets {more} more prefixes of others");
+        remarks.push(Remark::new(About::Ranges, text));
     }
 }
 
@@ -387,7 +421,7 @@ mod tests {
             let remark = neighbours_remark(&prefixes, family, limit);
             match wants {
                 None => assert_eq!(remark, None, "{prefixes:?}"),
-                Some(words) => assert!(remark.as_ref().is_some_and(|remark| remark.contains(words)), "{remark:?}"),
+                Some(words) => assert!(remark.as_ref().is_some_and(|remark| remark.text.contains(words)), "{remark:?}"),
             }
         }
     }
@@ -408,7 +442,8 @@ mod tests {
                 None => assert_eq!(remark, None),
                 Some(told) => {
                     let remark = remark.expect("said");
-                    assert!(remark.starts_with(told) && remark.contains(": name the link"), "{remark}");
+                    let text = remark.text;
+                    assert!(text.starts_with(told) && text.contains(": name the link"), "{text}");
                 }
             }
         }
@@ -427,7 +462,7 @@ mod tests {
             let facts = judge(&seen, &[net(prefix)], GATEWAY4);
             assert_eq!(facts.mtu, expected);
             assert_eq!(
-                facts.remarks.iter().filter(|r| r.contains("up0") && r.contains("spec.mtu")).count(),
+                facts.remarks.iter().filter(|r| r.text.contains("up0") && r.text.contains("spec.mtu")).count(),
                 usize::from(mtu != expected)
             );
         }
@@ -467,7 +502,9 @@ mod tests {
         ];
         assert_eq!(taken, expected.map(|(ip, holder)| (ip.to_owned(), holder)));
         assert_eq!(facts.remarks.len(), 1, "{:?}", facts.remarks);
-        assert!(facts.remarks[0].starts_with("spec.cidr4 192.0.2.0/24 meets 192.0.2.0/24, the network of link up0"));
+        assert!(
+            facts.remarks[0].text.starts_with("spec.cidr4 192.0.2.0/24 meets 192.0.2.0/24, the network of link up0")
+        );
     }
 
     #[test]
@@ -506,7 +543,7 @@ mod tests {
         seen.routes = (0..40).map(|n| route(&format!("10.25.214.{}/30", n * 4), &[(2, "192.0.2.1")])).collect();
         let facts = judge(&seen, &[net("10.25.214.0/24")], GATEWAY4);
         assert_eq!(facts.remarks.len(), SHOWN_MAX + 1, "{:?}", facts.remarks);
-        assert!(facts.remarks[SHOWN_MAX].contains("36 more"));
+        assert!(facts.remarks[SHOWN_MAX].text.contains("36 more"));
         seen.routes = (0..9999).map(|n| route(&format!("2001:db8::{n:x}/128"), &[])).collect();
         let facts = judge(&seen, &[net("2001:db8::/64")], GATEWAY4);
         assert_eq!((facts.taken.len(), facts.remarks.len()), (TAKEN_MAX, 1));

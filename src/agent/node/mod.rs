@@ -238,7 +238,8 @@ impl Node {
             .mtu
             .filter(|_| facts.uplink.is_some())
             .and_then(|asked| nodeconfig::mtu_note(Some(asked), facts.mtu));
-        let mut notes: Vec<String> = mtu_note.into_iter().chain(facts.remarks.iter().cloned()).collect();
+        let mut notes: Vec<String> =
+            mtu_note.into_iter().chain(facts.remarks.iter().map(|remark| remark.text.clone())).collect();
         notes.sort();
         notes.dedup();
         notes.iter().filter(|note| !self.state.host_notes.contains(note)).for_each(|note| remark(note));

@@ -35,7 +35,7 @@ const PROXY_NDP: usize = 22;
 
 /// Addresses that stand for "somewhere on the internet". Nothing is sent to them: flock asks the kernel for the way there, and its
 /// answer for one address costs the same with three routes as with a full BGP table.
-const ANYWHERE: [IpAddr; 2] =
+pub const ANYWHERE: [IpAddr; 2] =
     [IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1))];
 
 /// How many neighbours the kernel remembers of each family.
