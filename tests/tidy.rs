@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The programs.
     ("agent", &["bird", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("install", &["bird", "cni", "kernel", "model", "process", "record", "rpc"]),
-    ("operator", &["agent", "cni", "model", "process", "record", "rpc"]),
+    ("operator", &["agent", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
     // The command line.
     ("cli", &["agent", "install", "operator", "process", "record", "rpc"]),
@@ -44,6 +44,8 @@ const SERDE: &[&str] = &[
     "kube/watch.rs",
     "model/text.rs",
     "model/tree.rs",
+    "operator/check/finding.rs",
+    "operator/check/kube_proxy.rs",
     "plugin.rs",
     "record/format.rs",
     "record/import.rs",

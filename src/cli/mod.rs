@@ -24,7 +24,7 @@ use crate::cli::table::{Flag, Page, Program};
 use crate::install;
 use crate::install::order::{AgentPlaces, Common, Order};
 use crate::operator::table::Heads;
-use crate::operator::{self, Told, status};
+use crate::operator::{self, Told, check, status};
 use crate::process::exit::Exit;
 use crate::process::log;
 
@@ -87,6 +87,7 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
         }
         Asked::Run(Program::Status, given) => tell("status", &status::run(&status_order(given)?)),
         Asked::Run(Program::Pods, given) => tell("pods", &operator::pods::run(&pods_order(given)?)),
+        Asked::Run(Program::Check, given) => tell("check", &check::run(&check_order(given)?)),
         Asked::Run(Program::Announce, given) => commands::announce(&given.needed_path(&flags::AGENT_SOCKET)?),
     })
 }
@@ -174,6 +175,27 @@ fn question(given: &Given) -> Result<(Words, Source), UsageError> {
         None => Source::Agent(given.needed_path(socket)?),
     };
     Ok((words, source))
+}
+
+fn check_order(given: &Given) -> Result<check::Order, UsageError> {
+    Ok(check::Order {
+        json: given.has(&pages::check::OUTPUT),
+        socket: given.needed_path(&flags::RECORD_SOCKET)?,
+        state_dir: given.needed_path(&flags::RECORD_DIR)?,
+        kubeconfig: given.path(&pages::check::KUBECONFIG),
+        read_flags: agent_files,
+    })
+}
+
+/// The files of others that an agent with these flags uses; none if it would not start with them.
+fn agent_files(flags: Vec<OsString>) -> Option<check::AgentFiles> {
+    let Ok(Asked::Run(Program::Agent, given)) = reader::read(Program::Agent, flags) else { return None };
+    let Settings { source, cni_conf_dir, .. } = agent_settings(&given).ok()?;
+    let kubeconfig = match source {
+        ConfigSource::Kubeconfig(path) => Some(path),
+        ConfigSource::File(_) | ConfigSource::Pod => None,
+    };
+    Some(check::AgentFiles { kubeconfig, cni_conf_dir })
 }
 
 fn common(given: &Given, cni_bin_dir: &Flag) -> Common {

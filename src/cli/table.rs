@@ -26,6 +26,8 @@ pub enum Program {
     Status,
     /// `flock-agent pods`
     Pods,
+    /// `flock-agent check`
+    Check,
 }
 
 /// What there is to say about a program, beside its flags.

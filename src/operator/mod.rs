@@ -4,6 +4,7 @@
 //! comes as values. Must not change anything of the host but where the operator says so, nor keep anything itself.
 
 pub mod ask;
+pub mod check;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod pods;

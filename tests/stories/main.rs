@@ -20,6 +20,7 @@
 
 mod addresses;
 mod api;
+mod check;
 mod config;
 mod conflist;
 mod conformance;

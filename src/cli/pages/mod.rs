@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod announce;
 pub mod bird_stop;
+pub mod check;
 pub mod explain;
 pub mod install;
 pub mod pods;
@@ -26,6 +27,7 @@ pub const PAGES: &[Page] = &[
     explain::PAGE,
     status::PAGE,
     pods::PAGE,
+    check::PAGE,
 ];
 
 impl Program {

@@ -1,8 +1,9 @@
 //! The kernel's packet filter, by raw nfnetlink: tables of `model::ruleset` are written as one batch, read back and compared.
 //!
 //! Owns every nftables type of the process: `expr` and `form` put into the kernel's words what the model says, `batch` makes
-//! messages of changes, `socket` carries them, `apply` and `read` are the verbs, `shown` compares, `changes` listens; `foreign` reads
-//! the tables of others. Must not decide what a table should hold, and must not touch a table that it is not told to.
+//! messages of changes, `socket` carries them, `apply` and `read` are the verbs, `shown` compares, `changes` listens;
+//! `foreign` reads the tables of others. Must not decide what a table should hold, and must not touch a table that it is not
+//! told to.
 
 pub mod apply;
 mod batch;

@@ -1,0 +1,51 @@
+//! `flock-agent check`: its page, and the flags that only it has. Must not do anything with them.
+
+use crate::cli::flags;
+use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::process::exit::Exit;
+
+/// What there is to say about it.
+pub const PAGE: Page = Page {
+    program: Program::Check,
+    word: Some("check"),
+    summary: "looks for what is wrong on this node, with the remedy",
+    about: Some(
+        "Compares record and kernel, and looks at what is not flock's and keeps pods from talking: settings, routes, packet filters, \
+         programs that manage links, kube-proxy, the runtime, credentials. Each line names what and where, and what to do. Works \
+         without an agent as well. Nothing is changed.",
+    ),
+    flags: &[&OUTPUT, &KUBECONFIG, &flags::RECORD_SOCKET, &flags::RECORD_DIR],
+    operands: &[],
+    examples: &[
+        ("flock-agent check", "the whole node"),
+        ("flock-agent check -o json", "for a program: failures, warnings and findings"),
+    ],
+    files: &[
+        ("/run/flock/flock.sock", "where the agent is asked; root only"),
+        ("/run/flock/state", "the record of what pods have; root only"),
+    ],
+    exits: &[
+        (Exit::Done, "nothing has failed; there may be warnings"),
+        (Exit::Failed, "something has"),
+        (Exit::Misused, "the command line is not understood; nothing was looked at"),
+        (Exit::Unanswered, "no agent answers; everything else was looked at"),
+        (Exit::Denied, "this user may not look"),
+    ],
+};
+
+/// `--output` of `check`
+pub const OUTPUT: Flag = Flag {
+    name: "--output",
+    letter: Some('o'),
+    value: Some(Value { name: "FORMAT", kind: Kind::OneOf(&["json"]), default: Default::Unset("lines for people") }),
+    help: "how it is told",
+    ..Flag::SWITCH
+};
+
+/// `--kubeconfig` of `check`
+pub const KUBECONFIG: Flag = Flag {
+    name: "--kubeconfig",
+    value: Some(Value { name: "FILE", kind: Kind::File, default: Default::Unset("the one of the agent that runs") }),
+    help: "look at the credentials that FILE names",
+    ..Flag::SWITCH
+};

@@ -1,0 +1,182 @@
+//! The record against the kernel: links, addresses, routes, neighbours and settings of pods, and what the node announces.
+//!
+//! The comparison is the agent's own (`model::recover`, `model::observed`, `model::routes`); this file says it in an operator's
+//! words. Must not compare anything by a rule of its own.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::operator::check::finding::{Area, Finding};
+use crate::operator::check::scene::Scene;
+use crate::operator::record::Recorded;
+use model::addr::Attachment;
+use model::lease::Lease;
+use model::observed::{Observed, host_end_of};
+use model::plan::{self, Change, Setting};
+use model::recover::{Repair, repairs};
+use model::routes::{self, Step, announce, steps};
+
+/// An ADD that has not ended so long after it began does not end, 60 s.
+const UNFINISHED_MS: u64 = 60_000;
+
+/// Pause before the second look, which is what requests that were at work need to end, 50 ms.
+const SETTLING: Duration = Duration::from_millis(50);
+
+/// What sets record and kernel apart. `again` looks once more, if there is anything: an ADD or DEL may have been at work.
+pub fn look(scene: &Scene, again: impl FnOnce() -> Option<Scene>) -> Vec<Finding> {
+    let mut found = compare(scene);
+    if !found.is_empty() {
+        thread::sleep(SETTLING);
+        if let Some(later) = again() {
+            let later = compare(&later);
+            found.retain(|finding| later.contains(finding));
+        }
+    }
+    let ours = scene
+        .pairs
+        .iter()
+        .filter(|link| link.alias.as_deref().is_some_and(|text| plan::attachment_of_alias(text).is_some()));
+    let has = |area| found.iter().any(|finding| finding.area == area);
+    let leases = scene.recorded.leases.len();
+    let fine = [
+        (Area::Links, format!("{leases} leases, {} links", ours.count())),
+        (Area::Routes, "each address of a pod has its route".to_owned()),
+        (Area::Neighbours, "each address of a pod has its permanent neighbour".to_owned()),
+    ];
+    let fine: Vec<Finding> =
+        fine.into_iter().filter(|(area, _)| !has(*area)).map(|(area, what)| Finding::ok(area, what)).collect();
+    found.extend(fine);
+    found
+}
+
+fn compare(scene: &Scene) -> Vec<Finding> {
+    let mut found = pairs(&scene.recorded, &scene.pairs);
+    found.extend(announcements(scene));
+    found
+}
+
+fn pairs(recorded: &Recorded, pairs: &[Observed]) -> Vec<Finding> {
+    let mut found: Vec<Finding> = recorded.remarks.iter().map(|remark| Finding::warn(Area::Links, remark)).collect();
+    // Whatever began before now is compared, and what is noted for deletion is about to go.
+    let living = recorded.leases.iter().filter(|lease| !recorded.is_delete_noted(lease));
+    let noted = |attachment: &Attachment| recorded.notes.iter().any(|note| note.attachment == *attachment);
+    for repair in repairs(living, pairs, |_| false, recorded.now, recorded.now) {
+        let lease = |attachment: &Attachment| recorded.leases.iter().find(|lease| lease.attachment == *attachment);
+        let young = |attachment: &Attachment| {
+            lease(attachment).is_some_and(|lease| recorded.now.saturating_sub(lease.since) < UNFINISHED_MS)
+        };
+        match &repair {
+            Repair::Undo(attachment) | Repair::Commit(attachment) if young(attachment) => {}
+            Repair::Adopt(lease) if noted(&lease.attachment) => {}
+            Repair::Remove(attachment) if noted(attachment) => {}
+            Repair::Undo(attachment) => {
+                let what = format!("an ADD of {} has not come to its end", whose(lease(attachment), attachment));
+                found.push(Finding::warn(Area::Links, what).repairable());
+            }
+            Repair::Commit(attachment) => {
+                let what = format!("the end of the ADD of {} is not recorded", whose(lease(attachment), attachment));
+                found.push(Finding::warn(Area::Links, what).repairable());
+            }
+            Repair::Release(attachment) => {
+                let of = lease(attachment);
+                let name = of.map_or_else(String::new, |lease| format!(" {}", lease.host_link));
+                let what = format!("the link{name} of {} is gone, and its addresses are held", whose(of, attachment));
+                found.push(Finding::fail(Area::Links, what).repairable());
+            }
+            Repair::Forget(attachment) => {
+                let what = format!("what is recorded of {} is of an earlier pod", whose(lease(attachment), attachment));
+                found.push(Finding::warn(Area::Links, what).repairable());
+            }
+            Repair::Amend(shown) => {
+                let what = format!(
+                    "the link of {} shows addresses that are not recorded, so another pod may get them",
+                    whose(Some(shown), &shown.attachment)
+                );
+                found.push(Finding::fail(Area::Links, what).repairable());
+            }
+            Repair::Adopt(shown) => {
+                let what = format!(
+                    "link {} of {} stands, and nothing is recorded of it, so another pod may get its addresses",
+                    shown.host_link,
+                    whose(Some(shown), &shown.attachment)
+                );
+                found.push(Finding::fail(Area::Links, what).repairable());
+            }
+            Repair::Remove(attachment) => {
+                let what = format!("a link of {} stands without record and without addresses", whose(None, attachment));
+                found.push(Finding::warn(Area::Links, what).repairable());
+            }
+            Repair::Conflict { attachment, ip, holder } => {
+                let what = format!(
+                    "{ip} has two pods: it is recorded for {}, and the link of {} leads there, too",
+                    whose(lease(holder), holder),
+                    whose(lease(attachment), attachment)
+                );
+                found.push(Finding::fail(Area::Links, what).cured_by("delete one of the two pods"));
+            }
+            Repair::Rewire(attachment) => {
+                let of = lease(attachment);
+                if let Some((lease, link)) = of.and_then(|lease| Some((lease, host_end_of(lease, pairs)?))) {
+                    found.extend(
+                        link.lacks(&plan::kept_host_end(lease)).into_iter().map(|change| lacking(lease, link, change)),
+                    );
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A pod in the words of who looks for it.
+fn whose(lease: Option<&Lease>, attachment: &Attachment) -> String {
+    match lease.and_then(|lease| lease.pod.as_ref()) {
+        Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+        None => format!("container {}, {}", attachment.container_id, attachment.ifname),
+    }
+}
+
+/// What a host end lacks.
+fn lacking(lease: &Lease, link: &Observed, change: &Change) -> Finding {
+    let whose = whose(Some(lease), &lease.attachment);
+    let name = &link.name;
+    let (area, what) = match change {
+        Change::Name(wanted) => (Area::Links, format!("link {wanted} of {whose} is called {name}")),
+        Change::Mac(wanted) => (
+            Area::Links,
+            format!("link {name} of {whose} has another hardware address than {wanted}, to which the pod sends"),
+        ),
+        Change::Alias(wanted) => (Area::Links, format!("link {name} of {whose} has lost its alias {wanted}")),
+        Change::NoAutoAddress => (Area::Links, format!("link {name} of {whose} makes addresses by itself")),
+        Change::Up => (Area::Links, format!("link {name} of {whose} is down")),
+        Change::Address { ip, .. } => {
+            (Area::Links, format!("link {name} of {whose} has lost {ip}, which answers for the pod's gateway"))
+        }
+        Change::Setting(Setting { family, key, value, .. }) => {
+            (Area::Sysctls, format!("link {name} of {whose}: {family} {key} is not {value}"))
+        }
+        Change::Neighbour { ip, .. } => (
+            Area::Neighbours,
+            format!("{ip} of {whose}: its permanent neighbour is missing on {name}, or leads elsewhere"),
+        ),
+        Change::Route { to, .. } => (Area::Routes, format!("{} of {whose}: its route is missing on {name}", to.addr())),
+    };
+    Finding::fail(area, what).repairable()
+}
+
+/// What the node is to announce, and does not.
+fn announcements(scene: &Scene) -> Vec<Finding> {
+    // A node announces nothing before it serves.
+    if scene.shows.unreachable.is_empty() {
+        return Vec::new();
+    }
+    let wanted = announce::own(&scene.prefixes, &scene.recorded.leases, |_| false).at(scene.stage);
+    let missing = steps(&wanted, &scene.routes).into_iter().filter_map(|step| match step {
+        Step::AddRoute(key, way) | Step::ReplaceRoute(key, way) => Some((key, way)),
+        _ => None,
+    });
+    let said = |(key, way): (routes::RouteKey, routes::Way)| {
+        let what = format!("{} is not announced: table {} lacks it ({way})", key.to, routes::ANNOUNCED);
+        Finding::fail(Area::Routes, what).repairable()
+    };
+    missing.map(said).collect()
+}

@@ -1,0 +1,136 @@
+//! `flock-agent check`: what is wrong on this node, with the place and the remedy, also of what is not flock's.
+//!
+//! Each part looks at one thing and returns findings. Must not change anything, and runs no program but the host's own that shows
+//! what nothing else shows.
+
+pub mod agent;
+pub mod credentials;
+pub mod finding;
+pub mod firewall;
+pub mod host;
+pub mod iptables;
+pub mod kube_proxy;
+pub mod links;
+pub mod managers;
+pub mod scene;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::agent::fault::{Fault, Step};
+use crate::operator::Told;
+use crate::operator::check::agent::Said;
+use crate::operator::check::finding::{Area, Finding, Findings};
+use crate::operator::check::scene::{Scene, SceneError, is_denied};
+use crate::operator::record::Keeper;
+use crate::process::exit::Exit;
+use crate::process::foreign_file;
+use model::addr::Family;
+
+/// Deadline for all looks at the kernel, 10 s.
+const KERNEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest command line that is read, 128 KiB.
+const COMMAND_MAX: u64 = 128 * 1024;
+
+/// What is to be checked, and how it is told.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// As JSON.
+    pub json: bool,
+    /// Where the agent listens.
+    pub socket: PathBuf,
+    /// Where it keeps its record.
+    pub state_dir: PathBuf,
+    /// The kubeconfig to look at; none for that of the agent that runs.
+    pub kubeconfig: Option<PathBuf>,
+    /// Tells from the flags of an agent which files it uses.
+    pub read_flags: fn(Vec<OsString>) -> Option<AgentFiles>,
+}
+
+/// Files of others that an agent uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentFiles {
+    /// By which it reaches the API server.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where it writes the configuration of the runtime.
+    pub cni_conf_dir: Option<PathBuf>,
+}
+
+/// Checks this node.
+pub fn run(order: &Order) -> Told {
+    let said = match agent::ask(&order.socket) {
+        Ok(said) => said,
+        Err(denied) => return Told::failed(denied.exit(), denied),
+    };
+    let findings = match look(order, &said) {
+        Ok(findings) => findings,
+        Err(error) => {
+            let exit = if is_denied(&error) { Exit::Denied } else { Exit::Failed };
+            let why = match error {
+                SceneError::Record(error) => error.to_string(),
+                SceneError::Kernel(cause) => Fault { step: Step::Compare, cause }.to_string(),
+            };
+            return Told::failed(exit, why);
+        }
+    };
+    let exit = if said.report.is_some() { findings.exit() } else { Exit::Unanswered };
+    let text = if order.json { findings.json().unwrap_or_default() } else { findings.text() };
+    Told { exit, text, asides: Vec::new() }
+}
+
+fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
+    let deadline = Instant::now() + KERNEL_LIMIT;
+    let see = || Scene::look(&order.state_dir, &order.socket, &said.ranges(), deadline);
+    let scene = see()?;
+    let mut found = said.findings.clone();
+    if scene.prefixes.is_empty() {
+        let what = "no range of this node is known: it has no NodeConfig yet, or does not serve pods yet";
+        found.push(Finding::warn(Area::Configuration, what).cured_by("flock-agent status"));
+    }
+    found.extend(links::look(&scene, || see().ok()));
+    found.extend(host::look(&scene));
+    found.extend(filters(&scene, deadline));
+    found.extend(managers::look(Path::new("/"), &scene.link_names()));
+    found.extend(kube_proxy::look(Path::new("/proc"), &scene.prefixes));
+    let files = agent_files(order, scene.recorded.keeper);
+    found.extend(files.kubeconfig.iter().flat_map(|path| credentials::look(path, SystemTime::now())));
+    Ok(Findings::new(found))
+}
+
+/// The files that the agent uses, by the command line with which it runs.
+fn agent_files(order: &Order, keeper: Keeper) -> AgentFiles {
+    let process = match keeper {
+        Keeper::Agent(pid) => PathBuf::from(format!("/proc/{pid}")),
+        Keeper::Nobody | Keeper::Unknown => {
+            return AgentFiles { kubeconfig: order.kubeconfig.clone(), ..AgentFiles::default() };
+        }
+    };
+    let line = foreign_file::read(&process.join("cmdline"), COMMAND_MAX).unwrap_or_default();
+    let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
+    let flags = words.skip(1).map(|word| OsStr::from_bytes(word).to_owned()).collect();
+    let mut files = (order.read_flags)(flags).unwrap_or_default();
+    // Paths that begin nowhere begin in the agent's directory.
+    if let Some(path) = &mut files.kubeconfig
+        && let Ok(directory) = fs::read_link(process.join("cwd"))
+    {
+        *path = directory.join(&path);
+    }
+    AgentFiles { kubeconfig: order.kubeconfig.clone().or(files.kubeconfig), ..files }
+}
+
+/// The packet filters of others, of both kinds.
+fn filters(scene: &Scene, deadline: Instant) -> Vec<Finding> {
+    let packets = firewall::packets(&scene.ends);
+    let mut found = firewall::look(&packets, &scene.prefixes, deadline);
+    for family in [Family::V4, Family::V6] {
+        found.extend(iptables::look(family, &packets, &scene.prefixes));
+    }
+    if found.is_empty() && !packets.is_empty() {
+        found.push(Finding::ok(Area::Firewall, "what pods send and get passes the filters of others"));
+    }
+    found
+}
