@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use flock::agent::policing::cluster::{Cluster, ClusterNews};
 use flock::agent::policing::tell::Tell;
 use flock::agent::policing::watches::Watches;
+use flock::agent::watched::Watched;
 use flock::kernel::netns::Netns;
 use flock::kube::client::{Client, Download, Method, Watch};
 use flock::kube::kind::{Form, Kind as _};
@@ -400,7 +401,7 @@ fn child(kubeconfig: &Path, words: &[String]) {
     let client = Arc::new(client(kubeconfig));
     let (tell, told) = channel();
     let (wishes, wished) = channel();
-    let following = Watches::new(client.clone(), Tell::new(move |news| _ = tell.send(news)));
+    let following = Watches::new(client.clone(), Tell::new(move |news| _ = tell.send(news)), Watched::default());
     std::thread::spawn(move || following.run(&wished));
     let mut cluster = Cluster::default();
     cluster.hear(ClusterNews::Own(flock::agent::policing::cluster::Told { each: Vec::new(), complete: true }));

@@ -29,6 +29,7 @@ use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::news::News;
 use crate::agent::routing::state::{Held, RoutesState};
 use crate::agent::threads::{Threads, end};
+use crate::agent::watched::Watched;
 use crate::kube::access::Access;
 use crate::kube::client::{Client, KubeError, Tidings};
 use crate::kube::objects::{NodeConfigs, NodePeers, Pods as PodsOfNode};
@@ -48,6 +49,8 @@ pub struct Kubernetes {
     client: Arc<Client>,
     /// The API server that is asked.
     pub server: Board<String>,
+    /// What is heard of it.
+    pub watched: Watched,
     /// The newest word about this node's NodeConfig.
     pub published: Board<Published>,
     /// The pods of this node.
@@ -87,6 +90,7 @@ impl Kubernetes {
             node,
             client: Arc::new(client),
             server,
+            watched: Watched::default(),
             published: Board::default(),
             pods: Pods::default(),
             peers: Board::default(),
@@ -125,6 +129,7 @@ impl Kubernetes {
             routes,
             policing: policed,
             ends,
+            watched,
             wished,
             wake,
             ..
@@ -139,7 +144,7 @@ impl Kubernetes {
         };
 
         let (configs_stopped, configs, of_configs) = (stopped(), client.clone(), leaving.clone());
-        let hearing = Hearing::new("nodeconfigs");
+        let hearing = Hearing::new("nodeconfigs", &watched);
         let mut audience = NodeConfigAudience { node: node.clone(), published, wake, hearing };
         let kind = NodeConfigs { node: node.clone() };
         threads.start("watch-nodeconfigs", move || {
@@ -149,7 +154,7 @@ impl Kubernetes {
 
         let (pods_stopped, watch, of_pods) = (stopped(), client.clone(), leaving.clone());
         let own = OwnPods::new(policing.clone());
-        let hearing = Hearing::new("pods");
+        let hearing = Hearing::new("pods", &watched);
         let mut audience = PodAudience { pods, routing: routing.clone(), policing: own, hearing };
         let kind = PodsOfNode { node: node.clone(), policing: Some(PodReader::default()) };
         threads.start("watch-pods", move || {
@@ -158,14 +163,14 @@ impl Kubernetes {
         })?;
 
         let (peers_stopped, watch, of_peers) = (stopped(), client.clone(), leaving.clone());
-        let hearing = Hearing::new("nodepeers");
+        let hearing = Hearing::new("nodepeers", &watched);
         let mut audience = PeerAudience { listed: peers.clone(), routing, police: police.clone(), hearing };
         threads.start("watch-nodepeers", move || {
             reflect(&watch, NodePeers, &peers_stopped, &mut audience);
             end_with(&of_peers);
         })?;
 
-        let watches = Watches::new(client.clone(), policing);
+        let watches = Watches::new(client.clone(), policing, watched);
         threads.start("watches", move || watches.run(&wished))?;
 
         let peer_stopped = stopped();

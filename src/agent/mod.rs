@@ -55,6 +55,7 @@ pub mod suspicion;
 pub mod threads;
 pub mod verbs;
 pub mod watchdog;
+pub mod watched;
 
 use std::fmt;
 

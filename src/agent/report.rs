@@ -17,18 +17,22 @@ use crate::agent::node::status::{self, Snapshot, Truth};
 use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::state::RoutesState;
+use crate::agent::watched::{Heard, Watched};
 use crate::bird::sessions::Session;
 use crate::kube::expiry::date;
 use crate::record::boot_clock;
 use crate::rpc::message::{Query, Request, Response};
 use crate::rpc::report::{
-    Condition, ConfigInForce, Credential, Failure, Family, Host, NodeReport, Peer, Policy, Rounds, Routing,
+    Condition, ConfigInForce, Credential, Failure, Family, Host, NodeReport, Peer, Policy, Rounds, Routing, Watch,
 };
 use crate::rpc::server::{Call, Handler};
 use cni::error::Code;
 use model::ipam::FamilyCounts;
 use model::policing::Mode;
 use model::routes::Stage;
+
+/// How long an API server may be away before somebody should know, 30 s: it is restarted now and then.
+const AWAY: u64 = 30;
 
 /// Share of a range that is left when it counts as nearly full, a tenth.
 const NEARLY_FULL: u64 = 10;
@@ -76,6 +80,8 @@ pub struct Reports {
     pub ledger: Ledger,
     /// What has happened lately.
     pub history: History,
+    /// What is heard of the API server; nothing without Kubernetes.
+    pub watched: Watched,
 }
 
 /// Handlers that answer for the whole agent as well.
@@ -135,11 +141,15 @@ impl Reports {
     }
 
     fn report(&self, snapshot: &Snapshot, usage: &Usage) -> NodeReport {
+        let watched = self.watched.told();
         let (failures, rounds) = self.history.told();
         let now = boot_clock::now_ms();
         let conditions = snapshot.conditions(&self.node, usage);
         let ready = conditions.iter().find(|condition| condition.kind == "Ready");
         let families = families(&snapshot.state, usage);
+        let api: Vec<Watch> = watched.into_iter().map(|(resource, heard)| watch(resource, heard, now)).collect();
+        let mut warnings = warnings(&conditions, &snapshot.state, &families, rounds.problem.as_deref());
+        warnings.extend(api.iter().filter_map(deaf));
         NodeReport {
             node: self.node.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -152,9 +162,9 @@ impl Reports {
                 Whence::Server(server) => String::clone(&server.get()),
             },
             node_config: config(&snapshot.state, now),
-            warnings: warnings(&conditions, &snapshot.state, &families, rounds.problem.as_deref()),
+            warnings,
             conditions: conditions.into_iter().map(told).collect(),
-            api: Vec::new(),
+            api,
             credentials: credential(&snapshot.ends),
             host: host(&snapshot.state),
             rounds: Rounds {
@@ -213,6 +223,24 @@ fn warnings(
     }
     warnings.extend(round.map(|why| format!("record and kernel could not be compared: {why}")));
     warnings
+}
+
+fn watch(resource: &str, heard: Heard, now: u64) -> Watch {
+    let Heard { last, failing } = heard;
+    let (since, problem) = failing.unzip();
+    Watch {
+        resource: resource.into(),
+        heard_seconds: last.map(|at| ago(now, at)),
+        failing_seconds: since.map(|at| ago(now, at)),
+        problem,
+    }
+}
+
+/// What there is to see to about one watch.
+fn deaf(watch: &Watch) -> Option<String> {
+    let (failing, problem) = watch.failing_seconds.zip(watch.problem.as_ref())?;
+    let resource = &watch.resource;
+    (failing >= AWAY).then(|| format!("{resource} of the API server have not been heard for {failing} s: {problem}"))
 }
 
 fn credential(ends: &Ends) -> Option<Credential> {

@@ -267,6 +267,7 @@ impl Opened {
             boards,
             ledger: ledger.clone(),
             history: history.clone(),
+            watched: kubernetes.as_ref().map(|kubernetes| kubernetes.watched.clone()).unwrap_or_default(),
         };
         let policing = Policing::new(ledger.clone(), state.clone(), peers, policies, police, board, wake);
         let mut host = Host::new(suspicions, history);

@@ -29,6 +29,8 @@ pub trait Audience<T> {
     fn changed(&mut self, changes: Changes<T>, objects: &Arc<Objects<T>>);
     /// Something for the log.
     fn notice(&mut self, notice: WatchNotice);
+    /// The server has said something, news or not.
+    fn heard(&mut self) {}
 }
 
 /// Lists and watches until the sender of `stop` is dropped, or the client is shut down, which interrupts a request in flight.
@@ -57,6 +59,9 @@ pub fn reflect<K: Kind>(
             Order::List(path) => {
                 let Some(outcome) = list(client, &path, &machine, stop) else { break };
                 if client.moves() == moves {
+                    if outcome.is_ok() {
+                        audience.heard();
+                    }
                     machine.listed(outcome, now(), chance());
                 }
             }
@@ -66,6 +71,7 @@ pub fn reflect<K: Kind>(
                     let end = loop {
                         match lines.next() {
                             Ok(Some(line)) => {
+                                audience.heard();
                                 let flow = machine.line(&line, now(), chance());
                                 publish(&mut machine, audience);
                                 if flow == Flow::Stop || is_dropped(stop) {

@@ -28,7 +28,7 @@ use crate::support::agent::Agent;
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::manifests::{CIDR4, CIDR6, node_config, node_config_spec};
-use crate::support::waiting::wait_for;
+use crate::support::waiting::{wait_for, wait_or};
 
 /// A pod object that is bound to `node`.
 fn pod_object(name: &str, node: &str, annotations: &Value, extra: &Value) -> String {
@@ -146,6 +146,34 @@ fn a_bad_node_config_is_refused_by_the_server_or_explained_in_its_status() {
     let pod = host.pod("a");
     host.add(&pod).annotations(&[]).result();
     host.del(&pod).done();
+    agent.stop();
+}
+
+#[test]
+fn an_operator_sees_where_the_node_config_comes_from_and_when_the_api_server_was_heard() {
+    let host = Host::new();
+    let mut plane = ControlPlane::start(&host);
+    let agent = agent_of(&host, &plane);
+    let none = host.types("status");
+    assert!(none.code == 1 && none.line("nodeconfig") == "none in force; from https://127.0.0.1:6443", "{none:?}");
+    plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
+    let told = host.types("status --wait 60");
+    assert_eq!(told.code, 0, "{told:?}");
+    let config = told.line("nodeconfig");
+    assert!(config.starts_with("generation 1, from https://127.0.0.1:6443, in force for "), "{told:?}");
+    let api = |heard: &dyn Fn(&Value) -> bool| {
+        let look = || host.types("status -o json").json()["api"].clone();
+        wait_or(|| format!("{:#}", look()), || look().as_array().expect("a list").iter().all(heard).then(look))
+    };
+    let watches = api(&|watch| watch["heardSeconds"].is_u64());
+    let resources: Vec<_> = watches.as_array().expect("a list").iter().map(|watch| watch["resource"].clone()).collect();
+    assert_eq!(resources, ["namespaces", "networkpolicies", "nodeconfigs", "nodepeers", "pods"]);
+    assert!(host.types("status").line("api").contains("nodeconfigs: heard "));
+    plane.stop_api("KILL");
+    api(&|watch| watch["failingSeconds"].is_u64() && watch["problem"].is_string());
+    assert_eq!(host.types("status -q").code, 0, "pods are served without an API server");
+    plane.start_api();
+    api(&|watch| watch["failingSeconds"].is_null());
     agent.stop();
 }
 

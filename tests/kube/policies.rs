@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use flock::agent::policing::cluster::{Change, Cluster, ClusterNews};
 use flock::agent::policing::tell::Tell;
 use flock::agent::policing::watches::{Watches, Wish};
+use flock::agent::watched::Watched;
 use flock::kernel::netns::Netns;
 use flock::kube::client::Client;
 use flock::kube::kubeconfig::from_file;
@@ -33,7 +34,7 @@ impl Ears {
         let client = Arc::new(Client::new(&from_file(&kubeconfig).expect("readable"), "test").expect("usable"));
         let (wishes, wished) = channel();
         let (tell, news) = channel();
-        let watches = Watches::new(client.clone(), Tell::new(move |news| _ = tell.send(news)));
+        let watches = Watches::new(client.clone(), Tell::new(move |news| _ = tell.send(news)), Watched::default());
         // The threads that it starts are where it is.
         let start = move || _ = std::thread::spawn(move || watches.run(&wished));
         Netns::open(&host.netns()).expect("the host's namespace").run(start).expect("entered");

@@ -13,6 +13,7 @@ use crate::agent::node::source::Published;
 use crate::agent::node::wake::Wake;
 use crate::agent::policing::tell::OwnPods;
 use crate::agent::routing::news::News;
+use crate::agent::watched::{Ear, Watched};
 use crate::kube::client::Tidings;
 use crate::kube::kind::{Name, Objects};
 use crate::kube::objects::{NodeConfigObject, Pod};
@@ -48,6 +49,10 @@ impl Audience<NodeConfigObject> for NodeConfigAudience {
     fn notice(&mut self, notice: WatchNotice) {
         self.hearing.report(&notice);
     }
+
+    fn heard(&mut self) {
+        self.hearing.heard();
+    }
 }
 
 /// Passes this node's pods on.
@@ -72,6 +77,10 @@ impl Audience<Pod> for PodAudience {
 
     fn notice(&mut self, notice: WatchNotice) {
         self.hearing.report(&notice);
+    }
+
+    fn heard(&mut self) {
+        self.hearing.heard();
     }
 }
 
@@ -150,17 +159,23 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
     }
 }
 
-/// Logs what one watch tells.
+/// Logs what one watch tells, and keeps when it did.
 #[derive(Debug)]
 pub struct Hearing {
     resource: &'static str,
     deaf: Lasting,
+    ear: Ear,
 }
 
 impl Hearing {
-    /// Of a watch of `resource`, which has told nothing yet.
-    pub fn new(resource: &'static str) -> Hearing {
-        Hearing { resource, deaf: Lasting::default() }
+    /// Of a watch of `resource`, which has told nothing yet. `watched` is where it is kept when it did.
+    pub fn new(resource: &'static str, watched: &Watched) -> Hearing {
+        Hearing { resource, deaf: Lasting::default(), ear: watched.begin(resource) }
+    }
+
+    /// The server has said something.
+    pub fn heard(&self) {
+        self.ear.heard();
     }
 
     /// What is watched.
@@ -175,6 +190,7 @@ impl Hearing {
             WatchNotice::Synced { objects } => {
                 let line = log::info("API server heard").with("resource", resource).number("objects", *objects);
                 self.deaf.ended(line).write_limited();
+                self.ear.recovered();
             }
             WatchNotice::Unusable { name, why } => log::warn("object of the API server cannot be used")
                 .with("resource", resource)
@@ -189,17 +205,23 @@ impl Hearing {
                     .with("why", message)
                     .write_limited();
             }
-            WatchNotice::Failed { verb, code, message } => self.deaf.met(message, || {
+            WatchNotice::Failed { verb, code, message } => {
                 let advice = code.and_then(|code| advice(verb, resource, code, message));
-                let line = match &advice {
-                    Some(advice) => log::error(advice.what),
-                    None => log::warn("API server cannot be asked"),
-                };
-                line.with("verb", verb)
-                    .with("resource", resource)
-                    .number_some("code", *code)
-                    .with_some("remedy", advice.map(|advice| advice.remedy))
-            }),
+                self.ear.failed(&match &advice {
+                    Some(advice) => format!("{}: {}", advice.what, advice.remedy),
+                    None => message.clone(),
+                });
+                self.deaf.met(message, || {
+                    let line = match &advice {
+                        Some(advice) => log::error(advice.what),
+                        None => log::warn("API server cannot be asked"),
+                    };
+                    line.with("verb", verb)
+                        .with("resource", resource)
+                        .number_some("code", *code)
+                        .with_some("remedy", advice.map(|advice| advice.remedy))
+                });
+            }
         }
     }
 }

@@ -97,11 +97,16 @@ impl Audience<Peer> for PeerAudience {
             }
         }
     }
+
+    fn heard(&mut self) {
+        self.hearing.heard();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::watched::Watched;
     use std::sync::mpsc::channel;
 
     #[test]
@@ -112,7 +117,7 @@ mod tests {
             listed: Board::default(),
             routing,
             police: Police::new(police),
-            hearing: Hearing::new(RESOURCE),
+            hearing: Hearing::new(RESOURCE, &Watched::default()),
         };
         let board = audience.listed.clone();
         let word = || {

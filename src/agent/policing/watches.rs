@@ -16,6 +16,7 @@ use crate::agent::node::cluster::{Hearing, advice};
 use crate::agent::policing::cluster::{ClusterNews, Watch};
 use crate::agent::policing::tell::{Keys, Tell, told};
 use crate::agent::threads::spawn;
+use crate::agent::watched::Watched;
 use crate::kube::client::Client;
 use crate::kube::kind::{Kind, Name, Objects};
 use crate::kube::policy_objects::{Namespaces, NetworkPolicies, PeerPods, PolicyObject};
@@ -83,6 +84,10 @@ impl Audience<PolicyObject> for PolicyAudience {
     fn notice(&mut self, notice: WatchNotice) {
         hear(&mut self.hearing, &self.tell, self.number, "", &notice);
     }
+
+    fn heard(&mut self) {
+        self.hearing.heard();
+    }
 }
 
 /// Logs what the watch `number` of `which` of a resource tells, and passes on what an operator has to see to. A server that is
@@ -132,6 +137,10 @@ impl Audience<Labels> for NamespaceAudience {
     fn notice(&mut self, notice: WatchNotice) {
         hear(&mut self.hearing, &self.tell, self.number, "", &notice);
     }
+
+    fn heard(&mut self) {
+        self.hearing.heard();
+    }
 }
 
 /// The thread that begins and ends watches. It begins with none.
@@ -139,6 +148,7 @@ impl Audience<Labels> for NamespaceAudience {
 pub struct Watches {
     client: Arc<Client>,
     tell: Tell,
+    watched: Watched,
     /// Of policies, and of namespaces. A watch ends when its sender is gone.
     basics: Vec<Sender<()>>,
     pods: BTreeMap<Selection, Running>,
@@ -176,9 +186,9 @@ impl Shown {
 }
 
 impl Watches {
-    /// Watches of this client's server, which tell what they see.
-    pub fn new(client: Arc<Client>, tell: Tell) -> Watches {
-        Watches { client, tell, basics: Vec::new(), pods: BTreeMap::new(), ending: Vec::new(), begun: 0 }
+    /// Watches of this client's server, which tell what they see. `watched` keeps when they did.
+    pub fn new(client: Arc<Client>, tell: Tell, watched: Watched) -> Watches {
+        Watches { client, tell, watched, basics: Vec::new(), pods: BTreeMap::new(), ending: Vec::new(), begun: 0 }
     }
 
     /// Begins and ends watches until nobody can wish any more.
@@ -219,12 +229,13 @@ impl Watches {
     fn begin(&mut self, wanted: &BTreeSet<Selection>) -> io::Result<()> {
         self.ending.retain(|shown| shown.strong_count() > 0);
         if self.basics.is_empty() {
+            let watched = self.watched.clone();
             let policies = self.basic("watch-policies", NetworkPolicies::default(), |number, tell| {
-                let hearing = Hearing::new("networkpolicies");
+                let hearing = Hearing::new("networkpolicies", &watched);
                 PolicyAudience { number, tell, hearing }
             })?;
             let namespaces = self.basic("watch-spaces", Namespaces, |number, tell| {
-                let hearing = Hearing::new("namespaces");
+                let hearing = Hearing::new("namespaces", &watched);
                 NamespaceAudience { number, tell, hearing }
             })?;
             self.basics = vec![policies, namespaces];
@@ -279,7 +290,7 @@ impl Watches {
             tell: self.tell.clone(),
             shown: shown.clone(),
             keys,
-            hearing: Hearing::new("pods"),
+            hearing: Hearing::new("pods", &self.watched),
         };
         let (client, kind) = (self.client.clone(), PeerPods::new(selection.clone()));
         spawn("watch-pods-of", move || {
@@ -359,6 +370,10 @@ impl Audience<Pod> for PeerAudience {
         let selection = self.watch.selection.to_string();
         hear(&mut self.hearing, &self.tell, self.watch.number, &selection, &notice);
     }
+
+    fn heard(&mut self) {
+        self.hearing.heard();
+    }
 }
 
 #[cfg(test)]
@@ -384,7 +399,7 @@ mod tests {
                       contexts: [{name: c, context: {cluster: k}}]\n";
         let access = from_text(config, std::path::Path::new("/")).expect("a kubeconfig");
         let client = Arc::new(Client::new(&access, "test").expect("a client"));
-        let mut watches = Watches::new(client, Tell::new(drop));
+        let mut watches = Watches::new(client, Tell::new(drop), Watched::default());
         for (namespace, complete) in of {
             watches.pods.insert(selection(namespace), running(*complete, 1));
         }
@@ -491,7 +506,7 @@ mod tests {
     fn whoever_wishes_nothing_and_something_at_once_is_told_everything_again() {
         let (tell, told) = channel();
         let Watches { client, .. } = watches(&[]);
-        let watches = Watches::new(client.clone(), Tell::new(move |news| _ = tell.send(news)));
+        let watches = Watches::new(client.clone(), Tell::new(move |news| _ = tell.send(news)), Watched::default());
         let (ask, asked) = channel();
         for wish in [Some(BTreeSet::from([selection("web")])), None, Some(BTreeSet::new()), None, None] {
             ask.send(wish).expect("heard");
@@ -510,7 +525,7 @@ mod tests {
         let failed = |code| WatchNotice::Failed { verb: "list", code: Some(code), message: "no".into() };
         let mut cluster = Cluster::default();
         let mut hears = |number, which: &Selection, notice: &WatchNotice| {
-            hear(&mut Hearing::new("pods"), &tell, number, &which.to_string(), notice);
+            hear(&mut Hearing::new("pods", &Watched::default()), &tell, number, &which.to_string(), notice);
             told.try_iter().for_each(|news| _ = cluster.hear(news));
             cluster.refusals().map(str::to_owned).collect::<Vec<_>>()
         };
@@ -534,7 +549,7 @@ mod tests {
             tell: Tell::new(move |news| _ = tell.send(news)),
             shown: Arc::default(),
             keys: Keys::default(),
-            hearing: Hearing::new("pods"),
+            hearing: Hearing::new("pods", &Watched::default()),
         };
         let name = |n: usize| Arc::new(Name { namespace: "web".into(), name: format!("pod-{n:04}") });
         let objects: Objects<Pod> = (0..2 * AT_ONCE + 1).map(|n| (name(n), Arc::default())).collect();
@@ -570,7 +585,7 @@ mod tests {
         let mut audience = PolicyAudience {
             number: 0,
             tell: Tell::new(move |news| _ = tell.send(news)),
-            hearing: Hearing::new("networkpolicies"),
+            hearing: Hearing::new("networkpolicies", &Watched::default()),
         };
         let object = Arc::new(PolicyObject::new(Arc::default(), Vec::new()));
         let name = Arc::new(Name { namespace: "web".into(), name: "p".into() });
