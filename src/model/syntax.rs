@@ -130,11 +130,8 @@ fn open_mark(lines: &[&str], last: usize, passed: &str) -> Option<(usize, String
             let inner = open.last().map(|(_, mark)| *mark);
             let begins = matches!(solid, '[' | '{' | ',' | ':' | '-');
             match (inner, c) {
-                (Some(mark @ ('"' | '\'')), c) => {
-                    if c == mark && before != '\\' {
-                        open.pop();
-                    }
-                }
+                (Some(mark @ ('"' | '\'')), c) if c == mark && before != '\\' => drop(open.pop()),
+                (Some('"' | '\''), _) => {}
                 (_, '"' | '\'' | '[' | '{') if begins => open.push((number, c)),
                 (Some('['), ']') | (Some('{'), '}') => drop(open.pop()),
                 (_, '#') if before == ' ' => break,
