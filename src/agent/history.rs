@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::process::lock::Lock;
+use crate::process::lock::{Changed, Lock};
 use crate::record::boot_clock;
 use cni::verb::Verb;
 use model::addr::Attachment;
@@ -58,6 +59,8 @@ impl Failure {
 /// The comparisons of record and kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rounds {
+    /// How many there were.
+    pub count: u64,
     /// When the last one ended, in milliseconds of the boot clock.
     pub last: Option<u64>,
     /// Why it failed.
@@ -77,12 +80,19 @@ struct Kept {
 
 /// Where it is kept. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct History(Arc<Lock<Kept>>);
+pub struct History(Arc<Place>);
+
+#[derive(Debug, Default)]
+struct Place {
+    kept: Lock<Kept>,
+    /// A round has ended.
+    round: Changed,
+}
 
 impl History {
     /// A request has failed.
     pub fn failed(&self, failure: Failure) {
-        let mut kept = self.0.lock();
+        let mut kept = self.0.kept.lock();
         let failures = &mut kept.failures;
         let before = failures.iter().position(|known| known.is_again(&failure)).and_then(|at| failures.remove(at));
         let times = before.map_or(0, |before| before.times).saturating_add(1);
@@ -94,21 +104,31 @@ impl History {
 
     /// A round has ended, well or not.
     pub fn round(&self, problem: Option<String>) {
-        let rounds = &mut self.0.lock().rounds;
+        let mut kept = self.0.kept.lock();
+        let rounds = &mut kept.rounds;
         (rounds.last, rounds.problem) = (Some(boot_clock::now_ms()), problem);
+        rounds.count = rounds.count.saturating_add(1);
+        self.0.round.wake_all();
+    }
+
+    /// Waits until there were so many rounds. False at `deadline`.
+    pub fn wait_for_round(&self, count: u64, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let kept = self.0.round.wait_while(self.0.kept.lock(), left, |kept| kept.rounds.count < count);
+        kept.rounds.count >= count
     }
 
     /// Something was put right.
     pub fn repaired(&self, what: &str) {
         let what = Excerpt::line(what, WHY_MAX).into();
-        let rounds = &mut self.0.lock().rounds;
+        let rounds = &mut self.0.kept.lock().rounds;
         rounds.repairs = rounds.repairs.saturating_add(1);
         rounds.last_repair = Some((boot_clock::now_ms(), what));
     }
 
     /// The failures, the newest first, and the rounds, of one moment.
     pub fn told(&self) -> (Vec<Failure>, Rounds) {
-        let kept = self.0.lock();
+        let kept = self.0.kept.lock();
         (kept.failures.iter().rev().cloned().collect(), kept.rounds.clone())
     }
 }
@@ -182,6 +202,7 @@ mod tests {
         history.repaired("b route");
         history.round(None);
         let rounds = history.told().1;
+        assert!(history.wait_for_round(2, Instant::now()) && !history.wait_for_round(3, Instant::now()));
         assert!(rounds.last >= Some(before) && rounds.problem.is_none() && rounds.repairs == 2, "{rounds:?}");
         assert!(rounds.last_repair.is_some_and(|(at, what)| at >= before && what == "b route"));
     }

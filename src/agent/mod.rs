@@ -29,6 +29,7 @@
 //!
 //! A panic anywhere aborts the process: a daemon that lost one thread is worse than a restart, and the state bears it.
 
+pub mod again;
 pub mod board;
 pub mod draw;
 pub mod entrance;

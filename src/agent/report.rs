@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
+use crate::agent::again::Again;
 use crate::agent::board::Board;
 use crate::agent::history::{self, History};
 use crate::agent::ledger::{Ledger, Usage};
@@ -80,6 +81,8 @@ pub struct Reports {
     pub ledger: Ledger,
     /// What has happened lately.
     pub history: History,
+    /// Has the threads compare at once.
+    pub again: Again,
     /// What is heard of the API server; nothing without Kubernetes.
     pub watched: Watched,
 }
@@ -106,6 +109,7 @@ impl<H: Handler> Handler for Answering<H> {
     fn answer(&self, query: &Query, deadline: Instant) -> Response {
         match query {
             Query::Node => self.reports.answer(deadline),
+            Query::Round => self.reports.look_again(deadline),
             Query::Passage(_) => self.handler.answer(query, deadline),
         }
     }
@@ -140,6 +144,18 @@ impl Reports {
         Response::told(&report).unwrap_or_else(|error| failed(Code::Internal, error.to_string()))
     }
 
+    /// Has all compared that is compared in rounds, and tells of the last one.
+    fn look_again(&self, deadline: Instant) -> Response {
+        let failed = |code: Code, why: String| Response::failed(code.number(), why, "");
+        if !self.again.look(deadline) {
+            let why =
+                "what is wrong is being put right, and that takes long: flock-agent status tells how the rounds get on";
+            return failed(Code::TryAgainLater, why.into());
+        }
+        let rounds = told_rounds(self.history.told().1, boot_clock::now_ms());
+        Response::told(&rounds).unwrap_or_else(|error| failed(Code::Internal, error.to_string()))
+    }
+
     fn report(&self, snapshot: &Snapshot, usage: &Usage) -> NodeReport {
         let watched = self.watched.told();
         let (failures, rounds) = self.history.told();
@@ -167,19 +183,23 @@ impl Reports {
             api,
             credentials: credential(&snapshot.ends),
             host: host(&snapshot.state),
-            rounds: Rounds {
-                last_seconds: rounds.last.map(|at| ago(now, at)),
-                problem: rounds.problem,
-                repairs: rounds.repairs,
-                last_repair_seconds: rounds.last_repair.as_ref().map(|(at, _)| ago(now, *at)),
-                last_repair: rounds.last_repair.map(|(_, what)| what),
-            },
+            rounds: told_rounds(rounds, now),
             attachments: usage.leases as u64,
             families,
             routing: routing(&snapshot.routes, snapshot.sessions()),
             policy: policy(&snapshot.policing),
             failures: failures.into_iter().map(|failure| failed(failure, now)).collect(),
         }
+    }
+}
+
+fn told_rounds(rounds: history::Rounds, now: u64) -> Rounds {
+    Rounds {
+        last_seconds: rounds.last.map(|at| ago(now, at)),
+        problem: rounds.problem,
+        repairs: rounds.repairs,
+        last_repair_seconds: rounds.last_repair.as_ref().map(|(at, _)| ago(now, *at)),
+        last_repair: rounds.last_repair.map(|(_, what)| what),
     }
 }
 

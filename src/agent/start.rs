@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::agent::again::Again;
 use crate::agent::board::Board;
 use crate::agent::draw::KernelDraw;
 use crate::agent::entrance::{Deaf, Entrance};
@@ -267,6 +268,13 @@ impl Opened {
             boards,
             ledger: ledger.clone(),
             history: history.clone(),
+            again: Again {
+                reconcile: wakers.reconcile.clone(),
+                node: wakers.node.clone(),
+                routing: wakers.routing.clone(),
+                state: state.clone(),
+                history: history.clone(),
+            },
             watched: kubernetes.as_ref().map(|kubernetes| kubernetes.watched.clone()).unwrap_or_default(),
         };
         let policing = Policing::new(ledger.clone(), state.clone(), peers, policies, police, board, wake);

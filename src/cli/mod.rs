@@ -179,6 +179,7 @@ fn question(given: &Given) -> Result<(Words, Source), UsageError> {
 
 fn check_order(given: &Given) -> Result<check::Order, UsageError> {
     Ok(check::Order {
+        repair: given.has(&pages::check::REPAIR),
         json: given.has(&pages::check::OUTPUT),
         socket: given.needed_path(&flags::RECORD_SOCKET)?,
         state_dir: given.needed_path(&flags::RECORD_DIR)?,

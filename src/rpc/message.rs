@@ -59,6 +59,9 @@ pub enum QueryOp {
     /// How is the node?
     #[serde(rename = "NODE")]
     Node,
+    /// Compare record, kernel and host at once, put right what is yours, and tell when that is done.
+    #[serde(rename = "ROUND")]
+    Round,
 }
 
 /// A question of an operator.
@@ -68,6 +71,8 @@ pub enum Query {
     Passage(Passage),
     /// [`QueryOp::Node`]
     Node,
+    /// [`QueryOp::Round`]
+    Round,
 }
 
 impl Query {
@@ -79,6 +84,7 @@ impl Query {
         match self {
             Query::Passage(passage) => encode(passage),
             Query::Node => encode(&Plain { op: QueryOp::Node }),
+            Query::Round => encode(&Plain { op: QueryOp::Round }),
         }
     }
 }
@@ -148,6 +154,7 @@ impl Incoming {
         let query = match serde_json::from_slice::<Meant>(line) {
             Ok(Meant { op: QueryOp::Explain }) => Query::Passage(serde_json::from_slice(line)?),
             Ok(Meant { op: QueryOp::Node }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Node)?,
+            Ok(Meant { op: QueryOp::Round }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Round)?,
             Err(_) => return Err(error),
         };
         Ok(Incoming::Query(query))
@@ -309,6 +316,9 @@ mod tests {
         let node = Query::Node.encode().expect("encodes");
         assert_eq!(node, b"{\"op\":\"NODE\"}\n");
         assert!(matches!(Incoming::read(&node), Ok(Incoming::Query(Query::Node))));
+        let round = Query::Round.encode().expect("encodes");
+        assert_eq!(round, b"{\"op\":\"ROUND\"}\n");
+        assert!(matches!(Incoming::read(&round), Ok(Incoming::Query(Query::Round))));
         let request = encode(&request()).expect("encodes");
         assert!(matches!(Incoming::read(&request), Ok(Incoming::Request(read)) if read.op == Verb::Add));
         // What an agent says that knows no questions.

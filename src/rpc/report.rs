@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::rpc::message::Answer;
 
 impl Answer for NodeReport {}
+impl Answer for Rounds {}
 
 /// The node at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,12 +12,13 @@ pub const PAGE: Page = Page {
     about: Some(
         "Compares record and kernel, and looks at what is not flock's and keeps pods from talking: settings, routes, packet filters, \
          programs that manage links, kube-proxy, the runtime, credentials. Each line names what and where, and what to do. Works \
-         without an agent as well. Nothing is changed.",
+         without an agent as well. Nothing is changed, and with --repair nothing that is not flock's.",
     ),
-    flags: &[&OUTPUT, &KUBECONFIG, &flags::RECORD_SOCKET, &flags::RECORD_DIR],
+    flags: &[&REPAIR, &OUTPUT, &KUBECONFIG, &flags::RECORD_SOCKET, &flags::RECORD_DIR],
     operands: &[],
     examples: &[
         ("flock-agent check", "the whole node"),
+        ("flock-agent check --repair", "what the agent would put right in its next round, now"),
         ("flock-agent check -o json", "for a program: failures, warnings and findings"),
     ],
     files: &[
@@ -32,6 +33,10 @@ pub const PAGE: Page = Page {
         (Exit::Denied, "this user may not look"),
     ],
 };
+
+/// `--repair`
+pub const REPAIR: Flag =
+    Flag { name: "--repair", help: "have the agent put right at once what is its own, and look then", ..Flag::SWITCH };
 
 /// `--output` of `check`
 pub const OUTPUT: Flag = Flag {

@@ -10,7 +10,7 @@ use crate::operator::ask::{self, Unanswered, VERSION};
 use crate::operator::check::finding::{Area, Finding};
 use crate::process::exit::Exit;
 use crate::rpc::message::Query;
-use crate::rpc::report::{Condition, NodeReport};
+use crate::rpc::report::{Condition, NodeReport, Rounds};
 use crate::rpc::{QUERY_LIMIT, QUERY_PATIENCE};
 
 /// What puts the installed version in force.
@@ -39,6 +39,14 @@ pub fn ask(socket: &Path) -> Result<Said, Unanswered> {
             Ok(Said { report: None, findings: vec![finding] })
         }
     }
+}
+
+/// Has the agent on `socket` put right at once what is its own.
+///
+/// # Errors
+/// It did not say that it is done.
+pub fn repair(socket: &Path) -> Result<(), Unanswered> {
+    ask::ask::<Rounds>(socket, &Query::Round, QUERY_PATIENCE, QUERY_LIMIT).map(drop)
 }
 
 impl Said {

@@ -12,6 +12,7 @@ pub mod iptables;
 pub mod kube_proxy;
 pub mod links;
 pub mod managers;
+pub mod runtime;
 pub mod scene;
 
 use std::ffi::{OsStr, OsString};
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::agent::fault::{Fault, Step};
 use crate::operator::Told;
+use crate::operator::ask::VERSION;
 use crate::operator::check::agent::Said;
 use crate::operator::check::finding::{Area, Finding, Findings};
 use crate::operator::check::scene::{Scene, SceneError, is_denied};
@@ -39,6 +41,8 @@ const COMMAND_MAX: u64 = 128 * 1024;
 /// What is to be checked, and how it is told.
 #[derive(Debug, Clone)]
 pub struct Order {
+    /// The agent is asked first to put right what is its own.
+    pub repair: bool,
     /// As JSON.
     pub json: bool,
     /// Where the agent listens.
@@ -62,9 +66,15 @@ pub struct AgentFiles {
 
 /// Checks this node.
 pub fn run(order: &Order) -> Told {
+    // Whoever does not answer at all is a finding below.
+    let repaired = if order.repair { agent::repair(&order.socket) } else { Ok(()) };
     let said = match agent::ask(&order.socket) {
         Ok(said) => said,
         Err(denied) => return Told::failed(denied.exit(), denied),
+    };
+    let asides = match (repaired, &said.report) {
+        (Err(why), Some(_)) => vec![format!("nothing was repaired by this call: {why}")],
+        _ => Vec::new(),
     };
     let findings = match look(order, &said) {
         Ok(findings) => findings,
@@ -79,7 +89,7 @@ pub fn run(order: &Order) -> Told {
     };
     let exit = if said.report.is_some() { findings.exit() } else { Exit::Unanswered };
     let text = if order.json { findings.json().unwrap_or_default() } else { findings.text() };
-    Told { exit, text, asides: Vec::new() }
+    Told { exit, text, asides }
 }
 
 fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
@@ -97,6 +107,8 @@ fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
     found.extend(managers::look(Path::new("/"), &scene.link_names()));
     found.extend(kube_proxy::look(Path::new("/proc"), &scene.prefixes));
     let files = agent_files(order, scene.recorded.keeper);
+    let version = said.report.as_ref().map_or(VERSION, |report| &report.version);
+    found.extend(runtime::look(files.cni_conf_dir.as_deref(), version));
     found.extend(files.kubeconfig.iter().flat_map(|path| credentials::look(path, SystemTime::now())));
     Ok(Findings::new(found))
 }

@@ -20,7 +20,8 @@ pub const CONFIGURATION: &str = "/run/net.d";
 pub fn host() -> Host {
     let host = Host::new();
     host.script(&format!(
-        "for key in all default; do echo 0 >/proc/sys/net/ipv4/conf/$key/rp_filter; done; mkdir -p {CONFIGURATION} {PLUGINS}"
+        "for key in all default; do echo 0 >/proc/sys/net/ipv4/conf/$key/rp_filter; done; mount -t tmpfs tmpfs /opt; \
+         mkdir -p {CONFIGURATION} {PLUGINS}"
     ));
     put_copy(FLOCK, host.path(&format!("{PLUGINS}/flock")));
     host

@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
-use super::node::{CONFIGURATION, Checked, Living, PLUGINS, agent, check, host, router, usual};
-use crate::support::host::Host;
+use super::node::{CONFIGURATION, Living, PLUGINS, agent, check, host, router, usual};
+use crate::support::host::{Host, host_addresses};
 use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
-use crate::support::programs::put_script;
+use crate::support::programs::{FLOCK, put_copy, put_script};
 use crate::support::waiting::wait_for;
 
 /// What was found once the agent has put right what is its own.
@@ -86,6 +86,50 @@ fn whatever_a_link_has_lost_while_the_agent_is_away_is_named_with_its_pod_and_is
     let node = agent(&host, &usual());
     node.rounds(2);
     assert_heals(&host, "the agent is back");
+}
+
+#[test]
+fn a_running_agent_puts_right_at_once_what_its_operator_asks_for() {
+    let host = host();
+    let _router = router(&host);
+    let _node = agent(&host, &usual());
+    let pods = ["gone", "fine"].map(|name| Living::new(&host, name));
+    assert_heals(&host, "the node serves");
+    // A lease ends with the second round that misses its link, which is 20 s away.
+    host.run(&format!("ip link del {}", pods[0].link));
+    let found = check(&host, &[]);
+    let (_, _, _, remedy) = found.has("links", "fail", &["default/gone", &pods[0].link, "is gone"]);
+    assert_eq!((found.exit, remedy.as_str()), (1, "flock-agent check --repair"));
+    check(&host, &["--repair"]).assert_well("repaired");
+    assert_eq!(host.leases().len(), 1);
+    pods[1].pod.assert_pings(host_addresses());
+}
+
+#[test]
+fn a_configuration_in_front_and_a_plugin_of_another_version_are_named() {
+    let host = host();
+    let _router = router(&host);
+    let _node = agent(&host, &usual());
+    assert_heals(&host, "the node serves");
+    let other = format!("{CONFIGURATION}/00-other.conflist");
+    host.write(&other, "{\"name\": \"other\", \"plugins\": [{\"type\": \"bridge\"}]}");
+    let found = check(&host, &[]);
+    let (_, _, _, remedy) = found.has("runtime", "fail", &[&other, "comes before", "01-flock.conflist"]);
+    assert_eq!(found.exit, 1);
+    host.run(&remedy);
+    check(&host, &[]).assert_well("after the remedy");
+    // A copy in another of the runtimes' directories, that nobody has renewed, and a program that is none of flock's.
+    let (said, older) = ("flock 0.1.0, a CNI plugin", "flock 0.0.9, a CNI plugin");
+    let mut plugin = std::fs::read(FLOCK).expect("readable");
+    let at = plugin.windows(said.len()).position(|window| window == said.as_bytes()).expect("it says what it is");
+    plugin[at..at + older.len()].copy_from_slice(older.as_bytes());
+    let copy = format!("{PLUGINS}/flock");
+    std::fs::write(host.path("/run/older"), plugin).expect("written");
+    put_copy(host.path("/run/older"), host.path(&copy));
+    check(&host, &[]).has("runtime", "warn", &["plugin 0.0.9 at /opt/cni/bin/flock", "agent 0.1.0"]);
+    put_script(host.path(&copy), "touch /run/executed");
+    check(&host, &[]).has("runtime", "warn", &["/opt/cni/bin/flock is not flock's plugin"]);
+    assert!(!host.path("/run/executed").exists(), "nothing that is not flock's is run");
 }
 
 #[test]
