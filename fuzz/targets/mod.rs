@@ -19,6 +19,7 @@ pub(crate) mod prev_result;
 pub(crate) mod rpc;
 pub(crate) mod ruleset_events;
 pub(crate) mod state;
+pub(crate) mod toml;
 pub(crate) mod watch;
 
 /// Must hold for any bytes.
@@ -41,6 +42,7 @@ pub(crate) const ALL: &[(&str, Check)] = &[
     ("rpc", rpc::check),
     ("ruleset_events", ruleset_events::check),
     ("state", state::check),
+    ("toml", toml::check),
     ("watch", watch::check),
 ];
 

@@ -22,7 +22,7 @@ use crate::agent::settings::{ConfigSource, Settings};
 use crate::cli::reader::{Asked, Given, UsageError};
 use crate::cli::table::{Flag, Page, Program};
 use crate::install;
-use crate::install::order::{AgentPlaces, Common, Order};
+use crate::install::order::{AgentPlaces, Common, Install, Named, Order, Uninstall};
 use crate::operator::table::Heads;
 use crate::operator::{self, Told, check, status};
 use crate::process::exit::Exit;
@@ -49,21 +49,17 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
         Asked::Version => print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n")),
         Asked::Run(Program::Agent, given) => agent::run(agent_settings(given)?),
         Asked::Run(Program::Install, given) => {
-            let order = Order::Install {
+            let install = Install {
                 plugin: given.path(&pages::install::PLUGIN),
                 cni_conf: given.has(&pages::install::CNI_CONF),
                 bird: given.has(&pages::install::BIRD),
-                common: common(given, &pages::install::CNI_BIN_DIR),
             };
-            install::run(&order, agent_places)
+            install::run(&Order::Install(install, common(given, &pages::install::CNI_BIN_DIR)), agent_places)
         }
         Asked::Run(Program::Uninstall, given) => {
-            let order = Order::Uninstall {
-                force: given.has(&pages::uninstall::FORCE),
-                purge: given.has(&pages::uninstall::PURGE),
-                common: common(given, &pages::uninstall::CNI_BIN_DIR),
-            };
-            install::run(&order, agent_places)
+            let uninstall =
+                Uninstall { force: given.has(&pages::uninstall::FORCE), purge: given.has(&pages::uninstall::PURGE) };
+            install::run(&Order::Uninstall(uninstall, common(given, &pages::uninstall::CNI_BIN_DIR)), agent_places)
         }
         Asked::Run(Program::BirdStop, given) => {
             commands::stop_bird(&given.needed_path(&flags::BIRD_SOCKET)?, &given.needed_path(&flags::AGENT_SOCKET)?)
@@ -200,7 +196,8 @@ fn agent_files(flags: Vec<OsString>) -> Option<check::AgentFiles> {
 }
 
 fn common(given: &Given, cni_bin_dir: &Flag) -> Common {
-    Common { cni_bin_dir: given.path(cni_bin_dir), root: given.path(&flags::ROOT), dry_run: given.has(&flags::DRY_RUN) }
+    let named = Named { cni_bin_dir: given.path(cni_bin_dir), ..Named::default() };
+    Common { named, root: given.path(&flags::ROOT), dry_run: given.has(&flags::DRY_RUN) }
 }
 
 /// Where an agent with these flags has its socket and directories; none if it would not start with them.

@@ -65,7 +65,11 @@ fn every_flag_reaches_what_it_is_for() {
     assert_eq!(standalone.policy_dir, Some("p".into()));
     assert_eq!(settings("").source, ConfigSource::Pod);
     let of_uninstall = given("uninstall --root=a=b --dry-run --force --cni-bin-dir /x");
-    let expected = Common { cni_bin_dir: Some("/x".into()), root: Some("a=b".into()), dry_run: true };
+    let expected = Common {
+        named: Named { cni_bin_dir: Some("/x".into()), ..Named::default() },
+        root: Some("a=b".into()),
+        dry_run: true,
+    };
     assert_eq!(common(&of_uninstall, &pages::uninstall::CNI_BIN_DIR), expected);
     assert!(of_uninstall.has(&pages::uninstall::FORCE) && !of_uninstall.has(&pages::uninstall::PURGE));
     let of_install = given("install --cni-conf --plugin p");

@@ -13,14 +13,15 @@ use crate::version::Version;
 /// Name of the file. It sorts before the files of other CNIs, and the first one decides.
 pub const FILE_NAME: &str = "01-flock.conflist";
 
-/// Directories in which runtimes look for plugins: everywhere unless told otherwise, in the packages of Debian and of Fedora, and
-/// in the two ages of k3s.
-pub const PLUGIN_DIRS: [&str; 5] = [
+/// Directories in which runtimes look for plugins: everywhere unless told otherwise, in the packages of Debian and of Fedora, in
+/// the two ages of k3s with its own flannel, and in MicroK8s.
+pub const PLUGIN_DIRS: [&str; 6] = [
     "/opt/cni/bin",
     "/usr/lib/cni",
     "/usr/libexec/cni",
     "/var/lib/rancher/k3s/data/cni",
     "/var/lib/rancher/k3s/data/current/bin",
+    "/var/snap/microk8s/current/opt/cni/bin",
 ];
 
 /// The `cniVersion` of the shipped configuration, the lowest with CHECK.

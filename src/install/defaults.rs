@@ -3,14 +3,15 @@
 //! Must not change what somebody else has written there.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use crate::install::order::{AgentPlaces, ReadFlags};
 
-/// The block that `--cni-conf` adds at the top of the file: at the end, a last line without line end could run into it.
+/// The block that `--cni-conf` adds at the top of the file, up to the directory and the end of its line: at the end, a last line
+/// without line end could run into it.
 const OURS: &str = "\
 # By flock-agent install --cni-conf: the agent writes the CNI configuration, and the container runtime uses flock.
-FLOCK_AGENT_FLAGS=--cni-conf-dir /etc/cni/net.d
-";
+FLOCK_AGENT_FLAGS=--cni-conf-dir ";
 
 /// What has to be done so that the agent writes the CNI configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,19 +24,38 @@ pub enum Change {
     ByHand,
 }
 
-/// What makes the agent write the CNI configuration. `present` is the file as it is, if there is one.
-pub fn with_cni_conf(present: Option<&str>) -> Change {
+/// What makes the agent write the CNI configuration into `dir`, a path without blanks. `present` is the file as it is, if there is
+/// one.
+pub fn with_cni_conf(present: Option<&str>, dir: &Path) -> Change {
     let present = present.unwrap_or_default();
-    match value(present, "FLOCK_AGENT_FLAGS") {
-        None => Change::Write(format!("{OURS}{present}")),
-        Some(flags) if flags.split_whitespace().any(|word| word.starts_with("--cni-conf-dir")) => Change::None,
-        Some(_) => Change::ByHand,
+    let block = format!("{OURS}{}\n", dir.display());
+    match (ours(present), value(present, "FLOCK_AGENT_FLAGS")) {
+        (_, None) => Change::Write(format!("{block}{present}")),
+        (Some(own), Some(_)) if own == block => Change::None,
+        (Some(own), Some(_)) => Change::Write(present.replacen(own, &block, 1)),
+        (None, Some(flags)) if flags.split_whitespace().any(|word| word.starts_with("--cni-conf-dir")) => Change::None,
+        (None, Some(_)) => Change::ByHand,
     }
 }
 
 /// The file without what `--cni-conf` has added; none if that is not in it as it was written.
 pub fn without_ours(present: &str) -> Option<String> {
-    present.contains(OURS).then(|| present.replacen(OURS, "", 1))
+    let own = present.find(OURS).and_then(|at| block_at(present, at))?;
+    Some(present.replacen(own, "", 1))
+}
+
+/// The block as it was written, for any directory, if it is what counts.
+pub fn ours(present: &str) -> Option<&str> {
+    let own = present.find(OURS).and_then(|at| block_at(present, at))?;
+    let flags = own.lines().last()?.strip_prefix("FLOCK_AGENT_FLAGS=")?;
+    (value(present, "FLOCK_AGENT_FLAGS").as_deref() == Some(flags)).then_some(own)
+}
+
+fn block_at(present: &str, at: usize) -> Option<&str> {
+    let block = present.get(at..)?;
+    let dir = block.strip_prefix(OURS)?.split('\n').next()?;
+    let end = at + OURS.len() + dir.len() + 1;
+    (!dir.is_empty() && !dir.contains(char::is_whitespace)).then(|| present.get(at..end))?
 }
 
 /// The socket and directories of the agent that this file is for: the default ones if the file has no flags, or some that the
@@ -43,6 +63,11 @@ pub fn without_ours(present: &str) -> Option<String> {
 pub fn places(present: Option<&str>, read_flags: ReadFlags) -> Option<AgentPlaces> {
     let words = present.and_then(|text| value(text, "FLOCK_AGENT_FLAGS")).unwrap_or_default();
     read_flags(words.split_whitespace().map(OsString::from).collect()).or_else(|| read_flags(Vec::new()))
+}
+
+/// Where an agent with this file writes the CNI configuration; none for nowhere.
+pub fn cni_conf_dir(present: Option<&str>, read_flags: ReadFlags) -> Option<PathBuf> {
+    places(present, read_flags).and_then(|places| places.cni_conf_dir)
 }
 
 /// Whether the file says where the NodeConfig comes from.
@@ -61,16 +86,25 @@ fn value(text: &str, name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    const USUAL: &str = "/etc/cni/net.d";
+
     #[test]
     fn the_flag_is_added_once_and_taken_away_without_a_trace() {
         for before in ["", "# mine\nFLOCK_AGENT_SOURCE=--kubeconfig /etc/flock/kubeconfig", "A=b \\"] {
-            let Change::Write(after) = with_cni_conf(Some(before)) else { panic!("{before}: not written") };
-            assert_eq!(with_cni_conf(Some(&after)), Change::None, "{after}");
+            let Change::Write(after) = with_cni_conf(Some(before), Path::new(USUAL)) else {
+                panic!("{before}: not written")
+            };
+            assert_eq!(with_cni_conf(Some(&after), Path::new(USUAL)), Change::None, "{after}");
             assert_eq!(without_ours(&after).as_deref(), Some(before));
             let words = value(&after, "FLOCK_AGENT_FLAGS").expect("flags");
             assert_eq!(words, "--cni-conf-dir /etc/cni/net.d");
+            let Change::Write(moved) = with_cni_conf(Some(&after), Path::new("/srv/x")) else {
+                panic!("{before}: stayed")
+            };
+            assert_eq!(moved, after.replace(USUAL, "/srv/x"));
+            assert_eq!(without_ours(&moved).as_deref(), Some(before));
         }
-        assert_eq!(with_cni_conf(None), Change::Write(OURS.into()));
+        assert_eq!(with_cni_conf(None, Path::new("/x")), Change::Write(format!("{OURS}/x\n")));
     }
 
     #[test]
@@ -81,11 +115,16 @@ mod tests {
             ("FLOCK_AGENT_FLAGS=\"--log-level debug \\\n  --cni-conf-dir /etc/cni/net.d\"\n", Change::None),
             ("FLOCK_AGENT_FLAGS=--cni-conf-dir=/x\nFLOCK_AGENT_FLAGS=--log-level info\n", Change::ByHand),
         ] {
-            assert_eq!(with_cni_conf(Some(text)), change, "{text}");
+            assert_eq!(with_cni_conf(Some(text), Path::new(USUAL)), change, "{text}");
             assert_eq!(without_ours(text), None);
         }
-        let edited = OURS.replace("net.d\n", "net.d --log-level debug\n");
-        assert_eq!(without_ours(&edited), None, "what was edited is the operator's");
+        for edited in
+            [format!("{OURS}{USUAL} --log-level debug\n"), OURS.into(), format!("{OURS}\n"), format!("{OURS}{USUAL}")]
+        {
+            assert_eq!(without_ours(&edited), None, "what was edited is the operator's");
+        }
+        let overridden = format!("{OURS}{USUAL}\nFLOCK_AGENT_FLAGS=--log-level debug\n");
+        assert_eq!(with_cni_conf(Some(&overridden), Path::new("/x")), Change::ByHand, "the last assignment counts");
     }
 
     /// A reader that knows one flag.

@@ -5,40 +5,68 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::install::runtime::places::Kind;
+
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Order {
     /// To put flock in place.
-    Install {
-        /// The plugin; none for the file `flock` beside this program.
-        plugin: Option<PathBuf>,
-        /// The agent is to write the CNI configuration.
-        cni_conf: bool,
-        /// BIRD is to tell routers what the node announces.
-        bird: bool,
-        /// What `install` and `uninstall` have in common.
-        common: Common,
-    },
+    Install(Install, Common),
     /// To take flock away.
-    Uninstall {
-        /// Whether to do so even though pods are attached.
-        force: bool,
-        /// Whether the operator's files go, too.
-        purge: bool,
-        /// What both have.
-        common: Common,
-    },
+    Uninstall(Uninstall, Common),
+}
+
+impl Order {
+    /// What every order has.
+    pub fn common(&self) -> &Common {
+        match self {
+            Order::Install(_, common) | Order::Uninstall(_, common) => common,
+        }
+    }
+}
+
+/// What `install` is told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Install {
+    /// The plugin; none for the file `flock` beside this program.
+    pub plugin: Option<PathBuf>,
+    /// The agent is to write the CNI configuration.
+    pub cni_conf: bool,
+    /// BIRD is to tell routers what the node announces.
+    pub bird: bool,
+}
+
+/// What `uninstall` is told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Uninstall {
+    /// Whether to do so even though pods are attached.
+    pub force: bool,
+    /// Whether the operator's files go, too.
+    pub purge: bool,
 }
 
 /// What `install` and `uninstall` have in common.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Common {
-    /// The directory of the plugin; an absolute path, none for the known ones.
-    pub cni_bin_dir: Option<PathBuf>,
+    /// The places that are named.
+    pub named: Named,
     /// The directory of an image; none for this machine.
     pub root: Option<PathBuf>,
     /// Only to say what would be done.
     pub dry_run: bool,
+}
+
+/// What an operator says of the host, in place of what would be found out; every path is absolute.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// The container runtime.
+    pub runtime: Option<Kind>,
+    /// The directory of the agent.
+    pub bin_dir: Option<PathBuf>,
+    /// The directory of the plugin.
+    pub cni_bin_dir: Option<PathBuf>,
+    /// The directory of the CNI configuration.
+    pub cni_conf_dir: Option<PathBuf>,
 }
 
 /// The socket and the directories of an agent.

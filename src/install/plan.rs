@@ -15,8 +15,6 @@ use cni::conflist;
 use model::routes;
 use model::ruleset::TableKey;
 
-/// The agent's program, as the unit names it.
-pub const AGENT: &str = "/usr/local/bin/flock-agent";
 /// The plugin's file. The type in the CNI configuration is its name.
 pub const PLUGIN: &str = "flock";
 /// The unit of the agent.
@@ -39,8 +37,6 @@ pub const DEFAULTS: &str = "/etc/default/flock-agent";
 pub const BIRD_DEFAULTS: &str = "/etc/default/flock-bird";
 /// The operator's files for the agent.
 pub const CONFIG_DIR: &str = "/etc/flock";
-/// Where runtimes look for their CNI configuration, and the only such place that the unit lets the agent write to.
-pub const CNI_CONF_DIR: &str = "/etc/cni/net.d";
 /// What `systemctl enable` makes for the units of BIRD.
 pub const ENABLED_BIRD: [&str; 2] = [
     "/etc/systemd/system/multi-user.target.wants/flock-bird.service",
@@ -120,8 +116,8 @@ impl Step {
     }
 
     /// Whether the step gives `file` its content.
-    pub fn puts(&self, file: &str) -> bool {
-        matches!(self, Step::Put { path, .. } if path == Path::new(file))
+    pub fn puts(&self, file: &Path) -> bool {
+        matches!(self, Step::Put { path, .. } if path == file)
     }
 }
 
@@ -130,8 +126,8 @@ impl Step {
 pub enum Refusal {
     /// Something stands in the place of a file.
     InTheWay(PathBuf, &'static str),
-    /// The operator has written the agent's flags.
-    FlagsByHand,
+    /// The operator has written the agent's flags, and this directory is missing there.
+    FlagsByHand(PathBuf),
     /// Pods are attached.
     Attached(Vec<String>),
     /// The agent runs, or its socket is held for it.
@@ -148,9 +144,10 @@ impl fmt::Display for Refusal {
             Refusal::InTheWay(path, what) => {
                 write!(f, "{} is {what}, and a regular file belongs there: remove it first", path.display())
             }
-            Refusal::FlagsByHand => write!(
+            Refusal::FlagsByHand(dir) => write!(
                 f,
-                "FLOCK_AGENT_FLAGS in {DEFAULTS} is set by hand: add --cni-conf-dir {CNI_CONF_DIR} there, and leave out --cni-conf"
+                "FLOCK_AGENT_FLAGS in {DEFAULTS} is set by hand: add --cni-conf-dir {} there, and leave out --cni-conf",
+                dir.display()
             ),
             Refusal::Attached(pods) => {
                 let some: Vec<&str> = pods.iter().take(3).map(String::as_str).collect();
@@ -231,6 +228,8 @@ pub struct Remains {
     pub files: Vec<(PathBuf, Found)>,
     /// Those of `files` where the plugin may be.
     pub plugins: Vec<PathBuf>,
+    /// Those of `files` where the agent may be.
+    pub agents: Vec<PathBuf>,
     /// What is in the directory of the operator's files, if there is one.
     pub config_dir: Option<Vec<PathBuf>>,
     /// What is in the directory of BIRD's configuration, if there is one.
@@ -342,7 +341,9 @@ pub fn uninstall(
         steps.push(Step::RemoveAll(RUN_DIR.into()));
     }
     // Last what does all this: as long as anything is left, it can be called again.
-    steps.extend(remove(Path::new(AGENT), &is_flock, &mut left));
+    for agent in &remains.agents {
+        steps.extend(remove(agent, &is_flock, &mut left));
+    }
     left.extend(host.left.iter().cloned());
     Ok((steps, left))
 }
@@ -398,6 +399,8 @@ fn is_of_bird(found: &Found) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::install::runtime::places::CONF_DIR;
+    use crate::install::unit::AGENT;
     use cni::conflist::PLUGIN_DIRS;
     use model::guard::FILTER;
 
@@ -443,7 +446,9 @@ mod tests {
             [ANNOUNCE_SERVICE, BIRD_SERVICE, SOCKET, SERVICE].map(|path| (path.into(), file("ExecStart=flock-agent"))),
         );
         files.extend(ENABLED.map(|path| (path.into(), Found::Link)));
-        let defaults::Change::Write(text) = defaults::with_cni_conf(None) else { panic!("not written") };
+        let defaults::Change::Write(text) = defaults::with_cni_conf(None, Path::new(CONF_DIR)) else {
+            panic!("not written")
+        };
         files.push((DEFAULTS.into(), file(&text)));
         files.extend([BIRD_CONF, BIRD_CONF_NEW].map(|path| (path.into(), file(&format!("{HEADER}\n…")))));
         Remains {
@@ -451,6 +456,7 @@ mod tests {
             configurations: vec![("/etc/cni/net.d/01-flock.conflist".into(), conflist.into())],
             files,
             plugins: plugins.into(),
+            agents: vec![AGENT.into()],
             config_dir: Some(vec![BIRD_DIR.into()]),
             bird_dir: Some(vec![BIRD_CONF.into(), BIRD_CONF_NEW.into()]),
         }
@@ -562,7 +568,7 @@ mod tests {
 
         // Without the plugin that it names it would stop every pod of the node.
         for (name, change) in [("01-flock.conflist", "0.4.0"), ("99-mine.conflist", "none")] {
-            let path = Path::new(CNI_CONF_DIR).join(name);
+            let path = Path::new(CONF_DIR).join(name);
             let text = include_str!("../../cni-conf/01-flock.conflist").replace(change, "1.0.0");
             let remains = Remains { configurations: vec![(path.clone(), text)], ..installed() };
             assert_eq!(uninstall(&remains, &Host::default(), true, true), Err(Refusal::Named(path)));

@@ -5,6 +5,7 @@
 //! new content under its name, whoever looks and whenever this program is killed. Must not decide what is changed.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -12,8 +13,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, mkdirat, openat, openat2, statat,
-    unlinkat,
+    Access, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, StatVfsMountFlags, accessat, flock,
+    fstatvfs, mkdirat, openat, openat2, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -23,6 +24,9 @@ use crate::record::replacement::Replacement;
 
 /// Most tries to look up a directory that the kernel cannot vouch for at the moment. A second one nearly always succeeds.
 const RESOLVE_TRIES: usize = 128;
+
+/// Longest text that is read whole, 1 MiB.
+const TEXT_MAX: u64 = 1024 * 1024;
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,27 @@ pub enum Found {
     Link,
     /// A FIFO, a socket or a device.
     Special,
+}
+
+/// Why nothing can be put into a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Its file system is read-only.
+    ReadOnly,
+    /// This user may not.
+    Denied,
+    /// Programs cannot be run from its file system.
+    NoPrograms,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Obstacle::ReadOnly => "is on a read-only file system",
+            Obstacle::Denied => "cannot be changed by this user",
+            Obstacle::NoPrograms => "is on a file system that is mounted noexec, from which no program can be run",
+        })
+    }
 }
 
 /// The tree.
@@ -112,6 +137,55 @@ impl Tree {
         }
     }
 
+    /// Whether anything stands at `path`; the last component is not followed.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    pub fn exists(&self, path: &Path) -> Result<bool, DiskError> {
+        let Some((dir, name)) = self.parent(path)? else { return Ok(false) };
+        match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(self.error("look at", path, error.into())),
+            Ok(_) => Ok(true),
+        }
+    }
+
+    /// The text of the regular file to which `path` leads, in which bytes that are no text are replaced; none if it leads to
+    /// nothing. Waits for nobody.
+    ///
+    /// # Errors
+    /// It cannot be read, is no regular file, or is longer than [`TEXT_MAX`].
+    pub fn text(&self, path: &Path) -> Result<Option<String>, DiskError> {
+        let read = || -> io::Result<String> {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(self.resolve(path, flags)?);
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+            }
+            let mut bytes = Vec::new();
+            file.take(TEXT_MAX + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > TEXT_MAX {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
+            }
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        match read() {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(self.error("read", path, error)),
+        }
+    }
+
+    /// A text file that is to be written back: its text and its permissions; none if no regular file is there.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no text and so could not be written back as it was.
+    pub fn text_as_it_is(&self, path: &Path) -> Result<Option<(String, u32)>, DiskError> {
+        let Found::File { content, mode, .. } = self.look(path)? else { return Ok(None) };
+        let text = String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"));
+        text.map(|text| Some((text, mode))).map_err(|error| self.error("read", path, error))
+    }
+
     /// The directories at and above `path` that are missing, the highest first.
     ///
     /// # Errors
@@ -131,6 +205,40 @@ impl Tree {
         }
         missing.reverse();
         Ok(missing)
+    }
+
+    /// What keeps anybody from putting files into the directory `path`, or from making it where it is missing.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    pub fn obstacle(&self, path: &Path) -> Result<Option<Obstacle>, DiskError> {
+        let Some(directory) = self.nearest(path)? else { return Ok(None) };
+        match accessat(&directory, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::empty()) {
+            Ok(()) => Ok(None),
+            Err(Errno::ROFS) => Ok(Some(Obstacle::ReadOnly)),
+            Err(Errno::ACCESS | Errno::PERM) => Ok(Some(Obstacle::Denied)),
+            Err(error) => Err(self.error("look at", path, error.into())),
+        }
+    }
+
+    /// What keeps programs in the directory `path` from being run on this machine.
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    pub fn obstacle_to_programs(&self, path: &Path) -> Result<Option<Obstacle>, DiskError> {
+        let Some(directory) = self.nearest(path)? else { return Ok(None) };
+        let found = fstatvfs(&directory).map_err(|error| self.error("look at", path, error.into()))?;
+        Ok(found.f_flag.contains(StatVfsMountFlags::NOEXEC).then_some(Obstacle::NoPrograms))
+    }
+
+    /// The directory `path`, or the one above it that is there.
+    fn nearest(&self, path: &Path) -> Result<Option<OwnedFd>, DiskError> {
+        for directory in path.ancestors() {
+            if let Some(found) = self.directory(directory)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// The names in the directory `path`, sorted; none if there is no such directory.
@@ -230,7 +338,15 @@ impl Tree {
 
     /// The directory `path`, or none if it is missing.
     fn directory(&self, path: &Path) -> Result<Option<OwnedFd>, DiskError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.error("open directory", path, error)),
+        }
+    }
+
+    /// Opens what `path` leads to inside the tree.
+    fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let resolve = || -> io::Result<OwnedFd> {
             failpoint::pass("install.resolve")?;
             Ok(openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
@@ -240,11 +356,7 @@ impl Tree {
         let tries = std::iter::repeat_with(resolve).take(RESOLVE_TRIES);
         let mut tries =
             tries.skip_while(|tried| matches!(tried, Err(error) if error.kind() == io::ErrorKind::WouldBlock));
-        match tries.next().unwrap_or_else(|| Err(Errno::AGAIN.into())) {
-            Ok(dir) => Ok(Some(dir)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.error("open directory", path, error)),
-        }
+        tries.next().unwrap_or_else(|| Err(Errno::AGAIN.into()))
     }
 
     /// The directory that holds `path`, unless that is missing, and the name in it.

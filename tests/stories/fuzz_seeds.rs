@@ -205,5 +205,6 @@ held! {
     any_frame_gives_a_request_or_an_answer_that_comes_back_as_it_was: "rpc",
     any_announcement_of_the_packet_filter_names_tables_or_nothing: "ruleset_events",
     any_lease_log_opens_and_is_read_again_as_it_was_written: "state",
+    any_configuration_of_a_runtime_is_read_or_named_by_its_line: "toml",
     any_api_server_leaves_the_watch_in_order: "watch",
 }

@@ -1,5 +1,6 @@
 //! What is shipped beside the binaries fits them: the unit, its flags, the capabilities that it names.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ const BIRD: &str = include_str!("../../systemd/flock-bird.service");
 const ANNOUNCE: &str = include_str!("../../systemd/flock-announce.service");
 
 /// The units with the binary that was built, so that its path exists; the service, whose socket stands beside it.
-fn unit_here(dir: &TempDir) -> std::path::PathBuf {
+fn unit_here(dir: &TempDir) -> PathBuf {
     let path = dir.path().join("flock-agent.service");
     std::fs::write(&path, UNIT.replace("/usr/local/bin/flock-agent", FLOCK_AGENT)).expect("writable");
     std::fs::write(dir.path().join("flock-agent.socket"), SOCKET).expect("writable");
@@ -22,7 +23,7 @@ fn unit_here(dir: &TempDir) -> std::path::PathBuf {
 }
 
 /// The units that `install --bird` adds, with programs that exist: BIRD need not be on this machine.
-fn bird_units_here(dir: &TempDir) -> [std::path::PathBuf; 2] {
+fn bird_units_here(dir: &TempDir) -> [PathBuf; 2] {
     [("flock-bird.service", BIRD), ("flock-announce.service", ANNOUNCE)].map(|(name, unit)| {
         let unit = unit.replace("/usr/local/bin/flock-agent", FLOCK_AGENT).replace("/usr/sbin/bird", FLOCK_AGENT);
         let path = dir.path().join(name);
@@ -35,10 +36,15 @@ fn bird_units_here(dir: &TempDir) -> [std::path::PathBuf; 2] {
 fn systemd_accepts_the_units() {
     let dir = TempDir::new("unit");
     let service = unit_here(&dir);
+    let [bird, announce] = bird_units_here(&dir);
+    assert_accepted(&[service.with_extension("socket"), service, bird, announce]);
+}
+
+/// systemd has nothing against these units.
+#[track_caller]
+pub(crate) fn assert_accepted(units: &[PathBuf]) {
     let mut command = Command::new("systemd-analyze");
-    command.args(["verify", "--man=no"]).arg(service.with_extension("socket")).arg(service);
-    command.args(bird_units_here(&dir));
-    let output = command.output().expect("systemd-analyze (systemd) starts");
+    let output = command.args(["verify", "--man=no"]).args(units).output().expect("systemd-analyze (systemd) starts");
     let said = String::from_utf8_lossy(&output.stderr);
     // It also complains about units of the machine that ours are ordered against.
     let ours: Vec<&str> = said.lines().filter(|line| line.contains("flock-")).collect();
@@ -46,18 +52,27 @@ fn systemd_accepts_the_units() {
     assert!(output.status.success(), "{said}");
 }
 
+/// Most that the agent's unit may expose.
+pub(crate) const EXPOSURE: f32 = 2.4;
+
+/// How much of a unit is exposed, as systemd counts.
+#[track_caller]
+pub(crate) fn exposure(unit: &Path) -> f32 {
+    let mut command = Command::new("systemd-analyze");
+    let said = succeed(command.args(["security", "--offline=yes", "--no-pager"]).arg(unit));
+    let overall = said.lines().find(|line| line.contains("Overall exposure level")).expect("a score");
+    let score = overall.split(':').nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number");
+    score.parse().expect("a number")
+}
+
 // covers: FM-F08
 #[test]
 fn the_unit_exposes_no_more_than_it_did() {
     let dir = TempDir::new("exposure");
     let [bird, announce] = bird_units_here(&dir);
-    for (unit, most) in [(unit_here(&dir), 2.4), (bird, 2.9), (announce, 2.0)] {
-        let mut command = Command::new("systemd-analyze");
-        let said = succeed(command.args(["security", "--offline=yes", "--no-pager"]).arg(unit));
-        let overall = said.lines().find(|line| line.contains("Overall exposure level")).expect("a score");
-        let score = overall.split(':').nth(1).and_then(|rest| rest.split_whitespace().next()).expect("a number");
-        let score: f32 = score.parse().expect("a number");
-        assert!(score <= most, "{overall}");
+    for (unit, most) in [(unit_here(&dir), EXPOSURE), (bird, 2.9), (announce, 2.0)] {
+        let exposed = exposure(&unit);
+        assert!(exposed <= most, "{}: {exposed}", unit.display());
     }
 }
 
@@ -67,8 +82,8 @@ fn no_unit_waits_for_itself_on_a_node_with_runtimes_and_remote_file_systems() {
     let agent = unit_here(&dir);
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no"]).arg(agent.with_extension("socket")).arg(&agent).args(bird_units_here(&dir));
-    for runtime in ["containerd", "kubelet"] {
-        let path = dir.path().join(format!("{runtime}.service"));
+    for runtime in ordered(SOCKET, "Before=") {
+        let path = dir.path().join(runtime);
         let unit = "[Unit]\nAfter=network-online.target remote-fs.target\n[Service]\nExecStart=/bin/true\n";
         std::fs::write(&path, unit).expect("writable");
         command.arg(path);
@@ -78,11 +93,27 @@ fn no_unit_waits_for_itself_on_a_node_with_runtimes_and_remote_file_systems() {
     let output = command.arg(mount).output().expect("systemd-analyze (systemd) starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("cycle"), "{said}");
-    let before = BIRD.lines().find_map(|line| line.strip_prefix("Before=")).expect("an order");
-    for later in ["remote-fs-pre.target", "containerd.service", "crio.service", "kubelet.service"] {
-        assert!(before.split(' ').any(|unit| unit == later), "{later} ends before what BIRD has brought is gone");
-    }
+    assert!(
+        ordered(BIRD, "Before=").contains(&"remote-fs-pre.target"),
+        "which ends before what BIRD has brought is gone"
+    );
     assert!(BIRD.contains("\nWants=remote-fs-pre.target\n"), "nobody else may have it in the boot");
+}
+
+/// The units that a unit names behind a word.
+fn ordered<'a>(unit: &'a str, word: &str) -> Vec<&'a str> {
+    unit.lines().filter_map(|line| line.strip_prefix(word)).flat_map(str::split_whitespace).collect()
+}
+
+#[test]
+fn every_unit_stands_before_whatever_runs_pods() {
+    let runtimes: Vec<&str> = ordered(SOCKET, "Before=");
+    assert!(runtimes.len() > 10 && runtimes.contains(&"k3s-agent.service"), "{runtimes:?}");
+    for (unit, word) in [(UNIT, "Before="), (BIRD, "Before="), (ANNOUNCE, "After=")] {
+        let named = ordered(unit, word);
+        let missing: Vec<&&str> = runtimes.iter().filter(|runtime| !named.contains(runtime)).collect();
+        assert_eq!(missing, Vec::<&&str>::new(), "{unit}");
+    }
 }
 
 #[test]

@@ -25,36 +25,36 @@ const DEFAULTS: &str = "etc/default/flock-agent";
 const FILES: [&str; 5] = [AGENT, PLUGIN, SERVICE, SOCKET, DEFAULTS];
 
 /// An image in the making.
-struct Image(TempDir);
+pub(super) struct Image(TempDir);
 
 impl Image {
-    fn new(name: &str) -> Image {
+    pub(super) fn new(name: &str) -> Image {
         // One test may have several at a time.
         static MADE: AtomicUsize = AtomicUsize::new(0);
         Image(TempDir::new(&format!("image-{name}-{}", MADE.fetch_add(1, Ordering::Relaxed))))
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.0.path().join(path)
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub(super) fn write(&self, path: &str, text: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().expect("a directory")).expect("made");
         fs::write(path, text).expect("written");
     }
 
-    fn command(&self, dist: &Dist, line: &str) -> Command {
+    pub(super) fn command(&self, dist: &Dist, line: &str) -> Command {
         let mut command = Command::new(dist.agent());
         command.args(line.split_whitespace()).arg("--root").arg(self.0.path()).stdin(Stdio::null());
         command
     }
 
-    fn run(&self, dist: &Dist, line: &str) -> Run {
+    pub(super) fn run(&self, dist: &Dist, line: &str) -> Run {
         Run::of(&mut self.command(dist, line))
     }
 
-    fn snapshot(&self) -> BTreeMap<PathBuf, String> {
+    pub(super) fn snapshot(&self) -> BTreeMap<PathBuf, String> {
         snapshot(&[self.0.path().into()])
     }
 }

@@ -4,3 +4,4 @@
 mod dist;
 mod image;
 mod node;
+mod platforms;

@@ -35,7 +35,8 @@ impl Machine {
     fn new(name: &str) -> Machine {
         let (host, dist) = (Host::new(), Dist::new(name));
         // What flock would set is set, so that the host can be compared as a whole. One test looks at this.
-        let script = "for dir in /etc /opt /usr/local; do mount -t tmpfs tmpfs $dir; done; \
+        let script = "for dir in /etc /opt /usr/local $(find /usr/lib/cni /usr/libexec/cni -maxdepth 0 2>/dev/null); do \
+                      mount -t tmpfs tmpfs $dir; done; \
                       mkdir -p /etc/systemd/system /etc/default /etc/cni/net.d /opt/cni/bin /usr/local/bin; rmdir /run/flock; \
                       sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
         succeed(host.command("sh").args(["-ec", script]));
@@ -426,6 +427,8 @@ fn only_what_was_renewed_is_to_be_started_anew() {
     let next = || machine.run("install").done().lines().last().expect("a line").to_owned();
     let all = "next: systemctl daemon-reload && systemctl enable flock-agent && systemctl restart";
     assert_eq!(next(), format!("{all} flock-agent.socket flock-agent"));
+    assert_eq!(next(), format!("nothing to do: flock {} is in place", env!("CARGO_PKG_VERSION")));
+    fs::write(machine.host.path(PLUGIN), format!("an older one of {}", flock::rpc::DEFAULT_SOCKET)).expect("written");
     assert_eq!(next(), "nothing to start anew");
     fs::write(machine.host.path(AGENT), "an older one").expect("written");
     assert_eq!(next(), format!("{all} flock-agent"), "callers wait in the socket meanwhile");

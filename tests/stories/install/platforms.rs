@@ -1,0 +1,430 @@
+//! Images as distributions and their runtimes lay them out: flock goes where the runtime looks, and says why.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::dist::{Dist, Watch};
+use super::image::Image;
+use crate::units::{EXPOSURE, assert_accepted, exposure};
+
+const AGENT: &str = "usr/local/bin/flock-agent";
+const SERVICE: &str = "etc/systemd/system/flock-agent.service";
+
+const USUAL_PLUGIN: &str = "opt/cni/bin/flock";
+const USUAL_CONF: &str = "/etc/cni/net.d";
+
+/// An image, and what an installation has to make of it.
+struct Platform {
+    name: &'static str,
+    /// Its files; one whose name ends with a slash is a directory.
+    files: &'static [(&'static str, &'static str)],
+    plugin: &'static str,
+    conf_dir: &'static str,
+    /// What is said of it.
+    said: &'static [&'static str],
+}
+
+const PLATFORMS: &[Platform] = &[
+    Platform {
+        name: "nothing",
+        files: &[],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: none found; plugins in /opt/cni/bin (usual), CNI configuration in /etc/cni/net.d (usual)\n"],
+    },
+    // What containerd.io and kubeadm's pages make: `containerd config default`, version 2.
+    Platform {
+        name: "kubeadm",
+        files: &[
+            ("usr/bin/containerd", ""),
+            ("opt/cni/bin/loopback", ""),
+            (
+                "etc/containerd/config.toml",
+                "disabled_plugins = []\nimports = []\nversion = 2\n\n[plugins]\n\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    \
+                 enable_cdi = false\n\n    [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      bin_dir = \"/opt/cni/bin\"\n      \
+                 conf_dir = \"/etc/cni/net.d\"\n      conf_template = \"\"\n      max_conf_num = 1\n",
+            ),
+        ],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &[
+            "runtime: containerd (/etc/containerd/config.toml); plugins in /opt/cni/bin, CNI configuration in /etc/cni/net.d\n",
+        ],
+    },
+    Platform {
+        name: "containerd 2",
+        files: &[(
+            "etc/containerd/config.toml",
+            "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\n  bin_dir = ''\n  bin_dirs = ['/opt/plugins/', '/opt/cni/bin']\n  \
+             conf_dir = '/etc/cni/custom.d'\n[plugins.'io.containerd.grpc.v1.cri'.cni]\n  conf_dir = '/not/this/one'\n",
+        )],
+        plugin: "opt/plugins/flock",
+        conf_dir: "/etc/cni/custom.d",
+        said: &["plugins in /opt/plugins, "],
+    },
+    Platform {
+        name: "the second of several directories is there",
+        files: &[
+            (
+                "etc/containerd/config.toml",
+                "version = 3\nplugins.'io.containerd.cri.v1.runtime'.cni.bin_dirs = ['/opt/plugins', '/opt/cni/bin']\n",
+            ),
+            ("opt/cni/bin/", ""),
+        ],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["plugins in /opt/cni/bin, "],
+    },
+    Platform {
+        name: "containerd without a configuration",
+        files: &[("usr/bin/containerd", "")],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: containerd (its defaults, there is no /etc/containerd/config.toml); "],
+    },
+    Platform {
+        name: "Debian's containerd",
+        files: &[
+            ("usr/bin/containerd", ""),
+            ("usr/lib/cni/loopback", ""),
+            (
+                "etc/containerd/config.toml",
+                "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      \
+                 bin_dir = \"/usr/lib/cni\"\n      conf_dir = \"/etc/cni/net.d\"\n  [plugins.\"io.containerd.internal.v1.opt\"]\n    \
+                 path = \"/var/lib/containerd\"\n",
+            ),
+        ],
+        plugin: "usr/lib/cni/flock",
+        conf_dir: USUAL_CONF,
+        said: &["runtime: containerd (/etc/containerd/config.toml); plugins in /usr/lib/cni, "],
+    },
+    Platform {
+        name: "Debian's plugins before any runtime",
+        files: &[("usr/lib/cni/portmap", ""), ("opt/cni/bin/", "")],
+        plugin: "usr/lib/cni/flock",
+        conf_dir: USUAL_CONF,
+        said: &["runtime: none found; plugins in /usr/lib/cni, where other plugins are, "],
+    },
+    Platform {
+        name: "containerd with imports",
+        files: &[
+            (
+                "etc/containerd/config.toml",
+                "version = 2\nimports = [\"conf.d/*.toml\", \"/srv/more.toml\", \"/etc/containerd/config.toml\", \"/none.toml\"]\n\
+                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/opt/cni/bin\"\nconf_dir = \"/etc/cni/net.d\"\n",
+            ),
+            ("etc/containerd/conf.d/10-a.toml", "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"/srv/a\"\n"),
+            ("etc/containerd/conf.d/20-b.toml", "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"/srv/b\"\n"),
+            (
+                "etc/containerd/conf.d/30-c.toml.off",
+                "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = \"/srv/c\"\n",
+            ),
+            ("srv/more.toml", "[plugins.\"io.containerd.grpc.v1.cri\"]\ncni = { bin_dir = \"/srv/bin\" }\n"),
+        ],
+        plugin: "srv/bin/flock",
+        conf_dir: "/srv/b",
+        said: &[
+            "(/etc/containerd/config.toml, /etc/containerd/conf.d/10-a.toml, /etc/containerd/conf.d/20-b.toml, /srv/more.toml)",
+        ],
+    },
+    Platform {
+        name: "Fedora's CRI-O",
+        files: &[
+            (
+                "etc/crio/crio.conf",
+                "[crio]\n[crio.api]\n[crio.network]\nnetwork_dir = \"/etc/cni/net.d/\"\n# plugin_dir = \"/x\"\nplugin_dirs = [\n\t\
+                 \"/opt/cni/bin/\",\n\t\"/usr/libexec/cni\",\n]\n",
+            ),
+            ("etc/crio/crio.conf.d/10-crun.conf", "[crio.runtime]\ndefault_runtime = \"crun\"\n"),
+            ("usr/libexec/cni/loopback", ""),
+        ],
+        plugin: "usr/libexec/cni/flock",
+        conf_dir: USUAL_CONF,
+        said: &["runtime: CRI-O (/etc/crio/crio.conf); plugins in /usr/libexec/cni, "],
+    },
+    Platform {
+        name: "CRI-O with drop-ins",
+        files: &[
+            ("etc/crio/crio.conf", "[crio.network]\nplugin_dir = \"/srv/old\"\n"),
+            ("etc/crio/crio.conf.d/20-b.conf", "crio.network.network_dir = '/srv/net.d'\n"),
+            ("etc/crio/crio.conf.d/30-c.conf", "[crio.network]\nplugin_dirs = ['/srv/cni']\n"),
+        ],
+        plugin: "srv/cni/flock",
+        conf_dir: "/srv/net.d",
+        said: &[
+            "runtime: CRI-O (/etc/crio/crio.conf, /etc/crio/crio.conf.d/20-b.conf, /etc/crio/crio.conf.d/30-c.conf)",
+        ],
+    },
+    Platform {
+        name: "k3s before its first start",
+        files: &[("usr/local/bin/k3s", "")],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: k3s (its defaults, /var/lib/rancher/k3s/agent/etc/containerd/config.toml names no others); "],
+    },
+    Platform {
+        name: "k3s with its own flannel",
+        files: &[
+            ("etc/systemd/system/k3s.service", "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n"),
+            K3S_CONFIG,
+        ],
+        plugin: "var/lib/rancher/k3s/data/cni/flock",
+        conf_dir: "/var/lib/rancher/k3s/agent/etc/cni/net.d",
+        said: &[
+            "runtime: k3s (/var/lib/rancher/k3s/agent/etc/containerd/config.toml); ",
+            "note: k3s runs its own flannel: ",
+        ],
+    },
+    Platform {
+        name: "k3s that is told by its command line to run no flannel",
+        files: &[
+            (
+                "etc/systemd/system/k3s.service",
+                "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\t'--flannel-backend=none' \\\n\t'--disable-network-policy' \\\n",
+            ),
+            K3S_CONFIG,
+        ],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: k3s (its defaults, as of flannel-backend: none); "],
+    },
+    Platform {
+        name: "k3s that is told by a file to run no flannel",
+        files: &[
+            ("etc/rancher/k3s/config.yaml", "flannel-backend: vxlan\ndata-dir: /srv/k3s\n"),
+            ("etc/rancher/k3s/config.yaml.d/cni.yaml", "flannel-backend: none\n"),
+            (
+                "srv/k3s/agent/etc/containerd/config.toml",
+                "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nconf_dir = '/srv/k3s/agent/etc/cni/net.d'\n",
+            ),
+        ],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: k3s (its defaults, as of flannel-backend: none); "],
+    },
+    Platform {
+        name: "RKE2",
+        files: &[
+            ("etc/rancher/rke2/config.yaml", "cni:\n- multus\n- canal\n"),
+            (
+                "var/lib/rancher/rke2/agent/etc/containerd/config.toml",
+                "version = 3\n[plugins.'io.containerd.cri.v1.images']\n",
+            ),
+            ("usr/local/bin/rke2", ""),
+        ],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: RKE2 (its defaults, ", "note: RKE2 installs multus by itself: cni: none in "],
+    },
+    Platform {
+        name: "k0s",
+        files: &[
+            (
+                "etc/k0s/containerd.toml",
+                "# k0s_managed=true\nversion = 2\nimports = [\"/run/k0s/containerd-cri.toml\"]\n",
+            ),
+            (
+                "etc/k0s/containerd.d/cni.toml",
+                "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/srv/cni\"\n",
+            ),
+        ],
+        plugin: "srv/cni/flock",
+        conf_dir: USUAL_CONF,
+        said: &["runtime: k0s (/etc/k0s/containerd.d/cni.toml); "],
+    },
+    Platform {
+        name: "MicroK8s",
+        files: &[(
+            "var/snap/microk8s/current/args/containerd-template.toml",
+            "version = 2\n[plugins.\"io.containerd.runtime.v1.linux\"]\nruntime = \"${RUNTIME}\"\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n\
+             bin_dir = \"${SNAP_DATA}/opt/cni/bin\"\nconf_dir = \"${SNAP_DATA}/args/cni-network\"\n",
+        )],
+        plugin: "var/snap/microk8s/current/opt/cni/bin/flock",
+        conf_dir: "/var/snap/microk8s/current/args/cni-network",
+        said: &["runtime: MicroK8s (/var/snap/microk8s/current/args/containerd-template.toml); "],
+    },
+    Platform {
+        name: "podman on Debian",
+        files: &[
+            ("usr/bin/podman", ""),
+            ("usr/lib/cni/loopback", ""),
+            ("usr/share/containers/containers.conf", "[network]\n"),
+        ],
+        plugin: "usr/lib/cni/flock",
+        conf_dir: USUAL_CONF,
+        said: &["runtime: podman (its defaults, "],
+    },
+    Platform {
+        name: "podman that is told where to look",
+        files: &[
+            ("usr/bin/podman", ""),
+            (
+                "etc/containers/containers.conf.d/cni.conf",
+                "[network]\ncni_plugin_dirs = [\"/srv/cni\"]\nnetwork_config_dir = \"/srv/net.d\"\n",
+            ),
+        ],
+        plugin: "srv/cni/flock",
+        conf_dir: "/srv/net.d",
+        said: &["runtime: podman (/etc/containers/containers.conf.d/cni.conf); "],
+    },
+    // Docker's containerd serves no kubelet, and podman is there for people.
+    Platform {
+        name: "tools beside k0s",
+        files: &[
+            ("etc/k0s/k0s.yaml", ""),
+            ("usr/bin/podman", ""),
+            ("usr/bin/containerd", ""),
+            ("etc/containerd/config.toml", "disabled_plugins = [\"cri\"]\n[plugins.cri.cni]\nconf_dir = \"/x\"\n"),
+        ],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: k0s "],
+    },
+    Platform {
+        name: "two runtimes with a directory in common",
+        files: &[
+            ("usr/bin/containerd", ""),
+            ("etc/crio/crio.conf", "[crio.network]\nplugin_dirs = ['/usr/libexec/cni', '/opt/cni/bin']\n"),
+            ("usr/libexec/cni/loopback", ""),
+        ],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: containerd "],
+    },
+];
+
+/// As k3s writes it, where flannel is its own.
+const K3S_CONFIG: (&str, &str) = (
+    "var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+    "# File generated by k3s. DO NOT EDIT. Use config.toml.tmpl instead.\nversion = 2\n\n[plugins.\"io.containerd.internal.v1.opt\"]\n  \
+     path = \"/var/lib/rancher/k3s/agent/containerd\"\n[plugins.\"io.containerd.grpc.v1.cri\"]\n  stream_server_address = \"127.0.0.1\"\n\
+     [plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/var/lib/rancher/k3s/data/cni\"\n  \
+     conf_dir = \"/var/lib/rancher/k3s/agent/etc/cni/net.d\"\n",
+);
+
+fn image_of(files: &[(&str, &str)]) -> Image {
+    let image = Image::new("platform");
+    for (path, text) in files {
+        match path.strip_suffix('/') {
+            Some(directory) => fs::create_dir_all(image.path(directory)).expect("made"),
+            None => image.write(path, text),
+        }
+    }
+    image
+}
+
+/// The files below an image whose name is `flock`, without the image's path.
+fn plugins(image: &Image) -> Vec<PathBuf> {
+    let root = image.path("");
+    let all = image.snapshot().into_keys().filter(|path| path.ends_with("flock") && path.is_file());
+    all.map(|path| path.strip_prefix(&root).expect("below").to_owned()).collect()
+}
+
+fn text(image: &Image, path: &str) -> String {
+    fs::read_to_string(image.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn flock_goes_where_the_runtime_of_each_platform_looks_and_leaves_it_as_it_was() {
+    let dist = Dist::new("platforms");
+    let mut verified = BTreeSet::new();
+    for platform in PLATFORMS {
+        let name = platform.name;
+        let image = image_of(platform.files);
+        let before = image.snapshot();
+        let said = image.run(&dist, "install --cni-conf").done();
+        for part in platform.said {
+            assert!(said.contains(part), "{name}: {said}");
+        }
+        assert_eq!(plugins(&image), [Path::new(platform.plugin)], "{name}: {said}");
+        assert!(image.path(&platform.conf_dir[1..]).is_dir(), "{name}");
+        let flags = format!("\nFLOCK_AGENT_FLAGS=--cni-conf-dir {}\n", platform.conf_dir);
+        assert!(text(&image, "etc/default/flock-agent").contains(&flags), "{name}");
+        let unit = text(&image, SERVICE);
+        assert!(unit.contains(&format!("\nReadWritePaths=-{} -/etc/flock/bird ", platform.conf_dir)), "{name}: {unit}");
+
+        let watch = Watch::on_tree(&image.path(""));
+        let again = image.run(&dist, "install --cni-conf").done();
+        let nothing = format!("nothing to do: flock {} is in place\n", env!("CARGO_PKG_VERSION"));
+        assert!(again.contains(&nothing), "{name}: {again}");
+        assert_eq!(watch.heard(), [], "{name}");
+
+        if verified.insert(unit.clone()) {
+            let here = image.path(AGENT).display().to_string();
+            fs::write(image.path(SERVICE), unit.replace("/usr/local/bin/flock-agent", &here)).expect("written");
+            assert_accepted(&[image.path(SERVICE)]);
+            assert!(exposure(&image.path(SERVICE)) <= EXPOSURE, "{name}");
+        }
+        image.write(
+            &format!("{}/01-flock.conflist", &platform.conf_dir[1..]),
+            include_str!("../../../cni-conf/01-flock.conflist"),
+        );
+        image.run(&dist, "uninstall").done();
+        let left: Vec<PathBuf> =
+            image.snapshot().into_keys().filter(|path| !path.is_dir() && !before.contains_key(path)).collect();
+        assert_eq!(left, Vec::<PathBuf>::new(), "{name}");
+    }
+}
+
+#[test]
+fn runtimes_that_contradict_each_other_and_configurations_that_are_none_are_left_to_the_operator() {
+    let dist = Dist::new("contradiction");
+    let debians =
+        ("etc/containerd/config.toml", "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\n");
+    for (files, why) in [
+        (
+            &[debians, ("etc/crio/crio.conf", "[crio.network]\nplugin_dirs = ['/opt/cni/bin']\n")][..],
+            "containerd (/usr/lib/cni, /etc/cni/net.d) and CRI-O (/opt/cni/bin, /etc/cni/net.d) do not look in the same directories: \
+             choose by --runtime containerd or --runtime crio",
+        ),
+        (&[debians, K3S_CONFIG], "choose by --runtime k3s or --runtime containerd"),
+        (
+            &[("etc/containerd/config.toml", "version = 2\n[plugins\n")],
+            "/etc/containerd/config.toml, line 2: a table's name has to end with ]: correct it, or say by --cni-bin-dir and --cni-conf-dir",
+        ),
+        (
+            &[("etc/containerd/config.toml", "plugins.cri.cni.conf_dir = 'net.d'\n")],
+            "/etc/containerd/config.toml, \"net.d\" is no absolute path of a directory: ",
+        ),
+        (&[("etc/rancher/k3s/config.yaml", "a: b: c\n")], "/etc/rancher/k3s/config.yaml, "),
+        (
+            &[("etc/crio/crio.conf", "crio.network.network_dir = '/srv/my net'\n")],
+            "/srv/my net: a unit of systemd takes letters, digits and / . _ + - @ : , ~ only; name another directory by --cni-conf-dir",
+        ),
+        (
+            &[("etc/crio/crio.conf", "crio.network.network_dir = '/root/cni'\n")],
+            "/root/cni: the unit hides /home, /root, ",
+        ),
+    ] {
+        let image = image_of(files);
+        let before = image.snapshot();
+        let text = image.run(&dist, "install").refused();
+        assert!(text.contains(why), "{text}");
+        assert_eq!(image.snapshot(), before);
+    }
+}
+
+#[test]
+fn every_copy_of_the_plugin_is_renewed() {
+    let (dist, image) = (Dist::new("copies"), Image::new("copies"));
+    let new = dist.other("copies-new");
+    for dir in ["/opt/cni/bin", "/usr/lib/cni"] {
+        image.run(&dist, &format!("install --cni-bin-dir {dir}")).done();
+    }
+    assert_eq!(plugins(&image).len(), 2);
+    let said = image.run(&new, "install").done();
+    for plugin in plugins(&image) {
+        assert!(said.contains(&format!("{}\n", plugin.display())), "{said}");
+        assert!(
+            fs::read(image.path(plugin.to_str().expect("text"))).expect("there")
+                == fs::read(new.plugin()).expect("there")
+        );
+    }
+    // By the installed program, beside which there is none, both are named.
+    let mut again = std::process::Command::new(image.path(AGENT));
+    let said = super::dist::Run::of(again.args(["install", "--root"]).arg(image.path(""))).done();
+    assert!(said.contains("kept /opt/cni/bin/flock and /usr/lib/cni/flock, since"), "{said}");
+    image.run(&new, "uninstall").done();
+    assert_eq!(plugins(&image), Vec::<PathBuf>::new());
+}
