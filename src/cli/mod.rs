@@ -5,6 +5,7 @@
 
 pub mod flags;
 pub mod help;
+mod orders;
 pub mod pages;
 pub mod reader;
 pub mod table;
@@ -20,9 +21,9 @@ use crate::agent::routing::bird::Places;
 use crate::agent::routing::commands;
 use crate::agent::settings::{ConfigSource, Settings};
 use crate::cli::reader::{Asked, Given, UsageError};
-use crate::cli::table::{Flag, Page, Program};
+use crate::cli::table::{Page, Program};
 use crate::install;
-use crate::install::order::{AgentPlaces, Common, Install, Named, Order, Uninstall};
+use crate::install::order::AgentPlaces;
 use crate::operator::table::Heads;
 use crate::operator::{self, Told, check, status};
 use crate::process::exit::Exit;
@@ -48,19 +49,8 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
         Asked::Help(program) => print(&help::text(*program)),
         Asked::Version => print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n")),
         Asked::Run(Program::Agent, given) => agent::run(agent_settings(given)?),
-        Asked::Run(Program::Install, given) => {
-            let install = Install {
-                plugin: given.path(&pages::install::PLUGIN),
-                cni_conf: given.has(&pages::install::CNI_CONF),
-                bird: given.has(&pages::install::BIRD),
-            };
-            install::run(&Order::Install(install, common(given, &pages::install::CNI_BIN_DIR)), agent_places)
-        }
-        Asked::Run(Program::Uninstall, given) => {
-            let uninstall =
-                Uninstall { force: given.has(&pages::uninstall::FORCE), purge: given.has(&pages::uninstall::PURGE) };
-            install::run(&Order::Uninstall(uninstall, common(given, &pages::uninstall::CNI_BIN_DIR)), agent_places)
-        }
+        Asked::Run(Program::Install, given) => install::run(&orders::installation(given), agent_places),
+        Asked::Run(Program::Uninstall, given) => install::run(&orders::removal(given), agent_places),
         Asked::Run(Program::BirdStop, given) => {
             commands::stop_bird(&given.needed_path(&flags::BIRD_SOCKET)?, &given.needed_path(&flags::AGENT_SOCKET)?)
         }
@@ -193,11 +183,6 @@ fn agent_files(flags: Vec<OsString>) -> Option<check::AgentFiles> {
         ConfigSource::File(_) | ConfigSource::Pod => None,
     };
     Some(check::AgentFiles { kubeconfig, cni_conf_dir })
-}
-
-fn common(given: &Given, cni_bin_dir: &Flag) -> Common {
-    let named = Named { cni_bin_dir: given.path(cni_bin_dir), ..Named::default() };
-    Common { named, root: given.path(&flags::ROOT), dry_run: given.has(&flags::DRY_RUN) }
 }
 
 /// Where an agent with these flags has its socket and directories; none if it would not start with them.

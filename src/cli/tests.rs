@@ -8,7 +8,9 @@ use std::path::Path;
 use super::*;
 use crate::cli::pages::{PAGES, every_flag};
 use crate::cli::reader::program;
-use crate::cli::table::{Default, Kind, Operand};
+use crate::cli::table::{self, Default, Operand};
+use crate::install::order::{Common, Install, Named, Order, Uninstall};
+use crate::install::runtime::places::Kind;
 use crate::process::log::line::{Format, Level};
 
 fn read(line: &str) -> Result<Asked, UsageError> {
@@ -64,16 +66,29 @@ fn every_flag_reaches_what_it_is_for() {
     let standalone = settings("--node-config n --policy-dir p");
     assert_eq!(standalone.policy_dir, Some("p".into()));
     assert_eq!(settings("").source, ConfigSource::Pod);
-    let of_uninstall = given("uninstall --root=a=b --dry-run --force --cni-bin-dir /x");
-    let expected = Common {
-        named: Named { cni_bin_dir: Some("/x".into()), ..Named::default() },
-        root: Some("a=b".into()),
-        dry_run: true,
+    let Order::Uninstall(of_uninstall, both) = orders::removal(&given(
+        "uninstall --root=a=b --dry-run --force --cni-bin-dir /x --cni-conf-dir=/c --bin-dir /b",
+    )) else {
+        panic!("another order")
     };
-    assert_eq!(common(&of_uninstall, &pages::uninstall::CNI_BIN_DIR), expected);
-    assert!(of_uninstall.has(&pages::uninstall::FORCE) && !of_uninstall.has(&pages::uninstall::PURGE));
-    let of_install = given("install --cni-conf --plugin p");
-    assert!(of_install.has(&pages::install::CNI_CONF) && of_install.path(&pages::install::PLUGIN) == Some("p".into()));
+    let named = |runtime, bin_dir: &str| Named {
+        runtime,
+        bin_dir: Some(bin_dir.into()),
+        cni_bin_dir: Some("/x".into()),
+        cni_conf_dir: Some("/c".into()),
+    };
+    assert_eq!(both, Common { named: named(None, "/b"), root: Some("a=b".into()), dry_run: true });
+    assert_eq!(of_uninstall, Uninstall { force: true, purge: false });
+    let Order::Install(of_install, both) = orders::installation(&given(
+        "install --cni-conf --plugin p --runtime crio --bin-dir /opt/bin --cni-bin-dir /x --cni-conf-dir /c",
+    )) else {
+        panic!("another order")
+    };
+    assert_eq!(both, Common { named: named(Some(Kind::Crio), "/opt/bin"), root: None, dry_run: false });
+    assert_eq!(of_install, Install { plugin: Some("p".into()), plugin_only: false, cni_conf: true, bird: false });
+    for name in Kind::NAMES {
+        assert!(name.parse::<Kind>().is_ok_and(|kind| kind.name() == name), "{name}");
+    }
 }
 
 // covers: FM-Q16
@@ -121,6 +136,10 @@ fn a_wrong_command_line_is_named() {
         ("uninstall --purge --purge", "twice"),
         ("uninstall --purge=yes", "\"--purge=yes\""),
         ("install now", "\"now\""),
+        ("install --runtime docker", "--runtime \"docker\": containerd, crio, k3s, rke2, k0s, microk8s or podman"),
+        ("install --plugin-only --cni-conf", "exclude each other"),
+        ("install --bin-dir opt", "--bin-dir \"opt\": must be an absolute path"),
+        ("uninstall --runtime k3s", "\"--runtime\""),
         ("install --cni-bin-dir usr/lib/cni", "--cni-bin-dir \"usr/lib/cni\": must be an absolute path"),
         ("uninstall --root /a --cni-bin-dir=./x", "\"./x\": must be an absolute path"),
         ("bird", "\"bird\""),
@@ -217,6 +236,10 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
         for flag in page.program.flags() {
             assert!(names.insert(flag.name.to_owned()), "{} has {} twice", page.command(), flag.name);
             assert!(flag.letter.is_none_or(|letter| names.insert(format!("-{letter}"))), "{}", flag.name);
+            for other in flag.excludes {
+                let other = page.program.flags().find(|known| known.name == *other).expect("a flag");
+                assert!(other.excludes.contains(&flag.name), "{} excludes one that does not know of it", flag.name);
+            }
         }
         assert!(page.program.flags().any(|flag| flag.name == flags::HELP.name), "{} has no help", page.command());
         assert_eq!(page.program.page().map(|found| found.word), Some(page.word), "{} has one page", page.command());
@@ -225,18 +248,14 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
     }
     for flag in every_flag() {
         assert!(flag.name.starts_with("--"), "{}", flag.name);
-        for other in flag.excludes {
-            let other = every_flag().find(|known| known.name == *other).expect("a flag");
-            assert!(other.excludes.contains(&flag.name), "{} excludes one that does not know of it", flag.name);
-        }
         for text in [flag.help, flag.value.as_ref().map_or("", |value| value.name)] {
             assert!(!text.ends_with('.') && text.is_ascii(), "{}: {text}", flag.name);
         }
         let Some(value) = &flag.value else { continue };
-        if let Kind::OneOf(words) = value.kind {
+        if let table::Kind::OneOf(words) = value.kind {
             assert!(value.default.value().is_none_or(|default| words.contains(&default)), "{}", flag.name);
         }
-        if matches!(value.kind, Kind::Socket | Kind::AbsoluteFile | Kind::AbsoluteDirectory) {
+        if matches!(value.kind, table::Kind::Socket | table::Kind::AbsoluteFile | table::Kind::AbsoluteDirectory) {
             assert!(value.default.value().is_none_or(|default| default.starts_with('/')), "{}", flag.name);
         }
         assert!(!matches!(value.default, Default::Unset("")), "{}", flag.name);

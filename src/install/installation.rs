@@ -12,10 +12,12 @@ use crate::bird::conf;
 use crate::install::defaults;
 use crate::install::error::InstallError;
 use crate::install::order::{Common, Install, ReadFlags};
+use crate::install::package::Package;
 use crate::install::plan::{
     self, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_DIR, BIRD_SERVICE, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, SERVICE,
     SOCKET, Step, Wanted,
 };
+use crate::install::runtime;
 use crate::install::site::{self, Site};
 use crate::install::tree::{Found, Obstacle, Tree};
 use crate::install::unit;
@@ -34,6 +36,12 @@ const BIRD: &str = "/usr/sbin/bird";
 
 /// What has to be done in `tree`.
 pub(super) fn work(tree: &Tree, order: &Install, common: &Common, read_flags: ReadFlags) -> Result<Work, InstallError> {
+    if let Some(package) = Package::find(tree)? {
+        return Err(Refusal::Packaged(package).into());
+    }
+    if order.plugin_only {
+        return plugin_only(tree, order, common);
+    }
     let site = Site::find(tree, &common.named)?;
     let present = tree.text_as_it_is(Path::new(DEFAULTS))?;
     let mut notes = vec![site.told.clone()];
@@ -112,18 +120,52 @@ pub(super) fn work(tree: &Tree, order: &Install, common: &Common, read_flags: Re
     let directories =
         [Path::new(CONFIG_DIR), &conf_dir].into_iter().chain(units_of_bird.then_some(Path::new(BIRD_DIR)));
     let steps = steps(tree, wanted, directories)?;
-    usable(tree, &site, &conf_dir, &steps, common.root.is_none())?;
+    let remedy = |path: &Path| {
+        if site.agent.starts_with(path) {
+            "name another directory by --bin-dir, such as /opt/bin"
+        } else if site.plugin.starts_with(path) {
+            OTHER_PLUGIN_DIR
+        } else if conf_dir.starts_with(path) {
+            "name another directory by --cni-conf-dir, in which the runtime looks, too"
+        } else {
+            "nothing can be installed here; where units and files are declared, as on NixOS, declare those of flock"
+        }
+    };
+    usable(tree, &steps, common.root.is_none(), &remedy)?;
     let configured = defaults::names_source(before) || tree.exists(&Path::new(CONFIG_DIR).join("node.yaml"))?;
     if !configured {
         notes.push(format!(
             "missing: this node's NodeConfig, {CONFIG_DIR}/node.yaml, or FLOCK_AGENT_SOURCE=--kubeconfig FILE in {DEFAULTS}"
         ));
     }
-    if steps.is_empty() {
-        notes.push(format!("nothing to do: flock {} is in place", env!("CARGO_PKG_VERSION")));
-    }
+    notes.extend(steps.is_empty().then(nothing_to_do));
     notes.extend(next(tree, &site, &steps, order.bird, common)?);
-    Ok(Work { steps, notes, lock: None })
+    Ok(Work { steps, notes, ..Work::default() })
+}
+
+/// What an operator does about a directory of the plugin that cannot be used.
+const OTHER_PLUGIN_DIR: &str = "name another directory by --cni-bin-dir, in which the runtime looks, too";
+
+/// What has to be done for the plugin alone.
+fn plugin_only(tree: &Tree, order: &Install, common: &Common) -> Result<Work, InstallError> {
+    let place = site::plugin(tree, &common.named)?;
+    let directory = place.parent().unwrap_or(Path::new("/"));
+    // Others may do the same in this directory whose root is another one: init containers.
+    let held = match tree.exists(directory)? {
+        true => Some(tree.lock(directory)?.ok_or_else(|| InstallError::Locked(tree.shown(directory)))?),
+        false => None,
+    };
+    let Some(content) = plugin_to_install(tree, order.plugin.as_deref(), &place)? else {
+        return Err(InstallError::NoPlugin(beside()));
+    };
+    let steps = steps(tree, vec![Wanted { path: place, content, mode: 0o755 }], [])?;
+    usable(tree, &steps, common.root.is_none(), &|_| OTHER_PLUGIN_DIR)?;
+    let notes = steps.is_empty().then(nothing_to_do).into_iter().collect();
+    Ok(Work { steps, notes, held, ..Work::default() })
+}
+
+fn nothing_to_do() -> String {
+    format!("nothing to do: flock {} is in place", env!("CARGO_PKG_VERSION"))
 }
 
 /// What has to be done so that every file is as it is wanted and these directories are there.
@@ -145,8 +187,13 @@ fn steps<'a>(
     Ok(plan::install(leftovers, missing, files)?)
 }
 
-/// Whether all that the steps change can be changed, and the programs can be run.
-fn usable(tree: &Tree, site: &Site, conf_dir: &Path, steps: &[Step], runs_here: bool) -> Result<(), InstallError> {
+/// Whether all that the steps change can be changed, and the programs can be run. `remedy` is what an operator does about a path.
+fn usable(
+    tree: &Tree,
+    steps: &[Step],
+    runs_here: bool,
+    remedy: &dyn Fn(&Path) -> &'static str,
+) -> Result<(), InstallError> {
     for step in steps {
         let (Step::MakeDirectory(path) | Step::Put { path, .. } | Step::Remove(path)) = step else { continue };
         let directory = path.parent().unwrap_or(Path::new("/"));
@@ -156,19 +203,7 @@ fn usable(tree: &Tree, site: &Site, conf_dir: &Path, steps: &[Step], runs_here: 
             obstacle => obstacle,
         };
         let Some(obstacle) = obstacle else { continue };
-        let remedy = match obstacle {
-            Obstacle::Denied => "run this as root",
-            _ if site.agent.starts_with(path) => "name another directory by --bin-dir, such as /opt/bin",
-            _ if site.plugin.starts_with(path) => {
-                "name another directory by --cni-bin-dir, in which the runtime looks, too"
-            }
-            _ if conf_dir.starts_with(path) => {
-                "name another directory by --cni-conf-dir, in which the runtime looks, too"
-            }
-            _ => {
-                "nothing can be installed here; where units and files are declared, as on NixOS, declare those of flock"
-            }
-        };
+        let remedy = if obstacle == Obstacle::Denied { "run this as root" } else { remedy(path) };
         return Err(InstallError::Unusable(tree.shown(directory), obstacle, remedy));
     }
     Ok(())
@@ -207,7 +242,7 @@ fn next(tree: &Tree, site: &Site, steps: &[Step], bird: bool, common: &Common) -
 /// that cannot.
 fn copies(tree: &Tree, site: &Site) -> Result<(Vec<PathBuf>, Vec<PathBuf>), DiskError> {
     let (mut copies, mut stuck) = (Vec::new(), Vec::new());
-    for place in site::plugins(None, &site.plugin_dirs) {
+    for place in site::plugins(None, &runtime::all(tree)) {
         let is_copy = |found| matches!(found, Found::File { content, .. } if plan::is_flock(&content));
         if place == site.plugin || !is_copy(tree.look(&place)?) {
             continue;
@@ -223,7 +258,7 @@ fn copies(tree: &Tree, site: &Site) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Disk
 /// The plugin that was named, or is beside this program. None if there is none beside it and one is installed already, as
 /// when the installed program is called again.
 fn plugin_to_install(tree: &Tree, named: Option<&Path>, place: &Path) -> Result<Option<Vec<u8>>, InstallError> {
-    let beside = std::env::current_exe().unwrap_or_default().with_file_name(PLUGIN);
+    let beside = beside();
     let path = named.unwrap_or(&beside);
     let error = match read(path) {
         // Beside a packaged agent this could be the `flock` of util-linux.
@@ -236,6 +271,11 @@ fn plugin_to_install(tree: &Tree, named: Option<&Path>, place: &Path) -> Result<
         Found::File { content, .. } if named.is_none() && plan::is_flock(&content) => Ok(None),
         _ => Err(error),
     }
+}
+
+/// The plugin beside this program.
+fn beside() -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name(PLUGIN)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DiskError> {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod host;
 mod installation;
 pub mod order;
+pub mod package;
 pub mod plan;
 mod removal;
 pub mod runtime;

@@ -30,6 +30,8 @@ impl Order {
 pub struct Install {
     /// The plugin; none for the file `flock` beside this program.
     pub plugin: Option<PathBuf>,
+    /// Nothing but the plugin.
+    pub plugin_only: bool,
     /// The agent is to write the CNI configuration.
     pub cni_conf: bool,
     /// BIRD is to tell routers what the node announces.

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::bird::conf::HEADER;
 use crate::install::defaults;
+use crate::install::package::Package;
 use crate::install::tree::Found;
 use cni::conflist;
 use model::routes;
@@ -128,6 +129,8 @@ pub enum Refusal {
     InTheWay(PathBuf, &'static str),
     /// The operator has written the agent's flags, and this directory is missing there.
     FlagsByHand(PathBuf),
+    /// What is to be installed belongs to a package.
+    Packaged(Package),
     /// Pods are attached.
     Attached(Vec<String>),
     /// The agent runs, or its socket is held for it.
@@ -148,6 +151,10 @@ impl fmt::Display for Refusal {
                 f,
                 "FLOCK_AGENT_FLAGS in {DEFAULTS} is set by hand: add --cni-conf-dir {} there, and leave out --cni-conf",
                 dir.display()
+            ),
+            Refusal::Packaged(package) => write!(
+                f,
+                "flock belongs to {package} here, which renews it: a second copy would hide that; remove the package first if you want one"
             ),
             Refusal::Attached(pods) => {
                 let some: Vec<&str> = pods.iter().take(3).map(String::as_str).collect();
@@ -240,6 +247,16 @@ impl Remains {
     fn at(&self, path: impl AsRef<Path>) -> &Found {
         let found = self.files.iter().find(|(place, _)| place == path.as_ref());
         found.map_or(&Found::Nothing, |(_, found)| found)
+    }
+
+    /// Leaves to a package what is its own, and what serves its agent as well as a copy of that.
+    pub fn leave_to(&mut self, package: &Package) {
+        let of_both = [DEFAULTS, BIRD_DEFAULTS].into_iter().chain(ENABLED);
+        let shared = |path: &Path| of_both.clone().any(|both| path == Path::new(both)) || path.starts_with(CONFIG_DIR);
+        self.files.retain(|(path, _)| !package.owns(path) && !shared(path));
+        self.configurations.clear();
+        self.config_dir = None;
+        self.bird_dir = None;
     }
 
     fn text(&self, path: &str) -> Option<&str> {

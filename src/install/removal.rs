@@ -8,6 +8,7 @@ use crate::install::defaults;
 use crate::install::error::InstallError;
 use crate::install::host;
 use crate::install::order::{Common, ReadFlags, Uninstall};
+use crate::install::package::Package;
 use crate::install::plan::{
     self, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_CONF_NEW, BIRD_DEFAULTS, BIRD_DIR, BIRD_SERVICE, CONFIG_DIR, DEFAULTS,
     ENABLED, Remains, SERVICE, SOCKET,
@@ -30,14 +31,24 @@ pub(super) fn work(
     // A file that cannot be read stays, and the rest goes on.
     let text = tree.text_as_it_is(Path::new(DEFAULTS)).unwrap_or_default();
     let agent = defaults::places(text.as_ref().map(|(text, _)| text.as_str()), read_flags);
-    let remains = look(tree, common, agent.as_ref().and_then(|places| places.cni_conf_dir.as_deref()))?;
+    let package = Package::find(tree)?;
+    let mut remains = look(tree, common, agent.as_ref().and_then(|places| places.cni_conf_dir.as_deref()))?;
     let host = match (&common.root, agent) {
         (None, Some(places)) => Some(host::look(&places.socket, &places.state_dir, !common.dry_run)?),
         _ => None,
     };
     let (facts, lock) = host.map_or((plan::Host::default(), None), |seen| (seen.facts, seen.lock));
+    let facts = match &package {
+        // The package's agent goes on with all that is not a copy of its files.
+        Some(package) => {
+            remains.leave_to(package);
+            plan::Host { running: facts.running, ..plan::Host::default() }
+        }
+        None => facts,
+    };
     let (steps, left) = plan::uninstall(&remains, &facts, order.force, order.purge)?;
     let mut notes: Vec<String> = left.iter().map(|left| format!("left {left}")).collect();
+    notes.extend(package.map(|package| format!("left what belongs to {package}")));
     let pods = facts.attached.len();
     if pods > 0 {
         notes.push(format!(
@@ -49,22 +60,24 @@ pub(super) fn work(
     } else if common.root.is_none() {
         notes.push("next: systemctl daemon-reload".into());
     }
-    Ok(Work { steps, notes, lock })
+    Ok(Work { steps, notes, lock, held: None })
 }
 
 /// What stands where an installation, or an agent that writes to `written_to`, puts files.
 fn look(tree: &Tree, common: &Common, written_to: Option<&Path>) -> Result<Remains, DiskError> {
     let named = &common.named;
     // Who takes flock away need not have a runtime whose configuration can be read.
-    let runtime = runtime::find(tree, named.runtime).ok().flatten();
-    let (plugin_dirs, reads) = runtime.map_or((Vec::new(), None), |it| (it.plugin_dirs, Some(it.conf_dir)));
-    let mut conf_dirs: Vec<PathBuf> = Vec::new();
-    for dir in [written_to, named.cni_conf_dir.as_deref(), reads.as_deref(), Some(Path::new(CONF_DIR))] {
-        conf_dirs.extend(dir.filter(|dir| !conf_dirs.iter().any(|known| known == dir)).map(Path::to_path_buf));
+    let here = runtime::all(tree);
+    let mut conf_dirs: Vec<&Path> = Vec::new();
+    let read = here.iter().map(|runtime| runtime.conf_dir.as_path());
+    for dir in written_to.into_iter().chain(named.cni_conf_dir.as_deref()).chain(read).chain([Path::new(CONF_DIR)]) {
+        if !conf_dirs.contains(&dir) {
+            conf_dirs.push(dir);
+        }
     }
     let mut remains = Remains::default();
     for conf_dir in conf_dirs {
-        for name in tree.names(&conf_dir)? {
+        for name in tree.names(conf_dir)? {
             let path = conf_dir.join(&name);
             let loaded =
                 path.extension().is_some_and(|ext| ["conf", "conflist", "json"].iter().any(|known| ext == *known));
@@ -74,7 +87,7 @@ fn look(tree: &Tree, common: &Common, written_to: Option<&Path>) -> Result<Remai
         }
         remains.leftovers.extend(tree.leftovers(&conf_dir.join(FILE_NAME))?);
     }
-    remains.plugins = site::plugins(named.cni_bin_dir.as_deref(), &plugin_dirs);
+    remains.plugins = site::plugins(named.cni_bin_dir.as_deref(), &here);
     remains.agents = site::agents(tree, named.bin_dir.as_deref())?;
     let fixed = [SERVICE, SOCKET, BIRD_SERVICE, ANNOUNCE_SERVICE, DEFAULTS].map(Path::new);
     let programs = remains.agents.iter().chain(&remains.plugins).map(PathBuf::as_path);

@@ -26,8 +26,6 @@ pub struct Site {
     pub plugin: PathBuf,
     /// Where the runtime looks for its CNI configuration.
     pub conf_dir: PathBuf,
-    /// Every directory in which the runtime looks for plugins, as far as that is known.
-    pub plugin_dirs: Vec<PathBuf>,
     /// All that in words, with reasons.
     pub told: String,
     /// What the operator should know beside that.
@@ -107,11 +105,22 @@ impl Site {
             agent,
             plugin: plugin_dir.join(PLUGIN),
             conf_dir,
-            plugin_dirs: runtime.as_ref().map(|runtime| runtime.plugin_dirs.clone()).unwrap_or_default(),
             told,
             remark: runtime.and_then(|runtime| runtime.remark),
         })
     }
+}
+
+/// The place of the plugin alone.
+///
+/// # Errors
+/// It is not known where the runtime looks.
+pub fn plugin(tree: &Tree, named: &Named) -> Result<PathBuf, SiteError> {
+    let runtime = match named.cni_bin_dir {
+        Some(_) => None,
+        None => runtime::find(tree, named.runtime).map_err(SiteError::Runtime)?,
+    };
+    Ok(plugin_dir(tree, named, runtime.as_ref())?.0.join(PLUGIN))
 }
 
 /// The agent's file.
@@ -132,10 +141,11 @@ pub fn agents(tree: &Tree, named: Option<&Path>) -> Result<Vec<PathBuf>, DiskErr
     Ok(places)
 }
 
-/// Where copies of the plugin may be: in `named`, where any kind of runtime looks, and where the one that is here does.
-pub fn plugins(named: Option<&Path>, runtime: &[PathBuf]) -> Vec<PathBuf> {
+/// Where copies of the plugin may be: in `named`, where any kind of runtime looks, and where those look that are here.
+pub fn plugins(named: Option<&Path>, here: &[Runtime]) -> Vec<PathBuf> {
     let mut places = Vec::new();
-    for dir in named.into_iter().chain(PLUGIN_DIRS.map(Path::new)).chain(runtime.iter().map(PathBuf::as_path)) {
+    let dirs_here = here.iter().flat_map(|runtime| &runtime.plugin_dirs).map(PathBuf::as_path);
+    for dir in named.into_iter().chain(PLUGIN_DIRS.map(Path::new)).chain(dirs_here) {
         let place = dir.join(PLUGIN);
         if !places.contains(&place) {
             places.push(place);
@@ -170,7 +180,8 @@ fn plugin_dir(tree: &Tree, named: &Named, runtime: Option<&Runtime>) -> Result<(
             return Ok((dir.to_path_buf(), why));
         }
     }
-    let usual = if runtime.is_some() { "" } else { " (usual)" };
-    let first = dirs.first().copied().or(all.first());
-    Ok((first.cloned().unwrap_or_else(|| PLUGIN_DIR.into()), usual))
+    match runtime.and_then(|_| dirs.first().copied().or(all.first())) {
+        Some(first) => Ok((first.clone(), "")),
+        None => Ok((PLUGIN_DIR.into(), " (usual)")),
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::flags;
 use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::install::runtime::places;
 use crate::process::exit::Exit;
 
 /// What there is to say about it.
@@ -10,20 +11,34 @@ pub const PAGE: Page = Page {
     word: Some("install"),
     summary: "puts flock in place, or renews what is there",
     about: Some(
-        "Starts nothing, and prints the commands that do. May be repeated; what is right already is not touched.",
+        "Reads the configuration of the container runtime that it finds, puts the plugin where that looks, and says why. Starts \
+         nothing, and prints the commands that do. May be repeated; what is right already is not touched.",
     ),
-    flags: &[&PLUGIN, &CNI_CONF, &BIRD, &CNI_BIN_DIR, &flags::ROOT, &flags::DRY_RUN],
+    flags: &[
+        &RUNTIME,
+        &CNI_CONF,
+        &BIRD,
+        &PLUGIN,
+        &PLUGIN_ONLY,
+        &BIN_DIR,
+        &CNI_BIN_DIR,
+        &CNI_CONF_DIR,
+        &flags::ROOT,
+        &flags::DRY_RUN,
+    ],
     operands: &[],
     examples: &[
         ("flock-agent install --dry-run", "only says what it would do"),
         ("flock-agent install --cni-conf", "from the agent's next start on, new pods are flock's"),
-        ("flock-agent install --root /mnt/image", "puts flock into an image"),
+        ("flock-agent install --root /mnt/image --runtime k3s", "puts flock into an image that is to run k3s"),
+        ("flock-agent install --plugin-only", "the init container of a DaemonSet"),
     ],
     files: &[
-        ("/usr/local/bin/flock-agent", "the agent"),
-        ("/opt/cni/bin/flock", "the plugin"),
+        ("/usr/local/bin/flock-agent", "the agent, unless --bin-dir names another directory"),
+        ("/opt/cni/bin/flock", "the plugin, unless the runtime looks elsewhere"),
         ("/etc/systemd/system/flock-agent.*", "the units, for which changes belong into drop-ins"),
         ("/etc/default/flock-agent", "the operator's flags for the agent"),
+        ("/etc/containerd/config.toml, /etc/crio and the like", "are read"),
     ],
     exits: &[
         (Exit::Done, "everything is in place"),
@@ -49,6 +64,7 @@ pub const CNI_CONF: Flag = Flag {
     name: "--cni-conf",
     help: "let the agent write the CNI configuration once it can serve, so that the container runtime uses flock: adds \
            FLOCK_AGENT_FLAGS to /etc/default/flock-agent",
+    excludes: &["--plugin-only"],
     ..Flag::SWITCH
 };
 
@@ -57,6 +73,7 @@ pub const BIRD: Flag = Flag {
     name: "--bird",
     help: "also the units by which BIRD tells routers what the node announces, and by which the node withdraws itself when the \
            host goes down",
+    excludes: &["--plugin-only"],
     ..Flag::SWITCH
 };
 
@@ -67,9 +84,55 @@ pub const CNI_BIN_DIR: Flag = Flag {
         name: "DIR",
         kind: Kind::AbsoluteDirectory,
         default: Default::Unset(
-            "where the plugin is already, else /opt/cni/bin; Debian's packages of runtimes have /usr/lib/cni",
+            "as the runtime's configuration says, else where plugins are already, else /opt/cni/bin",
         ),
     }),
     help: "where the container runtime looks for plugins",
+    ..Flag::SWITCH
+};
+
+/// `--cni-conf-dir` of `install`
+pub const CNI_CONF_DIR: Flag = Flag {
+    name: "--cni-conf-dir",
+    value: Some(Value {
+        name: "DIR",
+        kind: Kind::AbsoluteDirectory,
+        default: Default::Unset("as the runtime's configuration says, else /etc/cni/net.d"),
+    }),
+    help: "where the container runtime looks for its CNI configuration, which the unit lets the agent write there",
+    excludes: &["--plugin-only"],
+    ..Flag::SWITCH
+};
+
+/// `--bin-dir` of `install`
+pub const BIN_DIR: Flag = Flag {
+    name: "--bin-dir",
+    value: Some(Value {
+        name: "DIR",
+        kind: Kind::AbsoluteDirectory,
+        default: Default::Unset("where the unit has it already, else /usr/local/bin"),
+    }),
+    help: "where the agent goes, such as /opt/bin where /usr is read-only",
+    excludes: &["--plugin-only"],
+    ..Flag::SWITCH
+};
+
+/// `--runtime`
+pub const RUNTIME: Flag = Flag {
+    name: "--runtime",
+    value: Some(Value {
+        name: "NAME",
+        kind: Kind::OneOf(&places::Kind::NAMES),
+        default: Default::Unset("the one that is found"),
+    }),
+    help: "the container runtime",
+    ..Flag::SWITCH
+};
+
+/// `--plugin-only`
+pub const PLUGIN_ONLY: Flag = Flag {
+    name: "--plugin-only",
+    help: "nothing but the plugin, for an agent that runs otherwise, as in a DaemonSet",
+    excludes: &["--cni-conf", "--bird", "--bin-dir", "--cni-conf-dir"],
     ..Flag::SWITCH
 };

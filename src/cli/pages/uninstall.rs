@@ -10,7 +10,7 @@ pub const PAGE: Page = Page {
     word: Some("uninstall"),
     summary: "takes flock away again",
     about: Some("Refuses while pods are attached or its services run, and leaves what it did not install."),
-    flags: &[&FORCE, &PURGE, &CNI_BIN_DIR, &flags::ROOT, &flags::DRY_RUN],
+    flags: &[&FORCE, &PURGE, &BIN_DIR, &CNI_BIN_DIR, &CNI_CONF_DIR, &flags::ROOT, &flags::DRY_RUN],
     operands: &[],
     examples: &[("flock-agent uninstall --dry-run", "only says what it would do")],
     files: &[("/etc/flock, /etc/default/flock-agent", "the operator's, which stay unless --purge is given")],
@@ -39,8 +39,32 @@ pub const CNI_BIN_DIR: Flag = Flag {
     value: Some(Value {
         name: "DIR",
         kind: Kind::AbsoluteDirectory,
-        default: Default::Unset("only in /opt/cni/bin and /usr/lib/cni"),
+        default: Default::Unset("only where runtimes look"),
     }),
     help: "look for the plugin in DIR, too",
+    ..Flag::SWITCH
+};
+
+/// `--cni-conf-dir` of `uninstall`
+pub const CNI_CONF_DIR: Flag = Flag {
+    name: "--cni-conf-dir",
+    value: Some(Value {
+        name: "DIR",
+        kind: Kind::AbsoluteDirectory,
+        default: Default::Unset("only where the agent writes it and where runtimes look"),
+    }),
+    help: "look for the CNI configuration in DIR, too",
+    ..Flag::SWITCH
+};
+
+/// `--bin-dir` of `uninstall`
+pub const BIN_DIR: Flag = Flag {
+    name: "--bin-dir",
+    value: Some(Value {
+        name: "DIR",
+        kind: Kind::AbsoluteDirectory,
+        default: Default::Unset("only where the unit has it, in /usr/local/bin and in /opt/bin"),
+    }),
+    help: "look for the agent in DIR, too",
     ..Flag::SWITCH
 };

@@ -35,6 +35,12 @@ pub fn find(tree: &Tree, named: Option<Kind>) -> Result<Option<Runtime>, Runtime
     agreed(found)
 }
 
+/// Where runtimes of any kind look that are there, as far as they can be read.
+pub fn all(tree: &Tree) -> Vec<Runtime> {
+    let here = Kind::ALL.into_iter().filter(|kind| is_here(tree, *kind).unwrap_or_default());
+    here.filter_map(|kind| read(tree, kind).ok()).collect()
+}
+
 /// One runtime for several, if there are directories in which all of them look.
 fn agreed(found: Vec<Runtime>) -> Result<Option<Runtime>, RuntimeError> {
     let Some(first) = found.first() else { return Ok(None) };

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use crate::install::toml::{self, Document, TomlError};
 use crate::install::tree::Tree;
@@ -38,12 +39,28 @@ impl Kind {
     pub const ALL: [Kind; 7] =
         [Kind::K3s, Kind::Rke2, Kind::K0s, Kind::Microk8s, Kind::Containerd, Kind::Crio, Kind::Podman];
 
-    /// Their names on the command line, in that order.
-    pub const NAMES: [&'static str; 7] = ["k3s", "rke2", "k0s", "microk8s", "containerd", "crio", "podman"];
+    /// Their names on the command line.
+    pub const NAMES: [&'static str; 7] = ["containerd", "crio", "k3s", "rke2", "k0s", "microk8s", "podman"];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        Kind::ALL.into_iter().zip(Kind::NAMES).find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+        match self {
+            Kind::Containerd => "containerd",
+            Kind::Crio => "crio",
+            Kind::K3s => "k3s",
+            Kind::Rke2 => "rke2",
+            Kind::K0s => "k0s",
+            Kind::Microk8s => "microk8s",
+            Kind::Podman => "podman",
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Kind, ()> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or(())
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use super::dist::{Dist, Watch};
+use super::dist::{Dist, Run, Watch};
 use super::image::Image;
 use crate::units::{EXPOSURE, assert_accepted, exposure};
 
@@ -321,7 +323,7 @@ fn plugins(image: &Image) -> Vec<PathBuf> {
     all.map(|path| path.strip_prefix(&root).expect("below").to_owned()).collect()
 }
 
-fn text(image: &Image, path: &str) -> String {
+fn text_of(image: &Image, path: &str) -> String {
     fs::read_to_string(image.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -340,8 +342,8 @@ fn flock_goes_where_the_runtime_of_each_platform_looks_and_leaves_it_as_it_was()
         assert_eq!(plugins(&image), [Path::new(platform.plugin)], "{name}: {said}");
         assert!(image.path(&platform.conf_dir[1..]).is_dir(), "{name}");
         let flags = format!("\nFLOCK_AGENT_FLAGS=--cni-conf-dir {}\n", platform.conf_dir);
-        assert!(text(&image, "etc/default/flock-agent").contains(&flags), "{name}");
-        let unit = text(&image, SERVICE);
+        assert!(text_of(&image, "etc/default/flock-agent").contains(&flags), "{name}");
+        let unit = text_of(&image, SERVICE);
         assert!(unit.contains(&format!("\nReadWritePaths=-{} -/etc/flock/bird ", platform.conf_dir)), "{name}: {unit}");
 
         let watch = Watch::on_tree(&image.path(""));
@@ -422,9 +424,257 @@ fn every_copy_of_the_plugin_is_renewed() {
         );
     }
     // By the installed program, beside which there is none, both are named.
-    let mut again = std::process::Command::new(image.path(AGENT));
-    let said = super::dist::Run::of(again.args(["install", "--root"]).arg(image.path(""))).done();
+    let mut again = Command::new(image.path(AGENT));
+    let said = Run::of(again.args(["install", "--root"]).arg(image.path(""))).done();
     assert!(said.contains("kept /opt/cni/bin/flock and /usr/lib/cni/flock, since"), "{said}");
     image.run(&new, "uninstall").done();
     assert_eq!(plugins(&image), Vec::<PathBuf>::new());
+}
+
+/// A run while a directory of the image is read-only, as a file system of its own that is mounted so.
+fn run_beside(image: &Image, dist: &Dist, read_only: &str, line: &str) -> Run {
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(image.path(read_only)).arg(dist.agent());
+    Run::of(command.args(line.split_whitespace()).arg("--root").arg(image.path("")).stdin(Stdio::null()))
+}
+
+// Flatcar and others with a read-only /usr.
+#[test]
+fn what_is_read_only_is_found_before_the_first_change_and_the_flag_is_named() {
+    let dist = Dist::new("flatcar");
+    let files = [("usr/bin/containerd", ""), ("usr/share/containerd/config.toml", "version = 2\n"), ("opt/", "")];
+    let image = image_of(&files);
+    let before = image.snapshot();
+    let text = run_beside(&image, &dist, "usr", "install --cni-conf").refused();
+    let usr = image.path("usr/local").display().to_string();
+    let remedy = "is on a read-only file system: name another directory by --bin-dir, such as /opt/bin";
+    assert!(text.contains(&format!("{} {remedy}", usr.trim_end_matches("/local"))), "{text}");
+    assert_eq!(image.snapshot(), before, "not even a directory");
+
+    let said = run_beside(&image, &dist, "usr", "install --cni-conf --bin-dir /opt/bin").done();
+    assert!(
+        said.contains("runtime: containerd (its defaults, /usr/share/containerd/config.toml names no others); "),
+        "{said}"
+    );
+    let unit = text_of(&image, SERVICE);
+    assert!(unit.contains("\nExecStart=/opt/bin/flock-agent $FLOCK"), "{unit}");
+    assert!(fs::read(image.path("opt/bin/flock-agent")).expect("there") == fs::read(dist.agent()).expect("there"));
+    // From then on it is known.
+    let said = run_beside(&image, &dist, "usr", "install --bird").done();
+    assert!(said.contains("flock-bird.service") && !image.path("usr/local").exists(), "{said}");
+    assert!(
+        text_of(&image, "etc/systemd/system/flock-announce.service")
+            .contains("\nExecStop=/opt/bin/flock-agent withdraw\n")
+    );
+    run_beside(&image, &dist, "usr", "uninstall").done();
+    assert!(!image.path("opt/bin/flock-agent").exists() && !image.path(SERVICE).exists());
+
+    // A place of the operator's own has to be named again when the unit is gone.
+    image.run(&dist, "install --bin-dir /srv/bin").done();
+    fs::remove_file(image.path(SERVICE)).expect("removed");
+    image.run(&dist, "uninstall --bin-dir /srv/bin").done();
+    assert!(!image.path("srv/bin/flock-agent").exists());
+}
+
+#[test]
+fn a_read_only_place_of_the_plugin_is_passed_over_or_named() {
+    let dist = Dist::new("ostree");
+    let crio = ("etc/crio/crio.conf", "[crio.network]\nplugin_dirs = ['/usr/libexec/cni', '/opt/cni/bin']\n");
+    let image = image_of(&[crio, ("usr/libexec/cni/loopback", ""), ("usr/local/", "")]);
+    let before = image.snapshot();
+    let text = run_beside(&image, &dist, "usr/libexec", "install --cni-bin-dir /usr/libexec/cni").refused();
+    assert!(text.contains("read-only file system: name another directory by --cni-bin-dir"), "{text}");
+    assert_eq!(image.snapshot(), before);
+    run_beside(&image, &dist, "usr/libexec", "install").done();
+    assert_eq!(plugins(&image), [Path::new(USUAL_PLUGIN)]);
+    // A copy that cannot be renewed is named, and does not stand in the way.
+    fs::copy(dist.plugin(), image.path("usr/libexec/cni/flock")).expect("copied");
+    let said = run_beside(&image, &dist, "usr/libexec", "install").done();
+    assert!(
+        said.contains("note: left another copy of the plugin, /usr/libexec/cni/flock, which cannot be changed\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn where_units_are_declared_nothing_is_changed() {
+    let dist = Dist::new("nixos");
+    let image = image_of(&[("nix/store/abc-system-units/containerd.service", ""), ("etc/static/systemd/", "")]);
+    symlink("/nix/store/abc-system-units", image.path("etc/static/systemd/system")).expect("made");
+    fs::create_dir_all(image.path("etc/systemd")).expect("made");
+    symlink("/etc/static/systemd/system", image.path("etc/systemd/system")).expect("made");
+    let before = image.snapshot();
+    let text = run_beside(&image, &dist, "nix/store", "install --cni-conf").refused();
+    assert!(
+        text.contains("etc/systemd/system is on a read-only file system: nothing can be installed here; where units"),
+        "{text}"
+    );
+    assert_eq!(image.snapshot(), before);
+}
+
+#[test]
+fn flags_say_what_the_host_does_not() {
+    let dist = Dist::new("flags");
+    let two = [
+        ("etc/containerd/config.toml", "[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\n"),
+        ("etc/crio/crio.conf", "[crio.network]\nplugin_dirs = ['/srv/cni']\nnetwork_dir = '/srv/net.d'\n"),
+    ];
+    for (files, line, plugin, conf_dir) in [
+        (&two[..], "--runtime containerd", "usr/lib/cni/flock", USUAL_CONF),
+        (&two, "--runtime crio", "srv/cni/flock", "/srv/net.d"),
+        (&two, "--runtime crio --cni-conf-dir /etc/x.d", "srv/cni/flock", "/etc/x.d"),
+        (&two, "--cni-bin-dir /opt/x --cni-conf-dir /etc/x.d", "opt/x/flock", "/etc/x.d"),
+        (
+            &[],
+            "--runtime microk8s",
+            "var/snap/microk8s/current/opt/cni/bin/flock",
+            "/var/snap/microk8s/current/args/cni-network",
+        ),
+        (&[], "--runtime k3s", USUAL_PLUGIN, USUAL_CONF),
+        (
+            &[("etc/containerd/config.toml", "{{")],
+            "--cni-bin-dir /opt/x --cni-conf-dir /etc/x.d",
+            "opt/x/flock",
+            "/etc/x.d",
+        ),
+    ] {
+        let image = image_of(files);
+        let said = image.run(&dist, &format!("install --cni-conf {line}")).done();
+        assert_eq!(plugins(&image), [Path::new(plugin)], "{line}: {said}");
+        let flags = text_of(&image, "etc/default/flock-agent");
+        assert!(flags.ends_with(&format!("=--cni-conf-dir {conf_dir}\n")), "{line}: {flags}");
+        assert!(text_of(&image, SERVICE).contains(&format!("\nReadWritePaths=-{conf_dir} ")), "{line}");
+    }
+    for (line, why) in [
+        ("--bin-dir /home/me", "/home/me/flock-agent: the unit hides /home, "),
+        ("--cni-conf-dir /a%b", "/a%b: a unit of systemd takes letters, digits"),
+    ] {
+        let image = image_of(&[]);
+        let text = image.run(&dist, &format!("install {line}")).refused();
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[test]
+fn the_unit_lets_the_agent_write_where_it_does_write() {
+    let (dist, image) = (Dist::new("moved"), image_of(&[("usr/bin/containerd", "")]));
+    let writes = |dir: &str| text_of(&image, SERVICE).contains(&format!("\nReadWritePaths=-{dir} "));
+    image.run(&dist, "install --cni-conf").done();
+    // The runtime is told to look elsewhere. What the agent does meanwhile is what its flags say.
+    image.write("etc/containerd/config.toml", "plugins.cri.cni.conf_dir = '/srv/net.d'\n");
+    let said = image.run(&dist, "install").done();
+    let why = "note: the agent writes the CNI configuration into /etc/cni/net.d, as /etc/default/flock-agent says, and the runtime reads \
+               /srv/net.d\n";
+    assert!(said.contains(why) && writes(USUAL_CONF), "{said}");
+    let said = image.run(&dist, "install --cni-conf").done();
+    assert!(!said.contains("note: ") && writes("/srv/net.d") && image.path("srv/net.d").is_dir(), "{said}");
+    image.run(&dist, "install --cni-conf-dir /srv/other.d").done();
+    assert!(writes("/srv/other.d"));
+    assert!(text_of(&image, "etc/default/flock-agent").ends_with("=--cni-conf-dir /srv/other.d\n"));
+    // Flags by hand are the operator's, and the unit follows them.
+    image.write("etc/default/flock-agent", "FLOCK_AGENT_FLAGS=--log-level debug --cni-conf-dir=/srv/mine.d\n");
+    let said = image.run(&dist, "install --cni-conf").done();
+    assert!(
+        said.contains("note: the agent writes the CNI configuration into /srv/mine.d, ") && writes("/srv/mine.d"),
+        "{said}"
+    );
+}
+
+/// A host on which the distribution's package is installed.
+const PACKAGED: [(&str, &str); 5] = [
+    ("usr/sbin/flock-agent", "the package's /run/flock/flock.sock"),
+    ("usr/lib/cni/flock", "the package's /run/flock/flock.sock"),
+    ("usr/lib/systemd/system/flock-agent.service", "[Service]\nExecStart=/usr/sbin/flock-agent\n"),
+    ("etc/default/flock-agent", ""),
+    ("etc/flock/node.yaml", ""),
+];
+
+#[test]
+fn beside_a_package_nothing_is_installed_and_only_copies_are_removed() {
+    let dist = Dist::new("package");
+    let list: String = PACKAGED.iter().take(4).map(|(path, _)| format!("/{path}\n")).collect();
+    for (dpkg, name) in [
+        (Some("flock-cni.list"), "flock belongs to the package flock-cni (dpkg -L flock-cni lists its files) here"),
+        (Some("flock-cni:amd64.list"), "the package flock-cni (dpkg -L flock-cni lists"),
+        (None, "flock belongs to a package (rpm -qf /usr/lib/systemd/system/flock-agent.service names it) here"),
+    ] {
+        let add_package = |image: &Image| {
+            PACKAGED.iter().for_each(|(path, text)| image.write(path, text));
+            dpkg.iter().for_each(|file| image.write(&format!("var/lib/dpkg/info/{file}"), &list));
+        };
+        let image = image_of(&[]);
+        add_package(&image);
+        let before = image.snapshot();
+        for line in ["install", "install --cni-conf --bin-dir /opt/bin", "install --plugin-only"] {
+            let text = image.run(&dist, line).refused();
+            assert!(text.contains(name), "{text}");
+        }
+        let said = image.run(&dist, "uninstall --purge").done();
+        assert!(said.contains("left what belongs to ") && said.ends_with("nothing is installed\n"), "{said}");
+        assert_eq!(image.snapshot(), before);
+
+        // Copies from before the package.
+        let image = image_of(&[]);
+        image.run(&dist, "install --cni-conf").done();
+        add_package(&image);
+        image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../../cni-conf/01-flock.conflist"));
+        let said = image.run(&dist, "uninstall --purge").done();
+        assert!([AGENT, SERVICE, USUAL_PLUGIN].iter().all(|path| !image.path(path).exists()), "{said}");
+        assert!(PACKAGED.iter().all(|(path, _)| image.path(path).exists()), "{said}");
+        assert!(image.path("etc/cni/net.d/01-flock.conflist").exists(), "{said}");
+    }
+    // Of a package that was removed, dpkg keeps what was configured, and the list of that.
+    let image = image_of(&[
+        ("var/lib/dpkg/info/flock-cni.list", "/etc/default/flock-agent\n"),
+        ("etc/default/flock-agent", ""),
+    ]);
+    image.run(&dist, "install").done();
+}
+
+#[test]
+fn an_init_container_puts_the_plugin_alone_into_the_directory_that_it_is_given() {
+    let dist = Dist::new("only");
+    for (line, plugin) in [("", USUAL_PLUGIN), (" --cni-bin-dir /host/cni", "host/cni/flock")] {
+        let image = image_of(&[]);
+        let said = image.run(&dist, &format!("install --plugin-only{line}")).done();
+        assert!(said.ends_with(&format!("installed {}\n", image.path(plugin).display())), "{said}");
+        let files: Vec<PathBuf> = image.snapshot().into_keys().filter(|path| path.is_file()).collect();
+        assert_eq!(files, [image.path(plugin)]);
+        image.write(&format!("{}/.flock.1-2.tmp", plugin.trim_end_matches("/flock")), "of a killed one");
+        let watch = Watch::on_tree(&image.path(plugin.split('/').next().expect("a name")));
+        let said = image.run(&dist.other("only-new"), &format!("install --plugin-only{line}")).done();
+        assert!(said.contains("replaced "), "{said}");
+        let heard: Vec<String> =
+            watch.heard().into_iter().map(|(name, _)| name).filter(|name| name == "flock").collect();
+        assert_eq!(heard, ["flock"], "renamed into its place, and never seen half");
+        assert_eq!(plugins(&image), [Path::new(plugin)]);
+        assert_eq!(image.snapshot().keys().filter(|path| path.extension().is_some()).count(), 0);
+        let said = image.run(&dist.other("only-new"), &format!("install --plugin-only{line}")).done();
+        assert_eq!(said, format!("nothing to do: flock {} is in place\n", env!("CARGO_PKG_VERSION")));
+    }
+    let image = image_of(&[("opt/cni/bin/", "")]);
+    let text = run_beside(&image, &dist, "opt/cni", "install --plugin-only").refused();
+    assert!(
+        text.contains("opt/cni/bin is on a read-only file system: name another directory by --cni-bin-dir"),
+        "{text}"
+    );
+    fs::remove_file(dist.plugin()).expect("removed");
+    image.write("opt/cni/bin/flock", "an older one of /run/flock/flock.sock");
+    assert!(image.run(&dist, "install --plugin-only").refused().contains("name it by --plugin FILE"));
+}
+
+// With nothing but the two programs, as `FROM scratch` has it.
+#[test]
+fn an_image_from_scratch_is_enough_for_the_plugin_alone() {
+    let (dist, image) = (Dist::new("scratch"), image_of(&[("proc/", ""), ("opt/cni/bin/", "")]));
+    for program in [dist.agent(), dist.plugin()] {
+        fs::copy(&program, image.path(program.file_name().and_then(|name| name.to_str()).expect("text")))
+            .expect("copied");
+    }
+    let script = "mount --rbind /proc \"$1/proc\" && exec chroot \"$1\" /flock-agent install --plugin-only";
+    let mut command = Command::new("unshare");
+    let run = Run::of(command.args(["--mount", "sh", "-c", script, "sh"]).arg(image.path("")));
+    assert_eq!(run.done(), "installed /opt/cni/bin/flock\n");
+    assert!(fs::read(image.path(USUAL_PLUGIN)).expect("there") == fs::read(dist.plugin()).expect("there"));
 }
