@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
 use crate::agent::ledger::Ledger;
-use crate::agent::node::cluster::{Hearing, NodeConfigAudience, PodAudience, tell};
+use crate::agent::node::cluster::{Hearing, NodeAudience, NodeConfigAudience, PodAudience, tell};
 use crate::agent::node::credentials::Ends;
 use crate::agent::node::own_peer::OwnPeer;
 use crate::agent::node::peers::{Listed, PeerAudience};
 use crate::agent::node::pods::Pods;
-use crate::agent::node::source::Published;
+use crate::agent::node::source::{Published, PublishedNode};
 use crate::agent::node::state::NodeState;
 use crate::agent::node::status::Reporter;
 use crate::agent::node::wake::Wake;
@@ -32,7 +32,7 @@ use crate::agent::threads::{Threads, end};
 use crate::agent::watched::Watched;
 use crate::kube::access::Access;
 use crate::kube::client::{Client, KubeError, Tidings};
-use crate::kube::objects::{NodeConfigs, NodePeers, Pods as PodsOfNode};
+use crate::kube::objects::{NodeConfigs, NodePeers, Nodes, Pods as PodsOfNode};
 use crate::kube::policy_objects::PodReader;
 use crate::kube::reflect::reflect;
 
@@ -53,6 +53,8 @@ pub struct Kubernetes {
     pub watched: Watched,
     /// The newest word about this node's NodeConfig.
     pub published: Board<Published>,
+    /// The newest word about its Node; none where nobody wants to know.
+    pub node_object: Option<Board<PublishedNode>>,
     /// The pods of this node.
     pub pods: Pods,
     /// What the nodes of the cluster say of themselves.
@@ -72,11 +74,12 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// A client of the API for the node of this name. News wakes the node's thread by `wake`.
+    /// A client of the API for the node of this name. News wakes the node's thread by `wake`. With `pod_cidrs`, its Node is
+    /// watched, too.
     ///
     /// # Errors
     /// A file or address that `access` names cannot be used.
-    pub fn new(access: &Access, node: String, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
+    pub fn new(access: &Access, node: String, pod_cidrs: bool, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
         let server = Board::new(access.server.to_string());
         let meant = server.clone();
         let client = Client::new(access, USER_AGENT)?.telling(move |tidings| {
@@ -92,6 +95,7 @@ impl Kubernetes {
             server,
             watched: Watched::default(),
             published: Board::default(),
+            node_object: pod_cidrs.then(Board::default),
             pods: Pods::default(),
             peers: Board::default(),
             held: Board::default(),
@@ -123,6 +127,7 @@ impl Kubernetes {
             node,
             client,
             published,
+            node_object,
             pods,
             peers,
             held,
@@ -145,12 +150,23 @@ impl Kubernetes {
 
         let (configs_stopped, configs, of_configs) = (stopped(), client.clone(), leaving.clone());
         let hearing = Hearing::new("nodeconfigs", &watched);
-        let mut audience = NodeConfigAudience { node: node.clone(), published, wake, hearing };
+        let mut audience = NodeConfigAudience { node: node.clone(), published, wake: wake.clone(), hearing };
         let kind = NodeConfigs { node: node.clone() };
         threads.start("watch-nodeconfigs", move || {
             reflect(&configs, kind, &configs_stopped, &mut audience);
             end_with(&of_configs);
         })?;
+
+        if let Some(published) = node_object {
+            let (node_stopped, watch, of_node) = (stopped(), client.clone(), leaving.clone());
+            let hearing = Hearing::new("nodes", &watched);
+            let mut audience = NodeAudience { node: node.clone(), published, wake, hearing };
+            let kind = Nodes { node: node.clone() };
+            threads.start("watch-node", move || {
+                reflect(&watch, kind, &node_stopped, &mut audience);
+                end_with(&of_node);
+            })?;
+        }
 
         let (pods_stopped, watch, of_pods) = (stopped(), client.clone(), leaving.clone());
         let own = OwnPods::new(policing.clone());

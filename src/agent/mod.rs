@@ -11,6 +11,7 @@
 //! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
 //! | `node` | the NodeConfig and the host's facts; writes the view, the host's settings and the node's own routes |
 //! | `watch-nodeconfigs`, `watch-nodepeers`, `watch-pods` | one watch machine each; only with Kubernetes |
+//! | `watch-node` | the watch machine of this node's Node; only where its podCIDRs are asked for |
 //! | `bird` | the configuration of BIRD, and what is known of the sessions with the peers |
 //! | `watchdog` | the state that the service manager has of the agent; only with one |
 //! | `status` | the status that the API server has of this node; only with Kubernetes |

@@ -175,6 +175,9 @@ impl Reports {
             why: ready.map(|ready| ready.message.clone()).unwrap_or_default(),
             source: match &self.source {
                 Whence::File(path) => path.display().to_string(),
+                Whence::Server(server) if snapshot.state.in_force.pod_cidrs => {
+                    format!("spec.podCIDRs of the Node, {}", server.get())
+                }
                 Whence::Server(server) => String::clone(&server.get()),
             },
             node_config: config(&snapshot.state, now),

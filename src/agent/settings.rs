@@ -12,6 +12,8 @@ use crate::process::log::line::{Format, Level};
 pub struct Settings {
     /// Where this node's NodeConfig comes from.
     pub source: ConfigSource,
+    /// Whether a node without a NodeConfig in the API has the ranges of its Node, `spec.podCIDRs`.
+    pub pod_cidrs: bool,
     /// This node's name; none for the host's.
     pub node_name: Option<String>,
     /// Where the agent listens for the plugin; an absolute path.

@@ -136,6 +136,7 @@ pub struct Opened {
     listener: Listener,
     socket: PathBuf,
     state_dir: PathBuf,
+    pod_cidrs: bool,
     policy_dir: Option<PathBuf>,
     cni_conf_dir: Option<PathBuf>,
     import: PathBuf,
@@ -177,8 +178,21 @@ impl Opened {
             Some(listener) => listener,
             None => Listener::bind(&settings.socket).map_err(StartError::Bind)?,
         };
-        let Settings { socket, state_dir, policy_dir, cni_conf_dir, import, bird, .. } = settings;
-        Ok(Opened { began, signals, lock, store, listener, socket, state_dir, policy_dir, cni_conf_dir, import, bird })
+        let Settings { socket, state_dir, pod_cidrs, policy_dir, cni_conf_dir, import, bird, .. } = settings;
+        Ok(Opened {
+            began,
+            signals,
+            lock,
+            store,
+            listener,
+            socket,
+            state_dir,
+            pod_cidrs,
+            policy_dir,
+            cni_conf_dir,
+            import,
+            bird,
+        })
     }
 
     /// Puts record and kernel in order, and the host as far as the NodeConfig is known.
@@ -201,10 +215,11 @@ impl Opened {
                 (Whence::File(path.clone()), Source::File(FileSource::new(path, node_name.clone())), None)
             }
             Origin::Api(access) => {
-                let kubernetes = Kubernetes::new(&access, node_name.clone(), wakers.node.clone());
+                let kubernetes = Kubernetes::new(&access, node_name.clone(), self.pod_cidrs, wakers.node.clone());
                 let kubernetes = kubernetes.map_err(StartError::Kube)?;
                 let last_good = LastGood::new(&self.state_dir);
-                let source = ClusterSource::new(kubernetes.published.clone(), node_name.clone(), last_good);
+                let (published, fallback) = (kubernetes.published.clone(), kubernetes.node_object.clone());
+                let source = ClusterSource::new(published, fallback, node_name.clone(), last_good);
                 (Whence::Server(kubernetes.server.clone()), Source::Cluster(source.into()), Some(kubernetes))
             }
         };

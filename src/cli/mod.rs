@@ -130,6 +130,7 @@ fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
     };
     Ok(Settings {
         source,
+        pod_cidrs: given.has(&pages::agent::POD_CIDRS),
         node_name: given.text(&pages::agent::NODE_NAME),
         socket: given.needed_path(&pages::agent::SOCKET)?,
         state_dir: given.needed_path(&pages::agent::STATE_DIR)?,

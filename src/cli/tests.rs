@@ -35,6 +35,7 @@ fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
         node_name: None,
         socket: "/run/flock/flock.sock".into(),
         state_dir: "/run/flock/state".into(),
+        pod_cidrs: false,
         policy_dir: None,
         cni_conf_dir: None,
         import: "/var/lib/flock/allocations.json".into(),
@@ -47,7 +48,7 @@ fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
 
 #[test]
 fn every_flag_reaches_what_it_is_for() {
-    let line = "--kubeconfig=/k --node-name n --socket /s --state-dir d --cni-conf-dir c --import i --bird-config /b \
+    let line = "--kubeconfig=/k --pod-cidrs --node-name n --socket /s --state-dir d --cni-conf-dir c --import i --bird-config /b \
                 --bird-socket=/c --log-format json \
                 --log-level=debug";
     let expected = Settings {
@@ -55,6 +56,7 @@ fn every_flag_reaches_what_it_is_for() {
         node_name: Some("n".into()),
         socket: "/s".into(),
         state_dir: "d".into(),
+        pod_cidrs: true,
         policy_dir: None,
         cni_conf_dir: Some("c".into()),
         import: "i".into(),

@@ -1,4 +1,4 @@
-//! The three kinds of objects that an agent reads, reduced to what it needs as they are decoded.
+//! The kinds of objects that an agent reads, reduced to what it needs as they are decoded.
 //!
 //! Unknown fields are ignored here: the API server has pruned what its schema does not know, and a newer schema must not stop
 //! an older agent. What the node's configuration means is decided in `model::nodeconfig`.
@@ -20,7 +20,7 @@ use model::embed::app_name;
 use model::excerpt::Excerpt;
 use model::nodeconfig::{self, KIND, NodeConfig, range4, range6};
 use model::peers::own::is_reachable;
-use model::peers::{CLAIMS_MAX, Claim, NEXT_HOPS_MAX, NextHop, Peer};
+use model::peers::{CLAIMS_MAX, Claim, NEXT_HOPS_MAX, NextHop, Owner, Peer};
 use model::policy;
 
 /// The NodeConfig of one node. The server filters.
@@ -99,6 +99,53 @@ fn config(text: &str) -> Result<(NodeConfig, Vec<String>, String), String> {
     let (config, notes) = nodeconfig::read_published(&manifest)
         .map_err(|error| String::from(Excerpt::line(&error.to_string(), REASON_MAX)))?;
     Ok((config, notes, manifest))
+}
+
+/// The Node of one node, as Kubernetes itself has it. The server filters.
+#[derive(Debug, Clone)]
+pub struct Nodes {
+    /// The node's name.
+    pub node: String,
+}
+
+/// Ranges that are kept of a Node: it has one of each family.
+const POD_CIDRS_MAX: usize = 4;
+
+/// What is needed of a Node, which also tells of images, volumes and much else.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeObject {
+    /// Tells this Node from an earlier one of the same name.
+    pub uid: String,
+    /// `spec.podCIDRs`, at most [`POD_CIDRS_MAX`]; empty as long as nobody has given it any.
+    pub pod_cidrs: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct RawNode {
+    #[serde(default)]
+    metadata: Meta,
+    #[serde(default, deserialize_with = "null_is_default")]
+    spec: RawNodeSpec,
+}
+
+#[derive(Deserialize, Default)]
+struct RawNodeSpec {
+    #[serde(default, rename = "podCIDRs", deserialize_with = "null_is_default")]
+    pod_cidrs: Vec<String>,
+}
+
+impl Kind for Nodes {
+    type Object = NodeObject;
+
+    fn path(&self) -> String {
+        format!("/api/v1/nodes?fieldSelector=metadata.name%3D{}", encoded(&self.node))
+    }
+
+    fn reduce(&self, raw: &RawValue) -> Result<Option<NodeObject>, String> {
+        let raw: RawNode = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+        let pod_cidrs = raw.spec.pod_cidrs.into_iter().take(POD_CIDRS_MAX).collect();
+        Ok(Some(NodeObject { uid: raw.metadata.uid, pod_cidrs }))
+    }
 }
 
 /// What the nodes of the cluster say of themselves for each other: all of them.
@@ -189,10 +236,13 @@ fn fields<'a>(object: &'a Value, names: &[&'static str]) -> Vec<(&'static str, &
     names.iter().filter_map(there).collect()
 }
 
-fn owner(references: &Value) -> Option<Box<str>> {
-    let ours = |reference: &&Value| reference.get("kind").and_then(Value::as_str) == Some(KIND);
-    let owner = references.as_array()?.iter().find(ours)?;
-    Some(owner.get("uid")?.as_str()?.into())
+fn owner(references: &Value) -> Option<Owner> {
+    let references = references.as_array()?;
+    let of = |kind: &str| {
+        let found = references.iter().find(|owner| owner.get("kind").and_then(Value::as_str) == Some(kind))?;
+        Some(Box::from(found.get("uid")?.as_str()?))
+    };
+    of(KIND).map(Owner::NodeConfig).or_else(|| of("Node").map(Owner::Node))
 }
 
 fn next_hop(item: &Value) -> Result<NextHop, &'static str> {
@@ -281,7 +331,7 @@ struct RawPodMeta {
     #[serde(default, deserialize_with = "hash_label")]
     labels: Option<String>,
     #[serde(default, deserialize_with = "null_is_default")]
-    owner_references: Vec<Owner>,
+    owner_references: Vec<RawOwner>,
     #[serde(default)]
     deletion_timestamp: Option<IgnoredAny>,
 }
@@ -313,7 +363,7 @@ struct Container {
 }
 
 #[derive(Deserialize)]
-struct Owner {
+struct RawOwner {
     #[serde(default)]
     kind: String,
     #[serde(default)]
@@ -420,11 +470,40 @@ mod tests {
                     since: "2026-11-26T12:00:00Z".into(),
                     shared: false,
                 }],
-                owner: Some("u7".into()),
+                owner: Some(Owner::NodeConfig("u7".into())),
                 problems: Vec::new(),
             }
         );
         assert_eq!(peer(&json!({"cidr6": null, "nextHops": null})).ranges().count(), 0);
+    }
+
+    #[test]
+    fn of_a_node_its_ranges_are_kept() {
+        let node = |value: Value| {
+            Nodes { node: "n".into() }.reduce(&raw(&value)).expect("an object").expect("one that counts")
+        };
+        let cidrs = ["10.244.1.0/24", "fd00:10:244:1::/64"];
+        let full = json!({
+            "metadata": {"name": "n", "uid": "u1", "labels": {"a": "b"}},
+            "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs, "taints": [{"key": "x"}]},
+            "status": {"images": [{"names": ["a"]}]},
+        });
+        assert_eq!(node(full), NodeObject { uid: "u1".into(), pod_cidrs: cidrs.map(str::to_owned).to_vec() });
+        for spec in [json!({}), json!({"podCIDRs": null}), json!({"podCIDRs": []}), Value::Null] {
+            assert_eq!(node(json!({"metadata": {"uid": "u1"}, "spec": spec})).pod_cidrs, [""; 0]);
+        }
+        let many: Vec<String> = (0..999).map(|n| format!("10.0.{n}.0/24")).collect();
+        assert_eq!(node(json!({"metadata": {}, "spec": {"podCIDRs": many}})).pod_cidrs.len(), POD_CIDRS_MAX);
+    }
+
+    #[test]
+    fn who_owns_what_a_node_says_of_itself() {
+        let of = |kinds: &[&str]| {
+            owner(&Value::from(kinds.iter().map(|kind| json!({"kind": kind, "uid": kind})).collect::<Vec<_>>()))
+        };
+        assert_eq!(of(&["Node", "NodeConfig"]), Some(Owner::NodeConfig("NodeConfig".into())));
+        assert_eq!(of(&["Pod", "Node"]), Some(Owner::Node("Node".into())));
+        assert_eq!((of(&["Pod"]), of(&[])), (None, None));
     }
 
     #[test]
@@ -477,12 +556,13 @@ mod tests {
             NodeConfigs { node: node.clone() }.path(),
             "/apis/flock.fritzlab.net/v1alpha1/nodeconfigs?fieldSelector=metadata.name%3Dhost-1.example"
         );
+        assert_eq!(Nodes { node: node.clone() }.path(), "/api/v1/nodes?fieldSelector=metadata.name%3Dhost-1.example");
         assert_eq!(Pods { node, policing: None }.path(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dhost-1.example");
     }
 
     #[test]
     fn every_field_of_the_schema_counts() {
-        let both = include_str!("../../deploy/nodeconfigs-crd.yaml");
+        let both = include_str!("../../deploy/base/crds/nodeconfigs-crd.yaml");
         let crd = both.split("\n---\n").next().expect("a document");
         let crd: Value = model::text::document(crd).expect("YAML").expect("a document");
         let properties = |place: &str| -> BTreeSet<String> {

@@ -284,6 +284,32 @@ fn default(fields: &mut Fields<'_>, name: &'static str, range: &str, has_range: 
     asked.unwrap_or(has_range)
 }
 
+/// The configuration of a node of this name that has no NodeConfig but the ranges `cidrs` of its Node in Kubernetes, and as a
+/// manifest in JSON that reads as the same. Further ranges of a family do not count, and Kubernetes gives none.
+///
+/// # Errors
+/// Why one of them cannot be a node's range, or that there is none.
+pub fn of_pod_cidrs(node: &str, cidrs: &[String]) -> Result<(NodeConfig, String), String> {
+    let (mut cidr6, mut cidr4) = (None, None);
+    for text in cidrs {
+        let wrong = |why: AddrError| format!("spec.podCIDRs: {} {why}", Excerpt::of(text));
+        match text.contains(':') {
+            true if cidr6.is_none() => cidr6 = Some(range6(text).map_err(wrong)?.to_string()),
+            false if cidr4.is_none() => cidr4 = Some(range4(text).map_err(wrong)?.to_string()),
+            _ => {}
+        }
+    }
+    // Neither the name of a node nor a range has a character that JSON escapes.
+    let fields = [("cidr6", cidr6), ("cidr4", cidr4)].into_iter();
+    let fields = fields.filter_map(|(name, range)| Some(format!("\"{name}\":\"{}\"", range?)));
+    let text = format!(
+        "{{\"apiVersion\":\"{API_VERSION}\",\"kind\":\"{KIND}\",\"metadata\":{{\"name\":\"{node}\"}},\"spec\":{{{}}}}}",
+        fields.collect::<Vec<_>>().join(",")
+    );
+    let (config, _) = read_published(&text).map_err(|error| error.to_string())?;
+    Ok((config, text))
+}
+
 /// What to say of an `spec.mtu` that the uplink, by which pods reach everybody else, cannot carry. Both in bytes.
 pub fn mtu_note(asked: Option<u32>, uplink: u32) -> Option<String> {
     let asked = asked.filter(|asked| *asked > uplink)?;

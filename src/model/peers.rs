@@ -50,10 +50,19 @@ pub struct Peer {
     pub next_hops: Vec<NextHop>,
     /// Addresses outside of its ranges that its pods have; at most [`CLAIMS_MAX`].
     pub claims: Vec<Claim>,
-    /// The uid of its NodeConfig.
-    pub owner: Option<Box<str>>,
+    /// The object with which what it says of itself goes.
+    pub owner: Option<Owner>,
     /// What could not be read of it, in words for an operator. It counts as absent.
     pub problems: Vec<String>,
+}
+
+/// The object of the API that stands for a node, and without which nothing is said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Its NodeConfig, by its uid.
+    NodeConfig(Box<str>),
+    /// Its Node, by its uid, where it has no NodeConfig.
+    Node(Box<str>),
 }
 
 /// An address of a node on one of its links.

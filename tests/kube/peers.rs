@@ -30,7 +30,7 @@ fn peer(plane: &ControlPlane<'_>, node: &str) -> Option<Value> {
 }
 
 /// Waits until a node's NodePeer is as `right` says.
-fn wait_peer(plane: &ControlPlane<'_>, node: &str, right: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn wait_peer(plane: &ControlPlane<'_>, node: &str, right: impl Fn(&Value) -> bool) -> Value {
     let mut last = None;
     let found = std::cell::RefCell::new(String::new());
     wait_or(
@@ -150,7 +150,7 @@ fn two_nodes_with_overlapping_ranges_are_told_of_each_other() {
 }
 
 /// Routes to other nodes, as `ip` shows them.
-fn routes(host: &Host) -> String {
+pub(crate) fn routes(host: &Host) -> String {
     host.run("ip -4 route show proto 102") + &host.run("ip -6 route show proto 102")
 }
 
@@ -214,14 +214,14 @@ fn a_crd_that_is_missing_is_named_with_the_remedy_and_pods_need_it_not() {
     plane.run("delete crd nodepeers.flock.fritzlab.net");
     let agent = agent_of(&host, &plane);
     let line = agent.wait_log("the CRD nodepeers.flock.fritzlab.net is missing");
-    assert!(line.contains("kubectl apply -f deploy/nodeconfigs-crd.yaml"), "{line}");
+    assert!(line.contains("kubectl apply -k deploy/base"), "{line}");
     let message = wait_condition(&plane, "RangesUnique", "Unknown", "NotHeard");
-    assert!(message.contains("kubectl apply -f deploy/nodeconfigs-crd.yaml"), "{message}");
+    assert!(message.contains("kubectl apply -k deploy/base"), "{message}");
     wait_condition(&plane, "Ready", "True", "Serving");
     let pod = host.pod("a");
     host.add(&pod).annotations(&[]).result();
     host.del(&pod).done();
-    plane.run(&format!("apply -f {}/deploy/nodeconfigs-crd.yaml", env!("CARGO_MANIFEST_DIR")));
+    plane.run(&format!("apply -k {}/deploy/base", env!("CARGO_MANIFEST_DIR")));
     wait_peer(&plane, "host001", |peer| peer["spec"]["cidr4"] == CIDR4);
     wait_condition(&plane, "RangesUnique", "True", "Unique");
     agent.stop();
@@ -232,7 +232,7 @@ fn an_agent_that_may_not_tell_the_others_says_which_right_it_lacks() {
     let host = Host::new();
     let plane = ControlPlane::start(&host);
     plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
-    // The place of the rule in deploy/rbac.yaml.
+    // The place of the rule in deploy/base/rbac.yaml.
     let rights = |verbs: &[&str]| {
         let rule = json!([{"op": "replace", "path": "/rules/2/verbs", "value": verbs}]).to_string();
         let output = plane.kubectl(&["patch", "clusterrole", "flock-agent", "--type=json", "-p", &rule]);

@@ -238,9 +238,9 @@ fn what_the_api_server_refuses_is_told_with_its_remedy_until_it_works() {
     });
     let agent = agent_of(&host, &api);
     let line = agent.wait_log("the CRD nodeconfigs.flock.fritzlab.net is missing");
-    assert!(line.contains("kubectl apply -f deploy/nodeconfigs-crd.yaml"), "{line}");
+    assert!(line.contains("kubectl apply -k deploy/base"), "{line}");
     let line = agent.wait_log("RBAC is too small");
-    for words in ["cannot list pods", "kubectl apply -f deploy/rbac.yaml", "the verb list on the resource pods"] {
+    for words in ["cannot list pods", "kubectl apply -k deploy/base", "the verb list on the resource pods"] {
         assert!(line.contains(words), "{words}: {line}");
     }
     api.change(|script| script.refusals = vec![("list", "nodeconfigs", 401, "Unauthorized".into())]);
@@ -565,7 +565,7 @@ fn what_pods_may_send_and_receive_is_told_with_what_ails_it_and_how_many_there_a
         assert!(message.contains(words), "{message}");
         status
     };
-    let status = told("False", "NotWatched", "kubectl apply -f deploy/rbac.yaml");
+    let status = told("False", "NotWatched", "kubectl apply -k deploy/base");
     assert_eq!(condition(&status, "Ready")["status"], "True", "pods are closed, and get addresses");
     let pod = host.pod("a");
     host.add(&pod).annotations(&[]).result();

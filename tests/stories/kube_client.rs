@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -1143,43 +1142,6 @@ fn nothing_that_stands_in_the_place_of_a_file_makes_a_request_wait() {
     }
     let error = from_file(&dir.path().join("fifo")).unwrap_err();
     assert!(flock::kube::explained(&error).contains("not a regular file"), "{error}");
-}
-
-// covers: FM-U09
-#[test]
-fn the_commands_of_the_deploy_page_make_a_kubeconfig_that_works() {
-    let server = Server::ok();
-    let dir = TempDir::new("kube-deploy");
-    let place = |name: &str| dir.path().join(name);
-    let page = include_str!("../../deploy/README.md");
-    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let block = blocks.into_iter().find(|block| block.contains("kubectl create token")).unwrap();
-    let commands = block
-        .replace("/etc/flock", &place("flock").display().to_string())
-        .replace("/etc/default/flock-agent", &place("defaults").display().to_string());
-    // What kubectl says to an administrator, and a service manager.
-    fs::create_dir(place("bin")).unwrap();
-    let kubectl = format!(
-        "case \"$*\" in\n*certificate-authority-data*) base64 -w0 {} ;;\n*cluster.server*) printf https://{} ;;\n\
-         'create token flock-agent --namespace kube-system '*) echo t0k ;;\n*) exit 1 ;;\nesac",
-        data("ca.crt").display(),
-        server.address
-    );
-    put_script(place("bin/kubectl"), &kubectl);
-    put_script(place("bin/systemctl"), "[ \"$*\" = 'restart flock-agent' ]");
-    let path = format!("{}:{}", place("bin").display(), std::env::var("PATH").unwrap());
-    succeed(std::process::Command::new("sh").args(["-euc", &commands]).env("PATH", path).current_dir("/"));
-
-    let defaults = fs::read_to_string(place("defaults")).unwrap();
-    assert_eq!(defaults, format!("FLOCK_AGENT_SOURCE=--kubeconfig {}\n", place("flock/kubeconfig").display()));
-    assert!(include_str!("../../systemd/flock-agent.service").contains("EnvironmentFile=-/etc/default/flock-agent"));
-    let (client, _told) = client_of_file(&place("flock/kubeconfig"));
-    assert_eq!(client.get("/", 10).unwrap().status, 200);
-    assert_eq!(server.next().header("authorization"), Some("Bearer t0k"));
-    assert_eq!(fs::metadata(place("flock/token")).unwrap().permissions().mode() & 0o777, 0o600);
-    // And the account that the token is for is the one that the manifest makes.
-    let manifest = include_str!("../../deploy/rbac.yaml");
-    assert!(manifest.contains("kind: ServiceAccount\nmetadata:\n  name: flock-agent\n  namespace: kube-system\n"));
 }
 
 #[test]

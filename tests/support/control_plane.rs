@@ -65,8 +65,8 @@ impl<'a> ControlPlane<'a> {
     }
 
     fn apply_deploy(&mut self) {
-        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
-        self.kubectl_ok(&["apply", "-f", deploy], false);
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base");
+        self.kubectl_ok(&["apply", "-k", deploy], false);
         self.kubectl_ok(
             &[
                 "wait",
@@ -125,7 +125,9 @@ impl<'a> ControlPlane<'a> {
                 "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
                 "--token-auth-file=tokens.csv",
                 "--client-ca-file=client-ca.crt",
-                "--authorization-mode=RBAC",
+                // As kubeadm has it.
+                "--authorization-mode=Node,RBAC",
+                "--enable-admission-plugins=NodeRestriction",
                 "--service-account-issuer=https://kubernetes.default.svc",
                 "--service-account-signing-key-file=apiserver.key",
                 "--service-account-key-file=apiserver.key",
@@ -221,6 +223,11 @@ impl<'a> ControlPlane<'a> {
         self.kubeconfig_with(name, &format!("token: '{token}'"))
     }
 
+    /// Writes a kubeconfig of the administrator and returns its path on the host.
+    pub fn admin_kubeconfig(&self) -> String {
+        self.kubeconfig("admin", ADMIN)
+    }
+
     /// Writes a kubeconfig whose user is `user` (YAML, flow style) and returns its path on the host.
     pub fn kubeconfig_with(&self, name: &str, user: &str) -> String {
         let path = format!("/run/k8s/{name}.kubeconfig");
@@ -241,7 +248,12 @@ impl<'a> ControlPlane<'a> {
 
     /// Writes `agent.crt` and `agent.key` for the user `name`, in place of whatever they were.
     pub fn client_certificate(&self, name: &str) {
-        self.openssl(&format!("req -newkey rsa:2048 -nodes -keyout agent.key -out agent.csr -subj /CN={name}"));
+        self.client_certificate_of(&format!("/CN={name}"));
+    }
+
+    /// The same for a user with groups, such as `/O=system:nodes/CN=system:node:host001`.
+    pub fn client_certificate_of(&self, subject: &str) {
+        self.openssl(&format!("req -newkey rsa:2048 -nodes -keyout agent.key -out agent.csr -subj {subject}"));
         // An extension makes it a certificate of version 3; rustls knows no other.
         fs::write(self.host.path("/run/k8s/agent.ext"), "basicConstraints=CA:FALSE\n").expect("writable");
         let authority = "-CA client-ca.crt -CAkey client-ca.key -CAcreateserial";

@@ -9,14 +9,14 @@ use std::sync::mpsc::Sender;
 
 use crate::agent::board::Board;
 use crate::agent::node::pods::Pods;
-use crate::agent::node::source::Published;
+use crate::agent::node::source::{Published, PublishedNode};
 use crate::agent::node::wake::Wake;
 use crate::agent::policing::tell::OwnPods;
 use crate::agent::routing::news::News;
 use crate::agent::watched::{Ear, Watched};
 use crate::kube::client::Tidings;
 use crate::kube::kind::{Name, Objects};
-use crate::kube::objects::{NodeConfigObject, Pod};
+use crate::kube::objects::{NodeConfigObject, NodeObject, Pod};
 use crate::kube::reflect::Audience;
 use crate::kube::watch::{Changes, WatchNotice};
 use crate::process::log;
@@ -43,6 +43,35 @@ impl Audience<NodeConfigObject> for NodeConfigAudience {
         // The server filters by name. One that does not must not give this node another one's configuration.
         let ours = objects.get(&Name { namespace: String::new(), name: self.node.clone() });
         self.published.set(ours.map_or(Published::Absent, |object| Published::Object(object.clone())));
+        self.wake.send(Wake::Look).ok();
+    }
+
+    fn notice(&mut self, notice: WatchNotice) {
+        self.hearing.report(&notice);
+    }
+
+    fn heard(&mut self) {
+        self.hearing.heard();
+    }
+}
+
+/// Passes this node's Node on.
+#[derive(Debug)]
+pub struct NodeAudience {
+    /// The node's name.
+    pub node: String,
+    /// Where the Node is published.
+    pub published: Board<PublishedNode>,
+    /// Wakes the node's thread.
+    pub wake: Sender<Wake>,
+    /// Logs what the watch tells.
+    pub hearing: Hearing,
+}
+
+impl Audience<NodeObject> for NodeAudience {
+    fn changed(&mut self, _: Changes<NodeObject>, objects: &Arc<Objects<NodeObject>>) {
+        let ours = objects.get(&Name { namespace: String::new(), name: self.node.clone() });
+        self.published.set(ours.map_or(PublishedNode::Absent, |object| PublishedNode::Object(object.clone())));
         self.wake.send(Wake::Look).ok();
     }
 
@@ -116,7 +145,7 @@ pub struct Advice {
 pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Advice> {
     let advice = |what, remedy: String| Some(Advice { what, remedy });
     let (group, no_crd) = match resource {
-        "pods" | "namespaces" => ("\"\"", None),
+        "pods" | "namespaces" | "nodes" => ("\"\"", None),
         "networkpolicies" => ("networking.k8s.io", None),
         "nodepeers" => (GROUP, Some("the CRD nodepeers.flock.fritzlab.net is missing")),
         _ => (GROUP, Some("the CRD nodeconfigs.flock.fritzlab.net is missing")),
@@ -140,12 +169,12 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
         403 => advice(
             "API server forbids it: RBAC is too small",
             format!(
-                "kubectl apply -f deploy/rbac.yaml, or allow the verb {verb} on the resource {resource} of apiGroup {group} in a \
+                "kubectl apply -k deploy/base, or allow the verb {verb} on the resource {resource} of apiGroup {group} in a \
                  ClusterRole that is bound to this user"
             ),
         ),
         404 if let (true, Some(no_crd)) = (unknown_kind, no_crd) => {
-            advice(no_crd, "kubectl apply -f deploy/nodeconfigs-crd.yaml".into())
+            advice(no_crd, "kubectl apply -k deploy/base".into())
         }
         404 if unknown_kind => advice(
             "API server does not know this resource: it is none, an old one, or its URL is wrong",
@@ -240,7 +269,7 @@ mod tests {
                 404,
                 "404 page not found",
                 "the CRD nodeconfigs.flock.fritzlab.net is missing",
-                "deploy/nodeconfigs-crd.yaml",
+                "kubectl apply -k deploy/base",
             ),
             (
                 "watch",
@@ -248,7 +277,7 @@ mod tests {
                 404,
                 unknown,
                 "the CRD nodeconfigs.flock.fritzlab.net is missing",
-                "kubectl apply -f",
+                "kubectl apply -k",
             ),
             (
                 "patch",
@@ -256,7 +285,7 @@ mod tests {
                 404,
                 "404 page not found\n",
                 "the CRD nodeconfigs.flock.fritzlab.net is missing",
-                "kubectl apply -f",
+                "kubectl apply -k",
             ),
             (
                 "list",
@@ -264,7 +293,7 @@ mod tests {
                 404,
                 "404 page not found",
                 "the CRD nodepeers.flock.fritzlab.net is missing",
-                "kubectl apply -f deploy/nodeconfigs-crd.yaml",
+                "kubectl apply -k deploy/base",
             ),
             (
                 "create",
@@ -275,6 +304,7 @@ mod tests {
                 "the verb create on the resource nodepeers of apiGroup flock.fritzlab.net",
             ),
             ("list", "pods", 404, "404 page not found", "its URL is wrong", "cluster-info"),
+            ("list", "nodes", 403, "no", "RBAC", "the verb list on the resource nodes of apiGroup \"\""),
             ("list", "nodeconfigs", 404, "<html lang=\"en\">nginx</html>", "other than an API server", "`server`"),
             ("list", "pods", 302, "", "other than an API server", "`proxy-url`"),
             ("list", "pods", 403, "no", "RBAC is too small", "the verb list on the resource pods of apiGroup \"\""),

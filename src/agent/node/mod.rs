@@ -32,7 +32,7 @@ use crate::agent::ledger::{Ledger, Ranges};
 use crate::agent::node::conflist::Conflist;
 use crate::agent::node::host::Host;
 use crate::agent::node::source::{Seen, Source};
-use crate::agent::node::state::{NodeState, Verdict, View};
+use crate::agent::node::state::{Basis, NodeState, Verdict, View};
 use crate::agent::node::wake::{Wake, Woken};
 use crate::agent::policing::handle::Police;
 use crate::agent::policing::state::PolicingState;
@@ -195,24 +195,33 @@ impl Node {
                 return false;
             }
             Seen::Gone(why) => {
-                log::warn("NodeConfig is missing").with("err", why).with("in_force", in_force).write_limited();
-                (Verdict::default(), false)
+                log::warn("NodeConfig is missing").with("err", &why).with("in_force", in_force).write_limited();
+                (Verdict { problem: Some(why), ..Verdict::default() }, false)
             }
-            Seen::Config { config: Err(why), edit, .. } => {
-                log::error("NodeConfig is not valid").with("err", &why).with("in_force", in_force).write_limited();
-                (Verdict { edit, problem: Some(why), notes: Vec::new() }, false)
+            Seen::Config { config: Err(why), basis, .. } => {
+                let what = match &basis {
+                    Basis::PodCidrs(_) => "podCIDRs of the Node cannot be used",
+                    Basis::Nothing | Basis::File | Basis::NodeConfig(_) => "NodeConfig is not valid",
+                };
+                log::error(what).with("err", &why).with("in_force", in_force).write_limited();
+                (Verdict { basis, problem: Some(why), notes: Vec::new() }, false)
             }
-            Seen::Config { config: Ok(config), notes, edit } => {
+            Seen::Config { config: Ok(config), notes, basis } => {
                 let changed = self.config.as_ref() != Some(&*config);
                 self.config = Some(*config);
-                self.state.in_force.generation = edit.as_ref().map(|edit| edit.generation);
+                (self.state.in_force.generation, self.state.in_force.pod_cidrs) = match &basis {
+                    Basis::NodeConfig(edit) => (Some(edit.generation), false),
+                    Basis::PodCidrs(_) => (None, true),
+                    Basis::Nothing | Basis::File => (None, false),
+                };
                 if self.noted != notes {
                     notes.iter().for_each(|note| remark(note));
                     self.noted.clone_from(&notes);
                 }
-                (Verdict { edit, problem: None, notes }, changed)
+                (Verdict { basis, problem: None, notes }, changed)
             }
         };
+        tell_of_another_basis(&self.state.verdict.basis, &verdict.basis);
         self.state.verdict = verdict;
         self.publish();
         changed
@@ -287,6 +296,21 @@ impl Node {
                     .write_limited();
             }
         }
+    }
+}
+
+/// Says in the log that the node's ranges come from its Node now, or do no longer: the ranges alone may not show it.
+fn tell_of_another_basis(former: &Basis, now: &Basis) {
+    match (former, now) {
+        (Basis::PodCidrs(_), Basis::PodCidrs(_)) => {}
+        (_, Basis::PodCidrs(_)) => {
+            log::info("the ranges are the podCIDRs of the Node, as there is no NodeConfig").write_limited()
+        }
+        (Basis::PodCidrs(_), Basis::NodeConfig(_)) => {
+            log::info("the ranges are those of the NodeConfig, and not the podCIDRs of the Node any more")
+                .write_limited();
+        }
+        _ => {}
     }
 }
 

@@ -1,8 +1,9 @@
 //! What this node says of itself for the other nodes: its NodePeer in the API.
 //!
 //! One thread writes it, never in the way of a request: only when it differs from what the watch shows, at most once a second, and
-//! later when the server does not take it. It belongs to the NodeConfig and goes with it. Must not decide what the node's pods
-//! have or by which addresses it is reached: the routing thread publishes the one, the node's thread the other.
+//! later when the server does not take it. It belongs to the NodeConfig, or to the Node where there is none, and goes with it. Must
+//! not decide what the node's pods have or by which addresses it is reached: the routing thread publishes the one, the node's
+//! thread the other.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::agent::board::Board;
 use crate::agent::node::peers::{Listed, RESOURCE};
 use crate::agent::node::report::{RETRY, RETRY_MAX, Unreported, jittered, refused};
-use crate::agent::node::state::NodeState;
+use crate::agent::node::state::{Basis, NodeState};
 use crate::agent::routing::state::Held;
 use crate::kube::client::{Client, Method};
 use crate::kube::explained;
@@ -22,7 +23,7 @@ use crate::kube::url::encoded;
 use crate::process::log;
 use crate::process::log::lasting::Lasting;
 use model::nodeconfig::{API_VERSION, KIND};
-use model::peers::{Claim, Peer};
+use model::peers::{Claim, Owner, Peer};
 
 /// Interval between looks at what there is to write, 1 s.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -133,7 +134,7 @@ impl OwnPeer {
     }
 }
 
-/// What this node should say of itself; none as long as there is nothing to say, or no NodeConfig in the API to whom it would
+/// What this node should say of itself; none as long as there is nothing to say, or no object in the API to which it would
 /// belong. A claim that is among `former`, which the others have been told, never becomes younger: the earlier one of two nodes
 /// counts, and an agent that was started anew may not know yet how old its own is.
 fn wanted(state: &NodeState, held: &Held, former: &[Claim]) -> Option<Peer> {
@@ -142,19 +143,29 @@ fn wanted(state: &NodeState, held: &Held, former: &[Claim]) -> Option<Peer> {
         let earlier = known.map(|told| &told.since).chain([&claim.since]).min();
         Claim { since: earlier.unwrap_or(&claim.since).clone(), ..claim.clone() }
     };
-    let edit = state.verdict.edit.as_ref()?;
+    let owner = match &state.verdict.basis {
+        Basis::NodeConfig(edit) => Owner::NodeConfig(edit.uid.as_str().into()),
+        Basis::PodCidrs(uid) => Owner::Node(uid.as_str().into()),
+        Basis::Nothing | Basis::File => return None,
+    };
     Some(Peer {
         cidr6: held.cidr6,
         cidr4: held.cidr4,
         next_hops: state.whereabouts.next_hops.clone(),
         claims: held.claims.iter().map(aged).collect(),
-        owner: Some(edit.uid.as_str().into()),
+        owner: Some(owner),
         problems: Vec::new(),
     })
 }
 
 fn object(node: &str, peer: &Peer) -> Value {
-    let owner = peer.owner.iter().map(|uid| json!({"apiVersion": API_VERSION, "kind": KIND, "name": node, "uid": uid}));
+    let owner = peer.owner.iter().map(|owner| {
+        let (version, kind, uid) = match owner {
+            Owner::NodeConfig(uid) => (API_VERSION, KIND, uid),
+            Owner::Node(uid) => ("v1", "Node", uid),
+        };
+        json!({"apiVersion": version, "kind": kind, "name": node, "uid": uid})
+    });
     json!({
         "apiVersion": API_VERSION,
         "kind": "NodePeer",
@@ -188,11 +199,15 @@ fn spec(peer: &Peer) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::node::state::{Edit, Verdict, Whereabouts};
+    use crate::agent::node::state::{Basis, Edit, Verdict, Whereabouts};
     use crate::kube::kind::Kind as _;
     use crate::kube::objects::NodePeers;
     use model::peers::NextHop;
     use serde_json::value::RawValue;
+
+    fn of(basis: Basis) -> Verdict {
+        Verdict { basis, ..Verdict::default() }
+    }
 
     fn state() -> NodeState {
         let hop = |address: &str, link_local: &str| NextHop {
@@ -201,7 +216,7 @@ mod tests {
         };
         let next_hops = vec![hop("2001:db8:f::1", "fe80::1:2"), hop("192.0.2.1", "")];
         NodeState {
-            verdict: Verdict { edit: Some(Edit { uid: "u1".into(), generation: 1 }), ..Verdict::default() },
+            verdict: of(Basis::NodeConfig(Edit { uid: "u1".into(), generation: 1 })),
             whereabouts: Arc::new(Whereabouts { next_hops, ..Whereabouts::default() }),
             ..NodeState::default()
         }
@@ -220,9 +235,11 @@ mod tests {
             shared,
         };
         for claims in [vec![], vec![claim(7, false), claim(53, true)]] {
-            let meant = wanted(&state(), &held(&claims), &[]).expect("something to say");
-            let raw = RawValue::from_string(object("n", &meant).to_string()).expect("JSON");
-            assert_eq!(NodePeers.reduce(&raw), Ok(Some(meant)));
+            for state in [state(), NodeState { verdict: of(Basis::PodCidrs("u2".into())), ..state() }] {
+                let meant = wanted(&state, &held(&claims), &[]).expect("something to say");
+                let raw = RawValue::from_string(object("n", &meant).to_string()).expect("JSON");
+                assert_eq!(NodePeers.reduce(&raw), Ok(Some(meant)));
+            }
         }
     }
 
@@ -251,8 +268,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_before_there_is_a_node_config_that_it_belongs_to() {
+    fn nothing_is_said_before_there_is_an_object_that_it_belongs_to() {
         assert!(wanted(&state(), &held(&[]), &[]).is_some());
-        assert_eq!(wanted(&NodeState { verdict: Verdict::default(), ..state() }, &held(&[]), &[]), None);
+        for basis in [Basis::Nothing, Basis::File] {
+            assert_eq!(wanted(&NodeState { verdict: of(basis), ..state() }, &held(&[]), &[]), None);
+        }
     }
 }

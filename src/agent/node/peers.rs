@@ -132,7 +132,7 @@ mod tests {
         let failed = |code| WatchNotice::Failed { verb: "list", code, message: "404 page not found".into() };
         audience.notice(failed(Some(404)));
         assert_eq!(word(), None);
-        assert!(board.get().remedy.as_ref().is_some_and(|remedy| remedy.contains("deploy/nodeconfigs-crd.yaml")));
+        assert!(board.get().remedy.as_ref().is_some_and(|remedy| remedy.contains("deploy/base")));
         let name = Name { namespace: String::new(), name: "two".into() };
         audience.notice(WatchNotice::Synced { objects: 1 });
         assert_eq!(word(), None, "its objects come next");

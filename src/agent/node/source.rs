@@ -1,4 +1,5 @@
-//! Where the NodeConfig comes from: a file that is followed, or the API server. Each look tells only what has changed.
+//! Where the NodeConfig comes from: a file that is followed, or the API server, where a Node's `spec.podCIDRs` may stand for it.
+//! Each look tells only what has changed.
 //!
 //! Must not decide which NodeConfig is in force: the node's thread does.
 
@@ -10,8 +11,8 @@ use std::sync::Arc;
 
 use crate::agent::board::Board;
 use crate::agent::node::last_good::LastGood;
-use crate::agent::node::state::Edit;
-use crate::kube::objects::NodeConfigObject;
+use crate::agent::node::state::{Basis, Edit};
+use crate::kube::objects::{NodeConfigObject, NodeObject};
 use crate::process::foreign_file;
 use model::nodeconfig::{self, NodeConfig};
 
@@ -38,8 +39,8 @@ pub enum Seen {
         config: Result<Box<NodeConfig>, String>,
         /// What an operator should know about one that can be used.
         notes: Vec<String>,
-        /// Which edit of which object, for its status; none for a file.
-        edit: Option<Edit>,
+        /// What says so.
+        basis: Basis,
     },
     /// There is no NodeConfig any more, or not yet; why.
     Gone(String),
@@ -57,6 +58,18 @@ pub enum Published {
     Absent,
     /// The object.
     Object(Arc<NodeConfigObject>),
+}
+
+/// What the API server has of this node's Node.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum PublishedNode {
+    /// The API server has not answered yet.
+    #[default]
+    Unknown,
+    /// There is no Node of this name.
+    Absent,
+    /// The Node.
+    Object(Arc<NodeObject>),
 }
 
 impl Source {
@@ -157,64 +170,104 @@ impl FileSource {
         match nodeconfig::read(bytes) {
             Ok((config, mut notes)) => {
                 notes.extend(nodeconfig::name_note(&config.name, &self.node));
-                Seen::Config { config: Ok(Box::new(config)), notes, edit: None }
+                Seen::Config { config: Ok(Box::new(config)), notes, basis: Basis::File }
             }
             Err(error) => {
                 let why = format!("{}: {error}", self.path.display());
-                Seen::Config { config: Err(why), notes: Vec::new(), edit: None }
+                Seen::Config { config: Err(why), notes: Vec::new(), basis: Basis::File }
             }
         }
     }
 }
 
-/// This node's NodeConfig in the API.
+/// This node's NodeConfig in the API, or its Node where it has none.
 #[derive(Debug)]
 pub struct ClusterSource {
     published: Board<Published>,
+    /// Whose `spec.podCIDRs` are the ranges of a node without a NodeConfig; none if that is not wanted.
+    fallback: Option<Board<PublishedNode>>,
     node: String,
     last_good: LastGood,
     /// What the last look has shown.
-    seen: Arc<Published>,
-    /// The last object that could be used.
-    good: Option<Arc<NodeConfigObject>>,
+    seen: (Arc<Published>, Arc<PublishedNode>),
+    /// The last configuration that could be used, with the manifest that gives it again.
+    good: Option<(NodeConfig, String)>,
 }
 
 impl ClusterSource {
-    /// The NodeConfig that a reflector publishes for the node of this name. `last_good` keeps the last good one.
-    pub fn new(published: Board<Published>, node: String, last_good: LastGood) -> ClusterSource {
-        ClusterSource { published, node, last_good, seen: Arc::default(), good: None }
+    /// The NodeConfig that a reflector publishes for the node of this name, and the Node of `fallback`. `last_good` keeps the last
+    /// good configuration.
+    pub fn new(
+        published: Board<Published>,
+        fallback: Option<Board<PublishedNode>>,
+        node: String,
+        last_good: LastGood,
+    ) -> ClusterSource {
+        ClusterSource { published, fallback, node, last_good, seen: Default::default(), good: None }
     }
 
     fn keep(&mut self, config: &NodeConfig) {
-        if let Some(good) = self.good.as_ref().filter(|good| good.config.as_ref() == Ok(config)) {
-            self.last_good.keep(config, &good.manifest);
+        if let Some((good, manifest)) = self.good.as_ref().filter(|(good, _)| good == config) {
+            self.last_good.keep(good, manifest);
         }
     }
 
     fn look(&mut self) -> Seen {
-        let published = self.published.get();
+        let published = (self.published.get(), self.fallback.as_ref().map(Board::get).unwrap_or_default());
         if published == self.seen {
             return Seen::Unchanged;
         }
-        self.seen = published;
-        match &*self.seen {
-            Published::Unknown => Seen::Unchanged,
-            Published::Absent => Seen::Gone(format!(
-                "the API server has no NodeConfig of the name {0}: kubectl apply one with metadata.name {0} and spec.cidr6 or \
-                 spec.cidr4 (deploy/README.md shows one); a minute after it is deleted, other nodes drop their routes to pods here",
-                self.node
-            )),
-            Published::Object(object) => {
-                if object.config.is_ok() {
-                    self.good = Some(object.clone());
+        let former = std::mem::replace(&mut self.seen, published);
+        let (config, node) = self.seen.clone();
+        match (&*config, self.fallback.is_some().then_some(&*node)) {
+            (Published::Unknown, _) | (Published::Absent, Some(PublishedNode::Unknown)) => Seen::Unchanged,
+            // A NodeConfig that cannot be used is no reason to use another word: its owner is told, and the last good one stays.
+            (Published::Object(_), _) if former.0 == config => Seen::Unchanged,
+            (Published::Object(object), _) => {
+                if let Ok(good) = &object.config {
+                    self.good = Some((good.clone(), object.manifest.clone()));
                 }
                 Seen::Config {
                     config: object.config.clone().map(Box::new),
                     notes: object.notes.clone(),
-                    edit: Some(Edit { uid: object.uid.clone(), generation: object.generation }),
+                    basis: Basis::NodeConfig(Edit { uid: object.uid.clone(), generation: object.generation }),
                 }
             }
+            (Published::Absent, Some(PublishedNode::Object(node))) if !node.pod_cidrs.is_empty() => {
+                self.pod_cidrs(node)
+            }
+            (Published::Absent, fallback) => Seen::Gone(missing(&self.node, fallback)),
         }
+    }
+
+    fn pod_cidrs(&mut self, node: &NodeObject) -> Seen {
+        let config = match nodeconfig::of_pod_cidrs(&self.node, &node.pod_cidrs) {
+            Ok(good) => Ok(Box::new(self.good.insert(good).0.clone())),
+            Err(error) => Err(format!("Node {}: {error}; a NodeConfig of this name would count instead", self.node)),
+        };
+        Seen::Config { config, notes: Vec::new(), basis: Basis::PodCidrs(node.uid.clone()) }
+    }
+}
+
+/// Why a node without a NodeConfig has no ranges, and what to do; `fallback` is its Node, where that would do.
+fn missing(node: &str, fallback: Option<&PublishedNode>) -> String {
+    let apply = format!(
+        "kubectl apply a NodeConfig with metadata.name {node} and spec.cidr6 or spec.cidr4 (deploy/README.md shows one)"
+    );
+    match fallback {
+        None => format!(
+            "the API server has no NodeConfig of the name {node}: {apply}, or start the agent with --pod-cidrs for those of the Node; \
+             a minute after a NodeConfig is deleted, other nodes drop their routes to pods here"
+        ),
+        Some(PublishedNode::Object(_)) => format!(
+            "the API server has no NodeConfig of the name {node}, and the Node of this name has no spec.podCIDRs: \
+             kube-controller-manager gives each Node its ranges with --allocate-node-cidrs=true and --cluster-cidr (kubeadm: \
+             networking.podSubnet, at kubeadm init), or {apply}"
+        ),
+        Some(PublishedNode::Unknown | PublishedNode::Absent) => format!(
+            "the API server has neither a NodeConfig nor a Node of the name {node}: kubelet makes the Node when it registers; compare \
+             the name with those that `kubectl get nodes` shows, and give --node-name if it is another, or {apply}"
+        ),
     }
 }
 
@@ -295,17 +348,103 @@ mod tests {
         assert!(is_config(&source.look()));
     }
 
+    fn cluster(pod_cidrs: bool) -> (Board<Published>, Board<PublishedNode>, Source) {
+        let (published, node) = (Board::default(), Board::default());
+        let last_good = LastGood::new(Path::new("/nonexistent"));
+        let fallback = pod_cidrs.then(|| node.clone());
+        let source = ClusterSource::new(published.clone(), fallback, "host001".into(), last_good);
+        (published, node, Source::Cluster(source.into()))
+    }
+
     // covers: FM-G08
     #[test]
     fn a_missing_node_config_is_named_and_what_its_loss_costs() {
-        let published = Board::<Published>::default();
-        let last_good = LastGood::new(Path::new("/nonexistent"));
-        let mut source = Source::Cluster(ClusterSource::new(published.clone(), "host001".into(), last_good).into());
+        let (published, _, mut source) = cluster(false);
         assert_eq!(source.look(), Seen::Unchanged, "not heard yet");
         published.set(Published::Absent);
         let Seen::Gone(why) = source.look() else { panic!("gone") };
-        assert!(why.contains("NodeConfig of the name host001") && why.contains("kubectl apply"), "{why}");
+        for words in ["NodeConfig of the name host001", "kubectl apply", "--pod-cidrs"] {
+            assert!(why.contains(words), "{why}");
+        }
         // The node itself goes on, so nobody would look for the reason here.
-        assert!(why.contains("a minute after it is deleted, other nodes drop their routes to pods here"), "{why}");
+        assert!(
+            why.contains("a minute after a NodeConfig is deleted, other nodes drop their routes to pods here"),
+            "{why}"
+        );
+    }
+
+    fn node_config(cidr4: &str, generation: i64) -> Published {
+        let config = nodeconfig::parse(TEXT.replace("10.0.0.0/24", cidr4)).map_err(|error| error.to_string());
+        let object =
+            NodeConfigObject { uid: "u1".into(), generation, config, notes: Vec::new(), manifest: String::new() };
+        Published::Object(Arc::new(object))
+    }
+
+    fn node(uid: &str, cidrs: &[&str]) -> PublishedNode {
+        let pod_cidrs = cidrs.iter().map(ToString::to_string).collect();
+        PublishedNode::Object(Arc::new(NodeObject { uid: uid.into(), pod_cidrs }))
+    }
+
+    /// The IPv4 range of what is in force after a look, or what is wrong; none if nothing has changed.
+    fn seen(source: &mut Source) -> Option<(Result<String, String>, Basis)> {
+        match source.look() {
+            Seen::Config { config, basis, .. } => {
+                Some((config.map(|config| config.cidr4.expect("a range").to_string()), basis))
+            }
+            Seen::Gone(why) => Some((Err(why), Basis::Nothing)),
+            Seen::Unchanged => None,
+            Seen::Unreadable(why) => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn pod_cidrs_count_as_long_as_there_is_no_node_config() {
+        let (published, nodes, mut source) = cluster(true);
+        let edit = |generation| Basis::NodeConfig(Edit { uid: "u1".into(), generation });
+        let in_force = |cidr4: &str, basis: Basis| Some((Ok(cidr4.to_owned()), basis));
+        nodes.set(node("n1", &["10.1.0.0/24"]));
+        assert_eq!(seen(&mut source), None, "there may be a NodeConfig");
+        published.set(Published::Absent);
+        assert_eq!(seen(&mut source), in_force("10.1.0.0/24", Basis::PodCidrs("n1".into())));
+        assert_eq!(seen(&mut source), None);
+        published.set(node_config("10.2.0.0/24", 1));
+        assert_eq!(seen(&mut source), in_force("10.2.0.0/24", edit(1)));
+        nodes.set(node("n1", &["10.3.0.0/24"]));
+        assert_eq!(seen(&mut source), None, "the NodeConfig counts");
+        published.set(node_config("10.2.0.0/31", 2));
+        let (bad, basis) = seen(&mut source).expect("news");
+        assert!(bad.is_err_and(|why| why.contains("too small")) && basis == edit(2), "its owner is told");
+        published.set(Published::Absent);
+        assert_eq!(seen(&mut source), in_force("10.3.0.0/24", Basis::PodCidrs("n1".into())));
+        nodes.set(node("n2", &["10.3.0.0/31"]));
+        let (bad, basis) = seen(&mut source).expect("news");
+        let why = bad.expect_err("refused");
+        assert!(why.starts_with("Node host001: spec.podCIDRs: \"10.3.0.0/31\"") && why.contains("NodeConfig"), "{why}");
+        assert_eq!(basis, Basis::PodCidrs("n2".into()));
+    }
+
+    #[test]
+    fn a_node_that_kubernetes_gives_no_ranges_is_told_what_to_do() {
+        let (published, nodes, mut source) = cluster(true);
+        published.set(Published::Absent);
+        assert_eq!(seen(&mut source), None, "the Node is not heard yet");
+        nodes.set(node("n1", &[]));
+        let why = |source: &mut Source| seen(source).expect("news").0.expect_err("none");
+        for words in ["no spec.podCIDRs", "--allocate-node-cidrs=true", "--cluster-cidr", "podSubnet", "kubectl apply"]
+        {
+            assert!(why(&mut cluster_again(&nodes)).contains(words), "{words}");
+        }
+        assert!(why(&mut source).contains("host001"));
+        nodes.set(PublishedNode::Absent);
+        let why = why(&mut source);
+        assert!(why.contains("neither a NodeConfig nor a Node") && why.contains("--node-name"), "{why}");
+    }
+
+    /// A source that hears of this Node, and that there is no NodeConfig, for the first time.
+    fn cluster_again(nodes: &Board<PublishedNode>) -> Source {
+        let (published, own, source) = cluster(true);
+        own.set((*nodes.get()).clone());
+        published.set(Published::Absent);
+        source
     }
 }

@@ -38,6 +38,8 @@ pub struct NodeState {
 pub struct InForce {
     /// `metadata.generation`; none for a file, and for one of an earlier run.
     pub generation: Option<i64>,
+    /// It is no NodeConfig, but `spec.podCIDRs` of the Node.
+    pub pod_cidrs: bool,
     /// Since when, in milliseconds of the boot clock: this agent, or a later edit of what it says.
     pub since: u64,
 }
@@ -78,15 +80,44 @@ pub struct View {
     pub gateway4: Ipv4Addr,
 }
 
-/// The judgement of the newest NodeConfig.
+/// The judgement of the newest NodeConfig, or of what stands for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Which edit of which object; none when there is no object to report on.
-    pub edit: Option<Edit>,
-    /// Why it is not in force; none if it is.
+    /// What was judged.
+    pub basis: Basis,
+    /// Why it is not in force, or why there is none; none if it is.
     pub problem: Option<String>,
     /// What an operator should know about it though it is in force.
     pub notes: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether the newest word about this node is in force. If it is not, an earlier one may be.
+    pub fn is_good(&self) -> bool {
+        self.basis != Basis::Nothing && self.problem.is_none()
+    }
+
+    /// Which edit of which NodeConfig; none when there is none in the API to report on.
+    pub fn edit(&self) -> Option<&Edit> {
+        match &self.basis {
+            Basis::NodeConfig(edit) => Some(edit),
+            Basis::Nothing | Basis::File | Basis::PodCidrs(_) => None,
+        }
+    }
+}
+
+/// Where the newest word about this node's ranges comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Basis {
+    /// Nobody says any.
+    #[default]
+    Nothing,
+    /// A file.
+    File,
+    /// This edit of its NodeConfig in the API.
+    NodeConfig(Edit),
+    /// `spec.podCIDRs` of its Node, which has this uid.
+    PodCidrs(String),
 }
 
 /// One edit of an object of the API.

@@ -354,7 +354,7 @@ impl Reporter {
         while matches!(stop.recv_timeout(INTERVAL), Err(RecvTimeoutError::Timeout)) {
             self.round();
         }
-        if self.state.get().verdict.edit.is_some()
+        if self.state.get().verdict.edit().is_some()
             && let Err(why) = withdraw(&self.client, &self.node)
         {
             log::info("status does not say that the agent stops").with("err", why).write();
@@ -397,7 +397,7 @@ impl Reporter {
             return;
         }
         self.counted = Some(Instant::now());
-        let Some(edit) = standing.verdict.edit.clone() else { return };
+        let Some(edit) = standing.verdict.edit().cloned() else { return };
         let config = state.view.as_ref().map(|view| &view.config);
         let counts = Counts { routing: routing(&routes, speaking.wanted(has_bgp(&state))), policy: policy(&policing) };
         match self.report(standing, counts, config, &edit) {
@@ -606,6 +606,7 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec
     let verdict = &standing.verdict;
     let notes = standing.notes();
     let valid = match &verdict.problem {
+        None if !verdict.is_good() => condition("Valid", Truth::Unknown, "NotConfigured", "there is no configuration"),
         None if notes.is_empty() => condition("Valid", Truth::True, "Accepted", "in force"),
         None => condition("Valid", Truth::True, "Accepted", &format!("in force, but: {notes}")),
         Some(problem) => condition("Valid", Truth::False, "Invalid", problem),
@@ -628,9 +629,9 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec
         true => String::new(),
         false => format!(", but no {} address is free", families.join(" and no ")),
     };
-    let ready = match (&verdict.problem, &standing.serving) {
-        (None, Serving::Yes) => condition("Ready", Truth::True, "Serving", &format!("pods get addresses{but}")),
-        (Some(_), Serving::Yes) => {
+    let ready = match (verdict.is_good(), &standing.serving) {
+        (true, Serving::Yes) => condition("Ready", Truth::True, "Serving", &format!("pods get addresses{but}")),
+        (false, Serving::Yes) => {
             condition("Ready", Truth::True, "LastGood", &format!("the last valid configuration is in force{but}"))
         }
         (_, Serving::NotConfigured) => {
@@ -694,7 +695,7 @@ fn full(config: Option<&NodeConfig>, usage: &Usage) -> Vec<(&'static str, &'stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::node::state::View;
+    use crate::agent::node::state::{Basis, View};
     use crate::agent::policing::state::{self as policed, Kept, Problem};
     use crate::agent::routing::bird::Trouble;
     use crate::kube::kind::{Name, Objects};
@@ -708,6 +709,11 @@ mod tests {
             let (routes, policing) = (RoutesState::default(), PolicingState::default());
             Standing::of(state, Others::default(), &routes, &policing, &Speaking::default())
         }
+    }
+
+    /// The judgement of a NodeConfig that is in force.
+    fn good() -> Verdict {
+        Verdict { basis: Basis::NodeConfig(Edit { uid: "u".into(), generation: 1 }), ..Verdict::default() }
     }
 
     /// A standing in which pods get addresses.
@@ -748,7 +754,7 @@ mod tests {
 
     #[test]
     fn what_is_accepted_and_wrong_is_shown_beside_valid() {
-        let noted = |notes: Vec<String>| of(Verdict { notes, ..Verdict::default() });
+        let noted = |notes: Vec<String>| of(Verdict { notes, ..good() });
         let standing =
             Standing { host_notes: vec!["spec.mtu is 9000".into()], ..noted(vec!["annotation x is ignored".into()]) };
         let [ready, valid, _] = conditions(&standing);
@@ -760,14 +766,16 @@ mod tests {
 
     #[test]
     fn a_bad_edit_is_invalid_and_the_node_stays_ready() {
-        let bad = of(Verdict { problem: Some("spec.cidr6 …".into()), ..Verdict::default() });
+        let bad = of(Verdict { problem: Some("spec.cidr6 …".into()), ..good() });
         let [ready, valid, _] = conditions(&bad);
         assert_eq!((ready.status, ready.reason), (Truth::True, "LastGood"));
         assert_eq!((valid.status, valid.reason, valid.message.as_str()), (Truth::False, "Invalid", "spec.cidr6 …"));
         let [ready, _, free] = judged(&Standing { serving: Serving::NotConfigured, ..bad }, None, &usage(0, 0, 0));
         assert_eq!((ready.status, ready.reason), (Truth::False, "NotConfigured"));
         assert_eq!((free.status, free.reason), (Truth::Unknown, "NotConfigured"));
-        let [ready, valid, free] = conditions(&of(Verdict::default()));
+        let [ready, valid, _] = conditions(&of(Verdict::default()));
+        assert_eq!((ready.reason, valid.status), ("LastGood", Truth::Unknown), "what is not there is not valid");
+        let [ready, valid, free] = conditions(&of(good()));
         assert_eq!([ready.status, valid.status, free.status], [Truth::True; 3]);
     }
 
@@ -865,7 +873,7 @@ mod tests {
     #[test]
     fn a_full_family_is_told_and_the_node_stays_ready() {
         let both = config("{cidr4: 10.0.0.0/24, cidr6: '2001:db8::/64'}");
-        let [ready, _, free] = judged(&of(Verdict::default()), Some(&both), &usage(253, 0, 0));
+        let [ready, _, free] = judged(&of(good()), Some(&both), &usage(253, 0, 0));
         assert_eq!(
             (ready.status, ready.message.as_str()),
             (Truth::True, "pods get addresses, but no IPv4 address is free")
@@ -877,12 +885,12 @@ mod tests {
         // A family that the node does not have is not full, nor is one whose last addresses rest.
         for (spec, usage) in [("{cidr6: '2001:db8::/64'}", usage(0, 0, 0)), ("{cidr4: 10.0.0.0/24}", usage(252, 0, 1))]
         {
-            let [ready, _, free] = judged(&of(Verdict::default()), Some(&config(spec)), &usage);
+            let [ready, _, free] = judged(&of(good()), Some(&config(spec)), &usage);
             assert_eq!((free.status, ready.message.as_str()), (Truth::True, "pods get addresses"), "{spec}");
         }
         let mut none = usage(9, 0, 0);
         none.addresses.ipv6.free = 0;
-        let [ready, _, free] = judged(&of(Verdict::default()), Some(&both), &none);
+        let [ready, _, free] = judged(&of(good()), Some(&both), &none);
         assert!(ready.message.ends_with("no IPv6 and no IPv4 address is free"), "{}", ready.message);
         assert!(free.message.contains("IPv6") && free.message.contains("IPv4"), "{}", free.message);
     }
@@ -890,7 +898,7 @@ mod tests {
     #[test]
     fn a_condition_keeps_its_time_as_long_as_its_status() {
         let told = |kind: &str, status: &str| Told { kind: kind.into(), status: status.into(), since: "then".into() };
-        let bad = of(Verdict { problem: Some("x".into()), ..Verdict::default() });
+        let bad = of(Verdict { problem: Some("x".into()), ..good() });
         let before = [told("Ready", "True"), told("Valid", "True")];
         let (values, now) = dated(&conditions(&bad), &before, "now", 7);
         let times: Vec<&str> =
@@ -902,7 +910,7 @@ mod tests {
 
     #[test]
     fn a_host_that_is_not_prepared_is_not_ready_and_says_why() {
-        let state = NodeState { view: Some(view()), ..NodeState::default() };
+        let state = NodeState { view: Some(view()), verdict: good(), ..NodeState::default() };
         assert_eq!(Standing::of_alone(&state).serving, Serving::Yes);
         let refusal = Error::new(Code::TryAgainLater, "net/ipv4/ip_forward cannot be written");
         let unprepared = NodeState { host: state.host.after(Err(refusal.clone())), ..state.clone() };
@@ -918,7 +926,7 @@ mod tests {
 
     #[test]
     fn a_kernel_that_does_not_take_the_tables_is_not_ready_and_counts_are_told_once_they_are_known() {
-        let state = NodeState { view: Some(view()), ..NodeState::default() };
+        let state = NodeState { view: Some(view()), verdict: good(), ..NodeState::default() };
         let of = |policing: &PolicingState| {
             Standing::of(&state, Others::default(), &RoutesState::default(), policing, &Speaking::default())
         };
@@ -1016,7 +1024,7 @@ mod tests {
         assert_eq!(reason(&[]), Some((Truth::True, "Lasting")));
         assert_eq!(reason(&[Nearness::Past]), Some((Truth::False, "Ended")));
         assert_eq!(reason(&[Nearness::Soon]), Some((Truth::False, "EndSoon")));
-        let soon = Standing { credentials: judge_credentials(&ends(&[Nearness::Soon])), ..of(Verdict::default()) };
+        let soon = Standing { credentials: judge_credentials(&ends(&[Nearness::Soon])), ..of(good()) };
         let told = judge(&soon, None, &usage(0, 0, 0)).into_iter().find(|told| told.kind == "CredentialsLasting");
         let message = told.expect("told").message;
         assert!(message.starts_with("the token in /t ends at 2026-11-24T00:00:00Z, and"), "{message}");

@@ -16,6 +16,7 @@ pub const PAGE: Page = Page {
     flags: &[
         &KUBECONFIG,
         &NODE_CONFIG,
+        &POD_CIDRS,
         &NODE_NAME,
         &SOCKET,
         &STATE_DIR,
@@ -69,7 +70,15 @@ pub const NODE_CONFIG: Flag = Flag {
     name: "--node-config",
     value: Some(Value { name: "FILE", kind: Kind::File, default: Default::Nothing }),
     help: "without Kubernetes: read this node's NodeConfig from FILE (YAML or JSON) and follow its changes",
-    excludes: &["--kubeconfig"],
+    excludes: &["--kubeconfig", "--pod-cidrs"],
+    ..Flag::SWITCH
+};
+
+/// `--pod-cidrs`
+pub const POD_CIDRS: Flag = Flag {
+    name: "--pod-cidrs",
+    help: "with Kubernetes: as long as no NodeConfig bears this node's name, the ranges are spec.podCIDRs of its Node",
+    excludes: &["--node-config"],
     ..Flag::SWITCH
 };
 

@@ -15,6 +15,33 @@ fn refusal(text: &str) -> String {
 }
 
 #[test]
+fn a_node_without_a_node_config_has_the_ranges_that_kubernetes_gives_it() {
+    let of =
+        |cidrs: &[&str]| of_pod_cidrs("host-1.example", &cidrs.iter().map(ToString::to_string).collect::<Vec<_>>());
+    for (cidrs, cidr6, cidr4) in [
+        (&["10.244.1.0/24"][..], None, Some("10.244.1.0/24")),
+        (&["fd00:10:244:1::/64"], Some("fd00:10:244:1::/64"), None),
+        (&["10.244.1.0/24", "fd00:10:244:1::/64"], Some("fd00:10:244:1::/64"), Some("10.244.1.0/24")),
+        (&["10.244.1.0/24", "10.244.2.0/24"], None, Some("10.244.1.0/24")),
+    ] {
+        let (config, manifest) = of(cidrs).expect("usable");
+        let shown = (config.cidr6.map(|net| net.to_string()), config.cidr4.map(|net| net.to_string()));
+        assert_eq!((shown.0.as_deref(), shown.1.as_deref()), (cidr6, cidr4));
+        assert_eq!((config.defaults.ipv6, config.defaults.ipv4), (cidr6.is_some(), cidr4.is_some()));
+        assert_eq!(parse(&manifest), Ok(config), "{manifest}");
+    }
+    for (cidrs, words) in [
+        (&["10.244.1.0/31"][..], ["spec.podCIDRs: \"10.244.1.0/31\"", "too small"]),
+        (&["10.244.1.0/24", "::ffff:0:0/96"], ["spec.podCIDRs: \"::ffff:0:0/96\"", "no pod can live"]),
+        (&["10.244.1.0"], ["spec.podCIDRs: \"10.244.1.0\"", "is not an IPv4 prefix"]),
+    ] {
+        let text = of(cidrs).expect_err("refused");
+        assert!(words.iter().all(|word| text.contains(word)), "{text}");
+    }
+    assert!(of(&[]).expect_err("refused").contains("cidr6"));
+}
+
+#[test]
 fn what_a_node_does_with_routes_is_said_in_its_own_fields() {
     let plain = spec("{cidr4: 10.0.0.0/24}").expect("valid");
     assert_eq!((plain.peers, plain.extra_prefixes.len(), plain.proxy_neighbours), (None, 0, None));
