@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("cni", &["model"]),
     // The edges.
-    ("process", &[]),
+    ("process", &["model"]),
     ("record", &["model", "process"]),
     ("kernel", &["model", "process"]),
     ("kube", &["model", "process"]),
@@ -32,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("operator", &["agent", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
     // The command line.
-    ("cli", &["agent", "install", "operator", "process", "record", "rpc"]),
+    ("cli", &["agent", "cni", "install", "model", "operator", "process", "record", "rpc"]),
 ];
 
 /// Files that may turn values into text and back.

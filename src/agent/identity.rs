@@ -75,10 +75,14 @@ impl Identity {
     /// There is no usable source of its NodeConfig, or its name cannot be a node's.
     pub fn of(settings: &Settings) -> Result<Identity, Mistake> {
         let origin = origin(&settings.source).map_err(Mistake::Access)?;
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let node_name = node_name(settings.node_name.as_deref(), &host, matches!(origin, Origin::Api(_)))?;
+        let node_name = node_name(settings.node_name.as_deref(), &host_name(), matches!(origin, Origin::Api(_)))?;
         Ok(Identity { node_name, origin })
     }
+}
+
+/// The name of this host, made into a node's as kubelet does it. It may be none that a node can have.
+pub fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase()
 }
 
 fn origin(source: &ConfigSource) -> Result<Origin, AccessError> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::agent::again::Again;
@@ -157,7 +157,7 @@ impl Opened {
     /// Everything but [`StartError::Netlink`], [`StartError::Recovery`] and [`StartError::Kube`].
     pub fn open(settings: Settings) -> Result<Opened, StartError> {
         let began = Instant::now();
-        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(StartError::Thread)?;
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2]).map_err(StartError::Thread)?;
         requirements::look().map_err(StartError::Unfit)?;
         if let Some(parent) = settings.socket.parent() {
             make_private_dir(parent).map_err(StartError::Directory)?;
@@ -489,6 +489,11 @@ impl Serving {
                 Some(SIGHUP) => {
                     log::info("looking again, as asked by SIGHUP").write_limited();
                     self.wakers.look_again();
+                }
+                // Other daemons tell how they are at these, so people send them; by themselves they would end the agent.
+                Some(SIGUSR1 | SIGUSR2) => {
+                    log::info("serving; flock-agent status says more, and SIGHUP makes the agent look again")
+                        .write_limited();
                 }
                 other => return other,
             }

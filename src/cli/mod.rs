@@ -12,6 +12,7 @@ pub mod table;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::operator::table::Heads;
 use crate::operator::{self, Told, check, status};
 use crate::process::exit::Exit;
 use crate::process::log;
+use model::excerpt::plain;
 
 /// Runs what the command line of this process asks for, to its end.
 pub fn run() -> ExitCode {
@@ -71,6 +73,10 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
                 }
             }
         }
+        Asked::Run(Program::Validate, given) => {
+            let files: Vec<PathBuf> = given.operands().iter().map(PathBuf::from).collect();
+            tell("validate", &operator::validate::run(&files))
+        }
         Asked::Run(Program::Status, given) => tell("status", &status::run(&status_order(given)?)),
         Asked::Run(Program::Pods, given) => tell("pods", &operator::pods::run(&pods_order(given)?)),
         Asked::Run(Program::Check, given) => tell("check", &check::run(&check_order(given)?)),
@@ -79,7 +85,7 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
 }
 
 fn print(text: &str) -> Exit {
-    match io::stdout().write_all(text.as_bytes()) {
+    match io::stdout().write_all(plain(text).as_bytes()) {
         Ok(()) => Exit::Done,
         Err(_) => Exit::Failed,
     }

@@ -13,6 +13,7 @@ use crate::cli::flags::HELP;
 use crate::cli::pages::PAGES;
 use crate::cli::pages::agent::VERSION;
 use crate::cli::table::{Default, Flag, Kind, Operand, Program};
+use cni::netconf::SOCKET_MAX;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -104,7 +105,10 @@ pub(super) fn read_by(
     while let Some(argument) = arguments.next() {
         let (name, inline) = split(&argument);
         let Some(flag) = flags.iter().copied().find(|flag| is_called(flag, &name, inline.is_some())) else {
-            if argument.as_bytes().starts_with(b"-") || given.operands.len() == operands.len() {
+            let is_one_too_many =
+                given.operands.len() >= operands.len() && !operands.last().is_some_and(Operand::repeats);
+            // A dash alone is a file's name, that of standard input.
+            if (argument.as_bytes().starts_with(b"-") && argument != "-") || is_one_too_many {
                 return Err(UsageError::Unknown(argument.to_string_lossy().into_owned()));
             }
             given.operands.push(argument);
@@ -166,6 +170,9 @@ fn checked(flag: &Flag, kind: Kind, value: OsString) -> Result<OsString, UsageEr
         let seconds = value.to_str().and_then(|text| text.parse::<u64>().ok());
         keeps(seconds.is_some_and(|seconds| seconds <= max), &format!("must be 0 to {max}"))?;
     }
+    if kind == Kind::Socket {
+        keeps(value.len() <= SOCKET_MAX, "is longer than the 107 bytes that the path of a socket can have")?;
+    }
     if let Kind::OneOf(words) = kind {
         keeps(words.iter().any(|word| value == *word), &listed(words))?;
     }
@@ -218,7 +225,7 @@ impl Given {
         text.parse().map_err(|_| wrong(flag.name, text.as_ref(), "is not known".into()))
     }
 
-    /// The operands, at most as many as the program takes.
+    /// The operands, at most as many as the program takes, where the last does not repeat.
     pub fn operands(&self) -> &[OsString] {
         &self.operands
     }

@@ -22,6 +22,8 @@ pub enum Program {
     Announce,
     /// `flock-agent explain`
     Explain,
+    /// `flock-agent validate`
+    Validate,
     /// `flock-agent status`
     Status,
     /// `flock-agent pods`
@@ -56,7 +58,7 @@ pub struct Page {
 /// An argument that is no flag.
 #[derive(Debug)]
 pub struct Operand {
-    /// Its name in texts, in capitals.
+    /// Its name in texts, in capitals. If it ends in `...`, the operand may be given any number of times, and is the last.
     pub name: &'static str,
     /// It has to be given. Those that need not be come last.
     pub needed: bool,
@@ -128,6 +130,13 @@ pub enum Default {
 impl Flag {
     /// What most flags have in common; by itself, a switch without a name.
     pub const SWITCH: Flag = Flag { name: "", letter: None, value: None, help: "", excludes: &[] };
+}
+
+impl Operand {
+    /// Whether it may be given more than once.
+    pub fn repeats(&self) -> bool {
+        self.name.ends_with("...")
+    }
 }
 
 impl Page {

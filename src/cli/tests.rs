@@ -200,6 +200,33 @@ fn operands_stand_anywhere_and_each_of_them_is_needed() {
 }
 
 #[test]
+fn an_operand_that_repeats_takes_all_that_is_left_and_a_dash_is_a_file() {
+    let read = |line: &str| {
+        let (program, arguments) = reader::program(line.split_whitespace().map(OsString::from).collect());
+        reader::read(program, arguments)
+    };
+    let Ok(Asked::Run(Program::Validate, given)) = read("validate a - b") else { panic!("not understood") };
+    assert_eq!(given.operands(), ["a", "-", "b"]);
+    for (line, why) in
+        [("validate", "FILE... needs a value"), ("validate -x", "\"-x\""), ("validate a --all", "\"--all\"")]
+    {
+        assert!(read(line).expect_err(line).to_string().contains(why), "{line}");
+    }
+    assert!(help::text(Program::Validate).contains("Usage: flock-agent validate [flags] FILE...\n"));
+}
+
+#[test]
+fn the_path_of_a_socket_is_as_short_as_the_kernel_wants_it() {
+    let read = |length: usize| {
+        let path = format!("/{}", "s".repeat(length - 1));
+        reader::read(Program::Agent, ["--socket".into(), OsString::from(path)])
+    };
+    assert!(read(107).is_ok());
+    let error = read(108).expect_err("too long").to_string();
+    assert!(error.ends_with(": is longer than the 107 bytes that the path of a socket can have"), "{error}");
+}
+
+#[test]
 fn a_question_is_for_the_agent_or_for_files() {
     let asked = |line: &str| question(&given(line));
     let words = |from: &str, to: &str, port: Option<&str>| Words {

@@ -30,6 +30,7 @@ use crate::install::order::{Common, Order, ReadFlags};
 use crate::install::plan::Step;
 use crate::install::tree::Tree;
 use crate::process::exit::Exit;
+use model::excerpt::plain;
 
 /// Carries out an order, and says on standard output what was done and on standard error why it was not. `read_flags` reads the
 /// agent's flags that the operator's file has.
@@ -39,7 +40,7 @@ pub fn run(order: &Order, read_flags: ReadFlags) -> Exit {
     match carry_out(order, read_flags) {
         Ok(()) => Exit::Done,
         Err(error) => {
-            writeln!(io::stderr(), "flock-agent: {error}").ok();
+            writeln!(io::stderr(), "flock-agent: {}", plain(&error.to_string())).ok();
             Exit::Failed
         }
     }
@@ -47,7 +48,7 @@ pub fn run(order: &Order, read_flags: ReadFlags) -> Exit {
 
 /// Prints a line of the report. If nobody reads it to its end, the work goes on all the same.
 fn say(line: &str) {
-    writeln!(io::stdout(), "{line}").ok();
+    writeln!(io::stdout(), "{}", plain(line)).ok();
 }
 
 /// The tree and the right to change it.

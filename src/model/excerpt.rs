@@ -3,6 +3,7 @@
 //! Foreign is whatever somebody else wrote: an annotation, a file, the answer of a server. What is cut off is marked by `…`. Must
 //! not know what the text is for.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use core::fmt;
 
@@ -33,10 +34,10 @@ impl Excerpt {
         Excerpt(quoted)
     }
 
-    /// A message: one line of at most `limit` bytes, without space at its ends. Clean text stays as it is.
+    /// A message: one line of at most `limit` bytes, [`plain`], without space at its ends. Clean text stays as it is.
     pub fn line(message: &str, limit: usize) -> Excerpt {
         let mut line = String::new();
-        for c in message.trim().chars() {
+        for c in plain(message.trim()).chars() {
             if disturbs_a_line(c) {
                 line.extend(c.escape_debug());
             } else {
@@ -68,6 +69,27 @@ impl From<Excerpt> for String {
     }
 }
 
+/// The text without the numbers that the standard library puts behind the system's words, as in ` (os error 2)`: they tell an
+/// operator nothing that the words do not.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    const BEGIN: &str = " (os error ";
+    if !text.contains(BEGIN) {
+        return Cow::Borrowed(text);
+    }
+    let mut parts = text.split(BEGIN);
+    let mut plain = String::from(parts.next().unwrap_or_default());
+    for part in parts {
+        match part.split_once(')') {
+            Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => plain.push_str(rest),
+            _ => {
+                plain.push_str(BEGIN);
+                plain.push_str(part);
+            }
+        }
+    }
+    Cow::Owned(plain)
+}
+
 /// The text itself if it has at most `limit` bytes, else its beginning and `…`, which are no longer than that together.
 pub fn cut(mut text: String, limit: usize) -> String {
     if text.len() > limit {
@@ -96,6 +118,20 @@ mod tests {
         assert_eq!(of("it's \"x\"\n\\"), r#""it's \"x\"\n\\""#);
         assert_eq!(of("ü\u{202e}"), "\"ü\\u{202e}\"");
         assert_eq!(of(&"f".repeat(4096)), format!("\"{}…\" (4096 bytes)", "f".repeat(VALUE_MAX - 1)));
+    }
+
+    #[test]
+    fn numbers_of_the_system_are_left_out_and_nothing_else() {
+        for (text, expected) in [
+            ("fine", "fine"),
+            ("open /a: No such file or directory (os error 2)", "open /a: No such file or directory"),
+            ("a (os error 2): b (os error 13), c", "a: b, c"),
+            (" (os error 2)", ""),
+            ("x (os error two) (os error 2", "x (os error two) (os error 2"),
+        ] {
+            assert_eq!(plain(text), expected);
+        }
+        assert_eq!(String::from(Excerpt::line("x (os error 2)", 100)), "x");
     }
 
     #[test]

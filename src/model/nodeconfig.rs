@@ -154,36 +154,19 @@ fn judged<T>(found: Option<T>, problems: impl Iterator<Item = Located>) -> Resul
     }
 }
 
-/// Why the reader refused `bytes`, or `text`, which they are.
+/// Why the reader refused `bytes`, or `text`, which they are. What was written is no secret here.
 fn unreadable(bytes: &[u8], text: &str, error: &TextError) -> ConfigError {
-    match error {
-        TextError::Encoding(at) => {
-            let before = bytes.get(..*at).unwrap_or_default();
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let byte = bytes.get(*at).copied().unwrap_or_default();
-            let text = format!(
-                "byte {at}, 0x{byte:02x}, is not UTF-8, as in a file that was saved as Latin-1: save it as UTF-8"
-            );
-            ConfigError::new(Located { line: Some(line), text }, Vec::new())
-        }
-        TextError::ManyDocuments => ConfigError::of_all(
-            "there is more than one YAML document with content, and one file describes one node: leave one".into(),
-        ),
-        TextError::TooMany => ConfigError::of_all(format!("{error}, which no NodeConfig needs")),
-        TextError::Yaml(error) => {
-            let Some(place) = error.location() else {
-                return ConfigError::of_all("it stands for more than it can hold: leave out the aliases".into());
-            };
-            let Advice { line, words } = syntax::advice(text, place.line(), place.column());
-            let written = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
-            let text = match written {
-                "" => words,
-                written => format!("{}: {words}", Excerpt::of(&cut(written.into(), LINE_MAX))),
-            };
-            ConfigError::new(Located { line: Some(line), text }, Vec::new())
-        }
-        TextError::Merged(_) => ConfigError::of_all("it cannot be read".into()),
+    if matches!(error, TextError::ManyDocuments) {
+        let words = "there is more than one YAML document with content, and one file describes one node: leave one";
+        return ConfigError::of_all(words.into());
     }
+    let Advice { line, words } = syntax::explained(error, bytes, text);
+    let written = text.lines().nth(line.unwrap_or_default().saturating_sub(1)).unwrap_or_default().trim();
+    let text = match line {
+        Some(_) if !written.is_empty() => format!("{}: {words}", Excerpt::of(&cut(written.into(), LINE_MAX))),
+        _ => words,
+    };
+    ConfigError::new(Located { line, text }, Vec::new())
 }
 
 /// What a document says. It counts only if there are no problems.
@@ -317,6 +300,13 @@ pub fn mtu_note(asked: Option<u32>, uplink: u32) -> Option<String> {
         "spec.mtu is {asked} and the uplink's MTU is {uplink}: longer packets of pods do not get out; remove spec.mtu to \
          take the uplink's, or raise the uplink's"
     ))
+}
+
+/// What to say of a NodeConfig by which pods get no address unless they ask for one.
+pub fn defaults_note(config: &NodeConfig) -> Option<String> {
+    let note =
+        "spec.defaults: ipv6 and ipv4 are both false, so a pod that does not ask for one by annotation does not start";
+    (!config.defaults.ipv6 && !config.defaults.ipv4).then(|| note.into())
 }
 
 /// What to say of a NodeConfig that bears another name than the node that reads it.

@@ -6,18 +6,54 @@
 
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use core::fmt;
+
+use crate::text::TextError;
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Advice {
-    /// The line, from 1.
-    pub line: usize,
+    /// The line, from 1; none if it is the whole text.
+    pub line: Option<usize>,
     /// What is wrong with it, and what to do.
     pub words: String,
 }
 
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.words),
+            None => f.write_str(&self.words),
+        }
+    }
+}
+
+/// Why `bytes`, which are `text` if they are any, could not be read.
+pub fn explained(error: &TextError, bytes: &[u8], text: &str) -> Advice {
+    let whole = |words: String| Advice { line: None, words };
+    match error {
+        TextError::Encoding(at) => {
+            let before = bytes.get(..*at).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let byte = bytes.get(*at).copied().unwrap_or_default();
+            let words = format!(
+                "byte {at}, 0x{byte:02x}, is not UTF-8, as in a file that was saved as Latin-1: save it as UTF-8"
+            );
+            Advice { line: Some(line), words }
+        }
+        TextError::ManyDocuments | TextError::TooMany => whole(error.to_string()),
+        TextError::Yaml(error) => match error.location() {
+            Some(place) => advice(text, place.line(), place.column()),
+            None => whole(
+                "it has aliases that stand for too much, or a merge key << with something else than fields".into(),
+            ),
+        },
+        TextError::Merged(_) => whole("what its merge keys << make of it cannot be read: write it out".into()),
+    }
+}
+
 /// About `text`, at which the reader gave up in `line` and `column`, from 1.
-pub fn advice(text: &str, line: usize, column: usize) -> Advice {
+fn advice(text: &str, line: usize, column: usize) -> Advice {
     let lines: Vec<&str> = text.lines().collect();
     let line = line.min(lines.len() + 1);
     let of = |line: usize| lines.get(line.saturating_sub(1)).copied().unwrap_or_default();
@@ -45,7 +81,7 @@ pub fn advice(text: &str, line: usize, column: usize) -> Advice {
             Some(line) => (line, "this is no field: a field is a name, a colon, a space and a value".into()),
             None => (line, "it does not stand below the fields that it belongs to: indent it as they are".into()),
         });
-    Advice { line, words }
+    Advice { line: Some(line), words }
 }
 
 fn control_character(lines: &[&str]) -> Option<(usize, String)> {

@@ -11,6 +11,7 @@ pub mod pods;
 pub mod record;
 pub mod status;
 pub mod table;
+pub mod validate;
 
 use crate::process::exit::Exit;
 

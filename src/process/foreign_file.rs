@@ -44,8 +44,11 @@ pub fn open_regular(path: &Path, further: OFlags) -> io::Result<File> {
     }
 }
 
-/// An error of opening `path`, with what denied it and what to do.
-fn explained(path: &Path, error: io::Error) -> io::Error {
+/// An error of opening `path`, or of looking at it, with what denied it or is missing, and what to do.
+pub fn explained(path: &Path, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        return io::Error::new(io::ErrorKind::NotFound, absence(path));
+    }
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error;
     }
@@ -60,6 +63,26 @@ fn explained(path: &Path, error: io::Error) -> io::Error {
         &Reader { uid: rustix::process::geteuid().as_raw(), overrides },
     );
     io::Error::new(io::ErrorKind::PermissionDenied, format!("permission denied: {why}"))
+}
+
+/// What is missing where `path` leads.
+fn absence(path: &Path) -> String {
+    let mut at = path.to_owned();
+    for _ in 0..STEPS_MAX {
+        match (fs::read_link(&at), at.parent()) {
+            // A link that leads to nothing, perhaps over others.
+            (Ok(target), Some(above)) => at = above.join(target),
+            _ => break,
+        }
+    }
+    let directory = at.ancestors().skip(1).find(|above| above.is_dir());
+    let missing = match (at.parent(), directory) {
+        (Some(above), Some(there)) if above != there && !above.as_os_str().is_empty() => {
+            format!("the directory {} is missing", above.display())
+        }
+        _ => "there is no such file".into(),
+    };
+    if at == path { missing } else { format!("it is a link to {}, and nothing is there: {missing}", at.display()) }
 }
 
 /// The file that may not be read, or the directory on the way to it that may not be entered.
@@ -145,7 +168,14 @@ mod tests {
         fs::write(&file, "12345").expect("writable");
         assert_eq!(read(&file, 5).expect("read"), b"12345");
         assert_eq!(read(&file, 4).expect_err("too long").to_string(), "it is longer than 4 bytes");
-        assert_eq!(read(&dir.join("absent"), 4).expect_err("absent").kind(), io::ErrorKind::NotFound);
+        let absent = read(&dir.join("absent"), 4).expect_err("absent");
+        assert_eq!((absent.kind(), absent.to_string().as_str()), (io::ErrorKind::NotFound, "there is no such file"));
+        let absent = read(&dir.join("a/b/c"), 4).expect_err("absent").to_string();
+        assert_eq!(absent, format!("the directory {} is missing", dir.join("a/b").display()));
+        std::os::unix::fs::symlink("gone", dir.join("link")).expect("a link");
+        let absent = read(&dir.join("link"), 4).expect_err("absent").to_string();
+        let gone = dir.join("gone").display().to_string();
+        assert_eq!(absent, format!("it is a link to {gone}, and nothing is there: there is no such file"));
         let fifo = dir.join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).expect("a FIFO");
         for other in [&fifo, &dir, Path::new("/dev/zero")] {

@@ -344,7 +344,7 @@ fn manifests_are_asked_without_an_agent_and_without_root() {
         (line.to_owned(), 1, "podSelector pod=c does not match x/b"),
         (line.to_owned(), 1, "service.yaml: document 1: kind \"Service\" of apiVersion \"v1\" is ignored"),
         (format!("{line} --node-config /run/audit.yaml"), 0, "it passes since the pod is audited"),
-        (format!("{line} --node-config /run/none.yaml"), 2, "/run/none.yaml: No such file"),
+        (format!("{line} --node-config /run/none.yaml"), 2, "/run/none.yaml: there is no such file"),
         ("x/b x/a".into(), 2, "FROM \"x/b\": the pod has no address in the files"),
         ("x/c node".into(), 2, "no such pod is known in the files"),
     ] {

@@ -264,6 +264,10 @@ fn what_a_node_config_says_in_vain_is_in_the_log_once() {
     // Put right one by one, and never repeated.
     agent.edit_config(&text("host001", "flock.fritzlab.net/ip-algo: namespace", 1400));
     agent.wait_log("mtu=1400");
+    for signal in ["USR1", "USR2"] {
+        agent.signal(signal);
+        agent.wait_log("flock-agent status says more");
+    }
     agent.signal("HUP");
     agent.wait_log("looking again");
     agent.edit_config(&text("host001", "flock.fritzlab.net/ip-algo: app", 1300));
@@ -277,7 +281,7 @@ fn a_node_without_a_node_config_waits_for_it_and_survives_its_loss() {
     let agent = host.agent().config(None).start();
     let pod = host.pod("p");
     let line = agent.wait_log("NodeConfig is missing");
-    assert!(line.contains("/run/node.yaml") && line.contains("No such file"), "{line}");
+    assert!(line.contains("/run/node.yaml") && line.contains("there is no such file"), "{line}");
     let error = host.add(&pod).error();
     assert_eq!(error.code, 11, "{error:?}");
     assert_eq!(host.cni("STATUS").error().code, 50);

@@ -147,7 +147,7 @@ fn a_state_that_lasts_is_told_when_it_begins_and_when_it_ends() {
     assert!(one("pods cannot be served").contains(" warn  pods cannot be served op=STATUS err="), "{log}");
     assert!(one("pods can be served again").ends_with(" tries=3"), "{log}");
     let unwritten = one("CNI configuration cannot be written");
-    assert!(unwritten.contains("/run/missing: No such file") && !unwritten.contains("tmp"), "{unwritten}");
+    assert!(unwritten.contains("the directory /run/missing is missing") && !unwritten.contains("tmp"), "{unwritten}");
     assert!(one("CNI configuration can be written again").contains(" after="), "{log}");
     assert!(lines("op=STATUS").len() == 2, "{log}");
 }

@@ -54,3 +54,4 @@ mod storage;
 mod support;
 mod sweep;
 mod units;
+mod validate;

@@ -89,8 +89,15 @@ impl Conflist {
                 self.failing.over(|| log::info("CNI configuration can be written again"));
             }
             Err(error) => {
-                self.state = CniConf::Failed(self.dir.join(FILE_NAME), error.to_string());
-                self.failing.met(error, || log::error("CNI configuration cannot be written"));
+                let why = match self.dir.is_dir() {
+                    true => error.to_string(),
+                    false => format!(
+                        "the directory {0} is missing: install the runtime, or set --cni-conf-dir to where it looks",
+                        self.dir.display()
+                    ),
+                };
+                self.state = CniConf::Failed(self.dir.join(FILE_NAME), why.clone());
+                self.failing.met(why, || log::error("CNI configuration cannot be written"));
             }
         }
     }

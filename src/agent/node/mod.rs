@@ -267,6 +267,11 @@ impl Node {
                 .with_some("cidr4", view.config.cidr4)
                 .number("mtu", view.mtu)
                 .write_limited();
+            if let Some(note) = nodeconfig::defaults_note(&view.config) {
+                log::info("pods that ask for no address are refused, as the NodeConfig says")
+                    .with("note", note)
+                    .write_limited();
+            }
             self.state.view = Some(Arc::new(view));
             self.state.in_force.since = boot_clock::now_ms();
         }

@@ -17,7 +17,7 @@ use crate::process::foreign_file;
 use model::nodeconfig::{self, NodeConfig};
 
 /// Longest NodeConfig file that is read, 1 MiB.
-const FILE_MAX: u64 = 1024 * 1024;
+pub const FILE_MAX: u64 = 1024 * 1024;
 
 /// One of the two sources.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl FileSource {
 
     /// The content, if it may be another one than before.
     fn read_changed(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let metadata = fs::metadata(&self.path)?;
+        let metadata = fs::metadata(&self.path).map_err(|error| foreign_file::explained(&self.path, error))?;
         let stamp = Stamp {
             inode: metadata.ino(),
             length: metadata.len(),

@@ -26,7 +26,7 @@ use model::excerpt::Excerpt;
 use model::policy::select::Labels;
 use model::policy::watching::Selection;
 use model::policy::{Pod, PodKey, Policy, spec};
-use model::text;
+use model::{syntax, text};
 
 /// Longest file that is read, 4 MiB.
 pub const FILE_MAX: u64 = 4 << 20;
@@ -144,10 +144,7 @@ impl Directory {
     /// What of the files that could be used is passed over, or means less than it says.
     pub fn remarks(&self) -> impl Iterator<Item = String> {
         self.files.iter().flat_map(|(path, file)| {
-            let of_policies = file.content.policies.iter().flat_map(|((namespace, name), object)| {
-                object.faults.iter().map(move |fault| format!("NetworkPolicy {namespace}/{name}: {fault}"))
-            });
-            let all = file.content.remarks.iter().cloned().chain(of_policies);
+            let all = file.content.remarks.iter().cloned().chain(file.content.faults());
             all.map(move |remark| format!("{}: {remark}", path.display()))
         })
     }
@@ -248,7 +245,7 @@ impl Directory {
 impl Followed {
     /// Whether it says something else than before.
     fn read(&mut self, path: &Path, reader: &PodReader, keys: &Keys) -> Result<bool, String> {
-        let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+        let metadata = fs::metadata(path).map_err(|error| foreign_file::explained(path, error).to_string())?;
         let stamp = Stamp {
             inode: metadata.ino(),
             length: metadata.len(),
@@ -289,8 +286,31 @@ impl Followed {
     }
 }
 
+/// What a file would say, of which nobody has heard yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlook {
+    /// How many objects it has.
+    pub objects: usize,
+    /// What of them means less than it says, one line each.
+    pub faults: Vec<String>,
+    /// What is passed over, one line each.
+    pub remarks: Vec<String>,
+}
+
+/// Reads the content of a file as [`Directory`] does.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn outlook(bytes: &[u8]) -> Result<Outlook, String> {
+    let content = content(bytes, &PodReader::default(), &Keys::default())?;
+    Ok(Outlook { objects: content.objects(), faults: content.faults().collect(), remarks: content.remarks })
+}
+
 /// The files of the directory that count, in the order of their names.
-fn names(path: &Path) -> io::Result<BTreeSet<PathBuf>> {
+///
+/// # Errors
+/// It cannot be read, or has more than [`FILES_MAX`].
+pub fn names(path: &Path) -> io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
@@ -307,10 +327,9 @@ fn names(path: &Path) -> io::Result<BTreeSet<PathBuf>> {
 }
 
 fn content(bytes: &[u8], reader: &PodReader, keys: &Keys) -> Result<Content, String> {
-    let text = text::decoded(bytes).map_err(|error| error.to_string())?;
+    let text = text::decoded(bytes).map_err(|error| syntax::explained(&error, bytes, "").to_string())?;
     let mut content = Content::default();
-    let documents =
-        text::documents(&text).map_err(|error| String::from(Excerpt::line(&error.to_string(), REASON_MAX)))?;
+    let documents = text::documents(&text).map_err(|error| syntax::explained(&error, bytes, &text).to_string())?;
     for (number, document) in documents.into_iter().enumerate() {
         let place = format!("document {}", number + 1);
         content.take(&place, document, reader, keys, true)?;
@@ -322,6 +341,13 @@ impl Content {
     /// How many objects it has.
     fn objects(&self) -> usize {
         self.policies.len() + self.namespaces.len() + self.pods.len()
+    }
+
+    /// What of its policies means less than it says.
+    fn faults(&self) -> impl Iterator<Item = String> {
+        self.policies.iter().flat_map(|((namespace, name), object)| {
+            object.faults.iter().map(move |fault| format!("NetworkPolicy {namespace}/{name}: {fault}"))
+        })
     }
 
     /// Takes one object in. `place` says which it is.

@@ -11,6 +11,7 @@ pub mod install;
 pub mod pods;
 pub mod status;
 pub mod uninstall;
+pub mod validate;
 pub mod withdraw;
 
 use crate::cli::flags;
@@ -25,6 +26,7 @@ pub const PAGES: &[Page] = &[
     withdraw::PAGE,
     announce::PAGE,
     explain::PAGE,
+    validate::PAGE,
     status::PAGE,
     pods::PAGE,
     check::PAGE,

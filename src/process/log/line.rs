@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use crate::process::dates::timestamp;
+use model::excerpt::plain;
 
 /// How important a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,7 +153,7 @@ impl Line {
     /// Adds a field; `key` is a plain word.
     pub fn with(mut self, key: &'static str, value: impl fmt::Display) -> Line {
         if self.wanted {
-            self.fields.push((key, Value::Text(value.to_string())));
+            self.fields.push((key, Value::Text(plain(&value.to_string()).into_owned())));
         }
         self
     }

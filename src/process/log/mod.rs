@@ -25,6 +25,7 @@ use crate::process::log::line::{Format, Level, Line, Style};
 use crate::process::log::queue::{Entry, Next, Queue};
 use crate::process::log::storms::{Admission, Storms};
 use crate::process::log::writer::{Writer, is_journal, put};
+use model::excerpt::plain;
 
 static SINK: OnceLock<Sink> = OnceLock::new();
 
@@ -76,7 +77,7 @@ pub fn last_words(text: String) {
     let (done, is_done) = channel();
     let words = thread::Builder::new().spawn(move || {
         let priority = if is_journal() { Level::Error.priority() } else { "" };
-        put(format!("{priority}{text}").as_bytes());
+        put(format!("{priority}{}", plain(&text)).as_bytes());
         done.send(()).ok();
     });
     // Without a thread the text stays unwritten: the exit code tells the rest.
