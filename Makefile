@@ -124,7 +124,7 @@ sizes: build ## What the binaries weigh, and how many crates the agent is made o
 	@echo "crates $$(cargo tree --edges normal --prefix none | sort -u | wc -l)"
 
 tools: rust
-	@demo/need cc:gcc ip:iproute2 unshare:util-linux column:bsdextrautils ping:iputils-ping nft:nftables systemd-analyze:systemd
+	@demo/need cc:gcc ip:iproute2 unshare:util-linux column:bsdextrautils ping:iputils-ping nft:nftables iptables-legacy:iptables systemd-analyze:systemd
 
 .PHONY: rust
 rust:

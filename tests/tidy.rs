@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The programs.
     ("agent", &["bird", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("install", &["bird", "cni", "kernel", "model", "process", "record", "rpc"]),
-    ("operator", &["agent", "cni", "kernel", "kube", "model", "process", "record", "rpc"]),
+    ("operator", &["agent", "cni", "install", "kernel", "kube", "model", "process", "record", "rpc"]),
     ("plugin", &["cni", "model", "record", "rpc"]),
     // The command line.
     ("cli", &["agent", "cni", "install", "model", "operator", "process", "record", "rpc"]),

@@ -1,10 +1,15 @@
 //! The container runtime's side: which configuration it takes, and which copies of the plugin it can run.
 //!
-//! A plugin is known by what its bytes say of it. Must not run one, since whoever calls himself flock need not be.
+//! Where a runtime looks is read by `install`, so that both say the same. A plugin is known by what its bytes say of it. Must not
+//! run one, since whoever calls himself flock need not be.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::install::runtime;
+use crate::install::runtime::places::{Kind, Runtime};
+use crate::install::tree::Tree;
 use crate::operator::check::finding::{Area, Finding, Level};
 use crate::process::foreign_file;
 use cni::conflist::{self, PLUGIN_DIRS};
@@ -22,17 +27,60 @@ const CONF_MAX: u64 = 1 << 20;
 /// Longest plugin that is read, 128 MiB, which is that of a build with all that a debugger needs.
 const PLUGIN_MAX: u64 = 128 << 20;
 
+/// The plugin's name.
+const PLUGIN: &str = "flock";
+
 /// What the plugin says behind its version.
 const MARK: &[u8] = b", a CNI plugin";
 
-/// The configuration in the directory that the agent writes to, if it is known, and the plugins beside an agent of this version.
+/// What the runtime of this host takes, beside an agent of this version that writes its configuration to `conf_dir`, if that is
+/// known.
 pub fn look(conf_dir: Option<&Path>, version: &str) -> Vec<Finding> {
-    let configuration = match conf_dir {
-        Some(dir) => configuration(dir),
+    let mut runtimes = Tree::open(Path::new("/")).map(|tree| runtime::all(&tree)).unwrap_or_default();
+    // What people run beside a cluster says nothing of the cluster.
+    if runtimes.iter().any(|runtime| runtime.kind != Kind::Podman) {
+        runtimes.retain(|runtime| runtime.kind != Kind::Podman);
+    }
+    let mut found: Vec<Finding> = runtimes.iter().flat_map(|runtime| places(runtime, conf_dir)).collect();
+    found.extend(match (conf_dir, runtimes.first()) {
+        (Some(dir), _) => configuration(dir),
+        (None, Some(runtime)) => configuration(&runtime.conf_dir),
         // Where nothing names flock, the runtime may look elsewhere.
-        None => configuration(Path::new(CONF_DIR)).filter(|finding| finding.level != Level::Warn),
-    };
-    configuration.into_iter().chain(plugins(&PLUGIN_DIRS.map(PathBuf::from), version)).collect()
+        (None, None) => configuration(Path::new(CONF_DIR)).filter(|finding| finding.level != Level::Warn),
+    });
+    let dirs = PLUGIN_DIRS.into_iter().map(PathBuf::from);
+    let dirs: BTreeSet<PathBuf> =
+        runtimes.iter().flat_map(|runtime| runtime.plugin_dirs.iter().cloned()).chain(dirs).collect();
+    found.extend(plugins(&dirs, version));
+    found
+}
+
+/// Whether a runtime looks where flock's files are.
+fn places(runtime: &Runtime, conf_dir: Option<&Path>) -> Vec<Finding> {
+    let Runtime { kind, plugin_dirs, conf_dir: taken, source, .. } = runtime;
+    let mut found = Vec::new();
+    if !plugin_dirs.iter().any(|dir| dir.join(PLUGIN).exists()) {
+        let dirs: Vec<String> = plugin_dirs.iter().map(|dir| dir.display().to_string()).collect();
+        let what = format!(
+            "{kind} looks for plugins in {} ({source}), and flock is not there: no pod can be made",
+            dirs.join(", ")
+        );
+        found.push(
+            Finding::fail(Area::Runtime, what).cured_by(format!("flock-agent install --runtime {}", kind.name())),
+        );
+    }
+    let real = |dir: &Path| fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    if let Some(written) = conf_dir.filter(|written| real(written) != real(taken)) {
+        let what = format!(
+            "{kind} takes its configuration from {} ({source}), and flock-agent writes it to {}",
+            taken.display(),
+            written.display()
+        );
+        found.push(
+            Finding::fail(Area::Runtime, what).cured_by(format!("flock-agent install --runtime {}", kind.name())),
+        );
+    }
+    found
 }
 
 /// Runtimes take the first file by name.
@@ -64,8 +112,8 @@ fn configuration(dir: &Path) -> Option<Finding> {
     })
 }
 
-fn plugins(dirs: &[PathBuf], version: &str) -> Vec<Finding> {
-    let copies = dirs.iter().map(|dir| dir.join("flock")).filter(|path| path.exists());
+fn plugins(dirs: &BTreeSet<PathBuf>, version: &str) -> Vec<Finding> {
+    let copies = dirs.iter().map(|dir| dir.join(PLUGIN)).filter(|path| path.exists());
     let found: Vec<Finding> = copies.map(|path| plugin(&path, version)).collect();
     if !found.is_empty() {
         return found;

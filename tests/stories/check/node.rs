@@ -12,15 +12,17 @@ use crate::support::outcome::Attached;
 use crate::support::pod::Pod;
 use crate::support::programs::{FLOCK, FLOCK_AGENT, put_copy};
 
-/// Where the runtime of these stories has its plugins and its configuration.
+/// Where runtimes have their plugins and their configuration.
 pub const PLUGINS: &str = "/opt/cni/bin";
-pub const CONFIGURATION: &str = "/run/net.d";
+pub const CONFIGURATION: &str = "/etc/cni/net.d";
 
-/// A host with an uplink, as a healthy node has it. What the machine's own kernel hands down is set to what it usually is.
+/// A host with an uplink, as a healthy node has it, with a configuration in which there is no runtime. What the machine's own kernel hands down is set to what it usually is.
 pub fn host() -> Host {
     let host = Host::new();
     host.script(&format!(
-        "for key in all default; do echo 0 >/proc/sys/net/ipv4/conf/$key/rp_filter; done; mount -t tmpfs tmpfs /opt; \
+        "mkdir -p /run/etc; for name in alternatives group iproute2 ld.so.cache ld.so.conf ld.so.conf.d nsswitch.conf passwd protocols services; do \
+         if [ -e /etc/$name ]; then cp -a /etc/$name /run/etc/; fi; done; mount --bind /run/etc /etc; \
+         for key in all default; do echo 0 >/proc/sys/net/ipv4/conf/$key/rp_filter; done; mount -t tmpfs tmpfs /opt; \
          mkdir -p {CONFIGURATION} {PLUGINS}"
     ));
     put_copy(FLOCK, host.path(&format!("{PLUGINS}/flock")));

@@ -133,6 +133,28 @@ fn a_configuration_in_front_and_a_plugin_of_another_version_are_named() {
 }
 
 #[test]
+fn a_runtime_that_looks_elsewhere_is_named_with_what_says_so() {
+    let host = host();
+    let _router = router(&host);
+    let _node = agent(&host, &usual());
+    assert_heals(&host, "the node serves");
+    let containerd = |bin_dir: &str, conf_dir: &str| {
+        let text = format!(
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"{bin_dir}\"\nconf_dir = \"{conf_dir}\"\n"
+        );
+        host.write("/etc/containerd/config.toml", &text);
+        check(&host, &[])
+    };
+    containerd(PLUGINS, CONFIGURATION).assert_well("it looks where flock is");
+    let found = containerd("/opt/other/bin", "/etc/other/net.d");
+    let file = "/etc/containerd/config.toml";
+    found.has("runtime", "fail", &["containerd looks for plugins in /opt/other/bin", file, "flock is not there"]);
+    let (_, _, _, remedy) =
+        found.has("runtime", "fail", &["takes its configuration from /etc/other/net.d", file, CONFIGURATION]);
+    assert_eq!((found.exit, remedy.as_str()), (1, "flock-agent install --runtime containerd"));
+}
+
+#[test]
 fn what_the_host_has_lost_is_named_and_is_back_with_the_agent() {
     let host = host();
     let _router = router(&host);
