@@ -56,6 +56,13 @@ test-policy: tools ## Who may talk to whom, answered by packets, by the document
 	@cargo test --no-run --quiet --features failpoints --test policy
 	@tests/sandbox cargo test --quiet --features failpoints --test policy -- --test-threads 2
 
+.PHONY: test-metrics
+test-metrics: tools ## Metrics, alerts and dashboard, judged by Debian's promtool, which is fetched the first time
+	@demo/need dpkg-deb:dpkg python3:python3
+	@tests/metrics/assets >/dev/null
+	@cargo test --no-run --quiet --test metrics
+	@tests/sandbox cargo test --quiet --test metrics
+
 .PHONY: test-libcni test-runtimes
 test-libcni: tools ## Stories with six releases of libcni and with the reference plugins, built the first time (needs Go)
 	@demo/need /usr/lib/cni/portmap:containernetworking-plugins iptables:iptables tc:iproute2 sysctl:procps
@@ -116,7 +123,7 @@ lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
+	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test metrics --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of

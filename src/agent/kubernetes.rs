@@ -108,6 +108,11 @@ impl Kubernetes {
         })
     }
 
+    /// The client of the API.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
     /// Starts the threads. Each change of pods or of what other nodes say wakes the thread of the routes by `routing`; what the
     /// cluster holds for policies is told to `police`, of this node's pods at once and the rest as it is wished, and the ranges of
     /// other nodes have it look again.

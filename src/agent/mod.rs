@@ -23,6 +23,7 @@
 //! | `watches` | which watches there are for policies; only with Kubernetes |
 //! | `watch-policies`, `watch-spaces`, `watch-pods-of` per selection (at most 16) | one watch machine each, if needed |
 //! | `ruleset-events` | the kernel's announcements of what others change in these tables; only while there are any |
+//! | `metrics`, one `scrape` per connection (at most 4) | the port at which metrics are asked for; only if there is one |
 //! | `netns`, throw-away | one visit to a pod's namespace |
 //! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |
 //!
@@ -32,6 +33,7 @@
 
 pub mod again;
 pub mod board;
+pub mod boards;
 pub mod draw;
 pub mod entrance;
 pub mod explain;
@@ -40,6 +42,7 @@ pub mod history;
 pub mod identity;
 pub mod kubernetes;
 pub mod ledger;
+pub mod metrics;
 pub mod neighbours;
 pub mod node;
 pub mod notices;

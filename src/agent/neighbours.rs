@@ -6,9 +6,11 @@
 //! touch what somebody else has made.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::agent::fault::Cause;
+use crate::agent::metrics::meters::{Mended, Meters};
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::link::Link;
 use crate::process::failpoint;
@@ -29,11 +31,18 @@ pub struct Neighbours {
     idle: bool,
     /// Where the entries were wanted.
     place: Option<Place>,
+    meters: Arc<Meters>,
     /// The failure that the log has, which needs no second line.
     said: Option<String>,
 }
 
 impl Neighbours {
+    /// The same, counted by these meters.
+    #[must_use]
+    pub fn counted_by(self, meters: &Arc<Meters>) -> Neighbours {
+        Neighbours { meters: meters.clone(), ..self }
+    }
+
     /// Makes the kernel's entries those that `config` and the leases ask for; none for a NodeConfig that is not known yet. On a
     /// node that proxies for nobody this costs nothing, unless `due`: then the kernel is asked all the same. `leases` is asked
     /// after the kernel, so that no entry of an ADD counts as left behind.
@@ -65,6 +74,10 @@ impl Neighbours {
         // A settled lease has had its entry from its ADD on.
         let lost = self.place == Some(place) && steps.iter().any(|step| matches!(step, Step::Add(_)));
         let failure = carry_out(&mut conn, &steps, lost);
+        if lost {
+            let added = steps.iter().filter(|step| matches!(step, Step::Add(_))).count();
+            self.meters.mended(Mended::Proxy, added as u64);
+        }
         self.idle = link == Some(None) && failure.is_none();
         self.place = Some(place);
         if let Some(why) = &failure

@@ -19,6 +19,7 @@ use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::history::History;
 use crate::agent::ledger::claim::Claim;
+use crate::agent::metrics::meters::{Ending, Mended};
 use crate::agent::observe;
 use crate::agent::suspicion::{Budget, Suspicions};
 use crate::agent::verbs::Verbs;
@@ -258,7 +259,7 @@ impl Reconciler {
 
     fn replay(&self, waiting: &Waiting, deadline: Instant) {
         if waiting.notes.is_empty() {
-            return;
+            return self.verbs.meters().notes.set(0);
         }
         // A note whose attachment a request works on has its turn in a later round: one request that is held up must not hold
         // up the rest.
@@ -269,6 +270,10 @@ impl Reconciler {
             let line = match self.verbs.remove(&note.attachment, &[Unless::MadeAfter(note.at)], deadline) {
                 Ok(done) => {
                     carried_out.push(note.clone());
+                    self.verbs.meters().replayed.count();
+                    if done == TakenDown::Removed {
+                        self.verbs.meters().ended(Ending::Note);
+                    }
                     log::info("noted delete carried out").with("removed", done == TakenDown::Removed)
                 }
                 Err(fault) => log::warn("noted delete failed").with("err", fault),
@@ -276,6 +281,7 @@ impl Reconciler {
             let pod = lease.and_then(|lease| lease.pod.as_ref());
             line.with("op", Verb::Del).about((&note.attachment, pod)).write_limited();
         }
+        self.verbs.meters().notes.set(waiting.notes.len().saturating_sub(carried_out.len()) as u64);
         if let Err(error) = self.notes.done(&carried_out) {
             log::warn("delete notes stay").with("err", error).write_limited();
         }
@@ -283,6 +289,7 @@ impl Reconciler {
 
     fn compare(&mut self, deadline: Instant) -> Result<Vec<Repair>, Fault> {
         Step::Compare.begin();
+        let compared = Instant::now();
         let fail = |cause: Cause| Fault { step: Step::Compare, cause };
         // Links before leases: a link made in between has no lease in an older list, and its request holds the claim in
         // the newer one.
@@ -295,6 +302,7 @@ impl Reconciler {
         {
             self.pods.extend(lease.pod.map(|pod| (lease.attachment, pod)));
         }
+        self.verbs.meters().compared(compared);
         Ok(repairs)
     }
 
@@ -331,6 +339,11 @@ impl Reconciler {
                     .write_limited();
             }
         };
+        match (repair, &outcome) {
+            (Repair::Release(_), Ok(())) => self.verbs.meters().ended(Ending::LinkGone),
+            (Repair::Undo(_), Ok(())) => self.verbs.meters().ended(Ending::Pending),
+            _ => {}
+        }
         self.tell(done, attachment, outcome);
     }
 
@@ -455,6 +468,7 @@ impl Reconciler {
             .write_limited();
         self.pods.extend(lease.pod.clone().map(|pod| (attachment.clone(), pod)));
         wire::rewire(lease, &end, &lacks, deadline)?;
+        lacks.iter().for_each(|change| self.verbs.meters().mended(Mended::from(*change), 1));
         self.verbs.look_beside(lease);
         Ok(true)
     }

@@ -5,18 +5,19 @@
 //! ask the kernel or the API server, nor wait for anything but the ledger.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::agent::again::Again;
 use crate::agent::board::Board;
+use crate::agent::boards::Boards;
 use crate::agent::history::{self, History};
 use crate::agent::ledger::{Ledger, Usage};
+use crate::agent::metrics::Metrics;
 use crate::agent::node::credentials::Ends;
-use crate::agent::node::peers::Listed;
 use crate::agent::node::state::{CniConf, NodeState};
 use crate::agent::node::status::{self, Snapshot, Truth};
 use crate::agent::policing::state::PolicingState;
-use crate::agent::routing::bird::Speaking;
 use crate::agent::routing::state::RoutesState;
 use crate::agent::watched::{Heard, Watched};
 use crate::bird::sessions::Session;
@@ -24,7 +25,8 @@ use crate::kube::expiry::date;
 use crate::record::boot_clock;
 use crate::rpc::message::{Query, Request, Response};
 use crate::rpc::report::{
-    Condition, ConfigInForce, Credential, Failure, Family, Host, NodeReport, Peer, Policy, Rounds, Routing, Watch,
+    Condition, ConfigInForce, Credential, Failure, Family, Host, MetricsPage, NodeReport, Peer, Policy, Rounds,
+    Routing, Watch,
 };
 use crate::rpc::server::{Call, Handler};
 use cni::error::Code;
@@ -37,23 +39,6 @@ const AWAY: u64 = 30;
 
 /// Share of a range that is left when it counts as nearly full, a tenth.
 const NEARLY_FULL: u64 = 10;
-
-/// Where the agent's threads publish.
-#[derive(Debug)]
-pub struct Boards {
-    /// The node.
-    pub state: Board<NodeState>,
-    /// The nodes of the cluster; none without Kubernetes.
-    pub listed: Option<Board<Listed>>,
-    /// The node's routes.
-    pub routes: Board<RoutesState>,
-    /// What pods may send and receive.
-    pub policing: Board<PolicingState>,
-    /// What is known of the peers.
-    pub speaking: Board<Speaking>,
-    /// When credentials end.
-    pub ends: Board<Ends>,
-}
 
 /// Where the NodeConfig comes from.
 #[derive(Debug)]
@@ -92,12 +77,13 @@ pub struct Reports {
 pub struct Answering<H> {
     handler: H,
     reports: Reports,
+    metrics: Arc<Metrics>,
 }
 
 impl<H> Answering<H> {
-    /// `handler`, and `reports` for whoever asks how the node is.
-    pub fn new(handler: H, reports: Reports) -> Answering<H> {
-        Answering { handler, reports }
+    /// `handler`, and `reports` and `metrics` for whoever asks how the node is.
+    pub fn new(handler: H, reports: Reports, metrics: Arc<Metrics>) -> Answering<H> {
+        Answering { handler, reports, metrics }
     }
 }
 
@@ -110,6 +96,12 @@ impl<H: Handler> Handler for Answering<H> {
         match query {
             Query::Node => self.reports.answer(deadline),
             Query::Round => self.reports.look_again(deadline),
+            Query::Metrics => {
+                let page = MetricsPage { text: self.metrics.page() };
+                let failed =
+                    |error: serde_json::Error| Response::failed(Code::Internal.number(), error.to_string(), "");
+                Response::told(&page).unwrap_or_else(failed)
+            }
             Query::Passage(_) => self.handler.answer(query, deadline),
         }
     }
@@ -119,23 +111,21 @@ impl<H: Handler> Handler for Answering<H> {
     }
 }
 
-impl Boards {
-    fn look(&self) -> Snapshot {
-        Snapshot {
-            state: self.state.get(),
-            listed: self.listed.as_ref().map(Board::get),
-            routes: self.routes.get(),
-            policing: self.policing.get(),
-            speaking: self.speaking.get(),
-            ends: self.ends.get(),
-        }
+fn look(boards: &Boards) -> Snapshot {
+    Snapshot {
+        state: boards.state.get(),
+        listed: boards.listed.as_ref().map(Board::get),
+        routes: boards.routes.get(),
+        policing: boards.policing.get(),
+        speaking: boards.speaking.get(),
+        ends: boards.ends.get(),
     }
 }
 
 impl Reports {
     fn answer(&self, deadline: Instant) -> Response {
         let failed = |code: Code, why: String| Response::failed(code.number(), why, "");
-        let snapshot = self.boards.look();
+        let snapshot = look(&self.boards);
         let Ok(usage) = self.ledger.usage(deadline) else {
             let why = "the record is being written and does not get on: its disk is slow or stuck";
             return failed(Code::TryAgainLater, why.into());
@@ -295,7 +285,7 @@ fn families(state: &NodeState, usage: &Usage) -> Vec<Family> {
     let Some(view) = &state.view else { return Vec::new() };
     let (cidr6, cidr4) = (view.config.cidr6.map(|net| net.to_string()), view.config.cidr4.map(|net| net.to_string()));
     let of = |name: &str, range: Option<String>, counts: &FamilyCounts| {
-        let FamilyCounts { allocated, free, resting } = *counts;
+        let FamilyCounts { allocated, free, resting, .. } = *counts;
         range.map(|range| Family { family: name.into(), range, allocated, resting, free })
     };
     let both = [of("ipv6", cidr6, &usage.addresses.ipv6), of("ipv4", cidr4, &usage.addresses.ipv4)];

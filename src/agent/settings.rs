@@ -2,6 +2,7 @@
 //!
 //! Must not know how it is typed: `cli` does.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::agent::routing::bird::Places;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub import: PathBuf,
     /// Where BIRD is, for a node whose NodeConfig has peers.
     pub bird: Places,
+    /// Where metrics can be asked for; none where nobody may.
+    pub metrics: Option<SocketAddr>,
     /// What a line of the log looks like.
     pub log_format: Format,
     /// The least important lines that are written.

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -18,6 +19,7 @@ use signal_hook::iterator::Signals;
 
 use crate::agent::again::Again;
 use crate::agent::board::Board;
+use crate::agent::boards::Boards;
 use crate::agent::draw::KernelDraw;
 use crate::agent::entrance::{Deaf, Entrance};
 use crate::agent::fault::{Fault, Step};
@@ -25,6 +27,9 @@ use crate::agent::history::History;
 use crate::agent::identity::{Identity, Origin};
 use crate::agent::kubernetes::{Following, Kubernetes};
 use crate::agent::ledger::Ledger;
+use crate::agent::metrics::Metrics;
+use crate::agent::metrics::listener;
+use crate::agent::metrics::meters::Meters;
 use crate::agent::node::Node;
 use crate::agent::node::conflist::Conflist;
 use crate::agent::node::gate::Gate;
@@ -41,7 +46,7 @@ use crate::agent::policing::directory::{self, Directory as PolicyDirectory};
 use crate::agent::policing::handle::{Message, Police};
 use crate::agent::policing::policies::{self, Policies};
 use crate::agent::reconcile::{Reconciler, Turn};
-use crate::agent::report::{Answering, Boards, Reports, Whence};
+use crate::agent::report::{Answering, Reports, Whence};
 use crate::agent::requirements::{self, Unfit};
 use crate::agent::routing::Routing;
 use crate::agent::routing::anycast::Anycast;
@@ -61,6 +66,7 @@ use crate::kernel::netlink::changes::{Announcement, Announcements};
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::kube::client::KubeError;
 use crate::kube::explained;
+use crate::process::lock::Lock;
 use crate::process::log;
 use crate::process::notify;
 use crate::record::boot_clock;
@@ -141,6 +147,7 @@ pub struct Opened {
     cni_conf_dir: Option<PathBuf>,
     import: PathBuf,
     bird: Places,
+    metrics: Option<SocketAddr>,
 }
 
 impl Opened {
@@ -178,7 +185,7 @@ impl Opened {
             Some(listener) => listener,
             None => Listener::bind(&settings.socket).map_err(StartError::Bind)?,
         };
-        let Settings { socket, state_dir, pod_cidrs, policy_dir, cni_conf_dir, import, bird, .. } = settings;
+        let Settings { socket, state_dir, pod_cidrs, policy_dir, cni_conf_dir, import, bird, metrics, .. } = settings;
         Ok(Opened {
             began,
             signals,
@@ -192,6 +199,7 @@ impl Opened {
             cni_conf_dir,
             import,
             bird,
+            metrics,
         })
     }
 
@@ -206,6 +214,7 @@ impl Opened {
     /// [`StartError::Thread`], [`StartError::Netlink`], [`StartError::Recovery`] and [`StartError::Kube`].
     pub fn recover(self, identity: Identity) -> Result<Recovered, StartError> {
         let Identity { node_name, origin } = identity;
+        let meters = Arc::new(Meters::default());
         let ledger = Ledger::start(self.store, KernelDraw).map_err(StartError::Thread)?;
         let remover = LinkRemover::start().map_err(StartError::Netlink)?;
         let state = Board::<NodeState>::default();
@@ -235,7 +244,8 @@ impl Opened {
         let elsewhere = kubernetes
             .as_ref()
             .map(|of| elsewhere(node_name.clone(), state.clone(), of.peers.clone(), of.held.clone()));
-        let verbs = Arc::new(verbs.heeding(elsewhere.unwrap_or_default()).recording(history.clone()));
+        let verbs = verbs.heeding(elsewhere.unwrap_or_default()).recording(history.clone()).counted_by(&meters);
+        let verbs = Arc::new(verbs);
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;
         let mut reconciler = Reconciler::new(verbs.clone(), &self.socket, suspicions.clone(), history.clone());
@@ -253,7 +263,8 @@ impl Opened {
             .map(|of| Others::new(node_name.clone(), of.peers.clone(), speaking.clone(), of.held.clone()));
         let routes = kubernetes.as_ref().map(|kubernetes| kubernetes.routes.clone()).unwrap_or_default();
         let routing =
-            Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes.clone());
+            Routing::new(ledger.clone(), state.clone(), suspicions.clone(), drain, others, anycast, routes.clone())
+                .counted_by(&meters);
         let origin = match (&kubernetes, &self.policy_dir) {
             (Some(kubernetes), None) => policies::Origin::Api(kubernetes.wishes.clone()),
             (Some(kubernetes), Some(_)) => {
@@ -275,6 +286,15 @@ impl Opened {
             speaking: speaking.clone(),
             ends: kubernetes.as_ref().map(|kubernetes| kubernetes.ends.clone()).unwrap_or_default(),
         };
+        let metrics = Arc::new(Metrics {
+            meters: meters.clone(),
+            ledger: ledger.clone(),
+            usage: Lock::default(),
+            boards: boards.clone(),
+            watched: kubernetes.as_ref().map(|kubernetes| kubernetes.watched.clone()).unwrap_or_default(),
+            load: OnceLock::new(),
+            client: kubernetes.as_ref().map(|kubernetes| kubernetes.client().clone()),
+        });
         let reports = Reports {
             node: node_name.clone(),
             source: whence,
@@ -292,8 +312,9 @@ impl Opened {
             },
             watched: kubernetes.as_ref().map(|kubernetes| kubernetes.watched.clone()).unwrap_or_default(),
         };
-        let policing = Policing::new(ledger.clone(), state.clone(), peers, policies, police, board, wake);
-        let mut host = Host::new(suspicions, history);
+        let policing =
+            Policing::new(ledger.clone(), state.clone(), peers, policies, police, board, wake).counted_by(&meters);
+        let mut host = Host::new(suspicions, history).counted_by(&meters);
         if leases > 0 {
             // There are pods to serve: what they need of the host and of its routes is kept without a request.
             host.serve();
@@ -325,6 +346,8 @@ impl Opened {
             speaking,
             reports,
             bird: self.bird,
+            metrics,
+            port: self.metrics,
         })
     }
 }
@@ -354,6 +377,9 @@ pub struct Recovered {
     speaking: Board<Speaking>,
     reports: Reports,
     bird: Places,
+    metrics: Arc<Metrics>,
+    /// Where metrics can be asked for.
+    port: Option<SocketAddr>,
 }
 
 impl Recovered {
@@ -374,8 +400,10 @@ impl Recovered {
 
     fn start_all(self) -> io::Result<Serving> {
         let Recovered { ledger, state, mut node, reconciler, routing, policing, woken, .. } = self;
-        let handler = Arc::new(Answering::new(Overheard::new(self.verbs, self.search), self.reports));
+        let handler =
+            Arc::new(Answering::new(Overheard::new(self.verbs, self.search), self.reports, self.metrics.clone()));
         let server = Server::start(self.listener, handler, Limits::default(), notices::to_log())?;
+        self.metrics.load.set(server.load()).ok();
 
         let parts = vec![
             ("ledger", ledger.progress()),
@@ -405,6 +433,11 @@ impl Recovered {
             threads.start("policy-dir", move || directory.run(&woken.directory))?;
         }
         threads.start("bird", move || bird.run(&woken.bird))?;
+        if let Some(address) = self.port {
+            let metrics = self.metrics.clone();
+            // Nobody waits for it at the end.
+            spawn("metrics", move || listener::run(address, Arc::new(move || metrics.page())))?;
+        }
         let following = match self.kubernetes {
             Some(kubernetes) => Some(kubernetes.follow(
                 &threads,

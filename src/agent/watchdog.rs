@@ -151,10 +151,10 @@ mod tests {
 
     #[test]
     fn the_status_is_for_people_and_for_programs() {
-        let family = |allocated, free| FamilyCounts { allocated, free, resting: 3 };
+        let family = |allocated, free| FamilyCounts { allocated, free, usable: free, resting: 3 };
         let addresses = Counts { ipv6: family(12, u64::MAX), ipv4: family(11, 241) };
         assert_eq!(
-            status(&Usage { leases: 12, addresses }, true),
+            status(&Usage { leases: 12, pending: 0, addresses }, true),
             "serving pods: pods=12 held4=11 held6=12 free4=241 free6=~2^64"
         );
         assert_eq!(

@@ -77,6 +77,9 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
             let files: Vec<PathBuf> = given.operands().iter().map(PathBuf::from).collect();
             tell("validate", &operator::validate::run(&files))
         }
+        Asked::Run(Program::Status, given) if wants_metrics(given) => {
+            tell("status", &operator::metrics::run(&given.needed_path(&flags::RECORD_SOCKET)?))
+        }
         Asked::Run(Program::Status, given) => tell("status", &status::run(&status_order(given)?)),
         Asked::Run(Program::Pods, given) => tell("pods", &operator::pods::run(&pods_order(given)?)),
         Asked::Run(Program::Check, given) => tell("check", &check::run(&check_order(given)?)),
@@ -100,6 +103,10 @@ fn tell(verb: &str, told: &Told) -> Exit {
         Exit::Done => told.exit,
         unprinted => unprinted,
     }
+}
+
+fn wants_metrics(given: &Given) -> bool {
+    given.text(&pages::status::OUTPUT).as_deref() == Some(pages::status::PROMETHEUS)
 }
 
 fn status_order(given: &Given) -> Result<status::Order, UsageError> {
@@ -147,6 +154,7 @@ fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
             file: given.needed_path(&pages::agent::BIRD_CONFIG)?,
             socket: given.needed_path(&flags::BIRD_SOCKET)?,
         },
+        metrics: given.address(&pages::agent::METRICS),
         log_format: given.needed(&pages::agent::LOG_FORMAT)?,
         log_level: given.needed(&pages::agent::LOG_LEVEL)?,
     })

@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -173,6 +174,12 @@ fn checked(flag: &Flag, kind: Kind, value: OsString) -> Result<OsString, UsageEr
     if kind == Kind::Socket {
         keeps(value.len() <= SOCKET_MAX, "is longer than the 107 bytes that the path of a socket can have")?;
     }
+    if kind == Kind::Address {
+        let address = value.to_str().and_then(|text| text.parse::<SocketAddr>().ok());
+        let rule =
+            "must be an address and a port, such as 127.0.0.1:9469, [2001:db8::1]:9469, or [::]:9469 for all addresses";
+        keeps(address.is_some_and(|address| address.port() > 0), rule)?;
+    }
     if let Kind::OneOf(words) = kind {
         keeps(words.iter().any(|word| value == *word), &listed(words))?;
     }
@@ -223,6 +230,11 @@ impl Given {
     pub fn needed<T: FromStr>(&self, flag: &Flag) -> Result<T, UsageError> {
         let text = self.text(flag).ok_or(UsageError::NoValue(flag.name))?;
         text.parse().map_err(|_| wrong(flag.name, text.as_ref(), "is not known".into()))
+    }
+
+    /// The address that the flag has; none if it has none.
+    pub fn address(&self, flag: &Flag) -> Option<SocketAddr> {
+        self.text(flag)?.parse().ok()
     }
 
     /// The operands, at most as many as the program takes, where the last does not repeat.

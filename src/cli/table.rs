@@ -110,6 +110,8 @@ pub enum Kind {
     Socket,
     /// A whole number of seconds, at most so many.
     Seconds(u64),
+    /// An address of this host, or of all of them, and a port.
+    Address,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }

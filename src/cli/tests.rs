@@ -40,6 +40,7 @@ fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
         cni_conf_dir: None,
         import: "/var/lib/flock/allocations.json".into(),
         bird: Places { file: "/etc/flock/bird/bird.conf".into(), socket: "/run/flock/bird.ctl".into() },
+        metrics: None,
         log_format: Format::Text,
         log_level: Level::Info,
     };
@@ -49,7 +50,7 @@ fn an_agent_with_one_flag_has_the_defaults_of_the_table() {
 #[test]
 fn every_flag_reaches_what_it_is_for() {
     let line = "--kubeconfig=/k --pod-cidrs --node-name n --socket /s --state-dir d --cni-conf-dir c --import i --bird-config /b \
-                --bird-socket=/c --log-format json \
+                --bird-socket=/c --metrics [::1]:9469 --log-format json \
                 --log-level=debug";
     let expected = Settings {
         source: ConfigSource::Kubeconfig("/k".into()),
@@ -61,6 +62,7 @@ fn every_flag_reaches_what_it_is_for() {
         cni_conf_dir: Some("c".into()),
         import: "i".into(),
         bird: Places { file: "/b".into(), socket: "/c".into() },
+        metrics: Some(([0, 0, 0, 0, 0, 0, 0, 1], 9469).into()),
         log_format: Format::Json,
         log_level: Level::Debug,
     };

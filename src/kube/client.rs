@@ -18,6 +18,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _};
 use ureq::{Agent, AsSendBody, Body, BodyReader, Timeout};
 
 use crate::kube::access::{Access, AccessError, Kubeconfig};
+use crate::kube::asked::Asked;
 use crate::kube::connect::{Names, Tcp, Tls};
 use crate::kube::credentials::{Contents, Credentials, CredentialsError};
 use crate::kube::dates;
@@ -258,6 +259,7 @@ pub struct Client {
     limits: ClientLimits,
     state: Lock<Following>,
     moves: AtomicU64,
+    asked: Asked,
     stop: Arc<Stop>,
     tell: Tell,
 }
@@ -331,6 +333,7 @@ impl Client {
             }),
             limits,
             moves: AtomicU64::new(0),
+            asked: Asked::default(),
             stop,
             tell: Box::new(|_| ()),
         })
@@ -345,6 +348,11 @@ impl Client {
     /// How many times another server has taken the place of the one before. Versions of objects mean nothing to it.
     pub fn moves(&self) -> u64 {
         self.moves.load(Ordering::Acquire)
+    }
+
+    /// How often it has asked each verb, and with what HTTP status it was answered; none where there was no answer.
+    pub fn asked(&self) -> Vec<(&'static str, Option<u16>, u64)> {
+        self.asked.shown()
     }
 
     /// Looks at the kubeconfig as each request does, for times in which there is none.
@@ -378,7 +386,8 @@ impl Client {
             Form::Whole => JSON,
             Form::Metadata => METADATA_LIST,
         };
-        let response = self.respond(&ready, "GET", path_and_query, accept, None, ())?;
+        let response = self.respond(&ready, "GET", path_and_query, accept, None, ());
+        let response = self.counted("list", response)?;
         if response.status() != 200 {
             return Ok(Download::Refused(self.refusal(response)?));
         }
@@ -417,7 +426,8 @@ impl Client {
         };
         let request = self.request(&ready, "GET", path_and_query, accept, None, ())?;
         let request = ready.agent.configure_request(request).timeout_per_read(Some(idle)).build();
-        let response = ready.agent.run(request).map_err(|error| self.error(&ready, error))?;
+        let response = ready.agent.run(request).map_err(|error| self.error(&ready, error));
+        let response = self.counted("watch", response)?;
         self.notice(&response, ready.authorization.as_ref());
         if response.status() == 200 {
             let reader = BufReader::with_capacity(16 << 10, response.into_body().into_reader());
@@ -487,7 +497,13 @@ impl Client {
         body: impl AsSendBody,
         limit: usize,
     ) -> Result<Answer, KubeError> {
-        let response = self.respond(&ready, method, path_and_query, JSON, content_type, body)?;
+        let verb = match method {
+            "PATCH" => "patch",
+            "POST" => "create",
+            "PUT" => "update",
+            _ => "get",
+        };
+        let response = self.counted(verb, self.respond(&ready, method, path_and_query, JSON, content_type, body))?;
         let (status, retry_after) = (response.status().as_u16(), retry_after(&response));
         let mut body = Vec::new();
         let reader = response.into_body().into_reader();
@@ -498,6 +514,15 @@ impl Client {
             return Err(KubeError::Stopped);
         }
         if body.len() > limit { Err(KubeError::TooLong(limit)) } else { Ok(Answer { status, retry_after, body }) }
+    }
+
+    fn counted(
+        &self,
+        verb: &'static str,
+        response: Result<Response<Body>, KubeError>,
+    ) -> Result<Response<Body>, KubeError> {
+        self.asked.count(verb, response.as_ref().ok().map(|response| response.status().as_u16()));
+        response
     }
 
     /// Sends a request that is not a watch, and waits for the head of its answer.

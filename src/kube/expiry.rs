@@ -61,6 +61,9 @@ pub enum Nearness {
 }
 
 impl Kind {
+    /// Each kind.
+    pub const ALL: [Kind; 2] = [Kind::Token, Kind::Certificate];
+
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {

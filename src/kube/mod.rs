@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod account;
+mod asked;
 pub mod client;
 mod connect;
 pub mod credentials;

@@ -7,6 +7,7 @@ pub mod ask;
 pub mod check;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod metrics;
 pub mod pods;
 pub mod record;
 pub mod status;

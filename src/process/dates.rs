@@ -4,6 +4,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Seconds since 1970.
+pub fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// RFC 3339 in UTC, to the millisecond.
 pub fn timestamp(now: SystemTime) -> String {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();

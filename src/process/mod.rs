@@ -8,6 +8,7 @@ pub mod failpoint;
 pub mod foreign_file;
 pub mod lock;
 pub mod log;
+pub mod meter;
 pub mod notify;
 pub mod program;
 pub mod progress;

@@ -110,6 +110,11 @@ impl Gate {
         })
     }
 
+    /// How many are inside.
+    pub(super) fn count(&self) -> usize {
+        self.lock().count
+    }
+
     pub(super) fn leave(&self) {
         self.lock().count -= 1;
         self.changed.wake_all();

@@ -62,6 +62,9 @@ pub enum QueryOp {
     /// Compare record, kernel and host at once, put right what is yours, and tell when that is done.
     #[serde(rename = "ROUND")]
     Round,
+    /// What is counted?
+    #[serde(rename = "METRICS")]
+    Metrics,
 }
 
 /// A question of an operator.
@@ -73,6 +76,8 @@ pub enum Query {
     Node,
     /// [`QueryOp::Round`]
     Round,
+    /// [`QueryOp::Metrics`]
+    Metrics,
 }
 
 impl Query {
@@ -85,6 +90,7 @@ impl Query {
             Query::Passage(passage) => encode(passage),
             Query::Node => encode(&Plain { op: QueryOp::Node }),
             Query::Round => encode(&Plain { op: QueryOp::Round }),
+            Query::Metrics => encode(&Plain { op: QueryOp::Metrics }),
         }
     }
 }
@@ -155,6 +161,7 @@ impl Incoming {
             Ok(Meant { op: QueryOp::Explain }) => Query::Passage(serde_json::from_slice(line)?),
             Ok(Meant { op: QueryOp::Node }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Node)?,
             Ok(Meant { op: QueryOp::Round }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Round)?,
+            Ok(Meant { op: QueryOp::Metrics }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Metrics)?,
             Err(_) => return Err(error),
         };
         Ok(Incoming::Query(query))

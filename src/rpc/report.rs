@@ -1,4 +1,4 @@
-//! How a node is, as the agent answers `NODE` and `flock-agent status -o json` prints it.
+//! How a node is, as the agent answers `NODE` and `flock-agent status -o json` prints it, and its metrics.
 //!
 //! Keys are a promise: further ones may come, and none of these changes its name or its meaning. What an earlier agent does not
 //! say reads as not there, and what a later one says beyond this is passed over. Values only: must not judge anything.
@@ -9,6 +9,14 @@ use crate::rpc::message::Answer;
 
 impl Answer for NodeReport {}
 impl Answer for Rounds {}
+impl Answer for MetricsPage {}
+
+/// The answer to `METRICS`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsPage {
+    /// The page, as Prometheus reads it.
+    pub text: String,
+}
 
 /// The node at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

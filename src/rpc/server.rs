@@ -209,6 +209,11 @@ impl Server {
         Door(self.shared.clone())
     }
 
+    /// How many requests are in service, for whoever counts.
+    pub fn load(&self) -> Load {
+        Load(self.shared.clone())
+    }
+
     /// Puts other handlers in force. Requests in service end with the ones that they began with.
     pub fn swap(&self, handler: Arc<dyn Handler>) {
         *self.shared.handler.lock() = handler;
@@ -248,6 +253,27 @@ impl Shared {
         {
             fs::remove_file(&self.path).ok();
         }
+    }
+}
+
+/// How much there is to do.
+pub struct Load(Arc<Shared>);
+
+impl fmt::Debug for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Load").field(&self.in_service()).finish()
+    }
+}
+
+impl Load {
+    /// Requests in service.
+    pub fn in_service(&self) -> usize {
+        self.0.gate.count()
+    }
+
+    /// Most requests that are in service at once.
+    pub fn most(&self) -> usize {
+        self.0.limits.connections
     }
 }
 

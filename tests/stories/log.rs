@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -200,4 +201,49 @@ fn the_journal_gets_priorities_and_only_where_it_is_the_journal() {
         starts.values().any(|[journal, _]| journal.starts_with("<3>error flock-agent cannot run err=")),
         "{starts:?}"
     );
+}
+
+/// The text of all sources, with the line ends taken out that stand inside of texts and before what a function is given.
+fn sources() -> String {
+    let mut directories = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut all = String::new();
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(&directory).expect("readable").map(|entry| entry.expect("an entry").path()) {
+            match path.is_dir() {
+                true => directories.push(path),
+                false => all += &fs::read_to_string(&path).unwrap_or_default(),
+            }
+        }
+    }
+    let joined = |text: &str, end: &str| {
+        text.split(&format!("{end}\n")).map(str::trim_start).collect::<Vec<_>>().join(end.trim_end_matches('\\'))
+    };
+    joined(&joined(&all, "\\"), "(")
+}
+
+#[test]
+fn the_lines_that_the_page_of_symptoms_shows_are_the_agent_s_own() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/troubleshooting.md");
+    let (page, sources) = (fs::read_to_string(path).expect("text"), sources());
+    let mut shown = 0;
+    for (level, line) in page.lines().filter_map(|line| line.split_once(' ')) {
+        if !["error", "warn", "info"].contains(&level) {
+            continue;
+        }
+        // The fields stand behind the message.
+        let words: Vec<&str> = line.split_whitespace().take_while(|word| !word.contains('=')).collect();
+        let literal = format!("\"{}\"", words.join(" "));
+        let says = ["advice(", "Line::new(Level::Warn, ", "Line::new(self.level, "];
+        let says = says.map(|call| format!("{call}{literal}")).into_iter().chain([format!("log::{level}({literal}")]);
+        assert!(says.into_iter().any(|call| sources.contains(&call)), "no source says {literal} at level {level}");
+        shown += 1;
+    }
+    assert!(shown > 40, "{shown}");
+    // What stands first in a row of a table is what an operator has read somewhere.
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cell = row.split(" | ").next().unwrap_or_default();
+        for words in cell.split('`').skip(1).step_by(2) {
+            assert!(sources.contains(words), "no source says {words:?}");
+        }
+    }
 }

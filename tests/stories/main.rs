@@ -36,6 +36,7 @@ mod kube_client;
 mod limits;
 mod log;
 mod masquerade;
+mod metrics;
 mod netlink_faults;
 mod nftables;
 mod node;

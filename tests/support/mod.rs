@@ -35,6 +35,7 @@ pub mod programs;
 pub mod raw;
 pub mod record;
 pub mod routers;
+pub mod scrape;
 pub mod scripted;
 pub mod share;
 pub mod switch;

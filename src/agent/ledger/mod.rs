@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Instant;
@@ -24,6 +25,7 @@ use crate::agent::ledger::claim::{Begun, Claim};
 use crate::agent::ledger::table::Table;
 use crate::agent::reply::{self, Reply};
 use crate::agent::suspicion::Suspects;
+use crate::process::meter::Histogram;
 use crate::process::progress::Progress;
 use crate::record::boot_clock;
 use crate::record::disk::{Disk, DiskError};
@@ -34,6 +36,9 @@ use model::lease::{Lease, PodName};
 
 /// Most commands that are carried out together: more than there are requests in service.
 const BATCH_MAX: usize = 512;
+
+/// Ends of the ranges of a wait for the disk, in microseconds.
+const SYNCS: &[u64] = &[1_000, 5_000, 25_000, 100_000, 1_000_000, 10_000_000];
 
 /// What an ADD wants recorded.
 #[derive(Debug, Clone)]
@@ -78,6 +83,8 @@ pub struct Ranges {
 pub struct Usage {
     /// Recorded leases, pending ones too.
     pub leases: usize,
+    /// Those of them that are pending.
+    pub pending: usize,
     /// Addresses of both families.
     pub addresses: ipam::Counts,
 }
@@ -138,6 +145,7 @@ impl Turn {
 pub struct Ledger {
     commands: Sender<Command>,
     progress: Progress,
+    syncs: Arc<Histogram>,
 }
 
 impl Ledger {
@@ -151,7 +159,9 @@ impl Ledger {
         R: Draw + Send + 'static,
     {
         let (commands, inbox) = mpsc::channel();
+        let syncs = Arc::new(Histogram::new(SYNCS));
         let mut clerk = Clerk {
+            syncs: syncs.clone(),
             table: Table::new(store, draw),
             claims: HashMap::new(),
             next: VecDeque::new(),
@@ -160,13 +170,18 @@ impl Ledger {
         let progress = Progress::default();
         let theirs = progress.clone();
         thread::Builder::new().name("ledger".into()).spawn(move || clerk.run(&inbox, &theirs))?;
-        Ok(Ledger { commands, progress })
+        Ok(Ledger { commands, progress, syncs })
     }
 
     /// The progress of the thread, which is at work on one batch and rests before the next. However much waits, it rests in between
     /// unless the disk is stuck.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
+    }
+
+    /// How long it has waited for its disk.
+    pub fn syncs(&self) -> &Histogram {
+        &self.syncs
     }
 
     fn ask<T>(&self, deadline: Instant, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Cause> {
@@ -241,6 +256,7 @@ fn ask<T>(
 
 /// What the thread owns.
 struct Clerk<D, R> {
+    syncs: Arc<Histogram>,
     table: Table<D, R>,
     /// Who waits behind each claimed attachment.
     claims: HashMap<Attachment, VecDeque<Turn>>,
@@ -268,7 +284,11 @@ impl<D: Disk + 'static, R: Draw + 'static> Clerk<D, R> {
                 due.extend(self.carry_out(command));
                 self.take_turns(&mut due);
             }
+            let (began, changed) = (Instant::now(), self.table.is_changed());
             let failed = self.table.sync().err();
+            if changed {
+                self.syncs.took(began.elapsed());
+            }
             for answer in due {
                 answer(self, failed.as_ref());
             }

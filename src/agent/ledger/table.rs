@@ -63,7 +63,8 @@ impl<D: Disk, R: Draw> Table<D, R> {
 
     /// How full the node is at `now`, in milliseconds of the boot clock.
     pub(super) fn usage(&self, now: u64) -> Usage {
-        Usage { leases: self.store.leases().count(), addresses: self.ipam.counts(now) }
+        let pending = self.store.leases().filter(|lease| lease.phase == Phase::Pending).count();
+        Usage { leases: self.store.leases().count(), pending, addresses: self.ipam.counts(now) }
     }
 
     /// Puts the node's ranges in force for leases from now on.
@@ -119,6 +120,10 @@ impl<D: Disk, R: Draw> Table<D, R> {
     ///
     /// # Errors
     /// None of it is durable for certain. What needs that is undone, and the rest is in force.
+    pub(super) fn is_changed(&self) -> bool {
+        !self.applied.is_empty()
+    }
+
     pub(super) fn sync(&mut self) -> Result<(), DiskError> {
         let applied = mem::take(&mut self.applied);
         if applied.is_empty() {

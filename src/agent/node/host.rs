@@ -6,10 +6,12 @@
 //! NodeConfig comes from.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::agent::fault::{Fault, Step};
 use crate::agent::history::History;
+use crate::agent::metrics::meters::{Mended, Meters};
 use crate::agent::node::state::{Readiness, Whereabouts};
 use crate::agent::node::survey::{self, Survey};
 use crate::agent::suspicion::{Budget, Suspicions};
@@ -55,6 +57,7 @@ pub struct Host {
     budget: Budget,
     /// Remarks that the last comparison has logged, which need no second line.
     said: BTreeSet<String>,
+    meters: Arc<Meters>,
     unread: Lasting,
     uncompared: Lasting,
     unprepared: Lasting,
@@ -76,6 +79,7 @@ impl Host {
             compare_due: now,
             budget: Budget::new(COMPARISONS, COMPARE_INTERVAL, now),
             said: BTreeSet::new(),
+            meters: Arc::default(),
             unread: Lasting::default(),
             uncompared: Lasting::default(),
             unprepared: Lasting::default(),
@@ -92,6 +96,12 @@ impl Host {
     pub fn hurry(&mut self) {
         self.survey_due = Instant::now();
         self.compare_soon();
+    }
+
+    /// The same, counted by these meters.
+    #[must_use]
+    pub fn counted_by(self, meters: &Arc<Meters>) -> Host {
+        Host { meters: meters.clone(), ..self }
     }
 
     /// Makes the comparison due at once.
@@ -218,7 +228,12 @@ impl Host {
                 },
             };
             match done {
-                Ok(()) => changed.push(difference.to_string()),
+                Ok(()) => {
+                    if self.readiness.is_ready() {
+                        self.meters.mended(Mended::from(difference), 1);
+                    }
+                    changed.push(difference.to_string());
+                }
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }

@@ -731,8 +731,12 @@ mod tests {
     }
 
     fn usage(allocated: u64, free: u64, resting: u64) -> Usage {
-        let family = FamilyCounts { allocated, free, resting };
-        Usage { leases: 1, addresses: Counts { ipv4: family, ipv6: FamilyCounts { free: u64::MAX, ..family } } }
+        let family = FamilyCounts { allocated, free, usable: free, resting };
+        Usage {
+            leases: 1,
+            pending: 0,
+            addresses: Counts { ipv4: family, ipv6: FamilyCounts { free: u64::MAX, ..family } },
+        }
     }
 
     fn config(spec: &str) -> NodeConfig {

@@ -21,12 +21,14 @@ pub mod watches;
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::Ledger;
+use crate::agent::metrics::meters::{Mended, Meters};
 use crate::agent::node::peers::Listed;
 use crate::agent::node::state::NodeState;
 use crate::agent::node::wake::Wake;
@@ -105,6 +107,7 @@ pub struct Policing {
     board: Board<PolicingState>,
     /// Wakes the node's thread, which puts off the CNI configuration until pods can be added.
     wake: Sender<Wake>,
+    meters: Arc<Meters>,
     progress: Progress,
 }
 
@@ -147,8 +150,15 @@ impl Policing {
             state: PolicingState::default(),
             board,
             wake,
+            meters: Arc::default(),
             progress: Progress::default(),
         }
+    }
+
+    /// The same, counted by these meters.
+    #[must_use]
+    pub fn counted_by(self, meters: &Arc<Meters>) -> Policing {
+        Policing { meters: meters.clone(), ..self }
     }
 
     /// The thread's sign of life.
@@ -164,6 +174,7 @@ impl Policing {
             let now = Instant::now();
             // Everything that the last turn has changed is in force here.
             if self.policies.take_revoked() {
+                self.meters.revocations.count();
                 seal_at = Some(now + SEALED_BEHIND);
             }
             if seal_at.take_if(|at| *at <= now).is_some() {
@@ -273,7 +284,8 @@ impl Policing {
                 }
                 return self.uncontested().map_err(refused);
             }
-            log::error("somebody has changed flock's tables, they are put back").with("what", what).write_limited();
+            self.meters.mended(Mended::Table, 1);
+            log::warn("somebody has changed flock's tables, they are put back").with("what", what).write_limited();
         } else if look == Look::Kernel && is_known {
             self.contested = None;
         }
@@ -509,6 +521,9 @@ impl Policing {
     }
 
     fn publish(&self) {
+        self.meters.batches.set(self.tables.batches());
+        let rules = self.tables.in_force().map(|tables| tables.values().flat_map(|table| table.chains.values()));
+        self.meters.rules.set(rules.into_iter().flatten().map(|chain| chain.rules.len() as u64).sum());
         let before = self.board.get();
         if *before != self.state {
             self.board.set(self.state.clone());

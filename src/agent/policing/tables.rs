@@ -25,6 +25,8 @@ pub struct Tables {
     generation: Option<u32>,
     /// The kernel has no tables at all.
     absent: bool,
+    /// How many batches the kernel has taken.
+    batches: u64,
 }
 
 /// What became of a comparison.
@@ -39,12 +41,17 @@ pub enum Compared {
 impl Tables {
     /// Tables of which nothing is known yet. No socket is opened before it is needed.
     pub fn new(keys: &'static [TableKey]) -> Tables {
-        Tables { keys, nft: None, in_force: None, generation: None, absent: false }
+        Tables { keys, nft: None, in_force: None, generation: None, absent: false, batches: 0 }
     }
 
     /// What is in force, as far as it is known.
     pub fn in_force(&self) -> Option<&Ruleset> {
         self.in_force.as_ref()
+    }
+
+    /// How many batches the kernel has taken.
+    pub fn batches(&self) -> u64 {
+        self.batches
     }
 
     /// The number by which the kernel names the socket in its announcements.
@@ -63,7 +70,8 @@ impl Tables {
 
     /// Notes that this kernel has no tables, which is well as long as none is wanted: it is not asked again.
     pub fn are_absent(&mut self) {
-        *self = Tables { in_force: Some(Ruleset::new()), absent: true, ..Tables::new(self.keys) };
+        let batches = self.batches;
+        *self = Tables { in_force: Some(Ruleset::new()), absent: true, batches, ..Tables::new(self.keys) };
     }
 
     /// Whether this kernel has no tables, as far as it was asked.
@@ -227,6 +235,7 @@ impl Tables {
             return Err(error);
         }
         self.generation = None;
+        self.batches += 1;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ pub mod state;
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,7 @@ use ipnet::IpNet;
 use crate::agent::board::Board;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::ledger::Ledger;
+use crate::agent::metrics::meters::{Mended, Meters};
 use crate::agent::neighbours::Neighbours;
 use crate::agent::node::state::{NodeState, View};
 use crate::agent::routing::anycast::Anycast;
@@ -89,6 +91,7 @@ pub struct Routing {
     neighbours: Neighbours,
     budget: Budget,
     state: RoutesState,
+    meters: Arc<Meters>,
     uncompared: Lasting,
     unproxied: Lasting,
     unstaged: Lasting,
@@ -123,6 +126,7 @@ impl Routing {
             neighbours: Neighbours::default(),
             budget: Budget::new(REPAIRS, INTERVAL, Instant::now()),
             state: RoutesState::default(),
+            meters: Arc::default(),
             uncompared: Lasting::default(),
             unproxied: Lasting::default(),
             unstaged: Lasting::default(),
@@ -130,6 +134,12 @@ impl Routing {
             board,
             progress: Progress::default(),
         }
+    }
+
+    /// The same, counted by these meters.
+    #[must_use]
+    pub fn counted_by(self, meters: &Arc<Meters>) -> Routing {
+        Routing { neighbours: self.neighbours.counted_by(meters), meters: meters.clone(), ..self }
     }
 
     /// The thread's sign of life.
@@ -270,7 +280,10 @@ impl Routing {
             true if others::leads_there(&peers, way, hops) => Place::Led,
             true => Place::OfNode,
         };
-        let Outcome { problem, led } = carry_out(&mut conn, &steps, &passing, lost, place);
+        let Outcome { problem, led, done } = carry_out(&mut conn, &steps, &passing, lost, place);
+        if lost {
+            self.meters.mended(Mended::NodeRoute, done);
+        }
         let tried: BTreeSet<RouteKey> = steps.iter().filter_map(added).collect();
         self.led.retain(|key| wanted.routes.contains_key(key) && !tried.contains(key));
         self.led.extend(led);
@@ -360,6 +373,8 @@ struct Outcome {
     problem: Option<String>,
     /// The routes in whose place somebody else's stands that leads to the same node.
     led: BTreeSet<RouteKey>,
+    /// How many steps were done.
+    done: u64,
 }
 
 /// What a route of somebody else's stands in the place of.
@@ -386,10 +401,9 @@ fn carry_out(
     }
     failpoint::pass("routes.change").ok();
     let mut failures = Vec::new();
-    let mut done = 0_usize;
     for (result, step) in conn.carry_out(steps).into_iter().zip(steps) {
         match result {
-            Ok(()) => done += 1,
+            Ok(()) => outcome.done += 1,
             Err(error) if has_passed(step, &error) || passing.concerns(step) => {}
             Err(error) => match (put(step), &error.cause) {
                 (Some((key, way)), Occupied { protocol, hops }) if *protocol != ROUTE_PROTOCOL => {
@@ -408,13 +422,13 @@ fn carry_out(
         }
     }
     failpoint::pass("routes.changed").ok();
-    if done > 0 {
+    if outcome.done > 0 {
         let line = match lost {
             true => log::warn("routes were changed by somebody, and are put back"),
             false => log::info("routes changed"),
         };
         let first = steps.first().map(ToString::to_string);
-        line.number("changes", done).with_some("first", first).write_limited();
+        line.number("changes", outcome.done).with_some("first", first).write_limited();
     }
     if failures.is_empty() {
         return outcome;

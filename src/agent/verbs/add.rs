@@ -74,10 +74,12 @@ impl Verbs {
 
         Step::Intent.begin();
         let view = self.node.state().view.clone().ok_or_else(|| at(Step::Intent)(Cause::NotConfigured))?;
+        let began = Instant::now();
         let wanted =
             self.intent(&conf, (&attachment, pod_args.as_ref()), &view, call.deadline).map_err(at(Step::Intent))?;
         let alone = &wanted.addresses.fixed;
         self.claims.allow(alone, &wanted.anycast, pod.as_ref()).map_err(at(Step::Intent))?;
+        self.meters.step(Step::Intent, began);
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
 
         let new = NewLease {
@@ -93,6 +95,7 @@ impl Verbs {
             any_source: wanted.any_source,
             audit: wanted.audit,
         };
+        let began = Instant::now();
         let Begun { mut claim, warnings } = self.begin(&new, call.deadline)?;
         let warnings = match (warnings, claim.lease()) {
             (Some(warnings), _) => {
@@ -129,6 +132,7 @@ impl Verbs {
                 claim.reserve(new, call.deadline).map_err(at(Step::Reserve))?
             }
         };
+        self.meters.step(Step::Reserve, began);
         tell((&attachment, trace.pod.as_ref()), &warnings);
         trace.addresses = claim.lease().iter().flat_map(|lease| lease.addresses()).collect();
         let wired = self.wire_and_commit(call, &mut claim, &wanted.addresses, &netns);
@@ -153,7 +157,10 @@ impl Verbs {
     fn put_away(&self, note: Note, pod: Option<&PodName>) {
         let attachment = note.attachment.clone();
         let line = match self.notes.done(&[note]) {
-            Ok(()) => log::info("noted delete carried out"),
+            Ok(()) => {
+                self.meters.replayed.count();
+                log::info("noted delete carried out")
+            }
             Err(error) => log::warn("noted delete carried out, and its note stays").with("err", error),
         };
         line.with("op", Verb::Del).about((&attachment, pod)).write_limited();
@@ -177,14 +184,18 @@ impl Verbs {
         netns: &Netns,
     ) -> Result<Admitted, Fault> {
         Step::Wire.begin();
+        let began = Instant::now();
         let (host_index, admitted) = self.wire(claim, wanted, netns, call.deadline)?;
         claim.lease().into_iter().for_each(|lease| self.proxy_for(lease, call.deadline));
+        self.meters.step(Step::Wire, began);
         Step::Commit.begin();
+        let began = Instant::now();
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
         if call.caller_gone() {
             return Err(fail(Cause::CallerGone));
         }
         claim.commit(Some(host_index), call.deadline).map_err(fail)?;
+        self.meters.step(Step::Commit, began);
         Ok(admitted)
     }
 

@@ -100,6 +100,9 @@ impl Verbs {
         let lease = claim.lease().ok_or_else(|| fail(Cause::Unknown(attachment)))?;
         trace.found(Some(lease));
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| fail(e.into()))?;
-        result(lease, &request.netns, prev).and_then(|()| kernel(lease, &netns, call.deadline)).map_err(fail)
+        let began = Instant::now();
+        let compared = result(lease, &request.netns, prev).and_then(|()| kernel(lease, &netns, call.deadline));
+        self.meters.step(Step::Compare, began);
+        compared.map_err(fail)
     }
 }

@@ -4,6 +4,7 @@
 //! Must not end a lease by the list alone.
 
 use crate::agent::fault::{Cause, Fault, Step};
+use crate::agent::metrics::meters::Ending;
 use crate::agent::verbs::takedown::{TakenDown, Unless};
 use crate::agent::verbs::{Verbs, receive};
 use crate::process::failpoint;
@@ -38,6 +39,7 @@ impl Verbs {
             }
             match self.remove(&lease.attachment, &unless, call.deadline) {
                 Ok(TakenDown::Removed) => {
+                    self.meters.ended(Ending::Unknown);
                     log::info("attachment removed that the runtime does not know")
                         .with("op", Verb::Gc)
                         .about(&lease)

@@ -16,6 +16,7 @@ pub mod takedown;
 pub mod wire;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -25,6 +26,7 @@ use crate::agent::fault::{Fault, Step};
 use crate::agent::history::{Failure, History};
 use crate::agent::ledger::Ledger;
 use crate::agent::ledger::claim::Claim;
+use crate::agent::metrics::meters::Meters;
 use crate::agent::node::gate::Gate;
 use crate::agent::node::pods::Pods;
 use crate::agent::policing::handle::Police;
@@ -68,6 +70,7 @@ pub struct Verbs {
     claims: Claims,
     /// How many questions are being answered.
     explaining: AtomicUsize,
+    meters: Arc<Meters>,
     /// Why pods cannot be served, which the runtime asks every few seconds.
     unavailable: Lock<Lasting>,
     /// Keeps which requests have failed.
@@ -132,7 +135,7 @@ impl Handler for Verbs {
     fn answer(&self, query: &Query, deadline: Instant) -> Response {
         match query {
             Query::Passage(passage) => explain::answer(&self.police, &self.explaining, passage, deadline),
-            Query::Node | Query::Round => {
+            Query::Node | Query::Round | Query::Metrics => {
                 Response::failed(Code::Internal.number(), "the question is for another part of the agent", "")
             }
         }
@@ -167,6 +170,7 @@ impl Verbs {
             policing,
             claims: Claims::default(),
             explaining: AtomicUsize::new(0),
+            meters: Arc::default(),
             unavailable: Lock::default(),
             history: History::default(),
         }
@@ -182,6 +186,17 @@ impl Verbs {
     #[must_use]
     pub fn recording(self, history: History) -> Verbs {
         Verbs { history, ..self }
+    }
+
+    /// The same, counted by these meters.
+    #[must_use]
+    pub fn counted_by(self, meters: &Arc<Meters>) -> Verbs {
+        Verbs { meters: meters.clone(), ..self }
+    }
+
+    /// Counts what happens.
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     /// Whether there are routes for `lease` beside those of its link. Most pods have none.
@@ -211,6 +226,7 @@ impl Verbs {
 
     /// Writes the one line that tells what became of a request.
     fn log_request(&self, verb: Verb, trace: &Trace, began: Instant, fault: Option<&Fault>) {
+        self.meters.called(verb, began.elapsed(), fault);
         if verb == Verb::Status {
             return self.log_status(fault);
         }
@@ -297,7 +313,6 @@ pub(crate) mod tests {
     use crate::record::store::Store;
     use model::ipam::Draw;
     use model::nodeconfig;
-    use std::sync::Arc;
 
     struct Zero;
 

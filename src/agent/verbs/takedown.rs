@@ -91,7 +91,9 @@ impl Verbs {
         if done == TakenDown::Removed {
             let ended = self.ended(&claim);
             Step::Release.begin();
+            let began = Instant::now();
             self.released(&ended, claim.release(deadline))?;
+            self.meters.step(Step::Release, began);
         }
         Ok(done)
     }
@@ -124,8 +126,11 @@ impl Verbs {
             }
         }
         Step::Unwire.begin();
+        let began = Instant::now();
         unwire(lease, &self.remover, deadline)?;
-        self.proxy_no_more(lease, deadline).map(|()| TakenDown::Removed)
+        self.proxy_no_more(lease, deadline)?;
+        self.meters.step(Step::Unwire, began);
+        Ok(TakenDown::Removed)
     }
 
     /// Takes back an ADD whose answer was not delivered: the runtime takes it for failed. A DEL may follow, or none; or it was

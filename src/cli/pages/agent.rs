@@ -25,6 +25,7 @@ pub const PAGE: Page = Page {
         &IMPORT,
         &BIRD_CONFIG,
         &flags::BIRD_SOCKET,
+        &METRICS,
         &LOG_FORMAT,
         &LOG_LEVEL,
         &VERSION,
@@ -149,6 +150,14 @@ pub const BIRD_CONFIG: Flag = Flag {
     name: "--bird-config",
     value: Some(Value { name: "FILE", kind: Kind::AbsoluteFile, default: Default::Value("/etc/flock/bird/bird.conf") }),
     help: "if the NodeConfig has a bgp block, write the configuration of BIRD into FILE",
+    ..Flag::SWITCH
+};
+
+/// `--metrics`
+pub const METRICS: Flag = Flag {
+    name: "--metrics",
+    value: Some(Value { name: "ADDRESS", kind: Kind::Address, default: Default::Unset("nowhere") }),
+    help: "where Prometheus may ask for metrics by HTTP, such as [::]:9469 for all addresses of this host",
     ..Flag::SWITCH
 };
 

@@ -5,7 +5,10 @@ use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 
 /// The outputs by name.
-const OUTPUTS: [&str; 1] = ["json"];
+const OUTPUTS: [&str; 2] = ["json", PROMETHEUS];
+
+/// The output that has the metrics and nothing else.
+pub const PROMETHEUS: &str = "prometheus";
 
 /// Longest wait, in seconds.
 const WAIT_MAX: u64 = 600;
@@ -25,10 +28,11 @@ pub const PAGE: Page = Page {
         ("flock-agent status", "how the node is"),
         ("flock-agent status --wait 30 --strict -q", "in a script, after an upgrade: goes on once the node is well"),
         ("flock-agent status -o json", "for programs: names and meanings of keys stay as they are"),
+        ("flock-agent status -o prometheus", "the metrics, for the textfile collector of node_exporter"),
     ],
     files: &[("/run/flock/flock.sock", "where the agent is asked; root only")],
     exits: &[
-        (Exit::Done, "the node is ready"),
+        (Exit::Done, "the node is ready; with -o prometheus, the agent has answered"),
         (Exit::Failed, "it is not, or there is a warning and --strict is given"),
         (Exit::Misused, "the command line is not understood"),
         (Exit::Unanswered, "no agent answers"),

@@ -249,6 +249,8 @@ pub struct FamilyCounts {
     /// Addresses of the node's range that a pod may have and that are neither held, resting nor the host's;
     /// saturating.
     pub free: u64,
+    /// Addresses of the node's range that pods may have; saturating.
+    pub usable: u64,
     /// Resting addresses, also those outside the node's range.
     pub resting: u64,
 }

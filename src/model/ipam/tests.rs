@@ -179,6 +179,7 @@ impl Model {
             FamilyCounts {
                 allocated: self.held.iter().filter(|at| at.is_ipv6() == six).count() as u64,
                 free: allowed.iter().filter(|at| !taken(at)).count() as u64,
+                usable: allowed.iter().filter(|at| !self.reserved.contains(*at)).count() as u64,
                 resting: self.resting.keys().filter(|at| at.is_ipv6() == six).count() as u64,
             }
         };

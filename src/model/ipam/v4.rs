@@ -160,15 +160,16 @@ impl Pool4 {
     }
 
     pub(super) fn counts(&self, now: u64) -> FamilyCounts {
-        let free = match &self.range {
+        let (usable, free) = match &self.range {
             Some(range) if range.net.prefix_len() <= LONGEST => {
                 let (first, last) = usable(&range.net);
-                let blocked = self.book.tally(now, |at| (first..=last).contains(&at)).blocked;
-                (u64::from(last) - u64::from(first) + 1).saturating_sub(blocked)
+                let tally = self.book.tally(now, |at| (first..=last).contains(&at));
+                let all = u64::from(last) - u64::from(first) + 1;
+                (all.saturating_sub(tally.reserved), all.saturating_sub(tally.blocked))
             }
-            _ => 0,
+            _ => (0, 0),
         };
-        FamilyCounts { allocated: self.book.held(), free, resting: self.book.resting(now) }
+        FamilyCounts { allocated: self.book.held(), free, usable, resting: self.book.resting(now) }
     }
 }
 

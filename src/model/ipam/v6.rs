@@ -149,12 +149,14 @@ impl Pool6 {
     }
 
     pub(super) fn counts(&self, now: u64) -> FamilyCounts {
-        let free = self.range.map_or(0, |range| {
+        let (usable, free) = self.range.map_or((0, 0), |range| {
             let block = Block::new(range, range);
-            let blocked = u128::from(self.book.tally(now, |at| block.allows(at)).blocked);
-            u64::try_from(block.usable().saturating_sub(blocked)).unwrap_or(u64::MAX)
+            let tally = self.book.tally(now, |at| block.allows(at));
+            let without =
+                |some: u64| u64::try_from(block.usable().saturating_sub(u128::from(some))).unwrap_or(u64::MAX);
+            (without(tally.reserved), without(tally.blocked))
         });
-        FamilyCounts { allocated: self.book.held(), free, resting: self.book.resting(now) }
+        FamilyCounts { allocated: self.book.held(), free, usable, resting: self.book.resting(now) }
     }
 }
 

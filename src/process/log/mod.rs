@@ -25,6 +25,7 @@ use crate::process::log::line::{Format, Level, Line, Style};
 use crate::process::log::queue::{Entry, Next, Queue};
 use crate::process::log::storms::{Admission, Storms};
 use crate::process::log::writer::{Writer, is_journal, put};
+use crate::process::meter::Meter;
 use model::excerpt::plain;
 
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -32,6 +33,9 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 struct Sink {
     level: Level,
     style: Style,
+    /// Lines of each level that were queued, and that were held back.
+    counts: [(Meter, Meter); 4],
+    dropped: Meter,
     storms: Storms,
     queue: Queue,
 }
@@ -53,7 +57,14 @@ pub fn start(level: Level, format: Format) -> io::Result<()> {
         // The thread waits until this closure has returned the sink.
         started = thread::Builder::new().name("log".into()).spawn(|| SINK.wait().keep_writing()).map(drop);
         let style = Style { format, journal: is_journal() };
-        Sink { level, style, storms: Storms::default(), queue: Queue::default() }
+        Sink {
+            level,
+            style,
+            counts: Default::default(),
+            dropped: Meter::default(),
+            storms: Storms::default(),
+            queue: Queue::default(),
+        }
     });
     panic::set_hook(Box::new(|panic| {
         let said = panic.payload_as_str().unwrap_or_default().chars().take(PANIC_MAX).collect::<String>();
@@ -63,10 +74,31 @@ pub fn start(level: Level, format: Format) -> io::Result<()> {
     started
 }
 
+/// How many lines of one level there were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines that were written, or could not be.
+    pub written: u64,
+    /// Lines that were held back.
+    pub held_back: u64,
+}
+
+/// How many lines of `level` there were.
+pub fn counts(level: Level) -> Counts {
+    let counts = SINK.get().map(|sink| sink.counts_of(level));
+    let counts = counts.map(|(written, held_back)| Counts { written: written.get(), held_back: held_back.get() });
+    counts.unwrap_or_default()
+}
+
+/// How many lines standard error did not take.
+pub fn dropped() -> u64 {
+    SINK.get().map(|sink| sink.dropped.get()).unwrap_or_default()
+}
+
 /// Tells what is held back, and waits until everything is written, or for a second when nobody reads. For the end of the process.
 pub fn flush() {
     if let Some(sink) = SINK.get() {
-        sink.storms.all().iter().for_each(|storm| sink.queue.push(storm.line()));
+        sink.storms.all().iter().for_each(|storm| sink.push(storm.line()));
         sink.queue.settled(LAST_MOMENT);
     }
 }
@@ -114,7 +146,7 @@ impl Line {
     /// Queues the line to be written.
     pub fn write(self) {
         if let Some(sink) = SINK.get().filter(|_| self.wanted) {
-            sink.queue.push(self);
+            sink.push(self);
         }
     }
 
@@ -123,15 +155,34 @@ impl Line {
     pub fn write_limited(self) {
         let Some(sink) = SINK.get().filter(|_| self.wanted) else { return };
         match sink.storms.admit(self.level, self.message, Instant::now()) {
-            Admission::Written(0) => sink.queue.push(self),
-            Admission::Written(held_back) => sink.queue.push(self.number("held_back", held_back)),
-            Admission::HeldBack(Some(told)) => sink.queue.wake_at(told),
-            Admission::HeldBack(None) => {}
+            Admission::Written(0) => sink.push(self),
+            Admission::Written(held_back) => sink.push(self.number("held_back", held_back)),
+            Admission::HeldBack(told) => {
+                sink.counts_of(self.level).1.count();
+                told.into_iter().for_each(|told| sink.queue.wake_at(told));
+            }
         }
     }
 }
 
 impl Sink {
+    fn counts_of(&self, level: Level) -> &(Meter, Meter) {
+        let [error, warn, info, debug] = &self.counts;
+        match level {
+            Level::Error => error,
+            Level::Warn => warn,
+            Level::Info => info,
+            Level::Debug => debug,
+        }
+    }
+
+    fn push(&self, line: Line) {
+        self.counts_of(line.level).0.count();
+        if !self.queue.push(line) {
+            self.dropped.count();
+        }
+    }
+
     /// Writes what waits, for ever. The whole work of the writing thread.
     fn keep_writing(&self) {
         let mut writer = Writer::new(self.style);
@@ -141,7 +192,7 @@ impl Sink {
                 Next::Say(dropped) => writer.write(dropped, None),
                 Next::Alarm => {
                     let (over, next) = self.storms.over(Instant::now());
-                    over.iter().for_each(|storm| self.queue.push(storm.line()));
+                    over.iter().for_each(|storm| self.push(storm.line()));
                     next.into_iter().for_each(|time| self.queue.wake_at(time));
                 }
             }

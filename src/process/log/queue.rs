@@ -57,18 +57,21 @@ impl Queue {
         self.state.lock()
     }
 
-    pub(super) fn push(&self, line: Line) {
+    /// Queues a line. False if there is no room for it.
+    pub(super) fn push(&self, line: Line) -> bool {
         let mut entry = Entry { line, at: SystemTime::now(), dropped: 0 };
         let bytes = entry.line.bytes();
         let mut state = self.lock();
-        if state.entries.len() >= QUEUE_LINES || state.bytes + bytes > QUEUE_BYTES {
-            state.dropped += 1;
-        } else {
+        let has_room = state.entries.len() < QUEUE_LINES && state.bytes + bytes <= QUEUE_BYTES;
+        if has_room {
             entry.dropped = std::mem::take(&mut state.dropped);
             state.bytes += bytes;
             state.entries.push_back(entry);
+        } else {
+            state.dropped += 1;
         }
         self.wake(state);
+        has_room
     }
 
     /// Has the writer told at `time`, unless it is told earlier.
