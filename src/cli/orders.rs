@@ -24,14 +24,15 @@ pub(super) fn installation(given: &Given) -> Order {
 
 /// What `uninstall` is told.
 pub(super) fn removal(given: &Given) -> Order {
-    use pages::uninstall::{BIN_DIR, CNI_BIN_DIR, CNI_CONF_DIR, FORCE, PURGE};
+    use pages::uninstall::{BIN_DIR, CNI_BIN_DIR, CNI_CONF_DIR, FORCE, PACKAGE, PURGE};
     let named = Named {
         runtime: None,
         bin_dir: given.path(&BIN_DIR),
         cni_bin_dir: given.path(&CNI_BIN_DIR),
         cni_conf_dir: given.path(&CNI_CONF_DIR),
     };
-    Order::Uninstall(Uninstall { force: given.has(&FORCE), purge: given.has(&PURGE) }, common(given, named))
+    let uninstall = Uninstall { force: given.has(&FORCE), purge: given.has(&PURGE), by_package: given.has(&PACKAGE) };
+    Order::Uninstall(uninstall, common(given, named))
 }
 
 fn common(given: &Given, named: Named) -> Common {

@@ -82,7 +82,7 @@ fn every_flag_reaches_what_it_is_for() {
         cni_conf_dir: Some("/c".into()),
     };
     assert_eq!(both, Common { named: named(None, "/b"), root: Some("a=b".into()), dry_run: true });
-    assert_eq!(of_uninstall, Uninstall { force: true, purge: false });
+    assert_eq!(of_uninstall, Uninstall { force: true, purge: false, by_package: false });
     let Order::Install(of_install, both) = orders::installation(&given(
         "install --cni-conf --plugin p --runtime crio --bin-dir /opt/bin --cni-bin-dir /x --cni-conf-dir /c",
     )) else {
@@ -138,6 +138,7 @@ fn a_wrong_command_line_is_named() {
         ("install --root=", "--root needs a value"),
         ("install --root a --root=b", "twice"),
         ("uninstall --purge --purge", "twice"),
+        ("uninstall --package --purge", "exclude each other"),
         ("uninstall --purge=yes", "\"--purge=yes\""),
         ("install now", "\"now\""),
         ("install --runtime docker", "--runtime \"docker\": containerd, crio, k3s, rke2, k0s, microk8s or podman"),

@@ -45,6 +45,8 @@ pub struct Uninstall {
     pub force: bool,
     /// Whether the operator's files go, too.
     pub purge: bool,
+    /// Whether the package that has brought flock asks, which removes its files itself.
+    pub by_package: bool,
 }
 
 /// What `install` and `uninstall` have in common.

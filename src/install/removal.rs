@@ -39,6 +39,10 @@ pub(super) fn work(
     };
     let (facts, lock) = host.map_or((plan::Host::default(), None), |seen| (seen.facts, seen.lock));
     let facts = match &package {
+        Some(package) if order.by_package => {
+            remains.files.retain(|(path, _)| !package.owns(path));
+            facts
+        }
         // The package's agent goes on with all that is not a copy of its files.
         Some(package) => {
             remains.leave_to(package);
@@ -48,7 +52,7 @@ pub(super) fn work(
     };
     let (steps, left) = plan::uninstall(&remains, &facts, order.force, order.purge)?;
     let mut notes: Vec<String> = left.iter().map(|left| format!("left {left}")).collect();
-    notes.extend(package.map(|package| format!("left what belongs to {package}")));
+    notes.extend(package.filter(|_| !order.by_package).map(|package| format!("left what belongs to {package}")));
     let pods = facts.attached.len();
     if pods > 0 {
         notes.push(format!(
@@ -57,7 +61,7 @@ pub(super) fn work(
     }
     if steps.is_empty() {
         notes.push("nothing is installed".into());
-    } else if common.root.is_none() {
+    } else if common.root.is_none() && !order.by_package {
         notes.push("next: systemctl daemon-reload".into());
     }
     Ok(Work { steps, notes, lock, held: None })

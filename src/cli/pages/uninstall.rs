@@ -10,7 +10,7 @@ pub const PAGE: Page = Page {
     word: Some("uninstall"),
     summary: "takes flock away again",
     about: Some("Refuses while pods are attached or its services run, and leaves what it did not install."),
-    flags: &[&FORCE, &PURGE, &BIN_DIR, &CNI_BIN_DIR, &CNI_CONF_DIR, &flags::ROOT, &flags::DRY_RUN],
+    flags: &[&FORCE, &PURGE, &PACKAGE, &BIN_DIR, &CNI_BIN_DIR, &CNI_CONF_DIR, &flags::ROOT, &flags::DRY_RUN],
     operands: &[],
     examples: &[("flock-agent uninstall --dry-run", "only says what it would do")],
     files: &[("/etc/flock, /etc/default/flock-agent", "the operator's, which stay unless --purge is given")],
@@ -30,8 +30,20 @@ pub const FORCE: Flag = Flag {
 };
 
 /// `--purge`
-pub const PURGE: Flag =
-    Flag { name: "--purge", help: "remove /etc/flock and /etc/default/flock-agent as well", ..Flag::SWITCH };
+pub const PURGE: Flag = Flag {
+    name: "--purge",
+    help: "remove /etc/flock and /etc/default/flock-agent as well",
+    excludes: &["--package"],
+    ..Flag::SWITCH
+};
+
+/// `--package`
+pub const PACKAGE: Flag = Flag {
+    name: "--package",
+    help: "called by the package of flock that is being removed: its own files stay for it to remove, and the rest goes",
+    excludes: &["--purge"],
+    ..Flag::SWITCH
+};
 
 /// `--cni-bin-dir` of `uninstall`
 pub const CNI_BIN_DIR: Flag = Flag {

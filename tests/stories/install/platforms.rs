@@ -614,6 +614,15 @@ fn beside_a_package_nothing_is_installed_and_only_copies_are_removed() {
         assert!(said.contains("left what belongs to ") && said.ends_with("nothing is installed\n"), "{said}");
         assert_eq!(image.snapshot(), before);
 
+        // The package's own script has all of it removed but its files, and what is the operator's.
+        let image = image_of(&[]);
+        add_package(&image);
+        image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../../cni-conf/01-flock.conflist"));
+        let said = image.run(&dist, "uninstall --package").done();
+        assert!(said.starts_with("removed ") && !said.contains("next: ") && !said.contains("belongs to"), "{said}");
+        assert!(PACKAGED.iter().all(|(path, _)| image.path(path).exists()), "{said}");
+        assert!(!image.path("etc/cni/net.d/01-flock.conflist").exists(), "{said}");
+
         // Copies from before the package.
         let image = image_of(&[]);
         image.run(&dist, "install --cni-conf").done();
