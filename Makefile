@@ -22,7 +22,19 @@ flaky: tools ## Those tests N times in a row beside BUSY busy loops, up to the f
 	@tests/sandbox tests/flaky
 
 build: rust ## Both static binaries
-	@cargo build --release --quiet
+	@dist/build >/dev/null
+
+.PHONY: dist test-dist
+dist: rust ## What a release consists of, for x86_64 and aarch64, into target/dist: tarballs, Debian packages, images, SBOM, sums
+	@demo/need cc:gcc git:git jq:jq dpkg-deb:dpkg gzip:gzip
+	@dist/all
+
+test-dist: tools dist ## Those files as who gets them looks at them: installed under pods, imported, emulated, and built twice with FLOCK_DIST_TWICE=1 (needs root, and Go)
+	@demo/need readelf:binutils lintian:lintian debootstrap:debootstrap minisign:minisign qemu-aarch64-static:qemu-user-static
+	@tests/dist/assets >/dev/null
+	@tests/runtimes/assets >/dev/null
+	@cargo test --no-run --quiet --test dist
+	@cargo test --quiet --test dist -- $(if $(FLOCK_DIST_TWICE),,--skip twice::)
 
 fuzz: tools ## Everything that reads what others wrote, for a minute in all (FUZZ_SECONDS=900 for long)
 	@fuzz/run
@@ -123,7 +135,7 @@ lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test kube --test kernels --test libcni --test metrics --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
+	cargo clippy --quiet --features failpoints --test dist --test kube --test kernels --test libcni --test metrics --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of

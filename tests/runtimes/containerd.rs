@@ -109,7 +109,8 @@ impl ContainerdRelease {
         }
     }
 
-    fn ctr(self) -> String {
+    /// Its own client.
+    pub(crate) fn ctr(self) -> String {
         match self {
             ContainerdRelease::One => "/usr/bin/ctr".to_owned(),
             ContainerdRelease::Two => format!("{}/bin/ctr", assets("runtimes")),

@@ -33,11 +33,16 @@ impl Host {
         boot.arg(Path::new(FLOCK).parent().expect("a directory")).arg(tests.join("systemd"));
         boot.args([format!("{HOST6}/128"), format!("{HOST4}/32")]);
         let host = Host::made_by(&mut boot);
+        host.wait_until_booted();
+        host
+    }
+
+    /// Waits until systemd has started all that it is to start.
+    pub(crate) fn wait_until_booted(&self) {
         wait_for("systemd to have booted", || {
-            let state = host.ask("systemctl is-active multi-user.target");
+            let state = self.ask("systemctl is-active multi-user.target");
             (state.trim() == "active").then_some(())
         });
-        host
     }
 
     /// Boots. The units are installed and not yet enabled; there is a NodeConfig.
