@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::operator::check::finding::{Area, Finding};
 use crate::process::foreign_file;
+use model::desired::Uplink;
 
 /// Longest file that is read, 1 MiB.
 const FILE_MAX: u64 = 1 << 20;
@@ -29,6 +30,9 @@ const NETWORK_MANAGER: [&str; 3] =
 
 /// NetworkManager's own file, which is read before the best of these directories and behind the others.
 const NETWORK_MANAGER_CONF: &str = "etc/NetworkManager/NetworkManager.conf";
+
+/// What networkd takes for a yes.
+const YES: [&str; 6] = ["1", "yes", "true", "on", "y", "t"];
 
 /// The file that keeps networkd away from pods' links.
 const OWN: &str = "05-flock.network";
@@ -50,6 +54,29 @@ pub fn look(root: &Path, links: &[String]) -> Vec<Finding> {
         found.push(Finding::ok(Area::Managers, "neither systemd-networkd nor NetworkManager runs here"));
     }
     found
+}
+
+/// Uplinks of a host that forwards whose advertised default route networkd keeps by itself without being told to: its later
+/// versions take no advertisements on such a host unless they are told.
+pub fn advertised(root: &Path, uplinks: &[Uplink]) -> Vec<Finding> {
+    if !runs(root, "systemd-networkd", "run/systemd/netif/state") {
+        return Vec::new();
+    }
+    let files = by_name(root, &NETWORKD, ".network");
+    let networks: Vec<Network> = files.iter().map(|(name, path)| Network::read(root, path, name)).collect();
+    // The kernel takes no advertisements there, and the route is there all the same.
+    let by_itself = |uplink: &&Uplink| uplink.has_advertised_route && uplink.accept_ra == Some(0);
+    let told = |uplink: &Uplink| networks.iter().any(|network| network.takes_advertisements(&uplink.name));
+    let said = |uplink: &Uplink| {
+        let name = &uplink.name;
+        let what = format!(
+            "systemd-networkd keeps the advertised default route of {name} without being told to: from version 258 on it does not, on \
+             a host that forwards"
+        );
+        let remedy = format!("IPv6AcceptRA=yes in [Network] of the .network file of {name}, and networkctl reload");
+        Finding::warn(Area::Managers, what).cured_by(remedy)
+    };
+    uplinks.iter().filter(by_itself).filter(|uplink| !told(uplink)).map(said).collect()
 }
 
 /// Whether a program runs: by the link that systemd keeps for each unit that is up, or by what the program keeps itself.
@@ -105,6 +132,7 @@ struct Network {
     /// The conditions by their key, each with its patterns.
     conditions: BTreeMap<String, Vec<String>>,
     unmanaged: bool,
+    accepts_advertisements: bool,
 }
 
 impl Network {
@@ -133,12 +161,17 @@ impl Network {
                     let patterns = self.conditions.entry(key.to_owned()).or_default();
                     patterns.extend(value.split_whitespace().map(|word| word.trim_matches('"').to_owned()));
                 }
-                ("Link", "Unmanaged") => {
-                    self.unmanaged = ["1", "yes", "true", "on", "y", "t"].contains(&value.as_str())
-                }
+                ("Link", "Unmanaged") => self.unmanaged = YES.contains(&value.as_str()),
+                ("Network", "IPv6AcceptRA") => self.accepts_advertisements = YES.contains(&value.as_str()),
                 _ => {}
             }
         }
+    }
+
+    /// It is for the uplink of this name, as far as the name tells, and has it take advertisements.
+    fn takes_advertisements(&self, uplink: &str) -> bool {
+        let named = self.conditions.get("Name").is_none_or(|patterns| fits(patterns, uplink));
+        self.accepts_advertisements && named && !self.conditions.is_empty()
     }
 
     /// Whether it is for the veth link of this name. A condition about the host as a whole is taken to hold.
@@ -399,6 +432,30 @@ mod tests {
             ("usr/lib/NetworkManager/conf.d/y.conf", "[keyfile]\nunmanaged-devices+=interface-name:cali*\n"),
         ];
         assert!(Root::new("added", &added).find()[0].what.contains("leaves pods' links alone"));
+    }
+
+    #[test]
+    fn an_uplink_whose_advertisements_networkd_takes_unasked_is_named() {
+        let uplink = |accept_ra, has_advertised_route| Uplink {
+            name: "up0".into(),
+            accept_ra: Some(accept_ra),
+            has_advertised_route,
+            ..Uplink::default()
+        };
+        let found = |name, network, uplink| {
+            let root = Root::new(name, &[NETWORKD_RUNS, ("etc/systemd/network/20-up.network", network)]);
+            advertised(&root.0, &[uplink])
+        };
+        let silent = "[Match]\nName=up*\n[Network]\nDHCP=yes\n";
+        let told = "[Match]\nName=up*\n[Network]\nIPv6AcceptRA=yes\n";
+        let other = "[Match]\nName=up1\n[Network]\nIPv6AcceptRA=yes\n";
+        let named = found("ra-silent", silent, uplink(0, true));
+        assert!(matches!(&named[..], [warn] if warn.what.contains("of up0")), "{named:?}");
+        assert_eq!(found("ra-other", other, uplink(0, true)), named);
+        assert_eq!(found("ra-told", told, uplink(0, true)), []);
+        assert_eq!(found("ra-kernel", silent, uplink(2, true)), []);
+        assert_eq!(found("ra-static", silent, uplink(0, false)), []);
+        assert_eq!(advertised(&Root::new("ra-away", &[]).0, &[uplink(0, true)]), []);
     }
 
     #[test]

@@ -105,6 +105,7 @@ fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
     found.extend(host::look(&scene));
     found.extend(filters(&scene, deadline));
     found.extend(managers::look(Path::new("/"), &scene.link_names()));
+    found.extend(managers::advertised(Path::new("/"), &scene.shows.uplinks));
     found.extend(kube_proxy::look(Path::new("/proc"), &scene.prefixes));
     let files = agent_files(order, scene.recorded.keeper);
     let version = said.report.as_ref().map_or(VERSION, |report| &report.version);
