@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::kube::pem::Pem;
 use crate::kube::secret::Secret;
 use crate::kube::server::Server;
+use model::excerpt::Excerpt;
 
 /// Everything that is needed to make a client.
 #[derive(Debug, Clone)]
@@ -144,9 +145,16 @@ pub enum FieldRule {
     /// Something must be there.
     Required,
     /// The field names an entry of this list that is not there.
-    NoSuchEntry(&'static str),
+    NoSuchEntry {
+        /// The list.
+        list: &'static str,
+        /// What is named.
+        name: Excerpt,
+        /// What the list has instead, in words.
+        there: String,
+    },
     /// More than one entry of the list bears this name.
-    NotUnique(&'static str),
+    NotUnique(&'static str, Excerpt),
     /// The field cannot stand beside this one.
     NotBeside(&'static str),
     /// The field needs this one beside it.
@@ -166,15 +174,15 @@ pub enum FieldRule {
 impl fmt::Display for FieldRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FieldRule::Required => f.write_str("is required"),
-            FieldRule::NoSuchEntry(list) => write!(f, "names an entry that is not in {list}"),
-            FieldRule::NotUnique(list) => write!(f, "names an entry that is more than once in {list}"),
+            FieldRule::Required => f.write_str("is missing"),
+            FieldRule::NoSuchEntry { list, name, there } => write!(f, "is {name}, which is not in {list}: {there}"),
+            FieldRule::NotUnique(list, name) => write!(f, "is {name}, which is more than once in {list}: leave one"),
             FieldRule::NotBeside(other) => write!(f, "cannot be given together with {other}"),
             FieldRule::Needs(other) => write!(f, "needs {other} beside it"),
             FieldRule::NotBase64 => f.write_str("is not base64"),
             FieldRule::NotAUrl => f.write_str("is not the URL of a server, such as https://10.0.0.1:6443"),
             FieldRule::OneOf(values) => write!(f, "must be {values}"),
-            FieldRule::NotSupported => f.write_str("is not supported"),
+            FieldRule::NotSupported => f.write_str("is not supported: use a token, a client certificate or exec"),
             FieldRule::NotOverHttp => f.write_str("is http, and credentials are only sent over https"),
         }
     }

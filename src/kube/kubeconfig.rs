@@ -15,10 +15,15 @@ use crate::kube::access::{Access, AccessError, Auth, ClientCertificate, ExecPlug
 use crate::kube::pem::{Origin, Pem};
 use crate::kube::secret::Secret;
 use crate::kube::server::{Scheme, Server};
+use model::excerpt::Excerpt;
+use model::syntax::{self, Advice};
 use model::text::{self, TextError};
 
 /// The name of the cluster extension that is meant for exec plugins.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
+
+/// Most entries that are named where another one is asked for.
+const OTHERS_MAX: usize = 5;
 
 /// Reads a kubeconfig file.
 ///
@@ -49,7 +54,7 @@ pub fn changed(known: &mut Kubeconfig) -> Result<Option<Access>, AccessError> {
 }
 
 fn from_bytes(bytes: &[u8], path: &Path) -> Result<Access, AccessError> {
-    let text = text::decoded(bytes).map_err(|error| unreadable(path, &error))?;
+    let text = text::decoded(bytes).map_err(|error| unreadable(path, bytes, "", &error))?;
     from_text(&text, path)
 }
 
@@ -58,7 +63,8 @@ fn from_bytes(bytes: &[u8], path: &Path) -> Result<Access, AccessError> {
 /// # Errors
 /// [`AccessError`].
 pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
-    let config: Config = text::document(text).map_err(|error| unreadable(path, &error))?.unwrap_or_default();
+    let config: Config =
+        text::document(text).map_err(|error| unreadable(path, text.as_bytes(), text, &error))?.unwrap_or_default();
     let file = Reading { path, directory: path.parent().unwrap_or(Path::new("/")) };
     // A Secret that holds a kubeconfig, say, is no kubeconfig without a context.
     for (field, value, only) in [("kind", config.kind, "Config"), ("apiVersion", config.api_version, "v1")] {
@@ -70,14 +76,15 @@ pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
     let name = name.ok_or_else(|| file.error("current-context", FieldRule::Required))?;
     let contexts = config.contexts.unwrap_or_default().into_iter().map(|entry| (entry.name, entry.context));
     let context = file.entry("current-context", "contexts", &name, contexts)?;
-    let context = context.ok_or_else(|| file.error("current-context", FieldRule::NoSuchEntry("contexts")))?;
+    let context = context.ok_or_else(|| file.error(format!("contexts[{name}].context"), FieldRule::Required))?;
 
     let cluster_name = context.cluster.filter(|name| !name.is_empty());
     let field = format!("contexts[{name}].cluster");
     let cluster_name = cluster_name.ok_or_else(|| file.error(field.as_str(), FieldRule::Required))?;
     let clusters = config.clusters.unwrap_or_default().into_iter().map(|entry| (entry.name, entry.cluster));
     let cluster = file.entry(&field, "clusters", &cluster_name, clusters)?;
-    let cluster = cluster.ok_or_else(|| file.error(field, FieldRule::NoSuchEntry("clusters")))?;
+    let cluster =
+        cluster.ok_or_else(|| file.error(format!("clusters[{cluster_name}].cluster"), FieldRule::Required))?;
 
     // A context without a user is one for a server that asks for none.
     let user_name = context.user.filter(|name| !name.is_empty());
@@ -91,24 +98,51 @@ pub fn from_text(text: &str, path: &Path) -> Result<Access, AccessError> {
     file.access(&cluster_name, cluster, &user_name.unwrap_or_default(), user)
 }
 
-/// The reader's messages quote values, and values here are secrets. Field names and places come before the first quote.
-fn unreadable(path: &Path, error: &TextError) -> AccessError {
-    let message = error.to_string();
-    let place = match error {
-        TextError::Yaml(error) => error.location(),
-        TextError::Merged(_) => None,
-        TextError::Encoding(_) | TextError::ManyDocuments | TextError::TooMany => {
-            return AccessError::Unreadable { path: path.into(), line: None, message };
+/// Why `bytes`, which are `text` if they are any, are no kubeconfig. The reader's messages quote values, which are secrets here.
+fn unreadable(path: &Path, bytes: &[u8], text: &str, error: &TextError) -> AccessError {
+    let Advice { line, words } = match error {
+        // What is well-formed has a value of the wrong kind.
+        TextError::Yaml(yaml) if text::tree(text).is_ok() && yaml.location().is_some() => {
+            Advice { line: yaml.location().map(|place| place.line()), words: of_wrong_kind(&error.to_string()) }
         }
+        TextError::Merged(_) => Advice { line: None, words: of_wrong_kind(&error.to_string()) },
+        _ => syntax::explained(error, bytes, text),
     };
-    let harmless = message.split(['"', '`', '\'']).next().unwrap_or_default();
-    let harmless = harmless.split(" at line ").next().unwrap_or_default().trim_end();
-    let harmless: String = harmless.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
-    AccessError::Unreadable {
-        path: path.into(),
-        line: place.map(|place| place.line()),
-        message: if harmless.is_empty() { "not a kubeconfig".into() } else { harmless },
+    AccessError::Unreadable { path: path.into(), line, message: words }
+}
+
+/// What a reader says of a value of another kind than is meant, in words, and without the value.
+fn of_wrong_kind(message: &str) -> String {
+    let (place, rest) = match message.split_once("invalid type: ") {
+        Some((place, rest)) => (place.trim_end_matches(": "), rest),
+        None => (message.split(": ").next().filter(|_| message.contains(": ")).unwrap_or_default(), ""),
+    };
+    let place = match place {
+        "" => "a value".into(),
+        place => String::from(Excerpt::line(place.split(['"', '`', '\'']).next().unwrap_or_default(), 200)),
+    };
+    if message.contains("missing field `name`") {
+        return format!("{place} has no name");
     }
+    if message.contains("duplicate field") {
+        return format!("{place} has one field twice: leave one");
+    }
+    let (found, meant) = rest.split_once(", expected ").unwrap_or((rest, ""));
+    let found = match found.split(' ').next().unwrap_or_default() {
+        "string" => "a text",
+        "sequence" => "a list",
+        "map" => "an object",
+        "integer" | "floating" => "a number",
+        "boolean" => "true or false",
+        _ => "something else",
+    };
+    let meant = match meant.split(" at line ").next().unwrap_or_default() {
+        "a string" => "a text is meant",
+        "a sequence" => "a list is meant",
+        "a boolean" => "true or false is meant",
+        _ => "fields are meant",
+    };
+    format!("{place} is {found}, and {meant}")
 }
 
 struct Reading<'a> {
@@ -129,11 +163,25 @@ impl Reading<'_> {
         name: &str,
         entries: impl Iterator<Item = (String, Option<T>)>,
     ) -> Result<Option<T>, AccessError> {
-        let mut found = entries.filter(|(entry, _)| entry == name).map(|(_, content)| content);
-        match (found.next(), found.next()) {
-            (None, _) => Err(self.error(field, FieldRule::NoSuchEntry(list))),
-            (Some(content), None) => Ok(content),
-            (Some(_), Some(_)) => Err(self.error(field, FieldRule::NotUnique(list))),
+        let (mut found, mut others) = (Vec::new(), Vec::new());
+        for (entry, content) in entries {
+            if entry == name {
+                found.push(content);
+            } else if others.len() < OTHERS_MAX {
+                others.push(String::from(Excerpt::of(&entry)));
+            }
+        }
+        let several = found.len() > 1;
+        match found.pop() {
+            Some(_) if several => Err(self.error(field, FieldRule::NotUnique(list, Excerpt::of(name)))),
+            Some(content) => Ok(content),
+            None => {
+                let there = match others.is_empty() {
+                    true => "there is none".into(),
+                    false => format!("there is {}", others.join(", ")),
+                };
+                Err(self.error(field, FieldRule::NoSuchEntry { list, name: Excerpt::of(name), there }))
+            }
         }
     }
 
@@ -494,7 +542,7 @@ mod tests {
     #[test]
     fn errors_name_the_field_and_keep_secrets() {
         for (cluster, user, text) in [
-            ("proxy-url: http://u:hunter2@p", "{}", "clusters[prod].server is required"),
+            ("proxy-url: http://u:hunter2@p", "{}", "clusters[prod].server is missing"),
             (
                 "server: https://u:hunter2@h",
                 "{}",
@@ -529,33 +577,59 @@ mod tests {
                 "users[node].token cannot be given together with username",
             ),
             ("server: h", "token: hunter2\nexec: {}", "users[node].token cannot be given together with exec"),
-            ("server: h", "auth-provider: {name: gcp}", "users[node].auth-provider is not supported"),
-            ("server: h", "as: hunter2", "users[node].as is not supported"),
-            ("server: h", "as-groups: [hunter2]", "users[node].as-groups is not supported"),
-            ("server: h", "as-uid: hunter2", "users[node].as-uid is not supported"),
-            ("server: h", "as-user-extra: {a: [hunter2]}", "users[node].as-user-extra is not supported"),
-            ("server: h", "<<: {auth-provider: {name: hunter2}}", "users[node].auth-provider is not supported"),
-            ("server: h", "<<: {token: [hunter2]}", "invalid type: sequence, expected a string"),
-            ("server: h", "<<: hunter2", "expected a mapping or list of mappings for merging, but found scalar"),
+            (
+                "server: h",
+                "auth-provider: {name: gcp}",
+                "users[node].auth-provider is not supported: use a token, a client certificate or exec",
+            ),
+            ("server: h", "as: hunter2", "users[node].as is not supported: use a token, a client certificate or exec"),
+            (
+                "server: h",
+                "as-groups: [hunter2]",
+                "users[node].as-groups is not supported: use a token, a client certificate or exec",
+            ),
+            (
+                "server: h",
+                "as-uid: hunter2",
+                "users[node].as-uid is not supported: use a token, a client certificate or exec",
+            ),
+            (
+                "server: h",
+                "as-user-extra: {a: [hunter2]}",
+                "users[node].as-user-extra is not supported: use a token, a client certificate or exec",
+            ),
+            (
+                "server: h",
+                "<<: {auth-provider: {name: hunter2}}",
+                "users[node].auth-provider is not supported: use a token, a client certificate or exec",
+            ),
+            ("server: h", "<<: {token: [hunter2]}", "a value is a list, and a text is meant"),
+            (
+                "server: h",
+                "<<: hunter2",
+                "it has aliases that stand for too much, or a merge key << with something else than fields",
+            ),
             (
                 "server: h\ninsecure-skip-tls-verify: sure",
                 "{}",
-                "line 14: clusters[0].cluster.insecure-skip-tls-verify: invalid type: string",
+                "line 14: clusters[0].cluster.insecure-skip-tls-verify is a text, and true or false is meant",
             ),
-            ("server: h", "exec: {apiVersion: x}", "users[node].exec.command is required"),
+            ("server: h", "exec: {apiVersion: x}", "users[node].exec.command is missing"),
             (
                 "server: h",
                 "exec: {command: x, apiVersion: client.authentication.k8s.io/v1alpha1}",
                 "users[node].exec.apiVersion must be client.authentication.k8s.io/v1 or client.authentication.k8s.io/v1beta1",
             ),
+            ("server: h", "token: [hunter2]", "line 17: users[0].user.token is a list, and a text is meant"),
+            ("server: h", "exec: hunter2", "line 17: users[0].user.exec is a text, and fields are meant"),
+            ("server: h", "token: hunter2\ntoken: hunter2", "line 17: users[0].user has one field twice: leave one"),
             (
                 "server: h",
-                "token: [hunter2]",
-                "line 17: users[0].user.token: invalid type: sequence, expected a string",
+                "token: x: hunter2",
+                "line 17: a value with a colon at its end, or before a space, has to stand between quotes, as in 'fd00::'",
             ),
-            ("server: h", "exec: hunter2", "line 17: users[0].user.exec: invalid type: string"),
-            ("server: \"hunter2", "{}", "line 18: found unexpected end of stream"),
-            ("server: {hunter2: x}", "{}", "line 13: clusters[0].cluster.server: invalid type: map, expected a string"),
+            ("server: \"hunter2", "{}", "line 13: a \" is opened here and not closed"),
+            ("server: {hunter2: x}", "{}", "line 13: clusters[0].cluster.server is an object, and a text is meant"),
         ] {
             assert_eq!(refused(cluster, user), text, "{cluster} {user}");
         }
@@ -593,34 +667,39 @@ mod tests {
             ),
             (
                 format!("{good}- name: node\n  user: {{}}\n"),
-                "/k: contexts[here].user names an entry that is more than once in users",
+                "/k: contexts[here].user is \"node\", which is more than once in users: leave one",
             ),
             (
                 good.replace("- name: other", "- name: here"),
-                "/k: current-context names an entry that is more than once in contexts",
+                "/k: current-context is \"here\", which is more than once in contexts: leave one",
             ),
         ] {
             assert_eq!(from_text(&text, Path::new("/k")).expect_err("refused").to_string(), want);
         }
         let error = from_bytes(b"a: \xff", Path::new("/k")).expect_err("refused").to_string();
-        assert!(error.starts_with("/k: byte 3 is neither UTF-8"), "{error}");
+        assert!(error.starts_with("/k: line 1: byte 3, 0xff, is not UTF-8"), "{error}");
     }
 
     #[test]
     fn contexts_that_lead_nowhere() {
         let path = Path::new("/k");
         for (text, want) in [
-            ("", "/k: current-context is required"),
-            ("current-context: ''", "/k: current-context is required"),
-            ("current-context: a", "/k: current-context names an entry that is not in contexts"),
-            ("{current-context: a, contexts: [{name: a, context: {}}]}", "/k: contexts[a].cluster is required"),
+            ("", "/k: current-context is missing"),
+            ("current-context: ''", "/k: current-context is missing"),
+            ("current-context: a", "/k: current-context is \"a\", which is not in contexts: there is none"),
+            (
+                "{current-context: g, contexts: [{name: a}, {name: b}]}",
+                "/k: current-context is \"g\", which is not in contexts: there is \"a\", \"b\"",
+            ),
+            ("{current-context: a, contexts: [{name: a}]}", "/k: contexts[a].context is missing"),
+            ("{current-context: a, contexts: [{name: a, context: {}}]}", "/k: contexts[a].cluster is missing"),
             (
                 "{current-context: a, contexts: [{name: a, context: {cluster: b}}]}",
-                "/k: contexts[a].cluster names an entry that is not in clusters",
+                "/k: contexts[a].cluster is \"b\", which is not in clusters: there is none",
             ),
             (
                 "{current-context: a, contexts: [{name: a, context: {cluster: b, user: c}}], clusters: [{name: b, cluster: {server: h}}]}",
-                "/k: contexts[a].user names an entry that is not in users",
+                "/k: contexts[a].user is \"c\", which is not in users: there is none",
             ),
         ] {
             assert_eq!(from_text(text, path).expect_err("refused").to_string(), want);
