@@ -267,7 +267,7 @@ fn is_listened_to(socket: &Path) -> Result<bool, DiskError> {
 }
 
 /// Whether systemd has this unit up. It keeps a link for each such unit, for its journal; not for one that waits for its restart.
-fn is_up(unit: &str) -> bool {
+pub fn is_up(unit: &str) -> bool {
     let name = Path::new(unit).file_name().unwrap_or_default();
     let mut link = OsString::from("/run/systemd/units/invocation:");
     link.push(name);

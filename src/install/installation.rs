@@ -11,6 +11,8 @@ use rustix::fs::OFlags;
 use crate::bird::conf;
 use crate::install::defaults;
 use crate::install::error::InstallError;
+use crate::install::host;
+use crate::install::managers::MANAGERS;
 use crate::install::order::{Common, Install, ReadFlags};
 use crate::install::package::Package;
 use crate::install::plan::{
@@ -90,6 +92,12 @@ pub(super) fn work(tree: &Tree, order: &Install, common: &Common, read_flags: Re
             notes.push(format!(
                 "missing: {BIRD}; on Debian it is in the package bird2, whose own bird.service has to be disabled"
             ));
+        }
+    }
+    for manager in &MANAGERS {
+        // What stands there otherwise is the operator's.
+        if manager.is_here(tree)? && !tree.exists(Path::new(manager.file))? {
+            wanted.push(file(Path::new(manager.file), manager.content.into(), 0o644));
         }
     }
     let (copies, stuck) = copies(tree, &site)?;
@@ -225,17 +233,23 @@ fn next(tree: &Tree, site: &Site, steps: &[Step], bird: bool, common: &Common) -
         return Ok(None);
     }
     let renewed = |file: &Path| steps.iter().any(|step| step.puts(file));
+    // First, so that nobody takes the links of the first pods.
+    let told = MANAGERS.iter().filter(|manager| renewed(Path::new(manager.file)) && host::is_up(manager.unit));
+    let mut commands: Vec<String> = told.map(|manager| manager.reload.to_owned()).collect();
     let of_services = [SERVICE, SOCKET, DEFAULTS, BIRD_SERVICE, ANNOUNCE_SERVICE, BIRD_CONF].map(Path::new);
-    if !of_services.into_iter().chain([site.agent.as_path()]).any(renewed) {
-        return Ok(Some("nothing to start anew".into()));
+    if of_services.into_iter().chain([site.agent.as_path()]).any(renewed) {
+        // A socket that stays as it is must not be restarted, since callers wait in it.
+        let socket = if renewed(Path::new(SOCKET)) { "flock-agent.socket " } else { "" };
+        commands.push("systemctl daemon-reload".into());
+        commands.push(format!("systemctl enable flock-agent{further}"));
+        commands.push(format!("systemctl restart {socket}flock-agent"));
+        // BIRD is started only if it is not running, after the agent, which writes its configuration.
+        commands.extend(bird.then(|| "systemctl start flock-bird flock-announce".to_owned()));
     }
-    // A socket that stays as it is must not be restarted, since callers wait in it.
-    let socket = if renewed(Path::new(SOCKET)) { "flock-agent.socket " } else { "" };
-    // BIRD is started only if it is not running, after the agent, which writes its configuration.
-    let started = if bird { " && systemctl start flock-bird flock-announce" } else { "" };
-    Ok(Some(format!(
-        "next: systemctl daemon-reload && systemctl enable flock-agent{further} && systemctl restart {socket}flock-agent{started}"
-    )))
+    Ok(Some(match commands[..] {
+        [] => "nothing to start anew".into(),
+        _ => format!("next: {}", commands.join(" && ")),
+    }))
 }
 
 /// Copies of the plugin beside the one at its place, of earlier runs or for another runtime: those that can be renewed, and those

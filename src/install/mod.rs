@@ -8,6 +8,7 @@ pub mod defaults;
 pub mod error;
 pub mod host;
 mod installation;
+pub mod managers;
 pub mod order;
 pub mod package;
 pub mod plan;

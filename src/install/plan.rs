@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::bird::conf::HEADER;
 use crate::install::defaults;
+use crate::install::managers::MANAGERS;
 use crate::install::package::Package;
 use crate::install::tree::Found;
 use cni::conflist;
@@ -251,7 +252,8 @@ impl Remains {
 
     /// Leaves to a package what is its own, and what serves its agent as well as a copy of that.
     pub fn leave_to(&mut self, package: &Package) {
-        let of_both = [DEFAULTS, BIRD_DEFAULTS].into_iter().chain(ENABLED);
+        let of_managers = MANAGERS.iter().map(|manager| manager.file);
+        let of_both = [DEFAULTS, BIRD_DEFAULTS].into_iter().chain(ENABLED).chain(of_managers);
         let shared = |path: &Path| of_both.clone().any(|both| path == Path::new(both)) || path.starts_with(CONFIG_DIR);
         self.files.retain(|(path, _)| !package.owns(path) && !shared(path));
         self.configurations.clear();
@@ -346,6 +348,20 @@ pub fn uninstall(
     steps.extend(host.deleted.iter().map(|(index, name)| Step::RemoveLink { index: *index, name: name.clone() }));
     steps.extend(host.routes.iter().cloned().map(Step::Route));
     steps.extend(host.unreachable.iter().copied().map(Step::RemoveUnreachable));
+    for manager in &MANAGERS {
+        let file = Path::new(manager.file);
+        match remains.at(file) {
+            Found::Nothing => {}
+            Found::File { content, .. } if content == manager.content.as_bytes() => {
+                if host.attached.is_empty() {
+                    steps.push(Step::Remove(file.into()));
+                } else {
+                    left.push(format!("{}: it keeps {} away from the links of pods", manager.file, manager.unit));
+                }
+            }
+            _ => left.push(format!("{}: yours", manager.file)),
+        }
+    }
     if host.attached.is_empty() {
         steps.extend(host.tables.iter().copied().map(Step::RemoveTable));
     } else {
@@ -467,6 +483,7 @@ mod tests {
             panic!("not written")
         };
         files.push((DEFAULTS.into(), file(&text)));
+        files.extend(MANAGERS.iter().map(|manager| (manager.file.into(), file(manager.content))));
         files.extend([BIRD_CONF, BIRD_CONF_NEW].map(|path| (path.into(), file(&format!("{HEADER}\n…")))));
         Remains {
             leftovers: vec!["/opt/cni/bin/.flock.1-2.tmp".into()],
@@ -514,6 +531,8 @@ mod tests {
             "link flock0badcafe",
             "nexthop 7",
             "route unreachable 2001:db8::/64",
+            MANAGERS[0].file,
+            MANAGERS[1].file,
             "table inet flock",
             RUN_DIR,
             AGENT,
@@ -559,6 +578,10 @@ mod tests {
         let (steps, left) = uninstall(&installed(), &without_agent, true, false).expect("forced");
         assert!(!steps.iter().any(|step| matches!(step, Step::RemoveTable(_))), "nobody is opened");
         assert!(left.iter().any(|line| line.ends_with("nft delete table inet flock ends that")), "{left:?}");
+        for manager in &MANAGERS {
+            assert!(!steps.contains(&Step::Remove(manager.file.into())), "nobody takes the links of living pods");
+            assert!(left.iter().any(|line| line.starts_with(manager.file)), "{left:?}");
+        }
         let speaking = Host { speaking: true, ..without_agent };
         assert_eq!(uninstall(&installed(), &speaking, true, false), Err(Refusal::Speaking));
     }
@@ -575,7 +598,8 @@ mod tests {
         assert_eq!(steps, [Step::Remove("/opt/cni/bin/.flock.1-2.tmp".into())]);
         remains.files.push((BIRD_DEFAULTS.into(), file("BIRD_FLAGS=-u nobody")));
         let (_, left) = uninstall(&remains, &Host::default(), false, false).expect("nothing is in the way");
-        let operators = [DEFAULTS, BIRD_DEFAULTS, "/etc/flock/node.yaml", BIRD_CONF];
+        let operators =
+            [DEFAULTS, BIRD_DEFAULTS, "/etc/flock/node.yaml", BIRD_CONF, MANAGERS[0].file, MANAGERS[1].file];
         for path in ["/opt/cni/bin/flock", AGENT, SOCKET, SERVICE, BIRD_SERVICE].into_iter().chain(operators) {
             assert!(left.iter().any(|line| line.starts_with(&format!("{path}: "))), "{path}: {left:?}");
         }

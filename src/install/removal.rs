@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use crate::install::defaults;
 use crate::install::error::InstallError;
 use crate::install::host;
+use crate::install::managers::MANAGERS;
 use crate::install::order::{Common, ReadFlags, Uninstall};
 use crate::install::package::Package;
 use crate::install::plan::{
     self, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_CONF_NEW, BIRD_DEFAULTS, BIRD_DIR, BIRD_SERVICE, CONFIG_DIR, DEFAULTS,
-    ENABLED, Remains, SERVICE, SOCKET,
+    ENABLED, Remains, SERVICE, SOCKET, Step,
 };
 use crate::install::runtime;
 use crate::install::runtime::places::CONF_DIR;
@@ -62,7 +63,10 @@ pub(super) fn work(
     if steps.is_empty() {
         notes.push("nothing is installed".into());
     } else if common.root.is_none() && !order.by_package {
-        notes.push("next: systemctl daemon-reload".into());
+        let gone = |file: &str| steps.contains(&Step::Remove(file.into()));
+        let told = MANAGERS.iter().filter(|manager| gone(manager.file) && host::is_up(manager.unit));
+        let commands: Vec<&str> = told.map(|manager| manager.reload).chain(["systemctl daemon-reload"]).collect();
+        notes.push(format!("next: {}", commands.join(" && ")));
     }
     Ok(Work { steps, notes, lock, held: None })
 }
@@ -94,8 +98,9 @@ fn look(tree: &Tree, common: &Common, written_to: Option<&Path>) -> Result<Remai
     remains.plugins = site::plugins(named.cni_bin_dir.as_deref(), &here);
     remains.agents = site::agents(tree, named.bin_dir.as_deref())?;
     let fixed = [SERVICE, SOCKET, BIRD_SERVICE, ANNOUNCE_SERVICE, DEFAULTS].map(Path::new);
+    let of_managers = MANAGERS.iter().map(|manager| Path::new(manager.file));
     let programs = remains.agents.iter().chain(&remains.plugins).map(PathBuf::as_path);
-    for file in fixed.into_iter().chain(programs) {
+    for file in fixed.into_iter().chain(of_managers).chain(programs) {
         remains.leftovers.extend(tree.leftovers(file)?);
         remains.files.push((file.into(), tree.look(file)?));
     }

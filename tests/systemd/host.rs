@@ -18,7 +18,7 @@ const UNITS: &str = "/etc/systemd/system";
 /// A node before anybody has thought of flock, with what flock would set on it.
 pub(crate) fn bare() -> Host {
     let host = Host::with_systemd();
-    host.run("mkdir -p /opt/cni/bin /etc/default");
+    host.run("mkdir -p /opt/cni/bin /etc/default /etc/systemd/network");
     host.run("rmdir /etc/flock");
     host.run("sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
     succeed(&mut host.inside("hostname host001"));

@@ -100,3 +100,41 @@ fn an_agent_that_holds_its_own_socket_is_followed_by_one_to_which_systemd_hands_
     host.del(&witness).program(PLUGIN).done();
     host.assert_empty();
 }
+
+#[test]
+fn on_a_host_of_k3s_the_agent_starts_before_it_and_writes_where_it_looks() {
+    const CONFLIST: &str = "/var/lib/rancher/k3s/agent/etc/cni/net.d/01-flock.conflist";
+    let host = bare();
+    host.write(
+        "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+        "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/var/lib/rancher/k3s/data/cni']\n\
+         conf_dir = '/var/lib/rancher/k3s/agent/etc/cni/net.d'\n",
+    );
+    host.write(
+        "/etc/systemd/system/k3s.service",
+        "[Service]\nType=exec\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n",
+    );
+    let pod = host.pod("p");
+    let before = host.everything();
+    let said = host.run(&format!("{FLOCK_AGENT} install --cni-conf"));
+    assert!(said.contains("runtime: k3s (/var/lib/rancher/k3s/agent/etc/containerd/config.toml); "), "{said}");
+    host.write("/etc/flock/node.yaml", &node_config(CIDR6, CIDR4));
+    host.do_next(&said);
+    wait_for("the CNI configuration", || host.path(CONFLIST).exists().then_some(()));
+    assert!(host.property("k3s.service", "After").split(' ').any(|unit| unit == "flock-agent.service"));
+    let plugin = "/var/lib/rancher/k3s/data/cni/flock";
+    let attached = host.add(&pod).program(plugin).result();
+    // What it has lost is there at once when the agent is told to look.
+    host.run(&format!("ip route del {}/32 dev {}", attached.ipv4().expect("IPv4"), attached.host_link()));
+    host.systemctl("reload flock-agent");
+    wait_for("the route", || {
+        host.run(&format!("ip route show {}", attached.ipv4().expect("IPv4"))).contains("flock").then_some(())
+    });
+    pod.assert_pings(host_addresses());
+    host.del(&pod).program(plugin).done();
+    host.systemctl("disable --now flock-agent.service flock-agent.socket");
+    let said = host.run("flock-agent uninstall --purge");
+    assert!(said.contains(&format!("removed {CONFLIST}\n")), "{said}");
+    let after = host.everything();
+    assert_eq!(before.symmetric_difference(&after).collect::<Vec<_>>(), Vec::<&String>::new());
+}

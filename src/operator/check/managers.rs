@@ -37,8 +37,8 @@ const YES: [&str; 6] = ["1", "yes", "true", "on", "y", "t"];
 /// The file that keeps networkd away from pods' links.
 const OWN: &str = "05-flock.network";
 
-/// What keeps NetworkManager away from them.
-const UNMANAGED: &str = "printf '[keyfile]\\nunmanaged-devices+=interface-name:flock*\\n' > /etc/NetworkManager/conf.d/flock.conf\n\
+/// What keeps NetworkManager away from them: a section of its own, since a later file's unmanaged-devices= would take its place.
+const UNMANAGED: &str = "printf '[device-flock]\\nmatch-device=interface-name:flock*\\nmanaged=0\\n' > /etc/NetworkManager/conf.d/flock.conf\n\
                          systemctl reload NetworkManager";
 
 /// What the programs that run on the host below `root` would do with the links of these names.

@@ -37,7 +37,7 @@ impl Machine {
         // What flock would set is set, so that the host can be compared as a whole. One test looks at this.
         let script = "for dir in /etc /opt /usr/local $(find /usr/lib/cni /usr/libexec/cni -maxdepth 0 2>/dev/null); do \
                       mount -t tmpfs tmpfs $dir; done; \
-                      mkdir -p /etc/systemd/system /etc/default /etc/cni/net.d /opt/cni/bin /usr/local/bin; rmdir /run/flock; \
+                      mkdir -p /etc/systemd/system /etc/systemd/network /etc/NetworkManager/conf.d /etc/default /etc/cni/net.d /opt/cni/bin /usr/local/bin; rmdir /run/flock; \
                       sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1";
         succeed(host.command("sh").args(["-ec", script]));
         Machine { host, dist }

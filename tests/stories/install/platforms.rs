@@ -687,3 +687,31 @@ fn an_image_from_scratch_is_enough_for_the_plugin_alone() {
     assert_eq!(run.done(), "installed /opt/cni/bin/flock\n");
     assert!(fs::read(image.path(USUAL_PLUGIN)).expect("there") == fs::read(dist.plugin()).expect("there"));
 }
+
+#[test]
+fn managers_of_links_are_kept_away_from_those_of_pods_where_they_are() {
+    const NETWORKD: (&str, &str) = ("etc/systemd/network/05-flock.network", "usr/lib/systemd/systemd-networkd");
+    const NETWORK_MANAGER: (&str, &str) = ("etc/NetworkManager/conf.d/flock.conf", "usr/sbin/NetworkManager");
+    let dist = Dist::new("managers");
+    for here in [&[][..], &[NETWORKD], &[NETWORK_MANAGER], &[NETWORKD, NETWORK_MANAGER]] {
+        let programs: Vec<(&str, &str)> = here.iter().map(|(_, program)| (*program, "")).collect();
+        let image = image_of(&programs);
+        image.run(&dist, "install").done();
+        for manager in [NETWORKD, NETWORK_MANAGER] {
+            assert_eq!(image.path(manager.0).exists(), here.contains(&manager), "{}", manager.0);
+        }
+        let said = image.run(&dist, "install").done();
+        assert!(said.contains("nothing to do"), "{said}");
+        image.run(&dist, "uninstall").done();
+        assert!([NETWORKD, NETWORK_MANAGER].iter().all(|(file, _)| !image.path(file).exists()));
+
+        // What an operator has made of it is his.
+        here.iter().for_each(|(file, _)| image.write(file, "# mine\n"));
+        image.run(&dist, "install").done();
+        let said = image.run(&dist, "uninstall").done();
+        for (file, _) in here {
+            assert_eq!(text_of(&image, file), "# mine\n");
+            assert!(said.contains(&format!("left /{file}: yours\n")), "{said}");
+        }
+    }
+}
