@@ -52,8 +52,8 @@ impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mistake::Access(AccessError::NotInPod(_)) => f.write_str(
-                "neither --kubeconfig nor --node-config is given, and this is not a pod of a cluster; flock-agent --help lists \
-                 the flags",
+                "neither --kubeconfig nor --node-config is given, and this is not a pod of a cluster; flock-agent run --help \
+                 lists the flags",
             ),
             Mistake::Access(error) => f.write_str(&explained(error)),
             Mistake::NodeName { given: true, name, why } => {

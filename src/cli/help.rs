@@ -1,15 +1,29 @@
-//! The help of a program, from the tables: everything that there is to say about it, in lines that fit a terminal.
+//! The help, from the tables: which programs there are, and everything that there is to say about one, in lines that fit a terminal.
 //!
 //! Must not hold a word about any program itself.
 
+use crate::cli::misuse::listed;
 use crate::cli::pages::PAGES;
-use crate::cli::table::{Default, Flag, Kind, Operand, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 
 /// Longest line, in characters.
 const WIDTH: usize = 80;
 
 /// Where descriptions begin, in characters.
 const COLUMN: usize = 24;
+
+/// What `flock-agent --help` prints: every program with one line, in groups.
+pub fn overview() -> String {
+    let mut text = wrapped("flock-agent: flock, a routed pod network, on this node.", 0);
+    text += "\nUsage: flock-agent COMMAND [flags]\n";
+    for group in Group::ALL {
+        text += &format!("\n{}:\n", group.title());
+        for page in PAGES.iter().filter(|page| page.group == group) {
+            text += &row(page.word, page.summary);
+        }
+    }
+    text + "\nflock-agent help COMMAND says everything about one.\n"
+}
 
 /// What `--help` prints for a program, with its last line end.
 pub fn text(program: Program) -> String {
@@ -21,20 +35,12 @@ fn page_text(page: &Page, flags: &[&Flag]) -> String {
     if let Some(about) = page.about {
         text += &wrapped(about, 0);
     }
-    text += &format!("\nUsage: {} [flags]{}\n", page.command(), operands(page));
-    let mut others = String::new();
-    for other in PAGES.iter().filter(|_| page.word.is_none()) {
-        if let Some(word) = other.word {
-            text += &format!("       {} [flags]{}\n", other.command(), operands(other));
-            others += &row(word, other.summary);
-        }
-    }
+    text += &format!("\nUsage: {}\n", page.usage());
     let about_files: String = page.files.iter().map(|(path, what)| block(path, what)).collect();
     let about_examples: String = page.examples.iter().map(|(line, what)| block(line, what)).collect();
     for (title, rows) in [
-        ("Other programs, each with its own --help", others),
         ("Arguments", page.operands.iter().map(|operand| row(operand.name, operand.help)).collect()),
-        ("Flags", flags.iter().map(|flag| row(&named(flag), &described(flag))).collect()),
+        ("Flags", flags.iter().map(|flag| row(&typed(flag), &described(flag))).collect()),
         ("Examples", about_examples),
         ("Files", about_files),
         ("Exit codes", page.exits.iter().map(|(exit, what)| row(&exit.code().to_string(), what)).collect()),
@@ -46,15 +52,6 @@ fn page_text(page: &Page, flags: &[&Flag]) -> String {
     text
 }
 
-/// What stands behind the flags.
-fn operands(page: &Page) -> String {
-    let word = |operand: &Operand| match operand.needed {
-        true => format!(" {}", operand.name),
-        false => format!(" [{}]", operand.name),
-    };
-    page.operands.iter().map(word).collect()
-}
-
 /// A flag as it is typed: `--socket PATH`.
 pub fn named(flag: &Flag) -> String {
     match &flag.value {
@@ -63,11 +60,19 @@ pub fn named(flag: &Flag) -> String {
     }
 }
 
+/// A flag with its one-letter form: `-h, --help`.
+pub fn typed(flag: &Flag) -> String {
+    match flag.letter {
+        Some(letter) => format!("-{letter}, {}", named(flag)),
+        None => named(flag),
+    }
+}
+
 /// What a flag does, and what counts without it.
 fn described(flag: &Flag) -> String {
     let Some(Value { kind, default, .. }) = &flag.value else { return flag.help.into() };
     let words = match kind {
-        Kind::OneOf(words) => format!(": {}", crate::cli::reader::listed(words)),
+        Kind::OneOf(words) => format!(": {}", listed(words)),
         _ => String::new(),
     };
     let default = match default {

@@ -5,6 +5,7 @@
 
 pub mod flags;
 pub mod help;
+pub mod misuse;
 mod orders;
 pub mod pages;
 pub mod reader;
@@ -21,8 +22,9 @@ use crate::agent::explain::{self, Source, Words};
 use crate::agent::routing::bird::Places;
 use crate::agent::routing::commands;
 use crate::agent::settings::{ConfigSource, Settings};
-use crate::cli::reader::{Asked, Given, UsageError};
-use crate::cli::table::{Page, Program};
+use crate::cli::misuse::{Misuse, UsageError};
+use crate::cli::reader::{Asked, Given};
+use crate::cli::table::Program;
 use crate::install;
 use crate::install::order::AgentPlaces;
 use crate::operator::table::Heads;
@@ -33,23 +35,31 @@ use model::excerpt::plain;
 
 /// Runs what the command line of this process asks for, to its end.
 pub fn run() -> ExitCode {
-    let (program, arguments) = reader::program(std::env::args_os().skip(1).collect());
-    let asked = reader::read(program, arguments);
-    let exit = match asked.and_then(|asked| carry_out(&asked)) {
-        Ok(exit) => exit,
-        Err(error) => {
-            let command = program.page().map(Page::command).unwrap_or_default();
-            log::last_words(format!("flock-agent: {error}; {command} --help lists the flags\n"));
-            Exit::Misused
+    let asked = reader::line(std::env::args_os().skip(1).collect());
+    let exit = asked.and_then(|asked| {
+        let of = |error| Misuse { error, program: asked.program() };
+        carry_out(&asked).map_err(of)
+    });
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(misuse) => {
+            log::last_words(format!("flock-agent: {misuse}\n"));
+            Exit::Misused.into()
         }
-    };
-    exit.into()
+    }
 }
 
 fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
     Ok(match asked {
+        Asked::Overview => print(&help::overview()),
         Asked::Help(program) => print(&help::text(*program)),
-        Asked::Version => print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n")),
+        Asked::Version | Asked::Run(Program::Version, _) => {
+            print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
+        Asked::Run(Program::Help, given) => match given.operands() {
+            [] => print(&help::overview()),
+            words => print(&help::text(reader::named(words)?)),
+        },
         Asked::Run(Program::Agent, given) => agent::run(agent_settings(given)?),
         Asked::Run(Program::Install, given) => install::run(&orders::installation(given), agent_places),
         Asked::Run(Program::Uninstall, given) => install::run(&orders::removal(given), agent_places),

@@ -4,13 +4,13 @@
 //! Must not know any flag by its name, but those that every program has.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::cli::flags::HELP;
+use crate::cli::misuse::{Misuse, UsageError, listed};
 use crate::cli::pages::PAGES;
 use crate::cli::pages::agent::VERSION;
 use crate::cli::table::{Default, Flag, Kind, Operand, Program};
@@ -19,6 +19,8 @@ use cni::netconf::SOCKET_MAX;
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Asked {
+    /// The list of all programs.
+    Overview,
     /// The help of a program.
     Help(Program),
     /// The version.
@@ -34,59 +36,52 @@ pub struct Given {
     operands: Vec<OsString>,
 }
 
-/// A command line that is not understood.
-#[derive(Debug, PartialEq, Eq)]
-pub enum UsageError {
-    /// No such flag, and no operand is expected.
-    Unknown(String),
-    /// The flag or operand needs a value and has none.
-    NoValue(&'static str),
-    /// The flag is given twice.
-    Twice(&'static str),
-    /// The flag cannot have this value.
-    Value {
-        /// The flag.
-        flag: &'static str,
-        /// The value.
-        value: String,
-        /// What the value can be.
-        rule: String,
-    },
-    /// Two flags contradict each other.
-    Both(&'static str, &'static str),
-    /// A flag means nothing without another one.
-    Alone(&'static str, &'static str),
-}
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UsageError::Unknown(argument) => write!(f, "unknown argument {argument:?}"),
-            UsageError::NoValue(name) => write!(f, "{name} needs a value"),
-            UsageError::Twice(flag) => write!(f, "{flag} is given twice"),
-            UsageError::Value { flag, value, rule } => write!(f, "{flag} {value:?}: {rule}"),
-            UsageError::Both(one, other) => write!(f, "{one} and {other} exclude each other"),
-            UsageError::Alone(one, other) => write!(f, "{one} needs {other} beside it"),
-        }
+/// Reads what stands behind `flock-agent`. Without the name of a program, the daemon is meant, or help about all of them.
+///
+/// # Errors
+/// The first thing that is not understood.
+pub fn line(arguments: Vec<OsString>) -> Result<Asked, Misuse> {
+    let (named, rest) = program(arguments).map_err(|error| Misuse { error, program: None })?;
+    let program = named.unwrap_or(Program::Agent);
+    match read(program, rest) {
+        Ok(Asked::Help(_)) if named.is_none() => Ok(Asked::Overview),
+        Ok(asked) => Ok(asked),
+        Err(error) => Err(Misuse { error, program: Some(program) }),
     }
 }
 
-impl std::error::Error for UsageError {}
-
-/// The program that the first arguments name, and the arguments that are left for it.
-pub fn program(arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
+/// The program that the first arguments name, none if the first of them is a flag, and the arguments that are left for it.
+///
+/// # Errors
+/// The first argument is the name of no program.
+pub fn program(mut arguments: Vec<OsString>) -> Result<(Option<Program>, Vec<OsString>), UsageError> {
     for page in PAGES {
-        let words: Vec<&str> = page.word.into_iter().flat_map(|words| words.split(' ')).collect();
-        let named = arguments.get(..words.len()).is_some_and(|first| first.iter().eq(words.iter()));
-        if named && !words.is_empty() {
-            return (page.program, arguments.into_iter().skip(words.len()).collect());
+        let words = page.word.split(' ').count();
+        if arguments.iter().take(words).eq(page.word.split(' ')) {
+            return Ok((Some(page.program), arguments.split_off(words)));
         }
     }
-    (Program::Agent, arguments)
+    match arguments.first().filter(|word| !word.as_bytes().starts_with(b"-")) {
+        None => Ok((None, arguments)),
+        Some(word) => Err(UsageError::no_command(word)),
+    }
 }
 
-/// Reads the arguments of a program. Values stand behind the flag or behind a `=`. A flag for help or version is obeyed
-/// as soon as it is met.
+/// The program whose whole name this is.
+///
+/// # Errors
+/// There is none.
+pub fn named(words: &[OsString]) -> Result<Program, UsageError> {
+    match program(words.to_vec())? {
+        (Some(program), rest) if rest.is_empty() => Ok(program),
+        (_, rest) => {
+            Err(rest.first().map_or(UsageError::NoValue("COMMAND"), |word| UsageError::no_operand(Program::Help, word)))
+        }
+    }
+}
+
+/// Reads the arguments of a program. Values stand behind the flag or behind a `=`, and nothing behind `--` is a flag. A flag for
+/// help or version is obeyed as soon as it is met.
 ///
 /// # Errors
 /// The first thing that is not understood.
@@ -101,20 +96,28 @@ pub(super) fn read_by(
     operands: &'static [Operand],
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Asked, UsageError> {
-    let mut given = Given::default();
+    let (mut given, mut only_operands) = (Given::default(), false);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let (name, inline) = split(&argument);
-        let Some(flag) = flags.iter().copied().find(|flag| is_called(flag, &name, inline.is_some())) else {
-            let is_one_too_many =
-                given.operands.len() >= operands.len() && !operands.last().is_some_and(Operand::repeats);
-            // A dash alone is a file's name, that of standard input.
-            if (argument.as_bytes().starts_with(b"-") && argument != "-") || is_one_too_many {
-                return Err(UsageError::Unknown(argument.to_string_lossy().into_owned()));
+        let called = |flag: &&'static Flag| !only_operands && flag.is_called(&name);
+        let Some(flag) = flags.iter().copied().find(called) else {
+            if argument == "--" && !only_operands {
+                only_operands = true;
+                continue;
             }
-            given.operands.push(argument);
+            // By itself, a dash is no flag: it means standard input where a file is expected.
+            if argument.as_bytes().starts_with(b"-") && argument != "-" && !only_operands {
+                return Err(UsageError::no_flag(program, &name));
+            }
+            let operand = operands.get(given.operands.len()).or(operands.last().filter(|last| last.times.repeated()));
+            let Operand { name, kind, .. } = operand.ok_or_else(|| UsageError::no_operand(program, &argument))?;
+            given.operands.push(checked(name, *kind, argument)?);
             continue;
         };
+        if flag.value.is_none() && inline.is_some() {
+            return Err(UsageError::Switch(flag.name));
+        }
         if flag.name == HELP.name {
             return Ok(Asked::Help(program));
         }
@@ -131,12 +134,12 @@ pub(super) fn read_by(
             None => OsString::new(),
             Some(value) => {
                 let given = inline.or_else(|| arguments.next()).filter(|value| !value.is_empty());
-                checked(flag, value.kind, given.ok_or(UsageError::NoValue(flag.name))?)?
+                checked(flag.name, value.kind, given.ok_or(UsageError::NoValue(flag.name))?)?
             }
         };
         given.flags.push((flag, value));
     }
-    match operands.get(given.operands.len()).filter(|operand| operand.needed) {
+    match operands.get(given.operands.len()).filter(|operand| operand.times.needed()) {
         Some(missing) => Err(UsageError::NoValue(missing.name)),
         None => Ok(Asked::Run(program, given)),
     }
@@ -149,17 +152,10 @@ fn split(argument: &OsStr) -> (String, Option<OsString>) {
     (name, parts.next().map(|value| OsStr::from_bytes(value).to_owned()))
 }
 
-fn is_called(flag: &Flag, name: &str, inline: bool) -> bool {
-    let letter =
-        name.strip_prefix('-').is_some_and(|rest| flag.letter.is_some_and(|letter| rest == letter.to_string()));
-    // A switch has no value, also none behind a `=`.
-    (flag.name == name || letter) && (flag.value.is_some() || !inline)
-}
-
-fn checked(flag: &Flag, kind: Kind, value: OsString) -> Result<OsString, UsageError> {
+fn checked(name: &'static str, kind: Kind, value: OsString) -> Result<OsString, UsageError> {
     let keeps = |kept: bool, rule: &str| match kept {
         true => Ok(()),
-        false => Err(wrong(flag.name, &value, rule.into())),
+        false => Err(wrong(name, &value, rule.into())),
     };
     if matches!(kind, Kind::Text | Kind::Socket | Kind::AbsoluteFile | Kind::OneOf(_)) {
         keeps(value.to_str().is_some(), "must be UTF-8")?;
@@ -190,12 +186,13 @@ fn wrong(flag: &'static str, value: &OsStr, rule: String) -> UsageError {
     UsageError::Value { flag, value: value.to_string_lossy().into_owned(), rule }
 }
 
-/// `a, b or c`
-pub fn listed(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => (*one).into(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+impl Asked {
+    /// The program that this is about, if it is one.
+    pub fn program(&self) -> Option<Program> {
+        match self {
+            Asked::Help(program) | Asked::Run(program, _) => Some(*program),
+            Asked::Overview | Asked::Version => None,
+        }
     }
 }
 

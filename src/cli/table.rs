@@ -8,7 +8,7 @@ use crate::process::exit::Exit;
 /// The programs behind `flock-agent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
-    /// The daemon of the node, which has no word of its own.
+    /// `flock-agent run`, the daemon of the node, which also runs without a word
     Agent,
     /// `flock-agent install`
     Install,
@@ -30,6 +30,25 @@ pub enum Program {
     Pods,
     /// `flock-agent check`
     Check,
+    /// `flock-agent help`
+    Help,
+    /// `flock-agent version`
+    Version,
+}
+
+/// What a program is for, by which the help has them in groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Serves the node.
+    Daemon,
+    /// Says what is there and why, and changes nothing.
+    Looking,
+    /// Brings flock onto a node, and takes it away.
+    Installing,
+    /// Takes a node out of the network, and brings it back.
+    Draining,
+    /// Is about the command line itself.
+    Words,
 }
 
 /// What there is to say about a program, beside its flags.
@@ -37,8 +56,10 @@ pub enum Program {
 pub struct Page {
     /// Whose page it is.
     pub program: Program,
-    /// The word behind `flock-agent` that chooses the program, or the words; none for the daemon.
-    pub word: Option<&'static str>,
+    /// Where the help has it.
+    pub group: Group,
+    /// The word behind `flock-agent` that chooses the program, or the words.
+    pub word: &'static str,
     /// What it does, in a few words.
     pub summary: &'static str,
     /// The same as a paragraph of full sentences, if there is more to say.
@@ -58,12 +79,27 @@ pub struct Page {
 /// An argument that is no flag.
 #[derive(Debug)]
 pub struct Operand {
-    /// Its name in texts, in capitals. If it ends in `...`, the operand may be given any number of times, and is the last.
+    /// Its name in texts, in capitals.
     pub name: &'static str,
-    /// It has to be given. Those that need not be come last.
-    pub needed: bool,
+    /// How often it is given.
+    pub times: Times,
+    /// What it has to be.
+    pub kind: Kind,
     /// What it is.
     pub help: &'static str,
+}
+
+/// How often an operand is given. One that need not be stands behind those that have to, and one that may be repeated is the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// `NAME`
+    Once,
+    /// `[NAME]`
+    AtMostOnce,
+    /// `NAME...`
+    AtLeastOnce,
+    /// `[NAME...]`
+    Any,
 }
 
 /// A flag of one or more programs. Where programs mean something different by a name, each has a flag of its own.
@@ -114,6 +150,8 @@ pub enum Kind {
     Address,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// The words that choose a program.
+    Command,
 }
 
 /// What counts when a flag is not given.
@@ -132,22 +170,60 @@ pub enum Default {
 impl Flag {
     /// What most flags have in common; by itself, a switch without a name.
     pub const SWITCH: Flag = Flag { name: "", letter: None, value: None, help: "", excludes: &[] };
+
+    /// Whether this is its name, or its one-letter form.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || name.strip_prefix('-').is_some_and(|rest| rest.chars().eq(self.letter))
+    }
 }
 
-impl Operand {
-    /// Whether it may be given more than once.
-    pub fn repeats(&self) -> bool {
-        self.name.ends_with("...")
+impl Group {
+    /// All of them, in the order of the help.
+    pub const ALL: [Group; 5] = [Group::Daemon, Group::Looking, Group::Installing, Group::Draining, Group::Words];
+
+    /// What stands above its programs.
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Daemon => "The daemon",
+            Group::Looking => "Looking",
+            Group::Installing => "Installing",
+            Group::Draining => "Draining",
+            Group::Words => "About this command line",
+        }
+    }
+}
+
+impl Times {
+    /// It has to be there.
+    pub fn needed(self) -> bool {
+        matches!(self, Times::Once | Times::AtLeastOnce)
+    }
+
+    /// It may be there again.
+    pub fn repeated(self) -> bool {
+        matches!(self, Times::AtLeastOnce | Times::Any)
     }
 }
 
 impl Page {
     /// What is typed to call it.
     pub fn command(&self) -> String {
-        match self.word {
-            Some(word) => format!("flock-agent {word}"),
-            None => "flock-agent".into(),
-        }
+        format!("flock-agent {}", self.word)
+    }
+
+    /// What can be typed behind it, too.
+    pub fn usage(&self) -> String {
+        let command = match self.group {
+            Group::Daemon => format!("flock-agent [{}]", self.word),
+            _ => self.command(),
+        };
+        let operands = self.operands.iter().map(|Operand { name, times, .. }| match times {
+            Times::Once => format!(" {name}"),
+            Times::AtMostOnce => format!(" [{name}]"),
+            Times::AtLeastOnce => format!(" {name}..."),
+            Times::Any => format!(" [{name}...]"),
+        });
+        format!("{command} [flags]{}", operands.collect::<String>())
     }
 }
 

@@ -7,15 +7,13 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::pages::{PAGES, every_flag};
-use crate::cli::reader::program;
-use crate::cli::table::{self, Default, Operand};
+use crate::cli::table::{self, Default, Group, Operand, Times};
 use crate::install::order::{Common, Install, Named, Order, Uninstall};
 use crate::install::runtime::places::Kind;
 use crate::process::log::line::{Format, Level};
 
-fn read(line: &str) -> Result<Asked, UsageError> {
-    let (program, arguments) = program(line.split_whitespace().map(OsString::from).collect());
-    reader::read(program, arguments)
+fn read(line: &str) -> Result<Asked, Misuse> {
+    reader::line(line.split_whitespace().map(OsString::from).collect())
 }
 
 fn given(line: &str) -> Given {
@@ -107,7 +105,7 @@ fn a_path_is_taken_byte_by_byte_in_either_form() {
     }
     let mut no_flag = OsString::from("--\u{e9}");
     no_flag.push(odd);
-    assert!(matches!(reader::read(Program::Agent, [no_flag]), Err(UsageError::Unknown(_))));
+    assert!(matches!(reader::read(Program::Agent, [no_flag]), Err(UsageError::Flag { .. })));
     // What has to be text is refused where it is not.
     for flag in ["--socket=", "--node-name=", "--log-level="] {
         let mut argument = OsString::from(flag);
@@ -120,7 +118,14 @@ fn a_path_is_taken_byte_by_byte_in_either_form() {
 #[test]
 fn a_wrong_command_line_is_named() {
     for (line, why) in [
-        ("--node-config a --nod b", "\"--nod\""),
+        (
+            "--node-config a --nod b",
+            "unknown flag \"--nod\" (did you mean --node-config or --node-name?); flock-agent run --help lists",
+        ),
+        ("--node-confg a", "unknown flag \"--node-confg\" (did you mean --node-config?)"),
+        ("--sokcet a", "unknown flag \"--sokcet\" (did you mean --socket?)"),
+        ("--nonsense", "unknown flag \"--nonsense\"; flock-agent run --help lists the flags"),
+        ("- a", "unknown argument \"-\""),
         ("--node-config", "--node-config needs a value"),
         ("--node-config=", "--node-config needs a value"),
         ("--node-config a --node-config b", "twice"),
@@ -129,33 +134,43 @@ fn a_wrong_command_line_is_named() {
         ("--node-config a --log-level loud", "error, warn, info or debug"),
         ("--node-config a --log-format loud", "text or json"),
         ("--node-config a --socket x.sock", "absolute"),
-        ("run", "\"run\""),
-        ("--log-level info install", "\"install\""),
-        ("install --force", "\"--force\""),
-        ("install --version", "\"--version\""),
-        ("uninstall --plugin x", "\"--plugin\""),
+        ("run run", "run is a command, and a command comes before its flags"),
+        ("run now", "unknown argument \"now\""),
+        ("--log-level info install", "install is a command, and a command comes before its flags"),
+        ("install --force", "--force is of uninstall, not of install; flock-agent install --help lists the flags"),
+        ("install --version", "--version is of run, not of install"),
+        ("install -V", "--version is of run, not of install"),
+        ("--dry-run", "--dry-run is of install and uninstall, not of run"),
+        ("uninstall --plugin x", "--plugin is of install, not of uninstall"),
+        ("uninstall --plugin=x", "--plugin is of install, not of uninstall"),
+        ("staus", "unknown command \"staus\"; flock-agent help lists the commands"),
+        ("expalin a b", "unknown command \"expalin\" (did you mean explain?); flock-agent help lists the commands"),
+        ("inst", "unknown command \"inst\" (did you mean install?)"),
+        ("Install", "unknown command \"Install\" (did you mean install?)"),
         ("install --root", "--root needs a value"),
         ("install --root=", "--root needs a value"),
         ("install --root a --root=b", "twice"),
         ("uninstall --purge --purge", "twice"),
         ("uninstall --package --purge", "exclude each other"),
-        ("uninstall --purge=yes", "\"--purge=yes\""),
+        ("uninstall --purge=yes", "--purge takes no value"),
+        ("install --help=yes", "--help takes no value"),
         ("install now", "\"now\""),
         ("install --runtime docker", "--runtime \"docker\": containerd, crio, k3s, rke2, k0s, microk8s or podman"),
         ("install --plugin-only --cni-conf", "exclude each other"),
         ("install --bin-dir opt", "--bin-dir \"opt\": must be an absolute path"),
-        ("uninstall --runtime k3s", "\"--runtime\""),
+        ("uninstall --runtime k3s", "--runtime is of install, not of uninstall"),
         ("install --cni-bin-dir usr/lib/cni", "--cni-bin-dir \"usr/lib/cni\": must be an absolute path"),
         ("uninstall --root /a --cni-bin-dir=./x", "\"./x\": must be an absolute path"),
-        ("bird", "\"bird\""),
-        ("bird start", "\"bird\""),
+        ("bird", "unknown command \"bird\" (did you mean bird stop?)"),
+        ("bird start", "unknown command \"bird\" (did you mean bird stop?)"),
         ("bird stop now", "\"now\""),
         ("bird stop --bird-socket x", "must be an absolute path"),
         ("--bird-config bird.conf", "must be an absolute path"),
         ("withdraw --wait 61", "--wait \"61\": must be 0 to 60"),
         ("withdraw --wait -1", "must be 0 to 60"),
         ("withdraw --wait soon", "must be 0 to 60"),
-        ("announce --wait 1", "\"--wait\""),
+        ("announce --wait 1", "--wait is of withdraw, not of announce"),
+        ("version now", "unknown argument \"now\""),
         ("explain", "FROM needs a value"),
         ("explain a/b", "TO needs a value"),
         ("explain a/b node TCP/80 more", "\"more\""),
@@ -167,9 +182,13 @@ fn a_wrong_command_line_is_named() {
 
 #[test]
 fn help_and_version_are_given_whatever_else_is_asked_for() {
+    for line in ["--help", "-h", "--socket /x -h --nonsense"] {
+        assert!(matches!(read(line), Ok(Asked::Overview)), "{line}");
+    }
     for (line, program) in [
-        ("--help", Program::Agent),
-        ("--socket /x -h --nonsense", Program::Agent),
+        ("run --help", Program::Agent),
+        ("run --socket /x -h --nonsense", Program::Agent),
+        ("help --help", Program::Help),
         ("install --root=x --help", Program::Install),
         ("uninstall -h", Program::Uninstall),
         ("bird stop --help", Program::BirdStop),
@@ -177,19 +196,44 @@ fn help_and_version_are_given_whatever_else_is_asked_for() {
     ] {
         assert!(matches!(read(line), Ok(Asked::Help(of)) if of == program), "{line}");
     }
-    for line in ["--version", "-V"] {
+    for line in ["--version", "-V", "run --version"] {
         assert!(matches!(read(line), Ok(Asked::Version)), "{line}");
     }
 }
 
 #[test]
+fn the_daemon_runs_with_and_without_its_word() {
+    assert_eq!(settings("run --node-config n --socket=/s"), settings("--node-config n --socket=/s"));
+    assert!(matches!(read(""), Ok(Asked::Run(Program::Agent, _))));
+    assert!(matches!(read("version"), Ok(Asked::Run(Program::Version, _))));
+}
+
+#[test]
+fn help_is_about_the_words_behind_it() {
+    let named = |line: &str| reader::named(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+    for page in PAGES {
+        assert_eq!(named(page.word), Ok(page.program));
+    }
+    for (line, why) in [
+        ("bird", "unknown command \"bird\" (did you mean bird stop?)"),
+        ("expain", "unknown command \"expain\" (did you mean explain?)"),
+        ("install now", "unknown argument \"now\""),
+        ("install uninstall", "unknown argument \"uninstall\""),
+        ("--root", "unknown argument \"--root\""),
+    ] {
+        assert_eq!(named(line).expect_err(line).to_string(), why);
+    }
+}
+
+#[test]
 fn operands_stand_anywhere_and_each_of_them_is_needed() {
-    const OPERANDS: &[Operand] =
-        &[Operand { name: "POD", needed: true, help: "a pod" }, Operand { name: "FILE", needed: true, help: "a file" }];
-    let read = |line: &str| {
+    const POD: Operand = Operand { name: "POD", times: Times::Once, kind: table::Kind::Text, help: "a pod" };
+    const FILE: Operand = Operand { name: "FILE", times: Times::Once, kind: table::Kind::File, help: "a file" };
+    let read_by = |operands: &'static [Operand], line: &str| {
         let flags = [&flags::ROOT, &flags::DRY_RUN];
-        reader::read_by(Program::Install, &flags, OPERANDS, line.split_whitespace().map(OsString::from))
+        reader::read_by(Program::Install, &flags, operands, line.split_whitespace().map(OsString::from))
     };
+    let read = |line: &str| read_by(&[POD, FILE], line);
     for line in ["a/b --root /x c", "--root=/x a/b c", "a/b c --root /x --dry-run"] {
         let Ok(Asked::Run(_, given)) = read(line) else { panic!("not understood: {line}") };
         assert_eq!(given.operands(), ["a/b", "c"], "{line}");
@@ -200,18 +244,28 @@ fn operands_stand_anywhere_and_each_of_them_is_needed() {
         let error = read(line).expect_err(line).to_string();
         assert!(error.contains(why), "{line}: {error}");
     }
+    let taken = |operands: &'static [Operand], line: &str| match read_by(operands, line).expect(line) {
+        Asked::Run(_, given) => given.operands().iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        other => panic!("{line}: {other:?}"),
+    };
+    // A dash alone is standard input, and behind two of them nothing is a flag.
+    assert_eq!(taken(&[POD, FILE], "a --root /x -"), ["a", "-"]);
+    assert_eq!(taken(&[POD, FILE], "--root /x -- --root --"), ["--root", "--"]);
+    const FILES: &[Operand] = &[Operand { times: Times::AtLeastOnce, ..FILE }];
+    assert_eq!(taken(FILES, "a b --root /x c"), ["a", "b", "c"]);
+    assert_eq!(read_by(FILES, "").expect_err("none").to_string(), "FILE needs a value");
+    assert_eq!(taken(&[Operand { times: Times::Any, ..FILE }], ""), Vec::<String>::new());
+    const WORD: &[Operand] = &[Operand { name: "WORD", kind: table::Kind::OneOf(&["x", "y"]), ..POD }];
+    assert_eq!(taken(WORD, "y"), ["y"]);
+    assert_eq!(read_by(WORD, "z").expect_err("another").to_string(), "WORD \"z\": x or y");
 }
 
 #[test]
 fn an_operand_that_repeats_takes_all_that_is_left_and_a_dash_is_a_file() {
-    let read = |line: &str| {
-        let (program, arguments) = reader::program(line.split_whitespace().map(OsString::from).collect());
-        reader::read(program, arguments)
-    };
     let Ok(Asked::Run(Program::Validate, given)) = read("validate a - b") else { panic!("not understood") };
     assert_eq!(given.operands(), ["a", "-", "b"]);
     for (line, why) in
-        [("validate", "FILE... needs a value"), ("validate -x", "\"-x\""), ("validate a --all", "\"--all\"")]
+        [("validate", "FILE needs a value"), ("validate -x", "\"-x\""), ("validate a --all", "\"--all\"")]
     {
         assert!(read(line).expect_err(line).to_string().contains(why), "{line}");
     }
@@ -275,8 +329,10 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
         }
         assert!(page.program.flags().any(|flag| flag.name == flags::HELP.name), "{} has no help", page.command());
         assert_eq!(page.program.page().map(|found| found.word), Some(page.word), "{} has one page", page.command());
-        assert!(page.operands.is_empty() || page.word.is_some(), "a word would be taken for an operand");
-        assert!(page.operands.is_sorted_by_key(|operand| !operand.needed), "{}", page.command());
+        assert!(page.operands.is_empty() || page.group != Group::Daemon, "a word would be taken for an operand");
+        assert!(page.operands.is_sorted_by_key(|operand| !operand.times.needed()), "{}", page.command());
+        let repeated = page.operands.iter().position(|operand| operand.times.repeated());
+        assert!(repeated.is_none_or(|at| at + 1 == page.operands.len()), "{}", page.command());
     }
     for flag in every_flag() {
         assert!(flag.name.starts_with("--"), "{}", flag.name);
@@ -306,7 +362,7 @@ fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
         let text = help::text(page.program);
         for flag in every_flag() {
             // What is longer than its column has a line of its own.
-            let named = format!("  {}", help::named(flag));
+            let named = format!("  {}", help::typed(flag));
             let listed = text.lines().any(|line| line == named || line.starts_with(&format!("{named} ")));
             let has = page.program.flags().any(|own| help::named(own) == help::named(flag));
             assert_eq!(listed, has, "{}: {}", page.command(), flag.name);
@@ -316,16 +372,24 @@ fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
             assert!(line.len() <= 80 && line == line.trim_end(), "{line:?}");
         }
         for (line, _) in page.examples {
-            let arguments = line.strip_prefix("flock-agent ").expect("the program");
-            let (program, arguments) = program(arguments.split_whitespace().map(OsString::from).collect());
-            assert_eq!(program, page.program, "{line}");
-            assert!(matches!(reader::read(program, arguments), Ok(Asked::Run(..))), "{line}");
+            // What stands before it or behind it in a pipe is of other programs.
+            let own = line.split(" | ").find_map(|part| part.strip_prefix("flock-agent ")).expect("the program");
+            let asked = read(own);
+            assert!(matches!(asked, Ok(Asked::Run(program, _)) if program == page.program), "{line}");
         }
     }
     let agent = help::text(Program::Agent);
-    for page in PAGES.iter().skip(1) {
-        assert!(agent.contains(&format!("{} [flags]", page.command())), "{}", page.command());
+    assert!(agent.contains("\nUsage: flock-agent [run] [flags]\n"), "{agent}");
+    let overview = help::overview();
+    let mut lines = overview.lines();
+    for group in Group::ALL {
+        assert!(lines.any(|line| line.strip_suffix(':') == Some(group.title())), "{overview}");
+        for page in PAGES.iter().filter(|page| page.group == group) {
+            let row = format!("  {:22}{}", page.word, page.summary);
+            assert_eq!(lines.next(), Some(row.as_str()), "one line says enough of it");
+        }
     }
+    assert!(overview.lines().all(|line| line.len() <= 80), "{overview}");
     for line in [
         "  --socket PATH         listen here for the plugin (default:\n                        /run/flock/flock.sock)\n",
         "  --state-dir DIR       keep the allocations here (default: /run/flock/state)\n",

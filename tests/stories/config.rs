@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use flock::cli::help;
+use flock::cli::table::Program;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -585,14 +587,26 @@ fn agent(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn the_agent_explains_itself_and_refuses_what_it_does_not_understand() {
-    let (code, stdout, stderr) = agent(&["--help"]);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert!(stdout.contains("Usage: flock-agent") && stdout.contains("--node-config FILE"), "{stdout}");
-    let (code, stdout, stderr) = agent(&["--version"]);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    assert_eq!(stdout, format!("flock-agent {}\n", env!("CARGO_PKG_VERSION")));
+    let said = |arguments: &[&str]| {
+        let (code, stdout, stderr) = agent(arguments);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        stdout
+    };
+    for arguments in [&["--help"][..], &["-h"], &["help"]] {
+        assert_eq!(said(arguments), help::overview(), "{arguments:?}");
+    }
+    for arguments in [&["run", "--help"][..], &["help", "run"]] {
+        assert_eq!(said(arguments), help::text(Program::Agent), "{arguments:?}");
+    }
+    assert_eq!(said(&["help", "bird", "stop"]), help::text(Program::BirdStop));
+    for arguments in [&["--version"][..], &["-V"], &["version"], &["run", "--version"]] {
+        assert_eq!(said(arguments), format!("flock-agent {}\n", env!("CARGO_PKG_VERSION")), "{arguments:?}");
+    }
     for (arguments, why) in [
         (&["--node-confg", "x"][..], "\"--node-confg\""),
+        (&["no-verb"][..], "unknown command \"no-verb\"; flock-agent help lists the commands"),
+        (&["help", "no-verb"][..], "unknown command \"no-verb\"; flock-agent help lists the commands"),
+        (&["run"][..], "neither --kubeconfig nor --node-config is given"),
         (&[][..], "neither --kubeconfig nor --node-config is given"),
         (&["--kubeconfig", "/nowhere"][..], "cannot read /nowhere"),
         (&["--node-config", "x", "--log-level", "loud"][..], "error, warn, info or debug"),

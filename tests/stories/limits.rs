@@ -611,7 +611,7 @@ fn why_the_agent_ended_is_read_by_whoever_reads_and_holds_up_nothing_when_nobody
     let nothing = |_: &Host| {};
     type Then<'a> = &'a dyn Fn(&Host);
     let ends: [(&[&str], Then<'_>, Option<i32>, &str); 3] = [
-        (&["--nonsense"], &nothing, Some(2), "unknown argument"),
+        (&["--nonsense"], &nothing, Some(2), "unknown flag"),
         (&["--state-dir", "/run/file"], &nothing, Some(1), "flock-agent cannot run"),
         (&[], &defect, None, "flock-agent has a defect, please report it"),
     ];

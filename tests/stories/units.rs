@@ -118,7 +118,7 @@ fn every_unit_stands_before_whatever_runs_pods() {
 
 #[test]
 fn the_units_of_bird_name_what_the_agent_writes_and_start_it_as_a_restart_only_when_told() {
-    let agent = succeed(Command::new(FLOCK_AGENT).arg("--help"));
+    let agent = succeed(Command::new(FLOCK_AGENT).args(["run", "--help"]));
     for place in ["/etc/flock/bird/bird.conf", "/run/flock/bird.ctl"] {
         assert!(agent.contains(place) && BIRD.contains(place), "{place}");
     }
@@ -153,7 +153,7 @@ fn the_socket_unit_listens_where_agent_and_plugin_look() {
 
 #[test]
 fn every_flag_of_the_unit_exists() {
-    let help = succeed(Command::new(FLOCK_AGENT).arg("--help"));
+    let help = succeed(Command::new(FLOCK_AGENT).args(["run", "--help"]));
     let words = UNIT.split(|c: char| c.is_whitespace() || c == '=').filter(|word| word.starts_with("--"));
     let flags: Vec<&str> = words.collect();
     for flag in ["--node-config", "--kubeconfig", "--cni-conf-dir"] {

@@ -1,7 +1,7 @@
 //! The daemon of the node: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 use crate::process::log::line::{Format, Level};
 use crate::record::DEFAULT_STATE_DIR;
@@ -10,9 +10,13 @@ use crate::rpc::DEFAULT_SOCKET;
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Agent,
-    word: None,
-    summary: "the node daemon of flock, a routed pod network",
-    about: None,
+    group: Group::Daemon,
+    word: "run",
+    summary: "the node daemon; without a command, this is what runs",
+    about: Some(
+        "Gives pods their links and addresses, keeps the host as pods need it, and enforces NetworkPolicies. When it ends, pods \
+         keep what they have.",
+    ),
     flags: &[
         &KUBECONFIG,
         &NODE_CONFIG,

@@ -1,13 +1,14 @@
 //! `flock-agent announce`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Page, Program};
+use crate::cli::table::{Group, Page, Program};
 use crate::process::exit::Exit;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Announce,
-    word: Some("announce"),
+    group: Group::Draining,
+    word: "announce",
     summary: "ends what withdraw has begun",
     about: Some("The agent announces the node again as soon as it runs."),
     flags: &[&flags::AGENT_SOCKET],

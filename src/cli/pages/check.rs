@@ -1,13 +1,14 @@
 //! `flock-agent check`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Check,
-    word: Some("check"),
+    group: Group::Looking,
+    word: "check",
     summary: "looks for what is wrong on this node, with the remedy",
     about: Some(
         "Compares record and kernel, and looks at what is not flock's and keeps pods from talking: settings, routes, packet filters, \

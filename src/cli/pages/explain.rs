@@ -1,13 +1,14 @@
 //! `flock-agent explain`: its page, and the flags that only it has. Must not do anything with them.
 
-use crate::cli::table::{Default, Flag, Kind, Operand, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Operand, Page, Program, Times, Value};
 use crate::process::exit::Exit;
 use crate::rpc::DEFAULT_SOCKET;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Explain,
-    word: Some("explain"),
+    group: Group::Looking,
+    word: "explain",
     summary: "says whether one may talk to the other, and why",
     about: Some(
         "FROM and TO are a pod as NAMESPACE/POD or NAMESPACE/POD@ADDRESS, an IP address, or the word node. The answer names the \
@@ -16,11 +17,12 @@ pub const PAGE: Page = Page {
     ),
     flags: &[&SOCKET, &POLICY_DIR, &NODE_CONFIG],
     operands: &[
-        Operand { name: "FROM", needed: true, help: "who begins" },
-        Operand { name: "TO", needed: true, help: "who is to answer" },
+        Operand { name: "FROM", times: Times::Once, kind: Kind::Text, help: "who begins" },
+        Operand { name: "TO", times: Times::Once, kind: Kind::Text, help: "who is to answer" },
         Operand {
             name: "PROTO/PORT",
-            needed: false,
+            times: Times::AtMostOnce,
+            kind: Kind::Text,
             help: "where it is to arrive: TCP/80, UDP/53, SCTP/9 or ICMP; without it, the question is about a ping, which \
                    a rule that names ports never allows",
         },

@@ -1,14 +1,15 @@
 //! `flock-agent install`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::install::runtime::places;
 use crate::process::exit::Exit;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Install,
-    word: Some("install"),
+    group: Group::Installing,
+    word: "install",
     summary: "puts flock in place, or renews what is there",
     about: Some(
         "Reads the configuration of the container runtime that it finds, puts the plugin where that looks, and says why. Starts \

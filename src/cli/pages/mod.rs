@@ -7,29 +7,38 @@ pub mod announce;
 pub mod bird_stop;
 pub mod check;
 pub mod explain;
+pub mod help;
 pub mod install;
 pub mod pods;
 pub mod status;
 pub mod uninstall;
 pub mod validate;
+pub mod version;
 pub mod withdraw;
 
 use crate::cli::flags;
 use crate::cli::table::{Flag, Page, Program};
 
-/// Every program, the daemon first, in the order of the help.
+/// Every program, in the order of the help within its group.
 pub const PAGES: &[Page] = &[
+    // The daemon.
     agent::PAGE,
-    install::PAGE,
-    uninstall::PAGE,
-    bird_stop::PAGE,
-    withdraw::PAGE,
-    announce::PAGE,
-    explain::PAGE,
-    validate::PAGE,
+    // Looking.
     status::PAGE,
     pods::PAGE,
     check::PAGE,
+    explain::PAGE,
+    validate::PAGE,
+    // Installing.
+    install::PAGE,
+    uninstall::PAGE,
+    // Draining.
+    withdraw::PAGE,
+    announce::PAGE,
+    bird_stop::PAGE,
+    // About this command line.
+    help::PAGE,
+    version::PAGE,
 ];
 
 impl Program {

@@ -1,14 +1,15 @@
 //! `flock-agent pods`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::operator::pods::Output;
 use crate::process::exit::Exit;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Pods,
-    word: Some("pods"),
+    group: Group::Looking,
+    word: "pods",
     summary: "lists the pods with an interface of flock, agent or no agent",
     about: Some(
         "Comes from what the agent has recorded and from what the links show. STATE is committed, pending while an ADD is at \

@@ -1,7 +1,7 @@
 //! `flock-agent status`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 
 /// The outputs by name.
@@ -16,7 +16,8 @@ const WAIT_MAX: u64 = 600;
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Status,
-    word: Some("status"),
+    group: Group::Looking,
+    word: "status",
     summary: "says whether the node serves pods, and what somebody should see to",
     about: Some(
         "The agent answers, in the words of the conditions of its NodeConfig. If it does not run, what it has recorded is said \

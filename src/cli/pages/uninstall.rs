@@ -1,13 +1,14 @@
 //! `flock-agent uninstall`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Uninstall,
-    word: Some("uninstall"),
+    group: Group::Installing,
+    word: "uninstall",
     summary: "takes flock away again",
     about: Some("Refuses while pods are attached or its services run, and leaves what it did not install."),
     flags: &[&FORCE, &PURGE, &PACKAGE, &BIN_DIR, &CNI_BIN_DIR, &CNI_CONF_DIR, &flags::ROOT, &flags::DRY_RUN],

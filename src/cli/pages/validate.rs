@@ -1,12 +1,13 @@
 //! `flock-agent validate`: its page. Must not do anything with what it describes.
 
-use crate::cli::table::{Operand, Page, Program};
+use crate::cli::table::{Group, Kind, Operand, Page, Program, Times};
 use crate::process::exit::Exit;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Validate,
-    word: Some("validate"),
+    group: Group::Looking,
+    word: "validate",
     summary: "says what an agent would say of files, before one gets them",
     about: Some(
         "Files are read as the agent reads them: NodeConfigs, and the NetworkPolicies, Namespaces and Pods of `--policy-dir`. All \
@@ -16,8 +17,9 @@ pub const PAGE: Page = Page {
     ),
     flags: &[],
     operands: &[Operand {
-        name: "FILE...",
-        needed: true,
+        name: "FILE",
+        times: Times::AtLeastOnce,
+        kind: Kind::File,
         help: "a file, a directory of which each .yaml, .yml and .json file counts, or - for standard input",
     }],
     examples: &[

@@ -1,7 +1,7 @@
 //! `flock-agent withdraw`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
-use crate::cli::table::{Default, Flag, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 
 /// Longest wait, in seconds.
@@ -10,7 +10,8 @@ const WAIT_MAX: u64 = 60;
 /// What there is to say about it.
 pub const PAGE: Page = Page {
     program: Program::Withdraw,
-    word: Some("withdraw"),
+    group: Group::Draining,
+    word: "withdraw",
     summary: "takes the node out of the network before it stops",
     about: Some(
         "Routers are told to prefer other nodes, and a moment later that nothing is here any more. Pods keep running, and \

@@ -483,7 +483,7 @@ fn a_wrong_command_line_ends_with_code_2_and_help_is_printed() {
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("\"--rot\""));
     for program in [Program::Install, Program::Uninstall] {
-        let word = program.page().and_then(|page| page.word).expect("a word");
+        let word = program.page().expect("a page").word;
         let help = run(&format!("{word} --help"));
         assert!(help.status.success() && help.stdout == help::text(program).as_bytes());
     }
