@@ -14,10 +14,12 @@ demo: build tools ## Two nodes and a router on private hosts, with real agents, 
 # Stories that try each member of a long list try an eighth of it, which a new seed chooses and the last line names. To repeat a run:
 # `make test FLOCK_TEST_SHARE=1/8 FLOCK_TEST_SEED=7`; to try everything: `make test FLOCK_TEST_SHARE=1`.
 test: tools ## Every test that needs nothing but this machine, in a few minutes (FLOCK_TEST_SHARE=1 for every kill and every fault)
+	@demo/need bash:bash zsh:zsh fish:fish
 	@cargo test --workspace --no-run --quiet --features failpoints
 	@tests/sandbox tests/all
 
 flaky: tools ## Those tests N times in a row beside BUSY busy loops, up to the first red one (N=20 BUSY=4 STORY=recovery::)
+	@demo/need bash:bash zsh:zsh fish:fish
 	@cargo test --workspace --no-run --quiet --features failpoints
 	@tests/sandbox tests/flaky
 

@@ -4,7 +4,7 @@
 
 use crate::cli::misuse::listed;
 use crate::cli::pages::PAGES;
-use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
+use crate::cli::table::{Default, Flag, Group, Kind, Operand, Page, Program, Value};
 
 /// Longest line, in characters.
 const WIDTH: usize = 80;
@@ -39,7 +39,7 @@ fn page_text(page: &Page, flags: &[&Flag]) -> String {
     let about_files: String = page.files.iter().map(|(path, what)| block(path, what)).collect();
     let about_examples: String = page.examples.iter().map(|(line, what)| block(line, what)).collect();
     for (title, rows) in [
-        ("Arguments", page.operands.iter().map(|operand| row(operand.name, operand.help)).collect()),
+        ("Arguments", page.operands.iter().map(|operand| row(operand.name, &explained(operand))).collect()),
         ("Flags", flags.iter().map(|flag| row(&typed(flag), &described(flag))).collect()),
         ("Examples", about_examples),
         ("Files", about_files),
@@ -69,19 +69,28 @@ pub fn typed(flag: &Flag) -> String {
 }
 
 /// What a flag does, and what counts without it.
-fn described(flag: &Flag) -> String {
+pub fn described(flag: &Flag) -> String {
     let Some(Value { kind, default, .. }) = &flag.value else { return flag.help.into() };
-    let words = match kind {
-        Kind::OneOf(words) => format!(": {}", listed(words)),
-        _ => String::new(),
-    };
     let default = match default {
         Default::Nothing => String::new(),
         Default::Unset(what) => format!(" (default: {what})"),
         Default::Value(value) => format!(" (default: {value})"),
         Default::ValueIfThere(value) => format!(" (default: {value}, if it is there)"),
     };
-    format!("{}{words}{default}", flag.help)
+    format!("{}{}{default}", flag.help, choices(*kind))
+}
+
+/// What an operand is.
+pub fn explained(operand: &Operand) -> String {
+    operand.help.to_owned() + &choices(operand.kind)
+}
+
+/// The words that a value can be, if only some can.
+fn choices(kind: Kind) -> String {
+    match kind {
+        Kind::OneOf(words) => format!(": {}", listed(words)),
+        _ => String::new(),
+    }
 }
 
 /// One line with a name and, in its column, what it is.

@@ -3,6 +3,7 @@
 //! Stands above the programs: it hands them what they need, and they do not know how it is typed. Must not know what a program
 //! does with it.
 
+pub mod completion;
 pub mod flags;
 pub mod help;
 pub mod misuse;
@@ -55,6 +56,10 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
         Asked::Help(program) => print(&help::text(*program)),
         Asked::Version | Asked::Run(Program::Version, _) => {
             print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
+        Asked::Run(Program::Completion, given) => {
+            let shell = given.operands().first().and_then(|shell| shell.to_str());
+            print(&shell.and_then(completion::script).ok_or(UsageError::NoValue("SHELL"))?)
         }
         Asked::Run(Program::Help, given) => match given.operands() {
             [] => print(&help::overview()),

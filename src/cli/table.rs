@@ -34,6 +34,8 @@ pub enum Program {
     Help,
     /// `flock-agent version`
     Version,
+    /// `flock-agent completion`
+    Completion,
 }
 
 /// What a program is for, by which the help has them in groups.
@@ -173,7 +175,8 @@ impl Flag {
 
     /// Whether this is its name, or its one-letter form.
     pub fn is_called(&self, name: &str) -> bool {
-        self.name == name || name.strip_prefix('-').is_some_and(|rest| rest.chars().eq(self.letter))
+        let letter = self.letter.map(|letter| format!("-{letter}"));
+        self.name == name || letter.is_some_and(|letter| letter == name)
     }
 }
 

@@ -244,9 +244,9 @@ fn operands_stand_anywhere_and_each_of_them_is_needed() {
         let error = read(line).expect_err(line).to_string();
         assert!(error.contains(why), "{line}: {error}");
     }
-    let taken = |operands: &'static [Operand], line: &str| match read_by(operands, line).expect(line) {
-        Asked::Run(_, given) => given.operands().iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-        other => panic!("{line}: {other:?}"),
+    let taken = |operands: &'static [Operand], line: &str| -> Vec<String> {
+        let Ok(Asked::Run(_, given)) = read_by(operands, line) else { panic!("not understood: {line}") };
+        given.operands().iter().map(|word| word.to_string_lossy().into_owned()).collect()
     };
     // A dash alone is standard input, and behind two of them nothing is a flag.
     assert_eq!(taken(&[POD, FILE], "a --root /x -"), ["a", "-"]);
@@ -372,8 +372,8 @@ fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
             assert!(line.len() <= 80 && line == line.trim_end(), "{line:?}");
         }
         for (line, _) in page.examples {
-            // What stands before it or behind it in a pipe is of other programs.
-            let own = line.split(" | ").find_map(|part| part.strip_prefix("flock-agent ")).expect("the program");
+            // What stands before it or behind it is of other programs.
+            let own = line.split(['|', '>']).find_map(|part| part.trim().strip_prefix("flock-agent ")).expect("the program");
             let asked = read(own);
             assert!(matches!(asked, Ok(Asked::Run(program, _)) if program == page.program), "{line}");
         }

@@ -6,6 +6,7 @@ pub mod agent;
 pub mod announce;
 pub mod bird_stop;
 pub mod check;
+pub mod completion;
 pub mod explain;
 pub mod help;
 pub mod install;
@@ -39,6 +40,7 @@ pub const PAGES: &[Page] = &[
     // About this command line.
     help::PAGE,
     version::PAGE,
+    completion::PAGE,
 ];
 
 impl Program {

@@ -18,7 +18,7 @@ pub const PAGE: Page = Page {
     program: Program::Status,
     group: Group::Looking,
     word: "status",
-    summary: "says whether the node serves pods, and what somebody should see to",
+    summary: "says whether the node serves pods, and what is amiss",
     about: Some(
         "The agent answers, in the words of the conditions of its NodeConfig. If it does not run, what it has recorded is said \
          instead.",
