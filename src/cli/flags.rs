@@ -12,11 +12,11 @@ pub const BIRD_SOCKET: Flag = Flag {
     ..Flag::SWITCH
 };
 
-/// `--socket` of `bird stop`, `withdraw` and `announce`
+/// `--socket` of everybody but the agent itself
 pub const AGENT_SOCKET: Flag = Flag {
     name: "--socket",
     value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
-    help: "the agent's socket, beside which stands how far the node is withdrawn",
+    help: "the socket of the agent",
     ..Flag::SWITCH
 };
 
@@ -48,4 +48,9 @@ pub const ROOT: Flag = Flag {
 pub const DRY_RUN: Flag = Flag { name: "--dry-run", help: "print what would be done, and do nothing", ..Flag::SWITCH };
 
 /// `--help`
-pub const HELP: Flag = Flag { name: "--help", letter: Some('h'), help: "print this and end", ..Flag::SWITCH };
+pub const HELP: Flag = Flag {
+    name: "--help",
+    letter: Some('h'),
+    help: "print this and end; with -h, only how it is called",
+    ..Flag::SWITCH
+};

@@ -3,8 +3,8 @@
 //! Must not hold a word about any program itself.
 
 use crate::cli::misuse::listed;
-use crate::cli::pages::PAGES;
-use crate::cli::table::{Default, Flag, Group, Kind, Operand, Page, Program, Value};
+use crate::cli::pages::{EXITS, PAGES};
+use crate::cli::table::{Default, Flag, Group, Kind, Operand, Program};
 
 /// Longest line, in characters.
 const WIDTH: usize = 80;
@@ -22,34 +22,41 @@ pub fn overview() -> String {
             text += &row(page.word, page.summary);
         }
     }
+    text += &section(
+        "Exit codes",
+        &EXITS.iter().map(|(exit, what)| row(&exit.code().to_string(), what)).collect::<String>(),
+    );
     text + "\nflock-agent help COMMAND says everything about one.\n"
 }
 
 /// What `--help` prints for a program, with its last line end.
 pub fn text(program: Program) -> String {
-    program.page().map(|page| page_text(page, &program.flags().collect::<Vec<_>>())).unwrap_or_default()
-}
-
-fn page_text(page: &Page, flags: &[&Flag]) -> String {
+    let Some(page) = program.page() else { return String::new() };
     let mut text = wrapped(&format!("{}: {}.", page.command(), page.summary), 0);
     if let Some(about) = page.about {
         text += &wrapped(about, 0);
     }
-    text += &format!("\nUsage: {}\n", page.usage());
-    let about_files: String = page.files.iter().map(|(path, what)| block(path, what)).collect();
-    let about_examples: String = page.examples.iter().map(|(line, what)| block(line, what)).collect();
+    text += &format!("\n{}", usage(program));
     for (title, rows) in [
-        ("Arguments", page.operands.iter().map(|operand| row(operand.name, &explained(operand))).collect()),
-        ("Flags", flags.iter().map(|flag| row(&typed(flag), &described(flag))).collect()),
-        ("Examples", about_examples),
-        ("Files", about_files),
+        ("Examples", page.examples.iter().map(|(line, what)| block(line, what)).collect::<String>()),
+        ("Files", page.files.iter().map(|(path, what)| block(path, what)).collect()),
         ("Exit codes", page.exits.iter().map(|(exit, what)| row(&exit.code().to_string(), what)).collect()),
     ] {
-        if !rows.is_empty() {
-            text += &format!("\n{title}:\n{rows}");
-        }
+        text += &section(title, &rows);
     }
     text
+}
+
+/// What `-h` prints for a program: how it is called.
+pub fn usage(program: Program) -> String {
+    let Some(page) = program.page() else { return String::new() };
+    let operands: String = page.operands.iter().map(|operand| row(operand.name, &explained(operand))).collect();
+    let flags: String = program.flags().map(|flag| row(&typed(flag), &described(flag))).collect();
+    format!("Usage: {}\n{}{}", page.usage(), section("Arguments", &operands), section("Flags", &flags))
+}
+
+fn section(title: &str, rows: &str) -> String {
+    if rows.is_empty() { String::new() } else { format!("\n{title}:\n{rows}") }
 }
 
 /// A flag as it is typed: `--socket PATH`.
@@ -69,15 +76,25 @@ pub fn typed(flag: &Flag) -> String {
 }
 
 /// What a flag does, and what counts without it.
-pub fn described(flag: &Flag) -> String {
-    let Some(Value { kind, default, .. }) = &flag.value else { return flag.help.into() };
-    let default = match default {
-        Default::Nothing => String::new(),
-        Default::Unset(what) => format!(" (default: {what})"),
-        Default::Value(value) => format!(" (default: {value})"),
-        Default::ValueIfThere(value) => format!(" (default: {value}, if it is there)"),
-    };
-    format!("{}{}{default}", flag.help, choices(*kind))
+fn described(flag: &Flag) -> String {
+    match default(flag) {
+        Some(default) => format!("{} (default: {default})", meaning(flag)),
+        None => meaning(flag),
+    }
+}
+
+/// What a flag does, with the words that it takes if it takes only some.
+pub fn meaning(flag: &Flag) -> String {
+    flag.help.to_owned() + &flag.value.as_ref().map(|value| choices(value.kind)).unwrap_or_default()
+}
+
+/// What counts without a flag, if there is something to say about it.
+pub fn default(flag: &Flag) -> Option<String> {
+    match flag.value.as_ref()?.default {
+        Default::Nothing => None,
+        Default::Unset(what) | Default::Value(what) => Some(what.into()),
+        Default::ValueIfThere(value) => Some(format!("{value}, if it is there")),
+    }
 }
 
 /// What an operand is.

@@ -54,6 +54,7 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
     Ok(match asked {
         Asked::Overview => print(&help::overview()),
         Asked::Help(program) => print(&help::text(*program)),
+        Asked::Usage(program) => print(&help::usage(*program)),
         Asked::Version | Asked::Run(Program::Version, _) => {
             print(concat!("flock-agent ", env!("CARGO_PKG_VERSION"), "\n"))
         }
@@ -181,7 +182,7 @@ fn question(given: &Given) -> Result<(Words, Source), UsageError> {
     let mut needed = |name| operands.next().ok_or(UsageError::NoValue(name));
     let (from, to) = (needed("FROM")?, needed("TO")?);
     let words = Words { from, to, port: operands.next() };
-    let (config, socket) = (given.path(&pages::explain::NODE_CONFIG), &pages::explain::SOCKET);
+    let (config, socket) = (given.path(&pages::explain::NODE_CONFIG), &flags::AGENT_SOCKET);
     let source = match given.path(&pages::explain::POLICY_DIR) {
         Some(_) if given.has(socket) => return Err(UsageError::Both(socket.name, pages::explain::POLICY_DIR.name)),
         Some(policies) => Source::Files { policies, config },

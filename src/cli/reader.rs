@@ -23,6 +23,8 @@ pub enum Asked {
     Overview,
     /// The help of a program.
     Help(Program),
+    /// The short form of it.
+    Usage(Program),
     /// The version.
     Version,
     /// To run a program.
@@ -44,7 +46,7 @@ pub fn line(arguments: Vec<OsString>) -> Result<Asked, Misuse> {
     let (named, rest) = program(arguments).map_err(|error| Misuse { error, program: None })?;
     let program = named.unwrap_or(Program::Agent);
     match read(program, rest) {
-        Ok(Asked::Help(_)) if named.is_none() => Ok(Asked::Overview),
+        Ok(Asked::Help(_) | Asked::Usage(_)) if named.is_none() => Ok(Asked::Overview),
         Ok(asked) => Ok(asked),
         Err(error) => Err(Misuse { error, program: Some(program) }),
     }
@@ -119,7 +121,7 @@ pub(super) fn read_by(
             return Err(UsageError::Switch(flag.name));
         }
         if flag.name == HELP.name {
-            return Ok(Asked::Help(program));
+            return Ok(if name == HELP.name { Asked::Help(program) } else { Asked::Usage(program) });
         }
         if flag.name == VERSION.name {
             return Ok(Asked::Version);
@@ -190,7 +192,7 @@ impl Asked {
     /// The program that this is about, if it is one.
     pub fn program(&self) -> Option<Program> {
         match self {
-            Asked::Help(program) | Asked::Run(program, _) => Some(*program),
+            Asked::Help(program) | Asked::Usage(program) | Asked::Run(program, _) => Some(*program),
             Asked::Overview | Asked::Version => None,
         }
     }

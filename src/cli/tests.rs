@@ -187,14 +187,16 @@ fn help_and_version_are_given_whatever_else_is_asked_for() {
     }
     for (line, program) in [
         ("run --help", Program::Agent),
-        ("run --socket /x -h --nonsense", Program::Agent),
+        ("run --socket /x --help --nonsense", Program::Agent),
         ("help --help", Program::Help),
         ("install --root=x --help", Program::Install),
-        ("uninstall -h", Program::Uninstall),
+        ("uninstall --force --help", Program::Uninstall),
         ("bird stop --help", Program::BirdStop),
-        ("withdraw --wait 5 -h", Program::Withdraw),
+        ("withdraw --wait 5 --help", Program::Withdraw),
     ] {
         assert!(matches!(read(line), Ok(Asked::Help(of)) if of == program), "{line}");
+        let short = line.replace("--help", "-h");
+        assert!(matches!(read(&short), Ok(Asked::Usage(of)) if of == program), "{short}");
     }
     for line in ["--version", "-V", "run --version"] {
         assert!(matches!(read(line), Ok(Asked::Version)), "{line}");
@@ -360,6 +362,8 @@ fn the_tables_say_everything_once_and_agree_with_each_other() {
 fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
     for page in PAGES {
         let text = help::text(page.program);
+        assert!(text.contains(&help::usage(page.program)), "{text}");
+        assert!(help::usage(page.program).starts_with("Usage: flock-agent "), "{text}");
         for flag in every_flag() {
             // What is longer than its column has a line of its own.
             let named = format!("  {}", help::typed(flag));

@@ -1,8 +1,8 @@
 //! `flock-agent explain`: its page, and the flags that only it has. Must not do anything with them.
 
+use crate::cli::flags;
 use crate::cli::table::{Default, Flag, Group, Kind, Operand, Page, Program, Times, Value};
 use crate::process::exit::Exit;
-use crate::rpc::DEFAULT_SOCKET;
 
 /// What there is to say about it.
 pub const PAGE: Page = Page {
@@ -15,7 +15,7 @@ pub const PAGE: Page = Page {
          policies that count, the rule that allows it or what each of them lacks, where nft shows it, whether the kernel \
          has what flock-agent wants, and how much was dropped. Behind a Service or a host port, ask with the pod and its own port.",
     ),
-    flags: &[&SOCKET, &POLICY_DIR, &NODE_CONFIG],
+    flags: &[&flags::AGENT_SOCKET, &POLICY_DIR, &NODE_CONFIG],
     operands: &[
         Operand { name: "FROM", times: Times::Once, kind: Kind::Text, help: "who begins" },
         Operand { name: "TO", times: Times::Once, kind: Kind::Text, help: "who is to answer" },
@@ -43,14 +43,6 @@ pub const PAGE: Page = Page {
         (Exit::Unanswered, "no agent answers, or it cannot tell yet"),
         (Exit::Denied, "the agent does not answer this user"),
     ],
-};
-
-/// `--socket` of `explain`
-pub const SOCKET: Flag = Flag {
-    name: "--socket",
-    value: Some(Value { name: "PATH", kind: Kind::Socket, default: Default::Value(DEFAULT_SOCKET) }),
-    help: "ask the agent that listens here",
-    ..Flag::SWITCH
 };
 
 /// `--policy-dir` of `explain`

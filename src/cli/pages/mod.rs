@@ -19,6 +19,7 @@ pub mod withdraw;
 
 use crate::cli::flags;
 use crate::cli::table::{Flag, Page, Program};
+use crate::process::exit::Exit;
 
 /// Every program, in the order of the help within its group.
 pub const PAGES: &[Page] = &[
@@ -41,6 +42,15 @@ pub const PAGES: &[Page] = &[
     help::PAGE,
     version::PAGE,
     completion::PAGE,
+];
+
+/// How programs end. What a code means for one of them, its page says.
+pub const EXITS: &[(Exit, &str)] = &[
+    (Exit::Done, "done, ready, or yes"),
+    (Exit::Failed, "not done, not ready, or no"),
+    (Exit::Misused, "the command line is not understood; nothing was touched"),
+    (Exit::Unanswered, "the agent does not answer, or cannot tell yet"),
+    (Exit::Denied, "this user may not ask"),
 ];
 
 impl Program {
