@@ -1,4 +1,4 @@
-//! The help, from the tables: which programs there are, and everything that there is to say about one, in lines that fit a terminal.
+//! The help, from the tables: which programs there are, and all that there is to say about one, in lines that fit a terminal.
 //!
 //! Must not hold a word about any program itself.
 

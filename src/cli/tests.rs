@@ -396,7 +396,7 @@ fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
     assert!(overview.lines().all(|line| line.len() <= 80), "{overview}");
     for line in [
         "  --socket PATH         listen here for the plugin (default:\n                        /run/flock/flock.sock)\n",
-        "  --state-dir DIR       keep the allocations here (default: /run/flock/state)\n",
+        "  --state-dir DIR       keep the allocations here, with mode 0700 (default:\n                        /run/flock/state)\n",
         "  --log-format FORMAT   what a line of the log looks like: text or json\n",
     ] {
         assert!(agent.contains(line), "{agent}");

@@ -111,7 +111,7 @@ pub const SOCKET: Flag = Flag {
 pub const STATE_DIR: Flag = Flag {
     name: "--state-dir",
     value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Value(DEFAULT_STATE_DIR) }),
-    help: "keep the allocations here",
+    help: "keep the allocations here, with mode 0700",
     ..Flag::SWITCH
 };
 

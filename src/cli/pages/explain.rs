@@ -37,7 +37,7 @@ pub const PAGE: Page = Page {
     ],
     files: &[("/run/flock/flock.sock", "where the agent is asked; root only")],
     exits: &[
-        (Exit::Done, "it passes"),
+        (Exit::Done, "it passes, be it because the pod is audited"),
         (Exit::Failed, "it does not"),
         (Exit::Misused, "the command line is not understood, or names somebody or a file that is not there"),
         (Exit::Unanswered, "no agent answers, or it cannot tell yet"),

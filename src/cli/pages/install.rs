@@ -72,8 +72,8 @@ pub const CNI_CONF: Flag = Flag {
 /// `--bird`
 pub const BIRD: Flag = Flag {
     name: "--bird",
-    help: "also the units by which BIRD tells routers what the node announces, and by which the node withdraws itself when the \
-           host goes down",
+    help: "also flock-bird.service, by which BIRD tells routers what the node announces, and flock-announce.service, by which the \
+           node withdraws itself when the host goes down",
     excludes: &["--plugin-only"],
     ..Flag::SWITCH
 };

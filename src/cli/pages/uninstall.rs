@@ -33,7 +33,7 @@ pub const FORCE: Flag = Flag {
 /// `--purge`
 pub const PURGE: Flag = Flag {
     name: "--purge",
-    help: "remove /etc/flock and /etc/default/flock-agent as well",
+    help: "remove /etc/flock, /etc/default/flock-agent and /etc/default/flock-bird as well",
     excludes: &["--package"],
     ..Flag::SWITCH
 };
