@@ -10,7 +10,7 @@ pub const PAGE: Page = Page {
     program: Program::Pods,
     group: Group::Looking,
     word: "pods",
-    summary: "lists the pods with an interface of flock, agent or no agent",
+    summary: "lists the pods of this node, with or without an agent",
     about: Some(
         "Comes from what the agent has recorded and from what the links show. STATE is committed, pending while an ADD is at \
          work, delete noted if the runtime has deleted the pod while no agent ran, link missing, or not recorded.",
