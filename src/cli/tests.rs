@@ -378,7 +378,8 @@ fn the_help_of_a_program_has_all_its_flags_and_fits_a_terminal() {
         }
         for (line, _) in page.examples {
             // What stands before it or behind it is of other programs.
-            let own = line.split(['|', '>']).find_map(|part| part.trim().strip_prefix("flock-agent ")).expect("the program");
+            let own =
+                line.split(['|', '>']).find_map(|part| part.trim().strip_prefix("flock-agent ")).expect("the program");
             let asked = read(own);
             assert!(matches!(asked, Ok(Asked::Run(program, _)) if program == page.program), "{line}");
         }
