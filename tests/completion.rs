@@ -1,6 +1,8 @@
 //! The scripts of `flock-agent completion`, tried by typing: bash, zsh and fish run on a terminal of their own, and what they make of
 //! a line with a tab in it is what counts. A shell that is missing is a failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+// What it takes of the support of others.
+#![allow(dead_code, unreachable_pub)]
 
 #[path = "support/temp.rs"]
 mod temp;

@@ -588,7 +588,7 @@ fn an_address_that_a_pod_has_never_rests_whatever_an_old_record_says() {
     let mut ipam = node4("10.0.0.0/30");
     ipam.hold(ip("10.0.0.2"));
     ipam.restore_rest(ip("10.0.0.2"), ONE, 0);
-    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 0, resting: 0 });
+    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 0, usable: 1, resting: 0 });
     assert!(matches!(one(&mut ipam, &four(&[]), REST_MS), Err(IpamError::Exhausted { .. })));
 }
 
@@ -597,7 +597,7 @@ fn an_address_that_the_host_and_a_pod_have_is_counted_once() {
     let mut ipam = node4("10.0.0.0/29");
     ipam.hold(ip("10.0.0.2"));
     ipam.reserve([ip("10.0.0.2"), ip("10.0.0.3")]);
-    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 3, resting: 0 });
+    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 3, usable: 3, resting: 0 });
 }
 
 #[test]
@@ -686,8 +686,8 @@ fn a_released_address_rests_and_then_comes_back() {
     assert!(ipam.release(all[3], OTHER, 1_000));
     assert!(ipam.release(all[1], OTHER, 2_000));
     assert!(!ipam.release(all[3], OTHER, 9_000), "a second release must not begin a new rest");
-    assert_eq!(ipam.counts(2_000).ipv4, FamilyCounts { allocated: 3, free: 0, resting: 2 });
-    assert_eq!(ipam.counts(1_000 + REST_MS).ipv4, FamilyCounts { allocated: 3, free: 1, resting: 1 });
+    assert_eq!(ipam.counts(2_000).ipv4, FamilyCounts { allocated: 3, free: 0, usable: 5, resting: 2 });
+    assert_eq!(ipam.counts(1_000 + REST_MS).ipv4, FamilyCounts { allocated: 3, free: 1, usable: 5, resting: 1 });
     assert_eq!(one(&mut ipam, &four(&[]), 1_000 + REST_MS), Ok(all[3]));
     // The other rests for another second after somebody else had it; used rather than failing, and said so.
     let got = ipam.allocate(&four(&[]), ONE, 1_001 + REST_MS, &mut Seeded(0)).expect("resting");
@@ -856,7 +856,7 @@ fn a_clock_that_was_set_back_delays_a_rest_by_no_more_than_a_rest() {
     assert_eq!(one(&mut ipam, &four(&[]), 50), Ok(ip("10.0.0.4")));
     assert_eq!(ipam.counts(50).ipv4.resting, 2);
     assert_eq!(one(&mut ipam, &four(&[]), 50 + REST_MS), Ok(ip("10.0.0.5")));
-    assert_eq!(ipam.counts(50 + REST_MS).ipv4, FamilyCounts { allocated: 2, free: 3, resting: 0 });
+    assert_eq!(ipam.counts(50 + REST_MS).ipv4, FamilyCounts { allocated: 2, free: 3, usable: 5, resting: 0 });
 }
 
 // ---- both families ----
@@ -876,7 +876,7 @@ fn if_one_family_fails_nothing_is_taken_of_the_other() {
     let others = [one(&mut ipam, &six(&[]), 0), one(&mut ipam, &six(&[]), 0)].map(|at| at.expect("free"));
     assert!(ipam.release(others[0], OTHER, 0));
     assert!(ipam.allocate(&both(), ONE, 1, &mut Seeded(0)).is_err());
-    assert_eq!(ipam.counts(1).ipv6, FamilyCounts { allocated: 2, free: 0, resting: 1 });
+    assert_eq!(ipam.counts(1).ipv6, FamilyCounts { allocated: 2, free: 0, usable: 3, resting: 1 });
     assert!(ipam.give_back(first.ipv4.map(IpAddr::V4).expect("wanted")));
     let got = ipam.allocate(&both(), ONE, 1, &mut Seeded(0)).expect("one rests, one is free");
     assert_eq!(got.warnings, [Warning::RestReused { address: others[0], rested_ms: 1 }]);
@@ -898,7 +898,7 @@ fn addresses_from_before_an_edit_stay_held_and_are_known_again_after_the_next() 
     assert_eq!(one(&mut ipam, &four(&[]), 0), Ok(ip("10.0.0.2")));
     ipam.set_ranges(None, Some(new));
     assert_eq!(one(&mut ipam, &four(&[]), 0), Ok(ip("10.1.0.2")));
-    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 2, free: 0, resting: 0 });
+    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 2, free: 0, usable: 1, resting: 0 });
     ipam.set_ranges(None, Some(old));
     assert!(one(&mut ipam, &four(&[]), 0).is_err(), "the pod from before the edit still has it");
     assert!(ipam.release(ip("10.0.0.2"), OTHER, 0));
@@ -918,7 +918,7 @@ fn an_address_of_the_host_is_not_given_and_one_that_a_pod_has_stays_the_pods() {
     ipam.reserve([mine, ip("10.0.0.3"), ip("2001:db8::1")]);
     assert_eq!(one(&mut ipam, &four(&[]), 0), Ok(ip("10.0.0.4")));
     assert!(ipam.give_back(mine));
-    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 2, resting: 0 });
+    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 2, usable: 3, resting: 0 });
     ipam.reserve([]);
-    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 4, resting: 0 });
+    assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 4, usable: 5, resting: 0 });
 }

@@ -13,11 +13,11 @@ use crate::support::pod::Pod;
 use crate::support::programs::{FLOCK, FLOCK_AGENT, put_copy};
 
 /// Where runtimes have their plugins and their configuration.
-pub const PLUGINS: &str = "/opt/cni/bin";
-pub const CONFIGURATION: &str = "/etc/cni/net.d";
+pub(super) const PLUGINS: &str = "/opt/cni/bin";
+pub(super) const CONFIGURATION: &str = "/etc/cni/net.d";
 
 /// A host with an uplink, as a healthy node has it, with a configuration in which there is no runtime. What the machine's own kernel hands down is set to what it usually is.
-pub fn host() -> Host {
+pub(super) fn host() -> Host {
     let host = Host::new();
     host.script(&format!(
         "mkdir -p /run/etc; for name in alternatives group iproute2 ld.so.cache ld.so.conf ld.so.conf.d nsswitch.conf passwd protocols services; do \
@@ -30,7 +30,7 @@ pub fn host() -> Host {
 }
 
 /// The router at the end of the uplink, by which the host leaves.
-pub fn router(host: &Host) -> Machine<'_> {
+pub(super) fn router(host: &Host) -> Machine<'_> {
     let router = host.machine("up0", &["192.0.2.10/24", "2001:db8:9::2/64"], &["192.0.2.1/24", "2001:db8:9::1/64"]);
     host.run("ip route add default via 192.0.2.1");
     host.run("ip -6 route add default via 2001:db8:9::1");
@@ -38,28 +38,28 @@ pub fn router(host: &Host) -> Machine<'_> {
 }
 
 /// An agent of this host that keeps the runtime's configuration.
-pub fn agent<'a>(host: &'a Host, config: &str) -> Agent<'a> {
+pub(super) fn agent<'a>(host: &'a Host, config: &str) -> Agent<'a> {
     host.agent().config(Some(config)).args(&["--cni-conf-dir", CONFIGURATION]).start()
 }
 
 /// The usual NodeConfig.
-pub fn usual() -> String {
+pub(super) fn usual() -> String {
     node_config(CIDR6, CIDR4)
 }
 
 /// What the program found.
 #[derive(Debug)]
-pub struct Checked {
+pub(super) struct Checked {
     pub exit: i32,
     pub said: Value,
     pub errors: String,
 }
 
 /// One finding: area, level, sentence, remedy.
-pub type Found = (String, String, String, String);
+pub(super) type Found = (String, String, String, String);
 
 /// Checks this host, with further arguments.
-pub fn check(host: &Host, arguments: &[&str]) -> Checked {
+pub(super) fn check(host: &Host, arguments: &[&str]) -> Checked {
     let output = host.command(FLOCK_AGENT).args(["check", "-o", "json"]).args(arguments).output().expect("it starts");
     Checked {
         exit: output.status.code().expect("it ended by itself"),
@@ -70,7 +70,7 @@ pub fn check(host: &Host, arguments: &[&str]) -> Checked {
 
 impl Checked {
     /// Everything that was found but for what is as it should be.
-    pub fn wrong(&self) -> Vec<Found> {
+    pub(super) fn wrong(&self) -> Vec<Found> {
         let findings = self.said["findings"].as_array().unwrap_or_else(|| panic!("{self:?}"));
         let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
         let all = findings.iter().map(|f| (text(f, "area"), text(f, "level"), text(f, "what"), text(f, "remedy")));
@@ -79,13 +79,13 @@ impl Checked {
 
     /// All is well, and in the areas that are always told.
     #[track_caller]
-    pub fn assert_well(&self, when: &str) {
+    pub(super) fn assert_well(&self, when: &str) {
         assert_eq!((self.exit, self.wrong()), (0, vec![]), "{when}: {}", self.errors);
     }
 
     /// The finding of this area and level whose sentence holds all of these words.
     #[track_caller]
-    pub fn has(&self, area: &str, level: &str, words: &[&str]) -> Found {
+    pub(super) fn has(&self, area: &str, level: &str, words: &[&str]) -> Found {
         let wrong = self.wrong();
         let found = wrong
             .iter()
@@ -95,20 +95,20 @@ impl Checked {
 }
 
 /// A pod with its answer and the name of its link.
-pub struct Living<'a> {
+pub(super) struct Living<'a> {
     pub pod: Pod<'a>,
     pub attached: Attached,
     pub link: String,
 }
 
 impl Living<'_> {
-    pub fn new<'a>(host: &'a Host, name: &str) -> Living<'a> {
+    pub(super) fn new<'a>(host: &'a Host, name: &str) -> Living<'a> {
         let (pod, attached) = host.attach(name);
         let link = attached.result["interfaces"][0]["name"].as_str().expect("a name").to_owned();
         Living { pod, attached, link }
     }
 
-    pub fn ip(&self, v6: bool) -> IpAddr {
+    pub(super) fn ip(&self, v6: bool) -> IpAddr {
         self.attached.ips().into_iter().find(|ip| ip.is_ipv6() == v6).expect("both families")
     }
 }
