@@ -71,7 +71,7 @@ impl fmt::Display for TomlError {
 /// Reads a document.
 ///
 /// # Errors
-/// It is no TOML, or deeper than [`DEPTH_MAX`].
+/// It is no TOML, or deeper than `DEPTH_MAX`.
 pub fn read(text: &str) -> Result<Document, TomlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader { rest: text, document: Document::default() };

@@ -154,7 +154,7 @@ impl Tree {
     /// nothing. Waits for nobody.
     ///
     /// # Errors
-    /// It cannot be read, is no regular file, or is longer than [`TEXT_MAX`].
+    /// It cannot be read, is no regular file, or is longer than `TEXT_MAX`.
     pub fn text(&self, path: &Path) -> Result<Option<String>, DiskError> {
         let read = || -> io::Result<String> {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;

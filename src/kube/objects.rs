@@ -116,7 +116,7 @@ const POD_CIDRS_MAX: usize = 4;
 pub struct NodeObject {
     /// Tells this Node from an earlier one of the same name.
     pub uid: String,
-    /// `spec.podCIDRs`, at most [`POD_CIDRS_MAX`]; empty as long as nobody has given it any.
+    /// `spec.podCIDRs`, at most `POD_CIDRS_MAX`; empty as long as nobody has given it any.
     pub pod_cidrs: Vec<String>,
 }
 
