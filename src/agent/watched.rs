@@ -104,7 +104,7 @@ mod tests {
     fn each_resource_is_told_by_the_watch_that_has_heard_least_and_a_watch_that_has_ended_is_not() {
         let watched = Watched::default();
         assert_eq!(watched.told(), BTreeMap::new());
-        let (own, first, second) = (watched.begin("nodeconfigs"), watched.begin("pods"), watched.begin("pods"));
+        let (own, second, first) = (watched.begin("nodeconfigs"), watched.begin("pods"), watched.begin("pods"));
         own.heard();
         first.heard();
         let told = watched.told();

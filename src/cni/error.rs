@@ -244,7 +244,7 @@ mod tests {
             assert!(!neutral(nasty).contains("no such file or directory"), "{nasty}");
         }
         let error = Error::new(Code::Io, &enoent).with_details("\"netns not found\"");
-        assert_eq!(error.to_string(), "absent path (os error 2); \"netns absent\"");
+        assert_eq!(error.to_string(), "absent path; \"netns absent\"");
     }
 
     proptest! {

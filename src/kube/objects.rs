@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -82,20 +82,29 @@ pub fn collection() -> String {
     format!("/apis/{}/nodeconfigs", model::nodeconfig::API_VERSION)
 }
 
+/// What is kept of a NodeConfig: what a manifest has. Whatever else the server sends is passed over unread.
+#[derive(Deserialize, Serialize)]
+struct Kept {
+    #[serde(rename = "apiVersion", skip_serializing_if = "Option::is_none")]
+    api_version: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<Value>,
+}
+
 fn config(text: &str) -> Result<(NodeConfig, Vec<String>, String), String> {
-    let mut object: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let keep = |value: &mut Value, keys: &[&str]| {
-        value.as_object_mut().into_iter().for_each(|fields| fields.retain(|key, _| keys.contains(&key.as_str())));
-    };
-    keep(&mut object, &["apiVersion", "kind", "metadata", "spec"]);
-    if let Some(metadata) = object.get_mut("metadata") {
-        keep(metadata, &["name", "annotations"]);
+    let mut kept: Kept = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if let Some(metadata) = kept.metadata.as_mut().and_then(Value::as_object_mut) {
+        metadata.retain(|key, _| ["name", "annotations"].contains(&key.as_str()));
         // The API server lets nothing but texts in; should it ever, the other annotations still count.
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|_, value| value.is_string());
         }
     }
-    let manifest = object.to_string();
+    let manifest = serde_json::to_string(&kept).map_err(|error| error.to_string())?;
     let (config, notes) = nodeconfig::read_published(&manifest)
         .map_err(|error| String::from(Excerpt::line(&error.to_string(), REASON_MAX)))?;
     Ok((config, notes, manifest))

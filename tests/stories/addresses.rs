@@ -89,7 +89,7 @@ fn what_the_owner_of_the_node_has_not_listed_is_refused_with_field_and_remedy() 
         ("addresses", "2001:db8:1:f001::7", "by flock.fritzlab.net/cidr6: 2001:db8:1:f001::7/128"),
         ("anycast", "10.25.214.7", "where each address is one pod's"),
         ("anycast", "203.0.113.63", "first or last address of 203.0.113.48/28"),
-        ("addresses", "203.0.113.5/32", "is not an address"),
+        ("addresses", "203.0.113.5/32", "one address is meant: write 203.0.113.5"),
         ("anycast", "fe80::1", "the link-local range"),
     ] {
         let error = host.add(&pod).annotations(&[(key, value)]).error();

@@ -88,7 +88,7 @@ fn standard_input_is_a_file_too_and_what_cannot_be_read_says_why() {
     }
     assert_eq!(said.len(), 4, "{stderr}");
     let (code, _, stderr) = run(&host, "h", "validate");
-    assert!(code == Some(2) && stderr.contains("FILE... needs a value"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("FILE needs a value"), "{stderr}");
 }
 
 #[test]

@@ -199,11 +199,11 @@ impl Node {
                 (Verdict { problem: Some(why), ..Verdict::default() }, false)
             }
             Seen::Config { config: Err(why), basis, .. } => {
-                let what = match &basis {
-                    Basis::PodCidrs(_) => "podCIDRs of the Node cannot be used",
-                    Basis::Nothing | Basis::File | Basis::NodeConfig(_) => "NodeConfig is not valid",
+                let line = match &basis {
+                    Basis::PodCidrs(_) => log::error("podCIDRs of the Node cannot be used"),
+                    Basis::Nothing | Basis::File | Basis::NodeConfig(_) => log::error("NodeConfig is not valid"),
                 };
-                log::error(what).with("err", &why).with("in_force", in_force).write_limited();
+                line.with("err", &why).with("in_force", in_force).write_limited();
                 (Verdict { basis, problem: Some(why), notes: Vec::new() }, false)
             }
             Seen::Config { config: Ok(config), notes, basis } => {

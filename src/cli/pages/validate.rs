@@ -8,7 +8,7 @@ pub const PAGE: Page = Page {
     program: Program::Validate,
     group: Group::Looking,
     word: "validate",
-    summary: "says what an agent would say of files, before one gets them",
+    summary: "says what an agent would say of files",
     about: Some(
         "Files are read as the agent reads them: NodeConfigs, and the NetworkPolicies, Namespaces and Pods of `--policy-dir`. All \
          problems of all files are told, and as warnings what an agent takes and nobody may have meant: ranges of two \

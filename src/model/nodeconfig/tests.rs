@@ -32,8 +32,8 @@ fn a_node_without_a_node_config_has_the_ranges_that_kubernetes_gives_it() {
     }
     for (cidrs, words) in [
         (&["10.244.1.0/31"][..], ["spec.podCIDRs: \"10.244.1.0/31\"", "too small"]),
-        (&["10.244.1.0/24", "::ffff:0:0/96"], ["spec.podCIDRs: \"::ffff:0:0/96\"", "no pod can live"]),
-        (&["10.244.1.0"], ["spec.podCIDRs: \"10.244.1.0\"", "is not an IPv4 prefix"]),
+        (&["10.244.1.0/24", "::ffff:0:0/96"], ["spec.podCIDRs: \"::ffff:0:0/96\"", "is an IPv4 prefix"]),
+        (&["10.244.1.0"], ["spec.podCIDRs: \"10.244.1.0\"", "has no prefix length"]),
     ] {
         let text = of(cidrs).expect_err("refused");
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
