@@ -36,7 +36,6 @@ pub mod board;
 pub mod boards;
 pub mod draw;
 pub mod entrance;
-pub mod explain;
 pub mod fault;
 pub mod history;
 pub mod identity;

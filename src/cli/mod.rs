@@ -19,7 +19,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::agent;
-use crate::agent::explain::{self, Source, Words};
 use crate::agent::routing::bird::Places;
 use crate::agent::routing::commands;
 use crate::agent::settings::{ConfigSource, Settings};
@@ -28,6 +27,7 @@ use crate::cli::reader::{Asked, Given};
 use crate::cli::table::Program;
 use crate::install;
 use crate::install::order::AgentPlaces;
+use crate::operator::passage::{self, Source, Words};
 use crate::operator::table::Heads;
 use crate::operator::{self, Told, check, status};
 use crate::process::exit::Exit;
@@ -78,16 +78,7 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
         }
         Asked::Run(Program::Explain, given) => {
             let (words, source) = question(given)?;
-            match explain::explain(&words, &source) {
-                Ok((exit, text)) => match print(&text) {
-                    Exit::Done => exit,
-                    unprinted => unprinted,
-                },
-                Err(error) => {
-                    log::last_words(format!("flock-agent: explain: {error}\n"));
-                    error.exit()
-                }
-            }
+            tell("explain", &passage::run(&words, &source))
         }
         Asked::Run(Program::Validate, given) => {
             let files: Vec<PathBuf> = given.operands().iter().map(PathBuf::from).collect();

@@ -8,6 +8,7 @@ pub mod check;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod metrics;
+pub mod passage;
 pub mod pods;
 pub mod record;
 pub mod status;

@@ -1,28 +1,26 @@
-//! The program `flock-agent explain`: asks the agent of this node, or answers from files where none is to be asked.
+//! `flock-agent explain FROM TO`: may one talk to the other? Asks the agent of this node, or answers from files where none is to
+//! be asked.
 //!
 //! From files, both ends count as pods of one node, each of which its own policies hold for, since no file says which node a pod
 //! is on. Must not write anything, nor ask the kernel.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::time::Instant;
 
 use crate::agent::policing::cluster::Cluster;
 use crate::agent::policing::directory::Directory;
 use crate::agent::policing::tell::Tell;
+use crate::operator::Told;
+use crate::operator::ask::{self, Unanswered};
 use crate::process::exit::Exit;
 use crate::process::foreign_file;
-use crate::rpc::client::{self, CallError};
-use crate::rpc::message::{Explanation, Passage, Query, QueryOp, Response};
+use crate::rpc::message::{Explanation, Passage, Query, QueryOp};
 use crate::rpc::{QUERY_LIMIT, QUERY_PATIENCE};
-use cni::error::Code;
 use model::addr::IfName;
 use model::asked::{Asked, Facts, Party, Unanswerable, answer};
-use model::excerpt::Excerpt;
 use model::nodeconfig;
 use model::policing::{Mode, Policing};
 use model::policy::{PodKey, Subject, Treatment, World};
@@ -33,9 +31,6 @@ const CONFIG_MAX: u64 = 1 << 20;
 
 /// Most remarks about files that are told.
 const NOTES_MAX: usize = 16;
-
-/// Longest text of a refusal, in bytes.
-const REFUSAL_MAX: usize = 1024;
 
 /// The question, in the words of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +67,9 @@ pub enum Source {
 #[derive(Debug)]
 pub enum ExplainError {
     /// The question cannot be answered as it stands.
-    Misused(String),
-    /// The agent cannot be asked.
-    Call(CallError),
+    Misused(Unanswerable),
     /// The agent does not answer.
-    Refused(String),
+    Unanswered(Unanswered),
     /// A file cannot be used.
     File(String),
 }
@@ -84,8 +77,9 @@ pub enum ExplainError {
 impl fmt::Display for ExplainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ExplainError::Misused(why) | ExplainError::Refused(why) | ExplainError::File(why) => f.write_str(why),
-            ExplainError::Call(error) => write!(f, "{error}"),
+            ExplainError::Misused(why) => write!(f, "{why}"),
+            ExplainError::Unanswered(why) => write!(f, "{why}"),
+            ExplainError::File(why) => f.write_str(why),
         }
     }
 }
@@ -94,7 +88,7 @@ impl std::error::Error for ExplainError {}
 
 impl From<Unanswerable> for ExplainError {
     fn from(why: Unanswerable) -> ExplainError {
-        ExplainError::Misused(why.to_string())
+        ExplainError::Misused(why)
     }
 }
 
@@ -103,11 +97,16 @@ impl ExplainError {
     pub fn exit(&self) -> Exit {
         match self {
             ExplainError::Misused(_) | ExplainError::File(_) => Exit::Misused,
-            ExplainError::Call(CallError::Absent { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
-                Exit::Denied
-            }
-            ExplainError::Call(_) | ExplainError::Refused(_) => Exit::Unanswered,
+            ExplainError::Unanswered(why) => why.exit(),
         }
+    }
+}
+
+/// Tells whether packets pass, and why.
+pub fn run(words: &Words, source: &Source) -> Told {
+    match explain(words, source) {
+        Ok((exit, text)) => Told { exit, text, asides: Vec::new() },
+        Err(error) => Told::failed(error.exit(), error),
     }
 }
 
@@ -115,7 +114,7 @@ impl ExplainError {
 ///
 /// # Errors
 /// There is none.
-pub fn explain(words: &Words, source: &Source) -> Result<(Exit, String), ExplainError> {
+fn explain(words: &Words, source: &Source) -> Result<(Exit, String), ExplainError> {
     // What the agent would not understand need not be sent.
     words.read()?;
     let Explanation { passes, text } = match source {
@@ -128,31 +127,7 @@ pub fn explain(words: &Words, source: &Source) -> Result<(Exit, String), Explain
 fn ask(words: &Words, socket: &Path) -> Result<Explanation, ExplainError> {
     let Words { from, to, port } = words.clone();
     let query = Query::Passage(Passage { op: QueryOp::Explain, from, to, port });
-    let response =
-        client::ask(socket, &query, QUERY_PATIENCE, Instant::now() + QUERY_LIMIT).map_err(ExplainError::Call)?;
-    let Response { result, error, code, details, .. } = response;
-    let told = |error: String| match details {
-        Some(details) => format!("{error}: {details}"),
-        None => error,
-    };
-    match (error.filter(|error| !error.is_empty()), result) {
-        (Some(error), _) => {
-            let is = |known: Code| code == Some(known.number());
-            let why = String::from(Excerpt::line(&told(error), REFUSAL_MAX));
-            Err(match () {
-                () if is(Code::InvalidEnvironment) => ExplainError::Misused(why),
-                () if is(Code::Decode) => ExplainError::Refused(format!(
-                    "the agent that runs is of another version than this program and does not understand the question: restart it \
-                     (systemctl restart flock-agent); it says: {why}"
-                )),
-                () => ExplainError::Refused(format!("flock-agent cannot tell: {why}")),
-            })
-        }
-        (None, Some(result)) => serde_json::from_str(result.get()).map_err(|error| {
-            ExplainError::Refused(format!("the answer of the agent is of another version than this program: {error}"))
-        }),
-        (None, None) => Err(ExplainError::Refused("the agent has answered without a word".into())),
-    }
+    ask::ask(socket, &query, QUERY_PATIENCE, QUERY_LIMIT).map_err(ExplainError::Unanswered)
 }
 
 /// What files say, without an agent.
