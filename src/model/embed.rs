@@ -175,6 +175,68 @@ impl fmt::Display for EmbedError {
 
 impl core::error::Error for EmbedError {}
 
+/// Fewest digits that agree before an address counts as showing an identity: of random ones, one in 2^16 would.
+const AGREEING_MIN: u8 = 4;
+
+/// What an address shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The digits of each field, with the field and the value that they stand for where they agree with what is known: digits
+    /// alone do not tell which field they are of.
+    pub fields: Vec<(String, Option<(Field, String)>)>,
+    /// The last digit: which of [`N_VALUES`] it is, from 0.
+    pub n: u8,
+}
+
+/// What the host bits of `ip` show of `id` under `prefix`: of all ways to show an identity, the one of which most digits agree with
+/// what is known. None if none does, as for an address that was chosen at random.
+pub fn shown(prefix: Ipv6Net, ip: Ipv6Addr, id: &Identity) -> Option<Shown> {
+    let ways = ways().into_iter().filter_map(|algo| agreeing(prefix, ip, &algo, id));
+    let (agreed, shown) = ways.max_by_key(|(agreed, shown)| (*agreed, core::cmp::Reverse(shown.fields.len())))?;
+    (agreed >= AGREEING_MIN).then_some(shown)
+}
+
+/// Every [`Algo`].
+fn ways() -> Vec<Algo> {
+    let all = [Field::Namespace, Field::App, Field::Image];
+    let mut ways: Vec<Vec<Field>> = all.iter().map(|field| vec![*field]).collect();
+    let mut longer = ways.clone();
+    for _ in 1..all.len() {
+        let more = longer.iter().flat_map(|way| {
+            all.iter().filter(|field| !way.contains(field)).map(|field| [&way[..], &[*field]].concat())
+        });
+        longer = more.collect();
+        ways.extend(longer.iter().cloned());
+    }
+    ways.into_iter().map(Algo).collect()
+}
+
+/// What `ip` shows by `algo`, and how many of its digits agree with `id`; none if one does not.
+fn agreeing(prefix: Ipv6Net, ip: Ipv6Addr, algo: &Algo, id: &Identity) -> Option<(u8, Shown)> {
+    let widths = layout(prefix.prefix_len(), algo.fields().len())?;
+    let host = ip.to_bits() & !prefix.netmask().to_bits();
+    let n = u8::try_from(host & 0xf).ok()?;
+    // Digits from the top: what stands above them are bits that no digit has.
+    let places: u8 = widths.iter().sum();
+    let digit = |place: u8| u8::try_from(host >> (u32::from(places - place) * 4) & 0xf).ok();
+    if host.checked_shr((u32::from(places) + 1) * 4).unwrap_or(0) != 0 {
+        return None;
+    }
+    let (mut fields, mut agreed, mut at) = (Vec::new(), 0, 0);
+    for (field, width) in algo.fields().iter().zip(widths) {
+        let seen: Vec<u8> = (at..at + width).filter_map(digit).collect();
+        let value = id.get(*field);
+        if let Some(value) = value {
+            digits(*field, value).zip(&seen).all(|(own, seen)| own == *seen).then_some(())?;
+            agreed += width;
+        }
+        let text = seen.iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)).collect();
+        fields.push((text, value.map(|value| (*field, value.into()))));
+        at += width;
+    }
+    Some((agreed, Shown { fields, n }))
+}
+
 /// How many hex digits each of `fields` fields gets under a prefix of `prefix_len` bits, in the order asked for.
 /// The last host digit, N, is not among them.
 ///
@@ -309,6 +371,40 @@ mod tests {
             for fields in 1..=3 {
                 let widths = layout(len, fields).expect("within bounds");
                 assert_eq!(widths.iter().sum::<u8>(), (128 - len) / 4 - 1);
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_address_shows_is_read_back_as_far_as_the_pod_is_known() {
+        let prefix: Ipv6Net = "2001:db8:1:f001::/64".parse().expect("literal");
+        let id = identity();
+        for way in ways() {
+            let ip = address(prefix, &way, &id, 5).expect("embeds");
+            let shown = shown(prefix, ip, &id).expect("shows it");
+            let known = shown.fields.iter().filter_map(|(_, of)| of.as_ref());
+            let fields: Vec<Field> = known.map(|(field, _)| *field).collect();
+            assert_eq!((fields.as_slice(), shown.n), (way.fields(), 5), "{way}");
+        }
+        assert_eq!(ways().len(), 15);
+        let ip = address(prefix, &algo("namespace,app"), &id, 0).expect("embeds");
+        let known = Identity { namespace: id.namespace.clone(), ..Identity::default() };
+        let fields = shown(prefix, ip, &known).expect("shows the namespace").fields;
+        assert_eq!(fields.len(), 2);
+        assert_eq!(fields[0].1, Some((Field::Namespace, "mail".into())));
+        assert!(fields[1].0.len() == 7 && fields[1].1.is_none(), "digits that nobody can name: {fields:?}");
+        // Of another pod, or of nobody who is known, or under a prefix that shows nothing.
+        let other = Identity { namespace: Some("shop".into()), ..Identity::default() };
+        assert_eq!(shown(prefix, ip, &other), None);
+        assert_eq!(shown(prefix, ip, &Identity::default()), None);
+        assert_eq!(shown("2001:db8::/32".parse().expect("literal"), ip, &known), None);
+        for odd in [49, 63, 96] {
+            let prefix = Ipv6Net::new(prefix.network(), odd).expect("a length").trunc();
+            let ip = address(prefix, &algo("app"), &id, 15).expect("embeds");
+            assert_eq!(shown(prefix, ip, &id).map(|shown| shown.n), Some(15), "/{odd}");
+            if odd % 4 != 0 {
+                let above = ip.to_bits() | 1 << (127 - odd);
+                assert_eq!(shown(prefix, Ipv6Addr::from_bits(above), &id), None, "bits above the digits");
             }
         }
     }

@@ -401,6 +401,15 @@ impl Ipam {
     }
 }
 
+/// Why no pod ever gets this address of the node's range, in words for an operator; none if one may.
+pub fn rule(range: &IpNet, ip: IpAddr) -> Option<&'static str> {
+    match (range, ip) {
+        (IpNet::V6(range), IpAddr::V6(ip)) => v6::rule(*range, ip.to_bits()),
+        (IpNet::V4(range), IpAddr::V4(ip)) => v4::rule(range, ip.to_bits()),
+        _ => None,
+    }
+}
+
 /// An address that was chosen and not yet taken.
 struct Pick<A> {
     address: A,

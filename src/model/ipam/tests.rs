@@ -922,3 +922,32 @@ fn an_address_of_the_host_is_not_given_and_one_that_a_pod_has_stays_the_pods() {
     ipam.reserve([]);
     assert_eq!(ipam.counts(0).ipv4, FamilyCounts { allocated: 1, free: 4, usable: 5, resting: 0 });
 }
+
+#[test]
+fn an_address_is_kept_from_pods_by_a_rule_or_a_pod_gets_it() {
+    for range in ["10.0.0.0/29", "10.0.0.0/30", "2001:db8::/125", "2001:db8::/119", "2001:db8::/127", "2001:db8::/126"]
+    {
+        let net: IpNet = range.parse().expect("literal");
+        let (mut ipam, want) = match net {
+            IpNet::V6(_) => (node6(range), six(&[])),
+            IpNet::V4(_) => (node4(range), four(&[])),
+        };
+        let mut given = BTreeSet::new();
+        while let Ok(ip) = one(&mut ipam, &want, 0) {
+            given.insert(ip);
+        }
+        let all: Vec<IpAddr> = match net {
+            IpNet::V6(net) => {
+                (net.network().to_bits()..=net.broadcast().to_bits()).map(|at| Ipv6Addr::from_bits(at).into()).collect()
+            }
+            IpNet::V4(net) => {
+                (net.network().to_bits()..=net.broadcast().to_bits()).map(|at| Ipv4Addr::from_bits(at).into()).collect()
+            }
+        };
+        let free: BTreeSet<IpAddr> = all.into_iter().filter(|ip| rule(&net, *ip).is_none()).collect();
+        assert_eq!(given, free, "{range}");
+    }
+    let eui64 = (ip("2001:db8::fdff:ffff:ffff:ffff"), "2001:db8::/64".parse().expect("literal"));
+    assert!(rule(&eui64.1, eui64.0).is_some_and(|rule| rule.contains("RFC 2526")));
+    assert_eq!(rule(&eui64.1, ip("10.0.0.0")), None, "of another family");
+}

@@ -180,6 +180,17 @@ fn usable(block: &Ipv4Net) -> (u32, u32) {
     (block.network().to_bits().saturating_add(2), block.broadcast().to_bits().saturating_sub(1))
 }
 
+/// Why no pod gets this address of the node's range; none if one may.
+pub(super) fn rule(range: &Ipv4Net, at: u32) -> Option<&'static str> {
+    let (first, last) = usable(range);
+    match () {
+        () if (first..=last).contains(&at) || !contains(range, at) => None,
+        () if at == range.network().to_bits() => Some("the network address of the range"),
+        () if at > last => Some("the broadcast address of the range"),
+        () => Some("the first address of the range, which is left to a gateway"),
+    }
+}
+
 fn contains(net: &Ipv4Net, at: u32) -> bool {
     net.contains(&Ipv4Addr::from_bits(at))
 }

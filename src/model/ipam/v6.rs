@@ -210,6 +210,16 @@ impl Block {
     }
 }
 
+/// Why no pod gets this address of the node's range; none if one may.
+pub(super) fn rule(range: Ipv6Net, at: u128) -> Option<&'static str> {
+    let hole = special(range).into_iter().find(|(from, to)| (*from..=*to).contains(&at))?;
+    Some(if hole.0 == range.network().to_bits() {
+        "the subnet-router anycast address of the range (RFC 4291)"
+    } else {
+        "an anycast address that RFC 2526 reserves at the end of a range"
+    })
+}
+
 /// The addresses of one subnet that are anycast by RFC 4291 (subnet-router) and RFC 2526. A subnet of one or two
 /// addresses has none: a /127 is a point-to-point link (RFC 6164), a /128 one address.
 fn special(net: Ipv6Net) -> Vec<(u128, u128)> {
