@@ -1,12 +1,16 @@
-//! The answer to `flock-agent status`: how the node is, made of one look at what the agent's threads publish.
+//! The answers to `flock-agent status` and `flock-agent explain ADDRESS`: how the node is, and what only the agent knows of an
+//! address, each made of one look at what the agent's threads publish.
 //!
 //! All of an answer is of one moment: the boards are copied first, then the ledger counts, and whatever is said follows from these
 //! values. Whether the node is ready and what ails it is judged where the status in the API is, so that both say the same. Must not
 //! ask the kernel or the API server, nor wait for anything but the ledger.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+
+use ipnet::IpNet;
 
 use crate::agent::again::Again;
 use crate::agent::board::Board;
@@ -15,6 +19,7 @@ use crate::agent::history::{self, History};
 use crate::agent::ledger::{Ledger, Usage};
 use crate::agent::metrics::Metrics;
 use crate::agent::node::credentials::Ends;
+use crate::agent::node::pods::Pods;
 use crate::agent::node::state::{CniConf, NodeState};
 use crate::agent::node::status::{self, Snapshot, Truth};
 use crate::agent::policing::state::PolicingState;
@@ -23,14 +28,15 @@ use crate::agent::watched::{Heard, Watched};
 use crate::bird::sessions::Session;
 use crate::kube::expiry::date;
 use crate::record::boot_clock;
-use crate::rpc::message::{Query, Request, Response};
+use crate::rpc::message::{Answer, Query, Request, Response, Whose};
 use crate::rpc::report::{
-    Condition, ConfigInForce, Credential, Failure, Family, Host, MetricsPage, NodeReport, Peer, Policy, Rounds,
-    Routing, Watch,
+    Condition, ConfigInForce, Credential, Failure, Family, Host, MetricsPage, NodeReport, OtherNode, Peer, Policy,
+    Rounds, Routing, Watch, WhoseReport,
 };
 use crate::rpc::server::{Call, Handler};
 use cni::error::Code;
 use model::ipam::FamilyCounts;
+use model::peers::Peer as NodePeer;
 use model::policing::Mode;
 use model::routes::Stage;
 
@@ -70,6 +76,8 @@ pub struct Reports {
     pub again: Again,
     /// What is heard of the API server; nothing without Kubernetes.
     pub watched: Watched,
+    /// The pods of the API server; none without Kubernetes.
+    pub pods: Option<Pods>,
 }
 
 /// Handlers that answer for the whole agent as well.
@@ -95,13 +103,9 @@ impl<H: Handler> Handler for Answering<H> {
     fn answer(&self, query: &Query, deadline: Instant) -> Response {
         match query {
             Query::Node => self.reports.answer(deadline),
+            Query::Whose(whose) => told_or_not(&self.reports.whose(whose)),
             Query::Round => self.reports.look_again(deadline),
-            Query::Metrics => {
-                let page = MetricsPage { text: self.metrics.page() };
-                let failed =
-                    |error: serde_json::Error| Response::failed(Code::Internal.number(), error.to_string(), "");
-                Response::told(&page).unwrap_or_else(failed)
-            }
+            Query::Metrics => told_or_not(&MetricsPage { text: self.metrics.page() }),
             Query::Passage(_) => self.handler.answer(query, deadline),
         }
     }
@@ -124,26 +128,43 @@ fn look(boards: &Boards) -> Snapshot {
 
 impl Reports {
     fn answer(&self, deadline: Instant) -> Response {
-        let failed = |code: Code, why: String| Response::failed(code.number(), why, "");
         let snapshot = look(&self.boards);
         let Ok(usage) = self.ledger.usage(deadline) else {
             let why = "the record is being written and does not get on: its disk is slow or stuck";
-            return failed(Code::TryAgainLater, why.into());
+            return Response::failed(Code::TryAgainLater.number(), why, "");
         };
-        let report = self.report(&snapshot, &usage);
-        Response::told(&report).unwrap_or_else(|error| failed(Code::Internal, error.to_string()))
+        told_or_not(&self.report(&snapshot, &usage))
+    }
+
+    fn whose(&self, whose: &Whose) -> WhoseReport {
+        let (state, listed) = (self.boards.state.get(), self.boards.listed.as_ref().map(Board::get));
+        let ranges = state.view.as_ref().map(|view| view.config.prefixes()).unwrap_or_default();
+        let peers = listed.as_ref().map(|listed| listed.peers()).unwrap_or_default();
+        let others = peers.iter().filter(|(name, _)| **name != self.node);
+        let others = whose
+            .address
+            .into_iter()
+            .flat_map(|ip| others.clone().flat_map(move |(name, peer)| having(name, peer, ip)));
+        let pod = whose.pod.as_ref().zip(self.pods.as_ref());
+        let pod = pod.and_then(|((namespace, name), pods)| pods.named(namespace, name));
+        WhoseReport {
+            node: self.node.clone(),
+            ranges: ranges.iter().map(ToString::to_string).collect(),
+            others: others.collect(),
+            others_heard: listed.as_ref().map(|listed| listed.heard),
+            app: pod.as_ref().map(|pod| pod.app.clone()),
+            image: pod.as_ref().and_then(|pod| pod.image.clone()),
+        }
     }
 
     /// Has all compared that is compared in rounds, and tells of the last one.
     fn look_again(&self, deadline: Instant) -> Response {
-        let failed = |code: Code, why: String| Response::failed(code.number(), why, "");
         if !self.again.look(deadline) {
             let why =
                 "what is wrong is being put right, and that takes long: flock-agent status tells how the rounds get on";
-            return failed(Code::TryAgainLater, why.into());
+            return Response::failed(Code::TryAgainLater.number(), why, "");
         }
-        let rounds = told_rounds(self.history.told().1, boot_clock::now_ms());
-        Response::told(&rounds).unwrap_or_else(|error| failed(Code::Internal, error.to_string()))
+        told_or_not(&told_rounds(self.history.told().1, boot_clock::now_ms()))
     }
 
     fn report(&self, snapshot: &Snapshot, usage: &Usage) -> NodeReport {
@@ -194,6 +215,21 @@ fn told_rounds(rounds: history::Rounds, now: u64) -> Rounds {
         last_repair_seconds: rounds.last_repair.as_ref().map(|(at, _)| ago(now, *at)),
         last_repair: rounds.last_repair.map(|(_, what)| what),
     }
+}
+
+fn told_or_not<T: Answer>(answer: &T) -> Response {
+    Response::told(answer).unwrap_or_else(|error| Response::failed(Code::Internal.number(), error.to_string(), ""))
+}
+
+/// By what another node has an address: its range, and pods that have named it.
+fn having(name: &str, peer: &NodePeer, ip: IpAddr) -> Vec<OtherNode> {
+    let other = || OtherNode { node: name.to_owned(), ..OtherNode::default() };
+    let ranges = [peer.cidr6.map(IpNet::V6), peer.cidr4.map(IpNet::V4)].into_iter().flatten();
+    let ranges = ranges.filter(|range| range.contains(&ip));
+    let ranges = ranges.map(|range| OtherNode { range: Some(range.to_string()), ..other() });
+    let claims = peer.claims.iter().filter(|claim| claim.address == ip);
+    let claims = claims.map(|claim| OtherNode { pod: Some(claim.pod.to_string()), shared: claim.shared, ..other() });
+    ranges.chain(claims).collect()
 }
 
 /// Whole seconds from a time of the boot clock until now.

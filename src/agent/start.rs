@@ -310,6 +310,7 @@ impl Opened {
                 state: state.clone(),
                 history: history.clone(),
             },
+            pods: kubernetes.as_ref().map(|kubernetes| kubernetes.pods.clone()),
             watched: kubernetes.as_ref().map(|kubernetes| kubernetes.watched.clone()).unwrap_or_default(),
         };
         let policing =

@@ -29,7 +29,7 @@ use crate::install;
 use crate::install::order::AgentPlaces;
 use crate::operator::passage::{self, Source, Words};
 use crate::operator::table::Heads;
-use crate::operator::{self, Told, check, status};
+use crate::operator::{self, Told, check, status, whose};
 use crate::process::exit::Exit;
 use crate::process::log;
 use model::excerpt::plain;
@@ -77,8 +77,11 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
             commands::withdraw(&given.needed_path(&flags::AGENT_SOCKET)?, wait)
         }
         Asked::Run(Program::Explain, given) => {
-            let (words, source) = question(given)?;
-            tell("explain", &passage::run(&words, &source))
+            let told = match question(given)? {
+                Question::Whose(order) => whose::run(&order),
+                Question::Passage(words, source) => passage::run(&words, &source),
+            };
+            tell("explain", &told)
         }
         Asked::Run(Program::Validate, given) => {
             let files: Vec<PathBuf> = given.operands().iter().map(PathBuf::from).collect();
@@ -167,12 +170,18 @@ fn agent_settings(given: &Given) -> Result<Settings, UsageError> {
     })
 }
 
-/// What `explain` is asked, and who is to answer.
-fn question(given: &Given) -> Result<(Words, Source), UsageError> {
+/// What `explain` is asked.
+#[derive(Debug, PartialEq, Eq)]
+enum Question {
+    /// About one.
+    Whose(whose::Order),
+    /// About two, and who is to answer.
+    Passage(Words, Source),
+}
+
+fn question(given: &Given) -> Result<Question, UsageError> {
     let mut operands = given.operands().iter().map(|operand| operand.to_string_lossy().into_owned());
-    let mut needed = |name| operands.next().ok_or(UsageError::NoValue(name));
-    let (from, to) = (needed("FROM")?, needed("TO")?);
-    let words = Words { from, to, port: operands.next() };
+    let from = operands.next().ok_or(UsageError::NoValue("FROM"))?;
     let (config, socket) = (given.path(&pages::explain::NODE_CONFIG), &flags::AGENT_SOCKET);
     let source = match given.path(&pages::explain::POLICY_DIR) {
         Some(_) if given.has(socket) => return Err(UsageError::Both(socket.name, pages::explain::POLICY_DIR.name)),
@@ -182,7 +191,15 @@ fn question(given: &Given) -> Result<(Words, Source), UsageError> {
         }
         None => Source::Agent(given.needed_path(socket)?),
     };
-    Ok((words, source))
+    match (operands.next(), source) {
+        (Some(to), source) => Ok(Question::Passage(Words { from, to, port: operands.next() }, source)),
+        // Files do not tell what pods have.
+        (None, Source::Files { .. }) => Err(UsageError::NoValue("TO")),
+        (None, Source::Agent(socket)) => {
+            let state_dir = given.needed_path(&flags::RECORD_DIR)?;
+            Ok(Question::Whose(whose::Order { what: from, socket, state_dir }))
+        }
+    }
 }
 
 fn check_order(given: &Given) -> Result<check::Order, UsageError> {

@@ -173,7 +173,6 @@ fn a_wrong_command_line_is_named() {
         ("announce --wait 1", "--wait is of status and withdraw, not of announce"),
         ("version now", "unknown argument \"now\""),
         ("explain", "FROM needs a value"),
-        ("explain a/b", "TO needs a value"),
         ("explain a/b node TCP/80 more", "\"more\""),
     ] {
         let error = read(line).expect_err(line).to_string();
@@ -295,12 +294,18 @@ fn a_question_is_for_the_agent_or_for_files() {
         port: port.map(Into::into),
     };
     let agent = Source::Agent("/run/flock/flock.sock".into());
-    assert_eq!(asked("explain a/b node"), Ok((words("a/b", "node", None), agent)));
+    assert_eq!(asked("explain a/b node"), Ok(Question::Passage(words("a/b", "node", None), agent)));
+    let whose = |socket: &str, state_dir: &str| {
+        Question::Whose(whose::Order { what: "a/b".into(), socket: socket.into(), state_dir: state_dir.into() })
+    };
+    assert_eq!(asked("explain a/b"), Ok(whose("/run/flock/flock.sock", "/run/flock/state")));
+    assert_eq!(asked("explain a/b --socket /s --state-dir d"), Ok(whose("/s", "d")));
     let files = Source::Files { policies: "p".into(), config: Some("n".into()) };
     let line = "explain a/b --policy-dir=p 10.0.0.1 tcp/80 --node-config n";
-    assert_eq!(asked(line), Ok((words("a/b", "10.0.0.1", Some("tcp/80")), files)));
+    assert_eq!(asked(line), Ok(Question::Passage(words("a/b", "10.0.0.1", Some("tcp/80")), files)));
     for (line, why) in [
         ("explain a/b node --socket /s --policy-dir p", "--socket and --policy-dir exclude each other"),
+        ("explain a/b --policy-dir p", "TO needs a value"),
         ("explain a/b node --node-config n", "--node-config needs --policy-dir beside it"),
     ] {
         assert_eq!(asked(line).expect_err(line).to_string(), why);

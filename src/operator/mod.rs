@@ -14,6 +14,7 @@ pub mod record;
 pub mod status;
 pub mod table;
 pub mod validate;
+pub mod whose;
 
 use crate::process::exit::Exit;
 

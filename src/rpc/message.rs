@@ -8,6 +8,8 @@
 //! refuses it by its `op`, and one that does not know all that is asked refuses it by the key; since it says its version with
 //! that, both can be named.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -65,6 +67,9 @@ pub enum QueryOp {
     /// What is counted?
     #[serde(rename = "METRICS")]
     Metrics,
+    /// What does the agent alone know of an address, or of a pod?
+    #[serde(rename = "WHOSE")]
+    Whose,
 }
 
 /// A question of an operator.
@@ -78,6 +83,8 @@ pub enum Query {
     Round,
     /// [`QueryOp::Metrics`]
     Metrics,
+    /// [`QueryOp::Whose`]
+    Whose(Whose),
 }
 
 impl Query {
@@ -91,6 +98,7 @@ impl Query {
             Query::Node => encode(&Plain { op: QueryOp::Node }),
             Query::Round => encode(&Plain { op: QueryOp::Round }),
             Query::Metrics => encode(&Plain { op: QueryOp::Metrics }),
+            Query::Whose(whose) => encode(whose),
         }
     }
 }
@@ -101,6 +109,20 @@ impl Query {
 struct Plain {
     /// What is asked.
     op: QueryOp,
+}
+
+/// What does the agent alone know of an address, or of a pod?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Whose {
+    /// [`QueryOp::Whose`]
+    pub op: QueryOp,
+    /// The address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The pod's namespace and name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<(String, String)>,
 }
 
 /// May these two talk, in the words of the operator's command line?
@@ -119,7 +141,7 @@ pub struct Passage {
 }
 
 /// What a question is answered with: the `result`.
-pub trait Answer: for<'de> Deserialize<'de> {}
+pub trait Answer: Serialize + for<'de> Deserialize<'de> {}
 
 impl Answer for Explanation {}
 
@@ -159,6 +181,7 @@ impl Incoming {
         // A call of the plugin is by far the more frequent, and is read once.
         let query = match serde_json::from_slice::<Meant>(line) {
             Ok(Meant { op: QueryOp::Explain }) => Query::Passage(serde_json::from_slice(line)?),
+            Ok(Meant { op: QueryOp::Whose }) => Query::Whose(serde_json::from_slice(line)?),
             Ok(Meant { op: QueryOp::Node }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Node)?,
             Ok(Meant { op: QueryOp::Round }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Round)?,
             Ok(Meant { op: QueryOp::Metrics }) => serde_json::from_slice::<Plain>(line).map(|_| Query::Metrics)?,
@@ -326,6 +349,12 @@ mod tests {
         let round = Query::Round.encode().expect("encodes");
         assert_eq!(round, b"{\"op\":\"ROUND\"}\n");
         assert!(matches!(Incoming::read(&round), Ok(Incoming::Query(Query::Round))));
+        let pod = Some(("shop".into(), "web".into()));
+        for (address, pod) in [(None, None), ("2001:db8::5".parse().ok(), pod.clone()), (None, pod)] {
+            let whose = Query::Whose(Whose { op: QueryOp::Whose, address, pod });
+            let line = whose.encode().expect("encodes");
+            assert!(matches!(Incoming::read(&line), Ok(Incoming::Query(read)) if read == whose));
+        }
         let request = encode(&request()).expect("encodes");
         assert!(matches!(Incoming::read(&request), Ok(Incoming::Request(read)) if read.op == Verb::Add));
         // What an agent says that knows no questions.
@@ -335,6 +364,7 @@ mod tests {
             (r#"{"op":"EXPLAIN","from":"a/b","to":"node","through":"c"}"#, "`through`"),
             (r#"{"op":"EXPLAIN","from":"a/b"}"#, "`to`"),
             (r#"{"op":"NODE","of":"b"}"#, "`of`"),
+            (r#"{"op":"WHOSE","link":"b"}"#, "`link`"),
             (r#"{"op":"FLY","from":"a/b"}"#, "`FLY`"),
         ] {
             let error = Incoming::read(line.as_bytes()).expect_err("refused").to_string();

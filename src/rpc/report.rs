@@ -1,4 +1,5 @@
-//! How a node is, as the agent answers `NODE` and `flock-agent status -o json` prints it, and its metrics.
+//! How a node is, as the agent answers `NODE` and `flock-agent status -o json` prints it, its metrics, and what it alone knows of an
+//! address.
 //!
 //! Keys are a promise: further ones may come, and none of these changes its name or its meaning. What an earlier agent does not
 //! say reads as not there, and what a later one says beyond this is passed over. Values only: must not judge anything.
@@ -17,6 +18,8 @@ pub struct MetricsPage {
     /// The page, as Prometheus reads it.
     pub text: String,
 }
+
+impl Answer for WhoseReport {}
 
 /// The node at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,4 +240,36 @@ pub struct Failure {
     pub code: u32,
     /// Why.
     pub why: String,
+}
+
+/// What the agent alone knows of an address, or of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WhoseReport {
+    /// The node's name.
+    pub node: String,
+    /// The node's ranges.
+    pub ranges: Vec<String>,
+    /// Other nodes that have the address, as far as they have said so.
+    pub others: Vec<OtherNode>,
+    /// Whether other nodes were heard; none without Kubernetes, where nobody tells of others.
+    pub others_heard: Option<bool>,
+    /// What stands for the pod's workload in an address, if the API server has told of the pod.
+    pub app: Option<String>,
+    /// The pod's first image, if the API server has told of it.
+    pub image: Option<String>,
+}
+
+/// A node that has an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OtherNode {
+    /// Its name.
+    pub node: String,
+    /// Its range that holds the address.
+    pub range: Option<String>,
+    /// The pod there that has named the address.
+    pub pod: Option<String>,
+    /// Whether that pod shares it with others.
+    pub shared: bool,
 }

@@ -32,6 +32,12 @@ impl Pods {
         self.0.wait(until, |objects| objects.as_deref().and_then(find))
     }
 
+    /// The pod of this name, as far as the API server has told.
+    pub fn named(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        let key = Name { namespace: namespace.into(), name: name.into() };
+        self.0.get().as_ref().as_ref()?.get(&key).cloned()
+    }
+
     /// Whether this pod may be sent traffic of others, as far as the API server has told; none before it has told of any pod. One
     /// that is not there any more may not.
     pub fn serves(&self, pod: &PodName) -> Option<bool> {

@@ -135,7 +135,7 @@ impl Handler for Verbs {
     fn answer(&self, query: &Query, deadline: Instant) -> Response {
         match query {
             Query::Passage(passage) => explain::answer(&self.police, &self.explaining, passage, deadline),
-            Query::Node | Query::Round | Query::Metrics => {
+            Query::Node | Query::Whose(_) | Query::Round | Query::Metrics => {
                 Response::failed(Code::Internal.number(), "the question is for another part of the agent", "")
             }
         }

@@ -9,16 +9,18 @@ pub const PAGE: Page = Page {
     program: Program::Explain,
     group: Group::Looking,
     word: "explain",
-    summary: "says whether one may talk to the other, and why",
+    summary: "says whose an address is, or why one may talk to the other",
     about: Some(
-        "FROM and TO are a pod as NAMESPACE/POD or NAMESPACE/POD@ADDRESS, an IP address, or the word node. The answer names the \
+        "With one word, an IP address, NAMESPACE/POD, a link or the id of a container (its beginning is enough): whose it is, what \
+         it shows, and why an address is nobody's. Works without an agent as far as the record and the kernel know. With two, FROM \
+         and TO are a pod as NAMESPACE/POD or NAMESPACE/POD@ADDRESS, an IP address, or the word node. The answer names the \
          policies that count, the rule that allows it or what each of them lacks, where nft shows it, whether the kernel \
          has what flock-agent wants, and how much was dropped. Behind a Service or a host port, ask with the pod and its own port.",
     ),
-    flags: &[&flags::AGENT_SOCKET, &POLICY_DIR, &NODE_CONFIG],
+    flags: &[&flags::AGENT_SOCKET, &flags::RECORD_DIR, &POLICY_DIR, &NODE_CONFIG],
     operands: &[
-        Operand { name: "FROM", times: Times::Once, kind: Kind::Text, help: "who begins" },
-        Operand { name: "TO", times: Times::Once, kind: Kind::Text, help: "who is to answer" },
+        Operand { name: "FROM", times: Times::Once, kind: Kind::Text, help: "who begins; alone, what is asked about" },
+        Operand { name: "TO", times: Times::AtMostOnce, kind: Kind::Text, help: "who is to answer" },
         Operand {
             name: "PROTO/PORT",
             times: Times::AtMostOnce,
@@ -28,6 +30,7 @@ pub const PAGE: Page = Page {
         },
     ],
     examples: &[
+        ("flock-agent explain 10.25.214.7", "whose is it, or why is it nobody's"),
         ("flock-agent explain shop/web shop/db TCP/5432", "two pods, asked on the node of each"),
         ("flock-agent explain 198.51.100.7 shop/web TCP/443", "somebody outside"),
         (
