@@ -27,7 +27,7 @@ impl Typed {
     /// The rest of the line that begins with this word.
     #[track_caller]
     pub fn line(&self, key: &str) -> &str {
-        let line = self.out.lines().find(|line| line.split_whitespace().next() == Some(key));
+        let line = self.out.lines().map(str::trim_start).find(|line| line.split_whitespace().next() == Some(key));
         line.unwrap_or_else(|| panic!("no line {key}: {self:?}"))[key.len()..].trim_start()
     }
 }

@@ -9,7 +9,7 @@ pub const PAGE: Page = Page {
     program: Program::Explain,
     group: Group::Looking,
     word: "explain",
-    summary: "says whose an address is, or why one may talk to the other",
+    summary: "says whose an address is, and who may talk to whom",
     about: Some(
         "With one word, an IP address, NAMESPACE/POD, a link or the id of a container (its beginning is enough): whose it is, what \
          it shows, and why an address is nobody's. Works without an agent as far as the record and the kernel know. With two, FROM \
