@@ -1,5 +1,5 @@
-//! How a node is, as the agent answers `NODE` and `flock-agent status -o json` prints it, its metrics, and what it alone knows of an
-//! address.
+//! How a node is, as the agent answers `NODE` and `flock-agent status -o json` prints it, its metrics, and what it alone knows of
+//! an address.
 //!
 //! Keys are a promise: further ones may come, and none of these changes its name or its meaning. What an earlier agent does not
 //! say reads as not there, and what a later one says beyond this is passed over. Values only: must not judge anything.
