@@ -41,7 +41,7 @@ fn every_directory_is_taken_by_the_server_and_everything_in_it_says_whose_it_is(
     for directory in applied() {
         let manifests = plane.run(&format!("kustomize {directory}")).replace("NODE", "host001");
         fs::write(host.path("/run/k8s/all.yaml"), &manifests).expect("writable");
-        let shown = plane.run("apply --server-side --dry-run=server -o json -f /run/k8s/all.yaml");
+        let shown = plane.run("apply --server-side --force-conflicts --dry-run=server -o json -f /run/k8s/all.yaml");
         // One object, or a stream of them.
         let objects =
             serde_json::Deserializer::from_str(&shown).into_iter::<Value>().map(|object| object.expect("JSON"));
@@ -58,24 +58,29 @@ fn every_directory_is_taken_by_the_server_and_everything_in_it_says_whose_it_is(
     }
 }
 
+/// Gives the host directories apart from this machine's, in which nothing is yet but what every system has.
+pub(crate) fn own_directories(host: &Host) {
+    host.script(
+        "mkdir -p /run/node/etc/default; \
+         cp -a /etc/passwd /etc/group /etc/ssl /etc/alternatives /etc/ld.so.cache /run/node/etc/; \
+         mount --bind /run/node/etc /etc; for place in /var/lib /opt /usr/local; do mount -t tmpfs tmpfs $place; done",
+    );
+}
+
 /// A cluster's administrator and a node, both on one host: they have nothing in common but the network.
-struct Cluster<'a> {
+pub(crate) struct Cluster<'a> {
     host: &'a Host,
-    plane: ControlPlane<'a>,
+    pub(crate) plane: ControlPlane<'a>,
 }
 
 impl<'a> Cluster<'a> {
     /// Nobody has done anything yet.
-    fn new(host: &'a Host) -> Cluster<'a> {
+    pub(crate) fn new(host: &'a Host) -> Cluster<'a> {
         let plane = ControlPlane::bare(host);
         // The server makes it by itself, and not at once.
         plane.kubectl(&["create", "namespace", "kube-system"]);
-        // The node's directories, apart from this machine's. Nothing of them is there yet but what every system has.
-        host.script(
-            "mkdir -p /run/node/etc/default /run/admin/bin; \
-             cp -a /etc/passwd /etc/group /etc/ssl /etc/alternatives /etc/ld.so.cache /run/node/etc/; \
-             mount --bind /run/node/etc /etc; mount -t tmpfs tmpfs /var/lib",
-        );
+        own_directories(host);
+        host.script("mkdir -p /run/admin/bin");
         let place = |name: &str| host.path(&format!("/run/admin/{name}"));
         std::os::unix::fs::symlink(format!("{ROOT}/deploy"), place("deploy")).expect("a link");
         let kubectl = format!("{}/kubectl", crate::support::assets::assets("kube"));
@@ -87,12 +92,16 @@ impl<'a> Cluster<'a> {
             "set -e; [ \"$1\" = -p ]; shift; for last; do :; done; to=${last#root@host001:}; [ \"$to\" != \"$last\" ]\n\
              while [ $# -gt 1 ]; do cp -p \"$1\" \"$to\"; shift; done",
         );
-        put_script(place("bin/systemctl"), "[ \"$*\" = 'restart flock-agent' ]");
+        put_script(
+            place("bin/systemctl"),
+            "case \"$*\" in 'restart flock-agent' | 'enable --now flock-agent') ;; *) exit 1 ;; esac",
+        );
+        put_script(place("bin/hostname"), "echo host001");
         Cluster { host, plane }
     }
 
     /// Does what stands there, as the administrator, or as the node's root, in whose hands the same words do not lead into the API.
-    fn types(&self, who: &str, commands: &str) -> String {
+    pub(crate) fn types(&self, who: &str, commands: &str) -> String {
         let kubeconfig = match who {
             "admin" => self.plane.admin_kubeconfig(),
             _ => "/dev/null".into(),
@@ -104,7 +113,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// The agent with the flags that the page has put down for the unit.
-    fn agent(&self) -> Agent<'a> {
+    pub(crate) fn agent(&self) -> Agent<'a> {
         let defaults = fs::read_to_string(self.host.path("/etc/default/flock-agent")).expect("written");
         let value = |name: &str| {
             let mut lines = defaults.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -113,16 +122,15 @@ impl<'a> Cluster<'a> {
         let unit = include_str!("../../systemd/flock-agent.service");
         assert!(unit.contains("flock-agent $FLOCK_AGENT_SOURCE $FLOCK_AGENT_FLAGS\n"));
         assert!(unit.contains("EnvironmentFile=-/etc/default/flock-agent\n"));
-        let source = value("FLOCK_AGENT_SOURCE");
-        let [flag, kubeconfig] = &source[..] else { panic!("{defaults}") };
+        let (source, flags) = (value("FLOCK_AGENT_SOURCE"), value("FLOCK_AGENT_FLAGS"));
+        let [flag, kubeconfig, rest @ ..] = &source[..] else { panic!("{defaults}") };
         assert_eq!(flag, "--kubeconfig");
-        let flags = value("FLOCK_AGENT_FLAGS");
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let flags: Vec<&str> = rest.iter().chain(&flags).map(String::as_str).collect();
         self.host.agent().config(None).kubeconfig(kubeconfig).args(&flags).start()
     }
 
-    /// What kubeadm has left on the node, with a certificate of kubelet that the cluster has signed.
-    fn join(&self) {
+    /// Leaves kubelet's kubeconfig on the node as kubeadm does, with a certificate that the cluster has signed.
+    pub(crate) fn join(&self, path: &str) {
         let authority = fs::read(self.host.path("/run/k8s/apiserver.crt")).expect("readable");
         use base64::Engine as _;
         let authority = base64::engine::general_purpose::STANDARD.encode(authority);
@@ -135,7 +143,7 @@ impl<'a> Cluster<'a> {
                 "context": {"cluster": "default-cluster", "namespace": "default", "user": "default-auth"}}],
             "users": [{"name": "default-auth", "user": {"client-certificate": certificate, "client-key": certificate}}],
         });
-        self.host.write("/etc/kubernetes/kubelet.conf", &kubeconfig.to_string());
+        self.host.write(path, &kubeconfig.to_string());
         self.renew("1");
     }
 
@@ -160,7 +168,7 @@ impl<'a> Cluster<'a> {
 fn the_certificate_of_kubelet_is_all_that_an_agent_needs_and_its_renewal_is_followed() {
     let host = Host::new();
     let mut cluster = Cluster::new(&host);
-    cluster.join();
+    cluster.join("/etc/kubernetes/kubelet.conf");
     let blocks = blocks(PAGE, "The certificate of kubelet", "sh");
     let [admin, node] = &blocks[..] else { panic!("{blocks:?}") };
     cluster.types("admin", admin);
@@ -214,13 +222,11 @@ fn an_identity_of_one_node_and_a_node_without_a_node_config_are_made_as_the_page
     cluster.types("admin", &token[0].replace("create token flock-agent ", "create token flock-agent-host001 "));
     cluster.types("node", &token[1]);
     cluster.types("node", &block(PAGE, "Ranges from Kubernetes", "sh"));
-    host.script("mkdir -p /etc/cni/net.d");
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "host001"},
         "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}});
     cluster.plane.apply(&node.to_string()).expect("accepted");
     let agent = cluster.agent();
     agent.wait_log("the ranges are the podCIDRs of the Node");
-    agent.wait_log("CNI configuration written");
     assert!(!agent.log().contains("RBAC"), "{}", agent.log());
     cluster.types("admin", &block(PAGE, "A NodeConfig per node", "sh"));
     agent.wait_log("the ranges are those of the NodeConfig");

@@ -8,6 +8,8 @@
     missing_docs
 )]
 
+mod container;
+mod daemon_set;
 mod deploy;
 mod peers;
 mod pod_cidrs;
@@ -15,6 +17,7 @@ mod policies;
 mod policing;
 mod routing;
 mod stage;
+mod start;
 #[allow(unreachable_pub, reason = "it is of two test programs")]
 #[path = "../policy/streams.rs"]
 mod streams;

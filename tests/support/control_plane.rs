@@ -117,6 +117,8 @@ impl<'a> ControlPlane<'a> {
             "kube-apiserver",
             &[
                 "--etcd-servers=http://127.0.0.1:2379",
+                // The DaemonSet asks for it, as every network plugin does.
+                "--allow-privileged=true",
                 &format!("--bind-address={}", self.address),
                 &format!("--advertise-address={}", self.address),
                 "--secure-port=6443",
