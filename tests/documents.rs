@@ -20,7 +20,7 @@ fn pages() -> Vec<PathBuf> {
     let listed =
         |dir: &str| fs::read_dir(root().join(dir)).expect("a directory").map(|entry| entry.expect("an entry").path());
     let mut pages: Vec<PathBuf> =
-        listed("docs").filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+        listed("docs").chain(listed("deploy")).filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
     pages.push(root().join("README.md"));
     pages.sort();
     assert!(pages.len() > 5, "the pages are elsewhere");

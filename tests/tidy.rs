@@ -434,7 +434,7 @@ fn documents_name_files_and_flags_that_exist() {
             assert!(here.join(file).exists(), "{} links to {target}", path.display());
         }
         for line in text.lines().filter(|line| line.contains("flock-agent") && !line.contains("systemctl")) {
-            for flag in line.split([' ', '`', '=']).filter(|word| word.starts_with("--")) {
+            for flag in line.split([' ', '`', '=', '\'']).filter(|word| word.starts_with("--")) {
                 assert!(every_flag().any(|known| known.name == flag), "{}: {flag}", path.display());
             }
         }
