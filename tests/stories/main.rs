@@ -28,6 +28,7 @@ mod crash;
 mod deletes;
 mod fuzz_seeds;
 mod guard;
+mod host_page;
 mod hosts;
 mod install;
 mod kernel;
