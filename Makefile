@@ -7,7 +7,7 @@ export FLOCK_TEST_SHARE FLOCK_TEST_SEED N BUSY STORY
 
 .PHONY: demo test flaky test-kube test-systemd bench bench-kube lint build tools sizes fuzz soak
 
-demo: build tools ## Two nodes and a router on private hosts, with real agents, plugins and BIRD: pods of both talk, and nothing is lost
+demo: announced build tools ## Two nodes and a router on private hosts, with real agents, plugins and BIRD: pods of both talk, and nothing is lost
 	@command -v bird >/dev/null || test -x /usr/sbin/bird || demo/need dpkg-deb:dpkg
 	@demo/run $(RELEASE)
 
@@ -22,6 +22,10 @@ flaky: tools ## Those tests N times in a row beside BUSY busy loops, up to the f
 	@demo/need bash:bash zsh:zsh fish:fish
 	@cargo test --workspace --no-run --quiet --features failpoints
 	@tests/sandbox tests/flaky
+
+.PHONY: announced
+announced: rust
+	@test -x $(RELEASE)/flock-agent || echo "building both binaries, about two minutes"
 
 build: rust ## Both static binaries
 	@dist/build >/dev/null
