@@ -220,7 +220,14 @@ const PLATFORMS: &[Platform] = &[
         said: &["runtime: RKE2 (its defaults, ", "note: RKE2 installs multus by itself: cni: none in "],
     },
     Platform {
-        name: "k0s",
+        name: "k0s before its first start",
+        files: &[("etc/k0s/k0s.yaml", "spec:\n  network:\n    provider: custom\n")],
+        plugin: USUAL_PLUGIN,
+        conf_dir: USUAL_CONF,
+        said: &["runtime: k0s (its defaults, /etc/k0s/containerd.toml names no others); "],
+    },
+    Platform {
+        name: "k0s that is told where to look",
         files: &[
             (
                 "etc/k0s/containerd.toml",
@@ -366,6 +373,36 @@ fn flock_goes_where_the_runtime_of_each_platform_looks_and_leaves_it_as_it_was()
         let left: Vec<PathBuf> =
             image.snapshot().into_keys().filter(|path| !path.is_dir() && !before.contains_key(path)).collect();
         assert_eq!(left, Vec::<PathBuf>::new(), "{name}");
+    }
+}
+
+/// The rows of docs/platforms.md, and the images that they are about.
+const ROWS: &[(&str, &str)] = &[
+    ("kubeadm", "kubeadm"),
+    ("Debian's containerd", "Debian's containerd"),
+    ("Fedora's CRI-O", "Fedora's CRI-O"),
+    ("k3s", "k3s that is told by its command line to run no flannel"),
+    ("RKE2", "RKE2"),
+    ("k0s", "k0s before its first start"),
+    ("MicroK8s", "MicroK8s"),
+    ("podman on Debian", "podman on Debian"),
+];
+
+#[test]
+fn the_page_about_platforms_names_the_directories_that_are_chosen() {
+    let page = include_str!("../../../docs/platforms.md");
+    let table = page.split("## ").next().expect("the first table");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| "))
+        .skip(1)
+        .map(|line| line.split(" | ").map(|cell| cell.trim_matches('`')).collect())
+        .collect();
+    assert_eq!(rows.len(), ROWS.len(), "{rows:?}");
+    for ((row, name), cells) in ROWS.iter().zip(rows) {
+        let platform = PLATFORMS.iter().find(|platform| platform.name == *name).expect("it is tried");
+        let plugins = Path::new("/").join(platform.plugin).parent().expect("a directory").display().to_string();
+        assert_eq!(cells[..3], [*row, &plugins, platform.conf_dir]);
     }
 }
 
