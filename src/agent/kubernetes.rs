@@ -5,12 +5,15 @@
 //! ([`Leaving`]). Must not decide anything about a NodeConfig or a pod: `node` does.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
+use crate::agent::events::Events;
+use crate::agent::events::ignored::{Ignored, Telling};
 use crate::agent::ledger::Ledger;
 use crate::agent::node::cluster::{Hearing, NodeAudience, NodeConfigAudience, PodAudience, tell};
 use crate::agent::node::credentials::Ends;
@@ -67,6 +70,10 @@ pub struct Kubernetes {
     pub policing: Board<PolicingState>,
     /// When the credentials in use end.
     pub ends: Board<Ends>,
+    /// Takes which annotations of pods are ignored.
+    pub telling: Telling,
+    ignored: Receiver<Ignored>,
+    state_dir: PathBuf,
     /// Takes what is to be watched for policies.
     pub wishes: Sender<Wish>,
     wished: Receiver<Wish>,
@@ -75,11 +82,17 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     /// A client of the API for the node of this name. News wakes the node's thread by `wake`. With `pod_cidrs`, its Node is
-    /// watched, too.
+    /// watched, too. What was told by Events is kept in `state_dir`.
     ///
     /// # Errors
     /// A file or address that `access` names cannot be used.
-    pub fn new(access: &Access, node: String, pod_cidrs: bool, wake: Sender<Wake>) -> Result<Kubernetes, KubeError> {
+    pub fn new(
+        access: &Access,
+        node: String,
+        pod_cidrs: bool,
+        state_dir: &Path,
+        wake: Sender<Wake>,
+    ) -> Result<Kubernetes, KubeError> {
         let server = Board::new(access.server.to_string());
         let meant = server.clone();
         let client = Client::new(access, USER_AGENT)?.telling(move |tidings| {
@@ -89,6 +102,7 @@ impl Kubernetes {
             tell(tidings);
         });
         let (wishes, wished) = channel();
+        let (telling, ignored) = Telling::heard();
         Ok(Kubernetes {
             node,
             client: Arc::new(client),
@@ -102,6 +116,9 @@ impl Kubernetes {
             routes: Board::default(),
             policing: Board::default(),
             ends: Board::default(),
+            telling,
+            ignored,
+            state_dir: state_dir.into(),
             wishes,
             wished,
             wake,
@@ -139,6 +156,8 @@ impl Kubernetes {
             routes,
             policing: policed,
             ends,
+            ignored,
+            state_dir,
             watched,
             wished,
             wake,
@@ -197,6 +216,11 @@ impl Kubernetes {
         let peer_stopped = stopped();
         let own_peer = OwnPeer::new(client.clone(), node.clone(), state.clone(), peers.clone(), held);
         threads.start("nodepeer", move || own_peer.run(&peer_stopped))?;
+
+        let events_stopped = stopped();
+        let boards = (state.clone(), policed.clone());
+        let events = Events::new(client.clone(), node.clone(), ledger.clone(), boards, ignored, &state_dir);
+        threads.start("events", move || events.run(&events_stopped))?;
 
         let status_stopped = stopped();
         let reporter = Reporter::new(client.clone(), node, ledger, state, peers, (routes, policed, ends), speaking);

@@ -16,6 +16,7 @@
 //! | `watchdog` | the state that the service manager has of the agent; only with one |
 //! | `status` | the status that the API server has of this node; only with Kubernetes |
 //! | `nodepeer` | what the API server has of this node for the others; only with Kubernetes |
+//! | `events` | what was told of this node and its pods by Events; only with Kubernetes |
 //! | `reconcile` | nothing: compares, and acts through the verbs |
 //! | `routing` | table 102, routes to other nodes and of anycast addresses |
 //! | `policing` | the tables of the packet filter |
@@ -36,6 +37,7 @@ pub mod board;
 pub mod boards;
 pub mod draw;
 pub mod entrance;
+pub mod events;
 pub mod fault;
 pub mod history;
 pub mod identity;

@@ -224,7 +224,8 @@ impl Opened {
                 (Whence::File(path.clone()), Source::File(FileSource::new(path, node_name.clone())), None)
             }
             Origin::Api(access) => {
-                let kubernetes = Kubernetes::new(&access, node_name.clone(), self.pod_cidrs, wakers.node.clone());
+                let kubernetes =
+                    Kubernetes::new(&access, node_name.clone(), self.pod_cidrs, &self.state_dir, wakers.node.clone());
                 let kubernetes = kubernetes.map_err(StartError::Kube)?;
                 let last_good = LastGood::new(&self.state_dir);
                 let (published, fallback) = (kubernetes.published.clone(), kubernetes.node_object.clone());
@@ -244,7 +245,12 @@ impl Opened {
         let elsewhere = kubernetes
             .as_ref()
             .map(|of| elsewhere(node_name.clone(), state.clone(), of.peers.clone(), of.held.clone()));
-        let verbs = verbs.heeding(elsewhere.unwrap_or_default()).recording(history.clone()).counted_by(&meters);
+        let telling = kubernetes.as_ref().map(|of| of.telling.clone()).unwrap_or_default();
+        let verbs = verbs
+            .telling(telling)
+            .heeding(elsewhere.unwrap_or_default())
+            .recording(history.clone())
+            .counted_by(&meters);
         let verbs = Arc::new(verbs);
         let changes = Announcements::open().map_err(StartError::Netlink)?;
         listen(changes, suspicions.clone(), wakers.clone()).map_err(StartError::Thread)?;

@@ -11,6 +11,7 @@
 mod container;
 mod daemon_set;
 mod deploy;
+mod events;
 mod peers;
 mod pod_cidrs;
 mod policies;
@@ -415,6 +416,10 @@ fn one_identity_per_node_may_read_and_write_its_own_node_config_only() {
     assert!(
         can("watch nodes/host001") && !can("list nodes") && !can("watch nodes/host002") && !can("patch nodes/host001")
     );
+    assert!(can("create events.events.k8s.io -n default") && can("create events.events.k8s.io -n kube-system"));
+    assert!(!can("list events.events.k8s.io -n default") && !can("patch events.events.k8s.io -n default"));
+    host.add(&host.pod("a")).annotations(&[]).result();
+    wait_for("an Event", || plane.run("get events.events.k8s.io -n default").contains("host001").then_some(()));
     // It speaks to the others for itself and for nobody else; RBAC checks the name even where the patch creates the object.
     wait_for("the NodePeer", || plane.run("get nodepeers").contains(CIDR4).then_some(()));
     assert!(can("list nodepeers") && can("patch nodepeers/host001"));

@@ -91,6 +91,7 @@ impl Api {
         let configs = path.contains("/nodeconfigs");
         let verb = match method {
             "PATCH" => "patch",
+            "POST" => "create",
             _ if path.contains("watch=1") => "watch",
             _ => "list",
         };
@@ -99,6 +100,7 @@ impl Api {
         let kind = match (peers, policies) {
             (true, _) => "nodepeers",
             (_, true) => "networkpolicies",
+            _ if path.ends_with("/events") => "events",
             _ => ["pods", "nodeconfigs"][usize::from(configs)],
         };
         let refusal = self.look(|script| {
@@ -128,6 +130,8 @@ impl Api {
                 });
                 conn.answer("200 OK", "", "{}");
             }
+            // Events, of which tests/kube has the stories.
+            "create" => conn.answer("201 Created", "", "{}"),
             "list" => {
                 let (items, version) = self.look(|script| {
                     let config = script.node_config.clone().filter(|_| configs);

@@ -147,6 +147,7 @@ pub fn advice(verb: &str, resource: &str, code: u16, message: &str) -> Option<Ad
     let (group, no_crd) = match resource {
         "pods" | "namespaces" | "nodes" => ("\"\"", None),
         "networkpolicies" => ("networking.k8s.io", None),
+        "events" => ("events.k8s.io", None),
         "nodepeers" => (GROUP, Some("the CRD nodepeers.flock.fritzlab.net is missing")),
         _ => (GROUP, Some("the CRD nodeconfigs.flock.fritzlab.net is missing")),
     };
@@ -304,6 +305,7 @@ mod tests {
                 "the verb create on the resource nodepeers of apiGroup flock.fritzlab.net",
             ),
             ("list", "pods", 404, "404 page not found", "its URL is wrong", "cluster-info"),
+            ("create", "events", 403, "no", "RBAC", "the verb create on the resource events of apiGroup events.k8s.io"),
             ("list", "nodes", 403, "no", "RBAC", "the verb list on the resource nodes of apiGroup \"\""),
             ("list", "nodeconfigs", 404, "<html lang=\"en\">nginx</html>", "other than an API server", "`server`"),
             ("list", "pods", 302, "", "other than an API server", "`proxy-url`"),

@@ -609,7 +609,14 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec
         None if !verdict.is_good() => condition("Valid", Truth::Unknown, "NotConfigured", "there is no configuration"),
         None if notes.is_empty() => condition("Valid", Truth::True, "Accepted", "in force"),
         None => condition("Valid", Truth::True, "Accepted", &format!("in force, but: {notes}")),
-        Some(problem) => condition("Valid", Truth::False, "Invalid", problem),
+        Some(problem) => {
+            let ignored = verdict.edit().map(|edit| {
+                let stays =
+                    if config.is_some() { "the last good one stays in force" } else { "there is none before it" };
+                format!("; generation {} is ignored, and {stays}", edit.generation)
+            });
+            condition("Valid", Truth::False, "Invalid", &format!("{problem}{}", ignored.unwrap_or_default()))
+        }
     };
     let full = full(config, usage);
     let free = match (config, &full[..]) {
@@ -624,6 +631,7 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec
             condition("AddressesFree", Truth::False, "Full", &texts.join("; "))
         }
     };
+    let refused_for = |why: &str| format!("{why}; new pods are refused");
     let families: Vec<&str> = full.iter().map(|(family, ..)| *family).collect();
     let but = match families.is_empty() {
         true => String::new(),
@@ -637,8 +645,8 @@ fn judge(standing: &Standing, config: Option<&NodeConfig>, usage: &Usage) -> Vec
         (_, Serving::NotConfigured) => {
             condition("Ready", Truth::False, "NotConfigured", "no valid configuration has been seen")
         }
-        (_, Serving::HostNotPrepared(why)) => condition("Ready", Truth::False, "HostNotPrepared", why),
-        (_, Serving::TablesRefused(why)) => condition("Ready", Truth::False, "TablesRefused", why),
+        (_, Serving::HostNotPrepared(why)) => condition("Ready", Truth::False, "HostNotPrepared", &refused_for(why)),
+        (_, Serving::TablesRefused(why)) => condition("Ready", Truth::False, "TablesRefused", &refused_for(why)),
     };
     let further = [&standing.routing, &standing.policy, &standing.credentials];
     [ready, valid, free].into_iter().chain(further.into_iter().flatten().cloned()).collect()
@@ -773,7 +781,10 @@ mod tests {
         let bad = of(Verdict { problem: Some("spec.cidr6 …".into()), ..good() });
         let [ready, valid, _] = conditions(&bad);
         assert_eq!((ready.status, ready.reason), (Truth::True, "LastGood"));
-        assert_eq!((valid.status, valid.reason, valid.message.as_str()), (Truth::False, "Invalid", "spec.cidr6 …"));
+        assert_eq!(
+            (valid.status, valid.reason, valid.message.as_str()),
+            (Truth::False, "Invalid", "spec.cidr6 …; generation 1 is ignored, and the last good one stays in force")
+        );
         let [ready, _, free] = judged(&Standing { serving: Serving::NotConfigured, ..bad }, None, &usage(0, 0, 0));
         assert_eq!((ready.status, ready.reason), (Truth::False, "NotConfigured"));
         assert_eq!((free.status, free.reason), (Truth::Unknown, "NotConfigured"));
@@ -920,7 +931,7 @@ mod tests {
         let unprepared = NodeState { host: state.host.after(Err(refusal.clone())), ..state.clone() };
         let [ready, valid, _] = conditions(&Standing::of_alone(&unprepared));
         assert_eq!((ready.status, ready.reason, valid.status), (Truth::False, "HostNotPrepared", Truth::True));
-        assert_eq!(ready.message, refusal.to_string());
+        assert_eq!(ready.message, format!("{refusal}; new pods are refused"));
         // Without a configuration nobody has tried to prepare it.
         let unconfigured = NodeState { view: None, ..unprepared.clone() };
         assert_eq!(Standing::of_alone(&unconfigured).serving, Serving::NotConfigured);

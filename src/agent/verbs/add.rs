@@ -32,7 +32,7 @@ use cni::netconf::NetConf;
 use cni::result::AddResult;
 use cni::verb::Verb;
 use model::addr::{Attachment, LinkEnd};
-use model::annotations;
+use model::annotations::{self, Level, Warning};
 use model::embed::{Field, Identity};
 use model::ipam;
 use model::lease::{Lease, Phase, PodName};
@@ -275,8 +275,12 @@ impl Verbs {
             log::warn("annotation ignored")
                 .with("op", Verb::Add)
                 .about((attachment, pod.map(named).as_ref()))
-                .with("why", warning)
+                .with("why", &warning)
                 .write_limited();
+            // What is wrong with a NodeConfig is not the pod's.
+            if let (Some(pod), Warning::UnknownKey(_) | Warning::IpAlgo(Level::Pod, ..)) = (pod, &warning) {
+                self.telling.ignored(named(pod), warning.to_string());
+            }
         }
         let embed = intent.algo.map(|algo| {
             let mut identity = Identity { namespace: pod.map(|pod| pod.namespace.clone()), app: None, image: None };

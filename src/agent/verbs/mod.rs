@@ -22,6 +22,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use crate::agent::board::Board;
+use crate::agent::events::ignored::Telling;
 use crate::agent::fault::{Fault, Step};
 use crate::agent::history::{Failure, History};
 use crate::agent::ledger::Ledger;
@@ -75,6 +76,8 @@ pub struct Verbs {
     unavailable: Lock<Lasting>,
     /// Keeps which requests have failed.
     history: History,
+    /// Hears of annotations that are ignored.
+    telling: Telling,
 }
 
 /// What one request did, for its line in the log.
@@ -173,6 +176,7 @@ impl Verbs {
             meters: Arc::default(),
             unavailable: Lock::default(),
             history: History::default(),
+            telling: Telling::default(),
         }
     }
 
@@ -186,6 +190,12 @@ impl Verbs {
     #[must_use]
     pub fn recording(self, history: History) -> Verbs {
         Verbs { history, ..self }
+    }
+
+    /// The same, saying by `telling` which annotations are ignored.
+    #[must_use]
+    pub fn telling(self, telling: Telling) -> Verbs {
+        Verbs { telling, ..self }
     }
 
     /// The same, counted by these meters.
