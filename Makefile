@@ -36,7 +36,7 @@ dist: rust ## What a release consists of, for x86_64 and aarch64, into target/di
 	@dist/all
 
 test-dist: tools dist ## Those files as who gets them looks at them: installed under pods, imported, emulated, and built twice with FLOCK_DIST_TWICE=1 (needs root, and Go)
-	@demo/need readelf:binutils lintian:lintian debootstrap:debootstrap minisign:minisign qemu-aarch64-static:qemu-user-static
+	@demo/need readelf:binutils lintian:lintian mandoc:mandoc man:man-db debootstrap:debootstrap minisign:minisign qemu-aarch64-static:qemu-user-static
 	@tests/dist/assets >/dev/null
 	@tests/runtimes/assets >/dev/null
 	@cargo test --no-run --quiet --test dist
