@@ -41,6 +41,7 @@ fn items(page: &str, mark: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_page_of_the_agent_has_every_command_flag_file_and_example() {
+    assert_eq!([0, 1_709_251_199].map(mdoc::date), ["January 1, 1970", DATE]);
     let page = agent::page(DATE);
     let shown = read(&page);
     assert!(shown.starts_with(".Dd February 29, 2024\n.Dt FLOCK-AGENT 8\n"), "{shown}");

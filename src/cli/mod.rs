@@ -13,7 +13,7 @@ pub mod reader;
 pub mod table;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::agent::routing::commands;
 use crate::agent::settings::{ConfigSource, Settings};
 use crate::cli::misuse::{Misuse, UsageError};
 use crate::cli::reader::{Asked, Given};
-use crate::cli::table::Program;
+use crate::cli::table::{Flag, Program};
 use crate::install;
 use crate::install::order::AgentPlaces;
 use crate::operator::passage::{self, Source, Words};
 use crate::operator::table::Heads;
-use crate::operator::{self, Told, check, status, whose};
+use crate::operator::{self, Told, check, diag, status, whose};
 use crate::process::exit::Exit;
 use crate::process::log;
 use model::excerpt::plain;
@@ -93,6 +93,7 @@ fn carry_out(asked: &Asked) -> Result<Exit, UsageError> {
         Asked::Run(Program::Status, given) => tell("status", &status::run(&status_order(given)?)),
         Asked::Run(Program::Pods, given) => tell("pods", &operator::pods::run(&pods_order(given)?)),
         Asked::Run(Program::Check, given) => tell("check", &check::run(&check_order(given)?)),
+        Asked::Run(Program::Diag, given) => collect(&diag_order(given)?),
         Asked::Run(Program::Announce, given) => commands::announce(&given.needed_path(&flags::AGENT_SOCKET)?),
     })
 }
@@ -213,9 +214,49 @@ fn check_order(given: &Given) -> Result<check::Order, UsageError> {
     })
 }
 
+fn diag_order(given: &Given) -> Result<diag::Order, UsageError> {
+    let into = match given.path(&pages::diag::OUTPUT) {
+        None => diag::Place::Here,
+        Some(path) if path.as_os_str() == "-" => diag::Place::Stdout,
+        Some(path) => diag::Place::File(path),
+    };
+    if into == diag::Place::Stdout && io::stdout().is_terminal() {
+        let rule = "standard output is a terminal, and this is for a file: -o FILE".into();
+        return Err(UsageError::Value { flag: pages::diag::OUTPUT.name, value: "-".into(), rule });
+    }
+    Ok(diag::Order {
+        into,
+        socket: given.needed_path(&flags::RECORD_SOCKET)?,
+        state_dir: given.needed_path(&flags::RECORD_DIR)?,
+        read_flags: agent_files,
+        shown_flags,
+    })
+}
+
+/// Collects, and writes what is for standard output past everything that makes text fit to print.
+fn collect(order: &diag::Order) -> Exit {
+    let (told, archive) = diag::run(order);
+    match io::stdout().write_all(&archive).and_then(|()| io::stdout().flush()) {
+        Ok(()) => tell("diag", &told),
+        Err(_) => Exit::Failed,
+    }
+}
+
+/// The flags of an agent with their values, a line each, with what counts where one is not given; none if it would not start with
+/// them. Nothing that is no flag is repeated: it could be anything.
+fn shown_flags(words: Vec<OsString>) -> Option<String> {
+    let Ok(Asked::Run(Program::Agent, given)) = reader::line(words) else { return None };
+    let line = |flag: &&Flag| match (given.has(flag), given.text(flag).filter(|_| flag.value.is_some())) {
+        (true, Some(value)) => Some(format!("{} {value}\n", flag.name)),
+        (true, None) => Some(format!("{}\n", flag.name)),
+        (false, value) => value.map(|value| format!("{} {value} (default)\n", flag.name)),
+    };
+    Some(Program::Agent.flags().filter_map(|flag| line(&flag)).collect())
+}
+
 /// The files of others that an agent with these flags uses; none if it would not start with them.
-fn agent_files(flags: Vec<OsString>) -> Option<check::AgentFiles> {
-    let Ok(Asked::Run(Program::Agent, given)) = reader::read(Program::Agent, flags) else { return None };
+fn agent_files(words: Vec<OsString>) -> Option<check::AgentFiles> {
+    let Ok(Asked::Run(Program::Agent, given)) = reader::line(words) else { return None };
     let Settings { source, cni_conf_dir, .. } = agent_settings(&given).ok()?;
     let kubeconfig = match source {
         ConfigSource::Kubeconfig(path) => Some(path),

@@ -30,6 +30,8 @@ pub enum Program {
     Pods,
     /// `flock-agent check`
     Check,
+    /// `flock-agent diag`
+    Diag,
     /// `flock-agent help`
     Help,
     /// `flock-agent version`

@@ -76,7 +76,7 @@ pub fn names_source(present: Option<&str>) -> bool {
 }
 
 /// What systemd gives a variable that is assigned in such a file: the last assignment counts, a backslash joins lines.
-fn value(text: &str, name: &str) -> Option<String> {
+pub fn value(text: &str, name: &str) -> Option<String> {
     let joined = text.replace("\\\n", " ");
     let mut assigned = joined.lines().filter_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='));
     assigned.next_back().map(|value| value.trim().trim_matches(['"', '\'']).to_owned())

@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod check;
+pub mod diag;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod metrics;
@@ -13,6 +14,7 @@ pub mod pods;
 pub mod record;
 pub mod status;
 pub mod table;
+pub mod tar;
 pub mod validate;
 pub mod whose;
 

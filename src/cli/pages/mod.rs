@@ -7,6 +7,7 @@ pub mod announce;
 pub mod bird_stop;
 pub mod check;
 pub mod completion;
+pub mod diag;
 pub mod explain;
 pub mod help;
 pub mod install;
@@ -31,6 +32,7 @@ pub const PAGES: &[Page] = &[
     check::PAGE,
     explain::PAGE,
     validate::PAGE,
+    diag::PAGE,
     // Installing.
     install::PAGE,
     uninstall::PAGE,

@@ -19,7 +19,7 @@ use model::masquerade::{MASQUERADE4, MASQUERADE6};
 use model::ruleset::{TableFamily, TableKey};
 
 /// Every table that is flock's.
-const OWN: [TableKey; 4] = [FILTER, ARP, MASQUERADE4, MASQUERADE6];
+pub const OWN: [TableKey; 4] = [FILTER, ARP, MASQUERADE4, MASQUERADE6];
 
 /// Where packets of one family come from and go to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use model::addr::Family;
 use model::forwarding::{Chains, Deed, Fit, Packet, Place, Rule, fate};
 
 /// Where the program is looked for.
-const DIRS: [&str; 6] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin", "/usr/local/bin"];
+pub const DIRS: [&str; 6] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin", "/usr/local/bin"];
 
 /// Limits of a run: longer lists are of no person's making.
 const LIMITS: RunLimits = RunLimits { time: Duration::from_secs(5), output: 32 * 1024 * 1024 };

@@ -116,16 +116,10 @@ fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
 
 /// The files that the agent uses, by the command line with which it runs.
 fn agent_files(order: &Order, keeper: Keeper) -> AgentFiles {
-    let process = match keeper {
-        Keeper::Agent(pid) => PathBuf::from(format!("/proc/{pid}")),
-        Keeper::Nobody | Keeper::Unknown => {
-            return AgentFiles { kubeconfig: order.kubeconfig.clone(), ..AgentFiles::default() };
-        }
+    let Some(process) = process(keeper) else {
+        return AgentFiles { kubeconfig: order.kubeconfig.clone(), ..AgentFiles::default() };
     };
-    let line = foreign_file::read(&process.join("cmdline"), COMMAND_MAX).unwrap_or_default();
-    let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
-    let flags = words.skip(1).map(|word| OsStr::from_bytes(word).to_owned()).collect();
-    let mut files = (order.read_flags)(flags).unwrap_or_default();
+    let mut files = (order.read_flags)(flags_of(&process)).unwrap_or_default();
     // Paths that begin nowhere begin in the agent's directory.
     if let Some(path) = &mut files.kubeconfig
         && let Ok(directory) = fs::read_link(process.join("cwd"))
@@ -133,6 +127,21 @@ fn agent_files(order: &Order, keeper: Keeper) -> AgentFiles {
         *path = directory.join(&path);
     }
     AgentFiles { kubeconfig: order.kubeconfig.clone().or(files.kubeconfig), ..files }
+}
+
+/// Where the kernel tells of the process of the agent that runs.
+pub fn process(keeper: Keeper) -> Option<PathBuf> {
+    match keeper {
+        Keeper::Agent(pid) => Some(PathBuf::from(format!("/proc/{pid}"))),
+        Keeper::Nobody | Keeper::Unknown => None,
+    }
+}
+
+/// The flags with which this process was started.
+pub fn flags_of(process: &Path) -> Vec<OsString> {
+    let line = foreign_file::read(&process.join("cmdline"), COMMAND_MAX).unwrap_or_default();
+    let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
+    words.skip(1).map(|word| OsStr::from_bytes(word).to_owned()).collect()
 }
 
 /// The packet filters of others, of both kinds.
