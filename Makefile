@@ -78,8 +78,8 @@ test-policy: tools ## Who may talk to whom, answered by packets, by the document
 test-metrics: tools ## Metrics, alerts and dashboard, judged by Debian's promtool, which is fetched the first time
 	@demo/need dpkg-deb:dpkg python3:python3
 	@tests/metrics/assets >/dev/null
-	@cargo test --no-run --quiet --test metrics
-	@tests/sandbox cargo test --quiet --test metrics
+	@cargo test --no-run --quiet --features failpoints --test metrics
+	@tests/sandbox cargo test --quiet --features failpoints --test metrics
 
 .PHONY: test-libcni test-runtimes
 test-libcni: tools ## Stories with six releases of libcni and with the reference plugins, built the first time (needs Go)
@@ -118,6 +118,11 @@ bench-routes: tools ## How fast routes are announced, withdrawn and learned with
 bench-policy: tools ## What policies and checks cost each packet, change and ADD, with release binaries, and what a revocation lets by (ONLY="add")
 	@cargo bench --no-run --quiet --bench policy
 	@tests/sandbox cargo bench --quiet --bench policy -- $(ONLY)
+
+.PHONY: bench-operator
+bench-operator: tools ## What it costs to look at a node of 250 pods: check, status, pods, explain, a scrape
+	@cargo bench --no-run --quiet --bench operator
+	@tests/sandbox cargo bench --quiet --bench operator
 
 .PHONY: bench-watch
 bench-watch: tools ## What it costs to know the pods that policies are about, of ten thousand on a thousand nodes, with a real API server

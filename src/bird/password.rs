@@ -135,6 +135,7 @@ mod tests {
 
     use super::*;
 
+    // covers: FM-F07
     #[test]
     fn a_password_is_one_line_that_cannot_leave_its_quotation() {
         let of = |bytes: &[u8]| Password::of(Path::new("/p"), bytes).map(|password| password.expose().to_owned());

@@ -55,6 +55,11 @@ pub(crate) struct Container {
 /// The DaemonSet that kustomize makes of a directory of `deploy/`, with what the API server adds to it.
 pub(crate) fn daemon_set(plane: &ControlPlane<'_>, directory: &str) -> Value {
     let manifests = plane.run(&format!("kustomize {}/deploy/{directory}", env!("CARGO_MANIFEST_DIR")));
+    made(plane, &manifests)
+}
+
+/// The DaemonSet among these manifests, with what the API server adds to it.
+pub(crate) fn made(plane: &ControlPlane<'_>, manifests: &str) -> Value {
     let ours = manifests.split("\n---\n").find(|text| text.contains("kind: DaemonSet")).expect("a DaemonSet");
     plane.apply(ours).expect("accepted");
     serde_json::from_str(&plane.run("-n kube-system get daemonset flock-agent -o json")).expect("JSON")
@@ -122,6 +127,7 @@ fn command(host: &Host, set: &Value, list: &str, name: &str) -> Command {
 /// The bit of a capability, in the words of a manifest.
 fn capability(name: &Value) -> u64 {
     match name.as_str() {
+        Some("DAC_OVERRIDE") => 1 << 1,
         Some("NET_ADMIN") => 1 << 12,
         Some("SYS_ADMIN") => 1 << 21,
         other => panic!("{other:?} is no capability that flock needs"),

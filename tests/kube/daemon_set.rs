@@ -14,6 +14,8 @@ use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::waiting::wait_for;
 
+const PAGE: &str = include_str!("../../deploy/README.md");
+
 const PLUGIN: &str = "/opt/cni/bin/flock";
 
 /// An API server that has given the node its ranges.
@@ -74,7 +76,7 @@ fn a_container_without_privileges_serves_where_the_sysctls_are_right_and_says_wh
     assert!(!host.path("/etc/cni/net.d/01-flock.conflist").exists(), "no runtime sends pods into a wall");
     assert!(!agent.is_ready(&set));
     // What the page says that the host has to have.
-    let sysctls = crate::support::page::block(include_str!("../../deploy/README.md"), "Without privileges", "ini");
+    let sysctls = crate::support::page::block(PAGE, "Without privileges", "ini");
     for line in sysctls.lines() {
         let (key, value) = line.split_once('=').expect("a setting");
         fs::write(host.path("/run/value"), value.trim()).expect("writable");
@@ -86,6 +88,39 @@ fn a_container_without_privileges_serves_where_the_sysctls_are_right_and_says_wh
     host.add(&pod).annotations(&[]).netns("/var/run/netns/a").program(PLUGIN).result();
     host.del(&pod).program(PLUGIN).done();
     host.assert_empty();
+}
+
+#[test]
+fn the_plugin_goes_where_the_page_says_also_into_a_directory_that_is_not_roots() {
+    let host = Host::new();
+    let plane = cluster(&host);
+    let patch = crate::support::page::block(PAGE, "As a DaemonSet", "yaml");
+    let daemonset = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/daemonset");
+    // Kustomize wants what it refers to as a path from where it is.
+    let overlay = std::env::temp_dir().join(format!("flock-overlay-{}", std::process::id()));
+    fs::create_dir_all(&overlay).expect("made");
+    let up = "../".repeat(overlay.components().count() - 1);
+    let text = format!("resources: [\"{up}{}\"]\n{patch}", daemonset.trim_start_matches('/'));
+    fs::write(overlay.join("kustomization.yaml"), text).expect("written");
+    let manifests = plane.run(&format!("kustomize {}", overlay.display()));
+    fs::remove_dir_all(&overlay).expect("removed");
+    let set = crate::container::made(&plane, &manifests);
+    host.script("mkdir -p /usr/lib/cni; mount -t tmpfs -o uid=1000,mode=0755 tmpfs /usr/lib/cni");
+    init(&host, &set, "plugin");
+    assert_eq!(host.run("stat -c %u%a /usr/lib/cni/flock"), "0755\n");
+    assert!(!host.path(PLUGIN).exists());
+}
+
+#[test]
+fn the_daemon_set_goes_by_the_command_of_the_page_and_the_kinds_stay() {
+    let host = Host::new();
+    let plane = cluster(&host);
+    daemon_set(&plane, "daemonset");
+    let blocks = crate::support::page::blocks(PAGE, "As a DaemonSet", "sh");
+    let line = blocks.iter().find_map(|block| block.trim().strip_prefix("kubectl --namespace kube-system delete "));
+    plane.run(&format!("--namespace kube-system delete --wait=false {}", line.expect("the command")));
+    assert_eq!(plane.run("-n kube-system get daemonsets -o name"), "");
+    assert!(plane.run("get crds -o name").contains("nodeconfigs.flock.fritzlab.net"));
 }
 
 /// As many calls as a busy node has in a second, and for so long.

@@ -94,6 +94,7 @@ fn what_no_pod_shows_is_an_event_of_the_node_once_also_over_a_restart() {
     agent.stop();
 }
 
+// covers: FM-U10
 #[test]
 fn an_agent_that_may_not_write_events_says_so_once_and_does_everything_else() {
     let host = Host::new();

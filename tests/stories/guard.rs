@@ -51,7 +51,7 @@ fn foreign(other: &Attached, v6: bool) -> Vec<IpAddr> {
     all.filter(|ip| ip.is_ipv6() == v6).collect()
 }
 
-// covers: FM-T01
+// covers: FM-T01 FM-F05
 #[test]
 fn a_pod_that_takes_others_addresses_reaches_nobody_with_them() {
     let host = Host::new();

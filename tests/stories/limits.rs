@@ -636,6 +636,7 @@ fn why_the_agent_ended_is_read_by_whoever_reads_and_holds_up_nothing_when_nobody
 /// Each limit of docs/design.md is the one in force.
 #[test]
 fn the_limits_are_written_down_as_they_are() {
+    use flock::agent::events::pace;
     use flock::rpc::gate::LARGE_REQUESTS;
     use flock::rpc::server::SMALL_REQUEST;
     use flock::rpc::{FRAME_MAX, REQUEST_ARRIVAL};
@@ -673,6 +674,9 @@ fn the_limits_are_written_down_as_they_are() {
             "lines of the log of one kind",
             format!("{} in {} s", flock::process::log::storms::LIMIT, flock::process::log::storms::WINDOW.as_secs()),
         ),
+        ("Events: requests in a minute", pace::REQUESTS_MAX.to_string()),
+        (&*format!("Events of one reason of the Node in {} s", pace::SERIES_MS / 1000), pace::NODE_MAX.to_string()),
+        (&*format!("Events of pods in {} s", pace::SERIES_MS / 1000), pace::PODS_MAX.to_string()),
     ] {
         let row = format!("| {what} | {limit} |");
         assert!(design.lines().any(|line| line.starts_with(&row)), "docs/design.md lacks the row {row}");

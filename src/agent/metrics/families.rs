@@ -38,7 +38,7 @@ families! {
     REPLAYED Counter "flock_delete_notes_replayed_total" [] "Such deletes that were carried out";
     ENDED Counter "flock_leases_reclaimed_total" ["reason"] "Leases that ended without their DEL";
     MENDED Counter "flock_reconcile_repairs_total" ["kind"] "Things of flock's that somebody had changed, and that are put back";
-    COMPARED Gauge "flock_reconcile_last_success_timestamp_seconds" [] "When record and kernel were last compared";
+    COMPARED Gauge "flock_reconcile_last_success_timestamp_seconds" [] "When record and kernel were last compared, or the agent began if they never were";
     ROUNDS Histogram "flock_reconcile_duration_seconds" [] "How long a comparison of record and kernel took";
     RECORDS Gauge "flock_store_records" [] "Leases in the record";
     SYNCS Histogram "flock_store_sync_duration_seconds" [] "How long the record waited for its disk";

@@ -27,6 +27,8 @@ use crate::process::log;
 use crate::process::log::line::Level;
 use crate::record::boot_clock;
 use crate::rpc::server::Load;
+use cni::error::Code;
+use cni::verb::Verb;
 use model::routes::Stage;
 
 /// Longest wait for the ledger, which may be waiting for its disk, 50 ms. Then its last answer is shown.
@@ -78,7 +80,9 @@ impl Metrics {
     }
 
     fn calls(&self, page: &mut Page) {
-        for (verb, code, count) in self.meters.calls().filter(|(_, code, count)| *code == 0 || *count > 0) {
+        // Success, and what a pod's owner can do wrong, from the start: an increase is not seen of a number that begins with 1.
+        let told = |verb: Verb, code: u32| code == 0 || verb == Verb::Add && code == Code::InvalidConfig.number();
+        for (verb, code, count) in self.meters.calls().filter(|(verb, code, count)| told(*verb, *code) || *count > 0) {
             page.sample(of::CALLS, &[&verb, &code], count);
         }
         self.meters.times().for_each(|(verb, times)| page.histogram(of::CALL_TIMES, &[&verb], &times.shown()));
@@ -121,9 +125,10 @@ impl Metrics {
     }
 
     fn rounds(&self, page: &mut Page) {
-        let compared = self.meters.compared.get();
-        if compared > 0 {
-            page.sample(of::COMPARED, &[], compared);
+        // Before the first success, the agent's start: an agent that never has any is late, too.
+        match self.meters.compared.get() {
+            0 => Own::now().began.into_iter().for_each(|began| page.sample(of::COMPARED, &[], began)),
+            compared => page.sample(of::COMPARED, &[], compared),
         }
         page.histogram(of::ROUNDS, &[], &self.meters.rounds.shown());
     }
@@ -160,12 +165,12 @@ impl Metrics {
         page.sample(of::CONTESTS, &[], routes.contests.len());
         page.sample(of::ANNOUNCING, &[], routes.stage == Stage::Announcing);
         page.sample(of::ROUTES_SET, &[], routes.problem.is_none());
-        let bgp = node.view.as_ref().is_some_and(|view| view.config.bgp.is_some());
-        if bgp {
+        if let Some(bgp) = node.view.as_ref().and_then(|view| view.config.bgp.as_ref()) {
             let speaking = self.boards.speaking.get();
             let established = speaking.sessions.iter().filter(|session| session.is_established()).count();
             page.sample(of::SESSIONS, &[&"established"], established);
-            page.sample(of::SESSIONS, &[&"down"], speaking.sessions.len() - established);
+            // Of those that are wanted: a BIRD that does not answer names none.
+            page.sample(of::SESSIONS, &[&"down"], bgp.peers.len().saturating_sub(established));
         }
     }
 
@@ -222,7 +227,7 @@ mod tests {
     use crate::record::store::Store;
     use crate::rpc::listener::Listener;
     use crate::rpc::server::{Limits, Server, Unready};
-    use cni::error::{Code, Error};
+    use cni::error::Error;
 
     /// Metrics of an agent that serves nobody, with so many leases.
     struct Scene {

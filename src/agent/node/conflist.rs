@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -89,13 +90,7 @@ impl Conflist {
                 self.failing.over(|| log::info("CNI configuration can be written again"));
             }
             Err(error) => {
-                let why = match self.dir.is_dir() {
-                    true => error.to_string(),
-                    false => format!(
-                        "the directory {0} is missing: install the runtime, or set --cni-conf-dir to where it looks",
-                        self.dir.display()
-                    ),
-                };
+                let why = explained(&self.dir, &error);
                 self.state = CniConf::Failed(self.dir.join(FILE_NAME), why.clone());
                 self.failing.met(why, || log::error("CNI configuration cannot be written"));
             }
@@ -141,6 +136,21 @@ impl Conflist {
 }
 
 /// What the configuration says of host ports.
+/// Why the file cannot be kept in `dir`, and what the operator does about it.
+fn explained(dir: &Path, error: &DiskError) -> String {
+    let shown = dir.display();
+    let owner = fs::metadata(dir).ok().filter(fs::Metadata::is_dir).map(|found| found.uid());
+    match owner {
+        None => {
+            format!("the directory {shown} is missing: install the runtime, or set --cni-conf-dir to where it looks")
+        }
+        Some(owner) if owner != 0 && error.error.kind() == io::ErrorKind::PermissionDenied => format!(
+            "{shown} belongs to user {owner}, and this agent has no right to what is not root's: chown root {shown}"
+        ),
+        Some(_) => error.to_string(),
+    }
+}
+
 fn chained_by(host_ports: &HostPorts) -> Portmap<'_> {
     match host_ports {
         HostPorts::By(_, versions) => Portmap::Knows(versions),

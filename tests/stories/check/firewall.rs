@@ -154,6 +154,7 @@ fn inet(policy: &str, rules: &str) -> String {
     format!("table inet x {{ chain f {{ type filter hook forward priority 0; policy {policy}; {rules}; }}; }}")
 }
 
+// covers: FM-S01
 #[test]
 fn what_is_said_of_a_filter_is_what_the_kernel_does() {
     let host = Host::new();

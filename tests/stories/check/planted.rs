@@ -212,6 +212,7 @@ fn pods_whose_packets_are_larger_than_the_uplink_takes_are_named() {
     assert!(remedy.contains("spec.mtu: 1500"), "{remedy}");
 }
 
+// covers: FM-S01
 #[test]
 fn filters_of_others_are_named_by_table_and_chain_and_their_cure_cures() {
     for (rules, table) in [
@@ -255,6 +256,7 @@ fn an_older_filter_of_iptables_is_named_too() {
     check(&host, &[]).assert_well("after the remedy");
 }
 
+// covers: FM-S02
 #[test]
 fn managers_that_would_take_pods_links_are_named() {
     let host = host();

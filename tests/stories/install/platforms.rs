@@ -725,6 +725,7 @@ fn an_image_from_scratch_is_enough_for_the_plugin_alone() {
     assert!(fs::read(image.path(USUAL_PLUGIN)).expect("there") == fs::read(dist.plugin()).expect("there"));
 }
 
+// covers: FM-S02
 #[test]
 fn managers_of_links_are_kept_away_from_those_of_pods_where_they_are() {
     const NETWORKD: (&str, &str) = ("etc/systemd/network/05-flock.network", "usr/lib/systemd/systemd-networkd");

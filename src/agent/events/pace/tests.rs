@@ -44,6 +44,7 @@ fn a_state_is_told_when_it_begins_and_when_its_text_changes_and_not_while_it_las
     assert!(told(&mut pace, 101 * MINUTE).is_empty(), "that it is over is nothing to see to");
 }
 
+// covers: FM-U10
 #[test]
 fn a_state_that_comes_and_goes_is_told_again_after_ten_minutes_if_it_holds_then() {
     let mut pace = Pace::default();
@@ -117,9 +118,11 @@ fn pods_never_take_the_room_of_the_node_and_are_told_once() {
     assert_eq!(told(&mut pace, 0).len(), REQUESTS_PODS);
     pace.stands(SERVING, holds("serving"));
     pace.stands(HOST_NOT_PREPARED, holds("not"));
-    assert_eq!(told(&mut pace, 1).len(), 2);
-    let later: usize = (1..60).map(|minute| told(&mut pace, minute * MINUTE).len()).sum();
-    assert_eq!(later, WAITING_MAX - REQUESTS_PODS, "the rest is lost");
+    pace.stands(POOL_EXHAUSTED, holds("full"));
+    assert_eq!(told(&mut pace, 1), ["not", "full"], "what stops pods comes first, and six requests are all");
+    assert_eq!(told(&mut pace, MINUTE).first().map(String::as_str), Some("serving"));
+    let later: usize = (2..60).map(|minute| told(&mut pace, minute * MINUTE).len()).sum();
+    assert_eq!(later, WAITING_MAX - REQUESTS_PODS - 1, "the rest is lost");
     // A pod whose ADD is repeated.
     for second in 0..60 {
         pace.ignored(pod(200, "b"));
