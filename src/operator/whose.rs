@@ -163,7 +163,7 @@ impl What {
         if word.len() > WORD_MAX {
             return None;
         }
-        if let Ok(ip) = word.parse() {
+        if let Some(ip) = address(word) {
             return Some(What::Address(ip));
         }
         let is_word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
@@ -184,6 +184,24 @@ impl What {
             What::Name(_) => "no link and no container here has this name: flock-agent pods -o wide lists both",
         }
     }
+}
+
+/// The address that is meant, as it stands in outputs of others: with its prefix length, its link, or a port.
+fn address(word: &str) -> Option<IpAddr> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let read = |text: &str| text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    if let Some((ip, port)) = word.strip_prefix('[').and_then(|word| word.split_once(']')) {
+        let port = port.strip_prefix(':');
+        return read(ip).filter(|ip| ip.is_ipv6() && (port.is_none_or(is_number)));
+    }
+    let plain = || read(word);
+    let with_length = || word.split_once('/').filter(|(_, length)| is_number(length)).and_then(|(ip, _)| read(ip));
+    let with_link = || word.split_once('%').filter(|(_, link)| !link.is_empty()).and_then(|(ip, _)| read(ip));
+    let with_port = || {
+        let (ip, port) = word.split_once(':')?;
+        read(ip).filter(|_| is_number(port))
+    };
+    plain().or_else(with_length).or_else(with_link).or_else(with_port)
 }
 
 fn of_pod<'a>(recorded: &'a Recorded, pod: &PodName) -> Vec<&'a Lease> {
@@ -387,8 +405,13 @@ impl Seen<'_> {
             ));
         }
         if lines.is_empty() {
-            let to_others =
-                self.scene.routes.routes.iter().filter(|(key, _)| key.table == MAIN && key.to.contains(&ip));
+            let Scene { routes, pairs, .. } = self.scene;
+            let of_pod = |link: u32| pairs.iter().any(|pair| pair.index == link);
+            let to_others = routes.routes.iter().filter(|(key, way)| {
+                let is_for_it = key.table == MAIN && key.to.contains(&ip);
+                // To what pods of this node share there are such routes, too.
+                is_for_it && !routes.links(**way).any(of_pod)
+            });
             lines.extend(to_others.max_by_key(|(key, _)| key.to.prefix_len()).map(|(key, way)| {
                 let via = if let Way::Gateway { via, .. } = way { format!(", by way of {via}") } else { String::new() };
                 ("other node", format!("has it: flock's route to {} leads there{via}", key.to))
@@ -467,7 +490,7 @@ mod tests {
     use crate::rpc::client::CallError;
     use crate::rpc::report::OtherNode;
     use model::embed::Algo;
-    use model::routes::{RouteKey, Routes, Stage};
+    use model::routes::{Group, Nexthop, RouteKey, Routes, Stage};
 
     const NOW: u64 = 10_000_000;
     const RANGE6: &str = "2001:db8:1:f001::/64";
@@ -502,7 +525,7 @@ mod tests {
             ipv6: Some(readable()),
             ipv4: Some([10, 25, 214, 7].into()),
             extra: vec![ip("203.0.113.7")],
-            anycast: vec![ip("203.0.113.53")],
+            anycast: vec![ip("203.0.113.53"), ip("203.0.113.54")],
             since: NOW - 12_000,
             ..lease("4f1d2c3b4a59/eth0")
         };
@@ -516,15 +539,26 @@ mod tests {
             ips: vec![ip("10.25.214.20")],
             pod: pod("old"),
         };
-        let pairs = [&web, &bare, &lost].map(link_of).into();
+        let pairs: Vec<Observed> = [&web, &bare, &lost].map(link_of).into();
         let main = |to: &str| RouteKey { table: MAIN, to: to.parse().expect("a prefix"), metric: 0 };
         let announced = RouteKey { table: ANNOUNCED, to: ip("203.0.113.7").into(), metric: 1 };
-        let routes =
-            [(main("10.25.215.0/24"), Way::Gateway { via: ip("192.0.2.2"), link: 2 }), (announced, Way::Link(7))];
+        // As flock leads to what its pods share: by objects, and before Linux 5.3 by the pod's address.
+        let hop = Nexthop { via: ip("10.25.214.7"), link: pairs[0].index };
+        let routes = [
+            (main("10.25.215.0/24"), Way::Gateway { via: ip("192.0.2.2"), link: 2 }),
+            (main("203.0.113.53/32"), Way::Nexthop(3)),
+            (main("203.0.113.54/32"), Way::Gateway { via: hop.via, link: hop.link }),
+            (announced, Way::Link(7)),
+        ];
         Scene {
             recorded: Recorded { leases: vec![web, bare, cut], freed: vec![freed], now: NOW, ..Recorded::default() },
             pairs,
-            routes: Routes { routes: routes.into(), ..Routes::default() },
+            routes: Routes {
+                routes: routes.into(),
+                nexthops: [(5, hop)].into(),
+                groups: [(3, Group { members: vec![(5, 127)], resilient: true })].into(),
+                ..Routes::default()
+            },
             stage: Stage::default(),
             prefixes: nets(&[RANGE6, RANGE4]),
             survey: Survey::default(),
@@ -573,6 +607,7 @@ mod tests {
             ("10.25.214.10", None, nobody),
             ("203.0.113.7", None, nobody),
             ("203.0.113.53", None, nobody),
+            ("203.0.113.54", None, nobody),
             ("10.25.214.20", None, nobody),
             ("10.25.214.21", None, nobody),
             ("10.25.214.0", None, nobody),
@@ -632,7 +667,21 @@ mod tests {
         for word in ["", "a/b/c", "/b", "a/", "a b", "10.0.0.0/24/1", "é", &"a".repeat(WORD_MAX + 1)] {
             assert_eq!(What::read(word), None, "{word}");
         }
-        assert_eq!(What::read("::1"), Some(What::Address(ip("::1"))));
+        for (word, meant) in [
+            ("::1", "::1"),
+            ("::ffff:10.25.214.7", "10.25.214.7"),
+            ("10.25.214.7/24", "10.25.214.7"),
+            ("2001:db8::7/128", "2001:db8::7"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:80", "2001:db8::1"),
+            ("10.25.214.7:80", "10.25.214.7"),
+        ] {
+            assert_eq!(What::read(word), Some(What::Address(ip(meant))), "{word}");
+        }
+        for pod in ["10/24", "shop/10.0.0.1", "10.0.0.1/web"] {
+            assert!(matches!(What::read(pod), Some(What::Pod(_))), "{pod}");
+        }
         assert_eq!(What::read("shop/web-1"), pod("web-1").map(What::Pod));
         assert_eq!(What::read("flock1a2b3c4d"), Some(What::Name("flock1a2b3c4d".into())));
         for (number, text) in

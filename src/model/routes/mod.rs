@@ -111,6 +111,18 @@ impl Routes {
         self.left.extend(other.left);
     }
 
+    /// The links out of which a route leads, as far as its next hops are among these.
+    pub fn links(&self, way: Way) -> impl Iterator<Item = u32> + '_ {
+        let group = |number| self.groups.get(&number).map(|group| group.members.iter().map(|(member, _)| *member));
+        let (link, number) = match way {
+            Way::Unreachable => (None, None),
+            Way::Link(link) | Way::Gateway { link, .. } => (Some(link), None),
+            Way::Nexthop(number) => (None, Some(number)),
+        };
+        let members = number.and_then(group).into_iter().flatten().chain(number);
+        link.into_iter().chain(members.filter_map(|member| self.nexthops.get(&member)).map(|hop| hop.link))
+    }
+
     /// The same with the announcements of a node at `stage`.
     #[must_use]
     pub fn at(self, stage: Stage) -> Routes {
