@@ -208,7 +208,7 @@ fn check_order(given: &Given) -> Result<check::Order, UsageError> {
         repair: given.has(&pages::check::REPAIR),
         json: given.has(&pages::check::OUTPUT),
         socket: given.needed_path(&flags::RECORD_SOCKET)?,
-        state_dir: given.needed_path(&flags::RECORD_DIR)?,
+        state_dir: given.path(&pages::check::STATE_DIR),
         kubeconfig: given.path(&pages::check::KUBECONFIG),
         read_flags: agent_files,
     })
@@ -257,12 +257,12 @@ fn shown_flags(words: Vec<OsString>) -> Option<String> {
 /// The files of others that an agent with these flags uses; none if it would not start with them.
 fn agent_files(words: Vec<OsString>) -> Option<check::AgentFiles> {
     let Ok(Asked::Run(Program::Agent, given)) = reader::line(words) else { return None };
-    let Settings { source, cni_conf_dir, .. } = agent_settings(&given).ok()?;
+    let Settings { source, socket, state_dir, cni_conf_dir, .. } = agent_settings(&given).ok()?;
     let kubeconfig = match source {
         ConfigSource::Kubeconfig(path) => Some(path),
         ConfigSource::File(_) | ConfigSource::Pod => None,
     };
-    Some(check::AgentFiles { kubeconfig, cni_conf_dir })
+    Some(check::AgentFiles { socket, state_dir, kubeconfig, cni_conf_dir })
 }
 
 /// Where an agent with these flags has its socket and directories; none if it would not start with them.

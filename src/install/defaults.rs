@@ -70,6 +70,13 @@ pub fn cni_conf_dir(present: Option<&str>, read_flags: ReadFlags) -> Option<Path
     places(present, read_flags).and_then(|places| places.cni_conf_dir)
 }
 
+/// The flags with which the unit starts an agent by this file.
+pub fn flags(text: &str) -> Vec<OsString> {
+    let of = |name| value(text, name).unwrap_or_default();
+    let all = [of("FLOCK_AGENT_SOURCE"), of("FLOCK_AGENT_FLAGS")];
+    all.iter().flat_map(|flags| flags.split_whitespace()).map(OsString::from).collect()
+}
+
 /// Whether the file says where the NodeConfig comes from.
 pub fn names_source(present: Option<&str>) -> bool {
     present.is_some_and(|text| value(text, "FLOCK_AGENT_SOURCE").is_some())
@@ -150,6 +157,8 @@ mod tests {
             let places = places(text, socket_of).expect("places");
             assert_eq!(places.socket.as_path(), std::path::Path::new(socket), "{text:?}");
         }
+        let both = "FLOCK_AGENT_FLAGS='--socket /x'\nFLOCK_AGENT_SOURCE=--kubeconfig /y\n";
+        assert_eq!(flags(both), ["--kubeconfig", "/y", "--socket", "/x"]);
         assert!(
             names_source(Some("FLOCK_AGENT_SOURCE=--kubeconfig x")) && !names_source(Some("# FLOCK_AGENT_SOURCE="))
         );

@@ -317,15 +317,21 @@ impl Credentials {
     }
 }
 
-/// When the credentials end that stand where `access` says, as far as they can be read: for whoever has no client. Plugins are not
-/// run.
-pub fn expiries(access: &Access) -> Vec<Expiry> {
+/// When the credentials end that stand where `access` says, and what of them cannot be used: for whoever has no client. Plugins
+/// are not run.
+pub fn look(access: &Access) -> (Vec<Expiry>, Vec<CredentialsError>) {
     let mut credentials = Credentials::new(access, Duration::ZERO);
+    let mut unusable = Vec::new();
     if let Auth::TokenFile { path, .. } = &access.auth {
-        credentials.last_token = token_in(path).ok();
+        match token_in(path) {
+            Ok(token) => credentials.last_token = Some(token),
+            Err(error) => unusable.push(error),
+        }
     }
+    unusable.extend(credentials.contents().and_then(|contents| credentials.tls(&contents)).err());
+    // Of a certificate whose key is lost the date can be read all the same.
     let pair = access.certificate.as_ref().and_then(|pair| Some((read(&pair.certificate).ok()?, Secret::new([]))));
-    credentials.expiries(Some(&Contents { authorities: Authorities::Anyone, pair }))
+    (credentials.expiries(Some(&Contents { authorities: Authorities::Anyone, pair })), unusable)
 }
 
 fn chain_expiry(origin: &Origin, pem: &[u8]) -> Option<Expiry> {

@@ -171,7 +171,7 @@ fn collected(order: &Order, now: SystemTime) -> (Vec<u8>, usize) {
     let recorded = Recorded::read(&order.state_dir, &order.socket).map_err(|error| error.to_string());
     let process = recorded.map(|recorded| check::process(recorded.keeper));
     let process = process.and_then(|process| process.ok_or_else(|| "no agent is known to run".to_owned()));
-    let words = process.as_deref().map(check::flags_of).unwrap_or_default();
+    let words = process.as_deref().map(check::processes::arguments).unwrap_or_default();
     let not_read = || "these words are no flags of this version, so they are not shown".to_owned();
     let shown = |words: &[OsString]| (order.shown_flags)(words.to_vec()).ok_or_else(not_read);
     diag.part("agent-flags.txt", process.as_ref().map_err(Clone::clone).and_then(|_| shown(&words)));
@@ -275,7 +275,14 @@ fn pods_order(order: &Order) -> pods::Order {
 
 fn check_order(order: &Order) -> check::Order {
     let (socket, state_dir) = (order.socket.clone(), order.state_dir.clone());
-    check::Order { repair: false, json: true, socket, state_dir, kubeconfig: None, read_flags: order.read_flags }
+    check::Order {
+        repair: false,
+        json: true,
+        socket,
+        state_dir: Some(state_dir),
+        kubeconfig: None,
+        read_flags: order.read_flags,
+    }
 }
 
 /// This program, the kernel and the system.

@@ -39,6 +39,9 @@ pub struct Recorded {
     pub keeper: Keeper,
     /// What an operator should know of it, a line each.
     pub remarks: Vec<String>,
+    /// Why it is not known what pods have: the record is not here, or nothing that this program can read. None of one that is
+    /// here, even if it holds nothing.
+    pub unknown: Option<String>,
     /// When it was read, in milliseconds of the boot clock, by which leases and notes are dated.
     pub now: u64,
 }
@@ -101,7 +104,7 @@ impl Recorded {
                 recorded.keeper = keeper(&directory);
                 recorded.take(Store::open(Looking(state_dir.into()), &boot, now))?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => recorded.remarks.push(format!(
+            Err(error) if error.kind() == io::ErrorKind::NotFound => recorded.is_unknown(format!(
                 "{} is missing: no agent has run since the boot, or it keeps its state elsewhere (--state-dir)",
                 state_dir.display()
             )),
@@ -121,7 +124,7 @@ impl Recorded {
                     "the record is damaged ({unreadable} lines are unreadable, {misplaced} misplaced): told is what no other line \
                      contradicts, and the next agent asks the kernel for the rest"
                 )),
-                Finding::SetAside { why: Unusable::Version(version), .. } => self.remarks.push(format!(
+                Finding::SetAside { why: Unusable::Version(version), .. } => self.is_unknown(format!(
                     "the record is of format {version}, which another flock has written and this one cannot read: it is not told here"
                 )),
             }
@@ -130,6 +133,11 @@ impl Recorded {
         self.leases.sort_by(|a, b| key(a).cmp(&key(b)));
         self.freed = store.freed().filter(|freed| self.rests_ms(freed) > 0).cloned().collect();
         Ok(())
+    }
+
+    fn is_unknown(&mut self, why: String) {
+        self.remarks.push(why.clone());
+        self.unknown = Some(why);
     }
 
     /// How long the addresses of a lease that has ended still rest, in milliseconds.
@@ -353,6 +361,7 @@ mod tests {
         write(&[header(7, &boot), put("a/eth0", Phase::Committed)]);
         let recorded = place.read();
         assert!(keys(&recorded).is_empty() && recorded.remarks[0].contains("of format 7"), "{recorded:?}");
+        assert_eq!(recorded.unknown.as_ref(), recorded.remarks.first());
         let mut bytes =
             write(&[header(VERSION, &boot), put("a/eth0", Phase::Committed), put("b/eth0", Phase::Pending)]);
         bytes.extend(b"nonsense\n");
@@ -363,6 +372,7 @@ mod tests {
         // Neither another's directory nor a missing one is an empty record.
         let missing = Recorded::read(&place.0.join("absent"), &place.0.join("flock.sock")).expect("nothing");
         assert!(missing.leases.is_empty() && missing.remarks[0].contains("absent is missing"), "{missing:?}");
+        assert_eq!(missing.unknown.as_ref(), missing.remarks.first());
         fs::remove_file(place.log()).expect("removable");
         fs::create_dir(place.log()).expect("a directory");
         let error = Recorded::read(&place.state(), &place.0.join("flock.sock")).expect_err("no file").to_string();

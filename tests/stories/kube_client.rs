@@ -691,7 +691,7 @@ fn a_client_tells_when_the_credentials_end_that_it_uses() {
         vec![(token, false), (certificate, true)]
     };
     assert_eq!(told(client.expiries()), lines("2026-11-24T00:00:00Z"));
-    assert_eq!(told(flock::kube::credentials::expiries(&access)), lines("2026-11-24T00:00:00Z"), "without a client");
+    assert_eq!(told(flock::kube::credentials::look(&access).0), lines("2026-11-24T00:00:00Z"), "without a client");
     // What was good before is in use, and that is what counts.
     fs::write(place("token"), "").unwrap();
     client.get("/", 10).unwrap();
@@ -707,7 +707,7 @@ fn a_client_tells_when_the_credentials_end_that_it_uses() {
     let client = client_of(server.address, &exec(&plugin));
     client.get("/", 10).unwrap();
     assert_eq!(client.expiries(), []);
-    assert!(!format!("{access:?}{:?}", flock::kube::credentials::expiries(&access)).contains("e30."));
+    assert!(!format!("{access:?}{:?}", flock::kube::credentials::look(&access).0).contains("e30."));
 }
 
 // covers: FM-D06

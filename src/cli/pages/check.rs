@@ -15,7 +15,7 @@ pub const PAGE: Page = Page {
          programs that manage links, kube-proxy, the runtime, credentials. Each line names what and where, and what to do. Works \
          without an agent as well. Nothing is changed, and with --repair nothing that is not flock's.",
     ),
-    flags: &[&REPAIR, &OUTPUT, &KUBECONFIG, &flags::RECORD_SOCKET, &flags::RECORD_DIR],
+    flags: &[&REPAIR, &OUTPUT, &KUBECONFIG, &flags::RECORD_SOCKET, &STATE_DIR],
     operands: &[],
     examples: &[
         ("flock-agent check", "the whole node"),
@@ -51,7 +51,15 @@ pub const OUTPUT: Flag = Flag {
 /// `--kubeconfig` of `check`
 pub const KUBECONFIG: Flag = Flag {
     name: "--kubeconfig",
-    value: Some(Value { name: "FILE", kind: Kind::File, default: Default::Unset("the one of the agent that runs") }),
+    value: Some(Value { name: "FILE", kind: Kind::File, default: Default::Unset("the agent's") }),
     help: "look at the credentials that FILE names",
+    ..Flag::SWITCH
+};
+
+/// `--state-dir` of `check`
+pub const STATE_DIR: Flag = Flag {
+    name: "--state-dir",
+    value: Some(Value { name: "DIR", kind: Kind::Directory, default: Default::Unset("as the agent's flags say") }),
+    help: "where the agent keeps what it records",
     ..Flag::SWITCH
 };

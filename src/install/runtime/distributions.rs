@@ -18,7 +18,7 @@ const SNAP_DATA: &str = "/var/snap/microk8s/current";
 
 /// Where k3s looks, which is decided by its flannel: only with that it has directories of its own.
 pub(super) fn k3s(tree: &Tree) -> Result<Runtime, RuntimeError> {
-    let settings = Settings::read(tree, "k3s", &["k3s.service", "k3s-agent.service"])?;
+    let settings = k3s_settings(tree)?;
     let data = settings.get("data-dir").unwrap_or_else(|| "/var/lib/rancher/k3s".into());
     let of_flannel = Path::new(&data).join("agent/etc/cni/net.d");
     let (mut runtime, conf) = rancher(tree, Kind::K3s, Path::new(&data))?;
@@ -83,8 +83,17 @@ pub(super) fn microk8s(tree: &Tree) -> Result<Runtime, RuntimeError> {
     Ok(Runtime::new(Kind::Microk8s, Dirs { plugins, conf }, said_by(&config.sources, &file)))
 }
 
+/// The settings of k3s.
+///
+/// # Errors
+/// A file of it cannot be read.
+pub fn k3s_settings(tree: &Tree) -> Result<Settings, RuntimeError> {
+    Settings::read(tree, "k3s", &["k3s.service", "k3s-agent.service"])
+}
+
 /// The settings of k3s or RKE2, from the command line of its unit and from its files; what is found first counts.
-struct Settings {
+#[derive(Debug)]
+pub struct Settings {
     words: Vec<String>,
     files: Vec<Value>,
 }
@@ -112,20 +121,39 @@ impl Settings {
         Ok(Settings { words, files })
     }
 
-    fn get(&self, key: &str) -> Option<String> {
+    /// The value of a setting; the first of several.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.all(key).into_iter().next()
+    }
+
+    /// All values of a setting that may be given several times.
+    pub fn all(&self, key: &str) -> Vec<String> {
         let flag = format!("--{key}");
         let mut words = self.words.iter();
+        let mut values = Vec::new();
         while let Some(word) = words.next() {
             match word.strip_prefix(&flag) {
-                Some("") => return words.next().cloned(),
-                Some(rest) if rest.starts_with('=') => return rest.strip_prefix('=').map(str::to_owned),
-                _ => {}
+                // One without a value is a yes.
+                Some("") => match words.clone().next().filter(|value| !value.starts_with("--")) {
+                    Some(_) => values.extend(words.next().cloned()),
+                    None => values.push("true".into()),
+                },
+                Some(rest) => values.extend(rest.strip_prefix('=').map(str::to_owned)),
+                None => {}
             }
         }
-        let value = self.files.iter().find_map(|file| file.get(key))?;
-        match value.as_array().map(Vec::as_slice) {
-            Some([first, ..]) => first.as_str().map(str::to_owned),
-            _ => value.as_str().map(str::to_owned),
+        if !values.is_empty() {
+            return values;
+        }
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(yes) => Some(yes.to_string()),
+            _ => None,
+        };
+        match self.files.iter().find_map(|file| file.get(key)) {
+            Some(Value::Array(list)) => list.iter().filter_map(text).collect(),
+            Some(value) => text(value).into_iter().collect(),
+            None => Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 mod containerd;
 mod containers;
-mod distributions;
+pub mod distributions;
 mod pattern;
 pub mod places;
 

@@ -12,6 +12,7 @@ use crate::process::exit::Exit;
 use crate::rpc::message::Query;
 use crate::rpc::report::{Condition, NodeReport, Rounds};
 use crate::rpc::{QUERY_LIMIT, QUERY_PATIENCE};
+use model::nodeconfig;
 
 /// What puts the installed version in force.
 const RESTART: &str = "systemctl restart flock-agent";
@@ -23,6 +24,8 @@ pub struct Said {
     pub report: Option<NodeReport>,
     /// What follows.
     pub findings: Vec<Finding>,
+    /// What else it would have somebody see to, in its own words. Some of it is found by others as well.
+    pub further: Vec<Finding>,
 }
 
 /// Asks the agent on `socket`.
@@ -32,11 +35,11 @@ pub struct Said {
 pub fn ask(socket: &Path) -> Result<Said, Unanswered> {
     let answer = ask::ask::<NodeReport>(socket, &Query::Node, QUERY_PATIENCE, QUERY_LIMIT);
     match answer {
-        Ok(report) => Ok(Said { findings: findings(&report), report: Some(report) }),
+        Ok(report) => Ok(Said { findings: findings(&report), further: further(&report), report: Some(report) }),
         Err(why) if why.exit() == Exit::Denied => Err(why),
         Err(why) => {
             let finding = Finding::fail(Area::Agent, why.to_string()).cured_by(RESTART);
-            Ok(Said { report: None, findings: vec![finding] })
+            Ok(Said { report: None, findings: vec![finding], further: Vec::new() })
         }
     }
 }
@@ -55,6 +58,16 @@ impl Said {
         let families = self.report.iter().flat_map(|report| &report.families);
         families.filter_map(|family| family.range.parse().ok()).collect()
     }
+
+    /// Some address has pods on two nodes. Which one of them counts only the agent knows, and the other is not announced.
+    pub fn is_contested(&self) -> bool {
+        let conditions = self.report.iter().flat_map(|report| &report.conditions);
+        let mut routing = conditions.filter(|condition| condition.kind == "Routing" && condition.status == "False");
+        routing.any(|condition| {
+            // It tells the first of several reasons, and all of them in words.
+            condition.reason == "AddressesContested" || condition.message.contains("delete one of the pods")
+        })
+    }
 }
 
 fn findings(report: &NodeReport) -> Vec<Finding> {
@@ -70,35 +83,61 @@ fn findings(report: &NodeReport) -> Vec<Finding> {
         }
     }];
     found.extend(report.conditions.iter().filter_map(condition));
-    if !report.conditions.iter().any(|condition| condition.kind == "Valid") {
-        found.extend(
-            report.ready.then(|| {
-                Finding::ok(Area::Configuration, format!("the NodeConfig from {} is in force", report.source))
-            }),
-        );
+    if report.ready && !found.iter().any(|finding| finding.area == Area::Configuration) {
+        found.push(Finding::ok(Area::Configuration, format!("the NodeConfig from {} is in force", report.source)));
     }
     found.extend(configuration(report));
     found.extend(mtu(report));
     found
 }
 
-/// What a condition tells that no other part of the check looks at.
+/// What a condition tells.
 fn condition(condition: &Condition) -> Option<Finding> {
-    let area = match condition.kind.as_str() {
+    let Condition { kind, status, reason, message } = condition;
+    let area = match kind.as_str() {
+        // It is the agent's own line.
+        "Ready" => return None,
         "Valid" => Area::Configuration,
+        "AddressesFree" => Area::Addresses,
         "Policy" => Area::Policy,
         "Routing" | "PeersReached" | "RangesUnique" => Area::Routes,
-        // The first is the agent's line, and of the last the dates are read here.
-        _ => return None,
+        "CredentialsLasting" => Area::Credentials,
+        // One that only the agent's version knows.
+        _ => Area::Agent,
     };
-    let text = &condition.message;
-    match (condition.status.as_str(), area) {
-        ("False", Area::Configuration) => Some(Finding::fail(area, format!("the NodeConfig is not in force: {text}"))),
-        ("False", Area::Policy) => Some(Finding::fail(area, text)),
-        ("False", _) => Some(Finding::warn(area, text)),
-        ("True", Area::Configuration | Area::Policy) => Some(Finding::ok(area, text)),
+    match (status.as_str(), area) {
+        ("False", Area::Configuration) => {
+            Some(Finding::fail(area, format!("the NodeConfig is not in force: {message}")))
+        }
+        ("False", Area::Addresses | Area::Policy) => Some(Finding::fail(area, message)),
+        ("False", Area::Credentials) if reason == "Ended" => Some(Finding::fail(area, message)),
+        ("False", Area::Agent) => Some(Finding::warn(area, format!("{kind}: {message}"))),
+        ("False", _) => Some(Finding::warn(area, message)),
+        ("True", Area::Policy) => Some(Finding::ok(area, message)),
         _ => None,
     }
+}
+
+/// The warnings of `status`, but for those that a finding is made of already.
+fn further(report: &NodeReport) -> Vec<Finding> {
+    let (host, uplink) = (&report.host, report.host.uplink_mtu);
+    let mut told: Vec<String> =
+        report.conditions.iter().map(|condition| format!("{}: {}", condition.kind, condition.message)).collect();
+    told.extend(
+        host.cni_configuration_state.iter().map(|how| format!("the CNI configuration cannot be written: {how}")),
+    );
+    let config = report.node_config.as_ref().zip(uplink);
+    told.extend(config.and_then(|(config, uplink)| nodeconfig::mtu_note(Some(config.mtu), uplink)));
+    let area = |warning: &str| {
+        let about = |text: &String| warning.contains(text.as_str());
+        match () {
+            () if report.families.iter().any(|family| about(&family.range)) => Area::Addresses,
+            () if report.rounds.problem.iter().any(about) => Area::Links,
+            () => Area::Agent,
+        }
+    };
+    let untold = report.warnings.iter().filter(|warning| !told.contains(warning));
+    untold.map(|warning| Finding::warn(area(warning), warning)).collect()
 }
 
 /// The configuration of the runtime that the agent keeps.
@@ -131,7 +170,7 @@ fn mtu(report: &NodeReport) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::operator::check::finding::Level;
-    use crate::rpc::report::{ConfigInForce, Host};
+    use crate::rpc::report::{ConfigInForce, Family, Host};
 
     fn well() -> NodeReport {
         let condition = |kind: &str, status: &str, message: &str| Condition {
@@ -147,7 +186,9 @@ mod tests {
                 condition("Valid", "True", "in force"),
                 condition("Ready", "True", "pods get addresses"),
                 condition("Policy", "True", "NetworkPolicies are in force"),
+                condition("AddressesFree", "True", "each family has free addresses"),
             ],
+            families: vec![Family { range: "10.25.214.0/24".into(), ..Family::default() }],
             node_config: Some(ConfigInForce { mtu: 1500, ..ConfigInForce::default() }),
             host: Host {
                 uplink: Some("up0".into()),
@@ -165,7 +206,11 @@ mod tests {
         let wrong = |damage: fn(&mut NodeReport)| {
             let mut report = well();
             damage(&mut report);
-            let found = findings(&report).into_iter().filter(|finding| finding.level != Level::Ok);
+            // The agent's warnings hold each of its conditions.
+            let bad = report.conditions.iter().filter(|condition| condition.status == "False");
+            report.warnings.extend(bad.map(|condition| format!("{}: {}", condition.kind, condition.message)));
+            let found = findings(&report).into_iter().chain(further(&report));
+            let found = found.filter(|finding| finding.level != Level::Ok);
             found.map(|finding| (finding.area, finding.level, finding.what)).collect::<Vec<_>>()
         };
         assert_eq!(wrong(|_| {}), []);
@@ -196,6 +241,57 @@ mod tests {
                 Area::Mtu,
                 Level::Warn,
                 "1500, and the uplink up0 takes 1400",
+            ),
+            (
+                |report| report.conditions[3].status = "False".into(),
+                Area::Addresses,
+                Level::Fail,
+                "each family has free addresses",
+            ),
+            (
+                |report| report.warnings.push("ipv4 range 10.25.214.0/24 is 91 % full".into()),
+                Area::Addresses,
+                Level::Warn,
+                "is 91 % full",
+            ),
+            (
+                |report| {
+                    report.rounds.problem = Some("no answer".into());
+                    report.warnings.push("record and kernel could not be compared: no answer".into());
+                },
+                Area::Links,
+                Level::Warn,
+                "could not be compared",
+            ),
+            (
+                |report| report.warnings.push("pods of the API server have not been heard for 99 s: 403".into()),
+                Area::Agent,
+                Level::Warn,
+                "not been heard for 99 s",
+            ),
+            (
+                |report| {
+                    let Condition { status, .. } = report.conditions[3].clone();
+                    let (kind, message) = ("Mood".into(), "gloomy".into());
+                    report.conditions.push(Condition {
+                        kind,
+                        status: status.replace("True", "False"),
+                        message,
+                        ..Condition::default()
+                    });
+                },
+                Area::Agent,
+                Level::Warn,
+                "Mood: gloomy",
+            ),
+            (
+                |report| {
+                    report.host.uplink_mtu = Some(1400);
+                    report.warnings.extend(nodeconfig::mtu_note(Some(1500), 1400));
+                },
+                Area::Mtu,
+                Level::Warn,
+                "takes 1400",
             ),
         ] {
             let found = wrong(damage);

@@ -1,10 +1,11 @@
-//! What the agent shows the API server: when it ends.
+//! What the agent shows the API server: whether it can be used, and when it ends.
 //!
-//! Reads dates and nothing else. Must not print a secret, run a plugin of the kubeconfig, or talk to the server.
+//! Must not print a secret, run a plugin of the kubeconfig, or talk to the server.
 
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::kube::credentials::CredentialsError;
 use crate::kube::expiry::Nearness;
 use crate::kube::{credentials, explained, kubeconfig};
 use crate::operator::check::finding::{Area, Finding};
@@ -15,8 +16,8 @@ pub fn look(path: &Path, now: SystemTime) -> Vec<Finding> {
         Ok(access) => access,
         Err(error) => return vec![Finding::fail(Area::Credentials, explained(&error))],
     };
-    let expiries = credentials::expiries(&access);
-    if expiries.is_empty() {
+    let (expiries, unusable) = credentials::look(&access);
+    if expiries.is_empty() && unusable.is_empty() {
         return vec![Finding::ok(
             Area::Credentials,
             format!("nothing that {} names has an end that can be read", path.display()),
@@ -30,5 +31,6 @@ pub fn look(path: &Path, now: SystemTime) -> Vec<Finding> {
             Finding::fail(Area::Credentials, what).cured_by(expiry.remedy())
         }
     };
-    expiries.iter().map(said).collect()
+    let lost = |error: &CredentialsError| Finding::fail(Area::Credentials, explained(error));
+    unusable.iter().map(lost).chain(expiries.iter().map(said)).collect()
 }

@@ -3,12 +3,15 @@
 //! The comparison is the agent's own (`model::recover`, `model::observed`, `model::routes`); this file says it in an operator's
 //! words. Must not compare anything by a rule of its own.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-use crate::operator::check::finding::{Area, Finding};
+use ipnet::IpNet;
+
+use crate::operator::check::finding::{Area, Finding, Level};
 use crate::operator::check::scene::Scene;
-use crate::operator::record::Recorded;
+use crate::operator::record::{Keeper, Recorded};
 use model::addr::Attachment;
 use model::lease::Lease;
 use model::observed::{Observed, host_end_of};
@@ -19,18 +22,44 @@ use model::routes::{self, Step, announce, steps};
 /// An ADD that has not ended so long after it began does not end, 60 s.
 const UNFINISHED_MS: u64 = 60_000;
 
-/// Pause before the second look, which is what requests that were at work need to end, 50 ms.
-const SETTLING: Duration = Duration::from_millis(50);
+/// Pauses before further looks, in milliseconds: nothing counts that has not stood for 2 s, in which requests come to their end.
+const SETTLING_MS: [u64; 5] = [50, 150, 300, 500, 1000];
 
-/// What sets record and kernel apart. `again` looks once more, if there is anything: an ADD or DEL may have been at work.
-pub fn look(scene: &Scene, again: impl FnOnce() -> Option<Scene>) -> Vec<Finding> {
-    let mut found = compare(scene);
-    if !found.is_empty() {
-        thread::sleep(SETTLING);
-        if let Some(later) = again() {
-            let later = compare(&later);
-            found.retain(|finding| later.contains(finding));
+/// What is known of who keeps the record.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// An agent answers, so ADDs and DELs may be at work.
+    pub answers: bool,
+    /// It says that an address has pods on two nodes, and does not say of each which of them counts.
+    pub contested: bool,
+}
+
+/// What sets record and kernel apart. `again` looks once more, if there is anything.
+pub fn look(scene: &Scene, known: Known, mut again: impl FnMut() -> Option<Scene>) -> Vec<Finding> {
+    let unknown = match (&scene.recorded.unknown, scene.recorded.keeper) {
+        (None, Keeper::Nobody) if known.answers => {
+            Some("the agent that answers keeps it elsewhere (--state-dir)".to_owned())
         }
+        (unknown, _) => unknown.clone(),
+    };
+    if let Some(why) = unknown {
+        return vec![Finding::warn(Area::Links, format!("record and kernel were not compared: {why}"))];
+    }
+    let mut found = compare(scene, known);
+    // Without an agent, nobody changes a link or a route but in the moment in which it ends.
+    let pauses = if known.answers { &SETTLING_MS[..] } else { &SETTLING_MS[..1] };
+    for pause in pauses {
+        if found.is_empty() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(*pause));
+        let Some(later) = again() else {
+            // What was seen once may have been on its way.
+            found.iter_mut().for_each(|finding| finding.level = Level::Warn);
+            break;
+        };
+        let later = compare(&later, known);
+        found.retain(|finding| later.contains(finding));
     }
     let ours = scene
         .pairs
@@ -49,9 +78,10 @@ pub fn look(scene: &Scene, again: impl FnOnce() -> Option<Scene>) -> Vec<Finding
     found
 }
 
-fn compare(scene: &Scene) -> Vec<Finding> {
+fn compare(scene: &Scene, known: Known) -> Vec<Finding> {
     let mut found = pairs(&scene.recorded, &scene.pairs);
-    found.extend(announcements(scene));
+    found.extend(announcements(scene, known));
+    found.extend(shared(scene));
     found
 }
 
@@ -164,7 +194,7 @@ fn lacking(lease: &Lease, link: &Observed, change: &Change) -> Finding {
 }
 
 /// What the node is to announce, and does not.
-fn announcements(scene: &Scene) -> Vec<Finding> {
+fn announcements(scene: &Scene, known: Known) -> Vec<Finding> {
     // A node announces nothing before it serves.
     if scene.shows.unreachable.is_empty() {
         return Vec::new();
@@ -176,7 +206,26 @@ fn announcements(scene: &Scene) -> Vec<Finding> {
     });
     let said = |(key, way): (routes::RouteKey, routes::Way)| {
         let what = format!("{} is not announced: table {} lacks it ({way})", key.to, routes::ANNOUNCED);
-        Finding::fail(Area::Routes, what).repairable()
+        // Of an address that another node's pod has, too, this is as it should be.
+        match known.contested && matches!(way, routes::Way::Link(_)) {
+            true => Finding::warn(Area::Routes, what).cured_by("see which pods have it: flock-agent status"),
+            false => Finding::fail(Area::Routes, what).repairable(),
+        }
     };
     missing.map(said).collect()
+}
+
+/// Addresses that pods share, and to which no route leads. A pod that does not serve yet has none.
+fn shared(scene: &Scene) -> Vec<Finding> {
+    let announced = scene.routes.routes.keys().filter(|key| key.table == routes::ANNOUNCED).map(|key| key.to);
+    let led: BTreeSet<IpNet> =
+        scene.routes.routes.keys().filter(|key| key.table == routes::MAIN).map(|key| key.to).collect();
+    let leases = scene.recorded.leases.iter();
+    let shared: BTreeSet<IpNet> = leases.flat_map(|lease| &lease.anycast).map(|ip| IpNet::from(*ip)).collect();
+    let lost = announced.filter(|to| shared.contains(to) && !led.contains(to)).collect::<BTreeSet<_>>();
+    let said = |to: IpNet| {
+        let what = format!("{} is shared by pods and announced, and its route is missing", to.addr());
+        Finding::fail(Area::Routes, what).repairable()
+    };
+    lost.into_iter().map(said).collect()
 }

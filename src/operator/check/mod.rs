@@ -12,16 +12,16 @@ pub mod iptables;
 pub mod kube_proxy;
 pub mod links;
 pub mod managers;
+pub mod processes;
 pub mod runtime;
 pub mod scene;
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::agent::fault::{Fault, Step};
+use crate::install::defaults;
 use crate::operator::Told;
 use crate::operator::ask::VERSION;
 use crate::operator::check::agent::Said;
@@ -35,8 +35,11 @@ use model::addr::Family;
 /// Deadline for all looks at the kernel, 10 s.
 const KERNEL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Longest command line that is read, 128 KiB.
-const COMMAND_MAX: u64 = 128 * 1024;
+/// The operator's file of flags for the agent's unit.
+const DEFAULTS: &str = "/etc/default/flock-agent";
+
+/// Longest such file that is read, 1 MiB.
+const DEFAULTS_MAX: u64 = 1 << 20;
 
 /// What is to be checked, and how it is told.
 #[derive(Debug, Clone)]
@@ -47,17 +50,21 @@ pub struct Order {
     pub json: bool,
     /// Where the agent listens.
     pub socket: PathBuf,
-    /// Where it keeps its record.
-    pub state_dir: PathBuf,
-    /// The kubeconfig to look at; none for that of the agent that runs.
+    /// Where it keeps its record; none for where its flags say.
+    pub state_dir: Option<PathBuf>,
+    /// The kubeconfig to look at; none for the agent's.
     pub kubeconfig: Option<PathBuf>,
-    /// Tells from the flags of an agent which files it uses.
+    /// Tells from the flags of an agent which files it uses; none if it would not start with them.
     pub read_flags: fn(Vec<OsString>) -> Option<AgentFiles>,
 }
 
-/// Files of others that an agent uses.
+/// Files that an agent uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AgentFiles {
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// Where it keeps its record.
+    pub state_dir: PathBuf,
     /// By which it reaches the API server.
     pub kubeconfig: Option<PathBuf>,
     /// Where it writes the configuration of the runtime.
@@ -94,39 +101,61 @@ pub fn run(order: &Order) -> Told {
 
 fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
     let deadline = Instant::now() + KERNEL_LIMIT;
-    let see = || Scene::look(&order.state_dir, &order.socket, &said.ranges(), deadline);
+    let files = agent_files(order);
+    let see = || Scene::look(&files.state_dir, &order.socket, &said.ranges(), deadline);
     let scene = see()?;
     let mut found = said.findings.clone();
     if scene.prefixes.is_empty() {
         let what = "no range of this node is known: it has no NodeConfig yet, or does not serve pods yet";
         found.push(Finding::warn(Area::Configuration, what).cured_by("flock-agent status"));
     }
-    found.extend(links::look(&scene, || see().ok()));
+    let known = links::Known { answers: said.report.is_some(), contested: said.is_contested() };
+    found.extend(links::look(&scene, known, || see().ok()));
     found.extend(host::look(&scene));
     found.extend(filters(&scene, deadline));
     found.extend(managers::look(Path::new("/"), &scene.link_names()));
     found.extend(managers::advertised(Path::new("/"), &scene.shows.uplinks));
     found.extend(kube_proxy::look(Path::new("/proc"), &scene.prefixes));
-    let files = agent_files(order, scene.recorded.keeper);
     let version = said.report.as_ref().map_or(VERSION, |report| &report.version);
     found.extend(runtime::look(files.cni_conf_dir.as_deref(), version));
-    found.extend(files.kubeconfig.iter().flat_map(|path| credentials::look(path, SystemTime::now())));
+    if let Some(path) = &files.kubeconfig {
+        // What the agent says of them is a part of what stands there.
+        found.retain(|finding| finding.area != Area::Credentials);
+        found.extend(credentials::look(path, SystemTime::now()));
+    }
+    let further = said.further.iter().filter(|one| !found.iter().any(|known| known.what == one.what));
+    let further: Vec<Finding> = further.cloned().collect();
+    found.extend(further);
     Ok(Findings::new(found))
 }
 
-/// The files that the agent uses, by the command line with which it runs.
-fn agent_files(order: &Order, keeper: Keeper) -> AgentFiles {
-    let Some(process) = process(keeper) else {
-        return AgentFiles { kubeconfig: order.kubeconfig.clone(), ..AgentFiles::default() };
+/// The files that the agent of this socket uses: by the command line with which it runs, or else by that with which its unit
+/// starts it.
+fn agent_files(order: &Order) -> AgentFiles {
+    let of_socket = |files: &AgentFiles| files.socket == order.socket;
+    let running = processes::named(Path::new("/proc"), &["flock-agent"]);
+    let running = running.into_iter().find_map(|process| {
+        let files = (order.read_flags)(process.arguments.clone())?;
+        let of_process = |path: PathBuf| process.path(&path);
+        Some(AgentFiles {
+            socket: of_process(files.socket),
+            state_dir: of_process(files.state_dir),
+            kubeconfig: files.kubeconfig.map(of_process),
+            cni_conf_dir: files.cni_conf_dir.map(of_process),
+        })
+        .filter(of_socket)
+    });
+    let of_unit = || {
+        let text = foreign_file::read(Path::new(DEFAULTS), DEFAULTS_MAX).ok()?;
+        (order.read_flags)(defaults::flags(&String::from_utf8_lossy(&text))).filter(of_socket)
     };
-    let mut files = (order.read_flags)(flags_of(&process)).unwrap_or_default();
-    // Paths that begin nowhere begin in the agent's directory.
-    if let Some(path) = &mut files.kubeconfig
-        && let Ok(directory) = fs::read_link(process.join("cwd"))
-    {
-        *path = directory.join(&path);
+    let files = running.or_else(of_unit);
+    let files = files.or_else(|| (order.read_flags)(Vec::new())).unwrap_or_default();
+    AgentFiles {
+        state_dir: order.state_dir.clone().unwrap_or(files.state_dir),
+        kubeconfig: order.kubeconfig.clone().or(files.kubeconfig),
+        ..files
     }
-    AgentFiles { kubeconfig: order.kubeconfig.clone().or(files.kubeconfig), ..files }
 }
 
 /// Where the kernel tells of the process of the agent that runs.
@@ -135,13 +164,6 @@ pub fn process(keeper: Keeper) -> Option<PathBuf> {
         Keeper::Agent(pid) => Some(PathBuf::from(format!("/proc/{pid}"))),
         Keeper::Nobody | Keeper::Unknown => None,
     }
-}
-
-/// The flags with which this process was started.
-pub fn flags_of(process: &Path) -> Vec<OsString> {
-    let line = foreign_file::read(&process.join("cmdline"), COMMAND_MAX).unwrap_or_default();
-    let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
-    words.skip(1).map(|word| OsStr::from_bytes(word).to_owned()).collect()
 }
 
 /// The packet filters of others, of both kinds.
