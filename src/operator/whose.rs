@@ -406,7 +406,7 @@ impl Seen<'_> {
         }
         if lines.is_empty() {
             let Scene { routes, pairs, .. } = self.scene;
-            let of_pod = |link: u32| pairs.iter().any(|pair| pair.index == link);
+            let of_pod = |link: u32| pairs.iter().any(|pair| pair.index == link && is_marked(pair));
             let to_others = routes.routes.iter().filter(|(key, way)| {
                 let is_for_it = key.table == MAIN && key.to.contains(&ip);
                 // To what pods of this node share there are such routes, too.
@@ -451,10 +451,14 @@ fn of_this_host(ip: IpAddr, holder: Option<Holder>, in_range: bool) -> Option<Li
     Some(("host", format!("it is {}{end}", holder?)))
 }
 
+/// Whether a link is flock's.
+fn is_marked(link: &Observed) -> bool {
+    link.alias.as_deref().is_some_and(|alias| plan::attachment_of_alias(alias).is_some())
+}
+
 /// Whether packets to `ip` leave by this link.
 fn leads_to(link: &Observed, ip: IpAddr) -> bool {
-    link.alias.as_deref().and_then(plan::attachment_of_alias).is_some()
-        && (link.routed().any(|routed| routed == ip) || link.shared.contains(&ip))
+    is_marked(link) && (link.routed().any(|routed| routed == ip) || link.shared.contains(&ip))
 }
 
 /// None if it shows nothing that is known.
