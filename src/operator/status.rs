@@ -99,10 +99,19 @@ fn told(order: &Order, answer: &Result<NodeReport, Unanswered>, exit: Exit) -> T
 fn without_agent(order: &Order, why: &Unanswered) -> Told {
     let mut told = Told::failed(why.exit(), why);
     let recorded = match Recorded::read(&order.state_dir, &order.socket) {
-        _ if why.exit() == Exit::Denied => return told,
-        Ok(recorded) => recorded,
-        Err(error) => {
-            told.asides.push(error.to_string());
+        Ok(recorded) if why.exit() != Exit::Denied => recorded,
+        unread => {
+            let unread = unread.err().filter(|_| why.exit() != Exit::Denied).map(|error| error.to_string());
+            if order.output == Output::Json {
+                let all = json!({
+                    "agent": agent_in_json(why, Keeper::Unknown),
+                    "ready": false,
+                    "why": why.to_string(),
+                    "record": null,
+                });
+                told.text = format!("{all:#}\n");
+            }
+            told.asides.extend(unread);
             return told;
         }
     };
@@ -120,7 +129,7 @@ fn without_agent(order: &Order, why: &Unanswered) -> Told {
         Output::Quiet => told.asides.clear(),
         Output::Json => {
             let all = json!({
-                "agent": "down",
+                "agent": agent_in_json(why, recorded.keeper),
                 "ready": false,
                 "why": why.to_string(),
                 "record": {
@@ -150,6 +159,20 @@ fn without_agent(order: &Order, why: &Unanswered) -> Told {
         }
     }
     told
+}
+
+/// How it is with an agent that has not told how the node is: one word; none where nobody knows.
+fn agent_in_json(why: &Unanswered, keeper: Keeper) -> Option<&'static str> {
+    match (why, keeper) {
+        // It has said something.
+        (
+            Unanswered::Unknown { .. } | Unanswered::Unreadable(_) | Unanswered::Misused(_) | Unanswered::Refused(_),
+            _,
+        ) => Some("running"),
+        (Unanswered::Call(_), Keeper::Agent(_)) => Some("unanswering"),
+        (Unanswered::Call(_), Keeper::Nobody) => Some("down"),
+        (Unanswered::Call(_), Keeper::Unknown) | (Unanswered::Denied(_), _) => None,
+    }
 }
 
 /// What somebody should see to: the agent's own words, and whether it is another one than this program.
@@ -526,5 +549,11 @@ mod tests {
         let told = told(&order(Output::Text), &denied, Exit::Denied);
         assert_eq!((told.exit, told.text.as_str(), told.asides.len()), (Exit::Denied, "", 1));
         assert!(told.asides[0].contains("root only"), "{told:?}");
+        let told = self::told(&order(Output::Json), &denied, Exit::Denied);
+        let all: serde_json::Value = serde_json::from_str(&told.text).expect("an object, whatever there is to tell");
+        assert_eq!((&all["agent"], &all["record"]), (&json!(null), &json!(null)));
+        let refused = Err(Unanswered::Refused("it has just started".into()));
+        let told = self::told(&order(Output::Json), &refused, Exit::Unanswered);
+        assert!(told.text.contains("\"agent\": \"running\""), "{told:?}");
     }
 }

@@ -131,6 +131,7 @@ fn without_an_agent_it_is_said_so_and_what_is_recorded() {
     let told = host.types("status --wait 1");
     assert!(told.code == 3 && told.err.contains("did not answer in time"), "{told:?}");
     assert!(told.line("agent").starts_with(&format!("runs as process {}", agent.pid())), "{told:?}");
+    assert_eq!(host.types("status -o json --wait 1").json()["agent"], "unanswering");
     agent.signal("CONT");
     assert_eq!(host.types("status -q --wait 60").code, 0);
 }
