@@ -162,7 +162,7 @@ impl fmt::Display for Difference {
             Difference::Unreachable(prefix) => write!(f, "no longer unreachable {prefix}"),
             Difference::UplinkForwarding(link) => write!(
                 f,
-                "link {link} does not forward IPv4, so nothing from outside reaches pods by it: sysctl -w net.ipv4.conf.{link}.forwarding=1"
+                "link {link} does not forward IPv4, so nothing from outside reaches pods by it: sysctl -w net/ipv4/conf/{link}/forwarding=1"
             ),
             Difference::ArpIgnore(value) => write!(
                 f,
@@ -172,7 +172,7 @@ impl fmt::Display for Difference {
             Difference::ProxyDelay(family, link) => write!(f, "net/{}/neigh/{link}/proxy_delay=0", directory(*family)),
             Difference::ProxyForwarding(family, link) => write!(
                 f,
-                "link {link} of spec.proxyNeighbours does not forward {family}, so the host does not answer for pods there: sysctl -w net.{}.conf.{link}.forwarding=1",
+                "link {link} of spec.proxyNeighbours does not forward {family}, so the host does not answer for pods there: sysctl -w net/{}/conf/{link}/forwarding=1",
                 directory(*family)
             ),
         }

@@ -248,7 +248,7 @@ fn a_proxy_or_a_setting_that_somebody_takes_away_is_back_after_a_round_and_said(
     segment.forget();
     segment.assert_reaches(&first, "after a round");
     host.run("sysctl -q net.ipv6.conf.up0.forwarding=0");
-    agent.wait_log("sysctl -w net.ipv6.conf.up0.forwarding=1");
+    agent.wait_log("sysctl -w net/ipv6/conf/up0/forwarding=1");
     agent.stop();
 }
 

@@ -297,6 +297,6 @@ fn an_uplink_that_forwards_nothing_is_said_and_left() {
     let agent = host.agent().start();
     host.attach("p");
     let line = agent.wait_log("link up0 does not forward IPv4");
-    assert!(line.contains("sysctl -w net.ipv4.conf.up0.forwarding=1"), "{line}");
+    assert!(line.contains("sysctl -w net/ipv4/conf/up0/forwarding=1"), "{line}");
     assert_eq!(host.run("cat /proc/sys/net/ipv4/conf/up0/forwarding"), "0\n");
 }
