@@ -28,6 +28,9 @@ const NETWORKD: [&str; 5] = [
 const NETWORK_MANAGER: [&str; 3] =
     ["etc/NetworkManager/conf.d", "run/NetworkManager/conf.d", "usr/lib/NetworkManager/conf.d"];
 
+/// Where systemd keeps a link for each unit that is up.
+const UNITS: &str = "run/systemd/units";
+
 /// NetworkManager's own file, which is read before the best of these directories and behind the others.
 const NETWORK_MANAGER_CONF: &str = "etc/NetworkManager/NetworkManager.conf";
 
@@ -79,10 +82,14 @@ pub fn advertised(root: &Path, uplinks: &[Uplink]) -> Vec<Finding> {
     uplinks.iter().filter(by_itself).filter(|uplink| !told(uplink)).map(said).collect()
 }
 
-/// Whether a program runs: by the link that systemd keeps for each unit that is up, or by what the program keeps itself.
+/// Whether a program runs: by the link that systemd keeps for each unit that is up, or where there is no systemd by what the program
+/// keeps itself, which one that has stopped leaves behind.
 fn runs(root: &Path, unit: &str, own: &str) -> bool {
     let is_there = |path: &str| fs::symlink_metadata(root.join(path)).is_ok();
-    is_there(&format!("run/systemd/units/invocation:{unit}.service")) || is_there(own)
+    match is_there(UNITS) {
+        true => is_there(&format!("{UNITS}/invocation:{unit}.service")),
+        false => is_there(own),
+    }
 }
 
 fn networkd(root: &Path, links: &[String]) -> Finding {
@@ -463,6 +470,12 @@ mod tests {
         let found = Root::new("idle", &[("etc/systemd/network/20-all.network", "[Match]\nName=*\n")]).find();
         assert_eq!(found.len(), 1);
         assert!(found[0].what.contains("neither"), "{found:?}");
+        let taken = ("etc/systemd/network/20-all.network", "[Match]\nName=*\n");
+        for (name, unit, runs) in [("stopped", "sshd", false), ("started", "systemd-networkd", true)] {
+            let unit = format!("run/systemd/units/invocation:{unit}.service");
+            let found = Root::new(name, &[taken, NETWORKD_RUNS, (&unit, "")]).find();
+            assert_eq!(found[0].what.contains("systemd-networkd takes"), runs, "{found:?}");
+        }
     }
 
     #[test]
