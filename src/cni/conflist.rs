@@ -24,6 +24,12 @@ pub const PLUGIN_DIRS: [&str; 6] = [
     "/var/snap/microk8s/current/opt/cni/bin",
 ];
 
+/// Plugins that hand pods on to others.
+const META_PLUGINS: [&str; 4] = ["multus", "multus-shim", "genie", "danm"];
+
+/// Under which keys such plugins name those others.
+const DELEGATES: [&str; 4] = ["delegates", "delegate", "clusterNetwork", "defaultNetworks"];
+
 /// The `cniVersion` of the shipped configuration, the lowest with CHECK.
 const LOWEST: Version = Version::V0_4_0;
 
@@ -154,6 +160,53 @@ pub fn names_flock(text: &str) -> bool {
     let configuration: Value = serde_json::from_str(text).unwrap_or_default();
     let plugins = configuration.get("plugins").and_then(Value::as_array).into_iter().flatten();
     plugins.chain([&configuration]).any(|plugin| plugin.get("type").and_then(Value::as_str) == Some("flock"))
+}
+
+/// What a configuration makes a runtime call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// The plugin, itself.
+    Flock,
+    /// A plugin that hands pods on to others, flock among them.
+    FlockByDelegate,
+    /// One that hands pods on, and does not say that flock is among those who get them.
+    Delegates,
+    /// Plugins of others.
+    Others,
+}
+
+/// What the configuration of this text makes a runtime call.
+pub fn calls(text: &str) -> Calls {
+    if names_flock(text) {
+        return Calls::Flock;
+    }
+    let configuration: Value = serde_json::from_str(text).unwrap_or_default();
+    let plugins = configuration.get("plugins").and_then(Value::as_array).into_iter().flatten();
+    let mut calls = Calls::Others;
+    for plugin in plugins.chain([&configuration]) {
+        let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
+        let named: Vec<&Value> = DELEGATES.iter().filter_map(|key| plugin.get(*key)).collect();
+        if named.iter().any(|value| leads_to_flock(value)) {
+            return Calls::FlockByDelegate;
+        }
+        if !named.is_empty() || META_PLUGINS.contains(&kind) {
+            calls = Calls::Delegates;
+        }
+    }
+    calls
+}
+
+/// Whether flock is called by what stands under a key of [`DELEGATES`]: configurations, or the names of a network or a file.
+fn leads_to_flock(value: &Value) -> bool {
+    match value {
+        Value::String(name) => name == "flock" || name.ends_with(FILE_NAME),
+        Value::Array(all) => all.iter().any(leads_to_flock),
+        Value::Object(all) => {
+            let is_flock = all.get("type").and_then(Value::as_str) == Some("flock");
+            is_flock || all.get("plugins").is_some_and(leads_to_flock)
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

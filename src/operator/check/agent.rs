@@ -8,14 +8,12 @@ use ipnet::IpNet;
 
 use crate::operator::ask::{self, Unanswered, VERSION};
 use crate::operator::check::finding::{Area, Finding};
+use crate::operator::check::surroundings::Surroundings;
 use crate::process::exit::Exit;
 use crate::rpc::message::Query;
 use crate::rpc::report::{Condition, NodeReport, Rounds};
 use crate::rpc::{QUERY_LIMIT, QUERY_PATIENCE};
 use model::nodeconfig;
-
-/// What puts the installed version in force.
-const RESTART: &str = "systemctl restart flock-agent";
 
 /// What the agent has said.
 #[derive(Debug)]
@@ -32,13 +30,15 @@ pub struct Said {
 ///
 /// # Errors
 /// It does not answer this user.
-pub fn ask(socket: &Path) -> Result<Said, Unanswered> {
+pub fn ask(socket: &Path, surroundings: Surroundings) -> Result<Said, Unanswered> {
     let answer = ask::ask::<NodeReport>(socket, &Query::Node, QUERY_PATIENCE, QUERY_LIMIT);
     match answer {
-        Ok(report) => Ok(Said { findings: findings(&report), further: further(&report), report: Some(report) }),
+        Ok(report) => {
+            Ok(Said { findings: findings(&report, surroundings), further: further(&report), report: Some(report) })
+        }
         Err(why) if why.exit() == Exit::Denied => Err(why),
         Err(why) => {
-            let finding = Finding::fail(Area::Agent, why.to_string()).cured_by(RESTART);
+            let finding = Finding::fail(Area::Agent, why.to_string()).cured_by(surroundings.restart());
             Ok(Said { report: None, findings: vec![finding], further: Vec::new() })
         }
     }
@@ -70,7 +70,7 @@ impl Said {
     }
 }
 
-fn findings(report: &NodeReport) -> Vec<Finding> {
+fn findings(report: &NodeReport, surroundings: Surroundings) -> Vec<Finding> {
     let version = &report.version;
     let mut found = vec![match (version == VERSION, report.ready) {
         (_, false) => {
@@ -79,7 +79,7 @@ fn findings(report: &NodeReport) -> Vec<Finding> {
         (true, true) => Finding::ok(Area::Agent, format!("flock-agent {version} answers, and is ready for pods")),
         (false, true) => {
             let what = format!("flock-agent {version} runs, and {VERSION} is installed");
-            Finding::warn(Area::Agent, what).cured_by(RESTART)
+            Finding::warn(Area::Agent, what).cured_by(surroundings.restart())
         }
     }];
     found.extend(report.conditions.iter().filter_map(condition));
@@ -209,7 +209,7 @@ mod tests {
             // The agent's warnings hold each of its conditions.
             let bad = report.conditions.iter().filter(|condition| condition.status == "False");
             report.warnings.extend(bad.map(|condition| format!("{}: {}", condition.kind, condition.message)));
-            let found = findings(&report).into_iter().chain(further(&report));
+            let found = findings(&report, Surroundings::Host).into_iter().chain(further(&report));
             let found = found.filter(|finding| finding.level != Level::Ok);
             found.map(|finding| (finding.area, finding.level, finding.what)).collect::<Vec<_>>()
         };

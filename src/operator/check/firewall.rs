@@ -3,7 +3,7 @@
 //! Pods get their links from flock, and their packets through nobody's filter but flock's: a drop elsewhere is final. This asks
 //! each chain about packets that pods send and get, and names what drops them. Must not change a filter, and knows no encoding.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::kernel::nftables::foreign::ForeignTable;
 use crate::kernel::nftables::socket::Nftables;
-use crate::operator::check::finding::{Area, Finding, Level};
+use crate::operator::check::finding::{Area, Finding};
 use model::addr::POD_LINKS;
 use model::forwarding::{Fate, Link, Packet, Place};
 use model::guard::{ARP, FILTER};
@@ -26,8 +26,8 @@ pub const OWN: [TableKey; 4] = [FILTER, ARP, MASQUERADE4, MASQUERADE6];
 pub struct Ends {
     /// Two pods of this node.
     pub pods: [(Link, IpAddr); 2],
-    /// Somebody beyond the link that packets leave by; none where none leaves.
-    pub beyond: Option<(Link, IpAddr)>,
+    /// Somebody beyond each link that packets leave by.
+    pub beyond: Vec<(Link, IpAddr)>,
 }
 
 /// What a packet stands for.
@@ -56,7 +56,7 @@ pub fn packets(ends: &[Ends]) -> Vec<(Way, Packet)> {
         };
         packets.push((Way::Among, packet(one, other, false)));
         packets.push((Way::Among, packet(other, one, true)));
-        if let Some(beyond) = beyond {
+        for beyond in beyond {
             packets.push((Way::Out, packet(one, beyond, false)));
             packets.push((Way::Back, packet(beyond, one, true)));
             packets.push((Way::In, packet(beyond, one, false)));
@@ -113,38 +113,27 @@ pub fn judged(
     place: impl Fn(&Place) -> String,
     cure: impl FnOnce() -> String,
 ) -> Option<Finding> {
-    let (mut surely, mut perhaps): (BTreeSet<Way>, BTreeSet<Way>) = Default::default();
-    let mut first: Option<Place> = None;
+    // Of each way the first place that closes it.
+    let (mut surely, mut perhaps): (BTreeMap<Way, Place>, BTreeMap<Way, Place>) = Default::default();
     for (way, fate) in fates {
-        let dropped = match fate {
-            Fate::Passes => continue,
-            Fate::Dropped(dropped) => {
-                surely.insert(way);
-                dropped
-            }
-            Fate::DroppedUnless(dropped) => {
-                perhaps.insert(way);
-                dropped
-            }
-        };
-        first.get_or_insert(dropped);
-    }
-    let dropped = first?;
-    let by = if dropped.by_rule { "a rule" } else { "its policy" };
-    let place = place(&dropped);
-    // Who begins from outside may be kept out on purpose.
-    let (level, verb, ways) = match surely.iter().any(|way| *way != Way::In) {
-        true => (Level::Fail, "drops", &surely),
-        false if surely.is_empty() => {
-            (Level::Warn, "may drop, unless a rule does not that flock cannot read,", &perhaps)
+        match fate {
+            Fate::Passes => {}
+            Fate::Dropped(place) => drop(surely.entry(way).or_insert(place)),
+            Fate::DroppedUnless(place) => drop(perhaps.entry(way).or_insert(place)),
         }
-        false => (Level::Warn, "drops", &surely),
+    }
+    let (verb, closed) = match surely.is_empty() {
+        true => ("may drop, unless a rule does not that flock cannot read,", perhaps),
+        false => ("drops", surely),
     };
-    let finding = match level {
-        Level::Fail => Finding::fail,
-        _ => Finding::warn,
-    };
-    Some(finding(Area::Firewall, format!("{place} {verb} by {by}: {}", meaning(ways))).cured_by(cure()))
+    // Who begins from outside may be kept out on purpose.
+    let worst = closed.iter().find(|(way, _)| **way != Way::In);
+    let fails = verb == "drops" && worst.is_some();
+    let (_, dropped) = worst.or_else(|| closed.first_key_value())?;
+    let by = if dropped.by_rule { "a rule" } else { "its policy" };
+    let what = format!("{} {verb} by {by}: {}", place(dropped), meaning(&closed.keys().copied().collect()));
+    let finding = if fails { Finding::fail(Area::Firewall, what) } else { Finding::warn(Area::Firewall, what) };
+    Some(finding.cured_by(cure()))
 }
 
 /// What it means if these ways are closed.
@@ -172,7 +161,12 @@ fn cure(table: &ForeignTable, chain: &str, names: &BTreeSet<&str>, ranges: &[IpN
         return firewalld(&ranges);
     }
     if table.family != TableFamily::Inet && table.name == "filter" && chain == "FORWARD" {
-        return iptables(if table.family == TableFamily::Ip6 { "ip6tables" } else { "iptables" }, names, &ranges);
+        // What is called iptables here may be the older kind, which has other tables.
+        return iptables(
+            if table.family == TableFamily::Ip6 { "ip6tables-nft" } else { "iptables-nft" },
+            names,
+            &ranges,
+        );
     }
     let insert = |end: &str| {
         format!("nft insert rule {} {} {chain} {end} \"{POD_LINKS}*\" accept", family(table.family), table.name)
@@ -180,10 +174,17 @@ fn cure(table: &ForeignTable, chain: &str, names: &BTreeSet<&str>, ranges: &[IpN
     format!("{}\n{}\nand the same in the file that makes this table", insert("iifname"), insert("oifname"))
 }
 
+/// As docs/host.md has it: what passes from zone to zone needs a policy, and the ranges stand for what comes in by the uplink.
 fn firewalld(ranges: &[IpNet]) -> String {
-    let zone = "firewall-cmd --permanent --zone=trusted";
-    let sources: String = ranges.iter().map(|range| format!("{zone} --add-source={range}\n")).collect();
-    format!("{zone} --add-interface={POD_LINKS}+\n{sources}firewall-cmd --reload")
+    let command = "firewall-cmd --permanent";
+    let sources: String = ranges.iter().map(|range| format!(" --add-source {range}")).collect();
+    let sources = if sources.is_empty() { sources } else { format!("{command} --zone trusted{sources}\n") };
+    format!(
+        "{command} --new-policy flock\n\
+         {command} --policy flock --add-ingress-zone ANY --add-egress-zone trusted --set-target ACCEPT\n\
+         {sources}{command} --zone trusted --add-interface {POD_LINKS}+\n\
+         firewall-cmd --reload"
+    )
 }
 
 /// What lets pods' packets pass where iptables has made these chains.
@@ -195,4 +196,37 @@ pub fn iptables(program: &str, names: &BTreeSet<&str>, ranges: &[IpNet]) -> Stri
     let chain = if names.contains("DOCKER-USER") { "DOCKER-USER" } else { "FORWARD" };
     let rule = |end: &str| format!("{program} -I {chain} {end} {POD_LINKS}+ -j ACCEPT");
     format!("{}\n{}\nand the same at each boot", rule("-i"), rule("-o"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::check::finding::Level;
+
+    #[test]
+    fn firewalld_is_opened_as_the_page_says() {
+        let page = include_str!("../../../docs/host.md");
+        let ranges = ["10.25.214.0/24", "2001:db8:1:f001::/64"].map(|range| range.parse().expect("literal"));
+        assert!(page.contains(&format!("```sh\n{}\n```", firewalld(&ranges))), "{}", firewalld(&ranges));
+    }
+
+    #[test]
+    fn the_chain_that_is_named_is_the_one_that_closes_the_way_that_is_told() {
+        let at = |chain: &str| Place { chain: chain.into(), by_rule: true };
+        let told = |fates: &[(Way, Fate)]| {
+            let finding = judged(fates.iter().cloned(), |place| place.chain.clone(), String::new).expect("a finding");
+            (finding.level, finding.what)
+        };
+        let (level, what) = told(&[
+            (Way::Among, Fate::DroppedUnless(at("PERHAPS"))),
+            (Way::In, Fate::Dropped(at("INTO"))),
+            (Way::Out, Fate::Dropped(at("SURELY"))),
+        ]);
+        assert!(level == Level::Fail && what.starts_with("SURELY drops"), "{what}");
+        let (level, what) =
+            told(&[(Way::In, Fate::Dropped(at("INTO"))), (Way::Out, Fate::DroppedUnless(at("PERHAPS")))]);
+        assert!(level == Level::Warn && what.starts_with("INTO drops"), "{what}");
+        let (level, what) = told(&[(Way::Out, Fate::Passes), (Way::Back, Fate::DroppedUnless(at("PERHAPS")))]);
+        assert!(level == Level::Warn && what.starts_with("PERHAPS may drop"), "{what}");
+    }
 }

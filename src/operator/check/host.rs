@@ -94,20 +94,24 @@ fn finding(difference: &Difference) -> Finding {
     Finding::fail(area, what).repairable()
 }
 
-/// Uplinks that drop what comes another way than the answer would go. What the kernel takes is the larger of two values.
+/// Links that drop what comes another way than the answer would go, where there is another way. What the kernel takes is the larger
+/// of two values.
 fn sources(scene: &Scene) -> Vec<Finding> {
     let value = |link: &str| number(&format!("ipv4/conf/{link}/rp_filter")).unwrap_or_default();
-    if !scene.prefixes.iter().any(|prefix| prefix.addr().is_ipv4()) {
+    let of_family = scene.ends.iter().filter(|ends| ends.pods.iter().any(|(_, ip)| ip.is_ipv4()));
+    let ways: BTreeSet<&str> = of_family.flat_map(|ends| &ends.beyond).map(|(link, _)| link.name.as_str()).collect();
+    if ways.len() < 2 {
         return Vec::new();
     }
-    let strict = scene.uplinks.iter().filter(|link| value("all").max(value(&link.name)) == 1);
+    let strict = ways.iter().filter(|link| value("all").max(value(link)) == 1);
     let said = |name: &str| {
         let what = format!(
             "rp_filter is strict on {name}: what comes to pods by another way than the one that answers take is dropped there"
         );
-        Finding::warn(Area::Sysctls, what).cured_by(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"))
+        // The names of some links have dots in them.
+        Finding::warn(Area::Sysctls, what).cured_by(format!("sysctl -w net/ipv4/conf/{name}/rp_filter=2"))
     };
-    strict.map(|link| said(&link.name)).collect()
+    strict.map(|link| said(link)).collect()
 }
 
 /// Kernels before 6.3 count the routes of IPv6 against a bound.
@@ -167,19 +171,20 @@ fn ranges(scene: &Scene) -> Vec<Finding> {
 
 /// Pods whose packets are larger than an uplink takes.
 fn mtu(scene: &Scene) -> Option<Finding> {
-    let facts = &scene.survey.facts;
-    let smallest = scene.uplinks.iter().min_by_key(|link| link.mtu).filter(|_| facts.uplink.is_some())?;
-    let larger = scene.recorded.leases.iter().map(|lease| lease.mtu).filter(|mtu| *mtu > facts.mtu);
-    match larger.max() {
+    let smallest = scene.uplinks.iter().min_by_key(|link| link.mtu)?;
+    // What lies beyond these bounds is told with the ranges.
+    let (name, takes) = match &scene.survey.facts.uplink {
+        Some(uplink) if uplink.mtu <= smallest.mtu => (&uplink.name, scene.survey.facts.mtu),
+        _ => (&smallest.name, smallest.mtu),
+    };
+    let larger = scene.recorded.leases.iter().map(|lease| lease.mtu).filter(|mtu| *mtu > takes);
+    Some(match larger.max() {
         Some(mtu) => {
             let what = format!(
-                "pods have an MTU of {mtu}, and the uplink {} takes {}: large packets to anybody beyond are lost",
-                smallest.name, facts.mtu
+                "pods have an MTU of {mtu}, and the uplink {name} takes {takes}: large packets to anybody beyond are lost"
             );
-            Some(Finding::warn(Area::Mtu, what).cured_by(format!("spec.mtu: {}, and restart the pods", facts.mtu)))
+            Finding::warn(Area::Mtu, what).cured_by(format!("spec.mtu: {takes}, and restart the pods"))
         }
-        None => {
-            Some(Finding::ok(Area::Mtu, format!("pods fit the uplink {}, whose MTU is {}", smallest.name, facts.mtu)))
-        }
-    }
+        None => Finding::ok(Area::Mtu, format!("pods fit the uplink {name}, whose MTU is {takes}")),
+    })
 }

@@ -20,6 +20,9 @@ use model::forwarding::{Chains, Deed, Fit, Packet, Place, Rule, fate};
 /// Where the program is looked for.
 pub const DIRS: [&str; 6] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin", "/bin", "/usr/local/bin"];
 
+/// What the programs of the older kind are links to.
+const LEGACY: &str = "xtables-legacy-multi";
+
 /// Limits of a run: longer lists are of no person's making.
 const LIMITS: RunLimits = RunLimits { time: Duration::from_secs(5), output: 32 * 1024 * 1024 };
 
@@ -40,7 +43,12 @@ pub fn look(family: Family, packets: &[(Way, Packet)], ranges: &[IpNet]) -> Vec<
         let what = format!("{program}-legacy has tables here ({}), which were not looked at: {why}", tables.join(", "));
         vec![Finding::warn(Area::Firewall, what)]
     };
-    let Some(path) = DIRS.iter().map(|dir| PathBuf::from(dir).join(save)).find(|path| path.exists()) else {
+    // Where there is only the older kind, it has only the plain name.
+    let plain = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|path| path.ends_with(LEGACY));
+    let installed = |name: &str| DIRS.map(|dir| PathBuf::from(dir).join(name)).into_iter().find(|path| path.exists());
+    let legacy = installed(save).map(|path| (path, format!("{program}-legacy")));
+    let other = || Some((installed(&format!("{program}-save")).filter(plain)?, program.to_owned()));
+    let Some((path, command)) = legacy.or_else(other) else {
         return unseen(format!("{save} is not installed"));
     };
     let mut found = Vec::new();
@@ -63,7 +71,7 @@ pub fn look(family: Family, packets: &[(Way, Packet)], ranges: &[IpNet]) -> Vec<
         let fates = of_family.map(|(way, packet)| (*way, filter.fate(packet)));
         let place = |place: &Place| format!("{program}-legacy, table {table}, chain {}", place.chain);
         let of_family: Vec<IpNet> = ranges.iter().filter(|range| range.addr().is_ipv6() == v6).copied().collect();
-        let cure = || firewall::iptables(&format!("{program}-legacy -t {table}"), &filter.names(), &of_family);
+        let cure = || firewall::iptables(&format!("{command} -t {table}"), &filter.names(), &of_family);
         found.extend(firewall::judged(fates, place, cure));
     }
     found

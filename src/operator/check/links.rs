@@ -229,3 +229,93 @@ fn shared(scene: &Scene) -> Vec<Finding> {
     };
     lost.into_iter().map(said).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::node::survey::Survey;
+    use crate::record::examples::{lease, link_of};
+    use model::desired::Shows;
+    use model::routes::{Routes, Stage};
+
+    const ANSWERS: Known = Known { answers: true, contested: false };
+
+    /// A pod with an address outside of the range, and of which nothing is announced.
+    fn scene() -> Scene {
+        let pod = Lease { ipv6: None, ipv4: Some([203, 0, 113, 7].into()), host_index: Some(7), ..lease("a/eth0") };
+        let range: IpNet = "10.25.214.0/24".parse().expect("literal");
+        let mut pair = link_of(&pod);
+        pair.index = 7;
+        let routes = announce::own(&[range], [], |_| false);
+        Scene {
+            recorded: Recorded { leases: vec![pod], keeper: Keeper::Agent(1), ..Recorded::default() },
+            pairs: vec![pair],
+            routes,
+            stage: Stage::default(),
+            prefixes: vec![range],
+            survey: Survey::default(),
+            shows: Shows { unreachable: vec![range], ..Shows::default() },
+            uplinks: vec![],
+            ends: vec![],
+        }
+    }
+
+    fn wrong(found: Vec<Finding>) -> Vec<(Level, String, bool)> {
+        let wrong = found.into_iter().filter(|finding| finding.level != Level::Ok);
+        let repairable = |finding: &Finding| finding.remedy == Some(crate::operator::check::finding::Remedy::Repair);
+        wrong.map(|finding| (finding.level, finding.what.clone(), repairable(&finding))).collect()
+    }
+
+    #[test]
+    fn what_two_nodes_have_a_pod_for_is_not_repairable() {
+        let announced = |contested| wrong(compare(&scene(), Known { contested, ..ANSWERS }));
+        assert!(matches!(&announced(false)[..], [(Level::Fail, what, true)] if what.contains("203.0.113.7/32 is not")));
+        assert!(matches!(&announced(true)[..], [(Level::Warn, what, false)] if what.contains("203.0.113.7/32 is not")));
+    }
+
+    #[test]
+    fn an_address_that_is_announced_and_shared_needs_its_route() {
+        let mut scene = scene();
+        let shared: IpNet = "203.0.113.53/32".parse().expect("literal");
+        scene.recorded.leases[0].anycast = vec![shared.addr()];
+        scene.recorded.leases[0].ipv4 = Some([10, 25, 214, 7].into());
+        scene.pairs = vec![link_of(&scene.recorded.leases[0])];
+        let key = |table| routes::RouteKey { table, to: shared, metric: 1 };
+        scene.routes.routes.insert(key(routes::ANNOUNCED), routes::Way::Nexthop(3));
+        let found = wrong(super::shared(&scene));
+        assert!(
+            matches!(&found[..], [(Level::Fail, what, true)] if what.contains("203.0.113.53 is shared")),
+            "{found:?}"
+        );
+        scene.routes.routes.insert(key(routes::MAIN), routes::Way::Nexthop(3));
+        assert_eq!(super::shared(&scene), []);
+    }
+
+    #[test]
+    fn nothing_counts_that_comes_to_its_end_or_cannot_be_seen_again() {
+        let mut later =
+            vec![Scene { recorded: Recorded { leases: vec![], ..scene().recorded }, pairs: vec![], ..scene() }];
+        later.push(scene());
+        assert_eq!(wrong(look(&scene(), ANSWERS, || later.pop())), [], "the pod is gone at the second further look");
+        let found = wrong(look(&scene(), ANSWERS, || None));
+        assert!(matches!(&found[..], [(Level::Warn, ..)]), "{found:?}");
+        let mut looks = 0;
+        let found = wrong(look(&scene(), Known::default(), || {
+            looks += 1;
+            Some(scene())
+        }));
+        assert!(matches!(&found[..], [(Level::Fail, ..)]) && looks == 1, "{found:?}");
+        let well = Scene { routes: announce::own(&scene().prefixes, &scene().recorded.leases, |_| false), ..scene() };
+        assert_eq!(wrong(look(&well, ANSWERS, || panic!("nothing was found"))), []);
+    }
+
+    #[test]
+    fn pods_are_not_held_against_a_record_that_is_elsewhere() {
+        let empty = |recorded| Scene { recorded, routes: Routes::default(), ..scene() };
+        let missing = Recorded { unknown: Some("/x is missing".into()), ..Recorded::default() };
+        let found = wrong(look(&empty(missing), Known::default(), || None));
+        assert!(matches!(&found[..], [(Level::Warn, what, false)] if what.contains("not compared: /x is missing")));
+        let found = wrong(look(&empty(Recorded::default()), ANSWERS, || None));
+        assert!(matches!(&found[..], [(Level::Warn, what, false)] if what.contains("(--state-dir)")), "{found:?}");
+    }
+}

@@ -15,6 +15,8 @@ pub mod managers;
 pub mod processes;
 pub mod runtime;
 pub mod scene;
+pub mod surroundings;
+pub mod tables;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ use crate::operator::ask::VERSION;
 use crate::operator::check::agent::Said;
 use crate::operator::check::finding::{Area, Finding, Findings};
 use crate::operator::check::scene::{Scene, SceneError, is_denied};
+use crate::operator::check::surroundings::Surroundings;
 use crate::operator::record::Keeper;
 use crate::process::exit::Exit;
 use crate::process::foreign_file;
@@ -75,7 +78,8 @@ pub struct AgentFiles {
 pub fn run(order: &Order) -> Told {
     // Whoever does not answer at all is a finding below.
     let repaired = if order.repair { agent::repair(&order.socket) } else { Ok(()) };
-    let said = match agent::ask(&order.socket) {
+    let surroundings = Surroundings::find(Path::new("/"));
+    let said = match agent::ask(&order.socket, surroundings) {
         Ok(said) => said,
         Err(denied) => return Told::failed(denied.exit(), denied),
     };
@@ -83,7 +87,7 @@ pub fn run(order: &Order) -> Told {
         (Err(why), Some(_)) => vec![format!("nothing was repaired by this call: {why}")],
         _ => Vec::new(),
     };
-    let findings = match look(order, &said) {
+    let findings = match look(order, &said, surroundings) {
         Ok(findings) => findings,
         Err(error) => {
             let exit = if is_denied(&error) { Exit::Denied } else { Exit::Failed };
@@ -99,7 +103,7 @@ pub fn run(order: &Order) -> Told {
     Told { exit, text, asides }
 }
 
-fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
+fn look(order: &Order, said: &Said, surroundings: Surroundings) -> Result<Findings, SceneError> {
     let deadline = Instant::now() + KERNEL_LIMIT;
     let files = agent_files(order);
     let see = || Scene::look(&files.state_dir, &order.socket, &said.ranges(), deadline);
@@ -113,11 +117,17 @@ fn look(order: &Order, said: &Said) -> Result<Findings, SceneError> {
     found.extend(links::look(&scene, known, || see().ok()));
     found.extend(host::look(&scene));
     found.extend(filters(&scene, deadline));
-    found.extend(managers::look(Path::new("/"), &scene.link_names()));
-    found.extend(managers::advertised(Path::new("/"), &scene.shows.uplinks));
-    found.extend(kube_proxy::look(Path::new("/proc"), &scene.prefixes));
+    if said.report.is_none() {
+        found.extend(tables::look(!scene.recorded.leases.is_empty(), deadline));
+    }
+    if surroundings == Surroundings::Host {
+        found.extend(managers::look(Path::new("/"), &scene.link_names()));
+        found.extend(managers::advertised(Path::new("/"), &scene.shows.uplinks));
+        found.extend(kube_proxy::look(Path::new("/proc"), &scene.prefixes));
+    }
+    found.extend(surroundings.unseen());
     let version = said.report.as_ref().map_or(VERSION, |report| &report.version);
-    found.extend(runtime::look(files.cni_conf_dir.as_deref(), version));
+    found.extend(runtime::look(files.cni_conf_dir.as_deref(), version, surroundings));
     if let Some(path) = &files.kubeconfig {
         // What the agent says of them is a part of what stands there.
         found.retain(|finding| finding.area != Area::Credentials);

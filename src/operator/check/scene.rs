@@ -23,7 +23,7 @@ use model::addr::{GATEWAY4, POD_LINKS};
 use model::desired::Shows;
 use model::forwarding;
 use model::observed::{Observed, host_end_of};
-use model::routes::{ANNOUNCED, Routes, Stage, Way};
+use model::routes::{ANNOUNCED, MAIN, Routes, Stage, Way};
 
 /// A link as a pod's would be, where there is none.
 const SOME_LINK: &str = "flock00000000";
@@ -92,7 +92,7 @@ impl Scene {
         let prefixes: Vec<IpNet> = if ranges.is_empty() { prefixes.into_iter().collect() } else { ranges.to_vec() };
         let survey = survey::take(&prefixes, GATEWAY4, None, deadline).map_err(kernel)?;
         let shows = survey::settings(&survey, None, deadline)?;
-        let (uplinks, beyond) = ways_out(&mut conn).map_err(kernel)?;
+        let (uplinks, beyond) = ways_out(&mut conn, &routes).map_err(kernel)?;
         let ends = ends(&recorded, &pairs, &prefixes, &beyond);
         let stage = DrainFile::beside(socket).stage().unwrap_or_default();
         Ok(Scene { recorded, pairs, routes, stage, prefixes, survey, shows, uplinks, ends })
@@ -109,25 +109,31 @@ impl Scene {
     }
 }
 
-/// The links that packets leave by, and somebody beyond of each family.
-fn ways_out(conn: &mut Conn) -> Result<(Vec<Link>, Vec<End>), NetlinkError> {
-    let (mut uplinks, mut beyond): (Vec<Link>, Vec<End>) = Default::default();
+/// The links that packets leave by, to anybody and to other nodes, and somebody of each family beyond each of them.
+fn ways_out(conn: &mut Conn, routes: &Routes) -> Result<(Vec<Link>, Vec<End>), NetlinkError> {
     let objects = conn.nexthop_objects()?;
+    let mut ways: Vec<(u32, IpAddr)> = Vec::new();
     for (ip, somebody) in survey::ANYWHERE.iter().zip(SOMEBODY.iter().rev()) {
         let Some(way) = conn.foreign_route_for(*ip, &objects)? else { continue };
         for (index, via) in way.hops {
-            let Some(link) = index.map(|index| conn.link_at(index)).transpose()?.flatten() else { continue };
-            if link.loopback || link.veth && link.name.starts_with(POD_LINKS) {
-                continue;
-            }
             let other = via.filter(|via| via.is_ipv6() == ip.is_ipv6()).or_else(|| somebody.parse().ok());
-            let end = forwarding::Link { name: link.name.clone(), index: link.index };
-            if let Some(other) = other.filter(|_| beyond.iter().all(|(_, other)| other.is_ipv6() != ip.is_ipv6())) {
-                beyond.push((end, other));
-            }
-            if uplinks.iter().all(|known| known.index != link.index) {
-                uplinks.push(link);
-            }
+            ways.extend(index.zip(other));
+        }
+    }
+    for (key, way) in routes.routes.iter().filter(|(key, _)| key.table == MAIN) {
+        ways.extend(routes.links(*way).map(|link| (link, some_address(&key.to))));
+    }
+    let mut known: BTreeSet<(u32, bool)> = BTreeSet::new();
+    ways.retain(|(index, ip)| known.insert((*index, ip.is_ipv6())));
+    let (mut uplinks, mut beyond): (Vec<Link>, Vec<End>) = Default::default();
+    for (index, other) in ways {
+        let Some(link) = conn.link_at(index)? else { continue };
+        if link.loopback || link.veth && link.name.starts_with(POD_LINKS) {
+            continue;
+        }
+        beyond.push((forwarding::Link { name: link.name.clone(), index: link.index }, other));
+        if uplinks.iter().all(|known| known.index != link.index) {
+            uplinks.push(link);
         }
     }
     Ok((uplinks, beyond))
@@ -151,7 +157,7 @@ fn ends(recorded: &Recorded, pairs: &[Observed], prefixes: &[IpNet], beyond: &[E
         let (one, other) = (living.next(), living.next());
         let one = one.unwrap_or_else(some);
         let other = other.unwrap_or_else(some);
-        let beyond = beyond.iter().find(|(_, ip)| ip.is_ipv6() == v6).cloned();
+        let beyond = beyond.iter().filter(|(_, ip)| ip.is_ipv6() == v6).cloned().collect();
         ends.push(Ends { pods: [one, other], beyond });
     }
     ends

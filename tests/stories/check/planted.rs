@@ -106,6 +106,67 @@ fn a_running_agent_puts_right_at_once_what_its_operator_asks_for() {
 }
 
 #[test]
+fn a_node_without_free_addresses_fails_and_one_that_is_nearly_full_is_warned_of() {
+    let host = host();
+    let _router = router(&host);
+    let _node = agent(&host, &node_config_spec(json!({"cidr4": "10.25.214.0/27"})));
+    let pods: Vec<Living<'_>> = (0..28).map(|number| Living::new(&host, &format!("p{number}"))).collect();
+    let found = check(&host, &[]);
+    found.has("addresses", "warn", &["ipv4 range 10.25.214.0/27 is 96 % full"]);
+    assert_eq!(found.exit, 0);
+    let _last = Living::new(&host, "last");
+    let found = check(&host, &[]);
+    found.has("addresses", "fail", &["no IPv4 address is free, 29 are in use"]);
+    assert_eq!((found.exit, found.wrong().len(), pods.len()), (1, 1, 28), "{:?}", found.wrong());
+}
+
+#[test]
+fn an_agent_that_keeps_its_record_elsewhere_is_found_by_its_flags_and_no_pod_is_held_against_another_record() {
+    let host = host();
+    let _router = router(&host);
+    let flags = ["--cni-conf-dir", CONFIGURATION, "--state-dir", "/run/elsewhere"];
+    let node = host.agent().config(Some(&usual())).args(&flags).start();
+    let pod = Living::new(&host, "p");
+    assert_heals(&host, "the record is where the agent says");
+    for directory in ["/run/flock/state", "/run"] {
+        let found = check(&host, &["--state-dir", directory]);
+        found.has("links", "warn", &["record and kernel were not compared"]);
+        assert_eq!((found.exit, found.wrong().len()), (0, 1), "{:?}", found.wrong());
+    }
+    node.kill();
+    let found = check(&host, &[]);
+    found.has("links", "warn", &["/run/flock/state is missing"]);
+    // As the unit would start it.
+    host.write("/etc/default/flock-agent", &format!("FLOCK_AGENT_FLAGS=\"{}\"\n", flags.join(" ")));
+    host.run(&format!("ip link del {}", pod.link));
+    let found = check(&host, &[]);
+    found.has("links", "fail", &["default/p", &pod.link, "is gone"]);
+    let text = format!("FLOCK_AGENT_SOURCE=--kubeconfig /run/none\nFLOCK_AGENT_FLAGS=\"{}\"\n", flags.join(" "));
+    host.write("/etc/default/flock-agent", &text);
+    check(&host, &[]).has("credentials", "fail", &["/run/none"]);
+}
+
+#[test]
+fn tables_of_flock_that_are_gone_or_asleep_while_the_agent_is_away_are_named() {
+    let host = host();
+    let _router = router(&host);
+    let node = agent(&host, &usual());
+    let _pod = Living::new(&host, "p");
+    assert_heals(&host, "the node serves");
+    node.kill();
+    let policy = || check(&host, &[]).wrong().into_iter().filter(|(area, ..)| area == "policy").collect::<Vec<_>>();
+    assert_eq!(policy(), []);
+    host.run("nft add table inet flock { flags dormant; }");
+    check(&host, &[]).has("policy", "fail", &["nftables table inet flock is dormant"]);
+    host.run("nft delete table inet flock");
+    check(&host, &[]).has("policy", "fail", &["nftables table inet flock is missing"]);
+    host.run("nft delete table arp flock");
+    check(&host, &[]).has("policy", "warn", &["nftables table inet flock is missing: unless spec.sourceCheck is off"]);
+    let _node = agent(&host, &usual());
+    assert_heals(&host, "the agent is back");
+}
+
+#[test]
 fn a_configuration_in_front_and_a_plugin_of_another_version_are_named() {
     let host = host();
     let _router = router(&host);
@@ -151,7 +212,13 @@ fn a_runtime_that_looks_elsewhere_is_named_with_what_says_so() {
     found.has("runtime", "fail", &["containerd looks for plugins in /opt/other/bin", file, "flock is not there"]);
     let (_, _, _, remedy) =
         found.has("runtime", "fail", &["takes its configuration from /etc/other/net.d", file, CONFIGURATION]);
-    assert_eq!((found.exit, remedy.as_str()), (1, "flock-agent install --runtime containerd"));
+    assert_eq!((found.exit, remedy.as_str()), (1, "flock-agent install --cni-conf --runtime containerd"));
+    // One that is idle beside one that finds flock says nothing of the node.
+    containerd(PLUGINS, CONFIGURATION);
+    host.write("/etc/crio/crio.conf", "[crio.network]\nplugin_dirs = [\"/opt/other/bin\"]\n");
+    let found = check(&host, &[]);
+    found.has("runtime", "warn", &["CRI-O looks for plugins in /opt/other/bin"]);
+    assert_eq!(found.exit, 0, "{:?}", found.wrong());
 }
 
 #[test]
@@ -180,6 +247,13 @@ fn an_uplink_that_drops_what_comes_another_way_is_named() {
     let _router = router(&host);
     let _node = agent(&host, &usual());
     host.run("sysctl -q net.ipv4.conf.up0.rp_filter=1");
+    assert_heals(&host, "there is one way only");
+    // Another one, whose name has a dot in it, as those of VLANs have.
+    let _other = host.machine("up1.7", &["198.51.100.10/24"], &["198.51.100.1/24"]);
+    host.run("ip route replace default nexthop via 192.0.2.1 nexthop via 198.51.100.1");
+    host.run("sysctl -q net/ipv4/conf/up1.7/rp_filter=1");
+    let (_, _, _, remedy) = check(&host, &[]).has("sysctls", "warn", &["rp_filter is strict on up1.7"]);
+    host.run(&remedy);
     let (_, _, _, remedy) = check(&host, &[]).has("sysctls", "warn", &["rp_filter is strict on up0"]);
     host.run(&remedy);
     assert_heals(&host, "after the remedy");
@@ -313,7 +387,7 @@ fn kubeconfig(host: &Host, seconds: i64) {
     host.write(
         "/run/kubeconfig",
         "{\"current-context\": \"c\", \"contexts\": [{\"name\": \"c\", \"context\": {\"cluster\": \"k\", \"user\": \"u\"}}],\
-         \"clusters\": [{\"name\": \"k\", \"cluster\": {\"server\": \"https://192.0.2.7\"}}],\
+         \"clusters\": [{\"name\": \"k\", \"cluster\": {\"server\": \"https://192.0.2.7\", \"insecure-skip-tls-verify\": true}}],\
          \"users\": [{\"name\": \"u\", \"user\": {\"tokenFile\": \"/run/token\"}}]}",
     );
 }
@@ -334,6 +408,10 @@ fn a_token_that_ends_is_told_before_and_after() {
             None => found.assert_well("it lasts"),
         }
     }
+    host.run("rm /run/token");
+    let found = check(&host, &["--kubeconfig", "/run/kubeconfig"]);
+    found.has("credentials", "fail", &["cannot read /run/token"]);
+    assert_eq!(found.exit, 1);
 }
 
 #[test]
