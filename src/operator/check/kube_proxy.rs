@@ -1,7 +1,8 @@
 //! kube-proxy: whether it knows which packets are of pods of this node.
 //!
-//! By what the process that runs was told, be it kube-proxy or k3s or MicroK8s, which have one inside. Without that knowledge it takes pods for strangers and gives what they send to Services
-//! the node's address. Must not read what no proxy of this host reads.
+//! By what the process that runs was told, be it kube-proxy or k3s or MicroK8s, which have one inside. Without that knowledge it
+//! takes pods for strangers and gives what they send to Services the node's address. Must not read what no proxy of this host
+//! reads.
 
 use std::ffi::OsString;
 use std::path::Path;
