@@ -32,8 +32,9 @@ const K3S_CURE: &str = "in /etc/rancher/k3s/config.yaml, then systemctl restart 
                         kube-proxy-arg:\n\
                         - detect-local-mode=InterfaceNamePrefix\n\
                         - pod-interface-name-prefix=flock";
-const MICROK8S_CURE: &str = "printf -- '--detect-local-mode=InterfaceNamePrefix\\n--pod-interface-name-prefix=flock\\n' >> /var/snap/microk8s/current/args/kube-proxy\n\
-     snap restart microk8s.daemon-kubelite";
+const MICROK8S_CURE: &str = "in /var/snap/microk8s/current/args/kube-proxy, then snap restart microk8s.daemon-kubelite:\n\
+                             --detect-local-mode=InterfaceNamePrefix\n\
+                             --pod-interface-name-prefix=flock";
 
 /// What of a KubeProxyConfiguration decides who is local.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

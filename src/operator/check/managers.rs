@@ -82,8 +82,8 @@ pub fn advertised(root: &Path, uplinks: &[Uplink]) -> Vec<Finding> {
     uplinks.iter().filter(by_itself).filter(|uplink| !told(uplink)).map(said).collect()
 }
 
-/// Whether a program runs: by the link that systemd keeps for each unit that is up, or where there is no systemd by what the program
-/// keeps itself, which one that has stopped leaves behind.
+/// Whether a program runs: by the link that systemd keeps for each unit that is up, or where there is no systemd by what the
+/// program keeps itself, which one that has stopped leaves behind.
 fn runs(root: &Path, unit: &str, own: &str) -> bool {
     let is_there = |path: &str| fs::symlink_metadata(root.join(path)).is_ok();
     match is_there(UNITS) {
