@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::install::runtime::distributions;
 use crate::install::tree::Tree;
 use crate::operator::check::finding::{Area, Finding};
-use crate::operator::check::processes::{self, Process};
+use crate::operator::check::processes::Process;
 use crate::process::foreign_file;
 use model::addr::POD_LINKS;
 use model::excerpt::Excerpt;
@@ -58,15 +58,17 @@ const PROXY: &str = "kube-proxy";
 const K3S: [&str; 2] = ["k3s-server", "k3s-agent"];
 const MICROK8S: &str = "kubelite";
 
+/// All of them.
+pub const NAMES: [&str; 4] = [PROXY, K3S[0], K3S[1], MICROK8S];
+
 /// Where MicroK8s has the flags of its proxy.
 const MICROK8S_FLAGS: &str = "/var/snap/microk8s/current/args/kube-proxy";
 
 /// The pods' range of k3s, unless its server is told otherwise.
 const K3S_CIDR: &str = "10.42.0.0/16";
 
-/// How it is with the proxy of this host, whose processes are below `proc`, for pods in `ranges`.
-pub fn look(proc: &Path, ranges: &[IpNet]) -> Vec<Finding> {
-    let processes = processes::named(proc, &[PROXY, K3S[0], K3S[1], MICROK8S]);
+/// How it is with the proxy of this host, on which these processes run, for pods in `ranges`.
+pub fn look(processes: &[Process], ranges: &[IpNet]) -> Vec<Finding> {
     let of = |names: &[&str]| processes.iter().find(|process| names.contains(&process.name.as_str()));
     if let Some(process) = of(&[PROXY]) {
         return vec![of_process(process, &process.arguments, ranges)];

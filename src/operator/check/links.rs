@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use crate::operator::check::finding::{Area, Finding, Level};
 use crate::operator::check::scene::Scene;
-use crate::operator::record::{Keeper, Recorded};
+use crate::operator::record::Recorded;
 use model::addr::Attachment;
 use model::lease::Lease;
 use model::observed::{Observed, host_end_of};
@@ -30,17 +30,17 @@ const SETTLING_MS: [u64; 5] = [50, 150, 300, 500, 1000];
 pub struct Known {
     /// An agent answers, so ADDs and DELs may be at work.
     pub answers: bool,
+    /// It keeps another record than this one.
+    pub elsewhere: bool,
     /// It says that an address has pods on two nodes, and does not say of each which of them counts.
     pub contested: bool,
 }
 
 /// What sets record and kernel apart. `again` looks once more, if there is anything.
 pub fn look(scene: &Scene, known: Known, mut again: impl FnMut() -> Option<Scene>) -> Vec<Finding> {
-    let unknown = match (&scene.recorded.unknown, scene.recorded.keeper) {
-        (None, Keeper::Nobody) if known.answers => {
-            Some("the agent that answers keeps it elsewhere (--state-dir)".to_owned())
-        }
-        (unknown, _) => unknown.clone(),
+    let unknown = match &scene.recorded.unknown {
+        None if known.elsewhere => Some("the agent that answers keeps it elsewhere (--state-dir)".to_owned()),
+        unknown => unknown.clone(),
     };
     if let Some(why) = unknown {
         return vec![Finding::warn(Area::Links, format!("record and kernel were not compared: {why}"))];
@@ -238,7 +238,7 @@ mod tests {
     use model::desired::Shows;
     use model::routes::{Routes, Stage};
 
-    const ANSWERS: Known = Known { answers: true, contested: false };
+    const ANSWERS: Known = Known { answers: true, elsewhere: false, contested: false };
 
     /// A pod with an address outside of the range, and of which nothing is announced.
     fn scene() -> Scene {
@@ -248,7 +248,7 @@ mod tests {
         pair.index = 7;
         let routes = announce::own(&[range], [], |_| false);
         Scene {
-            recorded: Recorded { leases: vec![pod], keeper: Keeper::Agent(1), ..Recorded::default() },
+            recorded: Recorded { leases: vec![pod], ..Recorded::default() },
             pairs: vec![pair],
             routes,
             stage: Stage::default(),
@@ -315,7 +315,7 @@ mod tests {
         let missing = Recorded { unknown: Some("/x is missing".into()), ..Recorded::default() };
         let found = wrong(look(&empty(missing), Known::default(), || None));
         assert!(matches!(&found[..], [(Level::Warn, what, false)] if what.contains("not compared: /x is missing")));
-        let found = wrong(look(&empty(Recorded::default()), ANSWERS, || None));
+        let found = wrong(look(&empty(Recorded::default()), Known { elsewhere: true, ..ANSWERS }, || None));
         assert!(matches!(&found[..], [(Level::Warn, what, false)] if what.contains("(--state-dir)")), "{found:?}");
     }
 }

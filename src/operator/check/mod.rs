@@ -19,6 +19,7 @@ pub mod surroundings;
 pub mod tables;
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,6 +29,7 @@ use crate::operator::Told;
 use crate::operator::ask::VERSION;
 use crate::operator::check::agent::Said;
 use crate::operator::check::finding::{Area, Finding, Findings};
+use crate::operator::check::processes::Process;
 use crate::operator::check::scene::{Scene, SceneError, is_denied};
 use crate::operator::check::surroundings::Surroundings;
 use crate::operator::record::Keeper;
@@ -105,7 +107,11 @@ pub fn run(order: &Order) -> Told {
 
 fn look(order: &Order, said: &Said, surroundings: Surroundings) -> Result<Findings, SceneError> {
     let deadline = Instant::now() + KERNEL_LIMIT;
-    let files = agent_files(order);
+    // In one go, since a node has thousands.
+    let names: Vec<&str> = kube_proxy::NAMES.into_iter().chain(["flock-agent"]).collect();
+    let processes = processes::named(Path::new("/proc"), &names);
+    let running = running_agent(order, &processes);
+    let files = agent_files(order, running.clone());
     let see = || Scene::look(&files.state_dir, &order.socket, &said.ranges(), deadline);
     let scene = see()?;
     let mut found = said.findings.clone();
@@ -113,7 +119,9 @@ fn look(order: &Order, said: &Said, surroundings: Surroundings) -> Result<Findin
         let what = "no range of this node is known: it has no NodeConfig yet, or does not serve pods yet";
         found.push(Finding::warn(Area::Configuration, what).cured_by("flock-agent status"));
     }
-    let known = links::Known { answers: said.report.is_some(), contested: said.is_contested() };
+    let answers = said.report.is_some();
+    let elsewhere = answers && !keeps(running.as_ref(), &files.state_dir, scene.recorded.keeper);
+    let known = links::Known { answers, elsewhere, contested: said.is_contested() };
     found.extend(links::look(&scene, known, || see().ok()));
     found.extend(host::look(&scene));
     found.extend(filters(&scene, deadline));
@@ -123,7 +131,7 @@ fn look(order: &Order, said: &Said, surroundings: Surroundings) -> Result<Findin
     if surroundings == Surroundings::Host {
         found.extend(managers::look(Path::new("/"), &scene.link_names()));
         found.extend(managers::advertised(Path::new("/"), &scene.shows.uplinks));
-        found.extend(kube_proxy::look(Path::new("/proc"), &scene.prefixes));
+        found.extend(kube_proxy::look(&processes, &scene.prefixes));
     }
     found.extend(surroundings.unseen());
     let version = said.report.as_ref().map_or(VERSION, |report| &report.version);
@@ -139,33 +147,40 @@ fn look(order: &Order, said: &Said, surroundings: Surroundings) -> Result<Findin
     Ok(Findings::new(found))
 }
 
-/// The files that the agent of this socket uses: by the command line with which it runs, or else by that with which its unit
-/// starts it.
-fn agent_files(order: &Order) -> AgentFiles {
-    let of_socket = |files: &AgentFiles| files.socket == order.socket;
-    let running = processes::named(Path::new("/proc"), &["flock-agent"]);
-    let running = running.into_iter().find_map(|process| {
+/// The files of the agent that runs and has this socket, by the command line with which it was started.
+fn running_agent(order: &Order, processes: &[Process]) -> Option<AgentFiles> {
+    processes.iter().filter(|process| process.name == "flock-agent").find_map(|process| {
         let files = (order.read_flags)(process.arguments.clone())?;
         let of_process = |path: PathBuf| process.path(&path);
-        Some(AgentFiles {
+        let files = AgentFiles {
             socket: of_process(files.socket),
             state_dir: of_process(files.state_dir),
             kubeconfig: files.kubeconfig.map(of_process),
             cni_conf_dir: files.cni_conf_dir.map(of_process),
-        })
-        .filter(of_socket)
-    });
+        };
+        (files.socket == order.socket).then_some(files)
+    })
+}
+
+/// The files that an agent uses: this one that runs, or else the one that its unit would start.
+fn agent_files(order: &Order, running: Option<AgentFiles>) -> AgentFiles {
     let of_unit = || {
         let text = foreign_file::read(Path::new(DEFAULTS), DEFAULTS_MAX).ok()?;
-        (order.read_flags)(defaults::flags(&String::from_utf8_lossy(&text))).filter(of_socket)
+        let files = (order.read_flags)(defaults::flags(&String::from_utf8_lossy(&text)))?;
+        (files.socket == order.socket).then_some(files)
     };
-    let files = running.or_else(of_unit);
-    let files = files.or_else(|| (order.read_flags)(Vec::new())).unwrap_or_default();
+    let files = running.or_else(of_unit).or_else(|| (order.read_flags)(Vec::new())).unwrap_or_default();
     AgentFiles {
         state_dir: order.state_dir.clone().unwrap_or(files.state_dir),
         kubeconfig: order.kubeconfig.clone().or(files.kubeconfig),
         ..files
     }
+}
+
+/// Whether the agent that answers keeps its record here, by its flags, or where those are not seen by the lock.
+fn keeps(running: Option<&AgentFiles>, state_dir: &Path, keeper: Keeper) -> bool {
+    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    running.map_or(keeper != Keeper::Nobody, |files| real(&files.state_dir) == real(state_dir))
 }
 
 /// Where the kernel tells of the process of the agent that runs.
