@@ -72,16 +72,18 @@ impl Said {
 
 fn findings(report: &NodeReport, surroundings: Surroundings) -> Vec<Finding> {
     let version = &report.version;
-    let mut found = vec![match (version == VERSION, report.ready) {
-        (_, false) => {
-            Finding::fail(Area::Agent, format!("flock-agent answers, and is not ready for pods: {}", report.why))
-        }
-        (true, true) => Finding::ok(Area::Agent, format!("flock-agent {version} answers, and is ready for pods")),
-        (false, true) => {
-            let what = format!("flock-agent {version} runs, and {VERSION} is installed");
-            Finding::warn(Area::Agent, what).cured_by(surroundings.restart())
-        }
-    }];
+    let mut found = Vec::new();
+    if !report.ready {
+        let what = format!("flock-agent answers, and is not ready for pods: {}", report.why);
+        found.push(Finding::fail(Area::Agent, what));
+    }
+    if version != VERSION {
+        let what = format!("flock-agent {version} runs, and {VERSION} is installed");
+        found.push(Finding::warn(Area::Agent, what).cured_by(surroundings.restart()));
+    }
+    if found.is_empty() {
+        found.push(Finding::ok(Area::Agent, format!("flock-agent {version} answers, and is ready for pods")));
+    }
     found.extend(report.conditions.iter().filter_map(condition));
     if report.ready && !found.iter().any(|finding| finding.area == Area::Configuration) {
         found.push(Finding::ok(Area::Configuration, format!("the NodeConfig from {} is in force", report.source)));

@@ -23,6 +23,7 @@ use model::addr::{GATEWAY4, POD_LINKS};
 use model::desired::Shows;
 use model::forwarding;
 use model::observed::{Observed, host_end_of};
+use model::plan;
 use model::routes::{ANNOUNCED, MAIN, Routes, Stage, Way};
 
 /// A link as a pod's would be, where there is none.
@@ -128,7 +129,8 @@ fn ways_out(conn: &mut Conn, routes: &Routes) -> Result<(Vec<Link>, Vec<End>), N
     let (mut uplinks, mut beyond): (Vec<Link>, Vec<End>) = Default::default();
     for (index, other) in ways {
         let Some(link) = conn.link_at(index)? else { continue };
-        if link.loopback || link.veth && link.name.starts_with(POD_LINKS) {
+        let is_marked = link.alias.as_deref().is_some_and(|alias| plan::attachment_of_alias(alias).is_some());
+        if link.loopback || link.veth && (is_marked || link.name.starts_with(POD_LINKS)) {
             continue;
         }
         beyond.push((forwarding::Link { name: link.name.clone(), index: link.index }, other));
