@@ -260,7 +260,7 @@ fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when
     // What the agent has written stays, and a second run has nothing to say of it.
     let written = fs::read_to_string(host.path(CONFIG)).expect("there");
     let again = host.run(&format!("{FLOCK_AGENT} install"));
-    assert!(!again.contains(CONFIG) && again.contains("nothing to start anew"), "{again}");
+    assert!(!again.contains(CONFIG) && again.contains("nothing to do: flock "), "{again}");
     assert_eq!(fs::read_to_string(host.path(CONFIG)).expect("there"), written);
 
     host.del(&pod).program("/opt/cni/bin/flock").done();

@@ -13,7 +13,10 @@ fn journal(host: &Host, arguments: &str) -> String {
 #[test]
 fn warnings_are_found_in_the_journal_by_their_priority() {
     let host = Host::with_units();
+    let journald = ["service", "socket"].map(|kind| format!("/lib/systemd/system/systemd-journald.{kind}"));
+    host.run(&format!("install -m 0644 -t /etc/systemd/system -- {}", journald.join(" ")));
     host.adapt("flock-agent.service", "log", "[Service]\nStandardError=journal\n");
+    host.systemctl("start systemd-journald.service");
     host.systemctl("enable --now flock-agent");
     let pod = host.pod("p");
     host.add(&pod).result();
@@ -31,4 +34,8 @@ fn warnings_are_found_in_the_journal_by_their_priority() {
         entry.map(|entry| entry["PRIORITY"].clone())
     };
     assert_eq!((priority("request failed"), priority("request served")), (Some("4".into()), Some("6".into())));
+    // And what goes along with a report about a defect.
+    host.ask("flock-agent diag -o /run/diag.tar");
+    let sent = host.ask("tar -xOf /run/diag.tar flock-diag/log.txt");
+    assert!(sent.contains("request failed op=ADD cid=p") && sent.contains("flock-agent listens"), "{sent}");
 }

@@ -109,8 +109,9 @@ fn a_directory_that_was_removed_with_the_socket_comes_back_with_the_next_agent()
     // Under the unit the agent cannot make it anew.
     for looks in 1..=3 {
         host.systemctl("kill --signal HUP flock-agent");
-        host.wait_log("callers cannot reach the agent", looks);
+        host.wait_log("looking again, as asked by SIGHUP", looks);
     }
+    host.wait_log("callers cannot reach the agent", 1);
     host.wait_log("it ends so that it is started anew", 1);
     host.wait_log("flock-agent listens", 2);
     host.wait_log("socket was gone from its place", 1);
