@@ -55,11 +55,12 @@ struct Detect {
 
 /// The name of the program, and of those that have a proxy inside. The kernel shows fifteen characters of a name.
 const PROXY: &str = "kube-proxy";
-const K3S: [&str; 2] = ["k3s-server", "k3s-agent"];
+const K3S_SERVER: &str = "k3s-server";
+const K3S_AGENT: &str = "k3s-agent";
 const MICROK8S: &str = "kubelite";
 
 /// All of them.
-pub const NAMES: [&str; 4] = [PROXY, K3S[0], K3S[1], MICROK8S];
+pub const NAMES: [&str; 4] = [PROXY, K3S_SERVER, K3S_AGENT, MICROK8S];
 
 /// Where MicroK8s has the flags of its proxy.
 const MICROK8S_FLAGS: &str = "/var/snap/microk8s/current/args/kube-proxy";
@@ -73,7 +74,7 @@ pub fn look(processes: &[Process], ranges: &[IpNet]) -> Vec<Finding> {
     if let Some(process) = of(&[PROXY]) {
         return vec![of_process(process, &process.arguments, ranges)];
     }
-    if let Some(process) = of(&K3S) {
+    if let Some(process) = of(&[K3S_SERVER, K3S_AGENT]) {
         return vec![of_k3s(process, ranges)];
     }
     if let Some(process) = of(&[MICROK8S]) {
@@ -107,6 +108,10 @@ fn of_k3s(process: &Process, ranges: &[IpNet]) -> Finding {
     let arguments: Vec<OsString> =
         settings.all("kube-proxy-arg").iter().map(|given| format!("--{given}").into()).collect();
     let mut local = by_flags(&arguments);
+    if local.cluster_cidr.is_none() && local.detect_local_mode.is_none() && process.name == K3S_AGENT {
+        let what = "takes its clusterCIDR from the server of k3s, and that has to hold the node's ranges";
+        return Finding::ok(Area::KubeProxy, what);
+    }
     if local.cluster_cidr.is_none() {
         local.cluster_cidr = Some(settings.get("cluster-cidr").unwrap_or_else(|| K3S_CIDR.into()));
     }

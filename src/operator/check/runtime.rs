@@ -73,6 +73,9 @@ fn looked_in(runtimes: &[Runtime], conf_dir: Option<&Path>, hands: &Hands) -> Ve
     of_each.into_iter().flatten().map(milder).collect()
 }
 
+/// Where the agent is a pod, the host has what its DaemonSet brings.
+const IN_POD: &str = "see in the agent's DaemonSet where it puts the plugin, and --cni-conf-dir";
+
 /// By whose hands flock is installed here: those of a package, or of `install`, which leaves to packages what is theirs.
 struct Hands {
     package: Option<Package>,
@@ -82,23 +85,26 @@ struct Hands {
 impl Hands {
     /// What brings the plugin to where a runtime looks.
     fn plugin_for(&self, kind: Kind) -> String {
-        match &self.package {
-            None => format!("flock-agent install --runtime {}", kind.name()),
-            Some(package) => format!("have {kind} look where the plugin of {package} is"),
+        match (&self.package, self.surroundings) {
+            (_, Surroundings::Container) => IN_POD.into(),
+            (Some(package), _) => format!("have {kind} look where the plugin of {package} is"),
+            (None, _) => format!("flock-agent install --runtime {}", kind.name()),
         }
     }
 
     /// What renews the plugin.
     fn plugin(&self) -> String {
-        match &self.package {
-            None => "flock-agent install".into(),
-            Some(package) => format!("install anew, or upgrade, {package}"),
+        match (&self.package, self.surroundings) {
+            (_, Surroundings::Container) => IN_POD.into(),
+            (Some(package), _) => format!("install anew, or upgrade, {package}"),
+            (None, _) => "flock-agent install".into(),
         }
     }
 
     /// What has the agent write the configuration where `kind` reads it.
     fn configuration(&self, kind: Option<Kind>, dir: &Path) -> String {
         match (&self.package, kind) {
+            _ if self.surroundings == Surroundings::Container => IN_POD.into(),
             (None, Some(kind)) => format!("flock-agent install --cni-conf --runtime {}", kind.name()),
             (None, None) => "flock-agent install --cni-conf".into(),
             (Some(_), _) => format!(
@@ -225,6 +231,7 @@ fn version_in(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operator::check::finding::Remedy;
 
     const HANDS: Hands = Hands { package: None, surroundings: Surroundings::Host };
 
@@ -281,6 +288,31 @@ mod tests {
         assert_eq!(configuration(&dir.0, &HANDS).level, Level::Ok, "runtimes pass directories over");
         fs::write(dir.0.join("file"), "").expect("written");
         assert!(configuration(&dir.0.join("file"), &HANDS).what.contains("was not looked at"));
+    }
+
+    #[test]
+    fn a_remedy_is_one_that_works_where_flock_came_from() {
+        let tree = Directory::new("package", &[("flock-agent.service", "")]);
+        let units = tree.0.join("usr/lib/systemd/system");
+        fs::create_dir_all(&units).expect("made");
+        fs::rename(tree.0.join("flock-agent.service"), units.join("flock-agent.service")).expect("moved");
+        let found = Package::find(&Tree::open(&tree.0).expect("a tree")).expect("readable");
+        let packaged = Hands { package: found, surroundings: Surroundings::Host };
+        let pod = Hands { package: None, surroundings: Surroundings::Container };
+        for (hands, plugin, configuration) in [
+            (&HANDS, "flock-agent install", "flock-agent install --cni-conf --runtime crio"),
+            (&packaged, "a package (rpm -qf", "FLOCK_AGENT_FLAGS=--cni-conf-dir /x in /etc/default/flock-agent"),
+            (&pod, "DaemonSet", "DaemonSet"),
+        ] {
+            assert!(hands.plugin().contains(plugin), "{}", hands.plugin());
+            let told = hands.configuration(Some(Kind::Crio), Path::new("/x"));
+            assert!(told.contains(configuration), "{told}");
+        }
+        assert_eq!(HANDS.plugin_for(Kind::Crio), "flock-agent install --runtime crio");
+        assert!(packaged.plugin_for(Kind::Crio).starts_with("have CRI-O look where"));
+        let copy = Directory::new("copy", &[(PLUGIN, &format!("flock {VERSION}, a CNI plugin"))]);
+        let Some(Remedy::Do(cure)) = plugin(&copy.0.join(PLUGIN), "0.0.9", &packaged).remedy else { panic!("a cure") };
+        assert_eq!(cure, "systemctl restart flock-agent", "the plugin is new, and the agent is not");
     }
 
     #[test]

@@ -384,30 +384,33 @@ fn the_proxy_inside_k3s_is_judged_by_the_settings_of_k3s() {
     let host = host();
     let _router = router(&host);
     let _node = agent(&host, &usual());
-    put_script(host.path("/run/k3s-server"), "read end");
-    let mut k3s = host.command("/run/k3s-server").stdin(Stdio::piped()).spawn().expect("it starts");
-    for (settings, level, says) in [
-        ("flannel-backend: none", "warn", "clusterCIDR 10.42.0.0/16 does not hold 10.25.214.0/24"),
-        ("cluster-cidr: [10.25.0.0/16]", "ok", "clusterCIDR 10.25.0.0/16 holds"),
+    for (program, settings, level, says) in [
+        ("k3s-agent", "server: https://192.0.2.7:6443", "ok", "takes its clusterCIDR from the server"),
+        ("k3s-server", "flannel-backend: none", "warn", "clusterCIDR 10.42.0.0/16 does not hold 10.25.214.0/24"),
+        ("k3s-server", "cluster-cidr: [10.25.0.0/16]", "ok", "clusterCIDR 10.25.0.0/16 holds"),
         (
+            "k3s-server",
             "kube-proxy-arg: [v=2, detect-local-mode=InterfaceNamePrefix, pod-interface-name-prefix=flock]",
             "ok",
             "interfaceNamePrefix flock",
         ),
-        ("disable-kube-proxy: true", "ok", "k3s runs none"),
+        ("k3s-server", "disable-kube-proxy: true", "ok", "k3s runs none"),
     ] {
         host.write("/etc/rancher/k3s/config.yaml", settings);
+        let path = format!("/run/{program}");
+        put_script(host.path(&path), "read end");
+        let mut k3s = host.command(&path).stdin(Stdio::piped()).spawn().expect("it starts");
         let told = wait_for("k3s to be found", || {
             let checked = check(&host, &[]);
             let findings = checked.said["findings"].as_array().expect("findings").clone();
             let of = findings.into_iter().find(|finding| finding["area"] == "kube-proxy").expect("always told");
             (of["what"] != "none runs on this host").then_some(of)
         });
+        drop(k3s.stdin.take());
+        k3s.wait().expect("it ends");
         assert!(told["level"] == level && told["what"].as_str().is_some_and(|what| what.contains(says)), "{told}");
         assert_eq!(told["remedy"].as_str().is_some_and(|cure| cure.contains("kube-proxy-arg:")), level == "warn");
     }
-    drop(k3s.stdin.take());
-    k3s.wait().expect("it ends");
 }
 
 /// A kubeconfig whose token ends in so many seconds.
