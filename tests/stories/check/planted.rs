@@ -1,6 +1,8 @@
 //! Each fault that somebody plants is found and named, and a healthy node has none.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -86,6 +88,31 @@ fn whatever_a_link_has_lost_while_the_agent_is_away_is_named_with_its_pod_and_is
     let node = agent(&host, &usual());
     node.rounds(2);
     assert_heals(&host, "the agent is back");
+}
+
+#[test]
+fn pods_that_come_and_go_meanwhile_are_no_findings() {
+    let host = host();
+    let _router = router(&host);
+    let _node = agent(&host, &usual());
+    assert_heals(&host, "the node serves");
+    let over = AtomicBool::new(false);
+    let rounds = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for worker in ["a", "b", "c"] {
+            let (host, over, rounds) = (&host, &over, &rounds);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let (pod, _) = host.attach(&format!("{worker}{}", rounds.fetch_add(1, Ordering::Relaxed)));
+                    host.del(&pod).done();
+                }
+            });
+        }
+        let found: Vec<_> = (0..8).flat_map(|_| check(&host, &[]).wrong()).collect();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(found, []);
+    });
+    assert!(rounds.into_inner() > 8, "there was something to meet");
 }
 
 #[test]
