@@ -301,7 +301,11 @@ mod tests {
         let pod = Hands { package: None, surroundings: Surroundings::Container };
         for (hands, plugin, configuration) in [
             (&HANDS, "flock-agent install", "flock-agent install --cni-conf --runtime crio"),
-            (&packaged, "a package (rpm -qf", "FLOCK_AGENT_FLAGS=--cni-conf-dir /x in /etc/default/flock-agent"),
+            (
+                &packaged,
+                "a package (dpkg -S or rpm -qf",
+                "FLOCK_AGENT_FLAGS=--cni-conf-dir /x in /etc/default/flock-agent",
+            ),
             (&pod, "DaemonSet", "DaemonSet"),
         ] {
             assert!(hands.plugin().contains(plugin), "{}", hands.plugin());

@@ -627,49 +627,43 @@ const PACKAGED: [(&str, &str); 5] = [
     ("etc/flock/node.yaml", ""),
 ];
 
+/// What is said of it.
+const PACKAGE: &str =
+    "flock belongs to a package (dpkg -S or rpm -qf /usr/lib/systemd/system/flock-agent.service names it) here";
+
 #[test]
 fn beside_a_package_nothing_is_installed_and_only_copies_are_removed() {
     let dist = Dist::new("package");
-    let list: String = PACKAGED.iter().take(4).map(|(path, _)| format!("/{path}\n")).collect();
-    for (dpkg, name) in [
-        (Some("flock-cni.list"), "flock belongs to the package flock-cni (dpkg -L flock-cni lists its files) here"),
-        (Some("flock-cni:amd64.list"), "the package flock-cni (dpkg -L flock-cni lists"),
-        (None, "flock belongs to a package (rpm -qf /usr/lib/systemd/system/flock-agent.service names it) here"),
-    ] {
-        let add_package = |image: &Image| {
-            PACKAGED.iter().for_each(|(path, text)| image.write(path, text));
-            dpkg.iter().for_each(|file| image.write(&format!("var/lib/dpkg/info/{file}"), &list));
-        };
-        let image = image_of(&[]);
-        add_package(&image);
-        let before = image.snapshot();
-        for line in ["install", "install --cni-conf --bin-dir /opt/bin", "install --plugin-only"] {
-            let text = image.run(&dist, line).refused();
-            assert!(text.contains(name), "{text}");
-        }
-        let said = image.run(&dist, "uninstall --purge").done();
-        assert!(said.contains("left what belongs to ") && said.ends_with("nothing is installed\n"), "{said}");
-        assert_eq!(image.snapshot(), before);
-
-        // The package's own script has all of it removed but its files, and what is the operator's.
-        let image = image_of(&[]);
-        add_package(&image);
-        image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../../cni-conf/01-flock.conflist"));
-        let said = image.run(&dist, "uninstall --package").done();
-        assert!(said.starts_with("removed ") && !said.contains("next: ") && !said.contains("belongs to"), "{said}");
-        assert!(PACKAGED.iter().all(|(path, _)| image.path(path).exists()), "{said}");
-        assert!(!image.path("etc/cni/net.d/01-flock.conflist").exists(), "{said}");
-
-        // Copies from before the package.
-        let image = image_of(&[]);
-        image.run(&dist, "install --cni-conf").done();
-        add_package(&image);
-        image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../../cni-conf/01-flock.conflist"));
-        let said = image.run(&dist, "uninstall --purge").done();
-        assert!([AGENT, SERVICE, USUAL_PLUGIN].iter().all(|path| !image.path(path).exists()), "{said}");
-        assert!(PACKAGED.iter().all(|(path, _)| image.path(path).exists()), "{said}");
-        assert!(image.path("etc/cni/net.d/01-flock.conflist").exists(), "{said}");
+    let add_package = |image: &Image| PACKAGED.iter().for_each(|(path, text)| image.write(path, text));
+    let image = image_of(&[]);
+    add_package(&image);
+    let before = image.snapshot();
+    for line in ["install", "install --cni-conf --bin-dir /opt/bin", "install --plugin-only"] {
+        let text = image.run(&dist, line).refused();
+        assert!(text.contains(PACKAGE), "{text}");
     }
+    let said = image.run(&dist, "uninstall --purge").done();
+    assert!(said.contains("left what belongs to ") && said.ends_with("nothing is installed\n"), "{said}");
+    assert_eq!(image.snapshot(), before);
+
+    // The package's own script has all of it removed but its files, and what is the operator's.
+    let image = image_of(&[]);
+    add_package(&image);
+    image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../../cni-conf/01-flock.conflist"));
+    let said = image.run(&dist, "uninstall --package").done();
+    assert!(said.starts_with("removed ") && !said.contains("next: ") && !said.contains("belongs to"), "{said}");
+    assert!(PACKAGED.iter().all(|(path, _)| image.path(path).exists()), "{said}");
+    assert!(!image.path("etc/cni/net.d/01-flock.conflist").exists(), "{said}");
+
+    // Copies from before the package.
+    let image = image_of(&[]);
+    image.run(&dist, "install --cni-conf").done();
+    add_package(&image);
+    image.write("etc/cni/net.d/01-flock.conflist", include_str!("../../../cni-conf/01-flock.conflist"));
+    let said = image.run(&dist, "uninstall --purge").done();
+    assert!([AGENT, SERVICE, USUAL_PLUGIN].iter().all(|path| !image.path(path).exists()), "{said}");
+    assert!(PACKAGED.iter().all(|(path, _)| image.path(path).exists()), "{said}");
+    assert!(image.path("etc/cni/net.d/01-flock.conflist").exists(), "{said}");
     // Of a package that was removed, dpkg keeps what was configured, and the list of that.
     let image = image_of(&[
         ("var/lib/dpkg/info/flock-cni.list", "/etc/default/flock-agent\n"),
