@@ -227,7 +227,7 @@ fn diag_order(given: &Given) -> Result<diag::Order, UsageError> {
     Ok(diag::Order {
         into,
         socket: given.needed_path(&flags::RECORD_SOCKET)?,
-        state_dir: given.needed_path(&flags::RECORD_DIR)?,
+        state_dir: given.path(&pages::check::STATE_DIR),
         read_flags: agent_files,
         shown_flags,
     })

@@ -122,8 +122,8 @@ pub struct Order {
     pub into: Place,
     /// The agent's socket.
     pub socket: PathBuf,
-    /// Where the agent keeps its record.
-    pub state_dir: PathBuf,
+    /// Where the agent keeps its record; none for where its flags say.
+    pub state_dir: Option<PathBuf>,
     /// Tells from the words of an agent's command line which files of others it uses.
     pub read_flags: fn(Vec<OsString>) -> Option<AgentFiles>,
     /// Tells from these words which flags are in force; none if they are no command line of an agent.
@@ -161,14 +161,19 @@ pub fn run(order: &Order) -> (Told, Vec<u8>) {
 fn collected(order: &Order, now: SystemTime) -> (Vec<u8>, usize) {
     let mut diag = Diag { archive: Archive::new(dates::unix(now)), missing: Vec::new() };
     diag.part("version.txt", Ok(version(now)));
-    diag.told("status.txt", status::run(&status_order(order, status::Output::Text)));
-    diag.told("status.json", status::run(&status_order(order, status::Output::Json)));
+    let state_dir = check::files(&check_order(order)).state_dir;
+    let status_order = |output| {
+        let (socket, state_dir) = (order.socket.clone(), state_dir.clone());
+        status::Order { output, wait: Duration::ZERO, strict: false, socket, state_dir }
+    };
+    diag.told("status.txt", status::run(&status_order(status::Output::Text)));
+    diag.told("status.json", status::run(&status_order(status::Output::Json)));
     diag.told("metrics.txt", metrics::run(&order.socket));
-    diag.told("pods.json", pods::run(&pods_order(order)));
+    diag.told("pods.json", pods::run(&pods_order(order, &state_dir)));
     diag.told("check.json", check::run(&check_order(order)));
-    diag.raw(LOG, foreign_file::read(&order.state_dir.join(LOG), FILE_MAX));
+    diag.raw(LOG, foreign_file::read(&state_dir.join(LOG), FILE_MAX));
 
-    let recorded = Recorded::read(&order.state_dir, &order.socket).map_err(|error| error.to_string());
+    let recorded = Recorded::read(&state_dir, &order.socket).map_err(|error| error.to_string());
     let process = recorded.map(|recorded| check::process(recorded.keeper));
     let process = process.and_then(|process| process.ok_or_else(|| "no agent is known to run".to_owned()));
     let words = process.as_deref().map(check::processes::arguments).unwrap_or_default();
@@ -185,7 +190,7 @@ fn collected(order: &Order, now: SystemTime) -> (Vec<u8>, usize) {
     diag.part("cni.txt", Ok(configurations(&runtimes, written)));
 
     let deadline = Instant::now() + KERNEL_LIMIT;
-    let scene = Scene::look(&order.state_dir, &order.socket, &[], deadline).map_err(|error| match error {
+    let scene = Scene::look(&state_dir, &order.socket, &[], deadline).map_err(|error| match error {
         SceneError::Record(error) => error.to_string(),
         SceneError::Kernel(cause) => Fault { step: Step::Compare, cause }.to_string(),
     });
@@ -263,26 +268,14 @@ impl Diag {
     }
 }
 
-fn status_order(order: &Order, output: status::Output) -> status::Order {
-    let (socket, state_dir) = (order.socket.clone(), order.state_dir.clone());
-    status::Order { output, wait: Duration::ZERO, strict: false, socket, state_dir }
-}
-
-fn pods_order(order: &Order) -> pods::Order {
-    let (socket, state_dir) = (order.socket.clone(), order.state_dir.clone());
+fn pods_order(order: &Order, state_dir: &Path) -> pods::Order {
+    let (socket, state_dir) = (order.socket.clone(), state_dir.to_owned());
     pods::Order { namespace: None, output: pods::Output::Json, heads: table::Heads::Shown, state_dir, socket }
 }
 
 fn check_order(order: &Order) -> check::Order {
     let (socket, state_dir) = (order.socket.clone(), order.state_dir.clone());
-    check::Order {
-        repair: false,
-        json: true,
-        socket,
-        state_dir: Some(state_dir),
-        kubeconfig: None,
-        read_flags: order.read_flags,
-    }
+    check::Order { repair: false, json: true, socket, state_dir, kubeconfig: None, read_flags: order.read_flags }
 }
 
 /// This program, the kernel and the system.

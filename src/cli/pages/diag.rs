@@ -1,6 +1,7 @@
 //! `flock-agent diag`: its page, and the flags that only it has. Must not do anything with them.
 
 use crate::cli::flags;
+use crate::cli::pages::check::STATE_DIR;
 use crate::cli::table::{Default, Flag, Group, Kind, Page, Program, Value};
 use crate::process::exit::Exit;
 
@@ -16,7 +17,7 @@ pub const PAGE: Page = Page {
          certificates, passwords, files of others. Names of pods and namespaces and addresses are in it, so look through it before \
          you hand it on. What could not be collected stands in missing.txt. Works without an agent as well.",
     ),
-    flags: &[&OUTPUT, &flags::RECORD_SOCKET, &flags::RECORD_DIR],
+    flags: &[&OUTPUT, &flags::RECORD_SOCKET, &STATE_DIR],
     operands: &[],
     examples: &[
         ("flock-agent diag", "into the current directory"),

@@ -147,6 +147,12 @@ fn look(order: &Order, said: &Said, surroundings: Surroundings) -> Result<Findin
     Ok(Findings::new(found))
 }
 
+/// The files of this node's agent, as a check takes them.
+pub fn files(order: &Order) -> AgentFiles {
+    let processes = processes::named(Path::new("/proc"), &["flock-agent"]);
+    agent_files(order, running_agent(order, &processes))
+}
+
 /// The files of the agent that runs and has this socket, by the command line with which it was started.
 fn running_agent(order: &Order, processes: &[Process]) -> Option<AgentFiles> {
     processes.iter().filter(|process| process.name == "flock-agent").find_map(|process| {

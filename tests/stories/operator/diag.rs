@@ -45,6 +45,17 @@ fn collected(host: &Host, file: &str) -> Typed {
 }
 
 #[test]
+fn the_record_is_that_of_the_agent_that_runs() {
+    let host = Host::new();
+    let _agent = host.agent().args(&["--state-dir", "/run/kept"]).start();
+    host.attach_all(["web"]);
+    collected(&host, "/run/kept.tar");
+    let read = |name: &str| part(&host, "/run/kept.tar", name);
+    assert!(read("leases.log").contains("web") && read("pods.json").contains("web"));
+    assert!(!read("check.json").contains("not compared"), "{}", read("check.json"));
+}
+
+#[test]
 fn what_a_report_needs_is_collected_while_the_agent_runs_and_after_its_death() {
     let host = Host::new();
     host.run("mkdir /run/net.d");
