@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn what_is_the_hosts_is_said_and_left() {
-        check(&[V4], |host| host.uplinks[0].forwards4 = Some(false), &["net.ipv4.conf.up0.forwarding=1"]);
+        check(&[V4], |host| host.uplinks[0].forwards4 = Some(false), &["net/ipv4/conf/up0/forwarding=1"]);
         check(&[V4], |host| (host.forwarding4, host.uplinks[0].forwards4) = (Some(0), Some(false)), &["ip_forward"]);
         check(&[V4], |host| host.arp_ignore = 3, &["arp_ignore is 3"]);
         check(&[V6], |host| (host.arp_ignore, host.uplinks[0].forwards4) = (3, Some(false)), &[]);
@@ -403,7 +403,7 @@ mod tests {
         let dead = |host: &mut Shows| {
             *proxy(host) = ProxyLink { forwarding4: Some(0), forwarding6: Some(0), ..proxy(host).clone() };
         };
-        check(&[V6, V4], dead, &["net.ipv6.conf.up0.forwarding=1", "net.ipv4.conf.up0.forwarding=1"]);
+        check(&[V6, V4], dead, &["net/ipv6/conf/up0/forwarding=1", "net/ipv4/conf/up0/forwarding=1"]);
         check(
             &[V4],
             |host| (host.uplinks[0].forwards4, proxy(host).forwarding4) = (Some(false), Some(0)),

@@ -377,13 +377,18 @@ pub fn routes(
     let mut accepted: BTreeMap<IpNet, (&str, Via)> = BTreeMap::new();
     let has_it = |one: &Candidate<'_>| shown.get(&one.to).is_some_and(|(via, _)| one.peer.bears(*via));
     ranges.sort_by_key(|one| (!has_it(one), one.name, one.to));
-    for Candidate { name, to, via, .. } in ranges {
-        match meeting(&accepted, &to) {
-            None => _ = accepted.insert(to, (name, via)),
-            Some((kept, (keeps, _))) => {
-                let what = Finding::SameRange { range: to, keeps: (*keeps).to_owned(), kept: *kept };
-                remarks.push(Remark { node: name.to_owned(), what });
-            }
+    ranges.retain(|one| {
+        let meets = meeting(&accepted, &one.to).is_some();
+        if !meets {
+            accepted.insert(one.to, (one.name, one.via));
+        }
+        meets
+    });
+    // Of several that it meets, the same one is named whichever was accepted first.
+    for Candidate { name, to, .. } in ranges {
+        if let Some((kept, (keeps, _))) = meeting(&accepted, &to) {
+            let what = Finding::SameRange { range: to, keeps: (*keeps).to_owned(), kept: *kept };
+            remarks.push(Remark { node: name.to_owned(), what });
         }
     }
     let mut found: Vec<PeerRoute> =

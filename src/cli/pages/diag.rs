@@ -10,7 +10,7 @@ pub const PAGE: Page = Page {
     program: Program::Diag,
     group: Group::Looking,
     word: "diag",
-    summary: "collects in one tar file what a report about a defect needs, and no secret",
+    summary: "collects what a report needs in one file, and no secret",
     about: Some(
         "What status, pods, check and the metrics say, the record, the flags of the agent, flock's links, routes and tables of the \
          packet filter, settings of the kernel, where the runtime looks, and the end of the agent's log. Not: kubeconfig, tokens, \

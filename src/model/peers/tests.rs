@@ -220,6 +220,18 @@ fn of_ranges_that_meet_the_one_that_has_the_route_keeps_it_however_narrow_the_ot
     assert_eq!(remarks[0], line);
 }
 
+#[test]
+fn of_several_ranges_that_a_lost_one_meets_the_same_is_named_before_and_after_there_are_routes() {
+    let (wide, upper) = (node(&["10.4.0.0/22"], &["192.0.2.2"]), node(&["10.4.2.0/23"], &["192.0.2.3"]));
+    let lower = node(&["10.4.0.0/23"], &["192.0.2.4"]);
+    let peers = [("a-upper", &upper), ("b-wide", &wide), ("c-lower", &lower)];
+    let shown =
+        BTreeMap::from([(net("10.4.0.0/23"), (ip("192.0.2.4"), 2)), (net("10.4.2.0/23"), (ip("192.0.2.3"), 2))]);
+    let (before, after) = (found(&peers), found_beside(&peers, &shown));
+    assert_eq!(before, after);
+    assert!(before.1.len() == 1 && before.1[0].contains("node b-wide, as node c-lower has"), "{before:?}");
+}
+
 /// The node, with pods that have these addresses since the start of that hour.
 fn claiming(mut peer: Peer, hour: u8, claims: &[&str]) -> Peer {
     peer.claims.extend(claims.iter().map(|address| claim(ip(address), "web/www-0", hour)));
