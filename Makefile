@@ -144,7 +144,7 @@ bench-kube: tools ## Memory of a release agent with two watches and 110 pods, an
 
 lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --all --check
-	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cargo clippy --quiet --workspace -- -D warnings
 	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
 	cargo clippy --quiet --features failpoints --test dist --test kube --test kernels --test libcni --test metrics --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items

@@ -449,6 +449,12 @@ pub fn assert_sound(when: &str) {
     assert_eq!(differences(), Vec::<String>::new(), "{when}");
 }
 
+/// The same, of a machine so slow that an ADD may not be served in time: it is undone behind its answer.
+#[track_caller]
+pub fn wait_sound(when: &str) {
+    wait_for(&format!("all to be sound {when}"), || differences().is_empty().then_some(()));
+}
+
 /// Nothing of any pod is left.
 #[track_caller]
 pub fn assert_empty() {
