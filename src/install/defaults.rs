@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::install::order::{AgentPlaces, ReadFlags};
 
+/// The operator's flags for the agent.
+pub const DEFAULTS: &str = "/etc/default/flock-agent";
+
 /// The block that `--cni-conf` adds at the top of the file, up to the directory and the end of its line: at the end, a last line
 /// without line end could run into it.
 const OURS: &str = "\
@@ -83,7 +86,7 @@ pub fn names_source(present: Option<&str>) -> bool {
 }
 
 /// What systemd gives a variable that is assigned in such a file: the last assignment counts, a backslash joins lines.
-pub fn value(text: &str, name: &str) -> Option<String> {
+fn value(text: &str, name: &str) -> Option<String> {
     let joined = text.replace("\\\n", " ");
     let mut assigned = joined.lines().filter_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='));
     assigned.next_back().map(|value| value.trim().trim_matches(['"', '\'']).to_owned())

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::bird::conf;
-use crate::install::defaults;
+use crate::install::defaults::{self, DEFAULTS};
 use crate::install::error::InstallError;
 use crate::install::host;
 use crate::install::managers::MANAGERS;
 use crate::install::order::{Common, Install, ReadFlags};
 use crate::install::package::Package;
 use crate::install::plan::{
-    self, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_DIR, BIRD_SERVICE, CONFIG_DIR, DEFAULTS, ENABLED, PLUGIN, Refusal, SERVICE,
-    SOCKET, Step, Wanted,
+    self, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_DIR, BIRD_SERVICE, CONFIG_DIR, ENABLED, PLUGIN, Refusal, SERVICE, SOCKET,
+    Step, Wanted,
 };
 use crate::install::runtime;
 use crate::install::site::{self, Site};

@@ -6,14 +6,12 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::install::defaults::DEFAULTS;
 use crate::install::tree::Tree;
 use crate::record::disk::DiskError;
 
 /// What only a package installs, and what it cannot do without.
 const MARKS: [&str; 2] = ["/usr/lib/systemd/system/flock-agent.service", "/lib/systemd/system/flock-agent.service"];
-
-/// The operator's file, which a package brings.
-const FLAGS: &str = "/etc/default/flock-agent";
 
 /// Where packages put no programs and no units.
 const OF_OTHERS: [&str; 5] = ["/etc", "/usr/local", "/opt", "/var", "/srv"];
@@ -39,9 +37,10 @@ impl Package {
         Ok(None)
     }
 
-    /// Whether a file of flock's is the package's: everything but what an installation puts where packages put nothing.
+    /// Whether a file of flock's is the package's: the operator's flags, which it brings, and everything else but
+    /// what an installation puts where packages put nothing.
     pub fn owns(&self, file: &Path) -> bool {
-        file == Path::new(FLAGS) || !OF_OTHERS.iter().any(|dir| file.starts_with(dir))
+        file == Path::new(DEFAULTS) || !OF_OTHERS.iter().any(|dir| file.starts_with(dir))
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::bird::conf::HEADER;
-use crate::install::defaults;
+use crate::install::defaults::{self, DEFAULTS};
 use crate::install::managers::MANAGERS;
 use crate::install::package::Package;
 use crate::install::tree::Found;
@@ -33,8 +33,6 @@ pub const BIRD_DIR: &str = "/etc/flock/bird";
 pub const BIRD_CONF: &str = "/etc/flock/bird/bird.conf";
 /// What an agent that was killed may have left of a new one.
 pub const BIRD_CONF_NEW: &str = "/etc/flock/bird/bird.conf.new";
-/// The operator's flags for the agent.
-pub const DEFAULTS: &str = "/etc/default/flock-agent";
 /// The operator's flags for BIRD.
 pub const BIRD_DEFAULTS: &str = "/etc/default/flock-bird";
 /// The operator's files for the agent.

@@ -4,15 +4,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::install::defaults;
+use crate::install::defaults::{self, DEFAULTS};
 use crate::install::error::InstallError;
 use crate::install::host;
 use crate::install::managers::MANAGERS;
 use crate::install::order::{Common, ReadFlags, Uninstall};
 use crate::install::package::Package;
 use crate::install::plan::{
-    self, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_CONF_NEW, BIRD_DEFAULTS, BIRD_DIR, BIRD_SERVICE, CONFIG_DIR, DEFAULTS,
-    ENABLED, Remains, SERVICE, SOCKET, Step,
+    self, ANNOUNCE_SERVICE, BIRD_CONF, BIRD_CONF_NEW, BIRD_DEFAULTS, BIRD_DIR, BIRD_SERVICE, CONFIG_DIR, ENABLED,
+    Remains, SERVICE, SOCKET, Step,
 };
 use crate::install::runtime;
 use crate::install::runtime::places::CONF_DIR;

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::agent::fault::{Fault, Step};
 use crate::install::runtime;
 use crate::install::tree::Tree;
-use crate::install::{defaults, runtime::places::Runtime};
+use crate::install::{defaults::DEFAULTS, runtime::places::Runtime};
 use crate::kernel::nftables::socket::Nftables;
 use crate::kernel::sysctl;
 use crate::operator::ask::VERSION;
@@ -60,9 +60,6 @@ const NAMES_MAX: usize = 200;
 
 /// Longest name of others, in bytes.
 const NAME_MAX: usize = 255;
-
-/// Where the unit reads the agent's flags.
-const DEFAULTS: &str = "/etc/default/flock-agent";
 
 /// Settings that decide whether pods' packets get anywhere.
 const SETTINGS: [&str; 16] = [
@@ -181,7 +178,10 @@ fn collected(order: &Order, now: SystemTime) -> (Vec<u8>, usize) {
     let shown = |words: &[OsString]| (order.shown_flags)(words.to_vec()).ok_or_else(not_read);
     diag.part("agent-flags.txt", process.as_ref().map_err(Clone::clone).and_then(|_| shown(&words)));
     diag.part("agent-process.txt", process.as_ref().map_err(Clone::clone).and_then(|process| memory(process)));
-    diag.part("default-flock-agent.txt", default_flags().and_then(|words| shown(&words)));
+    diag.part(
+        "default-flock-agent.txt",
+        check::unit_flags().map_err(|error| format!("{DEFAULTS}: {error}")).and_then(|words| shown(&words)),
+    );
     diag.part("log.txt", journal());
 
     let runtimes = Tree::open(Path::new("/")).map(|tree| runtime::all(&tree)).unwrap_or_default();
@@ -311,15 +311,6 @@ fn memory(process: &Path) -> Result<String, String> {
     let open = fs::read_dir(process.join("fd")).map(Iterator::count);
     let open = open.map_or_else(|error| format!("not known: {error}"), |count| count.to_string());
     Ok(named(&status, ':', &PROCESS) + &format!("open files: {open}\n"))
-}
-
-/// The words of the operator's file that are the agent's.
-fn default_flags() -> Result<Vec<OsString>, String> {
-    let text = foreign_file::read(Path::new(DEFAULTS), FOREIGN_MAX).map_err(|error| format!("{DEFAULTS}: {error}"))?;
-    let text = String::from_utf8_lossy(&text);
-    let of = |name| defaults::value(&text, name).unwrap_or_default();
-    let words = format!("{} {}", of("FLOCK_AGENT_SOURCE"), of("FLOCK_AGENT_FLAGS"));
-    Ok(words.split_whitespace().map(OsString::from).collect())
 }
 
 /// The end of the log of the unit.

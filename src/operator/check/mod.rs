@@ -20,11 +20,12 @@ pub mod tables;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::agent::fault::{Fault, Step};
-use crate::install::defaults;
+use crate::install::defaults::{self, DEFAULTS};
 use crate::operator::Told;
 use crate::operator::ask::VERSION;
 use crate::operator::check::agent::Said;
@@ -40,10 +41,7 @@ use model::addr::Family;
 /// Deadline for all looks at the kernel, 10 s.
 const KERNEL_LIMIT: Duration = Duration::from_secs(10);
 
-/// The operator's file of flags for the agent's unit.
-const DEFAULTS: &str = "/etc/default/flock-agent";
-
-/// Longest such file that is read, 1 MiB.
+/// Longest file of flags that is read, 1 MiB.
 const DEFAULTS_MAX: u64 = 1 << 20;
 
 /// What is to be checked, and how it is told.
@@ -168,11 +166,19 @@ fn running_agent(order: &Order, processes: &[Process]) -> Option<AgentFiles> {
     })
 }
 
+/// The flags with which the unit would start an agent, by the operator's file.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn unit_flags() -> io::Result<Vec<OsString>> {
+    let text = foreign_file::read(Path::new(DEFAULTS), DEFAULTS_MAX)?;
+    Ok(defaults::flags(&String::from_utf8_lossy(&text)))
+}
+
 /// The files that an agent uses: this one that runs, or else the one that its unit would start.
 fn agent_files(order: &Order, running: Option<AgentFiles>) -> AgentFiles {
     let of_unit = || {
-        let text = foreign_file::read(Path::new(DEFAULTS), DEFAULTS_MAX).ok()?;
-        let files = (order.read_flags)(defaults::flags(&String::from_utf8_lossy(&text)))?;
+        let files = (order.read_flags)(unit_flags().ok()?)?;
         (files.socket == order.socket).then_some(files)
     };
     let files = running.or_else(of_unit).or_else(|| (order.read_flags)(Vec::new())).unwrap_or_default();
