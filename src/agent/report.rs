@@ -21,7 +21,8 @@ use crate::agent::metrics::Metrics;
 use crate::agent::node::credentials::Ends;
 use crate::agent::node::pods::Pods;
 use crate::agent::node::state::{CniConf, NodeState};
-use crate::agent::node::status::{self, Snapshot, Truth};
+use crate::agent::node::status::condition::{self, Truth};
+use crate::agent::node::status::snapshot::Snapshot;
 use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::state::RoutesState;
 use crate::agent::watched::{Heard, Watched};
@@ -237,8 +238,8 @@ fn ago(now: u64, at: u64) -> u64 {
     now.saturating_sub(at) / 1000
 }
 
-fn told(condition: status::Condition) -> Condition {
-    let status::Condition { kind, status, reason, message } = condition;
+fn told(condition: condition::Condition) -> Condition {
+    let condition::Condition { kind, status, reason, message } = condition;
     Condition { kind: kind.into(), status: status.text().into(), reason: reason.into(), message }
 }
 
@@ -250,7 +251,7 @@ fn config(state: &NodeState, now: u64) -> Option<ConfigInForce> {
 
 /// What is not as it should be, beside whether the node is ready, which is said first anyway.
 fn warnings(
-    conditions: &[status::Condition],
+    conditions: &[condition::Condition],
     state: &NodeState,
     families: &[Family],
     round: Option<&str>,

@@ -24,7 +24,7 @@ use crate::agent::events::reason::standings;
 use crate::agent::ledger::Ledger;
 use crate::agent::node::report::{Unreported, refused};
 use crate::agent::node::state::NodeState;
-use crate::agent::node::status::Snapshot;
+use crate::agent::node::status::snapshot::Snapshot;
 use crate::agent::policing::state::PolicingState;
 use crate::kube::client::{Answer, Client, Method};
 use crate::kube::explained;

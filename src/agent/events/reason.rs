@@ -6,7 +6,7 @@
 //! [docs/observe.md]: ../../../docs/observe.md
 
 use crate::agent::node::state::{Basis, NodeState};
-use crate::agent::node::status::{Condition, Truth};
+use crate::agent::node::status::condition::{Condition, Truth};
 use crate::agent::policing::state::PolicingState;
 
 /// Why an Event is written.
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::agent::ledger::Usage;
     use crate::agent::node::state::{Edit, Verdict, View};
-    use crate::agent::node::status::Snapshot;
+    use crate::agent::node::status::snapshot::Snapshot;
     use cni::error::{Code, Error};
     use model::addr::GATEWAY4;
     use model::ipam::{Counts, FamilyCounts};
