@@ -337,6 +337,10 @@ fn a_thousand_other_nodes_cost_an_agent_little_and_their_heartbeats_nothing() {
     // This node's own report changes, too, and its pods come and go.
     let pod = host.pod("a");
     host.add(&pod).annotations(&[]).result();
+    let own: Value = serde_json::from_str(&node_config(CIDR6, CIDR4)).expect("JSON");
+    let mut edited = own.clone();
+    edited["spec"]["mtu"] = json!(1400);
+    plane.apply(&edited.to_string()).expect("accepted");
     wait_for("the count of pods", || plane.run("get nodeconfig host001").contains("   1  ").then_some(()));
     host.del(&pod).done();
     let events = events_after(&plane, &version);

@@ -291,6 +291,35 @@ fn the_status_says_when_the_agent_was_heard_and_that_it_has_stopped() {
 }
 
 #[test]
+fn pods_are_counted_along_with_what_is_told_at_once() {
+    let host = Host::new();
+    let api = Api::start(&host, Some(node_config_object(json!({"cidr4": "10.25.214.0/29"}))));
+    let agent = agent_of(&host, &api);
+    assert_eq!(api.wait_condition("AddressesFree", "True", "Free")["pods"], 0);
+    let pods: Vec<_> = (0..5).map(|n| host.pod(&format!("p{n}"))).collect();
+    // An edit is told at once, and with it what nobody would have been told of.
+    host.add(&pods[0]).annotations(&[]).result();
+    api.edit(json!({"cidr4": "10.25.214.0/29", "mtu": 1400}));
+    let status = wait_for("the status of the edit", || {
+        api.look(|script| {
+            let edit = &script.node_config.as_ref()?["metadata"]["generation"];
+            script.patches.last().filter(|last| last["observedGeneration"] == *edit).cloned()
+        })
+    });
+    assert_eq!((&status["pods"], &status["ipv4"]["free"]), (&json!(1), &json!("4")), "{status}");
+    // The last address is told at once, with all pods that came meanwhile.
+    pods[1..].iter().for_each(|pod| drop(host.add(pod).annotations(&[]).result()));
+    let status = api.wait_condition("AddressesFree", "False", "Full");
+    assert_eq!((&status["pods"], &status["ipv4"]["free"]), (&json!(5), &json!("0")), "{status}");
+    // No pod alone was a reason to write.
+    let told = |status: &Value| (status["observedGeneration"].clone(), status["conditions"].clone());
+    let all = api.look(|script| script.patches.clone());
+    assert!(all.windows(2).all(|pair| told(&pair[0]) != told(&pair[1])), "{all:?}");
+    pods.iter().for_each(|pod| host.del(pod).done());
+    agent.stop();
+}
+
+#[test]
 fn an_agent_stops_as_soon_when_the_api_server_is_away() {
     let host = Host::new();
     let api = Api::start(&host, Some(node_config_object(json!({"cidr6": CIDR6}))));

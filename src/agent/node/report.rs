@@ -36,8 +36,13 @@ pub enum Unreported {
 
 /// `wait`, and at random up to a `parts`-th of it more: what all nodes do at once, they do not do in step.
 pub fn jittered(wait: Duration, parts: u32) -> Duration {
-    let most = u64::try_from((wait / parts).as_millis()).unwrap_or(u64::MAX).max(1);
-    wait + Duration::from_millis(chance() % most)
+    wait + up_to(wait / parts)
+}
+
+/// At random less than `most`, or nothing.
+pub fn up_to(most: Duration) -> Duration {
+    let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX).max(1);
+    Duration::from_millis(chance() % most)
 }
 
 /// What the answer of a server means that did not do what `verb` asks of `resource`, in RBAC's words.

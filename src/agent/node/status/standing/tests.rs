@@ -1,3 +1,5 @@
+//! Stories of how a node stands, and of the conditions that say so.
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
