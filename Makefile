@@ -61,6 +61,13 @@ bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs G
 	@cargo bench --no-run --quiet --bench versus_ptp
 	@REFERENCE_PLUGINS=$(CURDIR)/target/reference tests/sandbox cargo bench --quiet --bench versus_ptp
 
+.PHONY: bench-compare
+bench-compare: tools ## This tree beside an earlier commit, both as released, call by call in one run, with the floors beside them (REF=COMMIT)
+	@test -n "$(REF)" || { echo "which commit? make bench-compare REF=HEAD~1" >&2; exit 2; }
+	@demo/need git:git
+	@earlier=$$(benches/add_del/binaries "$(REF)") && present=$$(benches/add_del/binaries) && \
+		benches/add_del/run compare "$$earlier" "$$(git rev-parse --short "$(REF)")" "$$present" present
+
 test-kube: tools ## Stories with a real API server, which is built from its published modules the first time (needs Go)
 	@demo/need setpriv:util-linux openssl:openssl
 	@tests/kube/assets >/dev/null

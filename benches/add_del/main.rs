@@ -1,0 +1,57 @@
+//! How long ADD and DEL take: flock beside what the kernel and an empty program cost, beside other plugins, and beside an earlier commit
+//! of itself. Run by `make bench` and `make bench-compare`.
+//!
+//! Everything that is compared is measured in one run, call by call in turn, on hosts of its own; absolute numbers mean little on another
+//! machine, or in another hour. Nothing is asserted but that each call succeeds and that the floors make what flock makes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    missing_docs
+)]
+
+mod bursts;
+mod call;
+mod calls;
+mod compare;
+mod contestant;
+mod figures;
+mod flock;
+mod floor;
+mod host;
+mod machine;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::machine::Machine;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let machine = Machine::look();
+    host::prepare();
+    println!("{}", machine.line());
+    match words[..] {
+        ["compare", output, floor, earlier, earlier_name, present, present_name] => {
+            let builds = (Path::new(earlier), Path::new(present));
+            let found = compare::run(Path::new(floor), builds, (earlier_name, present_name));
+            write(output, &machine, found);
+        }
+        _ => panic!("see the Makefile: bench and bench-compare"),
+    }
+}
+
+/// Everything that was found, and on what, for programs.
+fn write(output: &str, machine: &Machine, mut found: Value) {
+    found["machine"] = machine.json();
+    let text = serde_json::to_string_pretty(&found).expect("JSON");
+    fs::write(output, text + "\n").expect("writable");
+    println!("\nall figures: {output}");
+}
