@@ -2,6 +2,8 @@
 
 TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
 RELEASE := target/$(TARGET)/release
+# The reference plugins that `make bench` builds from their module.
+REFERENCE := main/ptp main/bridge main/macvlan ipam/host-local
 
 export FLOCK_TEST_SHARE FLOCK_TEST_SEED N BUSY STORY
 
@@ -54,12 +56,11 @@ mutants: tools ## Some two hundred small wrong changes, one at a time, each of w
 	@cargo test --no-run --quiet --features failpoints --test mutants
 	@tests/sandbox cargo test --quiet --features failpoints --test mutants -- $(ONLY)
 
-bench: tools ## ADD and DEL beside the reference plugin ptp, in one run (needs Go for that plugin)
+bench: tools ## ADD and DEL beside their floors and beside other plugins, in one run of some minutes (needs Go; ONLY="calls bursts", LONG=1)
 	@command -v go >/dev/null || { echo "Go 1.25 or newer is needed for the reference plugins: https://go.dev" >&2; exit 1; }
-	@demo/need sysctl:procps
-	@cd benches/reference && CGO_ENABLED=0 go build -o ../../target/reference/ github.com/containernetworking/plugins/plugins/main/ptp github.com/containernetworking/plugins/plugins/ipam/host-local
-	@cargo bench --no-run --quiet --bench versus_ptp
-	@REFERENCE_PLUGINS=$(CURDIR)/target/reference tests/sandbox cargo bench --quiet --bench versus_ptp
+	@demo/need strace:strace /usr/lib/cni/bridge:containernetworking-plugins
+	@cd benches/reference && CGO_ENABLED=0 go build -o ../../target/reference/ $(REFERENCE:%=github.com/containernetworking/plugins/plugins/%)
+	@binaries=$$(benches/add_del/binaries) && benches/add_del/run bench "$$binaries" "$(CURDIR)/target/reference" /usr/lib/cni "$(CURDIR)/target/bench" $(ONLY)
 
 .PHONY: bench-compare
 bench-compare: tools ## This tree beside an earlier commit, both as released, call by call in one run, with the floors beside them (REF=COMMIT)

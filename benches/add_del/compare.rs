@@ -21,7 +21,7 @@ const PERCENTS: [usize; 3] = [10, 50, 90];
 const ROUNDS: usize = 6;
 /// Pods of each in a round.
 const CALLS: usize = 40;
-const BURSTS: u32 = 4;
+const BURSTS: usize = 4;
 
 /// A row: a figure of the earlier and of the present build, round by round.
 struct Row {
@@ -70,10 +70,9 @@ pub fn run(floor: &Path, (earlier, present): (&Path, &Path), names: (&str, &str)
     let builds = [("earlier", earlier), ("present", present)];
     let builds = builds.map(|(name, binaries)| Flock::start(name, binaries, Features::Off, WIDE));
     let [earlier, present] = &builds;
-    let (exec, kernel, both) = (Exec::new(floor), Kernel::new("kernel"), Both::new("both", floor));
-    let contestants: [&dyn Contestant; 5] = [earlier, present, &exec, &kernel, &both];
-    alike::check(present, &kernel, &[Pod::new(1), Pod::new(2)]);
-    let mut number = 10;
+    let (exec, kernel, both) = (Exec::new("exec", floor), Kernel::new("kernel"), Both::new("both", floor));
+    let field: [(&dyn Contestant, usize); 5] = [(earlier, 1), (present, 1), (&exec, 1), (&kernel, 1), (&both, 1)];
+    alike::check(present, &kernel, &[Pod::new(), Pod::new()]);
     let mut rows: Vec<Row> = Vec::new();
 
     let mut calm: Vec<Row> = Vec::new();
@@ -84,8 +83,7 @@ pub fn run(floor: &Path, (earlier, present): (&Path, &Path), names: (&str, &str)
         calm.push(Row::new(format!("{} p50 / floors of the same round", verb.name()), "x"));
     }
     for _ in 0..ROUNDS {
-        let times = calls::measure(&contestants, CALLS, number);
-        number += 10_000;
+        let times = calls::measure(&field, CALLS);
         let of = |contestant: &dyn Contestant, verb, percent| {
             times.of(contestant.name(), verb).map_or(f64::NAN, |figures| figures.percentile(percent))
         };
@@ -110,11 +108,10 @@ pub fn run(floor: &Path, (earlier, present): (&Path, &Path), names: (&str, &str)
         }
         for round in 0..BURSTS {
             let mut order: Vec<(usize, &dyn Contestant)> = vec![(0, earlier), (1, present), (2, &both)];
-            order.rotate_left(round as usize % 3);
+            order.rotate_left(round % 3);
             let mut results = [None; 3];
             for (place, contestant) in order {
-                results[place] = Some(bursts::run(contestant, callers, number));
-                number += bursts::PODS;
+                results[place] = Some(bursts::run(contestant, callers));
             }
             let [earlier, present, floors] = results.map(|result| result.expect("each had its turn"));
             for (verb, rows) in found.chunks_mut(4).enumerate() {

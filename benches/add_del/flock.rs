@@ -1,7 +1,7 @@
 //! flock: its plugin and a running agent, from a directory that has both binaries.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::call::{Verb, call};
 use crate::contestant::Contestant;
-use crate::host::{Host, Pod};
+use crate::host::{Host, Pod, unique};
 
 /// What of flock is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Flock {
 
     /// Without an agent yet.
     pub fn prepare(name: &str, binaries: &Path, features: Features, (cidr6, cidr4): (&str, &str)) -> Flock {
-        let key: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let key = unique(name);
         let directory = PathBuf::from(format!("/run/flock/{key}"));
         fs::create_dir_all(&directory).expect("made");
         let mut spec = json!({"cidr6": cidr6, "cidr4": cidr4, "sourceCheck": false, "policy": {"mode": "none"}});
@@ -75,7 +75,7 @@ impl Flock {
         });
         Flock {
             name: name.to_owned(),
-            host: Host::new(&format!("flock-{key}")),
+            host: Host::new(&key),
             binaries: binaries.into(),
             state: directory.join("state"),
             directory,
@@ -123,9 +123,34 @@ impl Flock {
         self.agent.lock().expect("no panic").as_ref().expect("it runs").id()
     }
 
+    /// Whether STATUS says by then that an ADD can be served.
+    pub fn serves(&self, within: Duration) -> bool {
+        let input = json!({"cniVersion": "1.1.0", "name": "flock", "type": "flock", "socket": self.directory.join("flock.sock")});
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            let mut command = Command::new(self.plugin());
+            command.env_clear().env("CNI_COMMAND", "STATUS").env("CNI_PATH", &self.binaries);
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().expect("it starts");
+            child.stdin.take().expect("piped").write_all(input.to_string().as_bytes()).expect("it reads");
+            if child.wait().expect("waitable").success() {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The plugin's binary.
     pub fn plugin(&self) -> PathBuf {
         self.binaries.join("flock")
+    }
+
+    /// What `flock-agent` prints with these arguments, asked of this agent.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(self.binaries.join("flock-agent"));
+        command.args(arguments).arg("--socket").arg(self.directory.join("flock.sock"));
+        command.arg("--state-dir").arg(&self.state);
+        String::from_utf8(call(&mut command, &[]).1).expect("text")
     }
 
     /// Kibibytes that the agent has in memory.
@@ -141,6 +166,11 @@ impl Flock {
         let name = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=bench;K8S_POD_NAME=p{}", pod.number);
         as_a_runtime(&mut command, verb, pod, &self.binaries).env("CNI_ARGS", name);
         command
+    }
+
+    /// What a runtime sends with it.
+    pub fn input(&self) -> &[u8] {
+        &self.input
     }
 
     /// A call, and what it printed.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
@@ -21,7 +22,7 @@ pub struct Host {
 impl Host {
     /// A host with an address of each family and nothing else.
     pub fn new(name: &str) -> Host {
-        let path = make(name);
+        let path = make(&unique(name));
         let host = Host { namespace: Arc::new(File::open(path).expect("a namespace")) };
         host.inside(|| {
             run("ip link set lo up");
@@ -33,6 +34,16 @@ impl Host {
             }
         });
         host
+    }
+
+    /// Gives it a link to a network, `lan0`, on which nobody is.
+    pub fn with_lan(self) -> Host {
+        self.inside(|| {
+            run("ip link add lan0 type veth peer name lan1");
+            run("ip link set lan1 up");
+            run("ip link set lan0 up");
+        });
+        self
     }
 
     /// The calling thread, and what it starts, is on this host from now on.
@@ -59,9 +70,23 @@ pub struct Pod {
     pub path: String,
 }
 
+/// The number of the next pod, or of whatever else needs a name of its own.
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// This name, fit for a file, and a number.
+pub fn unique(name: &str) -> String {
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{letters}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Pod {
-    pub fn new(number: u32) -> Pod {
-        Pod { number, path: make(&format!("pod{number}")) }
+    pub fn new() -> Pod {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Pod { number, path: make(&format!("pod-{number}")) }
+    }
+
+    pub fn some(count: usize) -> Vec<Pod> {
+        (0..count).map(|_| Pod::new()).collect()
     }
 
     pub fn container(&self) -> String {

@@ -43,6 +43,11 @@ impl Machine {
         )
     }
 
+    /// In half a line.
+    pub fn short(&self) -> String {
+        format!("{} processors ({}), Linux {}", self.processors, self.processor, self.kernel)
+    }
+
     pub fn json(&self) -> Value {
         json!({
             "kernel": self.kernel, "processor": self.processor, "processors": self.processors, "memory_mib": self.memory,

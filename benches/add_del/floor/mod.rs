@@ -17,7 +17,7 @@ use self::server::{SIZE, Work, serve};
 use self::veth::{Link, Maker};
 use crate::call::{Verb, call};
 use crate::contestant::Contestant;
-use crate::host::{Host, Pod};
+use crate::host::{Host, Pod, unique};
 
 /// Threads that answer, more than callers.
 const THREADS: usize = 40;
@@ -33,8 +33,8 @@ pub struct Exec {
 }
 
 impl Exec {
-    pub fn new(program: &Path) -> Exec {
-        let (host, socket, spent) = (Host::new("exec"), PathBuf::from("/run/exec.sock"), Spent::default());
+    pub fn new(name: &str, program: &Path) -> Exec {
+        let (host, socket, spent) = (Host::new(name), socket(name), Spent::default());
         serve(&host, &socket, THREADS, &spent, || Box::new(|_| {}));
         Exec { host, program: program.into(), socket, spent }
     }
@@ -124,7 +124,7 @@ pub struct Both {
 
 impl Both {
     pub fn new(name: &str, program: &Path) -> Both {
-        let (host, socket) = (Host::new(name), PathBuf::from(format!("/run/{name}.sock")));
+        let (host, socket) = (Host::new(name), socket(name));
         let removers = Removers::on(&host);
         removers.have(REMOVERS);
         let spent = removers.spent.clone();
@@ -162,6 +162,10 @@ impl Contestant for Both {
     fn resident(&self) -> Duration {
         self.spent.total()
     }
+}
+
+fn socket(name: &str) -> PathBuf {
+    format!("/run/{}.sock", unique(name)).into()
 }
 
 /// Calls the program, with the verb and the pod in the first line of what it passes on.
