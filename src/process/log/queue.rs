@@ -59,9 +59,10 @@ impl Queue {
 
     /// Queues a line. False if there is no room for it.
     pub(super) fn push(&self, line: Line) -> bool {
-        let mut entry = Entry { line, at: SystemTime::now(), dropped: 0 };
-        let bytes = entry.line.bytes();
+        let bytes = line.bytes();
         let mut state = self.lock();
+        // Under the lock, so that lines stand in the order of their times.
+        let mut entry = Entry { line, at: SystemTime::now(), dropped: 0 };
         let has_room = state.entries.len() < QUEUE_LINES && state.bytes + bytes <= QUEUE_BYTES;
         if has_room {
             entry.dropped = std::mem::take(&mut state.dropped);
