@@ -19,7 +19,7 @@ use super::message::{HEADER, Message, Object, Outcome, messages, outcome};
 use super::{Cause, NetlinkError};
 use crate::process::failpoint;
 
-/// The kernel sends dumps in pieces of at most 32 KiB, and single messages far below.
+/// The kernel sends dumps in pieces of at most 32 KiB, and single messages far below. What is never written costs no memory.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// How often an interrupted dump is repeated before the table counts as restless. Sixteen times were too few for 300 links
@@ -89,7 +89,7 @@ impl Conn {
             Ok(socket)
         });
         match made {
-            Ok(socket) => Ok(Conn { socket, sequence: 0, deadline, buffer: vec![0; RECEIVE_BYTES] }),
+            Ok(socket) => Ok(Conn { socket, sequence: 0, deadline, buffer: Vec::with_capacity(RECEIVE_BYTES) }),
             Err(error) => Err(NetlinkError { what: "open a netlink socket".into(), cause: Cause::Socket(error) }),
         }
     }
@@ -142,9 +142,11 @@ impl Conn {
         let mut bytes = Vec::new();
         let mut whats = Vec::with_capacity(requests.len());
         let mut results: Vec<Option<Result<(), NetlinkError>>> = Vec::with_capacity(requests.len());
-        for request in requests {
+        // Where the last request that is sent begins, and which one it is.
+        let mut last = None;
+        for (position, request) in requests.into_iter().enumerate() {
             let before = bytes.len();
-            self.encode(request.kind, request.flags | NLM_F_ACK, &request.body, &mut bytes);
+            self.encode(request.kind, request.flags, &request.body, &mut bytes);
             results.push(match failpoint::pass("netlink.request") {
                 Ok(()) => None,
                 Err(error) => {
@@ -153,15 +155,21 @@ impl Conn {
                     Some(Err(NetlinkError { what: request.what.clone(), cause }))
                 }
             });
+            if bytes.len() > before {
+                last = Some((before, position));
+            }
             whats.push(request.what);
         }
         let all = || whats.first().cloned().unwrap_or_default();
         // Empty only where a test has refused every request.
-        if !bytes.is_empty() {
+        if let Some((at, _)) = last {
+            acknowledge(&mut bytes, at);
             self.send(&bytes, &all())?;
         }
 
-        while results.iter().any(Option::is_none) {
+        while let Some((_, last)) = last
+            && results.get(last).is_some_and(Option::is_none)
+        {
             for message in self.receive(&all())? {
                 let position = message.sequence.wrapping_sub(first) as usize;
                 // A late answer to an earlier request of this socket: not ours to read.
@@ -174,7 +182,8 @@ impl Conn {
                 }
             }
         }
-        Ok(results.into_iter().flatten().collect())
+        // The answers come in the order of the requests, so whatever has none by now was accepted.
+        Ok(results.into_iter().map(|result| result.unwrap_or(Ok(()))).collect())
     }
 
     /// `None` when the kernel marked the dump as interrupted.
@@ -235,9 +244,9 @@ impl Conn {
         let fail = |cause| NetlinkError { what: what.into(), cause };
         // Mostly the answer is there when the request has been sent.
         let length = loop {
-            let mut space = self.buffer.as_mut_slice();
+            self.buffer.clear();
             let flags = (RecvFlags::TRUNC | RecvFlags::DONTWAIT).bits().cast_signed();
-            match failpoint::pass("netlink.receive").and_then(|()| self.socket.recv(&mut space, flags)) {
+            match failpoint::pass("netlink.receive").and_then(|()| self.socket.recv(&mut self.buffer, flags)) {
                 Ok(length) => break length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -253,6 +262,17 @@ impl Conn {
             Some(datagram) => messages(datagram).map_err(fail),
             None => Err(fail(Cause::Garbled(format!("a datagram of {length} bytes")))),
         }
+    }
+}
+
+/// Asks for an acknowledgement of the message that begins at this byte. Refusals come unasked, so a batch needs one, for its last
+/// message: each further one costs a call and tells nothing.
+fn acknowledge(bytes: &mut [u8], at: usize) {
+    // The flags stand behind the length and the kind.
+    if let Some([low, high]) = bytes.get_mut(at + 6..at + 8) {
+        let [asks_low, asks_high] = NLM_F_ACK.to_ne_bytes();
+        *low |= asks_low;
+        *high |= asks_high;
     }
 }
 
@@ -297,7 +317,7 @@ mod tests {
         socket.connect(&kernel_address).expect("connected");
         kernel.connect(&address).expect("connected");
         let deadline = Instant::now() + Duration::from_secs(20);
-        (Conn { socket, sequence: 0, deadline, buffer: vec![0; RECEIVE_BYTES] }, kernel)
+        (Conn { socket, sequence: 0, deadline, buffer: Vec::with_capacity(RECEIVE_BYTES) }, kernel)
     }
 
     /// One message with a number behind its header: an acknowledgement or the end of a list.
@@ -330,6 +350,31 @@ mod tests {
         says(&kernel, &message(ERROR, 0, 2, -16));
         let error = conn.delete_link(8).expect_err("busy, whatever became of link 7");
         assert!(error.to_string().starts_with("delete link 8: Device or resource busy"), "{error}");
+    }
+
+    #[test]
+    fn of_a_batch_the_refusals_and_the_last_acknowledgement_tell_of_all() {
+        let (mut conn, kernel) = scripted();
+        let request = |index: u32| {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            Request { message: RouteNetlinkMessage::SetLink(message), flags: 0, what: format!("link {index}") }
+        };
+        says(&kernel, &message(ERROR, 0, 2, -16));
+        says(&kernel, &message(ERROR, 0, 4, 0));
+        let results = conn.batch((1..=4).map(request).collect()).expect("answered");
+        let told: Vec<String> =
+            results.into_iter().map(|result| result.map_or_else(|e| e.what, |()| "done".into())).collect();
+        assert_eq!(told, ["done", "link 2", "done", "done"]);
+        let mut sent = Vec::with_capacity(1024);
+        kernel.recv(&mut sent, 0).expect("sent");
+        let asked: Vec<bool> =
+            messages(&sent).expect("whole").iter().map(|message| message.flags & NLM_F_ACK != 0).collect();
+        assert_eq!(asked, [false, false, false, true]);
+        // Refused itself, the last one needs no other acknowledgement.
+        says(&kernel, &message(ERROR, 0, 6, -16));
+        let results = conn.batch(vec![request(5), request(6)]).expect("answered");
+        assert!(matches!(results.as_slice(), [Ok(()), Err(_)]));
     }
 
     // covers: FM-B05
