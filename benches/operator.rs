@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use flock::kernel::netns::Netns;
 
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::programs::FLOCK_AGENT;
 use crate::support::scrape::{ASKABLE, METRICS};
 

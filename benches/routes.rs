@@ -37,6 +37,7 @@ use crate::speaker::{EXTRA, Speaker, spec};
 use crate::support::agent::Agent;
 use crate::support::control_plane::ControlPlane;
 use crate::support::fib::RouteEvent;
+use crate::support::inside::Inside as _;
 use crate::support::probe::{Echo, Probe};
 use crate::support::programs::FLOCK_AGENT;
 use crate::support::routers::Debian;

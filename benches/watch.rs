@@ -42,6 +42,7 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::waiting::PATIENCE;
 
 // As the agent has it, since memory is compared.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::host::Host;
 use crate::support::http::{Conn, Request};
+use crate::support::inside::Inside as _;
 use crate::support::waiting::PATIENCE;
 
 /// What there is.

@@ -17,6 +17,7 @@ use crate::api::{Api, Kind};
 use crate::cluster::{self, About};
 use crate::support::agent::Agent;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::manifests::node_config_spec;
 use crate::support::outcome::Attached;
 use crate::support::pod::Pod;

@@ -1,19 +1,36 @@
-//! Network namespaces: open one safely, and run a closure inside it on a thread that ends there.
+//! Network namespaces: open one safely, and run a closure inside it on a thread that does nothing else.
 //!
 //! No other code enters a namespace, and no thread that does something else afterwards ever does: a thread that failed to
-//! come back would program the host from inside a pod.
+//! come back would program the host from inside a pod. A thread for visits begins each by entering the namespace that is asked
+//! for, and leaves it at the end, so that it keeps no namespace of a pod alive; one that cannot leave ends.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, LazyLock};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::process::crew::{Afterwards, Crew};
 use crate::process::failpoint;
+
+/// Threads for visits that stay when there is none to make: as many ADDs at once are no rarity.
+const VISITORS_AT_REST: usize = 4;
+
+static VISITORS: LazyLock<Crew> = LazyLock::new(|| Crew::new("netns", VISITORS_AT_REST));
+
+thread_local! {
+    /// Where a thread for visits comes from and rests.
+    static HOME: OnceCell<OwnedFd> = const { OnceCell::new() };
+}
+
+/// The namespace that a thread is in.
+const OWN: &str = "/proc/thread-self/ns/net";
 
 /// File system of namespace files (`NSFS_MAGIC`).
 const NSFS: i64 = 0x6e73_6673;
@@ -21,7 +38,7 @@ const NSFS: i64 = 0x6e73_6673;
 /// An open network namespace. Its path may be removed or replaced meanwhile; this stays the same namespace.
 #[derive(Debug)]
 pub struct Netns {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     path: PathBuf,
 }
 
@@ -89,38 +106,78 @@ impl Netns {
         let real = format!("/proc/self/fd/{}", probe.as_raw_fd());
         let fd = rustix::fs::open(real, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail)?;
         let theirs = rustix::fs::fstat(&fd).map_err(fail)?;
-        let ours = rustix::fs::stat("/proc/thread-self/ns/net").map_err(fail)?;
+        let ours = rustix::fs::stat(OWN).map_err(fail)?;
         if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino) {
             return Err(NetnsError::Own(path.into()));
         }
-        Ok(Netns { fd, path: path.into() })
+        Ok(Netns { fd: Arc::new(fd), path: path.into() })
     }
 
-    /// Runs `work` inside the namespace, on a thread of its own that ends with it, and waits for it.
+    /// Begins to run `work` inside the namespace, beside whatever the caller does until it waits for the end.
     ///
     /// # Errors
-    /// [`NetnsError::Enter`] when the thread could not be made or the kernel refused, [`NetnsError::NotANamespace`] when
-    /// it is a namespace of another kind. `work` did not run then.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-        let enter = |error| NetnsError::Enter { path: self.path.clone(), error };
-        thread::scope(|scope| {
-            let inside = thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
-                move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?;
-                failpoint::pass("netns.entered").ok();
-                Ok(work())
-            });
-            let joined = inside.map_err(enter)?.join();
-            // A panic aborts the process, so a join cannot fail; if it ever did, nothing was done that we know of.
-            let result: rustix::io::Result<T> = joined.map_err(|_| enter(io::ErrorKind::Other.into()))?;
-            result.map_err(|errno| match errno {
-                rustix::io::Errno::INVAL => NetnsError::NotANamespace(self.path.clone()),
-                other => enter(other.into()),
-            })
-        })
+    /// [`NetnsError::Enter`] when there is no thread for it. `work` does not run then.
+    pub fn visit<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<Visit<T>, NetnsError> {
+        let (tell, outcome) = channel();
+        let fd = self.fd.clone();
+        let begun = VISITORS.begin(move || {
+            let (done, afterwards) = make_visit(&fd, work);
+            // Nobody hears of it who has dropped the visit.
+            tell.send(done).ok();
+            afterwards
+        });
+        begun.map_err(|error| NetnsError::Enter { path: self.path.clone(), error })?;
+        Ok(Visit { path: self.path.clone(), outcome })
     }
 
     /// The open descriptor, for requests that name a namespace by it.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// A closure that runs inside a namespace.
+#[derive(Debug)]
+pub struct Visit<T> {
+    path: PathBuf,
+    outcome: Receiver<rustix::io::Result<T>>,
+}
+
+impl<T> Visit<T> {
+    /// Waits for its end, which no work that is done inside keeps waiting: it opens sockets, and reads or writes settings.
+    ///
+    /// # Errors
+    /// [`NetnsError::Enter`] when the kernel refused, [`NetnsError::NotANamespace`] when it is a namespace of another kind. `work`
+    /// did not run then.
+    pub fn wait(self) -> Result<T, NetnsError> {
+        // The other side always tells; if it ever did not, nothing was done that we know of.
+        self.outcome.recv().unwrap_or(Err(Errno::IO)).map_err(|errno| match errno {
+            Errno::INVAL => NetnsError::NotANamespace(self.path),
+            other => NetnsError::Enter { path: self.path, error: other.into() },
+        })
+    }
+}
+
+/// Enters, works and comes back. The work is not done where there is no way back, or none in.
+fn make_visit<T>(fd: &OwnedFd, work: impl FnOnce() -> T) -> (rustix::io::Result<T>, Afterwards) {
+    HOME.with(|home| {
+        let home = match home.get() {
+            Some(home) => home,
+            None => match rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(own) => home.get_or_init(|| own),
+                Err(errno) => return (Err(errno), Afterwards::Stay),
+            },
+        };
+        if let Err(errno) = enter(fd) {
+            return (Err(errno), Afterwards::Stay);
+        }
+        failpoint::pass("netns.entered").ok();
+        let done = work();
+        let afterwards = if enter(home).is_ok() { Afterwards::Stay } else { Afterwards::End };
+        (Ok(done), afterwards)
+    })
+}
+
+fn enter(fd: &OwnedFd) -> rustix::io::Result<()> {
+    move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))
 }

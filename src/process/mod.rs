@@ -2,6 +2,7 @@
 //!
 //! Must not know what the process is for.
 
+pub mod crew;
 pub mod dates;
 pub mod exit;
 pub mod failpoint;

@@ -217,8 +217,9 @@ impl Pod {
         format!("/run/netns/{}", self.name)
     }
 
-    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        Netns::open(Path::new(&self.path())).expect("a namespace").run(work).expect("entered")
+    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let netns = Netns::open(Path::new(&self.path())).expect("a namespace");
+        netns.visit(work).expect("begun").wait().expect("entered")
     }
 
     /// What the pod sends its packets with. It stays in the pod, whoever uses it.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::manifests::{CIDR4, CIDR6, node_config, node_config_spec};
 use crate::support::waiting::{PATIENCE, wait_for, wait_or};
 use crate::{agent_of, condition, rss_kib, wait_condition};

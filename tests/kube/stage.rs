@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::machine::Machine;
 use crate::support::plugin::Cni;
 use crate::support::pod;

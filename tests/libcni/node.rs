@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::support::agent::Agent;
 use crate::support::assets::assets;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::machine::Machine;
 use crate::support::outcome::Attached;
 use crate::support::pod::Pod;

@@ -16,6 +16,7 @@ use super::support::host::Host;
 use super::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use super::support::pod::Pod;
 use super::support::waiting::{PATIENCE, wait_for};
+use crate::support::inside::Inside as _;
 
 /// The node's addresses on the way to the outside.
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8:9::1"];

@@ -23,6 +23,7 @@ use rustix::net::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::cluster::{Probe, Protocol};
+use crate::support::inside::Inside as _;
 
 /// Where everybody listens.
 pub const PORTS: [u16; 2] = [80, 81];

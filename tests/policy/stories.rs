@@ -21,6 +21,7 @@ use super::streams::{Place, Streams, WAYS, Way};
 use super::support::host::{HOST4, HOST6, Host};
 use super::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use super::support::waiting::wait_for;
+use crate::support::inside::Inside as _;
 
 /// Everybody of a namespace.
 pub fn all_of(namespace: &str) -> Value {

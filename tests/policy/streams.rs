@@ -12,6 +12,7 @@ use std::time::Duration;
 use flock::kernel::netns::Netns;
 
 use super::support::waiting::wait_for;
+use crate::support::inside::Inside as _;
 
 /// Time between two numbers.
 const PACE: Duration = Duration::from_millis(2);

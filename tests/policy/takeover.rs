@@ -15,6 +15,7 @@ use super::stories::{all_of, lets_in};
 use super::streams::{Place, Streams, Way};
 use super::support::host::Host;
 use super::support::waiting::wait_for;
+use crate::support::inside::Inside as _;
 
 /// The table as the Go flock writes it, of the policy that lets only y/a in to x/a.
 fn former(neighbours: &Neighbours<'_>) -> String {

@@ -14,6 +14,7 @@ use crate::routes::announced;
 use crate::support::agent::Agent;
 use crate::support::host::{Host, host_addresses};
 use crate::support::http::{Conn, Request};
+use crate::support::inside::Inside as _;
 use crate::support::manifests::{CIDR4, CIDR6};
 use crate::support::programs::{FLOCK_AGENT, put_script};
 use crate::support::waiting::{wait_for, wait_or};

@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::inside::Inside as _;
 use crate::support::pod::Pod;
 use crate::support::programs::succeed;
 use crate::support::waiting::{PATIENCE, wait_for};
@@ -542,7 +543,8 @@ fn only_another_network_namespace_can_be_opened_as_a_pods() {
     assert!(matches!(open(&host.path("/run/fifo")), NetnsError::NotANamespace(_)), "and it did not block");
     // A namespace of another kind opens, and lets nobody in.
     let other = netns(Path::new("/proc/self/ns/uts"));
-    assert!(matches!(other.run(|| panic!("must not run")), Err(NetnsError::NotANamespace(_))));
+    let visit = other.visit(|| panic!("must not run")).expect("begun");
+    assert!(matches!(visit.wait(), Err(NetnsError::NotANamespace(_))));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::kernel::lease;
 use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::inside::Inside as _;
 use crate::support::programs::succeed;
 use crate::support::waiting::{PATIENCE, wait_for};
 

@@ -11,6 +11,7 @@ use model::ruleset::Ruleset;
 
 use crate::ruleset_text::carry_out;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::waiting::PATIENCE;
 
 /// Addresses, IPv4 and IPv6 each.

@@ -24,6 +24,7 @@ use serde_json::Value as Value_;
 
 use crate::support::dice::Dice;
 use crate::support::host::{HOST4, Host};
+use crate::support::inside::Inside as _;
 use crate::support::waiting::PATIENCE;
 
 const INET: TableKey = TableKey { family: TableFamily::Inet, name: "flock" };

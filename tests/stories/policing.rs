@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::support::agent::Agent;
 use crate::support::failpoints::{Passed, passes};
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use crate::support::outcome::Attached;
 use crate::support::pod::Pod;

@@ -9,6 +9,7 @@ use flock::kernel::netns::Netns;
 use model::nodeconfig::parse;
 
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::outcome::Attached;
 use crate::support::page;
 use crate::support::pod::Pod;

@@ -12,6 +12,7 @@ use model::ruleset::text::Text;
 use model::ruleset::{Field, Op, Ruleset, Statement, Value};
 
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::waiting::PATIENCE;
 
 #[path = "../../src/model/ruleset/examples.rs"]

@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::masquerade::{in_pod, nets, wire, wire_pod};
 use crate::ruleset_text::carry_out;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
 use crate::support::probe::{Echo, Probe};
 use crate::support::waiting::{PATIENCE, wait_for};

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::assets::assets;
 use super::host::Host;
 use super::programs::succeed;
+use crate::support::inside::Inside as _;
 
 const LOOPBACK: &str = "127.0.0.1";
 const ADMIN: &str = "admin-token";

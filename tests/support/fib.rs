@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::host::Host;
 use super::waiting::PATIENCE;
+use crate::support::inside::Inside as _;
 
 /// Destinations, each with its ways: the addresses of next hops, or `dev LINK`, or a type such as `unreachable`.
 pub type Routes = BTreeMap<String, BTreeSet<String>>;

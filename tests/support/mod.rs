@@ -22,6 +22,7 @@ pub mod fingerprint;
 pub mod host;
 pub mod http;
 pub mod https;
+pub mod inside;
 pub mod log;
 pub mod machine;
 pub mod manifests;

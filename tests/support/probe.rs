@@ -14,6 +14,7 @@ use flock::kernel::netns::Netns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::waiting::wait_or;
+use crate::support::inside::Inside as _;
 
 /// Where packets are answered.
 const PORT: u16 = 7777;

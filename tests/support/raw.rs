@@ -11,6 +11,7 @@ use flock::kernel::netns::Netns;
 use super::pod::Pod;
 use super::programs::succeed;
 use super::waiting::PATIENCE;
+use crate::support::inside::Inside as _;
 
 /// The port to which [`Pod::speaks_as`] sends.
 pub const PORT: u16 = 7070;

@@ -18,7 +18,7 @@ use crate::agent::ledger::claim::{Begun, Claim};
 use crate::agent::node::state::View;
 use crate::agent::policing::handle::Admitted;
 use crate::agent::verbs::takedown::{TakenDown, Unless};
-use crate::agent::verbs::wire::{unwire, wire};
+use crate::agent::verbs::wire::{Sandbox, unwire, wire};
 use crate::agent::verbs::{Trace, Verbs, key, named, receive};
 use crate::kernel::netns::Netns;
 use crate::kube::objects::Pod;
@@ -81,6 +81,7 @@ impl Verbs {
         self.claims.allow(alone, &wanted.anycast, pod.as_ref()).map_err(at(Step::Intent))?;
         self.meters.step(Step::Intent, began);
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
+        let mut sandbox = Sandbox::enter(netns, call.deadline).map_err(|e| at(Step::Wire)(e.into()))?;
 
         let new = NewLease {
             attachment: attachment.clone(),
@@ -135,7 +136,7 @@ impl Verbs {
         self.meters.step(Step::Reserve, began);
         tell((&attachment, trace.pod.as_ref()), &warnings);
         trace.addresses = claim.lease().iter().flat_map(|lease| lease.addresses()).collect();
-        let wired = self.wire_and_commit(call, &mut claim, &wanted.addresses, &netns);
+        let wired = self.wire_and_commit(call, &mut claim, &wanted.addresses, &mut sandbox);
         trace.quarantined = matches!(wired, Ok(Admitted::Quarantined));
         let lease = claim.lease().cloned();
         trace.addresses = lease.iter().flat_map(Lease::addresses).collect();
@@ -181,11 +182,11 @@ impl Verbs {
         call: &Call<'_>,
         claim: &mut Claim,
         wanted: &ipam::Request,
-        netns: &Netns,
+        sandbox: &mut Sandbox,
     ) -> Result<Admitted, Fault> {
         Step::Wire.begin();
         let began = Instant::now();
-        let (host_index, admitted) = self.wire(claim, wanted, netns, call.deadline)?;
+        let (host_index, admitted) = self.wire(claim, wanted, sandbox, call.deadline)?;
         claim.lease().into_iter().for_each(|lease| self.proxy_for(lease, call.deadline));
         self.meters.step(Step::Wire, began);
         Step::Commit.begin();
@@ -205,7 +206,7 @@ impl Verbs {
         &self,
         claim: &mut Claim,
         wanted: &ipam::Request,
-        netns: &Netns,
+        sandbox: &mut Sandbox,
         deadline: Instant,
     ) -> Result<(u32, Admitted), Fault> {
         let reserve = |cause: Cause| Fault { step: Step::Reserve, cause };
@@ -214,7 +215,7 @@ impl Verbs {
             let attachment = claim.attachment().clone();
             let lease = claim.lease().ok_or_else(|| reserve(Cause::Unknown(attachment.clone())))?;
             let admission = self.police.admit(lease, deadline).map_err(|cause| Fault { step: Step::Wire, cause })?;
-            match wire(lease, netns, admission, &self.remover, deadline) {
+            match wire(lease, sandbox, admission, &self.remover, deadline) {
                 Err(Fault { step, cause: Cause::AddressTaken(ip, error) }) if wanted.fixed.contains(&ip) => {
                     return Err(Fault { step, cause: Cause::NamedTaken(ip, error) });
                 }

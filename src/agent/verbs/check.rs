@@ -67,7 +67,7 @@ fn host_end(lease: &Lease, deadline: Instant) -> Result<(), Cause> {
 
 fn pod_end(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause> {
     let ifname = lease.attachment.ifname.as_str();
-    let mut conn = netns.run(|| Conn::open(deadline))??;
+    let mut conn = netns.visit(move || Conn::open(deadline))?.wait()??;
     let Some(link) = conn.link_named(ifname)? else {
         return Err(Cause::Differs(format!("the pod has no interface {ifname}")));
     };

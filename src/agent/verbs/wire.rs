@@ -8,24 +8,57 @@ use std::time::Instant;
 use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::observe;
 use crate::agent::policing::handle::{Admission, Admitted};
+use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::link::Pair;
 use crate::kernel::netlink::removal::LinkRemover;
-use crate::kernel::netns::Netns;
+use crate::kernel::netns::{Netns, NetnsError, Visit};
 use crate::kernel::sysctl::{self, SysctlError};
 use model::addr::{Attachment, Family, IfName};
 use model::lease::Lease;
 use model::observed::Observed;
 use model::plan::{self, Change, Wiring};
 
-/// Makes the link that `lease` asks for, its pod end in `netns`, as soon as its pod is admitted. When it returns, the first packet
+/// The namespace of a pod that is to be attached, and the one visit to it: the socket that is opened there stays there.
+#[derive(Debug)]
+pub struct Sandbox {
+    netns: Netns,
+    visit: Option<Visit<Result<Conn, NetlinkError>>>,
+}
+
+impl Sandbox {
+    /// Begins the visit, which goes on beside what an ADD does before it needs the pod.
+    ///
+    /// # Errors
+    /// [`NetnsError::Enter`].
+    pub fn enter(netns: Netns, deadline: Instant) -> Result<Sandbox, NetnsError> {
+        let visit = Some(netns.visit(move || Conn::open(deadline))?);
+        Ok(Sandbox { netns, visit })
+    }
+
+    fn conn(&mut self, deadline: Instant) -> Result<Conn, Cause> {
+        let visit = match self.visit.take() {
+            Some(visit) => visit,
+            // The pod's link was made before, with an address that proved to be somebody's.
+            None => self.netns.visit(move || Conn::open(deadline))?,
+        };
+        Ok(visit.wait()??)
+    }
+
+    fn enable_ipv6(&self, link: &IfName) -> Result<bool, Cause> {
+        let key = format!("ipv6/conf/{link}/disable_ipv6");
+        Ok(self.netns.visit(move || sysctl::ensure(&key, "0"))?.wait()??)
+    }
+}
+
+/// Makes the link that `lease` asks for, its pod end in `sandbox`, as soon as its pod is admitted. When it returns, the first packet
 /// works. Returns the index of the host end, and as what the pod was admitted.
 ///
 /// # Errors
 /// Part of it may stand; [`unwire`] removes it. [`Cause::AddressTaken`] when somebody has a route to one of its addresses.
 pub fn wire(
     lease: &Lease,
-    netns: &Netns,
+    sandbox: &mut Sandbox,
     admission: Admission,
     remover: &LinkRemover,
     deadline: Instant,
@@ -33,22 +66,23 @@ pub fn wire(
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let wiring = plan::wiring(lease);
     let mut host = Conn::open(deadline).map_err(|e| fail(e.into()))?;
-    // One visit to the namespace: the socket that is opened there stays there.
-    let visit = netns.run(|| (Conn::open(deadline), ipv6_is_off_by_default()));
-    let (pod, pod_ipv6_off) = visit.map_err(|e| fail(e.into()))?;
-    let mut pod = pod.map_err(|e| fail(e.into()))?;
+    let mut pod = sandbox.conn(deadline).map_err(fail)?;
     // All that came before needs no link, and goes on beside what has to be in force before there is one.
     let admitted = admission.wait().map_err(fail)?;
 
-    let pair = create(&mut host, &wiring, netns, remover, deadline).map_err(fail)?;
+    let pair = create(&mut host, &wiring, &sandbox.netns, remover, deadline).map_err(fail)?;
     let name = wiring.host_link.as_str();
     set_ipv6(name, wiring.host.iter(), &pair.settings6).map_err(|e| fail(e.into()))?;
     host.apply(pair.host, name, &wiring.host).map_err(|e| fail(e.into()))?;
-    // Hosts that switch IPv6 off by default do so for both ends, since namespaces may inherit it. This pod is to have it.
-    if lease.ipv6.is_some() && pod_ipv6_off.map_err(|e| fail(e.into()))? {
-        netns.run(|| enable_ipv6(&wiring.ifname)).map_err(|e| fail(e.into()))?.map_err(|e| fail(e.into()))?;
+    let name = wiring.ifname.as_str();
+    match pod.apply(pair.pod, name, &wiring.pod) {
+        // Hosts that switch IPv6 off by default do so for both ends, since namespaces may inherit it. This pod is to have it.
+        Err(refused) if refused.error.is_switched_off() && lease.ipv6.is_some() => {
+            sandbox.enable_ipv6(&wiring.ifname).map_err(fail)?;
+            pod.apply(pair.pod, name, &wiring.pod).map_err(|e| fail(e.into()))?;
+        }
+        applied => applied.map_err(|e| fail(e.into()))?,
     }
-    pod.apply(pair.pod, wiring.ifname.as_str(), &wiring.pod).map_err(|e| fail(e.into()))?;
     // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
     host.wait_until_operational(pair.host, name).map_err(|e| fail(e.into()))?;
     for ip in lease.all_addresses().filter(IpAddr::is_ipv6) {
@@ -97,14 +131,6 @@ fn set_ipv6<'a>(link: &str, changes: impl Iterator<Item = &'a Change>, shown: &[
         }
     }
     Ok(())
-}
-
-fn ipv6_is_off_by_default() -> Result<bool, SysctlError> {
-    Ok(sysctl::get("ipv6/conf/default/disable_ipv6")?.as_deref() == Some("1"))
-}
-
-fn enable_ipv6(link: &IfName) -> Result<bool, SysctlError> {
-    sysctl::ensure(&format!("ipv6/conf/{link}/disable_ipv6"), "0")
 }
 
 fn create(

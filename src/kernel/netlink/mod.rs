@@ -7,6 +7,7 @@ pub mod apply;
 pub mod changes;
 pub mod conn;
 pub mod foreign;
+pub(in crate::kernel) mod hearing;
 pub mod link;
 pub(in crate::kernel) mod message;
 pub mod nexthop;
@@ -111,6 +112,11 @@ impl NetlinkError {
             errno,
             Some(Errno::INTR | Errno::AGAIN | Errno::NOMEM | Errno::BUSY | Errno::NFILE | Errno::MFILE | Errno::NOBUFS)
         )
+    }
+
+    /// IPv6 is switched off for the link that was to have an address or a route of it.
+    pub fn is_switched_off(&self) -> bool {
+        self.errno() == Some(Errno::ACCESS)
     }
 
     /// A value in the request cannot be.

@@ -16,6 +16,7 @@ use model::addr::Family;
 use model::forwarding::{Fate, Link, PORTS};
 
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::machine::Machine;
 use crate::support::waiting::PATIENCE;
 

@@ -9,6 +9,7 @@ use rustix::net::sockopt::{set_ipv6_multicast_hops, set_ipv6_unicast_hops};
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, bind, ipproto, sendto, socket};
 
 use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::inside::Inside as _;
 use crate::support::manifests::{CIDR4, CIDR6, node_config};
 use crate::support::programs::succeed;
 use crate::support::waiting::wait_for;
