@@ -29,12 +29,12 @@ use crate::agent::watched::{Heard, Watched};
 use crate::bird::sessions::Session;
 use crate::kube::expiry::date;
 use crate::record::boot_clock;
-use crate::rpc::message::{Answer, Query, Request, Response, Whose};
+use crate::rpc::message::{Answer, Query, Response, Whose};
 use crate::rpc::report::{
     Condition, ConfigInForce, Credential, Failure, Family, Host, MetricsPage, NodeReport, OtherNode, Peer, Policy,
     Rounds, Routing, Watch, WhoseReport,
 };
-use crate::rpc::server::{Call, Handler};
+use crate::rpc::server::{Answered, Call, Handler};
 use cni::error::Code;
 use model::ipam::FamilyCounts;
 use model::peers::Peer as NodePeer;
@@ -97,7 +97,7 @@ impl<H> Answering<H> {
 }
 
 impl<H: Handler> Handler for Answering<H> {
-    fn handle(&self, call: &Call<'_>) -> Response {
+    fn handle(&self, call: &Call<'_>) -> Answered {
         self.handler.handle(call)
     }
 
@@ -109,10 +109,6 @@ impl<H: Handler> Handler for Answering<H> {
             Query::Metrics => told_or_not(&MetricsPage { text: self.metrics.page() }),
             Query::Passage(_) => self.handler.answer(query, deadline),
         }
-    }
-
-    fn undelivered(&self, request: &Request, answer: &Response) {
-        self.handler.undelivered(request, answer);
     }
 }
 

@@ -1,9 +1,11 @@
 //! The agent's side: accepts, reads one request per connection, asks the handlers in force, writes the answer.
 //!
-//! Each connection has a thread, and the gate bounds their number: when all are busy, callers wait in the socket's backlog.
-//! [`Door::keep_bound`] keeps the socket at its path. A server that stops accepts no more and waits for the requests in service.
-//! Must not know what the verbs do.
+//! One thread leads: it waits for the next caller, hands the lead to another thread, and serves the caller itself, so that no
+//! request waits for a thread to wake. So each connection has a thread, and the gate bounds their number: when all are busy,
+//! callers wait in the socket's backlog. [`Door::keep_bound`] keeps the socket at its path. A server that stops accepts no more and
+//! waits for the requests in service. Must not know what the verbs do.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -12,12 +14,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
+use crate::process::crew::{Afterwards, Crew};
 use crate::process::failpoint;
 use crate::process::lock::{Held, Lock};
 use crate::process::progress::Progress;
@@ -39,6 +42,9 @@ pub const MAX_CONNECTIONS: usize = 384;
 /// Length in bytes up to which a request is read into memory without waiting for a place. A usual one has two or three thousand.
 pub const SMALL_REQUEST: usize = 64 * 1024;
 
+/// Threads that stay when there is nothing to serve.
+const THREADS_AT_REST: usize = 8;
+
 /// Longest text of a refusal, in bytes.
 const REFUSAL_MAX: usize = 256;
 
@@ -49,16 +55,45 @@ const LISTENERS: usize = 8;
 const ANSWER_DEPARTURE: Duration = Duration::from_secs(5);
 
 /// One request on its way.
-#[derive(Debug)]
 pub struct Call<'a> {
     /// The request of the caller.
     pub request: &'a Request,
     /// Deadline for the answer.
     pub deadline: Instant,
     stream: &'a UnixStream,
+    notify: &'a Notify,
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("request", self.request).field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+/// A call that has been answered, which [`Call::answer`] alone does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    delivered: bool,
+}
+
+impl Answered {
+    /// The answer has left. Where it has not, the caller does not know what has become of its request.
+    pub fn is_delivered(self) -> bool {
+        self.delivered
+    }
 }
 
 impl Call<'_> {
+    /// Answers. What need not be done before its caller goes on can be done afterwards.
+    pub fn answer(&self, response: &Response) -> Answered {
+        let sent = send(self.stream, response);
+        let delivered = sent.is_ok();
+        if let Err(error) = sent {
+            (self.notify)(Notice::Answer(error));
+        }
+        Answered { delivered }
+    }
+
     /// Whether the caller has closed its connection, so that nobody will read the answer.
     pub fn caller_gone(&self) -> bool {
         let mut fds = [PollFd::new(self.stream, PollFlags::empty())];
@@ -70,14 +105,11 @@ impl Call<'_> {
 
 /// The handlers of requests. [`Server::swap`] puts others in force while the server runs.
 pub trait Handler: Send + Sync {
-    /// The answer to one request, by its deadline.
-    fn handle(&self, call: &Call<'_>) -> Response;
+    /// Answers one request, by its deadline.
+    fn handle(&self, call: &Call<'_>) -> Answered;
 
     /// The answer to an operator's question, by this deadline.
     fn answer(&self, query: &Query, deadline: Instant) -> Response;
-
-    /// Called when the answer could not be delivered: the caller does not know that the request succeeded.
-    fn undelivered(&self, request: &Request, answer: &Response);
 }
 
 /// The handlers of an agent that can do nothing yet: ADD and STATUS say so, and a pod that was never added can be torn
@@ -86,8 +118,8 @@ pub trait Handler: Send + Sync {
 pub struct Unready;
 
 impl Handler for Unready {
-    fn handle(&self, call: &Call<'_>) -> Response {
-        match call.request.op {
+    fn handle(&self, call: &Call<'_>) -> Answered {
+        call.answer(&match call.request.op {
             Verb::Add => {
                 Response::failed(Code::TryAgainLater.number(), "flock-agent is not ready", "it has just started")
             }
@@ -95,14 +127,12 @@ impl Handler for Unready {
                 Response::failed(Code::NotAvailable.number(), "flock-agent is not ready", "it has just started")
             }
             Verb::Del | Verb::Check | Verb::Gc => Response::done(),
-        }
+        })
     }
 
     fn answer(&self, _: &Query, _: Instant) -> Response {
         Response::failed(Code::NotAvailable.number(), "flock-agent is not ready", "it has just started")
     }
-
-    fn undelivered(&self, _: &Request, _: &Response) {}
 }
 
 /// Limits of a server. [`Limits::default`] is what the agent uses.
@@ -148,11 +178,13 @@ pub type Notify = Arc<dyn Fn(Notice) + Send + Sync>;
 /// A running server.
 pub struct Server {
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
+    /// Tells when nobody leads any more.
+    led: Receiver<Infallible>,
 }
 
 struct Shared {
     handler: Lock<Arc<dyn Handler>>,
+    crew: Crew,
     gate: Gate,
     path: PathBuf,
     entrance: Lock<Entrance>,
@@ -180,11 +212,12 @@ impl Server {
     /// Serves the connections of `listener` with `handler`.
     ///
     /// # Errors
-    /// The accepting thread could not be started.
+    /// The first thread could not be started.
     pub fn start(listener: Listener, handler: Arc<dyn Handler>, limits: Limits, notify: Notify) -> io::Result<Server> {
         let Listener { listener, path, standing } = listener;
         let shared = Arc::new(Shared {
             handler: Lock::new(handler),
+            crew: Crew::new("conn", THREADS_AT_REST),
             gate: Gate::default(),
             path,
             entrance: Lock::new(Entrance { listeners: vec![Arc::new(listener)], standing }),
@@ -194,12 +227,12 @@ impl Server {
             notify,
             own_uid: rustix::process::geteuid().as_raw(),
         });
-        let theirs = shared.clone();
-        let accepting = thread::Builder::new().name("accept".into()).spawn(move || accept(&theirs))?;
-        Ok(Server { shared, accepting: Some(accepting) })
+        let (alive, led) = channel();
+        Lead { shared: shared.clone(), alive }.hand_over()?;
+        Ok(Server { shared, led })
     }
 
-    /// The progress of the accepting thread, which is at rest while it waits for callers and at work while it waits for room.
+    /// The progress of the thread that leads, which is at rest while it waits for callers and at work while it waits for room.
     pub fn progress(&self) -> Progress {
         self.shared.progress.clone()
     }
@@ -223,12 +256,11 @@ impl Server {
     ///
     /// Callers in the backlog of a socket of the service manager wait there for the next agent; others see the end of their
     /// connection and try again.
-    pub fn stop(mut self, deadline: Instant) -> usize {
+    pub fn stop(self, deadline: Instant) -> usize {
         self.shared.gate.close();
         self.shared.wake();
-        if let Some(accepting) = self.accepting.take() {
-            accepting.join().ok();
-        }
+        // Nothing is ever sent: it ends with the last sender.
+        self.led.recv().ok();
         let standing = self.shared.entrance().standing;
         self.shared.leave_path(standing);
         self.shared.gate.drained(deadline)
@@ -240,7 +272,7 @@ impl Shared {
         self.entrance.lock()
     }
 
-    /// Makes the accepting thread look at what has changed.
+    /// Makes the thread that leads look at what has changed.
     fn wake(&self) {
         // Writing 1 to an eventfd fails only when its counter is full, and then it wakes all the same.
         rustix::io::write(&self.wake, &1u64.to_ne_bytes()).ok();
@@ -343,28 +375,52 @@ fn is_called(listener: &UnixListener) -> bool {
     poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
 
-fn accept(shared: &Arc<Shared>) {
-    // Room is made only when a caller is there, and no caller is taken out of the backlog before there is room.
-    while let Some(listeners) = await_caller(shared) {
-        if !shared.gate.enter(shared.limits.connections) {
-            return;
-        }
-        let Some(stream) = listeners.iter().find_map(|listener| next(listener, shared)) else {
-            shared.gate.leave();
-            continue;
-        };
-        let stream = Arc::new(stream);
-        shared.gate.arrives(&stream);
-        let (theirs, caller) = (shared.clone(), stream.clone());
-        let spawned = thread::Builder::new().name("conn".into()).spawn(move || {
-            serve(&caller, &theirs);
-            theirs.gate.arrived(&caller);
-            theirs.gate.leave();
-        });
-        if let Err(error) = spawned {
-            shared.gate.arrived(&stream);
-            shared.gate.leave();
-            (shared.notify)(Notice::Accept(error));
+/// The lead: the right to take callers out of the backlog, which one thread has at a time.
+struct Lead {
+    shared: Arc<Shared>,
+    /// Goes when the lead ends.
+    alive: Sender<Infallible>,
+}
+
+impl Lead {
+    /// Gives the lead to a thread of its own.
+    fn hand_over(self) -> io::Result<()> {
+        let crew = self.shared.crew.clone();
+        crew.begin(move || {
+            self.take();
+            Afterwards::Stay
+        })
+    }
+
+    /// Takes the next caller, hands the lead over and serves.
+    fn take(self) {
+        // Room is made only when a caller is there, and no caller is taken out of the backlog before there is room.
+        while let Some(listeners) = await_caller(&self.shared) {
+            let shared = self.shared.clone();
+            if !shared.gate.enter(shared.limits.connections) {
+                return;
+            }
+            let Some(stream) = listeners.iter().find_map(|listener| next(listener, &shared)) else {
+                shared.gate.leave();
+                continue;
+            };
+            let stream = Arc::new(stream);
+            shared.gate.arrives(&stream);
+            let next = Lead { shared: self.shared.clone(), alive: self.alive.clone() };
+            match next.hand_over() {
+                Ok(()) => {
+                    // Whoever stops the server waits for those who lead, and not here for those who serve.
+                    drop(self);
+                    serve(&stream, &shared);
+                    shared.gate.arrived(&stream);
+                    return shared.gate.leave();
+                }
+                Err(error) => {
+                    shared.gate.arrived(&stream);
+                    shared.gate.leave();
+                    (shared.notify)(Notice::Accept(error));
+                }
+            }
         }
     }
 }
@@ -396,7 +452,8 @@ fn await_caller(shared: &Shared) -> Option<Vec<Arc<UnixListener>>> {
 /// The next connection, if there is one.
 fn next(listener: &UnixListener, shared: &Shared) -> Option<UnixStream> {
     match listener.accept() {
-        Ok((stream, _)) => stream.set_nonblocking(false).map(|()| stream).ok(),
+        // It does not take over that the listener does not block (accept(2)).
+        Ok((stream, _)) => Some(stream),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         Err(error) => {
             (shared.notify)(Notice::Accept(error));
@@ -431,7 +488,7 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Ok(line) => Incoming::read(&line),
         Err(FrameError::TooLong) => {
             let refusal = Response::failed(Code::Decode.number(), "request refused", FrameError::TooLong.to_string());
-            answer(stream, &refusal).ok();
+            send(stream, &refusal).ok();
             return (shared.notify)(Notice::Request(FrameError::TooLong));
         }
         Err(error) => return (shared.notify)(Notice::Request(error)),
@@ -441,33 +498,27 @@ fn serve(stream: &UnixStream, shared: &Shared) {
         Ok(Incoming::Query(query)) => {
             let handler = shared.handler.lock().clone();
             let response = handler.answer(&query, Instant::now() + agent_share(QUERY_LIMIT));
-            return answer(stream, &response).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
+            return send(stream, &response).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
         }
         Err(error) => {
             // The text can repeat what the caller wrote, and that can be long.
             let why = Excerpt::line(&format!("no request of flock: {error}"), REFUSAL_MAX);
             let refusal = Response::not_understood(Code::Decode.number(), why);
-            answer(stream, &refusal).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
+            send(stream, &refusal).unwrap_or_else(|error| (shared.notify)(Notice::Answer(error)));
             return;
         }
     };
     let handler = shared.handler.lock().clone();
     failpoint::pass("rpc.read").ok();
     let deadline = Instant::now() + time_for(&request, boot_clock::now_ms());
-    let call = Call { request: &request, deadline, stream };
+    let call = Call { request: &request, deadline, stream, notify: &shared.notify };
     // The request waited in the backlog, or while the agent was restarted, and its plugin gave up or was killed. Nobody would learn
     // what is done now: an ADD would have to be taken back, and a DEL is not lost, since a plugin that gives up has noted it on
     // disk, and the runtime repeats a DEL whose plugin was killed.
     if call.caller_gone() {
         return (shared.notify)(Notice::Abandoned(request.op));
     }
-    let response = handler.handle(&call);
-    if let Err(error) = answer(stream, &response) {
-        (shared.notify)(Notice::Answer(error));
-        if response.error.is_none() {
-            handler.undelivered(&request, &response);
-        }
-    }
+    handler.handle(&call);
 }
 
 /// How long the agent may work on a request, at `now` of the boot clock. What its caller has left counts from when it was sent, so
@@ -481,7 +532,7 @@ fn time_for(request: &Request, now: u64) -> Duration {
     agent_share(Duration::from_millis(left).saturating_sub(waited)).min(own)
 }
 
-fn answer(stream: &UnixStream, response: &Response) -> Result<(), FrameError> {
+fn send(stream: &UnixStream, response: &Response) -> Result<(), FrameError> {
     let line = encode(response)
         .or_else(|_| encode(&Response::failed(Code::Internal.number(), "the answer cannot be encoded", "")));
     failpoint::pass("rpc.answer").map_err(FrameError::Io)?;

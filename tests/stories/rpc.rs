@@ -19,7 +19,7 @@ use flock::rpc::client::{CallError, ask, call};
 use flock::rpc::gate::LARGE_REQUESTS;
 use flock::rpc::listener::{BindError, Listener};
 use flock::rpc::message::{Explanation, Passage, Query, QueryOp, Request, Response, encode};
-use flock::rpc::server::{Call, Handler, Limits, Notice, Server, Unready};
+use flock::rpc::server::{Answered, Call, Handler, Limits, Notice, Server, Unready};
 use flock::rpc::{FRAME_MAX, agent_limit, connect_limit, plugin_limit};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};
@@ -255,32 +255,32 @@ fn answers(name: &'static str) -> (Arc<Answers>, Controls) {
 }
 
 impl Handler for Answers {
-    fn handle(&self, call: &Call<'_>) -> Response {
+    fn handle(&self, call: &Call<'_>) -> Answered {
         if call.request.op == Verb::Add {
             self.begun.send(()).unwrap();
             // Or until the test has ended.
             self.go.lock().unwrap().recv().ok();
             if call.caller_gone() {
-                return Response::failed(11, "caller has gone", "");
+                return call.answer(&Response::failed(11, "caller has gone", ""));
             }
         }
         let raw = |value: Value| serde_json::value::to_raw_value(&value).ok();
-        match call.request.op {
+        let answered = call.answer(&match call.request.op {
             Verb::Del => {
                 Response { result: raw(json!("x".repeat(call.request.path.len() * 1024))), ..Response::done() }
             }
             _ => Response { result: raw(json!(self.name)), ..Response::done() },
+        });
+        if !answered.is_delivered() {
+            self.undelivered.send(call.request.op).unwrap();
         }
+        answered
     }
 
     fn answer(&self, query: &Query, _: Instant) -> Response {
         let Query::Passage(Passage { from, to, .. }) = query else { panic!("nobody asks {query:?}") };
         let explanation = Explanation { passes: true, text: format!("{from} to {to}") };
         Response::told(&explanation).expect("encodes")
-    }
-
-    fn undelivered(&self, request: &Request, _: &Response) {
-        self.undelivered.send(request.op).unwrap();
     }
 }
 
@@ -587,17 +587,15 @@ struct Timed {
 }
 
 impl Handler for Timed {
-    fn handle(&self, call: &Call<'_>) -> Response {
+    fn handle(&self, call: &Call<'_>) -> Answered {
         self.allowed.send(call.deadline.saturating_duration_since(Instant::now())).unwrap();
         self.go.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        Response::done()
+        call.answer(&Response::done())
     }
 
     fn answer(&self, _: &Query, _: Instant) -> Response {
         unreachable!("nobody asks")
     }
-
-    fn undelivered(&self, _: &Request, _: &Response) {}
 }
 
 // covers: FM-Q17

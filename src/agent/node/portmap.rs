@@ -23,8 +23,8 @@ use crate::agent::board::Board;
 use crate::process::log;
 use crate::process::program::{self, ProgramError, RunLimits};
 use crate::process::shutdown::Stop;
-use crate::rpc::message::{Query, Request, Response};
-use crate::rpc::server::{Call, Handler};
+use crate::rpc::message::{Query, Response};
+use crate::rpc::server::{Answered, Call, Handler};
 use cni::conflist::PLUGIN_DIRS;
 use cni::version::Version;
 
@@ -88,17 +88,13 @@ impl<H> Overheard<H> {
 }
 
 impl<H: Handler> Handler for Overheard<H> {
-    fn handle(&self, call: &Call<'_>) -> Response {
+    fn handle(&self, call: &Call<'_>) -> Answered {
         self.search.told(&call.request.path);
         self.handler.handle(call)
     }
 
     fn answer(&self, query: &Query, deadline: Instant) -> Response {
         self.handler.answer(query, deadline)
-    }
-
-    fn undelivered(&self, request: &Request, answer: &Response) {
-        self.handler.undelivered(request, answer);
     }
 }
 

@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::agent::board::Board;
 use crate::agent::events::ignored::Telling;
@@ -41,7 +41,7 @@ use crate::process::log::lasting::Lasting;
 use crate::process::log::line::{Line, Subject};
 use crate::record::notes::Notes;
 use crate::rpc::message::{Query, Request, Response};
-use crate::rpc::server::{Call, Handler};
+use crate::rpc::server::{Answered, Call, Handler};
 use cni::args::{self, PodArgs};
 use cni::error::{Code, Error};
 use cni::netconf::{self, NetConf};
@@ -110,7 +110,7 @@ impl Subject for Trace {
 }
 
 impl Handler for Verbs {
-    fn handle(&self, call: &Call<'_>) -> Response {
+    fn handle(&self, call: &Call<'_>) -> Answered {
         let began = Instant::now();
         let mut trace = Trace::default();
         let done = |()| Response::done();
@@ -131,8 +131,19 @@ impl Handler for Verbs {
             let (attachment, pod) = (trace.attachment.clone(), trace.pod.clone());
             self.history.failed(Failure::new(op, attachment, pod, code, &fault.to_string()));
         }
-        self.log_request(call.request.op, &trace, began, outcome.as_ref().err());
-        outcome.unwrap_or_else(|fault| fault.to_response())
+        let took = began.elapsed();
+        self.meters.called(call.request.op, took, outcome.as_ref().err());
+        let (response, fault) = match outcome {
+            Ok(response) => (response, None),
+            Err(fault) => (fault.to_response(), Some(fault)),
+        };
+        // The runtime waits for the answer, and nobody for the line.
+        let answered = call.answer(&response);
+        self.log_request(call.request.op, &trace, took, fault.as_ref());
+        if !answered.is_delivered() && fault.is_none() && call.request.op == Verb::Add {
+            self.take_back(call.request, &response);
+        }
+        answered
     }
 
     fn answer(&self, query: &Query, deadline: Instant) -> Response {
@@ -141,12 +152,6 @@ impl Handler for Verbs {
             Query::Node | Query::Whose(_) | Query::Round | Query::Metrics => {
                 Response::failed(Code::Internal.number(), "the question is for another part of the agent", "")
             }
-        }
-    }
-
-    fn undelivered(&self, request: &Request, answer: &Response) {
-        if request.op == Verb::Add {
-            self.take_back(request, answer);
         }
     }
 }
@@ -235,8 +240,7 @@ impl Verbs {
     }
 
     /// Writes the one line that tells what became of a request.
-    fn log_request(&self, verb: Verb, trace: &Trace, began: Instant, fault: Option<&Fault>) {
-        self.meters.called(verb, began.elapsed(), fault);
+    fn log_request(&self, verb: Verb, trace: &Trace, took: Duration, fault: Option<&Fault>) {
         if verb == Verb::Status {
             return self.log_status(fault);
         }
@@ -253,7 +257,7 @@ impl Verbs {
             .about(trace)
             .with_some("addr", (!addresses.is_empty()).then(|| addresses.join(",")))
             .with_some("policy", trace.quarantined.then_some("quarantine"))
-            .took(began.elapsed());
+            .took(took);
         match fault {
             Some(fault) => {
                 let error = fault.to_error();

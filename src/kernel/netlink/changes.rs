@@ -4,14 +4,13 @@
 //! Owns a socket that only listens, and says that somebody should look. Must not decide what is wrong, nor keep any state;
 //! removals that flock itself waits for are heard in `removal`.
 
-use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rustix::io::Errno;
 
+use super::hearing::{Hearing, Unheard};
 use super::message::{Object, Outcome, address, messages, number, outcome, text, u32_at};
 use super::read::as_address_of;
 use super::uapi::{
@@ -22,7 +21,6 @@ use super::uapi::{
     RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_NETCONF, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK, RTNLGRP_NEXTHOP,
 };
 use super::{Cause, NetlinkError};
-use crate::process::failpoint;
 use model::addr::{GATEWAY6, POD_LINKS, is_link_local};
 use model::plan::ROUTE_PROTOCOL;
 use model::routes::{ANNOUNCED, MAIN};
@@ -63,8 +61,7 @@ pub enum Announcement {
 
 /// Hears the announcements of the namespace in which it was opened.
 pub struct Announcements {
-    socket: Socket,
-    buffer: Vec<u8>,
+    hearing: Hearing,
 }
 
 impl std::fmt::Debug for Announcements {
@@ -87,22 +84,15 @@ impl Announcements {
         }
         // Without nexthop objects there is nothing to hear of them.
         socket.add_membership(RTNLGRP_NEXTHOP).ok();
-        Ok(Announcements { socket, buffer: vec![0; 32 * 1024] })
+        Ok(Announcements { hearing: Hearing::new(socket, 32 * 1024, "netlink.change") })
     }
 
     /// Waits for the next announcements. None when the socket is of no more use.
     pub fn wait(&mut self) -> Option<Vec<Announcement>> {
-        loop {
-            let mut space = self.buffer.as_mut_slice();
-            let received = self.socket.recv(&mut space, 0);
-            match received.and_then(|length| failpoint::pass("netlink.change").map(|()| length)) {
-                Ok(length) => return Some(changes(self.buffer.get(..length).unwrap_or_default())),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
-                    return Some(vec![Announcement::Lost]);
-                }
-                Err(_) => return None,
-            }
+        match self.hearing.next() {
+            Ok(datagram) => Some(changes(datagram)),
+            Err(Unheard::Lost) => Some(vec![Announcement::Lost]),
+            Err(Unheard::Over) => None,
         }
     }
 }

@@ -4,11 +4,12 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -19,14 +20,21 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_s
 use super::conn::Conn;
 use super::uapi::{AF_UNSPEC, RTM_DELLINK, RTNLGRP_LINK};
 use super::{Cause, NetlinkError};
+use crate::process::crew::{Afterwards, Crew};
 use crate::process::failpoint;
-use crate::process::lock::{Held, Lock};
+use crate::process::lock::{Changed, Held, Lock};
 
 /// `sizeof(nlmsghdr)`; the link index stands four bytes into the `ifinfomsg` behind it.
 const HEADER: usize = 16;
 
 /// Threads that may sit in a removal at once. One more, and the caller sits in the call itself: slower, still correct.
 const MAX_REMOVERS: usize = 256;
+
+/// Threads for removals that stay when there is none to make. Each sits in its call for some 40 ms, so a row of DELs needs several.
+const REMOVERS_AT_REST: usize = 8;
+
+/// Pause after a burst of announcements while nobody waits for any, 5 ms.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Announcements that the kernel keeps for the reader, in bytes of its own reckoning, which counts some 4 KiB for each: those of a
 /// host that loses a thousand links at once. Nothing is taken before it is needed.
@@ -41,12 +49,19 @@ enum Signal {
     Returned(Result<(), NetlinkError>),
 }
 
-type Waiting = Arc<Lock<HashMap<u32, Vec<Sender<Signal>>>>>;
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Who waits for which link.
+    senders: Lock<HashMap<u32, Vec<Sender<Signal>>>>,
+    /// Somebody waits who did not before.
+    begun: Changed,
+}
 
 /// Removes links and knows when they are gone.
 #[derive(Debug, Clone)]
 pub struct LinkRemover {
-    waiting: Waiting,
+    waiting: Arc<Waiting>,
+    crew: Crew,
     removers: Arc<AtomicUsize>,
 }
 
@@ -66,10 +81,10 @@ impl LinkRemover {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail)?;
         enlarge(&socket);
         socket.bind_auto().and_then(|_| socket.add_membership(RTNLGRP_LINK)).map_err(fail)?;
-        let waiting: Waiting = Arc::default();
+        let waiting: Arc<Waiting> = Arc::default();
         let shared = waiting.clone();
         thread::Builder::new().name("link-events".into()).spawn(move || listen(&socket, &shared)).map_err(fail)?;
-        Ok(LinkRemover { waiting, removers: Arc::default() })
+        Ok(LinkRemover { waiting, crew: Crew::new("remove", REMOVERS_AT_REST), removers: Arc::default() })
     }
 
     /// Removes the link `index` and returns as soon as it has left the namespace. The kernel gives no index twice before
@@ -80,6 +95,7 @@ impl LinkRemover {
     pub fn remove(&self, index: u32, deadline: Instant) -> Result<(), NetlinkError> {
         let (sender, signals) = channel();
         self.lock().entry(index).or_default().push(sender.clone());
+        self.waiting.begun.wake_one();
         let outcome = self.remove_and_wait(index, deadline, sender, &signals);
         drop(signals);
         let mut waiting = self.lock();
@@ -105,13 +121,14 @@ impl LinkRemover {
             return Conn::open(deadline)?.delete_link(index);
         }
         let removers = self.removers.clone();
-        let spawned = thread::Builder::new().name(format!("remove-{index}")).spawn(move || {
+        let begun = self.crew.begin(move || {
             let result = Conn::open(deadline).and_then(|mut conn| conn.delete_link(index));
             removers.fetch_sub(1, Ordering::Relaxed);
             // Nobody listens any more when the announcement came first, as it should.
             sender.send(Signal::Returned(result)).ok();
+            Afterwards::Stay
         });
-        if spawned.is_err() {
+        if begun.is_err() {
             self.removers.fetch_sub(1, Ordering::Relaxed);
             return Conn::open(deadline)?.delete_link(index);
         }
@@ -129,7 +146,7 @@ impl LinkRemover {
     }
 
     fn lock(&self) -> Held<'_, HashMap<u32, Vec<Sender<Signal>>>> {
-        self.waiting.lock()
+        self.waiting.senders.lock()
     }
 }
 
@@ -147,18 +164,21 @@ fn enlarge(socket: &Socket) {
 }
 
 fn listen(socket: &Socket, waiting: &Waiting) {
-    let mut buffer = vec![0u8; 32 * 1024];
+    let mut buffer = Vec::with_capacity(32 * 1024);
     // The kernel says once that its queue has overrun, and drops everything until the reader has emptied it. So those who wait
     // look at once, for what was dropped by then, and once more when the queue is dry, for what was dropped meanwhile.
     let mut overrun = false;
+    // There may be more of the present burst.
+    let mut awake = false;
     loop {
-        let mut space = buffer.as_mut_slice();
-        let flags = if overrun { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-        let received = socket.recv(&mut space, flags.bits().cast_signed());
-        match received.and_then(|n| failpoint::pass("netlink.event").map(|()| n)) {
-            Ok(length) => {
-                for index in removed_links(buffer.get(..length).unwrap_or_default()) {
-                    let senders = waiting.lock().remove(&index);
+        buffer.clear();
+        let flags = if awake || overrun { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
+        let received = socket.recv(&mut buffer, flags.bits().cast_signed());
+        match received.and_then(|_| failpoint::pass("netlink.event")) {
+            Ok(()) => {
+                awake = true;
+                for index in removed_links(&buffer) {
+                    let senders = waiting.senders.lock().remove(&index);
                     for sender in senders.into_iter().flatten() {
                         sender.send(Signal::Announced).ok();
                     }
@@ -166,8 +186,13 @@ fn listen(socket: &Socket, waiting: &Waiting) {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                overrun = false;
-                wake_all(waiting);
+                if mem::take(&mut overrun) {
+                    wake_all(waiting);
+                }
+                awake = false;
+                // Links come far more often than anybody waits for the end of one, and each message by itself would wake this thread
+                // at the cost of whoever makes the kernel speak.
+                drop(waiting.begun.wait_while(waiting.senders.lock(), PAUSE, |senders| senders.is_empty()));
             }
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
                 overrun = true;
@@ -180,8 +205,8 @@ fn listen(socket: &Socket, waiting: &Waiting) {
 }
 
 fn wake_all(waiting: &Waiting) {
-    let waiting = waiting.lock();
-    for sender in waiting.values().flatten() {
+    let senders = waiting.senders.lock();
+    for sender in senders.values().flatten() {
         sender.send(Signal::Lost).ok();
     }
 }

@@ -13,8 +13,8 @@ use super::batch::family;
 use super::uapi::*;
 use super::wire::find;
 use super::{Cause, NftError};
+use crate::kernel::netlink::hearing::{Hearing, Unheard};
 use crate::kernel::netlink::message::{messages, text};
-use crate::process::failpoint;
 use model::ruleset::TableKey;
 
 /// Room for announcements, each of which takes about a KiB of the kernel's: a batch of flock's own has thousands.
@@ -22,8 +22,7 @@ const ROOM: usize = 16 * 1024 * 1024;
 
 /// Hears the changes of the packet filter of the namespace in which it was opened.
 pub struct Listener {
-    socket: Socket,
-    buffer: Vec<u8>,
+    hearing: Hearing,
 }
 
 /// What is heard.
@@ -60,25 +59,20 @@ impl Listener {
         // Connected to the kernel, which then refuses what others send to this socket.
         socket.connect(&SocketAddr::new(0, 0)).map_err(fail)?;
         socket.add_membership(NFNLGRP_NFTABLES).map_err(fail)?;
-        Ok(Listener { socket, buffer: vec![0; 64 * 1024] })
+        Ok(Listener { hearing: Hearing::new(socket, 64 * 1024, "nftables.change") })
     }
 
     /// Waits until somebody whose netlink port is not one of `own` has changed some of `tables`, or until announcements were lost.
     /// `None` when the socket is of no more use.
     pub fn wait(&mut self, own: &[u32], tables: &[TableKey]) -> Option<Vec<Heard>> {
         loop {
-            let mut space = self.buffer.as_mut_slice();
-            let received = self.socket.recv(&mut space, 0);
-            match received.and_then(|length| failpoint::pass("nftables.change").map(|()| length)) {
-                Ok(length) => {
-                    let heard = heard(self.buffer.get(..length).unwrap_or_default(), own, tables);
-                    if !heard.is_empty() {
-                        return Some(heard);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Some(vec![Heard::Lost]),
-                Err(_) => return None,
+            let heard = match self.hearing.next() {
+                Ok(datagram) => heard(datagram, own, tables),
+                Err(Unheard::Lost) => vec![Heard::Lost],
+                Err(Unheard::Over) => return None,
+            };
+            if !heard.is_empty() {
+                return Some(heard);
             }
         }
     }
