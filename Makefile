@@ -1,7 +1,6 @@
 # The two commands of a newcomer are `make demo` and `make test`. Everything else is for those who work on flock.
 
-TARGET  := $(shell rustc --print host-tuple 2>/dev/null)
-RELEASE := target/$(TARGET)/release
+RELEASE := target/built/$(shell uname -m)
 # The reference plugins that `make bench` builds from their module.
 REFERENCE := main/ptp main/bridge main/macvlan ipam/host-local
 

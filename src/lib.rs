@@ -17,18 +17,25 @@
 //! `tests/tidy.rs` holds the arrows as data. `docs/architecture.md` says where a change goes.
 
 // The edges.
+#[cfg(feature = "agent")]
 pub mod bird;
+#[cfg(feature = "agent")]
 pub mod kernel;
+#[cfg(feature = "agent")]
 pub mod kube;
 pub mod process;
 pub mod record;
 pub mod rpc;
 
 // The programs.
+#[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "agent")]
 pub mod install;
+#[cfg(feature = "agent")]
 pub mod operator;
 pub mod plugin;
 
 // The command line of all but the last.
+#[cfg(feature = "agent")]
 pub mod cli;

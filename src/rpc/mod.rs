@@ -5,10 +5,13 @@
 
 pub mod client;
 pub mod frame;
+#[cfg(feature = "agent")]
 pub mod gate;
+#[cfg(feature = "agent")]
 pub mod listener;
 pub mod message;
 pub mod report;
+#[cfg(feature = "agent")]
 pub mod server;
 
 use std::time::Duration;

@@ -24,6 +24,7 @@ fn text(path: &str) -> String {
 fn calls_pods_and_repairs_are_counted() {
     let host = Host::new();
     let agent = host.agent().args(&ASKABLE).start();
+    agent.wait_log("metrics are served");
     let before = host.scrape();
     assert_eq!(before.of("flock_node_ready"), 1.0);
     assert_eq!(before.of("flock_cni_requests_total{operation=\"ADD\",code=\"0\"}"), 0.0);

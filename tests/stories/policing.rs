@@ -814,12 +814,15 @@ fn somebody_who_changes_tables_all_the_time_is_answered_now_and_then_and_said_on
     );
     host.write("/run/own.nft", "add table inet theirs\ndelete table inet theirs\n");
     host.start_trace();
+    let began = Instant::now();
     for _ in 0..100 {
         host.run("nft -f /run/race.nft");
         host.run("nft -f /run/own.nft");
     }
     let batches = host.end_trace().lines().filter(|point| *point == "policing/tables.changed").count();
-    assert!((1..=12).contains(&batches), "{batches} answers to 100 changes");
+    // Ten at once, and then one in 20 s.
+    let most = 12 + usize::try_from(began.elapsed().as_secs() / 20).expect("few");
+    assert!((1..=most).contains(&batches), "{batches} answers to 100 changes");
     let said = agent.log().matches("somebody keeps changing flock's tables").count();
     assert_eq!(said, 1, "{}", agent.log());
     trio.assert_closed("meanwhile");
