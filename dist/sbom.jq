@@ -21,6 +21,7 @@
 | [$sums | split("\n")[] | split(" ") | {name: .[0], sha1: .[1], sha256: .[2]}] as $binaries
 | [library("SPDXRef-Rust"; "rust-std"; $rustc; "MIT OR Apache-2.0"),
    library("SPDXRef-Glibc"; "glibc"; $glibc; "LGPL-2.1-or-later"),
+   library("SPDXRef-Musl"; "musl"; $musl; "MIT"),
    library("SPDXRef-Libgcc"; "libgcc"; $gcc; "GPL-3.0-or-later WITH GCC-exception-3.1")] as $toolchain
 | {
     spdxVersion: "SPDX-2.3",

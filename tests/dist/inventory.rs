@@ -10,7 +10,7 @@ use crate::support::programs::succeed;
 use crate::{ARCHES, named, unpacked};
 
 /// What a binary brings beside crates.
-const TOOLCHAIN: [&str; 3] = ["rust-std", "glibc", "libgcc"];
+const TOOLCHAIN: [&str; 4] = ["rust-std", "glibc", "musl", "libgcc"];
 
 /// Crates as `NAME@VERSION`, by what Cargo tells of the tree with these edges.
 fn crates(machine: &str, edges: &str) -> BTreeSet<String> {
