@@ -367,6 +367,7 @@ fn netlink_http_and_serialisation_stay_where_they_belong() {
         [
             "kernel/netlink/changes.rs",
             "kernel/netlink/conn.rs",
+            "kernel/netlink/hearing.rs",
             "kernel/netlink/removal.rs",
             "kernel/nftables/changes.rs",
             "kernel/nftables/socket.rs",

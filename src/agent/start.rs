@@ -64,6 +64,7 @@ use crate::agent::watchdog::Watchdog;
 use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::changes::{Announcement, Announcements};
 use crate::kernel::netlink::removal::LinkRemover;
+use crate::kernel::netns::Visitors;
 use crate::kube::client::KubeError;
 use crate::kube::explained;
 use crate::process::lock::Lock;
@@ -241,7 +242,9 @@ impl Opened {
         let notes = Notes::beside(&self.socket);
         let board = kubernetes.as_ref().map(|of| of.policing.clone()).unwrap_or_default();
         let policed = (wakers.police.clone(), board.clone());
-        let verbs = Verbs::new(ledger.clone(), remover, gate, pods, notes, wakers.routing.clone(), policed.clone());
+        let visitors = Visitors::new().map_err(StartError::Thread)?;
+        let verbs =
+            Verbs::new(ledger.clone(), (remover, visitors), gate, pods, notes, wakers.routing.clone(), policed.clone());
         let elsewhere = kubernetes
             .as_ref()
             .map(|of| elsewhere(node_name.clone(), state.clone(), of.peers.clone(), of.held.clone()));

@@ -4,13 +4,12 @@
 //! come back would program the host from inside a pod. A thread for visits begins each by entering the namespace that is asked
 //! for, and leaves it at the end, so that it keeps no namespace of a pod alive; one that cannot leave ends.
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, LazyLock};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -21,13 +20,6 @@ use crate::process::failpoint;
 
 /// Threads for visits that stay when there is none to make: as many ADDs at once are no rarity.
 const VISITORS_AT_REST: usize = 4;
-
-static VISITORS: LazyLock<Crew> = LazyLock::new(|| Crew::new("netns", VISITORS_AT_REST));
-
-thread_local! {
-    /// Where a thread for visits comes from and rests.
-    static HOME: OnceCell<OwnedFd> = const { OnceCell::new() };
-}
 
 /// The namespace that a thread is in.
 const OWN: &str = "/proc/thread-self/ns/net";
@@ -113,26 +105,56 @@ impl Netns {
         Ok(Netns { fd: Arc::new(fd), path: path.into() })
     }
 
-    /// Begins to run `work` inside the namespace, beside whatever the caller does until it waits for the end.
+    /// The open descriptor, for requests that name a namespace by it.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The threads that visit namespaces. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Visitors {
+    crew: Crew,
+    /// Where they come from and rest.
+    home: Arc<OwnedFd>,
+}
+
+impl Visitors {
+    /// No thread yet. Each will rest in the namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// There is no descriptor to spare, or no `/proc`.
+    pub fn new() -> io::Result<Visitors> {
+        let home = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Visitors { crew: Crew::new("netns", VISITORS_AT_REST), home: Arc::new(home) })
+    }
+
+    /// Begins to run `work` inside `netns`, beside whatever the caller does until it waits for the end.
     ///
     /// # Errors
     /// [`NetnsError::Enter`] when there is no thread for it. `work` does not run then.
-    pub fn visit<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<Visit<T>, NetnsError> {
+    pub fn visit<T: Send + 'static>(
+        &self,
+        netns: &Netns,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Visit<T>, NetnsError> {
         let (tell, outcome) = channel();
-        let fd = self.fd.clone();
-        let begun = VISITORS.begin(move || {
-            let (done, afterwards) = make_visit(&fd, work);
+        let (there, home) = (netns.fd.clone(), self.home.clone());
+        let begun = self.crew.begin(move || {
+            let (done, afterwards) = match enter(&there) {
+                Ok(()) => {
+                    failpoint::pass("netns.entered").ok();
+                    let done = work();
+                    (Ok(done), if enter(&home).is_ok() { Afterwards::Stay } else { Afterwards::End })
+                }
+                Err(errno) => (Err(errno), Afterwards::Stay),
+            };
             // Nobody hears of it who has dropped the visit.
             tell.send(done).ok();
             afterwards
         });
-        begun.map_err(|error| NetnsError::Enter { path: self.path.clone(), error })?;
-        Ok(Visit { path: self.path.clone(), outcome })
-    }
-
-    /// The open descriptor, for requests that name a namespace by it.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        begun.map_err(|error| NetnsError::Enter { path: netns.path.clone(), error })?;
+        Ok(Visit { path: netns.path.clone(), outcome })
     }
 }
 
@@ -156,26 +178,6 @@ impl<T> Visit<T> {
             other => NetnsError::Enter { path: self.path, error: other.into() },
         })
     }
-}
-
-/// Enters, works and comes back. The work is not done where there is no way back, or none in.
-fn make_visit<T>(fd: &OwnedFd, work: impl FnOnce() -> T) -> (rustix::io::Result<T>, Afterwards) {
-    HOME.with(|home| {
-        let home = match home.get() {
-            Some(home) => home,
-            None => match rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(own) => home.get_or_init(|| own),
-                Err(errno) => return (Err(errno), Afterwards::Stay),
-            },
-        };
-        if let Err(errno) = enter(fd) {
-            return (Err(errno), Afterwards::Stay);
-        }
-        failpoint::pass("netns.entered").ok();
-        let done = work();
-        let afterwards = if enter(home).is_ok() { Afterwards::Stay } else { Afterwards::End };
-        (Ok(done), afterwards)
-    })
 }
 
 fn enter(fd: &OwnedFd) -> rustix::io::Result<()> {

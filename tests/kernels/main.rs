@@ -17,6 +17,8 @@
 
 mod boot;
 mod initramfs;
+#[path = "../support/inside.rs"]
+mod inside;
 mod ip;
 mod machine;
 mod node;

@@ -19,6 +19,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::inside::Inside as _;
 use crate::machine::{HOST4, HOST6, has_ipv6, links};
 use crate::ping::Pinger;
 
@@ -217,9 +218,8 @@ impl Pod {
         format!("/run/netns/{}", self.name)
     }
 
-    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let netns = Netns::open(Path::new(&self.path())).expect("a namespace");
-        netns.visit(work).expect("begun").wait().expect("entered")
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        Netns::open(Path::new(&self.path())).expect("a namespace").run(work).expect("entered")
     }
 
     /// What the pod sends its packets with. It stays in the pod, whoever uses it.

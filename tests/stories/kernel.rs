@@ -11,7 +11,7 @@ use flock::kernel::netlink::NetlinkError;
 use flock::kernel::netlink::conn::Conn;
 use flock::kernel::netlink::link::Pair;
 use flock::kernel::netlink::removal::LinkRemover;
-use flock::kernel::netns::{Netns, NetnsError};
+use flock::kernel::netns::{Netns, NetnsError, Visitors};
 use ipnet::IpNet;
 use model::addr::{Attachment, GATEWAY4, GATEWAY6, LinkEnd};
 use model::lease::{Lease, Phase};
@@ -543,7 +543,8 @@ fn only_another_network_namespace_can_be_opened_as_a_pods() {
     assert!(matches!(open(&host.path("/run/fifo")), NetnsError::NotANamespace(_)), "and it did not block");
     // A namespace of another kind opens, and lets nobody in.
     let other = netns(Path::new("/proc/self/ns/uts"));
-    let visit = other.visit(|| panic!("must not run")).expect("begun");
+    let visitors = Visitors::new().expect("a descriptor");
+    let visit = visitors.visit(&other, || panic!("must not run")).expect("begun");
     assert!(matches!(visit.wait(), Err(NetnsError::NotANamespace(_))));
 }
 

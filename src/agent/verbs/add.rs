@@ -81,7 +81,7 @@ impl Verbs {
         self.claims.allow(alone, &wanted.anycast, pod.as_ref()).map_err(at(Step::Intent))?;
         self.meters.step(Step::Intent, began);
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
-        let mut sandbox = Sandbox::enter(netns, call.deadline).map_err(|e| at(Step::Wire)(e.into()))?;
+        let mut sandbox = Sandbox::enter(netns, &self.visitors, call.deadline).map_err(|e| at(Step::Wire)(e.into()))?;
 
         let new = NewLease {
             attachment: attachment.clone(),

@@ -10,7 +10,7 @@ use crate::agent::fault::{Cause, Fault, Step};
 use crate::agent::observe;
 use crate::agent::verbs::{Trace, Verbs, key, pod_of, receive};
 use crate::kernel::netlink::conn::Conn;
-use crate::kernel::netns::Netns;
+use crate::kernel::netns::{Netns, Visitors};
 use crate::rpc::server::Call;
 use cni::result::WireResult;
 use cni::verb::Verb;
@@ -47,9 +47,9 @@ pub fn result(lease: &Lease, netns: &str, prev: &WireResult) -> Result<(), Cause
 ///
 /// # Errors
 /// [`Cause::Differs`] with what is missing or wrong, or why the kernel could not be asked.
-pub fn kernel(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause> {
+pub fn kernel(lease: &Lease, netns: &Netns, visitors: &Visitors, deadline: Instant) -> Result<(), Cause> {
     host_end(lease, deadline)?;
-    pod_end(lease, netns, deadline)
+    pod_end(lease, netns, visitors, deadline)
 }
 
 fn host_end(lease: &Lease, deadline: Instant) -> Result<(), Cause> {
@@ -65,9 +65,9 @@ fn host_end(lease: &Lease, deadline: Instant) -> Result<(), Cause> {
     })
 }
 
-fn pod_end(lease: &Lease, netns: &Netns, deadline: Instant) -> Result<(), Cause> {
+fn pod_end(lease: &Lease, netns: &Netns, visitors: &Visitors, deadline: Instant) -> Result<(), Cause> {
     let ifname = lease.attachment.ifname.as_str();
-    let mut conn = netns.visit(move || Conn::open(deadline))?.wait()??;
+    let mut conn = visitors.visit(netns, move || Conn::open(deadline))?.wait()??;
     let Some(link) = conn.link_named(ifname)? else {
         return Err(Cause::Differs(format!("the pod has no interface {ifname}")));
     };
@@ -101,7 +101,8 @@ impl Verbs {
         trace.found(Some(lease));
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| fail(e.into()))?;
         let began = Instant::now();
-        let compared = result(lease, &request.netns, prev).and_then(|()| kernel(lease, &netns, call.deadline));
+        let compared =
+            result(lease, &request.netns, prev).and_then(|()| kernel(lease, &netns, &self.visitors, call.deadline));
         self.meters.step(Step::Compare, began);
         compared.map_err(fail)
     }

@@ -35,6 +35,7 @@ use crate::agent::policing::state::PolicingState;
 use crate::agent::routing::news::News;
 use crate::agent::verbs::claims::Claims;
 use crate::kernel::netlink::removal::LinkRemover;
+use crate::kernel::netns::Visitors;
 use crate::process::lock::Lock;
 use crate::process::log;
 use crate::process::log::lasting::Lasting;
@@ -55,6 +56,8 @@ use model::lease::{Lease, PodName};
 pub struct Verbs {
     ledger: Ledger,
     remover: LinkRemover,
+    /// Visit the namespaces of pods.
+    visitors: Visitors,
     /// What new pods get, and whether the host is ready for them.
     node: Gate,
     /// The pods of the API server; none without Kubernetes.
@@ -160,7 +163,7 @@ impl Verbs {
     /// Handlers over the agent's parts.
     pub fn new(
         ledger: Ledger,
-        remover: LinkRemover,
+        (remover, visitors): (LinkRemover, Visitors),
         node: Gate,
         pods: Option<Pods>,
         notes: Notes,
@@ -170,6 +173,7 @@ impl Verbs {
         Verbs {
             ledger,
             remover,
+            visitors,
             node,
             pods,
             notes,
@@ -353,7 +357,7 @@ pub(crate) mod tests {
             let notes = Notes::beside(&directory.join("flock.sock"));
             let verbs = Arc::new(Verbs::new(
                 ledger,
-                remover,
+                (remover, Visitors::new().expect("a descriptor")),
                 gate,
                 pods,
                 notes,

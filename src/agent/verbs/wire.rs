@@ -12,7 +12,7 @@ use crate::kernel::netlink::NetlinkError;
 use crate::kernel::netlink::conn::Conn;
 use crate::kernel::netlink::link::Pair;
 use crate::kernel::netlink::removal::LinkRemover;
-use crate::kernel::netns::{Netns, NetnsError, Visit};
+use crate::kernel::netns::{Netns, NetnsError, Visit, Visitors};
 use crate::kernel::sysctl::{self, SysctlError};
 use model::addr::{Attachment, Family, IfName};
 use model::lease::Lease;
@@ -23,6 +23,7 @@ use model::plan::{self, Change, Wiring};
 #[derive(Debug)]
 pub struct Sandbox {
     netns: Netns,
+    visitors: Visitors,
     visit: Option<Visit<Result<Conn, NetlinkError>>>,
 }
 
@@ -31,28 +32,28 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`NetnsError::Enter`].
-    pub fn enter(netns: Netns, deadline: Instant) -> Result<Sandbox, NetnsError> {
-        let visit = Some(netns.visit(move || Conn::open(deadline))?);
-        Ok(Sandbox { netns, visit })
+    pub fn enter(netns: Netns, visitors: &Visitors, deadline: Instant) -> Result<Sandbox, NetnsError> {
+        let visit = Some(visitors.visit(&netns, move || Conn::open(deadline))?);
+        Ok(Sandbox { netns, visitors: visitors.clone(), visit })
     }
 
     fn conn(&mut self, deadline: Instant) -> Result<Conn, Cause> {
         let visit = match self.visit.take() {
             Some(visit) => visit,
             // The pod's link was made before, with an address that proved to be somebody's.
-            None => self.netns.visit(move || Conn::open(deadline))?,
+            None => self.visitors.visit(&self.netns, move || Conn::open(deadline))?,
         };
         Ok(visit.wait()??)
     }
 
     fn enable_ipv6(&self, link: &IfName) -> Result<bool, Cause> {
         let key = format!("ipv6/conf/{link}/disable_ipv6");
-        Ok(self.netns.visit(move || sysctl::ensure(&key, "0"))?.wait()??)
+        Ok(self.visitors.visit(&self.netns, move || sysctl::ensure(&key, "0"))?.wait()??)
     }
 }
 
-/// Makes the link that `lease` asks for, its pod end in `sandbox`, as soon as its pod is admitted. When it returns, the first packet
-/// works. Returns the index of the host end, and as what the pod was admitted.
+/// Makes the link that `lease` asks for, its pod end in `sandbox`, as soon as its pod is admitted. When it returns, the first
+/// packet works. Returns the index of the host end, and as what the pod was admitted.
 ///
 /// # Errors
 /// Part of it may stand; [`unwire`] removes it. [`Cause::AddressTaken`] when somebody has a route to one of its addresses.

@@ -190,8 +190,8 @@ fn listen(socket: &Socket, waiting: &Waiting) {
                     wake_all(waiting);
                 }
                 awake = false;
-                // Links come far more often than anybody waits for the end of one, and each message by itself would wake this thread
-                // at the cost of whoever makes the kernel speak.
+                // Links come far more often than anybody waits for the end of one, and each message by itself would wake this
+                // thread at the cost of whoever makes the kernel speak.
                 drop(waiting.begun.wait_while(waiting.senders.lock(), PAUSE, |senders| senders.is_empty()));
             }
             Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
