@@ -68,6 +68,16 @@ bench-compare: tools ## This tree beside an earlier commit, both as released, ca
 	@earlier=$$(benches/add_del/binaries "$(REF)") && present=$$(benches/add_del/binaries) && \
 		benches/add_del/run compare "$$earlier" "$$(git rev-parse --short "$(REF)")" "$$present" present
 
+.PHONY: bench-micro count
+bench-micro: rust ## Nanoseconds of allocation, record, annotations, parsing and planning, each by itself
+	@cargo build --release --quiet --package flock-micro
+	@$(RELEASE)/flock-micro
+
+count: build ## Instructions of the hot paths, which are the same on a busy machine: plugin, agent per call, and those parts
+	@demo/need valgrind:valgrind ip:iproute2 unshare:util-linux
+	@cargo build --release --quiet --package flock-micro
+	@benches/micro/count $(CURDIR)/$(RELEASE) $(CURDIR)/$(RELEASE)
+
 test-kube: tools ## Stories with a real API server, which is built from its published modules the first time (needs Go)
 	@demo/need setpriv:util-linux openssl:openssl
 	@tests/kube/assets >/dev/null
