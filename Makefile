@@ -148,6 +148,20 @@ bench-watch: tools ## What it costs to know the pods that policies are about, of
 	@cargo bench --no-run --quiet --bench watch
 	@tests/sandbox cargo bench --quiet --bench watch
 
+.PHONY: bench-memory
+bench-memory: tools ## What the agent's memory is for: at its start, with 110 pods and watches of a real API server, after a burst
+	@demo/need setpriv:util-linux openssl:openssl
+	@tests/kube/assets >/dev/null
+	@cargo bench --no-run --quiet --bench memory
+	@tests/sandbox cargo bench --quiet --bench memory
+
+.PHONY: bench-scale
+bench-scale: tools ## What a thousand agents cost a real API server: at a start of all, at rest, for each pod, edit and policy (ONLY="200 kill")
+	@demo/need setpriv:util-linux openssl:openssl
+	@tests/kube/assets >/dev/null
+	@cargo bench --no-run --quiet --bench scale
+	@tests/sandbox cargo bench --quiet --bench scale -- $(ONLY)
+
 .PHONY: test-kernels
 test-kernels: tools ## Stories on real kernels from the oldest on (5.10, 6.1, 6.12), booted by qemu without KVM; they are fetched once
 	@demo/need qemu-system-x86_64:qemu-system-x86 dpkg-deb:dpkg xz:xz-utils
