@@ -36,6 +36,7 @@ use crate::agents::Agents;
 use crate::server::Server;
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
+use crate::support::inside::Inside as _;
 use crate::support::programs::FLOCK_AGENT;
 use crate::support::waiting::wait_at_most;
 

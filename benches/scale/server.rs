@@ -5,6 +5,9 @@ use std::sync::Mutex;
 
 use flock::kube::client::Client;
 
+/// What agents watch; what the server watches of itself does not count.
+const WATCHED: [&str; 5] = ["nodeconfigs", "nodepeers", "pods", "networkpolicies", "namespaces"];
+
 /// How often it was asked, and the seconds of its CPU that each time takes, which are not counted.
 static LOOKS: Mutex<(f64, f64)> = Mutex::new((0.0, 0.0));
 
@@ -52,13 +55,10 @@ impl Server {
                         _ => *seen.requests.entry((text("verb"), resource)).or_default() += value,
                     }
                 }
-                "apiserver_longrunning_requests" if text("verb") == "WATCH" => {
-                    // Those of the server itself do not count.
-                    if ["nodeconfigs", "nodepeers", "pods", "networkpolicies", "namespaces"]
-                        .contains(&&*text("resource"))
-                    {
-                        seen.watches += value;
-                    }
+                "apiserver_longrunning_requests"
+                    if text("verb") == "WATCH" && WATCHED.contains(&&*text("resource")) =>
+                {
+                    seen.watches += value;
                 }
                 "apiserver_watch_events_total" => seen.events += value,
                 "apiserver_watch_events_sizes_sum" => seen.event_bytes += value,
