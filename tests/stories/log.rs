@@ -13,6 +13,8 @@ use crate::support::manifests::{CIDR4, CIDR6, node_config};
 fn life(log: &str, pod: &str) -> Vec<String> {
     let key = format!(" pod={pod} ");
     let of_pod = log.lines().map(|line| format!("{line} ")).filter(|line| line.contains(&key));
+    // Where the time of each request went is no event of its life.
+    let of_pod = of_pod.filter(|line| !line.contains(" step taken "));
     // Time and level come first, and the fields behind the message.
     let message = |line: String| {
         let words: Vec<&str> = line.split_whitespace().skip(2).take_while(|word| !word.contains('=')).collect();

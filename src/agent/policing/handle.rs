@@ -17,7 +17,7 @@ use model::asked::{Answer, Asked, Unanswerable};
 use model::lease::Lease;
 use model::ruleset::Ruleset;
 
-/// What is in force for a pod whose link is about to be made.
+/// What is in force for a pod whose link is about to be up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
     /// What its policies say, or everything if it has none.
@@ -49,7 +49,7 @@ pub enum Unexplained {
 /// What the thread is told.
 #[derive(Debug)]
 pub enum Message {
-    /// A link is about to be made for this lease: have in force what its pod may, by this deadline.
+    /// A link is about to be up for this lease: have in force what its pod may, by this deadline.
     Admit(Box<Lease>, Instant, Reply<Result<Admitted, Cause>>),
     /// The lease of this attachment that was made at this time ([`Lease::since`]) has ended, and its link has gone.
     Dismiss(Attachment, u64),
@@ -96,7 +96,7 @@ impl Police {
         Police { messages, kernel: Arc::default() }
     }
 
-    /// Begins to have in force what the pod of `lease` may send and receive. Its link may be made when [`Admission::wait`] says so.
+    /// Begins to have in force what the pod of `lease` may send and receive. Its link may be up when [`Admission::wait`] says so.
     ///
     /// # Errors
     /// [`Cause::Stopping`].

@@ -79,7 +79,7 @@ impl Verbs {
             self.intent(&conf, (&attachment, pod_args.as_ref()), &view, call.deadline).map_err(at(Step::Intent))?;
         let alone = &wanted.addresses.fixed;
         self.claims.allow(alone, &wanted.anycast, pod.as_ref()).map_err(at(Step::Intent))?;
-        self.meters.step(Step::Intent, began);
+        self.took(Step::Intent, began, (&attachment, trace.pod.as_ref()));
         let netns = Netns::open(Path::new(&request.netns)).map_err(|e| Fault::new(Step::Receive, e))?;
         let mut sandbox = Sandbox::enter(netns, &self.visitors, call.deadline).map_err(|e| at(Step::Wire)(e.into()))?;
 
@@ -133,7 +133,7 @@ impl Verbs {
                 claim.reserve(new, call.deadline).map_err(at(Step::Reserve))?
             }
         };
-        self.meters.step(Step::Reserve, began);
+        self.took(Step::Reserve, began, (&attachment, trace.pod.as_ref()));
         tell((&attachment, trace.pod.as_ref()), &warnings);
         trace.addresses = claim.lease().iter().flat_map(|lease| lease.addresses()).collect();
         let wired = self.wire_and_commit(call, &mut claim, &wanted.addresses, &mut sandbox);
@@ -188,7 +188,7 @@ impl Verbs {
         let began = Instant::now();
         let (host_index, admitted) = self.wire(claim, wanted, sandbox, call.deadline)?;
         claim.lease().into_iter().for_each(|lease| self.proxy_for(lease, call.deadline));
-        self.meters.step(Step::Wire, began);
+        claim.lease().into_iter().for_each(|lease| self.took(Step::Wire, began, lease));
         Step::Commit.begin();
         let began = Instant::now();
         let fail = |cause: Cause| Fault { step: Step::Commit, cause };
@@ -196,7 +196,7 @@ impl Verbs {
             return Err(fail(Cause::CallerGone));
         }
         claim.commit(Some(host_index), call.deadline).map_err(fail)?;
-        self.meters.step(Step::Commit, began);
+        claim.lease().into_iter().for_each(|lease| self.took(Step::Commit, began, lease));
         Ok(admitted)
     }
 

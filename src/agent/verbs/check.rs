@@ -103,7 +103,7 @@ impl Verbs {
         let began = Instant::now();
         let compared =
             result(lease, &request.netns, prev).and_then(|()| kernel(lease, &netns, &self.visitors, call.deadline));
-        self.meters.step(Step::Compare, began);
+        self.took(Step::Compare, began, lease);
         compared.map_err(fail)
     }
 }

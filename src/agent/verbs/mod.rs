@@ -243,6 +243,13 @@ impl Verbs {
         self.ledger.claim(attachment, deadline).map_err(|cause| Fault { step: Step::Receive, cause })
     }
 
+    /// Counts how long a step has taken that began then, and says so to whoever looks for where the time goes.
+    fn took(&self, step: Step, began: Instant, subject: impl Subject) {
+        self.meters.step(step, began);
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        log::debug("step taken").about(subject).with("step", step).number("us", micros).write();
+    }
+
     /// Writes the one line that tells what became of a request.
     fn log_request(&self, verb: Verb, trace: &Trace, took: Duration, fault: Option<&Fault>) {
         if verb == Verb::Status {

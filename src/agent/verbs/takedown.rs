@@ -93,7 +93,7 @@ impl Verbs {
             Step::Release.begin();
             let began = Instant::now();
             self.released(&ended, claim.release(deadline))?;
-            self.meters.step(Step::Release, began);
+            self.took(Step::Release, began, (&ended.attachment, ended.pod.as_ref()));
         }
         Ok(done)
     }
@@ -129,7 +129,7 @@ impl Verbs {
         let began = Instant::now();
         unwire(lease, &self.remover, deadline)?;
         self.proxy_no_more(lease, deadline)?;
-        self.meters.step(Step::Unwire, began);
+        self.took(Step::Unwire, began, lease);
         Ok(TakenDown::Removed)
     }
 

@@ -52,8 +52,8 @@ impl Sandbox {
     }
 }
 
-/// Makes the link that `lease` asks for, its pod end in `sandbox`, as soon as its pod is admitted. When it returns, the first
-/// packet works. Returns the index of the host end, and as what the pod was admitted.
+/// Makes the link that `lease` asks for, its pod end in `sandbox`, and has it up as soon as its pod is admitted. When it returns,
+/// the first packet works. Returns the index of the host end, and as what the pod was admitted.
 ///
 /// # Errors
 /// Part of it may stand; [`unwire`] removes it. [`Cause::AddressTaken`] when somebody has a route to one of its addresses.
@@ -68,12 +68,11 @@ pub fn wire(
     let wiring = plan::wiring(lease);
     let mut host = Conn::open(deadline).map_err(|e| fail(e.into()))?;
     let mut pod = sandbox.conn(deadline).map_err(fail)?;
-    // All that came before needs no link, and goes on beside what has to be in force before there is one.
-    let admitted = admission.wait().map_err(fail)?;
-
     let pair = create(&mut host, &wiring, &sandbox.netns, remover, deadline).map_err(fail)?;
     let name = wiring.host_link.as_str();
     set_ipv6(name, wiring.host.iter(), &pair.settings6).map_err(|e| fail(e.into()))?;
+    // A link that is down carries nothing, so it is made beside what has to be in force before it does.
+    let admitted = admission.wait().map_err(fail)?;
     host.apply(pair.host, name, &wiring.host).map_err(|e| fail(e.into()))?;
     let name = wiring.ifname.as_str();
     match pod.apply(pair.pod, name, &wiring.pod) {
