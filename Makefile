@@ -61,6 +61,10 @@ bench: tools ## ADD and DEL beside their floors and beside other plugins, in one
 	@cd benches/reference && CGO_ENABLED=0 go build -o ../../target/reference/ $(REFERENCE:%=github.com/containernetworking/plugins/plugins/%)
 	@binaries=$$(benches/add_del/binaries) && benches/add_del/run bench "$$binaries" "$(CURDIR)/target/reference" /usr/lib/cni "$(CURDIR)/target/bench" $(ONLY)
 
+.PHONY: bench-page
+bench-page: rust ## The tables of docs/performance.md, of the last three runs of make bench
+	@benches/add_del/run page $$(ls -t target/bench/bench-*.json | head -3 | tac)
+
 .PHONY: bench-compare
 bench-compare: tools ## This tree beside an earlier commit, both as released, call by call in one run, with the floors beside them (REF=COMMIT)
 	@test -n "$(REF)" || { echo "which commit? make bench-compare REF=HEAD~1" >&2; exit 2; }
@@ -71,12 +75,12 @@ bench-compare: tools ## This tree beside an earlier commit, both as released, ca
 .PHONY: bench-micro count
 bench-micro: rust ## Nanoseconds of allocation, record, annotations, parsing and planning, each by itself
 	@cargo build --release --quiet --package flock-micro
-	@$(RELEASE)/flock-micro
+	@target/$(TARGET)/release/flock-micro
 
 count: build ## Instructions of the hot paths, which are the same on a busy machine: plugin, agent per call, and those parts
 	@demo/need valgrind:valgrind ip:iproute2 unshare:util-linux
 	@cargo build --release --quiet --package flock-micro
-	@benches/micro/count $(CURDIR)/$(RELEASE) $(CURDIR)/$(RELEASE)
+	@benches/micro/count $(CURDIR)/$(RELEASE) $(CURDIR)/target/$(TARGET)/release
 
 test-kube: tools ## Stories with a real API server, which is built from its published modules the first time (needs Go)
 	@demo/need setpriv:util-linux openssl:openssl

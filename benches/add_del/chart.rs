@@ -7,7 +7,7 @@ use crate::report::Table;
 
 const WIDTH: f64 = 760.0;
 /// Where bars begin, and what the longest one has.
-const LEFT: f64 = 190.0;
+const LEFT: f64 = 200.0;
 const LONGEST: f64 = WIDTH - LEFT - 80.0;
 const BAR: f64 = 13.0;
 const ROW: f64 = 42.0;
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(svg.matches("<g").count(), 3);
         for part in [
             format!("width=\"{LONGEST:.1}\""),
-            "width=\"24.5\"".into(),
+            "width=\"24.0\"".into(),
             "a&lt;b".into(),
             ">20.0<".into(),
             ">1.0<".into(),

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// What others may use on a machine that is called calm, in percent of one processor.
+const CALM: f64 = 10.0;
+
 /// What there is to say about the machine before anything is measured.
 pub struct Machine {
     pub kernel: String,
@@ -37,7 +40,7 @@ impl Machine {
     /// In one line.
     pub fn line(&self) -> String {
         let Machine { kernel, processor, processors, memory, others } = self;
-        let calm = if *others < 10.0 { "calm" } else { "NOT calm: read ratios only" };
+        let calm = if *others < CALM { "calm" } else { "NOT calm: read ratios only" };
         format!(
             "{processors} processors ({processor}), {memory} MiB, Linux {kernel}; others use {others:.0} % of one processor: {calm}"
         )
@@ -45,7 +48,8 @@ impl Machine {
 
     /// In half a line.
     pub fn short(&self) -> String {
-        format!("{} processors ({}), Linux {}", self.processors, self.processor, self.kernel)
+        let busy = if self.others < CALM { "" } else { ", busy with other work" };
+        format!("{} processors ({}), Linux {}{busy}", self.processors, self.processor, self.kernel)
     }
 
     pub fn json(&self) -> Value {

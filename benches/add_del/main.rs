@@ -25,6 +25,7 @@ mod flock;
 mod floor;
 mod host;
 mod machine;
+mod page;
 mod peers;
 mod report;
 mod sections;
@@ -42,6 +43,9 @@ use crate::sections::Scene;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["page", files @ ..] = &words[..] {
+        return print!("{}", page::of(files));
+    }
     let machine = Machine::look();
     host::prepare();
     println!("{}", machine.line());

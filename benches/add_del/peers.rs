@@ -13,6 +13,14 @@ use crate::contestant::Contestant;
 use crate::flock::as_a_runtime;
 use crate::host::{Host, Pod, unique};
 
+/// What addresses its pods get.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    Both,
+    /// The plugins wait 50 ms for IPv6 addresses whenever their first look finds one that is not settled. With IPv4 alone they do not.
+    Four,
+}
+
 /// A plugin with host-local.
 pub struct Peer {
     name: String,
@@ -24,8 +32,9 @@ pub struct Peer {
 
 impl Peer {
     /// The plugin `kind` of this directory; why not, where it is not there.
-    pub fn new(kind: &'static str, binaries: &Path, whose: &str) -> Result<Peer, String> {
-        let name = format!("{kind}, {whose}");
+    pub fn new(kind: &'static str, binaries: &Path, whose: &str, families: Families) -> Result<Peer, String> {
+        let suffix = if families == Families::Four { ", IPv4 only" } else { "" };
+        let name = format!("{kind}, {whose}{suffix}");
         for program in [kind, "host-local"] {
             let file = binaries.join(program);
             if !file.is_file() {
@@ -42,6 +51,10 @@ impl Peer {
                 "routes": [{"dst": "::/0"}, {"dst": "0.0.0.0/0"}],
             },
         });
+        if families == Families::Four {
+            conf["ipam"]["ranges"] = json!([[{"subnet": "10.96.0.0/12"}]]);
+            conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}]);
+        }
         for (field, value) in own_fields(kind) {
             conf[field] = value;
         }

@@ -5,6 +5,7 @@ use crate::bursts::{self, Burst, PODS};
 use crate::contestant::Contestant;
 use crate::figures::Figures;
 use crate::flock::Features;
+use crate::peers::Families;
 use crate::report::Table;
 
 const ROUNDS: usize = 3;
@@ -13,7 +14,7 @@ const COLUMNS: [&str; 4] = ["ADD/s", "DEL/s", "us of CPU per ADD", "us of CPU pe
 pub fn measure(scene: &mut Scene) {
     let (_, _, both) = scene.floors();
     let (off, on) = (scene.flock("flock", Features::Off), scene.flock("flock, all on", Features::On));
-    let peers = scene.peers(&[("ptp", Whose::Newest), ("bridge", Whose::Newest)]);
+    let peers = scene.peers(&[("ptp", Whose::Newest, Families::Both), ("bridge", Whose::Newest, Families::Both)]);
     let mut field: Vec<&dyn Contestant> = vec![&both, &off, &on];
     field.extend(all(&peers));
     for (callers, key) in [(8, "bursts 8"), (32, "bursts 32")] {

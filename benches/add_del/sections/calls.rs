@@ -8,6 +8,7 @@ use crate::figures::Figures;
 use crate::flock::Features;
 use crate::floor::alike;
 use crate::host::Pod;
+use crate::peers::Families;
 use crate::report::Table;
 
 const ROUNDS: usize = 300;
@@ -20,11 +21,12 @@ pub fn measure(scene: &mut Scene) {
     let (off, on) = (scene.flock("flock", Features::Off), scene.flock("flock, all on", Features::On));
     alike::check(&off, &kernel, &[Pod::new(), Pod::new()]);
     let peers = scene.peers(&[
-        ("ptp", Whose::Newest),
-        ("ptp", Whose::Debian),
-        ("bridge", Whose::Newest),
-        ("bridge", Whose::Debian),
-        ("macvlan", Whose::Newest),
+        ("ptp", Whose::Newest, Families::Both),
+        ("ptp", Whose::Newest, Families::Four),
+        ("ptp", Whose::Debian, Families::Both),
+        ("bridge", Whose::Newest, Families::Both),
+        ("bridge", Whose::Debian, Families::Both),
+        ("macvlan", Whose::Newest, Families::Both),
     ]);
     let mut field: Vec<(&dyn crate::contestant::Contestant, usize)> =
         vec![(&exec, 1), (&kernel, 1), (&both, 1), (&off, 1), (&on, 1)];

@@ -1,10 +1,14 @@
 //! A thousand pods that are there already, beside none: for flock, and for the kernel alone, which has longer lists to walk.
+//!
+//! Without them first: what is on one host slows the kernel down on all hosts of the machine, so a host without pods beside one with a
+//! thousand would be no host of its own. Both have a thousand, so the machine has two.
 
 use super::Scene;
 use crate::bursts::each;
 use crate::call::Verb;
 use crate::calls;
 use crate::contestant::Contestant;
+use crate::figures::Times;
 use crate::flock::Features;
 use crate::floor::Kernel;
 use crate::host::Pod;
@@ -12,49 +16,34 @@ use crate::report::Table;
 
 const ROUNDS: usize = 80;
 const PODS: usize = 1000;
+const PERCENTS: [usize; 2] = [50, 90];
 
 pub fn measure(scene: &mut Scene) {
-    let flocks = [scene.flock("flock, no other pod", Features::Off), scene.flock("flock, 1000 others", Features::Off)];
-    let kernels = [Kernel::new("many-none"), Kernel::new("many-1000")];
-    let kernels = [Named("kernel, no other pod", &kernels[0]), Named("kernel, 1000 others", &kernels[1])];
+    let (flock, kernel) = (scene.flock("flock", Features::Off), Kernel::new("many"));
+    let field: [(&dyn Contestant, usize); 2] = [(&flock, 1), (&kernel, 1)];
+    let none = calls::measure(&field, ROUNDS);
     let standing = [Pod::some(PODS), Pod::some(PODS)];
-    each(&flocks[1], Verb::Add, 8, &standing[0]);
-    each(&kernels[1], Verb::Add, 8, &standing[1]);
-    let field: [(&dyn Contestant, usize); 4] = [(&flocks[0], 1), (&flocks[1], 1), (&kernels[0], 1), (&kernels[1], 1)];
-    let times = calls::measure(&field, ROUNDS);
-    let mut table = Table::new(
-        "many",
-        format!("A thousand other pods, microseconds ({ROUNDS} pods each)"),
-        &["ADD p50", "ADD p90", "DEL p50", "DEL p90"],
-    );
-    let of = |at: usize, verb, percent| {
+    for ((contestant, _), pods) in field.iter().zip(&standing) {
+        each(*contestant, Verb::Add, 8, pods);
+    }
+    let many = calls::measure(&field, ROUNDS);
+
+    let title = format!("A thousand other pods, microseconds ({ROUNDS} pods each)");
+    let mut table = Table::new("many", title, &["ADD p50", "ADD p90", "DEL p50", "DEL p90"]);
+    let of = |times: &Times, at: usize, verb, percent| {
         times.of(field[at].0.name(), verb).map_or(f64::NAN, |figures| figures.percentile(percent))
     };
     for (at, (contestant, _)) in field.iter().enumerate() {
-        table.row(contestant.name(), Verb::BOTH.iter().flat_map(|verb| [50, 90].map(|percent| of(at, *verb, percent))));
+        for (what, times) in [("no other pod", &none), ("a thousand", &many)] {
+            let numbers = Verb::BOTH.iter().flat_map(|verb| PERCENTS.map(|percent| of(times, at, *verb, percent)));
+            table.row(format!("{}, {what}", contestant.name()), numbers);
+        }
     }
     scene.report.table(table);
     for verb in Verb::BOTH {
         // In microseconds, not as a ratio: what the kernel alone loses is added to whatever somebody takes who uses it.
-        let [flock, kernel] = [0, 2].map(|at| of(at + 1, verb, 50) - of(at, verb, 50));
+        let [flock, kernel] = [0, 1].map(|at| of(&many, at, verb, 50) - of(&none, at, verb, 50));
         let what = format!("{}: microseconds lost to 1000 other pods / by the kernel alone", verb.name());
         scene.report.at_most(what, 1.1, flock / kernel);
-    }
-}
-
-/// Under another name.
-struct Named<'a>(&'static str, &'a Kernel);
-
-impl Contestant for Named<'_> {
-    fn name(&self) -> &str {
-        self.0
-    }
-
-    fn host(&self) -> &crate::host::Host {
-        self.1.host()
-    }
-
-    fn call(&self, verb: Verb, pod: &Pod) -> std::time::Duration {
-        self.1.call(verb, pod)
     }
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use crate::contestant::Contestant;
 use crate::flock::{Features, Flock, WIDE};
 use crate::floor::{Both, Exec, Kernel};
-use crate::peers::Peer;
+use crate::peers::{Families, Peer};
 use crate::report::Report;
 
 /// A part and its name.
@@ -57,14 +57,14 @@ impl Scene {
     }
 
     /// Those of these plugins that are there. The report says of the others that they are not.
-    fn peers(&mut self, wanted: &[(&'static str, Whose)]) -> Vec<Peer> {
+    fn peers(&mut self, wanted: &[(&'static str, Whose, Families)]) -> Vec<Peer> {
         let mut found = Vec::new();
-        for (kind, whose) in wanted {
+        for (kind, whose, families) in wanted {
             let (directory, whose) = match whose {
                 Whose::Newest => (&self.newest, "newest"),
                 Whose::Debian => (&self.debian, "Debian's"),
             };
-            match Peer::new(kind, directory, whose) {
+            match Peer::new(kind, directory, whose, *families) {
                 Ok(peer) => found.push(peer),
                 Err(why) => self.report.leave_out(why),
             }
