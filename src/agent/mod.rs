@@ -4,11 +4,11 @@
 //! |---|---|
 //! | main | the start, signals, the end |
 //! | `ledger` | allocator and store; the single writer |
-//! | `accept`, one `conn` per request (at most 384) | nothing: values in, values out |
+//! | `conn`, one per request (at most 384), and one that waits for the next (8 rest) | nothing: values in, values out |
 //! | `log` | standard error: the only thread that waits for whoever reads it |
 //! | `link-events` | the kernel's announcements of removed links |
 //! | `host-events` | the kernel's announcements of what others change; wakes `node` and `reconcile` |
-//! | `remove-N`, one per removal (at most 256) | the wait in the kernel |
+//! | `remove`, one per removal (at most 256; 8 rest) | the wait in the kernel |
 //! | `node` | the NodeConfig and the host's facts; writes the view, the host's settings and the node's own routes |
 //! | `watch-nodeconfigs`, `watch-nodepeers`, `watch-pods` | one watch machine each; only with Kubernetes |
 //! | `watch-node` | the watch machine of this node's Node; only where its podCIDRs are asked for |
@@ -25,7 +25,7 @@
 //! | `watch-policies`, `watch-spaces`, `watch-pods-of` per selection (at most 16) | one watch machine each, if needed |
 //! | `ruleset-events` | the kernel's announcements of what others change in these tables; only while there are any |
 //! | `metrics`, one `scrape` per connection (at most 4) | the port at which metrics are asked for; only if there is one |
-//! | `netns`, throw-away | one visit to a pod's namespace |
+//! | `netns`, one per visit to a pod's namespace (4 rest) | the visit |
 //! | `lookup`, throw-away | one name look-up of the API client; only with Kubernetes |
 //!
 //! `start` puts the parts together; everything else is a part. Must not be used by anything but the command line.

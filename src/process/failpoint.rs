@@ -15,7 +15,7 @@
 //! conn/rpc.read 1 panic            the next pass is a defect of the program
 //! ```
 //!
-//! A thread of several alike is named without its number (`remove-7` is `remove`), and `*` is any thread. If the file with
+//! A thread is named up to the first hyphen (`link-events` is `link`), and `*` is any thread. If the file with
 //! `.trace` behind its name exists, each pass adds its `THREAD/POINT` to it.
 
 /// Passes a point. Does nothing without the feature.
