@@ -52,8 +52,10 @@ impl Machine {
         format!("{} processors ({}), Linux {}{busy}", self.processors, self.processor, self.kernel)
     }
 
+    /// All of it, and how busy it is by now, when the run is over.
     pub fn json(&self) -> Value {
         json!({
+            "others_percent_at_the_end": busy(Duration::from_secs(1)).round(),
             "kernel": self.kernel, "processor": self.processor, "processors": self.processors, "memory_mib": self.memory,
             "others_percent_of_one_processor": (self.others * 10.0).round() / 10.0,
         })

@@ -12,14 +12,16 @@ pub fn of(files: &[&str]) -> String {
     let mut page = String::new();
     for (number, run) in (1..).zip(&runs) {
         let machine = &run["machine"];
-        let busy = machine["others_percent_of_one_processor"].as_f64().unwrap_or_default();
+        let busy = |key: &str| machine[key].as_f64().map_or("?".to_owned(), |percent| format!("{percent:.0}"));
         page += &format!(
-            "{number}. commit {}, {}, {} processors ({}), Linux {}; others used {busy:.0} % of one processor as it began\n",
+            "{number}. commit {}, {}, {} processors ({}), Linux {}; others used {} % of one processor as it began, {} % as it ended\n",
             text(run, "commit"),
             text(run, "date"),
             machine["processors"],
             text(machine, "processor"),
             text(machine, "kernel"),
+            busy("others_percent_of_one_processor"),
+            busy("others_percent_at_the_end"),
         );
     }
     let head = |first: &str| {
