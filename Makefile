@@ -1,6 +1,8 @@
 # The two commands of a newcomer are `make demo` and `make test`. Everything else is for those who work on flock.
 
 RELEASE := target/built/$(shell uname -m)
+# What Cargo builds without dist/build.
+BUILT := target/$(shell rustc --print host-tuple 2>/dev/null)/release
 # The reference plugins that `make bench` builds from their module.
 REFERENCE := main/ptp main/bridge main/macvlan ipam/host-local
 
@@ -75,12 +77,12 @@ bench-compare: tools ## This tree beside an earlier commit, both as released, ca
 .PHONY: bench-micro count
 bench-micro: rust ## Nanoseconds of allocation, record, annotations, parsing and planning, each by itself
 	@cargo build --release --quiet --package flock-micro
-	@target/$(TARGET)/release/flock-micro
+	@$(BUILT)/flock-micro
 
 count: build ## Instructions of the hot paths, which are the same on a busy machine: plugin, agent per call, and those parts
 	@demo/need valgrind:valgrind ip:iproute2 unshare:util-linux
 	@cargo build --release --quiet --package flock-micro
-	@benches/micro/count $(CURDIR)/$(RELEASE) $(CURDIR)/target/$(TARGET)/release
+	@benches/micro/count $(CURDIR)/$(RELEASE) $(CURDIR)/$(BUILT)
 
 test-kube: tools ## Stories with a real API server, which is built from its published modules the first time (needs Go)
 	@demo/need setpriv:util-linux openssl:openssl
