@@ -14,3 +14,4 @@ pub mod notify;
 pub mod program;
 pub mod progress;
 pub mod shutdown;
+pub mod turns;

@@ -215,7 +215,7 @@ impl Verbs {
             let attachment = claim.attachment().clone();
             let lease = claim.lease().ok_or_else(|| reserve(Cause::Unknown(attachment.clone())))?;
             let admission = self.police.admit(lease, deadline).map_err(|cause| Fault { step: Step::Wire, cause })?;
-            match wire(lease, sandbox, admission, &self.remover, deadline) {
+            match wire(lease, sandbox, admission, (&self.remover, &self.turns), deadline) {
                 Err(Fault { step, cause: Cause::AddressTaken(ip, error) }) if wanted.fixed.contains(&ip) => {
                     return Err(Fault { step, cause: Cause::NamedTaken(ip, error) });
                 }

@@ -40,6 +40,7 @@ use crate::process::lock::Lock;
 use crate::process::log;
 use crate::process::log::lasting::Lasting;
 use crate::process::log::line::{Line, Subject};
+use crate::process::turns::Turns;
 use crate::record::notes::Notes;
 use crate::rpc::message::{Query, Request, Response};
 use crate::rpc::server::{Answered, Call, Handler};
@@ -51,11 +52,17 @@ use model::addr::Attachment;
 use model::excerpt::Excerpt;
 use model::lease::{Lease, PodName};
 
+/// Links that are made at once. The kernel makes one at a time, and each further caller only adds to the price of passing its lock
+/// on.
+const AT_ONCE: usize = 4;
+
 /// The handlers of a running agent.
 #[derive(Debug)]
 pub struct Verbs {
     ledger: Ledger,
     remover: LinkRemover,
+    /// At the kernel's one lock for links.
+    turns: Turns,
     /// Visit the namespaces of pods.
     visitors: Visitors,
     /// What new pods get, and whether the host is ready for them.
@@ -173,6 +180,7 @@ impl Verbs {
         Verbs {
             ledger,
             remover,
+            turns: Turns::new(AT_ONCE),
             visitors,
             node,
             pods,

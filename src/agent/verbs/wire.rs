@@ -14,6 +14,7 @@ use crate::kernel::netlink::link::Pair;
 use crate::kernel::netlink::removal::LinkRemover;
 use crate::kernel::netns::{Netns, NetnsError, Visit, Visitors};
 use crate::kernel::sysctl::{self, SysctlError};
+use crate::process::turns::Turns;
 use model::addr::{Attachment, Family, IfName};
 use model::lease::Lease;
 use model::observed::Observed;
@@ -61,13 +62,14 @@ pub fn wire(
     lease: &Lease,
     sandbox: &mut Sandbox,
     admission: Admission,
-    remover: &LinkRemover,
+    (remover, turns): (&LinkRemover, &Turns),
     deadline: Instant,
 ) -> Result<(u32, Admitted), Fault> {
     let fail = |cause: Cause| Fault { step: Step::Wire, cause };
     let wiring = plan::wiring(lease);
     let mut host = Conn::open(deadline).map_err(|e| fail(e.into()))?;
     let mut pod = sandbox.conn(deadline).map_err(fail)?;
+    let turn = turns.take(deadline).ok_or_else(|| fail(Cause::Late))?;
     let pair = create(&mut host, &wiring, &sandbox.netns, remover, deadline).map_err(fail)?;
     let name = wiring.host_link.as_str();
     set_ipv6(name, wiring.host.iter(), &pair.settings6).map_err(|e| fail(e.into()))?;
@@ -83,6 +85,7 @@ pub fn wire(
         }
         applied => applied.map_err(|e| fail(e.into()))?,
     }
+    drop(turn);
     // The host end was up first, without a carrier. The pod end sends from the moment that it is up.
     host.wait_until_operational(pair.host, name).map_err(|e| fail(e.into()))?;
     for ip in lease.all_addresses().filter(IpAddr::is_ipv6) {
