@@ -282,6 +282,11 @@ impl<D: Disk, R: Draw> Table<D, R> {
     }
 
     fn is_free_for(&self, lease: &Lease) -> bool {
+        // The allocator knows of most at once that nobody has them. To look at each lease for each would take long at a start without
+        // a record.
+        if lease.addresses().all(|ip| !self.ipam.holds(ip)) {
+            return true;
+        }
         let mut others = self.store.leases().filter(|other| other.attachment != lease.attachment);
         !others.any(|other| other.addresses().any(|ip| lease.addresses().any(|own| own == ip)))
     }

@@ -51,9 +51,13 @@ impl<A: Ord + Copy> Book<A> {
         !self.held.contains(&at) && !self.resting.contains_key(&at) && !self.reserved.contains(&at)
     }
 
+    pub(super) fn holds(&self, at: A) -> bool {
+        self.held.contains(&at)
+    }
+
     /// What the address is at `now`.
     pub(super) fn state(&self, at: A, now: u64) -> State {
-        if self.held.contains(&at) {
+        if self.holds(at) {
             return State::Held;
         }
         if self.reserved.contains(&at) {

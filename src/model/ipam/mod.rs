@@ -302,6 +302,14 @@ impl Ipam {
         }
     }
 
+    /// Whether somebody has the address.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V6(address) => self.v6.holds(address.to_bits()),
+            IpAddr::V4(address) => self.v4.holds(address.to_bits()),
+        }
+    }
+
     /// A held address begins to rest after `owner` had it; any other stays what it is. Says whether it was held.
     pub fn release(&mut self, address: IpAddr, owner: Owner, now: u64) -> bool {
         match address {

@@ -601,6 +601,22 @@ fn an_address_that_the_host_and_a_pod_have_is_counted_once() {
 }
 
 #[test]
+fn an_address_is_held_from_when_a_pod_has_it_to_when_it_begins_to_rest() {
+    // Inside the range and outside of it: a pod may have been made before an edit of it.
+    for address in ["10.0.0.2", "192.0.2.1", "2001:db8::7"].map(ip) {
+        let mut ipam = node4("10.0.0.0/29");
+        ipam.reserve([address]);
+        assert!(!ipam.holds(address), "{address} is the host's");
+        ipam.hold(address);
+        assert!(ipam.holds(address));
+        assert!(ipam.release(address, ONE, 0));
+        assert!(!ipam.holds(address), "{address} rests");
+        ipam.hold(address);
+        assert!(ipam.give_back(address) && !ipam.holds(address));
+    }
+}
+
+#[test]
 fn the_only_free_address_is_found_wherever_it_is() {
     for free in 2..=6 {
         let mut ipam = node4("10.0.0.0/29");

@@ -78,6 +78,10 @@ impl Pool4 {
         self.mark(at);
     }
 
+    pub(super) fn holds(&self, at: u32) -> bool {
+        self.book.holds(at)
+    }
+
     pub(super) fn release(&mut self, at: u32, owner: Owner, now: u64) -> bool {
         self.book.release(at, owner, now)
     }

@@ -44,6 +44,10 @@ impl Pool6 {
         self.book.hold(at);
     }
 
+    pub(super) fn holds(&self, at: u128) -> bool {
+        self.book.holds(at)
+    }
+
     pub(super) fn release(&mut self, at: u128, owner: Owner, now: u64) -> bool {
         self.book.release(at, owner, now)
     }
