@@ -5,6 +5,7 @@ use std::process::Stdio;
 use crate::support::host::Host;
 use crate::support::manifests::{CIDR4, CIDR6};
 use crate::support::programs::FLOCK_AGENT;
+use crate::support::waiting::wait_for;
 
 /// How a shell's line ends in which `validate` stands for the program, on a host of this name, and what is said on standard output
 /// and standard error.
@@ -126,6 +127,9 @@ fn on_the_node_that_it_is_for_a_file_is_held_against_the_host() {
     host.run("ip route add default via 192.0.2.254 dev up0 onlink");
     host.write("/run/node.yaml", &manifest("host001", &["cidr4: 192.0.2.248/29", "mtu: 9000"]));
     let shown = || host.run("ip addr") + &host.run("ip route show table all");
+    // The kernel takes its time with the news of a carrier and with an address of its own.
+    let settled = |text: &str| !text.contains("tentative") && text.matches(" state UP ").count() == 2;
+    wait_for("both links to be as they stay", || settled(&shown()).then_some(()));
     let before = shown();
     let (code, stdout, _) = run(&host, "Host001", "validate /run/node.yaml");
     assert_eq!(code, Some(0), "{stdout}");
