@@ -282,8 +282,8 @@ impl<D: Disk, R: Draw> Table<D, R> {
     }
 
     fn is_free_for(&self, lease: &Lease) -> bool {
-        // The allocator knows of most at once that nobody has them. To look at each lease for each would take long at a start without
-        // a record.
+        // The allocator knows of most at once that nobody has them. To look at each lease for each would take long at a start
+        // without a record.
         if lease.addresses().all(|ip| !self.ipam.holds(ip)) {
             return true;
         }
