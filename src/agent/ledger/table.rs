@@ -196,7 +196,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
             if self.host.contains(ip) {
                 return Err(IpamError::Reserved(*ip).into());
             }
-            if let Some(lease) = self.holder(ip) {
+            if let Some(lease) = self.holders(*ip).next() {
                 return Err(held(ip, lease));
             }
         }
@@ -208,14 +208,17 @@ impl<D: Disk, R: Draw> Table<D, R> {
         Ok(())
     }
 
-    fn holder(&self, ip: &IpAddr) -> Option<&Lease> {
-        self.store.leases().find(|lease| lease.addresses().any(|held| held == *ip))
+    /// The leases that have this address. The allocator knows of most addresses at once that there are none, and spares a look at
+    /// each lease.
+    fn holders(&self, ip: IpAddr) -> impl Iterator<Item = &Lease> {
+        let leases = self.ipam.holds(ip).then(|| self.store.leases());
+        leases.into_iter().flatten().filter(move |lease| lease.addresses().any(|own| own == ip))
     }
 
     /// The allocator knows that an address is held, and the leases by whom.
     fn with_holder(&self, error: IpamError) -> Cause {
         match error {
-            IpamError::Held(ip) => match self.holder(&ip) {
+            IpamError::Held(ip) => match self.holders(ip).next() {
                 Some(lease) => Cause::Held { ip, holder: Box::new(Holder::of(lease)) },
                 None => error.into(),
             },
@@ -282,13 +285,7 @@ impl<D: Disk, R: Draw> Table<D, R> {
     }
 
     fn is_free_for(&self, lease: &Lease) -> bool {
-        // The allocator knows of most at once that nobody has them. To look at each lease for each would take long at a start
-        // without a record.
-        if lease.addresses().all(|ip| !self.ipam.holds(ip)) {
-            return true;
-        }
-        let mut others = self.store.leases().filter(|other| other.attachment != lease.attachment);
-        !others.any(|other| other.addresses().any(|ip| lease.addresses().any(|own| own == ip)))
+        lease.addresses().all(|ip| self.holders(ip).all(|holder| holder.attachment == lease.attachment))
     }
 }
 
