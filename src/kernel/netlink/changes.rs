@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::hearing::{Hearing, Unheard};
+use super::hearing::{Hearing, Unheard, rest};
 use super::message::{Object, Outcome, address, messages, number, outcome, text, u32_at};
 use super::read::as_address_of;
 use super::uapi::{
@@ -89,7 +89,7 @@ impl Announcements {
 
     /// Waits for the next announcements. None when the socket is of no more use.
     pub fn wait(&mut self) -> Option<Vec<Announcement>> {
-        match self.hearing.next() {
+        match self.hearing.next(rest) {
             Ok(datagram) => Some(changes(datagram)),
             Err(Unheard::Lost) => Some(vec![Announcement::Lost]),
             Err(Unheard::Over) => None,

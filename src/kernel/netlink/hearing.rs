@@ -15,7 +15,7 @@ use crate::process::failpoint;
 
 /// Pause after a burst, 5 ms, in which the kernel keeps what it announces for the next one. What is announced to a reader at rest
 /// is read at once.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(in crate::kernel) const PAUSE: Duration = Duration::from_millis(5);
 
 /// A socket that only listens.
 pub(in crate::kernel) struct Hearing {
@@ -42,8 +42,8 @@ impl Hearing {
         Hearing { socket, buffer: Vec::with_capacity(longest), awake: false, point }
     }
 
-    /// Waits for the next datagram.
-    pub(in crate::kernel) fn next(&mut self) -> Result<&[u8], Unheard> {
+    /// Waits for the next datagram. After each burst it does `rest`, which is [`rest`] or as long at most.
+    pub(in crate::kernel) fn next(&mut self, mut rest: impl FnMut()) -> Result<&[u8], Unheard> {
         loop {
             self.buffer.clear();
             let flags = if self.awake { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
@@ -56,11 +56,20 @@ impl Hearing {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.awake = false;
-                    thread::sleep(PAUSE);
+                    rest();
                 }
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => return Err(Unheard::Lost),
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
+                    // What was kept is still to be read.
+                    self.awake = true;
+                    return Err(Unheard::Lost);
+                }
                 Err(_) => return Err(Unheard::Over),
             }
         }
     }
+}
+
+/// The rest of a reader for whom nobody waits.
+pub(in crate::kernel) fn rest() {
+    thread::sleep(PAUSE);
 }

@@ -3,25 +3,22 @@
 //! One thread reads the kernel's link announcements and wakes whoever waits for that index. It holds no other state.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 
 use super::conn::Conn;
+use super::hearing::{Hearing, PAUSE, Unheard};
 use super::uapi::{AF_UNSPEC, RTM_DELLINK, RTNLGRP_LINK};
 use super::{Cause, NetlinkError};
 use crate::process::crew::{Afterwards, Crew};
-use crate::process::failpoint;
 use crate::process::lock::{Changed, Held, Lock};
 
 /// `sizeof(nlmsghdr)`; the link index stands four bytes into the `ifinfomsg` behind it.
@@ -32,9 +29,6 @@ const MAX_REMOVERS: usize = 256;
 
 /// Threads for removals that stay when there is none to make. Each sits in its call for some 40 ms, so a row of DELs needs several.
 const REMOVERS_AT_REST: usize = 8;
-
-/// Pause after a burst of announcements while nobody waits for any, 5 ms.
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// Announcements that the kernel keeps for the reader, in bytes of its own reckoning, which counts some 4 KiB for each: those of a
 /// host that loses a thousand links at once. Nothing is taken before it is needed.
@@ -81,9 +75,10 @@ impl LinkRemover {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail)?;
         enlarge(&socket);
         socket.bind_auto().and_then(|_| socket.add_membership(RTNLGRP_LINK)).map_err(fail)?;
+        let hearing = Hearing::new(socket, 32 * 1024, "netlink.event");
         let waiting: Arc<Waiting> = Arc::default();
         let shared = waiting.clone();
-        thread::Builder::new().name("link-events".into()).spawn(move || listen(&socket, &shared)).map_err(fail)?;
+        thread::Builder::new().name("link-events".into()).spawn(move || listen(hearing, &shared)).map_err(fail)?;
         Ok(LinkRemover { waiting, crew: Crew::new("remove", REMOVERS_AT_REST), removers: Arc::default() })
     }
 
@@ -163,43 +158,33 @@ fn enlarge(socket: &Socket) {
     }
 }
 
-fn listen(socket: &Socket, waiting: &Waiting) {
-    let mut buffer = Vec::with_capacity(32 * 1024);
+fn listen(mut hearing: Hearing, waiting: &Waiting) {
     // The kernel says once that its queue has overrun, and drops everything until the reader has emptied it. So those who wait
     // look at once, for what was dropped by then, and once more when the queue is dry, for what was dropped meanwhile.
     let mut overrun = false;
-    // There may be more of the present burst.
-    let mut awake = false;
     loop {
-        buffer.clear();
-        let flags = if awake || overrun { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-        let received = socket.recv(&mut buffer, flags.bits().cast_signed());
-        match received.and_then(|_| failpoint::pass("netlink.event")) {
-            Ok(()) => {
-                awake = true;
-                for index in removed_links(&buffer) {
+        let heard = hearing.next(|| {
+            if mem::take(&mut overrun) {
+                wake_all(waiting);
+            }
+            // Who waits for the end of a link ends the rest.
+            drop(waiting.begun.wait_while(waiting.senders.lock(), PAUSE, |senders| senders.is_empty()));
+        });
+        match heard {
+            Ok(datagram) => {
+                for index in removed_links(datagram) {
                     let senders = waiting.senders.lock().remove(&index);
                     for sender in senders.into_iter().flatten() {
                         sender.send(Signal::Announced).ok();
                     }
                 }
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if mem::take(&mut overrun) {
-                    wake_all(waiting);
-                }
-                awake = false;
-                // Links come far more often than anybody waits for the end of one, and each message by itself would wake this
-                // thread at the cost of whoever makes the kernel speak.
-                drop(waiting.begun.wait_while(waiting.senders.lock(), PAUSE, |senders| senders.is_empty()));
-            }
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOBUFS) => {
+            Err(Unheard::Lost) => {
                 overrun = true;
                 wake_all(waiting);
             }
-            // The socket is of no more use. Those who wait look for themselves, and later ones get the call's return.
-            Err(_) => return wake_all(waiting),
+            // Those who wait look for themselves, and later ones get the call's return.
+            Err(Unheard::Over) => return wake_all(waiting),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::batch::family;
 use super::uapi::*;
 use super::wire::find;
 use super::{Cause, NftError};
-use crate::kernel::netlink::hearing::{Hearing, Unheard};
+use crate::kernel::netlink::hearing::{Hearing, Unheard, rest};
 use crate::kernel::netlink::message::{messages, text};
 use model::ruleset::TableKey;
 
@@ -66,7 +66,7 @@ impl Listener {
     /// `None` when the socket is of no more use.
     pub fn wait(&mut self, own: &[u32], tables: &[TableKey]) -> Option<Vec<Heard>> {
         loop {
-            let heard = match self.hearing.next() {
+            let heard = match self.hearing.next(rest) {
                 Ok(datagram) => heard(datagram, own, tables),
                 Err(Unheard::Lost) => vec![Heard::Lost],
                 Err(Unheard::Over) => return None,
