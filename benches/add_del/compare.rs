@@ -13,7 +13,7 @@ use crate::calls;
 use crate::contestant::Contestant;
 use crate::figures::Figures;
 use crate::flock::{Features, Flock, WIDE};
-use crate::floor::{Both, Exec, Kernel, alike};
+use crate::floor::{Kernel, Program, alike};
 use crate::host::Pod;
 
 /// The lowest is what others who use the machine disturb least.
@@ -70,7 +70,8 @@ pub fn run(floor: &Path, (earlier, present): (&Path, &Path), names: (&str, &str)
     let builds = [("earlier", earlier), ("present", present)];
     let builds = builds.map(|(name, binaries)| Flock::start(name, binaries, Features::Off, WIDE));
     let [earlier, present] = &builds;
-    let (exec, kernel, both) = (Exec::new("exec", floor), Kernel::new("kernel"), Both::new("both", floor));
+    let (exec, kernel, both) =
+        (Program::alone("exec", floor), Kernel::new("kernel"), Program::with_kernel("both", floor));
     let field: [(&dyn Contestant, usize); 5] = [(earlier, 1), (present, 1), (&exec, 1), (&kernel, 1), (&both, 1)];
     alike::check(present, &kernel, &[Pod::new(), Pod::new()]);
     let mut rows: Vec<Row> = Vec::new();

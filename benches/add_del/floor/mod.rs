@@ -24,25 +24,50 @@ const THREADS: usize = 40;
 /// Threads that sit in removals: those of 40 ms, at two thousand a second.
 const REMOVERS: usize = 96;
 
-/// An empty program that talks to a socket once. Makes nothing.
-pub struct Exec {
+/// An empty program that talks to a socket once, and what its other end does before it answers.
+pub struct Program {
+    name: &'static str,
     host: Host,
     program: PathBuf,
     socket: PathBuf,
     spent: Spent,
 }
 
-impl Exec {
-    pub fn new(name: &str, program: &Path) -> Exec {
+impl Program {
+    /// Nothing is done: what it costs to start a program.
+    pub fn alone(name: &str, program: &Path) -> Program {
         let (host, socket, spent) = (Host::new(name), socket(name), Spent::default());
         serve(&host, &socket, THREADS, &spent, || Box::new(|_| {}));
-        Exec { host, program: program.into(), socket, spent }
+        Program { name: "floor: program", host, program: program.into(), socket, spent }
+    }
+
+    /// The kernel's work is done: both in a row.
+    pub fn with_kernel(name: &str, program: &Path) -> Program {
+        let (host, socket) = (Host::new(name), socket(name));
+        let removers = Removers::on(&host);
+        removers.have(REMOVERS);
+        let spent = removers.spent.clone();
+        let announcements = Announcements::on(&host, &spent);
+        let work = move || {
+            let (removers, announcements, maker) = (removers.clone(), announcements.clone(), Maker::here());
+            Box::new(move |line: &str| {
+                let mut words = line.split(' ');
+                let mut next = || words.next().expect("a word");
+                let (verb, number) = (next(), next().parse().expect("a number"));
+                match verb {
+                    "ADD" => maker.add(&Link::of(number), next()),
+                    _ => announcements.remove(Link::of(number).index, &removers),
+                }
+            }) as Work
+        };
+        serve(&host, &socket, THREADS, &spent, work);
+        Program { name: "floor: both in a row", host, program: program.into(), socket, spent }
     }
 }
 
-impl Contestant for Exec {
+impl Contestant for Program {
     fn name(&self) -> &str {
-        "floor: program"
+        self.name
     }
 
     fn host(&self) -> &Host {
@@ -107,56 +132,6 @@ impl Contestant for Kernel {
                 began.elapsed()
             }
         }
-    }
-
-    fn resident(&self) -> Duration {
-        self.spent.total()
-    }
-}
-
-/// Both: the empty program, whose other end does the kernel's work before it answers.
-pub struct Both {
-    host: Host,
-    program: PathBuf,
-    socket: PathBuf,
-    spent: Spent,
-}
-
-impl Both {
-    pub fn new(name: &str, program: &Path) -> Both {
-        let (host, socket) = (Host::new(name), socket(name));
-        let removers = Removers::on(&host);
-        removers.have(REMOVERS);
-        let spent = removers.spent.clone();
-        let announcements = Announcements::on(&host, &spent);
-        let work = move || {
-            let (removers, announcements, maker) = (removers.clone(), announcements.clone(), Maker::here());
-            Box::new(move |line: &str| {
-                let mut words = line.split(' ');
-                let mut next = || words.next().expect("a word");
-                let (verb, number) = (next(), next().parse().expect("a number"));
-                match verb {
-                    "ADD" => maker.add(&Link::of(number), next()),
-                    _ => announcements.remove(Link::of(number).index, &removers),
-                }
-            }) as Work
-        };
-        serve(&host, &socket, THREADS, &spent, work);
-        Both { host, program: program.into(), socket, spent }
-    }
-}
-
-impl Contestant for Both {
-    fn name(&self) -> &str {
-        "floor: both in a row"
-    }
-
-    fn host(&self) -> &Host {
-        &self.host
-    }
-
-    fn call(&self, verb: Verb, pod: &Pod) -> Duration {
-        ask(&self.program, &self.socket, verb, pod)
     }
 
     fn resident(&self) -> Duration {

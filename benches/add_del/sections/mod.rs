@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::contestant::Contestant;
 use crate::flock::{Features, Flock, WIDE};
-use crate::floor::{Both, Exec, Kernel};
+use crate::floor::{Kernel, Program};
 use crate::peers::{Families, Peer};
 use crate::report::Report;
 
@@ -48,8 +48,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    fn floors(&self) -> (Exec, Kernel, Both) {
-        (Exec::new("exec", &self.floor), Kernel::new("kernel"), Both::new("both", &self.floor))
+    fn floors(&self) -> (Program, Kernel, Program) {
+        (Program::alone("exec", &self.floor), Kernel::new("kernel"), Program::with_kernel("both", &self.floor))
     }
 
     fn flock(&self, name: &str, features: Features) -> Flock {
