@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::manifests::node_config;
+use crate::support::moment::moment;
 
 /// Pods of the node.
 const PODS: usize = 110;
@@ -32,9 +33,7 @@ const BURST: usize = 1000;
 const CALLERS: usize = 8;
 
 fn main() {
-    let load = fs::read_to_string("/proc/loadavg").expect("readable");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
-    println!("Linux {}, load {}", kernel.trim(), load.split(' ').next().unwrap_or_default());
+    println!("{}", moment());
     println!(
         "| KiB | resident | program, read | program, written | heap and buffers | stacks of threads | stacks, number |\n|---|---|---|---|---|---|---|"
     );

@@ -16,7 +16,6 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -25,6 +24,7 @@ use flock::kernel::netns::Netns;
 
 use crate::support::host::Host;
 use crate::support::inside::Inside as _;
+use crate::support::moment::moment;
 use crate::support::programs::FLOCK_AGENT;
 use crate::support::scrape::{ASKABLE, METRICS};
 
@@ -35,9 +35,7 @@ const PODS: usize = 250;
 const ROUNDS: usize = 25;
 
 fn main() {
-    let load = fs::read_to_string("/proc/loadavg").expect("readable");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
-    println!("Linux {}, load {}, {PODS} pods", kernel.trim(), load.split(' ').next().unwrap_or_default());
+    println!("{}, {PODS} pods", moment());
     println!("| what is asked | target | p50 / worst of {ROUNDS} |\n|---|---|---|");
     let host = Host::new();
     let _agent = host.agent().args(&ASKABLE).start();

@@ -38,6 +38,7 @@ use crate::support::agent::Agent;
 use crate::support::control_plane::ControlPlane;
 use crate::support::fib::RouteEvent;
 use crate::support::inside::Inside as _;
+use crate::support::moment::moment;
 use crate::support::probe::{Echo, Probe};
 use crate::support::programs::FLOCK_AGENT;
 use crate::support::routers::Debian;
@@ -56,10 +57,7 @@ const ANNOUNCED: u32 = 102;
 const MAIN: u32 = 254;
 
 fn main() {
-    let load = fs::read_to_string("/proc/loadavg").expect("readable");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
-    let cpus = std::thread::available_parallelism().expect("known");
-    println!("Linux {}, {cpus} CPUs, load {}", kernel.trim(), load.split(' ').next().unwrap_or_default());
+    println!("{}", moment());
     println!("| quantity | target | measured |\n|---|---|---|");
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let parts: [(&str, fn()); 7] = [

@@ -43,6 +43,7 @@ use serde_json::{Value, json};
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::inside::Inside as _;
+use crate::support::moment::moment;
 use crate::support::waiting::PATIENCE;
 
 // As the agent has it, since memory is compared.
@@ -69,10 +70,7 @@ fn main() {
     {
         return child(Path::new(kubeconfig), selections);
     }
-    let load = fs::read_to_string("/proc/loadavg").expect("readable");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
-    let cpus = std::thread::available_parallelism().expect("known");
-    println!("Linux {}, {cpus} CPUs, load {}", kernel.trim(), load.split(' ').next().unwrap_or_default());
+    println!("{}", moment());
     println!("| quantity | measured |\n|---|---|");
     one_change();
     cluster();

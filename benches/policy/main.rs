@@ -24,14 +24,12 @@ mod packets;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::fs;
 use std::time::Duration;
 
+use crate::support::moment::moment;
+
 fn main() {
-    let load = fs::read_to_string("/proc/loadavg").expect("readable");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
-    let cpus = std::thread::available_parallelism().expect("known");
-    println!("Linux {}, {cpus} CPUs, load {}", kernel.trim(), load.split(' ').next().unwrap_or_default());
+    println!("{}", moment());
     println!("| quantity | target | measured |\n|---|---|---|");
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let parts: [(&str, fn()); 6] = [

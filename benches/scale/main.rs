@@ -22,7 +22,6 @@ mod server;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -37,6 +36,7 @@ use crate::server::Server;
 use crate::support::control_plane::ControlPlane;
 use crate::support::host::Host;
 use crate::support::inside::Inside as _;
+use crate::support::moment::moment;
 use crate::support::programs::FLOCK_AGENT;
 use crate::support::waiting::wait_at_most;
 
@@ -69,10 +69,7 @@ fn main() {
     let asked: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let nodes = asked.iter().find_map(|word| word.parse().ok()).unwrap_or(1000);
     let is_killed = asked.iter().any(|word| *word == "kill");
-    let load = fs::read_to_string("/proc/loadavg").expect("readable");
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
-    let cpus = std::thread::available_parallelism().expect("known");
-    println!("Linux {}, {cpus} CPUs, load {}", kernel.trim(), load.split(' ').next().unwrap_or_default());
+    println!("{}", moment());
     println!("\nAn hour at rest, for each agent\n");
     schedule::print();
     println!("\n| {nodes} agents | what the API server did |\n|---|---|");

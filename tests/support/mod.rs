@@ -26,6 +26,7 @@ pub mod inside;
 pub mod log;
 pub mod machine;
 pub mod manifests;
+pub mod moment;
 pub mod oracle;
 pub mod outcome;
 pub mod page;
