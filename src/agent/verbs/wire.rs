@@ -76,12 +76,12 @@ pub fn wire(
     // A link that is down carries nothing, so it is made beside what has to be in force before it does.
     let admitted = admission.wait().map_err(fail)?;
     host.apply(pair.host, name, &wiring.host).map_err(|e| fail(e.into()))?;
-    let name = wiring.ifname.as_str();
-    match pod.apply(pair.pod, name, &wiring.pod) {
+    let ifname = wiring.ifname.as_str();
+    match pod.apply(pair.pod, ifname, &wiring.pod) {
         // Hosts that switch IPv6 off by default do so for both ends, since namespaces may inherit it. This pod is to have it.
         Err(refused) if refused.error.is_switched_off() && lease.ipv6.is_some() => {
             sandbox.enable_ipv6(&wiring.ifname).map_err(fail)?;
-            pod.apply(pair.pod, name, &wiring.pod).map_err(|e| fail(e.into()))?;
+            pod.apply(pair.pod, ifname, &wiring.pod).map_err(|e| fail(e.into()))?;
         }
         applied => applied.map_err(|e| fail(e.into()))?,
     }

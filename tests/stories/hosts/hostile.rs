@@ -208,6 +208,8 @@ fn a_pod_that_takes_its_interface_down_or_away_while_add_waits_fails_at_once() {
                 let error = outcome.failed();
                 assert!(outcome.elapsed.as_secs() < 15, "{harm}: {:?} {error:?}", outcome.elapsed);
                 assert!(!error.text().contains("time limit"), "{harm}: {error:?}");
+                // Which end is waited for is said by its own name.
+                assert!(!error.text().contains("until link eth0"), "{harm}: {error:?}");
             }
             host.del(&pod).done();
             host.assert_empty();
