@@ -18,7 +18,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::process::crew::{Afterwards, Crew};
 use crate::process::failpoint;
 
-/// Threads for visits that stay when there is none to make: as many ADDs at once are no rarity.
+/// Threads for visits that stay when there is none to make, for as many ADDs at once.
 const VISITORS_AT_REST: usize = 4;
 
 /// The namespace that a thread is in.

@@ -1,7 +1,7 @@
 //! Threads that do one job after another. A thread is made when a job finds none at rest, and a few of them stay.
 //!
 //! Making a thread costs more than most of what one is made for here: its stack, its signal stack, and some twenty system calls.
-//! Must not know what the jobs do, and nobody waits for them here.
+//! Must not know what the jobs do; a job tells of its own end whoever waits for that.
 
 use std::collections::VecDeque;
 use std::io;
@@ -96,6 +96,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::mpsc::{Sender, channel};
     use std::thread::ThreadId;
     use std::time::Duration;
@@ -152,8 +153,7 @@ mod tests {
                 go
             })
             .collect();
-        let mut threads: Vec<ThreadId> = (0..5).map(|_| told.recv_timeout(LONG).expect("begun")).collect();
-        threads.dedup();
+        let threads: HashSet<ThreadId> = (0..5).map(|_| told.recv_timeout(LONG).expect("begun")).collect();
         assert_eq!(threads.len(), 5, "all at once");
         drop(all);
         wait_until(&crew, 2);

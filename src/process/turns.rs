@@ -1,7 +1,7 @@
-//! A bounded number of turns at something that serves one at a time, such as a lock of the kernel: whoever waits there makes it
-//! dearer for all others, and whoever waits here does not.
+//! Bounds how many threads at once are at something that serves one at a time, such as a lock of the kernel: each thread that waits
+//! there slows the others down, and one that waits here does not.
 //!
-//! A turn is no lock: several have one at once, and a wait for one ends in time. Must not know what is done in a turn.
+//! A turn is no lock: several threads have one, and the wait for one has a deadline. Must not know what is done in a turn.
 
 use std::time::Instant;
 

@@ -42,7 +42,8 @@ impl Hearing {
         Hearing { socket, buffer: Vec::with_capacity(longest), awake: false, point }
     }
 
-    /// Waits for the next datagram. After each burst it does `rest`, which is [`rest`] or as long at most.
+    /// Waits for the next datagram. After each burst it calls `rest`, which must not take longer than [`PAUSE`]; [`rest`] is for a
+    /// reader for whom nobody waits.
     pub(in crate::kernel) fn next(&mut self, mut rest: impl FnMut()) -> Result<&[u8], Unheard> {
         loop {
             self.buffer.clear();
@@ -69,7 +70,7 @@ impl Hearing {
     }
 }
 
-/// The rest of a reader for whom nobody waits.
+/// Takes as long as a rest may.
 pub(in crate::kernel) fn rest() {
     thread::sleep(PAUSE);
 }
