@@ -19,7 +19,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Rounds that nobody counts.
 const WARM: usize = 3;
 
-/// Who takes part, and in every how manieth round.
+/// Who takes part, and every how many rounds.
 pub type Field<'a> = [(&'a dyn Contestant, usize)];
 
 /// So many rounds, each of which begins with another contestant.

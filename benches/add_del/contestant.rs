@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::call::Verb;
 use crate::host::{Host, Pod};
 
-/// Is measured.
+/// Somebody who takes part in a benchmark.
 pub trait Contestant: Sync {
     /// What it is called in tables.
     fn name(&self) -> &str;
