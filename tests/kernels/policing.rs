@@ -45,6 +45,7 @@ fn open(ip: IpAddr, port: u16) -> UdpSocket {
 }
 
 /// The sender of the next packet.
+#[track_caller]
 fn heard(socket: &UdpSocket) -> SocketAddr {
     socket.recv_from(&mut [0; 8]).expect("a packet arrives").1
 }
@@ -236,21 +237,25 @@ pub fn masquerade() {
     let agent = Agent::of(&json!({"masquerade": {"ipv4": true, "ipv6": true}}), &[]);
     let pod = Pod::new("p");
     let own = pod.add();
-    let seen = |v6: bool| {
+    // Whether a server outside sees this address, which then also gets the answer. Any other may have none: with the rule, the
+    // kernel forgets how it had translated.
+    let outside_sees = |v6: bool, expected: IpAddr| {
         let (from, to) = (of_family(own.ips(), v6), on_link(v6, 1));
         let (here, there) = (pod.inside(|| open(from, 0)), lan.inside(|| open(to, PORT)));
         here.send_to(b"?", (to, PORT)).expect("sent");
         let who = heard(&there);
         there.send_to(b"!", who).expect("sent");
-        assert_eq!(heard(&here).ip(), to, "the answer comes back");
-        who.ip()
+        who.ip() == expected && {
+            assert_eq!(heard(&here).ip(), to, "the answer comes back");
+            true
+        }
     };
     for &v6 in families() {
-        assert_eq!(seen(v6), on_link(v6, HOST_THERE));
+        assert!(outside_sees(v6, on_link(v6, HOST_THERE)));
     }
     configure(&json!({}));
     for &v6 in families() {
-        wait_for("the pod's own address", || (seen(v6) == of_family(own.ips(), v6)).then_some(()));
+        wait_for("the pod's own address", || outside_sees(v6, of_family(own.ips(), v6)).then_some(()));
     }
     pod.del();
     assert_empty();
