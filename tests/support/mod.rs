@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod assets;
+pub mod booted;
 pub mod control_plane;
 pub mod dice;
 pub mod failpoints;

@@ -1,16 +1,12 @@
-//! A host on which the real systemd is the first process, with the shipped units installed as the README says. It ends with the
-//! value, and with the test's process however that ends.
+//! A booted host with the shipped units installed as the README says, and what flock's units do there.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use crate::support::host::{HOST4, HOST6, Host};
+use crate::support::host::Host;
 use crate::support::log::wait_line;
 use crate::support::manifests::{CIDR4, CIDR6, node_config};
-use crate::support::programs::{FLOCK, FLOCK_AGENT, succeed};
-use crate::support::waiting::wait_for;
+use crate::support::programs::{FLOCK_AGENT, succeed};
 
 /// Where an administrator puts units.
 const UNITS: &str = "/etc/systemd/system";
@@ -26,25 +22,6 @@ pub(crate) fn bare() -> Host {
 }
 
 impl Host {
-    /// Boots. Nothing of flock is installed.
-    pub(crate) fn with_systemd() -> Host {
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut boot = Command::new(tests.join("tests/systemd/boot"));
-        boot.arg(Path::new(FLOCK).parent().expect("a directory")).arg(tests.join("systemd"));
-        boot.args([format!("{HOST6}/128"), format!("{HOST4}/32")]);
-        let host = Host::made_by(&mut boot);
-        host.wait_until_booted();
-        host
-    }
-
-    /// Waits until systemd has started all that it is to start.
-    pub(crate) fn wait_until_booted(&self) {
-        wait_for("systemd to have booted", || {
-            let state = self.ask("systemctl is-active multi-user.target");
-            (state.trim() == "active").then_some(())
-        });
-    }
-
     /// Boots. The units are installed and not yet enabled; there is a NodeConfig.
     pub(crate) fn with_units() -> Host {
         let host = Host::with_systemd();
@@ -72,24 +49,6 @@ impl Host {
         self.systemctl("daemon-reload");
     }
 
-    /// A command of this host, among its own processes.
-    pub(crate) fn inside(&self, line: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid().to_string(), "--all", "--"]).args(line.split_whitespace());
-        command
-    }
-
-    /// Runs `systemctl`, which must succeed.
-    pub(crate) fn systemctl(&self, arguments: &str) -> String {
-        succeed(&mut self.inside(&format!("systemctl --no-pager {arguments}")))
-    }
-
-    /// What a command line prints, whether it succeeds or not.
-    pub(crate) fn ask(&self, line: &str) -> String {
-        let output = self.inside(line).output().expect("nsenter (util-linux) starts");
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    }
-
     /// What flock could have changed, line by line: files outside of systemd's own directory, and the kernel.
     pub(crate) fn everything(&self) -> BTreeSet<String> {
         let files = self.run("find /etc /opt /usr/local /run -type d -printf %p:%m\\n -o -printf %p:%y:%m:%s\\n");
@@ -105,11 +64,6 @@ impl Host {
         for line in next.split(" && ") {
             succeed(&mut self.inside(line));
         }
-    }
-
-    /// A property of a unit.
-    pub(crate) fn property(&self, unit: &str, name: &str) -> String {
-        self.ask(&format!("systemctl show --value --property {name} {unit}")).trim().to_owned()
     }
 
     /// The agent's log.
