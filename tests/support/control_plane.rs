@@ -1,7 +1,8 @@
 //! A real control plane inside a [`Host`]'s namespaces: etcd, kube-apiserver with TLS and RBAC, and kubectl to speak with it.
 //!
 //! The binaries come from `tests/kube/assets`. Since the host is private, ports are fixed; since each test has its own, it may
-//! kill, stop and restore what it likes. There is no controller manager and no kubelet: pods are objects and nothing more.
+//! kill, stop and restore what it likes. Unless it is [`ControlPlane::whole_at`], there is no controller manager and no scheduler,
+//! and pods are objects and nothing more.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -21,6 +22,21 @@ use crate::support::inside::Inside as _;
 const LOOPBACK: &str = "127.0.0.1";
 const ADMIN: &str = "admin-token";
 
+/// Who may say that it is whom: what comes by this token is the second, a member of the third.
+const TOKENS: [(&str, &str, &str); 5] = [
+    (ADMIN, "admin", "system:masters"),
+    (BOOTSTRAP, "system:bootstrap:tests", "system:bootstrappers"),
+    ("controller-manager-token", "system:kube-controller-manager", ""),
+    ("scheduler-token", "system:kube-scheduler", ""),
+    (PROXY, "system:kube-proxy", ""),
+];
+
+/// With this token, a kubelet asks for its certificate.
+pub const BOOTSTRAP: &str = "bootstrap-token";
+
+/// kube-proxy's.
+pub const PROXY: &str = "proxy-token";
+
 /// Starting one takes some ten seconds on a quiet machine.
 const START: Duration = Duration::from_secs(120);
 
@@ -29,8 +45,11 @@ pub struct ControlPlane<'a> {
     host: &'a Host,
     /// Where the API server listens.
     address: String,
+    /// For kubelets: with controllers, a scheduler, and accounts for pods. These are further flags of the controller manager.
+    whole: Option<Vec<String>>,
     etcd: Option<Child>,
     api: Option<Child>,
+    beside: Vec<Child>,
 }
 
 impl<'a> ControlPlane<'a> {
@@ -47,22 +66,74 @@ impl<'a> ControlPlane<'a> {
         plane
     }
 
+    /// One for kubelets, ready and without anything of flock's, which listens on this IPv4 address: with a scheduler, and a controller
+    /// manager with these further flags.
+    pub fn whole_at(host: &'a Host, address: &str, controllers: &[&str]) -> ControlPlane<'a> {
+        let controllers = controllers.iter().map(|&flag| flag.to_owned()).collect();
+        let mut plane = ControlPlane::begin(host, address, Some(controllers));
+        plane.start_beside();
+        // What kubeadm lets kubelets do that have no certificate yet.
+        for (name, role, group) in [
+            ("ask", "node-bootstrapper", "bootstrappers"),
+            ("first", "certificates.k8s.io:certificatesigningrequests:nodeclient", "bootstrappers"),
+            ("renew", "certificates.k8s.io:certificatesigningrequests:selfnodeclient", "nodes"),
+        ] {
+            plane.run(&format!(
+                "create clusterrolebinding kubelets-{name} --clusterrole=system:{role} --group=system:{group}"
+            ));
+        }
+        plane
+    }
+
     /// One that is ready, and empty.
     pub fn bare(host: &'a Host) -> ControlPlane<'a> {
         ControlPlane::bare_at(host, LOOPBACK)
     }
 
     fn bare_at(host: &'a Host, address: &str) -> ControlPlane<'a> {
+        ControlPlane::begin(host, address, None)
+    }
+
+    fn begin(host: &'a Host, address: &str, whole: Option<Vec<String>>) -> ControlPlane<'a> {
         let dir = host.path("/run/k8s");
         fs::create_dir_all(&dir).expect("a directory");
-        fs::write(dir.join("tokens.csv"), format!("{ADMIN},admin,1,system:masters\n")).expect("writable");
-        let mut plane = ControlPlane { host, address: address.into(), etcd: None, api: None };
+        let group = |group: &str| if group.is_empty() { String::new() } else { format!(",{group}") };
+        let lines = TOKENS.iter().map(|(token, user, of)| format!("{token},{user},{user}{}\n", group(of)));
+        fs::write(dir.join("tokens.csv"), lines.collect::<String>()).expect("writable");
+        let mut plane =
+            ControlPlane { host, address: address.into(), whole, etcd: None, api: None, beside: Vec::new() };
         plane.openssl(
             "req -x509 -newkey rsa:2048 -nodes -keyout client-ca.key -out client-ca.crt -days 2 -subj /CN=clients",
         );
+        if plane.whole.is_some() {
+            plane.client_certificate_of("/O=system:masters/CN=kube-apiserver-kubelet-client");
+            plane.host.script("cd /run/k8s && mv agent.crt kubelet-client.crt && mv agent.key kubelet-client.key");
+        }
         plane.start_etcd();
         plane.start_api();
         plane
+    }
+
+    /// Starts controller manager and scheduler.
+    fn start_beside(&mut self) {
+        let mut controllers = vec![
+            "--kubeconfig=controller-manager.kubeconfig",
+            "--use-service-account-credentials=true",
+            "--service-account-private-key-file=apiserver.key",
+            "--root-ca-file=apiserver.crt",
+            "--cluster-signing-cert-file=client-ca.crt",
+            "--cluster-signing-key-file=client-ca.key",
+            "--leader-elect=false",
+        ];
+        controllers.extend(self.whole.iter().flatten().map(String::as_str));
+        self.kubeconfig("controller-manager", "controller-manager-token");
+        self.kubeconfig("scheduler", "scheduler-token");
+        let scheduler = ["--kubeconfig=scheduler.kubeconfig", "--leader-elect=false"];
+        let nodes = assets("kube nodes");
+        self.beside = vec![
+            self.spawn(&format!("{nodes}/kube-controller-manager"), &controllers),
+            self.spawn(&format!("{nodes}/kube-scheduler"), &scheduler),
+        ];
     }
 
     fn apply_deploy(&mut self) {
@@ -80,7 +151,8 @@ impl<'a> ControlPlane<'a> {
         );
     }
 
-    fn spawn(&self, program: &str, args: &[&str]) -> Child {
+    fn spawn(&self, path: &str, args: &[&str]) -> Child {
+        let (_, program) = path.rsplit_once('/').expect("a path");
         let log = fs::OpenOptions::new()
             .append(true)
             .create(true)
@@ -90,13 +162,13 @@ impl<'a> ControlPlane<'a> {
         // In the directory of its files, and not longer alive than the test.
         let mut command = self.host.command("setpriv");
         command.args(["--pdeathsig", "KILL", "sh", "-c", "cd /run/k8s && exec \"$0\" \"$@\""]);
-        command.arg(format!("{}/{program}", assets("kube"))).args(args);
+        command.arg(path).args(args);
         command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("starts")
     }
 
     pub fn start_etcd(&mut self) {
         self.etcd = Some(self.spawn(
-            "etcd",
+            &format!("{}/etcd", assets("kube")),
             &[
                 "--data-dir=etcd",
                 "--unsafe-no-fsync",
@@ -114,31 +186,36 @@ impl<'a> ControlPlane<'a> {
 
     /// Starts the API server and waits until it is ready.
     pub fn start_api(&mut self) {
-        self.api = Some(self.spawn(
-            "kube-apiserver",
-            &[
-                "--etcd-servers=http://127.0.0.1:2379",
-                // The DaemonSet asks for it, as every network plugin does.
-                "--allow-privileged=true",
-                &format!("--bind-address={}", self.address),
-                &format!("--advertise-address={}", self.address),
-                "--secure-port=6443",
-                "--cert-dir=.",
-                "--endpoint-reconciler-type=none",
-                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
-                "--token-auth-file=tokens.csv",
-                "--client-ca-file=client-ca.crt",
-                // As kubeadm has it.
-                "--authorization-mode=Node,RBAC",
-                "--enable-admission-plugins=NodeRestriction",
-                "--service-account-issuer=https://kubernetes.default.svc",
-                "--service-account-signing-key-file=apiserver.key",
-                "--service-account-key-file=apiserver.key",
-                "--disable-admission-plugins=ServiceAccount",
-                // With the default, an open watch delays the end by a minute.
-                "--shutdown-watch-termination-grace-period=100ms",
-            ],
-        ));
+        let addresses = [format!("--bind-address={}", self.address), format!("--advertise-address={}", self.address)];
+        let mut flags = vec![
+            "--etcd-servers=http://127.0.0.1:2379",
+            // The DaemonSet asks for it, as every network plugin does.
+            "--allow-privileged=true",
+            "--secure-port=6443",
+            "--cert-dir=.",
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+            "--token-auth-file=tokens.csv",
+            "--client-ca-file=client-ca.crt",
+            // As kubeadm has it.
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-account-signing-key-file=apiserver.key",
+            "--service-account-key-file=apiserver.key",
+            // With the default, an open watch delays the end by a minute.
+            "--shutdown-watch-termination-grace-period=100ms",
+        ];
+        flags.extend(addresses.iter().map(String::as_str));
+        flags.extend(match self.whole {
+            Some(_) => [
+                "--kubelet-client-certificate=kubelet-client.crt",
+                "--kubelet-client-key=kubelet-client.key",
+                "--kubelet-preferred-address-types=InternalIP",
+            ]
+            .as_slice(),
+            None => &["--endpoint-reconciler-type=none", "--disable-admission-plugins=ServiceAccount"],
+        });
+        self.api = Some(self.spawn(&format!("{}/kube-apiserver", assets("kube")), &flags));
         let deadline = Instant::now() + START;
         while !self.kubectl(&["get", "--raw", "/readyz"]).status.success() {
             let log = || fs::read_to_string(self.host.path("/run/k8s/kube-apiserver.log")).unwrap_or_default();
@@ -173,6 +250,11 @@ impl<'a> ControlPlane<'a> {
 
     /// Runs kubectl as the administrator.
     pub fn kubectl(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("kubectl starts")
+    }
+
+    /// kubectl as the administrator, about to be started.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.host.command(&format!("{}/kubectl", assets("kube")));
         command.args([
             "--server",
@@ -183,7 +265,7 @@ impl<'a> ControlPlane<'a> {
             "--cache-dir=/run/k8s/cache",
         ]);
         command.arg("--certificate-authority=/run/k8s/apiserver.crt").args(args).stdin(Stdio::null());
-        command.output().expect("kubectl starts")
+        command
     }
 
     fn kubectl_ok(&self, args: &[&str], may_exist: bool) -> String {
@@ -198,6 +280,11 @@ impl<'a> ControlPlane<'a> {
     pub fn run(&self, line: &str) -> String {
         let args: Vec<&str> = line.split_whitespace().collect();
         self.kubectl_ok(&args, false)
+    }
+
+    /// Runs a kubectl command line (split at blanks) that waits for something, for three minutes at most.
+    pub fn wait(&self, line: &str) -> String {
+        self.run(&format!("{line} --timeout=180s --request-timeout=0"))
     }
 
     /// Applies a manifest. The error text, if the API server refuses it.
@@ -234,14 +321,23 @@ impl<'a> ControlPlane<'a> {
     /// Writes a kubeconfig whose user is `user` (YAML, flow style) and returns its path on the host.
     pub fn kubeconfig_with(&self, name: &str, user: &str) -> String {
         let path = format!("/run/k8s/{name}.kubeconfig");
-        let text = format!(
+        fs::write(self.host.path(&path), self.kubeconfig_text(user)).expect("writable");
+        path
+    }
+
+    /// A kubeconfig whose user is `user` (YAML, flow style), to lie beside `apiserver.crt`.
+    pub fn kubeconfig_text(&self, user: &str) -> String {
+        format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: k\n  cluster: {{server: '{}', \
              certificate-authority: apiserver.crt}}\nusers:\n- name: u\n  user: {{{user}}}\ncontexts:\n- name: c\n  \
              context: {{cluster: k, user: u}}\n",
             self.url(),
-        );
-        fs::write(self.host.path(&path), text).expect("writable");
-        path
+        )
+    }
+
+    /// One of its files, such as a certificate.
+    pub fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.host.path(&format!("/run/k8s/{name}"))).expect("readable")
     }
 
     fn openssl(&self, line: &str) {
@@ -308,7 +404,7 @@ fn end(child: &mut Option<Child>, signal: &str) {
 
 impl Drop for ControlPlane<'_> {
     fn drop(&mut self) {
-        for child in [&mut self.api, &mut self.etcd].into_iter().flatten() {
+        for child in self.beside.iter_mut().chain(&mut self.api).chain(&mut self.etcd) {
             child.kill().ok();
             child.wait().ok();
         }

@@ -128,10 +128,17 @@ impl Host {
     }
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
+impl Host {
+    /// Ends it before its time, with everything that runs on it.
+    pub fn end(&mut self) {
         // The end of its standard input ends the holder, in its own way.
         self.stdin.take();
         self.holder.wait().ok();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -17,7 +17,8 @@ impl Switch {
     /// A cable from the host's new link of this name, which gets these addresses.
     pub fn plug(&self, host: &Host, link: &str, addresses: &[&str]) {
         let port = port(host);
-        cable((host, link, addresses), (&self.0, &port, &[]));
+        // From here, since a host with processes of its own knows nobody else's.
+        cable((&self.0, &port, &[]), (host, link, addresses));
         self.0.run(&format!("ip link set {port} master switch"));
     }
 
