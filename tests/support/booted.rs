@@ -1,11 +1,16 @@
 //! A host on which the real systemd is the first process, booted by `tests/systemd/boot`. What is installed there, the tests say.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::assets::assets;
 use super::host::{HOST4, HOST6, Host};
-use super::programs::{FLOCK, succeed};
+use super::programs::{FLOCK, put_copy, succeed};
 use super::waiting::wait_for;
+
+/// Where an administrator puts units.
+const UNITS: &str = "/etc/systemd/system";
 
 impl Host {
     /// Boots. Nothing of flock is installed.
@@ -53,4 +58,34 @@ impl Host {
     pub fn property(&self, unit: &str, name: &str) -> String {
         self.ask(&format!("systemctl show --value --property {name} {unit}")).trim().to_owned()
     }
+
+    /// A drop-in for a unit.
+    pub fn adapt(&self, unit: &str, name: &str, text: &str) {
+        self.write(&format!("{UNITS}/{unit}.d/{name}.conf"), text);
+        self.systemctl("daemon-reload");
+    }
+
+    /// Debian's BIRD where it can be started, and its user.
+    pub fn put_bird(&self) {
+        let (debian, at) = (Path::new(assets("routes")).join("bookworm"), self.path("/usr/local/lib/debian"));
+        fs::create_dir_all(at.join("bin")).expect("made");
+        put_copy(debian.join("bin/bird"), at.join("bin/bird"));
+        succeed(Command::new("cp").arg("-r").args([debian.join("lib"), at]));
+        let start = unit_line("ExecStart=").replace("/usr/sbin/bird", "/usr/local/lib/debian/bin/bird");
+        self.adapt(
+            "flock-bird.service",
+            "program",
+            &format!("[Service]\nExecStart=\n{start}\nStandardError=append:/run/bird.log\n"),
+        );
+        let users = fs::read_to_string(self.path("/etc/passwd")).expect("text");
+        if !users.contains("\nbird:") {
+            self.write("/etc/passwd", &format!("{users}bird:x:977:977::/run/bird:/usr/sbin/nologin\n"));
+        }
+    }
+}
+
+/// The line of BIRD's unit that begins so.
+pub fn unit_line(start: &str) -> &'static str {
+    let unit = include_str!("../../systemd/flock-bird.service");
+    unit.lines().find(|line| line.starts_with(start)).expect("a line")
 }

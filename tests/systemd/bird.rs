@@ -1,18 +1,16 @@
 //! The units of BIRD with the real systemd: a router on the other end of a cable sees what their restarts and ends cost.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::host::bare;
-use crate::support::assets::assets;
+use crate::support::booted::unit_line;
 use crate::support::fib::RouteEvents;
 use crate::support::host::Host;
 use crate::support::log::wait_line;
 use crate::support::manifests::{CIDR4, CIDR6, node_config_spec};
-use crate::support::programs::{FLOCK_AGENT, put_copy, succeed};
+use crate::support::programs::{FLOCK_AGENT, succeed};
 use crate::support::routers::Debian;
 use crate::support::switch::cable;
 use crate::support::waiting::{wait_for, wait_or};
@@ -42,7 +40,7 @@ fn node() -> Host {
     let shipped = ["flock-bird.service", "flock-announce.service"].map(|unit| format!("/usr/local/share/units/{unit}"));
     host.run(&format!("install -m 0644 -t /etc/systemd/system -- {}", shipped.join(" ")));
     host.run("mkdir -p /etc/flock/bird");
-    put_bird(&host);
+    host.put_bird();
     host.write("/etc/flock/node.yaml", &node_config_spec(spec()));
     host
 }
@@ -50,30 +48,6 @@ fn node() -> Host {
 fn spec() -> Value {
     let bgp = json!({"asn": 65001, "peers": [{"name": "tor1", "address": "192.0.2.1", "asn": 65100}]});
     json!({"cidr4": CIDR4, "cidr6": CIDR6, "bgp": bgp})
-}
-
-/// Debian's BIRD where it can be started, and its user.
-fn put_bird(host: &Host) {
-    let (debian, at) = (Path::new(assets("routes")).join("bookworm"), host.path("/usr/local/lib/debian"));
-    fs::create_dir_all(at.join("bin")).expect("made");
-    put_copy(debian.join("bin/bird"), at.join("bin/bird"));
-    succeed(Command::new("cp").arg("-r").args([debian.join("lib"), at]));
-    let start = unit_line("ExecStart=").replace("/usr/sbin/bird", "/usr/local/lib/debian/bin/bird");
-    host.adapt(
-        "flock-bird.service",
-        "program",
-        &format!("[Service]\nExecStart=\n{start}\nStandardError=append:/run/bird.log\n"),
-    );
-    let users = fs::read_to_string(host.path("/etc/passwd")).expect("text");
-    if !users.contains("\nbird:") {
-        host.write("/etc/passwd", &format!("{users}bird:x:977:977::/run/bird:/usr/sbin/nologin\n"));
-    }
-}
-
-/// The line of BIRD's unit that begins so.
-fn unit_line(start: &str) -> &'static str {
-    let unit = include_str!("../../systemd/flock-bird.service");
-    unit.lines().find(|line| line.starts_with(start)).expect("a line")
 }
 
 /// The commands of docs/reachability.md.
@@ -234,7 +208,7 @@ fn a_bird_that_dies_again_and_again_is_started_each_time() {
 #[test]
 fn a_fresh_node_speaks_bgp_by_the_line_that_install_prints_and_is_as_before_when_flock_is_gone() {
     let (host, router) = (bare(), Host::with(&[]));
-    put_bird(&host);
+    host.put_bird();
     // So that it can be met between two lives.
     host.adapt("flock-bird.service", "pace", "[Service]\nRestartSec=1h\n");
     let pod = host.pod("a");

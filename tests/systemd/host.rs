@@ -43,12 +43,6 @@ impl Host {
         host
     }
 
-    /// A drop-in for a unit.
-    pub(crate) fn adapt(&self, unit: &str, name: &str, text: &str) {
-        self.write(&format!("{UNITS}/{unit}.d/{name}.conf"), text);
-        self.systemctl("daemon-reload");
-    }
-
     /// What flock could have changed, line by line: files outside of systemd's own directory, and the kernel.
     pub(crate) fn everything(&self) -> BTreeSet<String> {
         let files = self.run("find /etc /opt /usr/local /run -type d -printf %p:%m\\n -o -printf %p:%y:%m:%s\\n");
