@@ -116,6 +116,30 @@ test-runtimes: tools test-libcni ## Those, and stories with containerd 1 and 2 a
 	@cargo test --no-run --quiet --test runtimes
 	@cargo test --quiet --test runtimes -- --test-threads 2
 
+.PHONY: test-cluster test-e2e soak-cluster
+test-cluster: tools ## Stories of two nodes with kubelet, containerd, kube-proxy and DNS, flock by DaemonSet and under systemd (needs root, and Go)
+	@demo/need setpriv:util-linux openssl:openssl jq:jq strip:binutils dpkg-deb:dpkg
+	@for suite in kube runtimes routes cluster; do tests/$$suite/assets >/dev/null || exit; done
+	@tests/kube/assets nodes >/dev/null
+	@cargo test --no-run --quiet --test cluster
+	@cargo test --quiet --test cluster
+
+soak-cluster: tools ## Such a cluster under load and under fire for an hour, with the oracle on both nodes and a prober (SOAK_MINUTES=60, SOAK_SEED=1)
+	@demo/need setpriv:util-linux openssl:openssl jq:jq strip:binutils dpkg-deb:dpkg
+	@for suite in kube runtimes routes cluster; do tests/$$suite/assets >/dev/null || exit; done
+	@tests/kube/assets nodes >/dev/null
+	@cargo test --no-run --quiet --test cluster
+	@cargo test --quiet --test cluster -- soak
+
+test-e2e: tools ## Kubernetes' own tests of the network on such a cluster, half an hour long, and their list for docs/e2e.md (needs root, and Go)
+	@demo/need setpriv:util-linux openssl:openssl jq:jq strip:binutils dpkg-deb:dpkg
+	@demo/need curl:curl dig:bind9-dnsutils host:bind9-host nc.openbsd:netcat-openbsd busybox:busybox-static
+	@for suite in kube runtimes routes cluster; do tests/$$suite/assets >/dev/null || exit; done
+	@for set in nodes e2e; do tests/kube/assets $$set >/dev/null || exit; done
+	@tests/cluster/assets e2e >/dev/null
+	@cargo test --no-run --quiet --test cluster
+	@cargo test --quiet --test cluster -- e2e $(FOCUS)
+
 test-systemd: tools ## Stories under the real systemd, which is booted on private hosts (needs root); BIRD is fetched the first time
 	@demo/need python3:python3 /lib/systemd/systemd:systemd dpkg-deb:dpkg
 	@tests/routes/assets >/dev/null
@@ -183,7 +207,7 @@ lint: rust ## Format, clippy and documentation, with warnings denied
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace -- -D warnings
 	cargo clippy --quiet --workspace --all-targets --features failpoints -- -D warnings
-	cargo clippy --quiet --features failpoints --test dist --test kube --test kernels --test libcni --test metrics --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
+	cargo clippy --quiet --features failpoints --test cluster --test dist --test kube --test kernels --test libcni --test metrics --test policy --test routes --test runtimes --test systemd --test soak --test mutants -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --quiet --no-deps --document-private-items
 
 sizes: build ## What the binaries weigh, and how many crates the agent is made of

@@ -1,0 +1,134 @@
+//! What happens to nodes: they are drained, lose processes and power, and get new versions, while pods come and go.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, Pod};
+use crate::installation::{Installation, load};
+use crate::node::Node;
+use crate::support::probe::{Echo, Probe};
+use crate::support::waiting::wait_for;
+use crate::workload::{pod, set};
+
+pub(crate) fn drain(cluster: &mut Cluster<'_>) {
+    cluster.apply(&[set("Deployment", "moves", 6)]);
+    cluster.plane.wait("rollout status deployment/moves");
+    let node = &cluster.nodes[1];
+    cluster.plane.wait(&format!("drain {} --ignore-daemonsets --force", node.name));
+    wait_for("the last pod to go", || node.host.flock_links().is_empty().then_some(()));
+    node.host.assert_sound("after the drain");
+    assert_eq!(node.host.leases(), Vec::new(), "leases are left");
+    cluster.plane.wait("rollout status deployment/moves");
+    assert!(cluster.ready("app=moves").values().all(|pod| pod.node == "node1"));
+    cluster.plane.run(&format!("uncordon {}", node.name));
+    cluster.apply(&[pod("back", "back", &node.name)]);
+    cluster.wait_ready("back");
+    cluster.plane.wait("delete deployment moves --cascade=foreground");
+    cluster.plane.wait("delete pod back");
+}
+
+/// A Deployment whose pods are replaced all the time, and how often they were.
+pub(crate) fn churn(cluster: &Cluster<'_>, over: &AtomicBool, rounds: &AtomicUsize) {
+    while !over.load(Ordering::Relaxed) {
+        // Whatever is away is told so by an error, and asked again.
+        cluster.plane.kubectl(&["rollout", "restart", "deployment/churn"]);
+        let status = ["rollout", "status", "deployment/churn", "--timeout=20s", "--request-timeout=0"];
+        if cluster.plane.kubectl(&status).status.success() {
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The pod's network namespace, on its node.
+pub(crate) fn netns(node: &Node, name: &str) -> std::path::PathBuf {
+    let leases = node.host.leases();
+    let lease = leases.iter().find(|lease| lease.pod.as_ref().is_some_and(|pod| pod.name == name)).expect("a lease");
+    node.host.path(&lease.netns)
+}
+
+pub(crate) fn die(cluster: &mut Cluster<'_>) {
+    cluster.apply(&[pod("talks", "talks", "node1"), pod("answers", "answers", "node2"), set("Deployment", "churn", 6)]);
+    let [talks, answers]: [Pod; 2] = ["talks", "answers"].map(|name| cluster.wait_ready(name));
+    cluster.plane.wait("rollout status deployment/churn");
+    let _echo = Echo::start(&netns(cluster.node(&answers.node), "answers"), "answers", &answers.ips);
+    let probe = Probe::start(&netns(cluster.node(&talks.node), "talks"), &answers.ips, 1, Duration::from_millis(5));
+    probe.wait_answers(100);
+    let (over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // The API server is started again by this thread, while the other one asks it.
+    for who in ["kubelet", "containerd", "flock-agent", "kube-apiserver"] {
+        over.store(false, Ordering::Relaxed);
+        let began = rounds.load(Ordering::Relaxed);
+        if who == "kube-apiserver" {
+            cluster.plane.stop_api("KILL");
+            cluster.plane.start_api();
+        }
+        let cluster = &*cluster;
+        thread::scope(|scope| {
+            scope.spawn(|| churn(cluster, &over, &rounds));
+            let _over = Over(&over);
+            cluster.wait("pods to be replaced", || (rounds.load(Ordering::Relaxed) > began).then_some(()));
+            if who != "kube-apiserver" {
+                cluster.nodes.iter().for_each(|node| node.kill(who));
+            }
+            let then = rounds.load(Ordering::Relaxed);
+            cluster.wait("pods to be replaced after it", || (rounds.load(Ordering::Relaxed) > then + 1).then_some(()));
+        });
+        println!("{who} was killed, and {} rounds of six pods went by", rounds.load(Ordering::Relaxed) - began);
+    }
+    let tally = probe.finish();
+    assert!(tally.lost.is_empty(), "{tally:?}");
+    cluster.plane.wait("delete deployment churn --cascade=foreground");
+    cluster.plane.wait("delete pod talks answers");
+    cluster.nodes.iter().for_each(|node| node.host.assert_sound("after all of it"));
+}
+
+/// Ends the churn also when the story fails.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+pub(crate) fn reboot(cluster: &mut Cluster<'_>) {
+    cluster.apply(&[pod("stays", "stays", "node1"), pod("restarts", "restarts", "node2")]);
+    let [stays, before] = ["stays", "restarts"].map(|name| cluster.wait_ready(name));
+    let ground = cluster.ground;
+    cluster.nodes[1].reboot(&ground.switch);
+    // kubelet finds its pod without a sandbox, and makes one.
+    let after = cluster.wait("the pod on the node that came back", || {
+        let pods = cluster.ready("app=restarts");
+        let found = pods.get("restarts")?.clone();
+        let answers = cluster.pod_asks(&stays, &found.ips[0].to_string(), crate::asking::PORT, "hostname");
+        (answers.as_deref() == Ok("restarts")).then_some(found)
+    });
+    println!("{:?} before, {:?} after", before.ips, after.ips);
+    cluster.wait("the node to be ready", || cluster.is_ready("node2").then_some(()));
+    cluster.nodes[1].host.assert_sound("after the boot");
+    cluster.plane.wait("delete pod stays restarts");
+}
+
+pub(crate) fn roll_out(cluster: &mut Cluster<'_>) {
+    assert_eq!(cluster.installation, Installation::DaemonSet);
+    load(cluster, "next");
+    cluster.apply(&[set("Deployment", "churn", 6)]);
+    cluster.plane.wait("rollout status deployment/churn");
+    let failed = cluster.failed_sandboxes();
+    let (over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let cluster = &*cluster;
+    thread::scope(|scope| {
+        scope.spawn(|| churn(cluster, &over, &rounds));
+        let _over = Over(&over);
+        cluster.wait("pods to be replaced", || (rounds.load(Ordering::Relaxed) > 0).then_some(()));
+        let image = "flock.fritzlab.net/flock:next";
+        cluster.plane.run(&format!("-n kube-system set image daemonset/flock-agent agent={image} plugin={image}"));
+        cluster.plane.wait("-n kube-system rollout status daemonset/flock-agent");
+        let then = rounds.load(Ordering::Relaxed);
+        cluster.wait("pods to be replaced after it", || (rounds.load(Ordering::Relaxed) > then + 1).then_some(()));
+    });
+    let since: Vec<String> = cluster.failed_sandboxes().into_iter().filter(|event| !failed.contains(event)).collect();
+    assert_eq!(since, Vec::<String>::new(), "no sandbox failed");
+    cluster.plane.wait("delete deployment churn --cascade=foreground");
+}

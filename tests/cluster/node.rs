@@ -1,0 +1,209 @@
+//! A node: a private host on which the real systemd runs containerd, kubelet and kube-proxy, as a distribution sets them up. What of
+//! flock is on it, and how it came there, the stories say.
+
+use std::fmt;
+use std::fs;
+use std::net::IpAddr;
+
+use crate::support::assets::assets;
+use crate::support::control_plane::{BOOTSTRAP, ControlPlane, PROXY};
+use crate::support::host::Host;
+use crate::support::programs::succeed;
+use crate::support::switch::Switch;
+use crate::support::temp::TempDir;
+use crate::support::waiting::wait_for;
+
+/// How kube-proxy does its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proxy {
+    Nftables,
+    Iptables,
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Proxy::Nftables => "nftables",
+            Proxy::Iptables => "iptables",
+        })
+    }
+}
+
+/// A node. It ends with the value, whatever runs on it.
+pub(crate) struct Node {
+    pub(crate) host: Host,
+    pub(crate) name: String,
+    pub(crate) ip4: String,
+    pub(crate) ip6: String,
+    /// What its pods have, where Kubernetes does not say it: of IPv4 and of IPv6.
+    pub(crate) ranges: [String; 2],
+    proxy: Proxy,
+    disk: TempDir,
+}
+
+/// What systemd starts: name, what comes before it, and its command line.
+fn unit(name: &str, after: &str, service: &str) -> String {
+    // Without limits, as distributions have them: who is not there yet comes again, and containers outlive their daemons.
+    format!(
+        "[Unit]\nAfter={after}\nStartLimitIntervalSec=0\n[Service]\n{service}\nDelegate=yes\nKillMode=process\nRestart=always\nRestartSec=1s\n\
+         StandardOutput=append:/var/log/{name}.log\nStandardError=append:/var/log/{name}.log\n[Install]\nWantedBy=multi-user.target\n"
+    )
+}
+
+const CONTAINERD: &str = r"version = 3
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = 'registry.k8s.io/e2e-test-images/agnhost:flock'
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+";
+
+impl Node {
+    /// The node of this number, on a switch, without a network for pods.
+    pub(crate) fn join(switch: &Switch, number: u8, proxy: Proxy) -> Node {
+        let name = format!("node{number}");
+        let disk = TempDir::new(&name);
+        let node = Node {
+            host: boot(&disk),
+            name,
+            ip4: format!("192.0.2.1{number}"),
+            ip6: format!("2001:db8:a25::1{number}"),
+            ranges: [format!("10.25.{number}.0/24"), format!("2001:db8:1:{number}::/64")],
+            proxy,
+            disk,
+        };
+        node.connect(switch);
+        node
+    }
+
+    /// What a power switch does.
+    pub(crate) fn reboot(&mut self, switch: &Switch) {
+        // Two hosts cannot write to one disk.
+        self.host.end();
+        self.host = boot(&self.disk);
+        self.connect(switch);
+    }
+
+    fn connect(&self, switch: &Switch) {
+        switch.plug(&self.host, "eth0", &[&format!("{}/24", self.ip4), &format!("{}/64", self.ip6)]);
+        self.host.run("ip -4 route add default via 192.0.2.10");
+        self.host.run("ip -6 route add default via 2001:db8:a25::10");
+        succeed(&mut self.host.inside(&format!("hostname {}", self.name)));
+    }
+
+    /// Sets up and starts containerd, kubelet and kube-proxy, who find the API server by themselves.
+    pub(crate) fn set_up(&self, plane: &ControlPlane<'_>) {
+        let (runtimes, nodes) = (assets("runtimes"), assets("kube nodes"));
+        let host = &self.host;
+        host.script(&format!(
+            "mkdir -p /var/log /var/lib /var/tmp /opt/cni/bin && cp {runtimes}/cni/loopback {runtimes}/cni/portmap /opt/cni/bin/"
+        ));
+        host.write("/etc/containerd/config.toml", CONTAINERD);
+        host.write("/etc/resolv.conf", "");
+        host.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
+        host.write("/etc/kubernetes/ca.crt", &plane.file("client-ca.crt"));
+        host.write("/etc/kubernetes/apiserver.crt", &plane.file("apiserver.crt"));
+        for (name, token) in [("bootstrap", BOOTSTRAP), ("proxy", PROXY)] {
+            host.write(&format!("/etc/kubernetes/{name}.conf"), &plane.kubeconfig_text(&format!("token: '{token}'")));
+        }
+        host.write("/etc/kubernetes/kubelet.yaml", KUBELET);
+        host.run("mkdir -p /etc/kubernetes/manifests");
+        host.write("/etc/kubernetes/proxy.yaml", &self.proxy_config());
+        // Nobody keeps a journal here.
+        let log = "[Service]\nStandardError=append:/var/log/flock-agent.log\n";
+        host.write("/etc/systemd/system/flock-agent.service.d/log.conf", log);
+        host.write("/etc/systemd/system/containerd.service", &unit("containerd", "network.target", &format!(
+            "Type=notify\nEnvironment=PATH={runtimes}/bin:/usr/sbin:/usr/bin\nExecStart={runtimes}/bin/containerd"
+        )));
+        host.write("/etc/systemd/system/kubelet.service", &unit("kubelet", "containerd.service", &format!(
+            "Environment=PATH=/usr/sbin:/usr/bin\nExecStart={nodes}/kubelet --config=/etc/kubernetes/kubelet.yaml --bootstrap-kubeconfig=/etc/kubernetes/bootstrap.conf \
+             --kubeconfig=/etc/kubernetes/kubelet.conf --hostname-override={} --node-ip={},{}",
+            self.name, self.ip4, self.ip6
+        )));
+        host.write("/etc/systemd/system/kube-proxy.service", &unit("kube-proxy", "network.target", &format!(
+            "Environment=PATH=/usr/sbin:/usr/bin\nExecStart={nodes}/kube-proxy --config=/etc/kubernetes/proxy.yaml --hostname-override={}", self.name
+        )));
+        host.systemctl("daemon-reload");
+        host.systemctl("enable --now containerd kubelet kube-proxy");
+        self.import(&format!("{}/images.tar", assets("cluster")));
+    }
+
+    /// Makes the images of an archive known to kubelet.
+    pub(crate) fn import(&self, archive: &str) {
+        wait_for("containerd to answer", || self.try_ctr("version").then_some(()));
+        let runtimes = assets("runtimes");
+        self.host.run(&format!("{runtimes}/bin/ctr -n k8s.io images import --local {archive}"));
+    }
+
+    fn try_ctr(&self, arguments: &str) -> bool {
+        let ctr = format!("{}/bin/ctr -n k8s.io {arguments}", assets("runtimes"));
+        self.host.inside(&ctr).output().expect("ctr starts").status.success()
+    }
+
+    fn proxy_config(&self) -> String {
+        format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {}\n\
+             clientConnection: {{kubeconfig: /etc/kubernetes/proxy.conf}}\n\
+             detectLocalMode: InterfaceNamePrefix\ndetectLocal: {{interfaceNamePrefix: flock}}\n\
+             conntrack: {{maxPerCore: 0}}\n",
+            self.proxy
+        )
+    }
+
+    /// Its address of this family.
+    pub(crate) fn ip(&self, v6: bool) -> IpAddr {
+        if v6 { &self.ip6 } else { &self.ip4 }.parse().expect("an address")
+    }
+
+    /// Ends a daemon at once, wherever it runs, and waits until there is another one.
+    pub(crate) fn kill(&self, daemon: &str) {
+        // The oldest of the name: others only ask it something.
+        let main = || self.host.ask(&format!("pidof {daemon}")).split_whitespace().last().map(str::to_owned);
+        let before = main();
+        self.host.run(&format!("kill -KILL {}", before.as_deref().expect("it runs")));
+        wait_for("another one", || main().filter(|now| Some(now) != before.as_ref()));
+    }
+
+    /// What one of its daemons has said.
+    pub(crate) fn log(&self, daemon: &str) -> String {
+        fs::read_to_string(self.host.path(&format!("/var/log/{daemon}.log"))).unwrap_or_default()
+    }
+
+    /// What its daemons have said last.
+    pub(crate) fn tell(&self) {
+        for name in ["containerd", "kubelet", "kube-proxy", "flock-agent"] {
+            let log = self.log(name);
+            let tail: Vec<&str> = log.lines().rev().take(8).collect();
+            eprintln!("{}: end of the log of {name}:", self.name);
+            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+/// By documentation, but for: groups of the first version, a machine whose swap is nobody's business here, a disk that is never full.
+const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: /etc/kubernetes/ca.crt}}
+authorization: {mode: Webhook}
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+cgroupDriver: cgroupfs
+failCgroupV1: false
+failSwapOn: false
+clusterDomain: cluster.local
+clusterDNS: [10.96.0.10, 'fd00:96::a']
+resolvConf: /etc/resolv.conf
+staticPodPath: /etc/kubernetes/manifests
+imageGCHighThresholdPercent: 100
+evictionHard: {nodefs.available: 0%, imagefs.available: 0%, memory.available: 1Mi}
+";
+
+fn boot(disk: &TempDir) -> Host {
+    let sees = [assets("runtimes"), assets("kube"), assets("kube nodes"), assets("cluster")].join(" ");
+    let layer = format!("{}/usr", assets("runtimes"));
+    let options = [
+        ("BOOT_DISK", disk.path().to_str().expect("text")),
+        ("BOOT_LAYERS", &layer),
+        ("BOOT_SEES", &sees),
+        ("BOOT_CONTROLLERS", "yes"),
+    ];
+    Host::boot(&options, &[])
+}
