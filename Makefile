@@ -117,19 +117,19 @@ test-runtimes: tools test-libcni ## Those, and stories with containerd 1 and 2 a
 	@cargo test --quiet --test runtimes -- --test-threads 2
 
 .PHONY: test-cluster test-e2e soak-cluster
-test-cluster: tools ## Stories of two nodes with kubelet, containerd, kube-proxy and DNS, flock by DaemonSet and under systemd (needs root, and Go)
+test-cluster: tools ## Stories of two nodes with kubelet, containerd, kube-proxy and DNS, flock by DaemonSet and under systemd (needs root, and Go; STORY=policy)
 	@demo/need setpriv:util-linux openssl:openssl jq:jq strip:binutils dpkg-deb:dpkg
 	@for suite in kube runtimes routes cluster; do tests/$$suite/assets >/dev/null || exit; done
 	@tests/kube/assets nodes >/dev/null
 	@cargo test --no-run --quiet --test cluster
-	@cargo test --quiet --test cluster
+	@tests/cluster/run $(STORY)
 
 soak-cluster: tools ## Such a cluster under load and under fire for an hour, with the oracle on both nodes and a prober (SOAK_MINUTES=60, SOAK_SEED=1)
 	@demo/need setpriv:util-linux openssl:openssl jq:jq strip:binutils dpkg-deb:dpkg
 	@for suite in kube runtimes routes cluster; do tests/$$suite/assets >/dev/null || exit; done
 	@tests/kube/assets nodes >/dev/null
 	@cargo test --no-run --quiet --test cluster
-	@cargo test --quiet --test cluster -- soak
+	@tests/cluster/run soak
 
 test-e2e: tools ## Kubernetes' own tests of the network on such a cluster, half an hour long, and their list for docs/e2e.md (needs root, and Go)
 	@demo/need setpriv:util-linux openssl:openssl jq:jq strip:binutils dpkg-deb:dpkg
@@ -138,7 +138,7 @@ test-e2e: tools ## Kubernetes' own tests of the network on such a cluster, half 
 	@for set in nodes e2e; do tests/kube/assets $$set >/dev/null || exit; done
 	@tests/cluster/assets e2e >/dev/null
 	@cargo test --no-run --quiet --test cluster
-	@cargo test --quiet --test cluster -- e2e $(FOCUS)
+	@tests/cluster/run e2e $(FOCUS)
 
 test-systemd: tools ## Stories under the real systemd, which is booted on private hosts (needs root); BIRD is fetched the first time
 	@demo/need python3:python3 /lib/systemd/systemd:systemd dpkg-deb:dpkg

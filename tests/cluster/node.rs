@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use crate::support::assets::assets;
 use crate::support::control_plane::{BOOTSTRAP, ControlPlane, PROXY};
 use crate::support::host::Host;
-use crate::support::programs::succeed;
 use crate::support::switch::Switch;
 use crate::support::temp::TempDir;
 use crate::support::waiting::wait_for;
@@ -62,6 +61,9 @@ impl Node {
     pub(crate) fn join(switch: &Switch, number: u8, proxy: Proxy) -> Node {
         let name = format!("node{number}");
         let disk = TempDir::new(&name);
+        // systemd names the host by it before anything else is there.
+        fs::create_dir(disk.path().join("etc")).expect("made");
+        fs::write(disk.path().join("etc/hostname"), format!("{name}\n")).expect("written");
         let node = Node {
             host: boot(&disk),
             name,
@@ -87,7 +89,6 @@ impl Node {
         switch.plug(&self.host, "eth0", &[&format!("{}/24", self.ip4), &format!("{}/64", self.ip6)]);
         self.host.run("ip -4 route add default via 192.0.2.10");
         self.host.run("ip -6 route add default via 2001:db8:a25::10");
-        succeed(&mut self.host.inside(&format!("hostname {}", self.name)));
     }
 
     /// Sets up and starts containerd, kubelet and kube-proxy, who find the API server by themselves.
