@@ -1,5 +1,5 @@
-//! A cluster of two nodes on one switch, with a control plane beside them, which is also the way to a client, and who may ask what of
-//! it. What runs in it, the stories say.
+//! A cluster of two nodes on one switch, with a control plane beside them, which is also the way to a client, and who may ask what
+//! of it. What runs in it, the stories say.
 //!
 //! ```text
 //!  node1 ──┐

@@ -1,8 +1,8 @@
 //! Stories of a whole cluster: two nodes with kubelet, containerd and kube-proxy under systemd, and flock as its documents install
 //! it. Run by `make test-cluster`.
 //!
-//! A cluster takes half a minute to start, so the stories share two: one in which everything is done the first way, and one in which
-//! everything is done the other way. The last line is as cargo's own harness has it.
+//! A cluster takes half a minute to start, so the stories share two: one in which everything is done the first way, and one in
+//! which everything is done the other way. The last line is as cargo's own harness has it.
 //!
 //! On a cluster of the first kind also Kubernetes' own tests are run, and the soak.
 #![allow(

@@ -1,5 +1,5 @@
-//! A node: a private host on which the real systemd runs containerd, kubelet and kube-proxy, as a distribution sets them up. What of
-//! flock is on it, and how it came there, the stories say.
+//! A node: a private host on which the real systemd runs containerd, kubelet and kube-proxy, as a distribution sets them up. What
+//! of flock is on it, and how it came there, the stories say.
 
 use std::fmt;
 use std::fs;
@@ -38,15 +38,6 @@ pub(crate) struct Node {
     pub(crate) ranges: [String; 2],
     proxy: Proxy,
     disk: TempDir,
-}
-
-/// What systemd starts: name, what comes before it, and its command line.
-fn unit(name: &str, after: &str, service: &str) -> String {
-    // Without limits, as distributions have them: who is not there yet comes again, and containers outlive their daemons.
-    format!(
-        "[Unit]\nAfter={after}\nStartLimitIntervalSec=0\n[Service]\n{service}\nDelegate=yes\nKillMode=process\nRestart=always\nRestartSec=1s\n\
-         StandardOutput=append:/var/log/{name}.log\nStandardError=append:/var/log/{name}.log\n[Install]\nWantedBy=multi-user.target\n"
-    )
 }
 
 const CONTAINERD: &str = r"version = 3
@@ -95,10 +86,8 @@ impl Node {
     pub(crate) fn set_up(&self, plane: &ControlPlane<'_>) {
         let (runtimes, nodes) = (assets("runtimes"), assets("kube nodes"));
         let host = &self.host;
-        host.script(&format!(
-            "mkdir -p /var/log /var/lib /var/tmp /opt/cni/bin && cp {runtimes}/cni/loopback {runtimes}/cni/portmap /opt/cni/bin/"
-        ));
-        host.write("/etc/containerd/config.toml", CONTAINERD);
+        host.run("mkdir -p /var/log /var/lib /var/tmp /opt/cni/bin /etc/kubernetes/manifests");
+        host.run(&format!("cp {runtimes}/cni/loopback {runtimes}/cni/portmap /opt/cni/bin/"));
         host.write("/etc/resolv.conf", "");
         host.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
         host.write("/etc/kubernetes/ca.crt", &plane.file("client-ca.crt"));
@@ -106,26 +95,40 @@ impl Node {
         for (name, token) in [("bootstrap", BOOTSTRAP), ("proxy", PROXY)] {
             host.write(&format!("/etc/kubernetes/{name}.conf"), &plane.kubeconfig_text(&format!("token: '{token}'")));
         }
+        host.write("/etc/containerd/config.toml", CONTAINERD);
         host.write("/etc/kubernetes/kubelet.yaml", KUBELET);
-        host.run("mkdir -p /etc/kubernetes/manifests");
         host.write("/etc/kubernetes/proxy.yaml", &self.proxy_config());
-        // Nobody keeps a journal here.
-        let log = "[Service]\nStandardError=append:/var/log/flock-agent.log\n";
-        host.write("/etc/systemd/system/flock-agent.service.d/log.conf", log);
-        host.write("/etc/systemd/system/containerd.service", &unit("containerd", "network.target", &format!(
-            "Type=notify\nEnvironment=PATH={runtimes}/bin:/usr/sbin:/usr/bin\nExecStart={runtimes}/bin/containerd"
-        )));
-        host.write("/etc/systemd/system/kubelet.service", &unit("kubelet", "containerd.service", &format!(
-            "Environment=PATH=/usr/sbin:/usr/bin\nExecStart={nodes}/kubelet --config=/etc/kubernetes/kubelet.yaml --bootstrap-kubeconfig=/etc/kubernetes/bootstrap.conf \
-             --kubeconfig=/etc/kubernetes/kubelet.conf --hostname-override={} --node-ip={},{}",
+        self.unit("containerd", "Type=notify", &format!("{runtimes}/bin/containerd"));
+        let flags = format!(
+            "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap.conf --kubeconfig=/etc/kubernetes/kubelet.conf \
+             --hostname-override={} --node-ip={},{}",
             self.name, self.ip4, self.ip6
-        )));
-        host.write("/etc/systemd/system/kube-proxy.service", &unit("kube-proxy", "network.target", &format!(
-            "Environment=PATH=/usr/sbin:/usr/bin\nExecStart={nodes}/kube-proxy --config=/etc/kubernetes/proxy.yaml --hostname-override={}", self.name
-        )));
+        );
+        let kubelet = format!("{nodes}/kubelet --config=/etc/kubernetes/kubelet.yaml {flags}");
+        self.unit("kubelet", "", &kubelet);
+        let flags = format!("--config=/etc/kubernetes/proxy.yaml --hostname-override={}", self.name);
+        self.unit("kube-proxy", "", &format!("{nodes}/kube-proxy {flags}"));
+        // Nobody keeps a journal here.
+        host.write(
+            "/etc/systemd/system/flock-agent.service.d/log.conf",
+            "[Service]\nStandardError=append:/var/log/flock-agent.log\n",
+        );
         host.systemctl("daemon-reload");
         host.systemctl("enable --now containerd kubelet kube-proxy");
         self.import(&format!("{}/images.tar", assets("cluster")));
+    }
+
+    /// A unit as distributions have it: it starts again whenever it ends, and containers outlive their daemons.
+    fn unit(&self, name: &str, more: &str, command: &str) {
+        let path = format!("{}/bin:/usr/sbin:/usr/bin", assets("runtimes"));
+        let text = format!(
+            "[Unit]\nAfter=network.target\nStartLimitIntervalSec=0\n\n\
+             [Service]\n{more}\nEnvironment=PATH={path}\nExecStart={command}\nDelegate=yes\nKillMode=process\n\
+             Restart=always\nRestartSec=1s\n\
+             StandardOutput=append:/var/log/{name}.log\nStandardError=append:/var/log/{name}.log\n\n\
+             [Install]\nWantedBy=multi-user.target\n"
+        );
+        self.host.write(&format!("/etc/systemd/system/{name}.service"), &text);
     }
 
     /// Makes the images of an archive known to kubelet.
@@ -180,7 +183,8 @@ impl Node {
     }
 }
 
-/// By documentation, but for: groups of the first version, a machine whose swap is nobody's business here, a disk that is never full.
+/// By documentation, but for: groups of the first version, a machine whose swap is nobody's business here, a disk that is never
+/// full.
 const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: /etc/kubernetes/ca.crt}}

@@ -1,6 +1,6 @@
-//! The soak of a cluster: `SOAK_MINUTES=60 make soak-cluster`. Pods come and go on both nodes without a pause, and something is killed,
-//! taken away or forbidden again and again. After each time, both nodes are compared by the oracle, and a prober, who knows who should
-//! reach whom, asks all of them. Every decision comes from one seed, which is printed.
+//! The soak of a cluster: `SOAK_MINUTES=60 make soak-cluster`. Pods come and go on both nodes without a pause, and something is
+//! killed, taken away or forbidden again and again. After each time, both nodes are compared by the oracle, and a prober, who knows
+//! who should reach whom, asks all of them. Every decision comes from one seed, which is printed.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
