@@ -133,7 +133,7 @@ soak-cluster: tools ## Such a cluster under load and under fire for an hour, wit
 
 test-e2e: tools ## Kubernetes' own tests of the network on such a cluster, half an hour long, and their list for docs/e2e.md (needs root, and Go)
 	@demo/need setpriv:util-linux openssl:openssl jq:jq strip:binutils dpkg-deb:dpkg
-	@demo/need curl:curl dig:bind9-dnsutils host:bind9-host nc.openbsd:netcat-openbsd busybox:busybox-static
+	@demo/need conntrack:conntrack curl:curl wget:wget dig:bind9-dnsutils host:bind9-host nc.openbsd:netcat-openbsd busybox:busybox-static
 	@for suite in kube runtimes routes cluster; do tests/$$suite/assets >/dev/null || exit; done
 	@for set in nodes e2e; do tests/kube/assets $$set >/dev/null || exit; done
 	@tests/cluster/assets e2e >/dev/null
