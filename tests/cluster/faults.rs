@@ -54,33 +54,41 @@ pub(crate) fn die(cluster: &mut Cluster<'_>) {
     let _echo = Echo::start(&netns(cluster.node(&answers.node), "answers"), "answers", &answers.ips);
     let probe = Probe::start(&netns(cluster.node(&talks.node), "talks"), &answers.ips, 1, Duration::from_millis(5));
     probe.wait_answers(100);
-    let (over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
-    // The API server is started again by this thread, while the other one asks it.
+    let rounds = AtomicUsize::new(0);
     for who in ["kubelet", "containerd", "flock-agent", "kube-apiserver"] {
-        over.store(false, Ordering::Relaxed);
-        let began = rounds.load(Ordering::Relaxed);
+        let before = rounds.load(Ordering::Relaxed);
+        under_churn(cluster, &rounds, |cluster| {
+            if who == "kube-apiserver" {
+                cluster.plane.signal_api("KILL");
+                wait_for("its end", || (!cluster.plane.kubectl(&["version"]).status.success()).then_some(()));
+            } else {
+                cluster.nodes.iter().for_each(|node| node.kill(who));
+            }
+        });
         if who == "kube-apiserver" {
             cluster.plane.stop_api("KILL");
             cluster.plane.start_api();
         }
-        let cluster = &*cluster;
-        thread::scope(|scope| {
-            scope.spawn(|| churn(cluster, &over, &rounds));
-            let _over = Over(&over);
-            cluster.wait("pods to be replaced", || (rounds.load(Ordering::Relaxed) > began).then_some(()));
-            if who != "kube-apiserver" {
-                cluster.nodes.iter().for_each(|node| node.kill(who));
-            }
-            let then = rounds.load(Ordering::Relaxed);
-            cluster.wait("pods to be replaced after it", || (rounds.load(Ordering::Relaxed) > then + 1).then_some(()));
-        });
-        println!("{who} was killed, and {} rounds of six pods went by", rounds.load(Ordering::Relaxed) - began);
+        under_churn(cluster, &rounds, |_| ());
+        println!("{who} was killed, and {} rounds of six pods went by", rounds.load(Ordering::Relaxed) - before);
     }
     let tally = probe.finish();
     assert!(tally.lost.is_empty(), "{tally:?}");
     cluster.plane.wait("delete deployment churn --cascade=foreground");
     cluster.plane.wait("delete pod talks answers");
     cluster.nodes.iter().for_each(|node| node.host.assert_sound("after all of it"));
+}
+
+/// Replaces pods, waits for a whole round of it, and does this amid the next one.
+fn under_churn(cluster: &Cluster<'_>, rounds: &AtomicUsize, then: impl FnOnce(&Cluster<'_>)) {
+    let over = AtomicBool::new(false);
+    let before = rounds.load(Ordering::Relaxed);
+    thread::scope(|scope| {
+        scope.spawn(|| churn(cluster, &over, rounds));
+        let _over = Over(&over);
+        cluster.wait("pods to be replaced", || (rounds.load(Ordering::Relaxed) > before).then_some(()));
+        then(cluster);
+    });
 }
 
 /// Ends the churn also when the story fails.
@@ -116,18 +124,13 @@ pub(crate) fn roll_out(cluster: &mut Cluster<'_>) {
     cluster.apply(&[set("Deployment", "churn", 6)]);
     cluster.plane.wait("rollout status deployment/churn");
     let failed = cluster.failed_sandboxes();
-    let (over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let cluster = &*cluster;
-    thread::scope(|scope| {
-        scope.spawn(|| churn(cluster, &over, &rounds));
-        let _over = Over(&over);
-        cluster.wait("pods to be replaced", || (rounds.load(Ordering::Relaxed) > 0).then_some(()));
+    let rounds = AtomicUsize::new(0);
+    under_churn(cluster, &rounds, |cluster| {
         let image = "flock.fritzlab.net/flock:next";
         cluster.plane.run(&format!("-n kube-system set image daemonset/flock-agent agent={image} plugin={image}"));
         cluster.plane.wait("-n kube-system rollout status daemonset/flock-agent");
-        let then = rounds.load(Ordering::Relaxed);
-        cluster.wait("pods to be replaced after it", || (rounds.load(Ordering::Relaxed) > then + 1).then_some(()));
     });
+    under_churn(cluster, &rounds, |_| ());
     let since: Vec<String> = cluster.failed_sandboxes().into_iter().filter(|event| !failed.contains(event)).collect();
     assert_eq!(since, Vec::<String>::new(), "no sandbox failed");
     cluster.plane.wait("delete deployment churn --cascade=foreground");
