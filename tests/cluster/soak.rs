@@ -3,6 +3,7 @@
 //! who should reach whom, asks all of them. Every decision comes from one seed, which is printed.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -69,7 +70,10 @@ pub(crate) fn run() -> ExitCode {
     let mut soak = Soak::begin(cluster, Dice::new(seed, 0));
     let deadline = Instant::now() + Duration::from_secs(60 * minutes);
     while Instant::now() < deadline {
-        soak.round();
+        if let Err(finding) = catch_unwind(AssertUnwindSafe(|| soak.round())) {
+            soak.cluster.tell();
+            resume_unwind(finding);
+        }
     }
     soak.end();
     println!("verdict: sound");
@@ -162,17 +166,26 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// Each asks each, in both families.
+    /// Each asks each, in both families, under the addresses that it has now: containerd and kubelet may have made a sandbox anew.
     fn ask_all(&mut self) {
+        for (name, resident) in &mut self.residents {
+            let now = self.cluster.wait_ready(name);
+            if now != *resident {
+                println!("{name} has {:?} in place of {:?}", now.ips, resident.ips);
+                *resident = now;
+            }
+        }
         for (from_name, from) in &self.residents {
             for (to_name, to) in &self.residents {
                 let may = !self.walled || to.node == "node1" || from.node == "node2";
                 for v6 in [false, true] {
                     let ip = of_family(&to.ips, v6).to_string();
-                    let ask = || self.cluster.pod_asks(from, &ip, PORT, "hostname");
                     // What was decided a moment ago holds within the time that an agent needs to hear of it.
                     self.cluster.wait(&format!("{from_name} to reach {to_name} at {ip}: {may}"), || {
-                        (ask().is_ok() == may).then_some(())
+                        match self.cluster.pod_asks(from, &ip, PORT, "hostname") {
+                            Ok(who) => (may && who == *to_name).then_some(()),
+                            Err(_) => (!may).then_some(()),
+                        }
                     });
                     self.asked += 1;
                 }
