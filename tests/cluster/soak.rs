@@ -42,11 +42,11 @@ enum Trouble {
     Drain,
 }
 
-const TROUBLE: [Trouble; 9] = [
+/// kube-proxy is spared: README.md says what its next start leaves of the way to the API server.
+const TROUBLE: [Trouble; 8] = [
     Trouble::Kill("kubelet"),
     Trouble::Kill("containerd"),
     Trouble::Kill("flock-agent"),
-    Trouble::Kill("kube-proxy"),
     Trouble::ApiServer,
     Trouble::Flush,
     Trouble::Wall,
