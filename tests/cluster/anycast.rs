@@ -8,34 +8,18 @@ use serde_json::json;
 use crate::asking::PORT;
 use crate::cluster::Cluster;
 use crate::support::programs::succeed;
-use crate::support::routers::Debian;
+use crate::support::routers::{BIRD, Debian};
 use crate::support::waiting::wait_for;
 use crate::workload::pod;
 
 const ADDRESSES: [&str; 2] = ["203.0.113.9", "2001:db8:f::9"];
-
-const ROUTER: &str = "
-log stderr all;
-router id 192.0.2.10;
-protocol device { }
-protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; merge paths on; }
-protocol kernel { ipv6 { export where source = RTS_BGP; import none; }; merge paths on; }
-template bgp node {
-  local as 65100;
-  connect delay time 1; error wait time 1,2;
-  ipv4 { import all; export none; extended next hop on; };
-  ipv6 { import all; export none; };
-}
-protocol bgp node1 from node { neighbor 2001:db8:a25::11 as 65001; }
-protocol bgp node2 from node { neighbor 2001:db8:a25::12 as 65001; }
-";
 
 pub(crate) fn shared(cluster: &mut Cluster<'_>) {
     let control = &cluster.ground.control;
     for family in ["ipv4", "ipv6"] {
         control.setting(&format!("{family}/fib_multipath_hash_policy"), "1");
     }
-    let _router = control.bird(Debian::Bookworm, ROUTER);
+    let _router = control.bird(Debian::Bookworm, BIRD);
     for node in &cluster.nodes {
         node.host.put_bird();
         let said = succeed(&mut node.host.inside("flock-agent install --bird"));

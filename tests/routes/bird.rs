@@ -14,7 +14,7 @@ use crate::support::agent::Agent;
 use crate::support::fib::{RouteEvent, RouteEvents};
 use crate::support::probe::{Echo, Probe};
 use crate::support::programs::FLOCK_AGENT;
-use crate::support::routers::{Bird, Debian};
+use crate::support::routers::{BIRD, Bird, Debian};
 use crate::support::waiting::{wait_for, wait_or};
 
 const CONFIG: &str = "/run/bird/bird.conf";
@@ -194,7 +194,7 @@ fn a_password_is_in_the_configuration_and_nowhere_else() {
     let router = router::bird(&network);
     let crate::support::routers::Daemon::Bird(router) = router else { panic!("it is BIRD") };
     let with_password =
-        router::BIRD.replace("2001:db8:a25::11 as 65001;", "2001:db8:a25::11 as 65001; password \"hunter2 {#\";");
+        BIRD.replace("2001:db8:a25::11 as 65001;", "2001:db8:a25::11 as 65001; password \"hunter2 {#\";");
     router.configure(&with_password);
     let bird = bird(&network.one);
     let mut peer = tor();
@@ -228,7 +228,7 @@ fn a_router_at_a_link_local_address_and_one_that_only_a_link_is_named_of() {
     let network = Network::new();
     network.router.run("ip addr add fe80::1/64 dev eth0 nodad");
     let [one, two] = [link_local(&network.one), link_local(&network.two)];
-    let all = router::BIRD
+    let all = BIRD
         .replace("neighbor 2001:db8:a25::11 as 65001;", &format!("neighbor {one} as 65001; interface \"eth0\";"))
         .replace("neighbor 2001:db8:a25::12 as 65001;", &format!("neighbor {two} as 65001; interface \"eth0\";"));
     let _router = network.router.bird(Debian::Bookworm, &all);
@@ -280,7 +280,7 @@ protocol static given4 {{ ipv4; route 10.77.0.0/16 unreachable; route 172.16.0.0
 protocol static given6 {{ ipv6; route 2001:db8:77::/48 unreachable; route ::/0 unreachable;
   route 2001:db8:a25::80/124 unreachable; route 2001:db8:1:1::4/128 unreachable; }}
 ",
-        router::BIRD.replace("export none;", "export where source = RTS_STATIC;")
+        BIRD.replace("export none;", "export where source = RTS_STATIC;")
     );
     let _router = network.router.bird(Debian::Bookworm, &gives);
     let bird = bird(&network.one);
@@ -311,7 +311,7 @@ fn a_default_route_from_a_router_stays_however_many_services_stand_on_a_link_of_
 protocol static given4 {{ ipv4; route 0.0.0.0/0 unreachable; route 10.77.0.0/16 unreachable; }}
 protocol static given6 {{ ipv6; route ::/0 unreachable; }}
 ",
-        router::BIRD.replace("export none;", "export where source = RTS_STATIC;")
+        BIRD.replace("export none;", "export where source = RTS_STATIC;")
     );
     let _router = network.router.bird(Debian::Bookworm, &gives);
     let _bird = bird(&network.one);
@@ -417,7 +417,7 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
     let network = Network::new();
     // It gives back everything that it has.
     let _router =
-        network.router.bird(Debian::Bookworm, &router::BIRD.replace("export none;", "export where source = RTS_BGP;"));
+        network.router.bird(Debian::Bookworm, &BIRD.replace("export none;", "export where source = RTS_BGP;"));
     let nodes = [&network.one, &network.two];
     let _birds = nodes.map(bird);
     let config = json!({"bgp": {"asn": 65001, "import": ["203.0.113.0/24", "2001:db8:f::/48"], "peers": [tor()]}});
@@ -456,7 +456,7 @@ fn a_node_announces_its_anycast_address_though_the_router_says_that_another_node
 #[test]
 fn a_router_of_the_nodes_own_as_turns_away_from_what_is_about_to_go_and_loses_nothing() {
     let network = Network::new();
-    let of_one_as = router::BIRD.replace("local as 65100;", "local as 65001; direct;");
+    let of_one_as = BIRD.replace("local as 65100;", "local as 65001; direct;");
     let _router = network.router.bird(Debian::Bookworm, &of_one_as);
     let nodes = [&network.one, &network.two];
     let _birds = nodes.map(bird);

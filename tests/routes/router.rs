@@ -2,24 +2,7 @@
 //! have taken, the stories say.
 
 use crate::network::Network;
-use crate::support::routers::{Daemon, Debian};
-
-pub(crate) const BIRD: &str = "
-log stderr all;
-router id 192.0.2.1;
-protocol device { }
-protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; merge paths on; }
-protocol kernel { ipv6 { export where source = RTS_BGP; import none; }; merge paths on; }
-template bgp node {
-  local as 65100;
-  graceful restart on;
-  connect delay time 1; error wait time 1,2;
-  ipv4 { import all; export none; extended next hop on; };
-  ipv6 { import all; export none; };
-}
-protocol bgp node1 from node { neighbor 2001:db8:a25::11 as 65001; }
-protocol bgp node2 from node { neighbor 2001:db8:a25::12 as 65001; }
-";
+use crate::support::routers::{BIRD, Daemon, Debian};
 
 const FRR: &str = "
 router bgp 65100
