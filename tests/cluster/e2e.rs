@@ -12,7 +12,7 @@ use crate::installation::Installation;
 use crate::node::Proxy;
 use crate::report::{Outcome, Report};
 use crate::support::assets::assets;
-use crate::{dns, joining};
+use crate::{close, dns, joining};
 
 /// What is not run, by words of its name, and why.
 const LEFT_OUT: [(&str, &str); 11] = [
@@ -40,7 +40,6 @@ pub(crate) fn run(focus: Option<&str>) -> ExitCode {
         fs::copy(&archive, node.host.path("/var/tmp/e2e.tar")).expect("copied");
         node.import("/var/tmp/e2e.tar");
     }
-    cluster.plane.admin_kubeconfig();
     println!("the cluster stands after {} s", began.elapsed().as_secs());
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/e2e.json");
     fs::remove_file(&file).ok();
@@ -56,19 +55,16 @@ pub(crate) fn run(focus: Option<&str>) -> ExitCode {
     if focus.is_none() && passed > 0 {
         fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/e2e.md"), report.page()).expect("written");
     }
-    let verdict = if failed == 0 && passed > 0 { "ok" } else { "FAILED" };
-    println!(
-        "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; finished in {:.2}s",
-        began.elapsed().as_secs_f64()
-    );
-    if verdict == "ok" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    close(passed, failed, began)
 }
 
 /// Runs the tests as an administrator of the cluster does, several at once where they allow it, and has them report to this file.
 fn start(cluster: &Cluster<'_>, focus: Option<&str>, file: &Path) {
     let control = &cluster.ground.control;
     // They run where their program lies, and take a path in a kubeconfig to be relative to that.
-    let kubeconfig = cluster.plane.file("admin.kubeconfig").replace("apiserver.crt", "/run/k8s/apiserver.crt");
+    let path = cluster.plane.admin_kubeconfig();
+    let kubeconfig =
+        fs::read_to_string(control.path(&path)).expect("readable").replace("apiserver.crt", "/run/k8s/apiserver.crt");
     control.write("/run/k8s/e2e.kubeconfig", &kubeconfig);
     let skip: Vec<String> = LEFT_OUT.iter().map(|(words, _)| words.replace('[', r"\[").replace(']', r"\]")).collect();
     let mut command: Command = control.command("setpriv");

@@ -14,7 +14,7 @@ const START: &str = include_str!("../../docs/start.md");
 const DEPLOY: &str = include_str!("../../deploy/README.md");
 
 /// What of flock's own is outside of the nodes' ranges, for pods that name it.
-pub(crate) const EXTRA: [&str; 2] = ["203.0.113.0/28", "2001:db8:f::/64"];
+const EXTRA: [&str; 2] = ["203.0.113.0/28", "2001:db8:f::/64"];
 
 /// Which of the ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +67,7 @@ impl Installation {
             }
         }
     }
-}
 
-impl Installation {
     /// Asks what the documents have the administrator ask at the end.
     pub(crate) fn confirm(self, cluster: &Cluster<'_>) {
         match self {
