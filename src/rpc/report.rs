@@ -204,7 +204,7 @@ pub struct Peer {
 pub struct Policy {
     /// `enforce`, `audit` or `none`; none of them as long as nothing is known.
     pub mode: Option<String>,
-    /// Policies that select pods of this node.
+    /// Policies in force that select pods of this node.
     pub policies: u64,
     /// Of those, how many are not understood in part.
     pub not_understood: u64,

@@ -354,6 +354,47 @@ fn an_api_server_or_an_agent_that_is_away_opens_and_closes_nothing() {
     agent.stop();
 }
 
+/// Makes this port lead to the API server, and no other one any more, as kube-proxy does it: connections that stand go on.
+fn lead_to_api(host: &Host, port: u16) {
+    // There is a translation at any time, or the kernel would forget those of connections that stand.
+    host.run(&format!(
+        "nft add table ip proxy; add chain ip proxy nat {{ type nat hook output priority -100; }}; flush chain ip proxy nat; \
+         add rule ip proxy nat tcp dport {port} dnat to :6443"
+    ));
+}
+
+#[test]
+fn a_policy_that_waits_for_its_peers_is_told_as_one_that_waits_and_not_as_in_force() {
+    let host = Host::new();
+    let (stage, agent) = started(&host);
+    agent.stop();
+    lead_to_api(&host, 16443);
+    let way = stage.plane.file("agent.kubeconfig").replace(":6443", ":16443");
+    host.write("/run/k8s/way.kubeconfig", &way);
+    let agent = host.agent().config(None).kubeconfig("/run/k8s/way.kubeconfig").start();
+    agent.wait_log("API server heard resource=networkpolicies");
+    let [front, other] = [stage.stranger(&host, 2), stage.stranger(&host, 3)];
+    stage.object("elsewhere", "far/front", "front", &json!({}));
+    stage.status("far/front", "Running", &front.ips);
+    let db = stage.member(&host, NODE, "web/db", "db");
+    stage.wait_open(&other, &db.end, HTTP);
+
+    lead_to_api(&host, 16444);
+    // More watches than there are idle connections.
+    let peers = ["front", "p", "q", "r", "s", "t"].map(|name| app_of("far", name));
+    stage.policy("web/p", &lets_in("db", &peers));
+    let line = agent.wait_log("policies are not known yet, and what was in force before goes on");
+    assert!(line.contains("the pods that NetworkPolicy web/p is about are missing"), "{line}");
+    stage.assert_open(&other, &db.end, HTTP);
+    assert!(!agent.log().contains("policies in force policies=1"), "{}", agent.log());
+
+    lead_to_api(&host, 16443);
+    stage.wait_closed(&other, &db.end, HTTP);
+    stage.assert_open(&front, &db.end, HTTP);
+    agent.wait_log("policies in force policies=1 isolated=1");
+    agent.stop();
+}
+
 #[test]
 fn a_node_that_may_not_read_policies_yet_keeps_what_was_and_needs_no_restart_when_it_may() {
     let host = Host::new();

@@ -54,7 +54,7 @@ families! {
     ROUTES_SET Gauge "flock_routes_in_force" [] "Whether the kernel has all routes that it should have";
     SESSIONS Gauge "flock_bgp_sessions" ["state"] "Sessions with the peers of spec.bgp";
     POLICY_PODS Gauge "flock_policy_pods" ["state"] "Pods that policies isolate, audit, or that are closed as theirs are not known";
-    POLICIES Gauge "flock_policies" [] "Policies that select pods of this node";
+    POLICIES Gauge "flock_policies" [] "Policies in force that select pods of this node";
     POLICY_FAULTS Gauge "flock_policies_not_understood" [] "Policies of this node's pods that are not understood in part";
     POLICY_SET Gauge "flock_policy_in_force" [] "Whether the packet filter has what it should have";
     RULES Gauge "flock_policy_rules" [] "Rules of flock's in the packet filter";

@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Account {
     /// The attachments in quarantine.
     closed: BTreeMap<Attachment, Since>,
-    /// As long as something is missing for all pods.
-    unknown: Option<Since>,
+    /// What is missing for all pods, or a policy waits for.
+    unknown: Option<(String, Since)>,
     /// The numbers that the log has.
     said: Counts,
     due: Option<Instant>,
@@ -71,19 +71,19 @@ impl Account {
         now: Instant,
     ) -> (Counts, Ails) {
         let mut ails = policies.ails(wishes);
-        if ails.missing.is_some() {
-            let unknown = self.unknown.get_or_insert(Since::new(now));
+        // Where policies come and go, there may be one that waits at each look, and another one each time.
+        self.unknown.take_if(|(what, _)| Some(&*what) != ails.missing.as_ref());
+        if let Some(missing) = &ails.missing {
+            let (_, unknown) = self.unknown.get_or_insert_with(|| (missing.clone(), Since::new(now)));
             if !unknown.is_long(now) {
                 ails.missing = None;
             } else if !unknown.said {
                 unknown.said = true;
                 log::warn("policies are not known yet, and what was in force before goes on")
                     .number("seconds", LONG.as_secs())
-                    .with_some("why", ails.missing.as_ref())
+                    .with("why", missing)
                     .write_limited();
             }
-        } else {
-            self.unknown = None;
         }
         let closed: BTreeMap<&Attachment, &Lease> = leases.iter().filter(|(_, lease)| is_closed(lease)).collect();
         self.closed.retain(|attachment, _| closed.contains_key(attachment));
@@ -115,7 +115,8 @@ impl Account {
                 .write_limited();
             self.said = counts;
         }
-        let lasting = self.closed.values().chain(&self.unknown).filter(|since| !since.is_long(now));
+        let lasting =
+            self.closed.values().chain(self.unknown.iter().map(|(_, since)| since)).filter(|since| !since.is_long(now));
         self.due = lasting.map(|since| since.at + LONG).min();
         (counts, ails)
     }

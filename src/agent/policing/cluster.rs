@@ -207,9 +207,9 @@ impl Cluster {
         &self.wanted
     }
 
-    /// The policies that select pods of this node.
-    pub fn of_own(&self) -> impl Iterator<Item = &PolicyKey> {
-        self.needs.keys()
+    /// How many policies that select pods of this node count; others wait for the pods that they are about.
+    pub fn in_force(&self) -> usize {
+        self.needs.keys().filter(|key| self.world.policies.contains_key(*key)).count()
     }
 
     /// What of the policies that select pods of this node is not understood.

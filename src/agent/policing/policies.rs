@@ -115,12 +115,12 @@ impl Policies {
         self.epoch.value()
     }
 
-    /// How many policies select pods of this node, and how many pods they isolate; nothing else is counted.
+    /// How many policies that select pods of this node are in force, and how many pods they isolate; nothing else is counted.
     pub fn counts(&self, wishes: &Wishes) -> Counts {
         let Some(compiled) = self.compiled.as_ref().filter(|_| self.are_kept(wishes)) else { return Counts::default() };
         let isolated = compiled.isolated();
         let audited = isolated.values().filter(|treatment| **treatment == Treatment::Audit).count();
-        Counts { policies: self.cluster.of_own().count(), isolated: isolated.len(), audited, ..Counts::default() }
+        Counts { policies: self.cluster.in_force(), isolated: isolated.len(), audited, ..Counts::default() }
     }
 
     /// What is wrong with policies, but for pods in quarantine.
@@ -131,7 +131,7 @@ impl Policies {
         let faults = self.cluster.faults().map(|(key, why)| misunderstood(key, why));
         Ails {
             refused: self.cluster.refusals().map(str::to_owned).collect(),
-            missing: if self.cluster.is_known() { None } else { self.cluster.missing(None) },
+            missing: self.cluster.missing(None),
             quarantined: Vec::new(),
             misunderstood: faults.collect(),
         }

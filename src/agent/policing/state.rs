@@ -41,7 +41,7 @@ pub struct Kept {
 /// How many there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Policies that select pods of this node.
+    /// Policies in force that select pods of this node.
     pub policies: usize,
     /// Pods that such policies isolate, those included whose policies are audited.
     pub isolated: usize,
