@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use crate::support::assets::assets;
 use crate::support::control_plane::{BOOTSTRAP, ControlPlane, PROXY};
 use crate::support::host::Host;
+use crate::support::page::block;
 use crate::support::switch::Switch;
 use crate::support::temp::TempDir;
 use crate::support::waiting::wait_for;
@@ -89,6 +90,8 @@ impl Node {
         host.run("mkdir -p /var/log /var/lib /var/tmp /opt/cni/bin /etc/kubernetes/manifests");
         host.run(&format!("cp {runtimes}/cni/loopback {runtimes}/cni/portmap /opt/cni/bin/"));
         host.write("/etc/resolv.conf", "");
+        // Without these names, `nft` tells protocols by number, and a kube-proxy that starts over its former rules takes its own entries away.
+        host.write("/etc/protocols", "tcp 6 TCP\nudp 17 UDP\nsctp 132 SCTP\n");
         host.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n");
         host.write("/etc/kubernetes/ca.crt", &plane.file("client-ca.crt"));
         host.write("/etc/kubernetes/apiserver.crt", &plane.file("apiserver.crt"));
@@ -143,12 +146,11 @@ impl Node {
         self.host.inside(&ctr).output().expect("ctr starts").status.success()
     }
 
+    /// What docs/host.md has administrators write into it, and what is this cluster's.
     fn proxy_config(&self) -> String {
+        let advised = block(include_str!("../../docs/host.md"), "kube-proxy", "yaml");
         format!(
-            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: {}\n\
-             clientConnection: {{kubeconfig: /etc/kubernetes/proxy.conf}}\n\
-             detectLocalMode: InterfaceNamePrefix\ndetectLocal: {{interfaceNamePrefix: flock}}\n\
-             conntrack: {{maxPerCore: 0}}\n",
+            "{advised}mode: {}\nclientConnection: {{kubeconfig: /etc/kubernetes/proxy.conf}}\nconntrack: {{maxPerCore: 0}}\n",
             self.proxy
         )
     }
