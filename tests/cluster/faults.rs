@@ -29,7 +29,7 @@ pub(crate) fn drain(cluster: &mut Cluster<'_>) {
 }
 
 /// A Deployment whose pods are replaced all the time, and how often they were.
-pub(crate) fn churn(cluster: &Cluster<'_>, over: &AtomicBool, rounds: &AtomicUsize) {
+fn churn(cluster: &Cluster<'_>, over: &AtomicBool, rounds: &AtomicUsize) {
     while !over.load(Ordering::Relaxed) {
         // Whatever is away is told so by an error, and asked again.
         cluster.plane.kubectl(&["rollout", "restart", "deployment/churn"]);
@@ -59,8 +59,7 @@ pub(crate) fn die(cluster: &mut Cluster<'_>) {
         let before = rounds.load(Ordering::Relaxed);
         under_churn(cluster, &rounds, |cluster| {
             if who == "kube-apiserver" {
-                cluster.plane.signal_api("KILL");
-                wait_for("its end", || (!cluster.plane.kubectl(&["version"]).status.success()).then_some(()));
+                kill_api(cluster);
             } else {
                 cluster.nodes.iter().for_each(|node| node.kill(who));
             }
@@ -79,8 +78,14 @@ pub(crate) fn die(cluster: &mut Cluster<'_>) {
     cluster.nodes.iter().for_each(|node| node.host.assert_sound("after all of it"));
 }
 
+/// The API server is gone; who has the cluster to itself starts it again.
+pub(crate) fn kill_api(cluster: &Cluster<'_>) {
+    cluster.plane.signal_api("KILL");
+    wait_for("its end", || (!cluster.plane.kubectl(&["version"]).status.success()).then_some(()));
+}
+
 /// Replaces pods, waits for a whole round of it, and does this amid the next one.
-fn under_churn(cluster: &Cluster<'_>, rounds: &AtomicUsize, then: impl FnOnce(&Cluster<'_>)) {
+pub(crate) fn under_churn(cluster: &Cluster<'_>, rounds: &AtomicUsize, then: impl FnOnce(&Cluster<'_>)) {
     let over = AtomicBool::new(false);
     let before = rounds.load(Ordering::Relaxed);
     thread::scope(|scope| {
@@ -92,7 +97,7 @@ fn under_churn(cluster: &Cluster<'_>, rounds: &AtomicUsize, then: impl FnOnce(&C
 }
 
 /// Ends the churn also when the story fails.
-pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {

@@ -15,7 +15,7 @@ const HOST_PORT: u16 = 18081;
 
 impl Cluster<'_> {
     /// The Service's own address of this family.
-    fn cluster_ip(&self, service: &str, v6: bool) -> IpAddr {
+    pub(crate) fn cluster_ip(&self, service: &str, v6: bool) -> IpAddr {
         let found = self.get(&format!("service {service}")).expect("made");
         let ips = found["spec"]["clusterIPs"].as_array().expect("addresses").iter();
         let ips: Vec<IpAddr> = ips.map(|ip| ip.as_str().expect("text").parse().expect("an address")).collect();

@@ -5,21 +5,20 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use crate::asking::PORT;
 use crate::cluster::{Cluster, Ground, Pod};
-use crate::faults::{Over, churn, netns};
+use crate::faults::{kill_api, netns, under_churn};
 use crate::installation::Installation;
 use crate::node::Proxy;
 use crate::pods::of_family;
 use crate::support::dice::Dice;
 use crate::support::probe::{Echo, Probe};
-use crate::workload::{pod, set};
+use crate::workload::{pod, service, set};
 use crate::{dns, joining};
 
 /// Who stays, two on each node.
@@ -42,11 +41,11 @@ enum Trouble {
     Drain,
 }
 
-/// kube-proxy is spared: README.md says what its next start leaves of the way to the API server.
-const TROUBLE: [Trouble; 8] = [
+const TROUBLE: [Trouble; 9] = [
     Trouble::Kill("kubelet"),
     Trouble::Kill("containerd"),
     Trouble::Kill("flock-agent"),
+    Trouble::Kill("kube-proxy"),
     Trouble::ApiServer,
     Trouble::Flush,
     Trouble::Wall,
@@ -98,7 +97,7 @@ impl<'a> Soak<'a> {
         let resident =
             |(name, node): (&'static str, &str)| pod(name, if node == "node1" { "one" } else { "two" }, node);
         cluster.apply(&RESIDENTS.map(resident));
-        cluster.apply(&[set("Deployment", "churn", 6)]);
+        cluster.apply(&[set("Deployment", "churn", 6), service("first", "one", json!({}))]);
         let residents: BTreeMap<&str, Pod> = RESIDENTS.map(|(name, _)| (name, cluster.wait_ready(name))).into();
         // Of those whom no wall is between.
         let (from, to) = (&residents["dot"], &residents["ann"]);
@@ -123,19 +122,11 @@ impl<'a> Soak<'a> {
         let node = self.dice.below(2);
         *self.counts.entry(trouble).or_default() += 1;
         println!("{trouble:?} at node{}", node + 1);
+        under_churn(&self.cluster, &self.pods, |_| self.meet(trouble, node));
         if trouble == Trouble::ApiServer {
             self.cluster.plane.stop_api("KILL");
             self.cluster.plane.start_api();
         }
-        let over = AtomicBool::new(false);
-        let before = self.pods.load(Ordering::Relaxed);
-        thread::scope(|scope| {
-            let (cluster, pods) = (&self.cluster, &self.pods);
-            scope.spawn(|| churn(cluster, &over, pods));
-            let _over = Over(&over);
-            self.meet(trouble, node);
-            self.cluster.wait("pods to be replaced", || (self.pods.load(Ordering::Relaxed) > before + 1).then_some(()));
-        });
         self.walled = match trouble {
             Trouble::Wall => true,
             Trouble::NoWall => false,
@@ -150,7 +141,7 @@ impl<'a> Soak<'a> {
         let (plane, node) = (&self.cluster.plane, &self.cluster.nodes[node]);
         match trouble {
             Trouble::Kill(daemon) => node.kill(daemon),
-            Trouble::ApiServer => {}
+            Trouble::ApiServer => kill_api(&self.cluster),
             Trouble::Flush => drop(node.host.script(
                 "nft list tables | grep -w flock | while read -r table; do nft \"flush $table\"; nft \"delete $table\"; done",
             )),
@@ -166,7 +157,8 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// Each asks each, in both families, under the addresses that it has now: containerd and kubelet may have made a sandbox anew.
+    /// Each asks each, and a Service, in both families, under the addresses that all have now: containerd and kubelet may have made a
+    /// sandbox anew.
     fn ask_all(&mut self) {
         for (name, resident) in &mut self.residents {
             let now = self.cluster.wait_ready(name);
@@ -175,22 +167,30 @@ impl<'a> Soak<'a> {
                 *resident = now;
             }
         }
-        for (from_name, from) in &self.residents {
-            for (to_name, to) in &self.residents {
-                let may = !self.walled || to.node == "node1" || from.node == "node2";
-                for v6 in [false, true] {
-                    let ip = of_family(&to.ips, v6).to_string();
-                    // What was decided a moment ago holds within the time that an agent needs to hear of it.
-                    self.cluster.wait(&format!("{from_name} to reach {to_name} at {ip}: {may}"), || {
-                        match self.cluster.pod_asks(from, &ip, PORT, "hostname") {
-                            Ok(who) => (may && who == *to_name).then_some(()),
-                            Err(_) => (!may).then_some(()),
-                        }
-                    });
+        for v6 in [false, true] {
+            let service = self.cluster.cluster_ip("first", v6).to_string();
+            for (from_name, from) in &self.residents {
+                for (to_name, to) in &self.residents {
+                    let may = !self.walled || to.node == "node1" || from.node == "node2";
+                    let expected: &[&str] = if may { &[to_name] } else { &[] };
+                    self.ask((from_name, from), &of_family(&to.ips, v6).to_string(), PORT, expected);
                     self.asked += 1;
                 }
+                self.ask((from_name, from), &service, 80, &["ann", "bob"]);
+                self.asked += 1;
             }
         }
+    }
+
+    /// One of these answers, or nobody where there are none. What was decided a moment ago holds within the time that somebody needs to
+    /// hear of it.
+    fn ask(&self, (name, from): (&str, &Pod), ip: &str, port: u16, expected: &[&str]) {
+        self.cluster.wait(&format!("{name} to hear {expected:?} from {ip}"), || {
+            match self.cluster.pod_asks(from, ip, port, "hostname") {
+                Ok(who) => expected.contains(&who.as_str()).then_some(()),
+                Err(_) => expected.is_empty().then_some(()),
+            }
+        });
     }
 
     /// All goes, and nothing is left.
