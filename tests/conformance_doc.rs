@@ -135,6 +135,36 @@ fn regenerate(of: &Document, document: &str, covers: &Covers) -> Result<String, 
     if faults.is_empty() { Ok(lines.join("\n") + "\n") } else { Err(faults) }
 }
 
+/// Groups of Kubernetes' own tests, as `docs/conformance.md` calls them, by words of their names.
+const GROUPS: [(&str, &str); 4] = [
+    ("conformance", "[Conformance]"),
+    ("NetworkPolicy", "[Feature:NetworkPolicy]"),
+    ("dual stack", "[Feature:IPv6DualStack]"),
+    ("all of sig-network", ""),
+];
+
+/// What came of each, by how the second cell begins.
+const OUTCOMES: [&str; 4] = ["passed", "**failed**", "declined", "left out"];
+
+/// The document with the counts of each group, from the page that a run of these tests has written.
+fn sum_up(document: &str, page: &str) -> String {
+    let tests: Vec<(&str, &str)> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "))
+        .filter(|(_, result)| OUTCOMES.iter().any(|outcome| result.starts_with(outcome)))
+        .collect();
+    let filled = |line: &str| {
+        let name = line.strip_prefix("| ")?.split(" |").next()?;
+        let (_, words) = GROUPS.iter().find(|(group, _)| *group == name)?;
+        let of = |outcome: &str| {
+            tests.iter().filter(|(test, result)| test.contains(words) && result.starts_with(outcome)).count()
+        };
+        let counts: Vec<String> = OUTCOMES.iter().map(|outcome| format!(" {} |", of(outcome))).collect();
+        Some(format!("| {name} |{}", counts.concat()))
+    };
+    document.lines().map(|line| filled(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
+}
+
 /// What all tests cover.
 fn covers() -> Covers {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -160,7 +190,8 @@ fn the_documents_say_which_test_shows_each_row() {
     for document in DOCUMENTS {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document.path);
         let present = fs::read_to_string(&path).unwrap();
-        let wanted = match regenerate(&document, &present, &covers) {
+        let summed_up = sum_up(&present, include_str!("../docs/e2e.md"));
+        let wanted = match regenerate(&document, &summed_up, &covers) {
             Ok(wanted) => wanted,
             Err(faults) => panic!("{} and the tests disagree:\n{}", document.path, faults.join("\n")),
         };
@@ -234,6 +265,19 @@ fn a_row_is_filled_in_and_stays_as_it_is_then() {
     assert!(
         once.contains("| FM-A01 | It breaks. | `tests/a.rs::f` |  |") && once.contains(" 2 rows: 1 shown"),
         "{once}"
+    );
+}
+
+#[test]
+fn results_of_kubernetes_own_tests_are_counted_by_group() {
+    let page = "| test | result |\n|---|---|\n| A [Conformance] | passed in 3 s |\n| B \\| x [Conformance] | **failed** |\n\
+                | C | left out: this | or that |\n| D [Feature:NetworkPolicy] | declined: no |\n";
+    let document =
+        "words\n| conformance | 7 | 7 | 7 | 7 |\n| NetworkPolicy |\n| all of sig-network | | | | |\n| other | 1 |\n";
+    assert_eq!(
+        sum_up(document, page),
+        "words\n| conformance | 1 | 1 | 0 | 0 |\n| NetworkPolicy | 0 | 0 | 1 | 0 |\n\
+         | all of sig-network | 1 | 1 | 1 | 1 |\n| other | 1 |\n"
     );
 }
 
