@@ -113,6 +113,9 @@ fn stories(wanted: &[&str]) -> ExitCode {
             }
         }
     }
+    if passed == 0 && failed.is_empty() {
+        println!("no story has one of these words in its name: {}", wanted.join(" "));
+    }
     failed.iter().for_each(|name| println!("failed: {name}"));
     close(passed, failed.len(), began)
 }

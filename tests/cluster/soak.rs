@@ -55,8 +55,10 @@ const TROUBLE: [Trouble; 9] = [
 
 /// Runs it, and prints a verdict.
 pub(crate) fn run() -> ExitCode {
-    let number =
-        |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")));
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?}: a whole number is wanted, such as 60")))
+    };
     let minutes: u64 = number("SOAK_MINUTES").unwrap_or(60);
     let seed = number("SOAK_SEED").unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()))
