@@ -3,7 +3,7 @@
 //! A pod that is made before its policies are known is in quarantine for some milliseconds, which is nobody's business; one that
 //! stays there is told, with what is missing. Nothing is looked at while a request waits. Must not change what is in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::agent::policing::policies::Policies;
@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Account {
     /// The attachments in quarantine.
     closed: BTreeMap<Attachment, Since>,
-    /// What is missing for all pods, or a policy waits for.
-    unknown: Option<(String, Since)>,
+    /// What is missing for all pods, and what policies wait for.
+    unknown: BTreeMap<String, Since>,
     /// The numbers that the log has.
     said: Counts,
     due: Option<Instant>,
@@ -71,19 +71,21 @@ impl Account {
         now: Instant,
     ) -> (Counts, Ails) {
         let mut ails = policies.ails(wishes);
-        // Where policies come and go, there may be one that waits at each look, and another one each time.
-        self.unknown.take_if(|(what, _)| Some(&*what) != ails.missing.as_ref());
-        if let Some(missing) = &ails.missing {
-            let (_, unknown) = self.unknown.get_or_insert_with(|| (missing.clone(), Since::new(now)));
-            if !unknown.is_long(now) {
-                ails.missing = None;
-            } else if !unknown.said {
-                unknown.said = true;
+        let missing: BTreeSet<String> = std::mem::take(&mut ails.missing).into_iter().collect();
+        self.unknown.retain(|what, _| missing.contains(what));
+        for what in missing {
+            let since = self.unknown.entry(what.clone()).or_insert(Since::new(now));
+            if !since.is_long(now) {
+                continue;
+            }
+            if !since.said {
+                since.said = true;
                 log::warn("policies are not known yet, and what was in force before goes on")
                     .number("seconds", LONG.as_secs())
-                    .with("why", missing)
+                    .with("why", &what)
                     .write_limited();
             }
+            ails.missing.push(what);
         }
         let closed: BTreeMap<&Attachment, &Lease> = leases.iter().filter(|(_, lease)| is_closed(lease)).collect();
         self.closed.retain(|attachment, _| closed.contains_key(attachment));
@@ -115,8 +117,7 @@ impl Account {
                 .write_limited();
             self.said = counts;
         }
-        let lasting =
-            self.closed.values().chain(self.unknown.iter().map(|(_, since)| since)).filter(|since| !since.is_long(now));
+        let lasting = self.closed.values().chain(self.unknown.values()).filter(|since| !since.is_long(now));
         self.due = lasting.map(|since| since.at + LONG).min();
         (counts, ails)
     }
@@ -125,10 +126,12 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::policing::cluster::{ClusterNews, Told};
+    use crate::agent::policing::cluster::{Change, ClusterNews, OwnPod, Told};
     use crate::agent::policing::policies::Origin;
     use crate::record::examples::lease;
     use model::lease::PodName;
+    use model::policy::select::{Labels, Requirement};
+    use model::policy::{Namespaces, Peer, Pod, PodKey, Policy, Rule};
     use std::sync::mpsc::channel;
 
     #[test]
@@ -146,7 +149,8 @@ mod tests {
         assert_eq!(account.due(), Some(began + LONG));
         let (_, ails) = account.look(&policies, &leases, &wishes, |_| true, began + LONG);
         assert_eq!(ails.quarantined, ["web/p sends and receives nothing: the list of NetworkPolicies is missing"]);
-        assert_eq!((ails.missing.as_deref(), account.due()), (Some("the list of NetworkPolicies is missing"), None));
+        assert_eq!(ails.missing, ["the list of NetworkPolicies is missing"]);
+        assert_eq!(account.due(), None);
         let complete = vec![
             ClusterNews::Policies(0, Told { each: Vec::new(), complete: true }),
             ClusterNews::Namespaces(0, Told { each: Vec::new(), complete: true }),
@@ -155,7 +159,49 @@ mod tests {
         policies.hear(complete, &leases, Some(&wishes));
         let (_, ails) = account.look(&policies, &leases, &wishes, |_| true, began + LONG);
         assert_eq!(ails.quarantined, ["web/p sends and receives nothing: nobody has told of it, and of its labels"]);
-        assert_eq!(ails.missing, None);
+        assert_eq!(ails.missing, Vec::<String>::new());
+        std::fs::remove_dir_all(&dir).expect("removable");
+    }
+
+    #[test]
+    fn a_policy_that_waits_too_long_is_told_however_many_others_wait_for_a_moment_only() {
+        let dir = std::env::temp_dir().join(format!("flock-account-waiting-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let (ask, _asked) = channel();
+        let mut policies = Policies::new(Origin::Api(ask), &dir, 0x7fff_0000);
+        let (leases, wishes, mut account) = (BTreeMap::new(), Wishes::default(), Account::default());
+        let one = |app: &str| [Requirement::equals("app", app)].into_iter().collect();
+        let policy = |name: &str, is_there: bool| {
+            let rule =
+                Rule { peers: vec![Peer::Pods { namespaces: Namespaces::Same, pods: one(name) }], ports: Vec::new() };
+            let now = Policy { subjects: one("front"), ingress: Some(vec![rule]), egress: None };
+            let key = ("web".to_owned(), name.to_owned());
+            let change = Change { key, known: !is_there, now: is_there.then(|| now.into()) };
+            ClusterNews::Policies(0, Told { each: vec![change], complete: true })
+        };
+        let front =
+            OwnPod { pod: Pod { labels: Labels::from([("app", "front")]), ..Pod::default() }.into(), uid: None };
+        let key = PodKey { namespace: "web".into(), name: "front".into() };
+        let own = Told { each: vec![Change { key, known: false, now: Some(front) }], complete: true };
+        let basics = vec![
+            ClusterNews::Namespaces(0, Told { each: Vec::new(), complete: true }),
+            ClusterNews::Own(own),
+            policy("z", true),
+        ];
+        policies.hear(basics, &leases, Some(&wishes));
+        let (began, half) = (Instant::now(), LONG / 2);
+        let mut look = |policies: &Policies, now: Instant| {
+            let (_, ails) = account.look(policies, &leases, &wishes, |_| false, now);
+            (ails.missing, account.due().map(|due| due - began))
+        };
+        assert_eq!(look(&policies, began), (Vec::new(), Some(LONG)));
+        policies.hear(vec![policy("a", true)], &leases, Some(&wishes));
+        assert_eq!(look(&policies, began + half), (Vec::new(), Some(LONG)));
+        policies.hear(vec![policy("a", false), policy("b", true)], &leases, Some(&wishes));
+        let z = "the pods that NetworkPolicy web/z is about are missing".to_owned();
+        assert_eq!(look(&policies, began + LONG), (vec![z.clone()], Some(LONG * 2)));
+        let b = z.replace("web/z", "web/b");
+        assert_eq!(look(&policies, began + LONG * 2), (vec![b, z], None));
         std::fs::remove_dir_all(&dir).expect("removable");
     }
 }

@@ -183,16 +183,7 @@ impl Cluster {
     /// Whether it is known what holds for a pod of this node: its labels, its policies, and the pods that these are about. One
     /// that is not settled and was before keeps what it had; it is for a new one that this is asked.
     pub fn is_settled(&self, pod: &PodKey) -> bool {
-        let Listed { policies, namespaces, own } = self.listed;
-        let labels = || self.held_labels.get(pod).or_else(|| self.world.pods.get(pod).map(|pod| &pod.labels));
-        let met = |key: &PolicyKey| self.needs.get(key).is_none_or(|need| need.met);
-        policies
-            && namespaces
-            && own
-            && self.own.contains_key(pod)
-            && labels().is_some_and(|labels| {
-                self.candidates(&pod.namespace).all(|(key, policy)| !policy.subjects.matches(labels) || met(key))
-            })
+        self.unlisted().is_none() && self.own.contains_key(pod) && self.unmet(pod).next().is_none()
     }
 
     /// Whether the pod of this node that is known by this name is another one than that of this uid, which has had the name before
@@ -229,31 +220,37 @@ impl Cluster {
         distinct.into_iter()
     }
 
-    /// What has not been told yet that [`Cluster::is_known`] asks for or, of a pod of this node, [`Cluster::is_settled`]; in words
-    /// for an operator. None if nothing is missing.
-    pub fn missing(&self, pod: Option<&PodKey>) -> Option<String> {
-        let Listed { policies, namespaces, own } = self.listed;
-        let unmet = || {
-            let labels =
-                pod.map(|pod| self.held_labels.get(pod).or_else(|| self.world.pods.get(pod).map(|pod| &pod.labels)));
-            let concerns = |key: &PolicyKey| match (pod, labels.flatten()) {
-                (None, _) => true,
-                (Some(pod), Some(labels)) => {
-                    self.candidates(&pod.namespace).any(|(of, policy)| of == key && policy.subjects.matches(labels))
-                }
-                (Some(_), None) => false,
-            };
-            self.needs.iter().find(|(key, need)| !need.met && concerns(key)).map(|(key, _)| key)
-        };
-        match (policies, namespaces, own, pod) {
-            (false, ..) => Some("the list of NetworkPolicies is missing".into()),
-            (_, false, ..) => Some("the list of namespaces is missing".into()),
-            (.., false, _) => Some("the list of this node's pods is missing".into()),
-            (.., Some(pod)) if !self.own.contains_key(pod) => Some("nobody has told of it, and of its labels".into()),
-            _ => unmet().map(|(namespace, name)| {
-                format!("the pods that NetworkPolicy {namespace}/{name} is about are missing")
-            }),
+    /// What has not been told yet that [`Cluster::is_known`] asks for, and the policies that wait for the pods that they are about,
+    /// a line each, in words for an operator.
+    pub fn missing(&self) -> Vec<String> {
+        let waiting = || self.needs.iter().filter(|(_, need)| !need.met).map(|(key, _)| waits(key)).collect();
+        self.unlisted().map_or_else(waiting, |list| vec![list.to_owned()])
+    }
+
+    /// What has not been told yet that [`Cluster::is_settled`] asks for of this pod of this node, in words for an operator. None if
+    /// nothing is missing.
+    pub fn missing_of(&self, pod: &PodKey) -> Option<String> {
+        let untold = || (!self.own.contains_key(pod)).then_some("nobody has told of it, and of its labels");
+        let text = self.unlisted().or_else(untold).map(str::to_owned);
+        text.or_else(|| self.unmet(pod).next().map(waits))
+    }
+
+    /// The first of the lists that has not been told as a whole.
+    fn unlisted(&self) -> Option<&'static str> {
+        match self.listed {
+            Listed { policies: false, .. } => Some("the list of NetworkPolicies is missing"),
+            Listed { namespaces: false, .. } => Some("the list of namespaces is missing"),
+            Listed { own: false, .. } => Some("the list of this node's pods is missing"),
+            Listed { .. } => None,
         }
+    }
+
+    /// The policies of a pod of this node, by the labels that it has or waits for, that are about pods of which not all are known.
+    fn unmet<'a>(&'a self, pod: &'a PodKey) -> impl Iterator<Item = &'a PolicyKey> {
+        let labels = self.held_labels.get(pod).or_else(|| self.world.pods.get(pod).map(|pod| &pod.labels));
+        let of_pod = |labels: &'a Labels| self.candidates(&pod.namespace).filter(|(_, p)| p.subjects.matches(labels));
+        let policies = labels.into_iter().flat_map(of_pod).map(|(key, _)| key);
+        policies.filter(|key| self.needs.get(*key).is_some_and(|need| !need.met))
     }
 
     /// Forgets everything but the pods of this node, as when no policies are kept any more. What is on its way from watches is
@@ -545,6 +542,11 @@ impl Cluster {
         }
         needs
     }
+}
+
+/// That a policy waits, in words for an operator.
+fn waits((namespace, name): &PolicyKey) -> String {
+    format!("the pods that NetworkPolicy {namespace}/{name} is about are missing")
 }
 
 /// That a policy is not understood in part, in words for an operator.

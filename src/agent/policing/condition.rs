@@ -26,7 +26,7 @@ pub fn judge(state: &PolicingState) -> Option<Judged> {
     };
     lines("NotWatched", &ails.refused);
     lines("PodsQuarantined", &ails.quarantined);
-    lines("NotKnown", ails.missing.as_slice());
+    lines("NotKnown", &ails.missing);
     lines("NotUnderstood", &ails.misunderstood);
     let text = |message: &str| Excerpt::line(message, TEXT_MAX).into();
     if let Some((reason, _)) = wrong.first() {
@@ -105,7 +105,7 @@ mod tests {
                 "web/p",
             ),
             (
-                PolicingState { ails: Ails { missing: Some("a list".into()), ..Ails::default() }, ..fine.clone() },
+                PolicingState { ails: Ails { missing: one("a list"), ..Ails::default() }, ..fine.clone() },
                 "NotKnown",
                 "a list",
             ),

@@ -131,7 +131,7 @@ impl Policies {
         let faults = self.cluster.faults().map(|(key, why)| misunderstood(key, why));
         Ails {
             refused: self.cluster.refusals().map(str::to_owned).collect(),
-            missing: self.cluster.missing(None),
+            missing: self.cluster.missing(),
             quarantined: Vec::new(),
             misunderstood: faults.collect(),
         }
@@ -140,8 +140,10 @@ impl Policies {
     /// Which pod a lease is of that is in quarantine, and what is missing, in words for an operator.
     pub fn why_quarantined(&self, lease: &Lease) -> (String, String) {
         let pod = self.pod_of(lease);
-        let missing = self.cluster.missing(pod.as_ref());
-        let name = pod.map_or_else(|| format!("container {}", lease.attachment.container_id), |pod| pod.to_string());
+        let (name, missing) = match pod {
+            Some(pod) => (pod.to_string(), self.cluster.missing_of(&pod)),
+            None => (format!("container {}", lease.attachment.container_id), self.cluster.missing().into_iter().next()),
+        };
         (name, missing.unwrap_or_else(|| "nothing is missing, and its link is about to be opened".into()))
     }
 

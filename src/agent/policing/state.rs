@@ -59,7 +59,7 @@ pub struct Ails {
     /// What the API server refuses to tell, with the remedy.
     pub refused: Vec<String>,
     /// What is missing although the server has had time enough, so that what was in force before goes on.
-    pub missing: Option<String>,
+    pub missing: Vec<String>,
     /// The pods that have been in quarantine for too long, and what is missing of each.
     pub quarantined: Vec<String>,
     /// The policies of this node's pods that are not understood in part, and what of them.

@@ -87,7 +87,7 @@ fn a_policy_counts_when_the_pods_that_it_is_about_are_known_and_not_before() {
     assert!(cluster.is_known());
     let learned = cluster.hear(ClusterNews::Policies(0, one(name("web/p"), false, Some(policy("front", "back")))));
     assert!(learned.wanted && !learned.is_something() && !has_policy(&cluster, "web/p"));
-    assert!(cluster.missing(None).is_some_and(|missing| missing.contains("NetworkPolicy web/p")));
+    assert_eq!(cluster.missing(), ["the pods that NetworkPolicy web/p is about are missing"]);
     assert!(!cluster.is_settled(&key("web/a")), "a pod that comes now waits");
     cluster.hear(ClusterNews::Peers(watch(0, "web", "back"), all([(key("web/b"), pod("back", "10.0.1.1"))])));
     assert!(has_policy(&cluster, "web/p") && cluster.is_settled(&key("web/a")));
