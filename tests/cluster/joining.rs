@@ -9,10 +9,12 @@ const CONFLIST: &str = "/etc/cni/net.d/01-flock.conflist";
 // covers: N-12 Q-02
 pub(crate) fn ready(cluster: &mut Cluster<'_>) {
     for node in &cluster.nodes {
-        let shown = cluster.get(&format!("node {}", node.name)).expect("registered");
-        assert!(!condition(&shown, "Ready"), "there is no network");
-        let reason = shown["status"]["conditions"].to_string();
-        assert!(reason.contains("cni plugin not initialized"), "{reason}");
+        // A kubelet registers before it has asked the runtime for the first time.
+        cluster.wait("the reason why there is no network", || {
+            let shown = cluster.get(&format!("node {}", node.name)).expect("registered");
+            assert!(!condition(&shown, "Ready"), "there is no network");
+            shown["status"]["conditions"].to_string().contains("cni plugin not initialized").then_some(())
+        });
         assert!(!node.host.path(CONFLIST).exists());
     }
     cluster.installation.carry_out(cluster);

@@ -64,12 +64,15 @@ fn cluster_ips(cluster: &Cluster<'_>, v6: bool, asks: &Pod, single: &Pod) {
         let seen = cluster.pod_asks(asks, &web, 80, "clientip").expect("reached");
         assert_eq!(address_of(&seen), of_family(&asks.ips, v6));
     }
+    // A pod is Ready before each node's kube-proxy has made the way to it.
     for node in &cluster.nodes {
-        node.host.asks(web.parse().expect("an address"), 80, "/hostname").expect("reached from the node itself");
+        let reached = || node.host.asks(web.parse().expect("an address"), 80, "/hostname").ok();
+        cluster.wait(&format!("an answer of the Service on {} itself", node.name), reached);
     }
     // Nobody but the pod itself is behind this one.
     let own = cluster.cluster_ip("single", v6).to_string();
-    assert_eq!(cluster.pod_asks(single, &own, 80, "hostname").as_deref(), Ok("single"));
+    let answer = cluster.wait("an answer of its own", || cluster.pod_asks(single, &own, 80, "hostname").ok());
+    assert_eq!(answer, "single");
 }
 
 fn node_ports(cluster: &Cluster<'_>, v6: bool) {
