@@ -162,8 +162,8 @@ fn check_and_delete() {
     }
     for _ in 0..2 {
         pods[0].del();
-        assert_eq!(pods[0].links().len(), 0);
-        assert_sound("after a DEL");
+        wait_for("its link to go", || pods[0].links().is_empty().then_some(()));
+        wait_sound("after a DEL");
     }
     pods[1].pings(attached[2].ips());
     // Another ADD of the same pod works, and may get any address but those of the others.
@@ -257,7 +257,7 @@ fn killed_amid_adds() {
         witness.pings(attached[0].ips());
         pods[0].pings(known.ips());
         detach(&pods);
-        assert_eq!(leases().len(), 1, "after a death at {point} {nth}");
+        wait_for(&format!("one lease after a death at {point} {nth}"), || (leases().len() == 1).then_some(()));
     }
     witness.del();
     assert_empty();
@@ -446,7 +446,7 @@ fn many_pods() {
     assert_sound("after a restart");
     // Half are deleted, half vanish with their namespaces before their deletes come.
     pods[..20].chunks(10).for_each(detach);
-    assert_sound("with twenty pods");
+    wait_sound("with twenty pods");
     pods[20..].iter().for_each(Pod::vanish);
     for pod in &pods[20..] {
         call("DEL", &[("CNI_CONTAINERID", pod.name.clone()), ("CNI_IFNAME", "eth0".into())], &[]).succeeded();

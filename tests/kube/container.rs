@@ -19,8 +19,9 @@ set -e
 root=$1 mounts=$2 privileged=$3 keep=$4
 shift 4
 mount -t tmpfs -o mode=0755 tmpfs "$root"
-cp "$FLOCK" "$root/flock"
-cp "$FLOCK_AGENT" "$root/flock-agent"
+touch "$root/flock" "$root/flock-agent"
+mount --bind -o ro "$FLOCK" "$root/flock"
+mount --bind -o ro "$FLOCK_AGENT" "$root/flock-agent"
 account=$root/var/run/secrets/kubernetes.io/serviceaccount
 mkdir -p "$root/proc" "$root/sys" "$root/dev" "$account"
 cp /run/k8s/pod.token "$account/token"

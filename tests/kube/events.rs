@@ -49,6 +49,9 @@ fn what_no_pod_shows_is_an_event_of_the_node_once_also_over_a_restart() {
     plane.apply(&node_config(CIDR6, CIDR4)).expect("accepted");
     let agent = agent_of(&host, &plane);
     agent.wait_log("NodeConfig in force");
+    // The host is prepared with the first pod, and that the node serves is told then.
+    host.add(&host.pod("first")).annotations(&[]).result();
+    wait_reasons(&plane, &["FlockServing"]);
     add_misspelt(&host, "a");
     wait_reasons(&plane, &["FlockServing", "FlockAnnotationIgnored"]);
     let all = events(&plane);

@@ -84,6 +84,7 @@ fn a_node_without_a_node_config_has_its_pod_cidrs_and_a_node_config_that_appears
 
     plane.run("delete nodeconfig host001");
     agent.wait_log_times("the ranges are the podCIDRs of the Node", 2);
+    agent.wait_log_times("NodeConfig in force cidr6=fd00:10:244:1::/64", 2);
     let c = host.pod("c");
     let third = host.add(&c).annotations(&[]).result().ipv4().expect("IPv4");
     assert!(third.to_string().starts_with("10.244.1."), "{third}");

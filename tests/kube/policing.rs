@@ -347,6 +347,9 @@ fn an_api_server_or_an_agent_that_is_away_opens_and_closes_nothing() {
     is_right(&stage);
     stage.plane.start_api();
     let third = stage.member(&host, NODE, "web/third", "db");
+    // The pause between two tries has grown to a minute by now.
+    let heard = || agent.log().contains("API server heard resource=networkpolicies").then_some(());
+    crate::wait_for_long("the API server to be heard", 120, heard);
     stage.wait_open(&front, &third.end, HTTP);
     stage.assert_closed(&other, &third.end, HTTP);
     is_right(&stage);

@@ -212,10 +212,10 @@ fn beside_kube_proxy_in_nftables_mode_policies_see_the_pod_behind_a_service_and_
     });
 }
 
-/// Of questions without a translation, which are answered.
-fn answered(neighbours: &mut Neighbours<'_>, probes: &[Probe]) -> usize {
-    let nothing = vec![false; probes.len()];
-    neighbours.prober.ask(probes, &nothing).into_iter().filter(|verdict| *verdict == Verdict::Answered).count()
+/// How many of these questions are answered, where each of them is `expected` to be or not to be.
+fn answered(neighbours: &mut Neighbours<'_>, probes: &[Probe], expected: bool) -> usize {
+    let expected = vec![expected; probes.len()];
+    neighbours.prober.ask(probes, &expected).into_iter().filter(|verdict| *verdict == Verdict::Answered).count()
 }
 
 /// Packets of pods, and what somebody else's rules, which let no pod through until `open` has changed them, do with them.
@@ -227,7 +227,7 @@ fn assert_closed_until(policed: &mut Policed<'_>, what: &str, open: impl Fn(&Hos
     let forwarded: Vec<Probe> = policed.neighbours.probes().into_iter().filter(|probe| !of_node(probe)).collect();
     // Some tens of them tell as much.
     let some: Vec<Probe> = forwarded.iter().step_by(forwarded.len() / 64).cloned().collect();
-    assert_eq!(answered(&mut policed.neighbours, &some), 0, "{what} lets no pod through, whatever flock allows");
+    assert_eq!(answered(&mut policed.neighbours, &some, false), 0, "{what} lets no pod through, whatever flock allows");
     open(host);
     let probes = policed.neighbours.probes();
     assert_packets(&format!("{what}, which lets pods through"), &mut policed.neighbours, &probes);
@@ -291,7 +291,11 @@ fn beside_docker_its_containers_go_on_and_pods_pass_once_its_chain_for_users_let
     ];
     let before = foreign(&host);
     let all = docker_works.len();
-    assert_eq!(answered(&mut policed.neighbours, &docker_works), all, "a container reaches the outside and is reached");
+    assert_eq!(
+        answered(&mut policed.neighbours, &docker_works, true),
+        all,
+        "a container reaches the outside and is reached"
+    );
     assert_closed_until(&mut policed, "docker", |host| {
         assert_eq!(foreign(host), before);
         for family in ["iptables", "ip6tables"] {
@@ -300,13 +304,14 @@ fn beside_docker_its_containers_go_on_and_pods_pass_once_its_chain_for_users_let
         }
     });
     let before = foreign(&host);
-    assert_eq!(answered(&mut policed.neighbours, &docker_works), all, "and goes on to");
+    assert_eq!(answered(&mut policed.neighbours, &docker_works, true), all, "and goes on to");
     // To pods a container is somebody outside, and docker's own chain lets nobody else in to it.
-    for (to, allowed) in [("a", 0), ("b", 1)] {
+    for (to, allowed) in [("a", false), ("b", true)] {
         let address = policed.neighbours.ips("x", to)[0];
         let to = End { who: Who::Pod(key("x", to)), address };
         let probe = Probe { from: end(inside), to, protocol: Protocol::Tcp, port: 80, through: None };
-        assert_eq!(answered(&mut policed.neighbours, &[probe]), allowed, "a container asks {address}");
+        let answers = answered(&mut policed.neighbours, &[probe], allowed);
+        assert_eq!(answers, usize::from(allowed), "a container asks {address}");
     }
     policed.neighbours.detach("z", "c");
     assert_eq!(foreign(&host), before);

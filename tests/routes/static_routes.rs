@@ -28,6 +28,7 @@ fn a_client_reaches_pods_of_nodes_that_its_router_has_a_route_for() {
 
     // A cable that is drawn and put back changes nothing that anybody has to repair.
     let probe = Probe::start(&network.client.netns(), &addresses, 1, Duration::from_millis(2));
+    probe.wait_answers(50);
     network.switch.cut(&network.one.host);
     probe.wait_only(&["node2"], 50);
     network.switch.mend(&network.one.host);

@@ -103,11 +103,14 @@ fn without_our_file_no_pod_can_be_stopped_and_the_agent_writes_it_again() {
         let agent = host.cni_agent().start();
         containerd.wait_until_ready();
         let a = containerd.pod("a").run();
+        // It would write the file again within seconds.
+        agent.signal("STOP");
         fs::remove_file(host.conf("01-flock.conflist")).expect("removed");
         containerd.wait_until_not_ready();
         let text = a.try_stop().expect_err("nobody can be asked");
         assert!(text.contains("cni plugin not initialized"), "{text}");
         a.pod().assert_pings(host_addresses());
+        agent.signal("CONT");
         agent.stop();
         let agent = host.cni_agent().start();
         containerd.wait_until_ready();

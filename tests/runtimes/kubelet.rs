@@ -23,14 +23,15 @@ fn a_sandbox_that_fails_twenty_times_leaves_nothing() {
             assert!(text.contains("/run/broken-runtime did not terminate"), "{text}");
         }
         // Each had an id and an address of its own, and its DEL.
-        let log = agent.log();
         let ids = |op: &str| {
+            let log = agent.log();
             let lines = log.lines().filter(|line| line.contains(op));
             let ids = lines.filter_map(|line| line.split(" cid=").nth(1)?.split(' ').next());
-            ids.filter(|id| *id != before.id).collect::<BTreeSet<&str>>()
+            ids.filter(|id| *id != before.id).map(str::to_owned).collect::<BTreeSet<String>>()
         };
         assert_eq!(ids("op=ADD").len(), 20);
-        assert_eq!(ids("op=DEL"), ids("op=ADD"));
+        // An answer comes before its line.
+        wait_for("a DEL for each", || (ids("op=DEL") == ids("op=ADD")).then_some(()));
         assert_eq!(host.leases().len(), 1);
         containerd.pod("crash").attempt(20).run().pod().assert_pings(before.ips());
         for id in containerd.sandboxes() {

@@ -370,6 +370,12 @@ impl<'a> Trouble<'a> {
         // The file goes with the agent that it kills.
         if !self.world.host.is_armed() {
             self.count("death: at a point");
+            // The file is gone a moment before the agent is.
+            let until = Instant::now() + Duration::from_secs(10);
+            while keeper.doomed && keeper.agent().is_some() && Instant::now() < until {
+                keeper.watch()?;
+                thread::sleep(Duration::from_millis(1));
+            }
         }
         self.disarm();
         keeper.watch()?;

@@ -23,6 +23,8 @@ impl Host {
         self.run(&format!("unshare --net={place} true"));
         let machine = Machine { host: self, place };
         machine.run("ip link set lo up");
+        // A machine that looks for routers is a neighbour that comes and goes by itself.
+        machine.run("sysctl -q net.ipv6.conf.default.router_solicitations=0");
         machine.run(&format!("ip link add {cable} type veth peer name {cable} netns {}", self.pid()));
         connect(cable, here, |line| self.run(line));
         connect(cable, there, |line| machine.run(line));
