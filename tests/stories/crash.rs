@@ -55,11 +55,12 @@ fn end_trace_of_own(host: &Host) -> Vec<Passed> {
     end_trace(host).into_iter().filter(own).collect()
 }
 
-/// The point was not reached: only questions that are repeated until a fact is there, or work that another thread may
+/// True if the point was not reached: only questions that are repeated until a fact is there, or work that another thread may
 /// have done first, differ from run to run, and those come more than once.
-fn disarm(host: &Host, (point, nth): &Passed) {
-    assert!(*nth > 1, "{point} was passed while it was traced, and not any more");
-    host.disarm();
+fn disarmed(host: &Host, (point, nth): &Passed) -> bool {
+    let disarmed = host.disarmed();
+    assert!(!disarmed || *nth > 1, "{point} was passed while it was traced, and not any more");
+    disarmed
 }
 
 /// How the caller lives through the death of the agent.
@@ -82,8 +83,7 @@ fn crash<'a>(host: &'a Host, mut agent: Agent<'a>, operation: &Cni<'_>, point: &
         // It lies behind the answer, which the caller had before the agent came to it.
         wait_for(&format!("the agent's death at {point:?}"), || fired(host).then_some(()));
     }
-    if !fired(host) {
-        disarm(host, point);
+    if disarmed(host, point) {
         return agent;
     }
     agent.wait();
@@ -255,12 +255,9 @@ fn an_agent_killed_at_any_point_of_announcing_and_withdrawing_ends_where_it_was_
                 let caller = change();
                 // The thread may find its work done in fewer looks than were traced.
                 wait_for(&when, || (fired(&host) || announced(*count)).then_some(()));
-                match fired(&host) {
-                    true => drop(agent.wait()),
-                    false => {
-                        host.disarm();
-                        agent.kill();
-                    }
+                match host.disarmed() {
+                    true => agent.kill(),
+                    false => drop(agent.wait()),
                 }
                 agent = host.agent().keep_config().start();
                 ends_well(caller);
@@ -357,11 +354,9 @@ fn killed_at_the_start(part: usize, parts: usize) {
             // A removal returns some time after the link has gone, and with it the start.
             wait_for(&format!("its death at {point:?}"), || fired(&host).then_some(()));
         }
-        if fired(&host) {
-            dying.wait();
-        } else {
-            disarm(&host, point);
-            dying.kill();
+        match disarmed(&host, point) {
+            true => dying.kill(),
+            false => drop(dying.wait()),
         }
         let agent = host.agent().start();
         let when = format!("killed in its start at {point:?}");
@@ -416,12 +411,9 @@ fn an_agent_killed_while_it_adds_to_a_record_what_a_downgrade_left_out_loses_nei
         wait_for("its death or its service", || {
             (fired(&host) || dying.log().contains("flock-agent listens")).then_some(())
         });
-        match fired(&host) {
-            true => drop(dying.wait()),
-            false => {
-                host.disarm();
-                dying.kill();
-            }
+        match host.disarmed() {
+            true => dying.kill(),
+            false => drop(dying.wait()),
         }
         agent = host.agent().keep_config().start();
         let when = format!("killed while records are corrected at {point:?}");
@@ -476,11 +468,9 @@ fn an_agent_killed_at_any_point_of_a_round_does_what_the_round_had_to_do() {
         drift();
         arm(&host, point);
         settle(&agent);
-        if fired(&host) {
+        if !host.disarmed() {
             agent.wait();
             agent = host.agent().start();
-        } else {
-            host.disarm();
         }
         let when = format!("killed in a round at {point:?}");
         host.assert_sound(&when);

@@ -247,6 +247,8 @@ fn an_interface_name_that_the_pod_uses_already_is_refused_and_the_interface_stay
     wait_for("the first pod's link to be in state UP", || {
         looks()[0].contains("@if2: <BROADCAST,MULTICAST,UP,LOWER_UP>").then_some(())
     });
+    // The routes that tell others of the node's ranges come beside the first ADD.
+    wait_for("table 102", || looks()[1..].iter().all(|routes| routes.contains("table 102")).then_some(()));
     let links = pod.run("ip -d link");
     let (routes, leases) = (looks()[1..].to_vec(), host.leases());
     let error = host.add(&pod).error();

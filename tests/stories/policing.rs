@@ -370,6 +370,7 @@ fn an_agent_killed_at_any_point_of_a_change_of_policies_opens_nothing_and_the_ne
         let passed = passed_by_policing(&host, || {
             put(&host, cluster);
             scene.wait_let_in(*may, what);
+            host.wait_point("policing/tables.changed", 1);
         });
         // A change is one batch, and what is taken away has an epoch written before.
         assert!(passed.len() >= if *may { 4 } else { 10 }, "{passed:?}");
@@ -384,11 +385,8 @@ fn an_agent_killed_at_any_point_of_a_change_of_policies_opens_nothing_and_the_ne
             put(&host, cluster);
             if turn == killed {
                 wait_for(&when, || (!host.is_armed() || scene.is_let_in() == *may).then_some(()));
-                match host.is_armed() {
-                    true => {
-                        host.disarm();
-                        agent.kill();
-                    }
+                match host.disarmed() {
+                    true => agent.kill(),
                     false => drop(agent.wait()),
                 }
                 // It is as it was or as it is to be.
@@ -435,11 +433,8 @@ fn an_agent_killed_at_any_point_of_its_start_opens_nothing_and_the_next_one_know
             host.arm(&format!("{} {} kill\n", point.0, point.1));
             let mut dying = host.agent().keep_config().args(&["--policy-dir", DIRECTORY]).no_wait().start();
             wait_for(&when, || (!host.is_armed() || scene.is_let_in() == may).then_some(()));
-            match host.is_armed() {
-                true => {
-                    host.disarm();
-                    dying.kill();
-                }
+            match host.disarmed() {
+                true => dying.kill(),
                 false => drop(dying.wait()),
             }
             scene.flows.assert_kept(&format!("{when}, dead"));
@@ -487,8 +482,7 @@ fn an_agent_killed_at_any_point_of_policing_an_add_or_del_of_an_isolated_pod_lea
         let operation = if turn == 0 { host.add(&pod) } else { host.del(&pod) };
         let mut caller = operation.kubernetes("x", "late").launch();
         wait_for(&when, || (!host.is_armed() || caller.try_wait().expect("waitable").is_some()).then_some(()));
-        if host.is_armed() {
-            host.disarm();
+        if host.disarmed() {
             agent.kill();
         } else {
             agent.wait();

@@ -362,7 +362,7 @@ fn a_plugin_that_is_replaced_a_thousand_times_fails_no_call() {
         }
     });
     let calls = calls.into_inner();
-    assert!(calls > 100, "{calls} calls");
+    assert!(calls >= 4, "{calls} calls");
     assert_eq!(temporaries(&snapshot(&[machine.host.path("/opt")])), Vec::<&PathBuf>::new());
     machine.host.assert_empty();
     agent.stop();
