@@ -135,7 +135,7 @@ pub(crate) fn fixed(cluster: &mut Cluster<'_>) {
         if cluster.get("pod fixed-0").is_some_and(|pod| pod["spec"]["nodeName"] == away) || !places.is_empty() {
             cluster.plane.wait("delete pod fixed-0");
         }
-        // A pod without a time of grace is gone from the API before it is gone from its node.
+        // A pod without a grace period is gone from the API before it is gone from its node.
         let has_it =
             || cluster.node(away).host.leases().iter().any(|lease| lease.addresses().any(|ip| addresses.contains(&ip)));
         wait_for("its end on that node", || (!has_it()).then_some(()));

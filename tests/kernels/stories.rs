@@ -231,7 +231,7 @@ fn killed_amid_adds() {
         ("conn/netlink.request", 2),
         ("conn/netlink.receive", 1),
         ("conn/netlink.receive", 6),
-        // Three ADDs at once may share the one of their reservations, and that of their commits.
+        // Three ADDs at once may share one sync of their reservations, and one of their commits.
         ("ledger/disk.sync", 2),
         ("netns/netns.entered", 2),
     ];

@@ -229,7 +229,7 @@ fn pods_that_come_and_go_while_the_agent_flaps_leave_nothing_behind() {
         });
         let added: u32 = workers.into_iter().map(|worker| worker.join().expect("no panic")).sum();
         over.store(true, Ordering::Relaxed);
-        assert!(added > 0, "none of 200 was served");
+        assert!(added > 50, "only {added} of 200 were served");
     });
     no_notes_are_left(&host, &agent);
     host.assert_sound("after the flapping");

@@ -349,7 +349,9 @@ fn a_plugin_that_is_replaced_a_thousand_times_fails_no_call() {
             }
         });
         let _over = SetAtEnd(&over);
-        for n in 0..share_of(1000) {
+        // Calls take longer than installations where the kernel is busy with links.
+        let is_enough = |n: usize| n >= share_of(1000) && calls.load(Ordering::Relaxed) > 100;
+        for n in (0..share_of(10_000)).take_while(|n| !is_enough(*n)) {
             let mut install = machine.command("install");
             let said = Run::of(install.arg("--plugin").arg(&versions[(n + 1) % 2])).done();
             assert!(said.contains("replaced /opt/cni/bin/flock\n"), "{said}");
@@ -362,7 +364,7 @@ fn a_plugin_that_is_replaced_a_thousand_times_fails_no_call() {
         }
     });
     let calls = calls.into_inner();
-    assert!(calls >= 4, "{calls} calls");
+    assert!(calls > 100, "{calls} calls");
     assert_eq!(temporaries(&snapshot(&[machine.host.path("/opt")])), Vec::<&PathBuf>::new());
     machine.host.assert_empty();
     agent.stop();
